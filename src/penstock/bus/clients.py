@@ -1,0 +1,87 @@
+"""Stubs that look like a model and ask a topic: what the pipelines see of the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from penstock.bus.contract import Bus
+from penstock.kernel.clock import Clock
+from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
+from penstock.kernel.settings import MlSettings, TimeoutSettings
+from penstock.kernel.together import together
+from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.work import Work
+from penstock.models.batching import plan
+
+#: Characters a token stands for at least in ordinary text; only used to balance batches.
+CHARACTERS_PER_TOKEN = 3
+
+
+class BusEmbedder:
+    """An ``Embedder`` that splits a batch, asks ``ml.embed`` for the parts and keeps the order.
+
+    Args:
+        bus: Where the parts are worked.
+        clock: The loop's clock.
+        timeouts: T5 limits each part.
+        ml: The token budget of a part.
+        dim: Dimension of the vectors.
+    """
+
+    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, ml: MlSettings, dim: int) -> None:
+        self.dim = dim
+        self._bus = bus
+        self._clock = clock
+        self._timeouts = timeouts
+        self._batch_tokens = ml.batch_tokens
+        self._tokens_max = 256
+
+    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> DenseVectors:
+        """Return ``float32 [n, dim]`` in the order of ``texts``; the first error cancels the rest.
+
+        Cancellation: Parts that wait are taken back, parts that run are stopped.
+        """
+        lengths = [min(self._tokens_max, len(t) // CHARACTERS_PER_TOKEN + 2) for t in texts]
+        vectors = np.empty((len(texts), self.dim), np.float32)
+
+        async def part(places: list[int]) -> None:
+            label = work.within(self._timeouts.embed, "embed", self._clock.now())
+            batch = EmbedBatch([texts[place] for place in places], kind)
+            vectors[places] = await self._bus.request(Topic.ML_EMBED, batch, label)
+
+        await together([part(p) for p in plan(lengths, self._batch_tokens)])
+        return vectors
+
+
+class BusSparseEncoder:
+    """A ``SparseEncoder`` that asks ``ml.sparse``."""
+
+    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._timeouts = timeouts
+
+    async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
+        """Return one sparse vector for each text."""
+        label = work.within(self._timeouts.embed, "sparse", self._clock.now())
+        batch = SparseBatch(list(texts), kind)
+        encoded: list[SparseVector] = await self._bus.request(Topic.ML_SPARSE, batch, label)
+        return encoded
+
+
+class BusReranker:
+    """A ``Reranker`` that asks ``ml.rerank``."""
+
+    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._timeouts = timeouts
+
+    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> DenseVectors:
+        """Return ``float32 [n]``, one score a text, higher is better."""
+        label = work.within(self._timeouts.rerank, "rerank", self._clock.now())
+        message = RerankTexts(query, list(texts))
+        scores: DenseVectors = await self._bus.request(Topic.ML_RERANK, message, label)
+        return scores

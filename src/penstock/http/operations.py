@@ -1,0 +1,307 @@
+"""What each route does: request in, record out. No framework beyond the request object."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+
+from penstock.bus.contract import Bus
+from penstock.http import answers, bodies
+from penstock.http.problem import problem_of
+from penstock.indexing.pipeline import IndexPipeline
+from penstock.indexing.records import Document, Outcome, Status
+from penstock.kernel.clock import Clock
+from penstock.kernel.errors import Invalid, PenstockError
+from penstock.kernel.messages import (
+    CollectionCreated,
+    CollectionDeleted,
+    IndexComplete,
+    IndexProgress,
+    SearchComplete,
+    TextKind,
+    Topic,
+)
+from penstock.kernel.settings import Settings
+from penstock.kernel.work import Criticality, Work
+from penstock.models.contract import Embedder, Reranker, SparseEncoder
+from penstock.search import filters
+from penstock.search.records import SearchRequest, SearchResult
+from penstock.stores.contract import CollectionInfo, Condition, Match, Prefix, VectorStore
+
+log = logging.getLogger(__name__)
+
+DEFAULT_COLLECTION: Final = "default"
+
+#: Heads on one page of a document list at most.
+PAGE_MAX: Final = 10_000
+
+_NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The rooms below, as the routes use them."""
+
+    settings: Settings
+    clock: Clock
+    bus: Bus
+    store: VectorStore
+    index: IndexPipeline
+    embedder: Embedder
+    sparse: SparseEncoder
+    reranker: Reranker
+    model: str
+    status: Callable[[list[CollectionInfo]], answers.ServerStatus]
+    readiness: Callable[[], list[str]]
+
+
+class Operations:
+    """The API's operations.
+
+    Args:
+        services: The rooms below.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def search(self, request: Request) -> SearchResult:
+        """Search a collection."""
+        body = bodies.decode(await request.body(), bodies.SearchBody)
+        collection = request.path_params.get("name", DEFAULT_COLLECTION)
+        asked = SearchRequest(
+            collection=collection,
+            query=body.query,
+            limit=body.limit,
+            filter=filters.parse(body.filter),
+            rerank=body.rerank,
+            explain=body.explain,
+            weights=body.weights,
+            fusion=body.fusion,
+        )
+        asked.check()
+        work = self._work(request, body.timeout_ms, Criticality.INTERACTIVE)
+        work = work.within(self._services.settings.timeouts.search, "search", self._now())
+        result: SearchResult = await self._services.bus.request(Topic.SEARCH_REQUEST, asked, work)
+        done = SearchComplete(collection, len(result.hits), result.took_ms, tuple(result.degraded))
+        await self._services.bus.publish(Topic.SEARCH_COMPLETE, done, work)
+        return result
+
+    async def list_collections(self, request: Request) -> answers.Collections:
+        """List every collection."""
+        return answers.Collections(await self._services.store.collections(self._work(request)))
+
+    async def create_collection(self, request: Request) -> CollectionInfo:
+        """Create a collection, or return the one that is there."""
+        data = await request.body()
+        if data.strip():
+            bodies.decode(data, bodies.CollectionBody)
+        services, work = self._services, self._work(request)
+        wanted = CollectionInfo(request.path_params["name"], services.embedder.dim, services.model)
+        info = await services.store.create(wanted, work)
+        await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), work)
+        return info
+
+    async def get_collection(self, request: Request) -> CollectionInfo:
+        """Describe a collection."""
+        name = request.path_params["name"]
+        return await self._services.store.collection(name, self._work(request))
+
+    async def delete_collection(self, request: Request) -> answers.Deleted:
+        """Delete a collection and everything in it."""
+        name, work = request.path_params["name"], self._work(request)
+        await self._services.store.drop(name, work)
+        await self._services.bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), work)
+        return answers.Deleted(1)
+
+    async def index_documents(self, request: Request) -> answers.IndexAnswer:
+        """Index documents: JSON, or NDJSON with one document a line."""
+        began = self._now()
+        collection = request.path_params["name"]
+        entries, timeout_ms = await _entries(request)
+        work = self._work(request, timeout_ms, Criticality.BULK)
+        documents = [entry for _, entry in entries if isinstance(entry, Document)]
+        outcomes = iter(await self._index(collection, documents, work))
+        request_id = work.request_id
+        told = [
+            _told(next(outcomes) if isinstance(entry, Document) else entry, line, request_id) for line, entry in entries
+        ]
+        return answers.IndexAnswer(
+            collection=collection,
+            documents=told,
+            indexed=sum(o.status is Status.INDEXED for o in told),
+            unchanged=sum(o.status is Status.UNCHANGED for o in told),
+            failed=sum(o.status is Status.FAILED for o in told),
+            chunks=sum(o.chunks for o in told if o.status is Status.INDEXED),
+            took_ms=round((self._now() - began) * 1000, 3),
+        )
+
+    async def _index(self, collection: str, documents: Sequence[Document], work: Work) -> list[Outcome]:
+        """Index sub-batch by sub-batch (D9), in order, telling the bus as it goes."""
+        bus, size = self._services.bus, self._services.settings.http.max_batch
+        outcomes: list[Outcome] = []
+        await self._services.store.collection(collection, work)
+        for first in range(0, len(documents), size):
+            batch = documents[first : first + size]
+            async for outcome in self._services.index.run(collection, batch, work):
+                outcomes.append(outcome)
+                progress = IndexProgress(collection, outcome.id, outcome.status, outcome.chunks)
+                await bus.publish(Topic.INDEX_PROGRESS, progress, work)
+        errors = [o.error for o in outcomes if o.error is not None]
+        if errors and len(errors) == len(outcomes):
+            raise errors[0]
+        counts = {s: sum(o.status is s for o in outcomes) for s in Status}
+        chunks = sum(o.chunks for o in outcomes if o.status is Status.INDEXED)
+        done = IndexComplete(
+            collection,
+            counts[Status.INDEXED],
+            counts[Status.UNCHANGED],
+            counts[Status.FAILED],
+            chunks,
+        )
+        await bus.publish(Topic.INDEX_COMPLETE, done, work)
+        return outcomes
+
+    async def list_documents(self, request: Request) -> answers.Heads:
+        """List a page of a collection's documents."""
+        query = request.query_params
+        conditions: tuple[Condition, ...] = ()
+        if query.get("path_prefix"):
+            conditions = (Prefix("path", query["path_prefix"]),)
+        limit = query.get("limit", "1000")
+        if not limit.isdigit() or not 1 <= int(limit) <= PAGE_MAX:
+            raise Invalid(f"limit must lie between 1 and {PAGE_MAX}", field="limit")
+        page = await self._services.store.heads(
+            request.path_params["name"],
+            conditions,
+            _point(query.get("after")),
+            int(limit),
+            self._work(request),
+        )
+        return answers.Heads(page.heads, page.next)
+
+    async def delete_documents(self, request: Request) -> answers.Deleted:
+        """Delete documents by ids or by the beginning of their paths."""
+        data = await request.body()
+        if data.strip():
+            body = bodies.decode(data, bodies.DeleteBody)
+        else:
+            ids = request.query_params.getlist("ids") or None
+            body = bodies.DeleteBody(ids, request.query_params.get("path_prefix"))
+        if (body.ids is None) == (body.path_prefix is None):
+            raise Invalid("say either ids or path_prefix", field="ids")
+        if body.path_prefix == "":
+            detail = "path_prefix must not be empty; to delete everything, delete the collection"
+            raise Invalid(detail, field="path_prefix")
+        if body.ids is not None and not body.ids:
+            return answers.Deleted(0)
+        condition: Condition = (
+            Match("id", list(body.ids)) if body.ids is not None else Prefix("path", body.path_prefix or "")
+        )
+        name, work = request.path_params["name"], self._work(request)
+        return answers.Deleted(await self._services.store.delete(name, (condition,), work))
+
+    async def embed(self, request: Request) -> answers.Embeddings:
+        """Embed texts with the dense model."""
+        body = bodies.decode(await request.body(), bodies.EmbedBody)
+        work = self._work(request, body.timeout_ms)
+        vectors = await self._services.embedder.embed(body.texts, body.kind, work)
+        return answers.Embeddings(self._services.model, self._services.embedder.dim, vectors.tolist())
+
+    async def sparse(self, request: Request) -> answers.SparseVectors:
+        """Encode texts as sparse vectors."""
+        body = bodies.decode(await request.body(), bodies.SparseBody)
+        work = self._work(request, body.timeout_ms)
+        vectors = await self._services.sparse.encode(body.texts, TextKind(body.kind), work)
+        return answers.SparseVectors([answers.SparseItem(v.indices.tolist(), v.values.tolist()) for v in vectors])
+
+    async def rerank(self, request: Request) -> answers.Ranking:
+        """Order texts by how well they answer a query."""
+        body = bodies.decode(await request.body(), bodies.RerankBody)
+        work = self._work(request, body.timeout_ms)
+        scores = await self._services.reranker.rerank(body.query, body.texts, work)
+        ranked = sorted(enumerate(scores.tolist()), key=lambda item: (-item[1], item[0]))
+        return answers.Ranking([answers.RankedText(i, score) for i, score in ranked])
+
+    async def status(self, request: Request) -> answers.ServerStatus:
+        """Tell the server's state at a glance."""
+        collections = await self._services.store.collections(self._work(request))
+        return self._services.status(collections)
+
+    def readiness(self) -> answers.Readiness:
+        """Tell whether the server can work, and why not."""
+        reasons = self._services.readiness()
+        return answers.Readiness(not reasons, reasons)
+
+    def _now(self) -> float:
+        return self._services.clock.now()
+
+    def _work(
+        self,
+        request: Request,
+        timeout_ms: int | None = None,
+        criticality: Criticality = Criticality.STANDARD,
+    ) -> Work:
+        """Return the label under which this request's work travels."""
+        label = replace(
+            Work.background(),
+            criticality=criticality,
+            client=request.client.host if request.client else "local",
+            request_id=request.scope["penstock.request_id"],
+            traceparent=request.scope["penstock.traceparent"],
+        )
+        wish_ms = timeout_ms if timeout_ms is not None else _timeout_header(request)
+        if wish_ms is None:
+            return label
+        return label.within(wish_ms / 1000, "request", self._now())
+
+
+def _timeout_header(request: Request) -> int | None:
+    """Return ``X-Request-Timeout-Ms``, if the caller sent it."""
+    text = request.headers.get("x-request-timeout-ms")
+    if text is None:
+        return None
+    return bodies.decode(text.encode("latin-1"), bodies.TimeoutMs, "X-Request-Timeout-Ms")
+
+
+def _point(after: str | None) -> str | None:
+    """Return the page's first point, checked: the engine takes UUIDs only."""
+    if after is None:
+        return None
+    try:
+        return str(msgspec.convert(after, uuid.UUID))
+    except msgspec.ValidationError:
+        raise Invalid("after is the next of an earlier page", field="after") from None
+
+
+async def _entries(
+    request: Request,
+) -> tuple[list[tuple[int, Document | Invalid]], int | None]:
+    """Return the body's documents with their lines (0 for JSON), bad lines as their errors."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    data = await request.body()
+    if kind in _NDJSON:
+        return list(bodies.decode_lines(data)), None
+    if kind not in ("application/json", ""):
+        raise Invalid(
+            f"documents come as application/json or application/x-ndjson, not {kind}",
+            field="content-type",
+            code="unsupported_media_type",
+        )
+    documents, timeout_ms = bodies.decode_documents(data)
+    return [(0, document) for document in documents], timeout_ms
+
+
+def _told(entry: Outcome | Invalid, line: int, request_id: str) -> answers.DocumentOutcome:
+    """Return an outcome as the API tells it."""
+    if isinstance(entry, PenstockError):
+        problem = problem_of(entry, request_id)
+        return answers.DocumentOutcome(Status.FAILED, line=line, error=problem)
+    problem_or_none = problem_of(entry.error, request_id) if entry.error else None
+    return answers.DocumentOutcome(entry.status, entry.id, entry.chunks, line, problem_or_none)

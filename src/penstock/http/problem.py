@@ -1,0 +1,119 @@
+"""Errors as ``application/problem+json`` (RFC 9457): one table from family to status."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import msgspec
+
+from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+#: Codes whose status differs from their family's.
+_STATUS_BY_CODE: Final = {
+    "collection_not_found": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "collection_conflict": 409,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "malformed": 400,
+    "read_timeout": 408,
+    "disk_full": 507,
+}
+
+_TITLES: Final = {
+    400: "Malformed request",
+    404: "Not found",
+    405: "Method not allowed",
+    408: "The request took too long to arrive",
+    409: "Conflict",
+    413: "Request too large",
+    415: "Unsupported media type",
+    422: "Invalid request",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Unavailable",
+    504: "Timeout",
+    507: "Insufficient storage",
+}
+
+#: Types have no address to visit; they are names (RFC 9457 §3.1.1 allows any URI).
+_TYPE_PREFIX: Final = "urn:penstock:problem:"
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A problem detail.
+
+    Attributes:
+        type: Names the kind of problem; ``timeout`` for every 504.
+        title: The status in words.
+        status: The HTTP status.
+        detail: What is wrong and what to do.
+        code: Stable machine-readable word.
+        request_id: The request's id, also in ``X-Request-Id``.
+        retryable: Whether the same request may succeed later.
+        field: The offending field, if one is to blame.
+        operation: The operation whose time ran out, for timeouts.
+        retry_after_s: Seconds to wait before another try.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    retryable: bool = msgspec.field(default=False)
+    field: str = ""
+    operation: str = ""
+    retry_after_s: float = 0.0
+
+
+def status_of(error: PenstockError) -> int:
+    """Return the HTTP status of an error: by its code, else by its family."""
+    if error.code in _STATUS_BY_CODE:
+        return _STATUS_BY_CODE[error.code]
+    if isinstance(error, Rejected):
+        return 429 if error.by_client else 503
+    if isinstance(error, Expired):
+        return 504
+    if isinstance(error, Unavailable):
+        return 503
+    if isinstance(error, Invalid):
+        return 422
+    return 500
+
+
+def problem_of(error: PenstockError, request_id: str) -> Problem:
+    """Return the problem detail of an error."""
+    status = status_of(error)
+    return Problem(
+        type=_TYPE_PREFIX + error.code,
+        title=_TITLES[status],
+        status=status,
+        detail=error.detail,
+        code=error.code,
+        request_id=request_id,
+        retryable=error.retryable,
+        field=error.field if isinstance(error, Invalid) else "",
+        operation=error.operation if isinstance(error, Expired) else "",
+        retry_after_s=error.retry_after_s if isinstance(error, Rejected) else 0.0,
+    )
+
+
+def as_json(problem: Problem) -> dict[str, Any]:
+    """Return a problem as an object; ``retryable`` is always said."""
+    fields: dict[str, Any] = msgspec.to_builtins(problem)
+    return {**fields, "retryable": problem.retryable}
+
+
+def headers_of(problem: Problem) -> list[tuple[bytes, bytes]]:
+    """Return the response headers that go with a problem."""
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    if problem.status in (429, 503):
+        seconds = max(1, math.ceil(problem.retry_after_s))
+        headers.append((b"retry-after", str(seconds).encode()))
+    return headers

@@ -1,0 +1,219 @@
+"""One table of routes: it makes the router and the OpenAPI document."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route, Router
+
+from penstock.http import answers, bodies
+from penstock.http.operations import Operations
+from penstock.http.problem import status_of
+from penstock.indexing.records import Status
+from penstock.kernel.errors import Invalid, PenstockError
+from penstock.search.records import SearchResult
+from penstock.stores.contract import CollectionInfo
+from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
+
+log = logging.getLogger(__name__)
+
+JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A route of the API.
+
+    Attributes:
+        method: HTTP method.
+        path: Path with ``{parameters}``.
+        operation: Name of the method of :class:`Operations`.
+        summary: One line for the documentation.
+        answer: Record of a 200.
+        body: Record of the request's body, if it has one.
+        body_required: Whether it must have one.
+        ndjson: Whether the body may also be NDJSON.
+        query: Names of query parameters and what they mean.
+    """
+
+    method: str
+    path: str
+    operation: str
+    summary: str
+    answer: type
+    body: type | None = None
+    body_required: bool = True
+    ndjson: bool = False
+    query: tuple[tuple[str, str], ...] = ()
+
+
+_PAGE: Final = (
+    ("after", "the next of the page before"),
+    ("limit", "documents on a page, 1 to 10000"),
+    ("path_prefix", "only documents whose path begins so"),
+)
+_DOCUMENTS: Final = "/v1/collections/{name}/documents"
+_COLLECTION: Final = "/v1/collections/{name}"
+
+_FILTERS: Final = (("ids", "an id; may be given again"), ("path_prefix", "the beginning of their paths"))
+
+API: Final = (
+    Endpoint("POST", "/v1/search", "search", "Search the collection `default`", SearchResult, body=bodies.SearchBody),
+    Endpoint("POST", f"{_COLLECTION}/search", "search", "Search a collection", SearchResult, body=bodies.SearchBody),
+    Endpoint("GET", "/v1/collections", "list_collections", "List collections", answers.Collections),
+    Endpoint(
+        "PUT",
+        _COLLECTION,
+        "create_collection",
+        "Create a collection, or return the one that is there",
+        CollectionInfo,
+        body=bodies.CollectionBody,
+        body_required=False,
+    ),
+    Endpoint("GET", _COLLECTION, "get_collection", "Describe a collection", CollectionInfo),
+    Endpoint("DELETE", _COLLECTION, "delete_collection", "Delete a collection", answers.Deleted),
+    Endpoint(
+        "POST",
+        _DOCUMENTS,
+        "index_documents",
+        "Index documents",
+        answers.IndexAnswer,
+        body=bodies.DocumentsBody,
+        ndjson=True,
+    ),
+    Endpoint("GET", _DOCUMENTS, "list_documents", "List documents, a page at a time", answers.Heads, query=_PAGE),
+    Endpoint(
+        "DELETE",
+        _DOCUMENTS,
+        "delete_documents",
+        "Delete documents by ids or by path prefix",
+        answers.Deleted,
+        body=bodies.DeleteBody,
+        body_required=False,
+        query=_FILTERS,
+    ),
+    Endpoint("POST", "/v1/embed", "embed", "Embed texts", answers.Embeddings, body=bodies.EmbedBody),
+    Endpoint(
+        "POST", "/v1/sparse", "sparse", "Encode texts as sparse vectors", answers.SparseVectors, body=bodies.SparseBody
+    ),
+    Endpoint(
+        "POST", "/v1/rerank", "rerank", "Order texts by relevance to a query", answers.Ranking, body=bodies.RerankBody
+    ),
+    Endpoint("GET", "/v1/status", "status", "The server at a glance", answers.ServerStatus),
+)
+
+
+class Routes:
+    """The ASGI application behind the gate: it routes, and speaks our errors instead of Starlette's.
+
+    Args:
+        operations: What the routes do.
+        metrics: Where answers are counted.
+        openapi: The document served at ``/openapi.json``.
+    """
+
+    def __init__(self, operations: Operations, metrics: Metrics, openapi: bytes) -> None:
+        routes = [_route(endpoint, operations, metrics) for endpoint in API]
+        routes += _plain_routes(operations, metrics, openapi)
+        self._router = Router(routes, default=_not_found, redirect_slashes=False)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request.
+
+        Raises:
+            Invalid: No such path or method.
+            ConnectionAbortedError: The caller hung up while its body was read.
+        """
+        scope["app"] = self
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as error:
+            detail = f"{scope['path']} does not take {scope['method']}; see /docs"
+            code = "method_not_allowed" if error.status_code == 405 else "malformed"
+            raise Invalid(detail, field="method", code=code) from None
+        except ClientDisconnect:
+            raise ConnectionAbortedError("the caller hung up") from None
+
+
+def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Route:
+    operation: Callable[[Request], Awaitable[Any]] = getattr(operations, endpoint.operation)
+    latency = metrics.latency_s.labels(endpoint.path)
+
+    def count(status: int) -> None:
+        metrics.requests.labels(endpoint.path, endpoint.method, str(status)).inc()
+
+    async def answer(request: Request) -> Response:
+        try:
+            with latency.time():
+                record = await operation(request)
+        except PenstockError as error:
+            count(status_of(error))
+            raise
+        _count(metrics, record)
+        status = 207 if isinstance(record, answers.IndexAnswer) and record.failed else 200
+        count(status)
+        return Response(answers.to_json(record), status, media_type=JSON)
+
+    return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.operation)
+
+
+def _count(metrics: Metrics, record: object) -> None:
+    """Count what an answer tells."""
+    if isinstance(record, SearchResult):
+        metrics.searches.labels(str(bool(record.degraded)).lower()).inc()
+        for stage, took_ms in record.stages.items():
+            metrics.stage_s.labels(stage).observe(took_ms / 1000)
+    elif isinstance(record, answers.IndexAnswer):
+        metrics.chunks.inc(record.chunks)
+        for status, count in (
+            (Status.INDEXED, record.indexed),
+            (Status.UNCHANGED, record.unchanged),
+            (Status.FAILED, record.failed),
+        ):
+            metrics.documents.labels(status.value).inc(count)
+
+
+def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> list[Route]:
+    page = (Path(__file__).parent / "docs.html").read_bytes()
+
+    async def live(_: Request) -> Response:
+        return Response(b'{"live":true}', media_type=JSON)
+
+    async def ready(_: Request) -> Response:
+        readiness = operations.readiness()
+        status = 200 if readiness.ready else 503
+        return Response(answers.to_json(readiness), status, media_type=JSON)
+
+    async def exposition(_: Request) -> Response:
+        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+
+    async def describe(_: Request) -> Response:
+        return Response(openapi, media_type=JSON)
+
+    async def docs(_: Request) -> Response:
+        return Response(page, media_type="text/html; charset=utf-8")
+
+    async def home(_: Request) -> Response:
+        return RedirectResponse("/docs", 307)
+
+    plain = {
+        "/livez": live,
+        "/readyz": ready,
+        "/healthz": ready,
+        "/metrics": exposition,
+        "/openapi.json": describe,
+        "/docs": docs,
+        "/": home,
+    }
+    return [Route(path, endpoint, methods=["GET"]) for path, endpoint in plain.items()]
+
+
+async def _not_found(scope: Any, _receive: Any, _send: Any) -> None:
+    raise Invalid(f"there is nothing at {scope['path']}; see /docs", field="path", code="not_found")

@@ -1,0 +1,42 @@
+"""Sections of a document from its headings, whatever markup they were written in."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.indexing.chunk.records import Kind, Unit
+
+TRAIL: Final = " > "
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A heading: its line from 0, its level from 1, and its plain title."""
+
+    line: int
+    level: int
+    title: str
+
+
+def sections(headings: Iterable[Heading], lines: int) -> list[Unit]:
+    """Return one unit for each section, named by its heading trail (`Install > Docker`).
+
+    Args:
+        headings: In the order of their lines.
+        lines: Number of lines of the document.
+
+    Returns:
+        Units that cover all lines; what comes before the first heading has no symbol.
+    """
+    units: list[Unit] = []
+    trail: list[Heading] = []
+    start, symbol, parent = 0, "", ""
+    for heading in headings:
+        units.append(Unit(start, heading.line, symbol, parent, Kind.DEFINITION))
+        while trail and trail[-1].level >= heading.level:
+            trail.pop()
+        parent = TRAIL.join(above.title for above in trail)
+        trail.append(heading)
+        start, symbol = heading.line, TRAIL.join(above.title for above in trail)
+    units.append(Unit(start, lines, symbol, parent, Kind.DEFINITION))
+    return [unit for unit in units if unit.start < unit.end]

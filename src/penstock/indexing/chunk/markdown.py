@@ -1,0 +1,81 @@
+"""Markdown: sections by heading; fenced code and front matter are never mistaken for headings."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from penstock.indexing.chunk.headings import Heading, sections
+from penstock.indexing.chunk.ledger import Ledger
+from penstock.indexing.chunk.prose import paragraph_strength
+from penstock.indexing.chunk.records import Outline
+
+_ATX: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t\r]*$")
+_SETEXT: Final = re.compile(r" {0,3}(=+|-{2,})[ \t\r]*$")
+_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})([^\r]*)")
+#: Starts of lines that are no paragraph, so that a rule of dashes below them underlines nothing.
+_NO_PARAGRAPH: Final = re.compile(r" {4}|\t|\s*(?:[>|#]|[-*+] |\d+[.)] |<)")
+_IMAGE: Final = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])|<[^>]*>")
+_LINK: Final = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
+_MARKS: Final = re.compile(r"[`*]+|\s*\{#[^}]*\}\s*$")
+_FENCED: Final = -2.5
+
+TITLE_CHARS_MAX: Final = 120
+
+
+def outline_markdown(ledger: Ledger) -> Outline:
+    """Return one unit a section, to be cut between paragraphs rather than in fenced code."""
+    fenced = _fenced_lines(ledger.lines)
+    between = paragraph_strength(ledger)
+
+    def strength(line: int) -> float:
+        inside = fenced[line] and fenced[line - 1]
+        return between(line) + (_FENCED if inside else 0.0)
+
+    return Outline(sections(_headings(ledger.lines, fenced), len(ledger.lines)), strength)
+
+
+def _front_matter_end(lines: Sequence[str]) -> int:
+    """Return the line after a YAML front matter, 0 where there is none."""
+    if lines[0].rstrip() != "---":
+        return 0
+    for number, line in enumerate(lines[1:], 1):
+        if line.rstrip() in {"---", "..."}:
+            return number + 1
+    return 0
+
+
+def _fenced_lines(lines: Sequence[str]) -> list[bool]:
+    """Tell for each line whether it belongs to front matter or fenced code, the fences included."""
+    fenced = [False] * len(lines)
+    begin = _front_matter_end(lines)
+    fenced[:begin] = [True] * begin
+    fence = ""
+    for number in range(begin, len(lines)):
+        line = lines[number]
+        found = _FENCE.match(line) if "```" in line or "~~~" in line else None
+        if fence:
+            fenced[number] = True
+            # A fence is closed by one of its own kind, at least as long, with nothing after it.
+            if found is not None and found[1].startswith(fence) and not found[2].strip():
+                fence = ""
+        elif found is not None and not (found[1][0] == "`" and "`" in found[2]):
+            fenced[number] = True
+            fence = found[1]
+    return fenced
+
+
+def _headings(lines: Sequence[str], fenced: Sequence[bool]) -> Iterator[Heading]:
+    for number, line in enumerate(lines):
+        if fenced[number]:
+            continue
+        if (atx := _ATX.match(line)) is not None:
+            yield Heading(number, len(atx[1]), _title(atx[2] or ""))
+        elif number and not fenced[number - 1] and (setext := _SETEXT.match(line)) is not None:
+            above = lines[number - 1]
+            if above.strip() and _NO_PARAGRAPH.match(above) is None and _SETEXT.match(above) is None:
+                yield Heading(number - 1, 1 if setext[1][0] == "=" else 2, _title(above))
+
+
+def _title(text: str) -> str:
+    """Return a heading's words: links by their text, pictures and badges left out."""
+    return _MARKS.sub("", _LINK.sub(r"\1", _IMAGE.sub("", text))).strip()[:TITLE_CHARS_MAX]

@@ -1,0 +1,120 @@
+"""How a definition's name is read from its syntax node, one function for each way of writing it."""
+
+# Lists of names are read as lists of names, not as columns of quotes.
+# ruff: noqa: SIM905
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from tree_sitter import Node
+
+#: Returns the name, "" for a definition without one, `None` where the node defines nothing after
+#: all.
+NameRule = Callable[[Node], str | None]
+
+_GENERICS: Final = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\s+")
+_SCOPES: Final = re.compile(r"::|->|:")
+_DECLARATOR_DEPTH_MAX: Final = 12
+_FUNCTIONS: Final = frozenset(
+    """
+    arrow_function function_expression function generator_function class class_expression
+    function_definition
+    """.split()
+)
+
+
+def text_of(node: Node | None) -> str:
+    """Return a name without generics and white space, with dots between its scopes."""
+    if node is None or node.text is None:
+        return ""
+    text = node.text.decode("utf-8", "replace").strip("'\"")
+    return _SCOPES.sub(".", _GENERICS.sub("", text)) or text
+
+
+def field(name: str) -> NameRule:
+    """Read the name from a field of the node."""
+    return lambda node: text_of(node.child_by_field_name(name))
+
+
+def with_body(name: str) -> NameRule:
+    """Read the name of a node that has a body; without one it only mentions the type."""
+
+    def rule(node: Node) -> str | None:
+        return None if node.child_by_field_name("body") is None else text_of(node.child_by_field_name(name))
+
+    return rule
+
+
+def child(*types: str) -> NameRule:
+    """Read the name from the first child of one of `types`, for grammars that name no fields."""
+
+    def rule(node: Node) -> str | None:
+        return next((text_of(one) for one in node.named_children if one.type in types), "")
+
+    return rule
+
+
+def constant(name: str) -> NameRule:
+    """Give a fixed name, to constructors that are written with a keyword."""
+    return lambda _: name
+
+
+def declarator(node: Node) -> str | None:
+    """Read a C or C++ function's name through its pointers, references and parameters."""
+    inner = node.child_by_field_name("declarator")
+    for _ in range(_DECLARATOR_DEPTH_MAX):
+        if inner is None:
+            return None
+        deeper = inner.child_by_field_name("declarator")
+        if deeper is None and inner.type in {"reference_declarator", "parenthesized_declarator"}:
+            deeper = inner.named_child(0)
+        if deeper is None:
+            return text_of(inner)
+        inner = deeper
+    return ""
+
+
+def typedef(node: Node) -> str | None:
+    """Read the name of a C `typedef` that spells out a struct, union or enum."""
+    defined = node.child_by_field_name("type")
+    if defined is None or defined.child_by_field_name("body") is None:
+        return None
+    return text_of(node.child_by_field_name("declarator"))
+
+
+def receiver(node: Node) -> str | None:
+    """Read a Go method's name with the type that it belongs to."""
+    name = text_of(node.child_by_field_name("name"))
+    parameters = node.child_by_field_name("receiver")
+    parameter = parameters.named_child(0) if parameters is not None else None
+    owner = text_of(parameter.child_by_field_name("type")).lstrip("*") if parameter is not None else ""
+    return f"{owner}.{name}" if owner else name
+
+
+def go_types(node: Node) -> str | None:
+    """Read the name of the first type in a Go `type` declaration."""
+    spec = node.named_child(0)
+    return text_of(spec.child_by_field_name("name")) if spec is not None else None
+
+
+def assigned(target: str, value: str) -> NameRule:
+    """Read the name that a function or class is assigned to; other values define nothing."""
+
+    def rule(node: Node) -> str | None:
+        given = node.child_by_field_name(value)
+        if given is None or given.type not in _FUNCTIONS:
+            return None
+        name = text_of(node.child_by_field_name(target))
+        return name.removeprefix("module.exports.").removeprefix("exports.").replace(".prototype.", ".")
+
+    return rule
+
+
+def lua_assigned(node: Node) -> str | None:
+    """Read the name that a Lua function is assigned to."""
+    if node.named_child_count < 2:
+        return None
+    targets, values = node.named_child(0), node.named_child(1)
+    value = values.named_child(0) if values is not None else None
+    return text_of(targets) if value is not None and value.type == "function_definition" else None

@@ -1,0 +1,36 @@
+"""reStructuredText: sections by underlined titles, levels by first appearance."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from penstock.indexing.chunk.headings import Heading, sections
+from penstock.indexing.chunk.ledger import Ledger
+from penstock.indexing.chunk.prose import paragraph_strength
+from penstock.indexing.chunk.records import Outline
+
+_RULE: Final = re.compile(r"([!-/:-@\[-`{-~])\1{2,}\s*$")
+_ROLE: Final = re.compile(r":[\w:+.-]+:`([^`<]*)[^`]*`|[`*]+")
+
+
+def outline_restructured(ledger: Ledger) -> Outline:
+    """Return one unit for each section."""
+    return Outline(sections(_headings(ledger.lines), len(ledger.lines)), paragraph_strength(ledger))
+
+
+def _headings(lines: Sequence[str]) -> Iterator[Heading]:
+    levels: dict[str, int] = {}
+    for number in range(1, len(lines)):
+        rule = _RULE.match(lines[number])
+        title = lines[number - 1].rstrip()
+        if rule is None or not title or _RULE.match(title) is not None:
+            continue
+        over = number >= 2 and lines[number - 2].rstrip() == lines[number].rstrip()
+        # Without an overline, a title begins its paragraph at the margin and is no longer than its
+        # rule.
+        under = (number < 2 or not lines[number - 2].strip()) and not title[0].isspace()
+        if not over and not (under and len(title) <= len(lines[number].rstrip())):
+            continue
+        style = rule[1] * (2 if over else 1)
+        level = levels.setdefault(style, len(levels) + 1)
+        yield Heading(number - 2 if over else number - 1, level, _ROLE.sub(r"\1", title).strip())

@@ -1,0 +1,251 @@
+"""Code with a grammar: a unit for each definition, cuts between statements."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, cast
+
+from tree_sitter import Node, Parser
+from tree_sitter_language_pack import SupportedLanguage, get_parser
+
+from penstock.indexing.chunk.grammar import (
+    BODIES,
+    GRAMMARS,
+    LEADING,
+    TRANSPARENT,
+    TRANSPARENT_OUTSIDE,
+    WRAPPERS,
+    Grammar,
+)
+from penstock.indexing.chunk.ledger import Ledger
+from penstock.indexing.chunk.records import Kind, Outline, Strength, Unit
+
+#: Above this share of unparsed lines the grammar has not understood the file.
+ERROR_SHARE_MAX: Final = 0.2
+#: A line longer than this was written by a machine: its syntax gives no line to cut at, and takes
+#: long to parse.
+LINE_CHARS_MAX: Final = 20_000
+_ERROR_NODES_MAX: Final = 20_000
+_WRAPPERS_DEPTH_MAX: Final = 4
+#: Statements are taken apart until they cost less than this share of the budget.
+_STATEMENT_SHARE: Final = 0.5
+#: Statements nested deeper than this are not told apart any more.
+_DEPTH_MAX: Final = 64
+
+_STATEMENT: Final = 2.0
+_DEPTH_WEIGHT: Final = 0.35
+_NESTED_LEAST: Final = -1.0
+_AFTER_BLANK: Final = 0.6
+_INSIDE: Final = -3.0
+
+
+@cache
+def _parser(name: str) -> Parser:
+    return get_parser(cast("SupportedLanguage", name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A node to place: with the comments above it, inside the definition `symbol`."""
+
+    node: Node
+    start: int
+    symbol: str
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """A line where a unit or a statement begins."""
+
+    line: int
+    symbol: str
+    parent: str
+    kind: Kind
+    depth: int
+
+
+def outline_syntax(text: str, language: str, ledger: Ledger, budget: int) -> Outline | None:
+    """Return the units of a source file.
+
+    Args:
+        text: The file.
+        language: Its language.
+        ledger: Its lines and costs.
+        budget: What a chunk may cost; definitions within it stay whole.
+
+    Returns:
+        The outline, or `None` where there is no grammar for the language or it does not understand
+        the file, or lines too long to be written by a person.
+    """
+    grammar = GRAMMARS.get(language)
+    if grammar is None or len(max(ledger.lines, key=len)) > LINE_CHARS_MAX:
+        return None
+    source = text.encode("utf-8", "replace")
+    root = _parser(grammar.parser).parse(source).root_node
+    if root.has_error and grammar.retry:
+        other = GRAMMARS[grammar.retry]
+        retried = _parser(other.parser).parse(source).root_node
+        if _error_lines(retried) < _error_lines(root):
+            root, grammar = retried, other
+    if root.has_error and _error_lines(root) > ERROR_SHARE_MAX * len(ledger.lines):
+        return None
+    marks = _Outliner(grammar, ledger, budget).marks(root)
+    return Outline(_units(marks, len(ledger.lines)), _statement_strength(marks, ledger))
+
+
+def _error_lines(root: Node) -> int:
+    """Return how many lines the grammar could not place, looking at no more than `_ERROR_NODES_MAX` nodes."""
+    lines = 0
+    stack = [root]
+    for _ in range(_ERROR_NODES_MAX):
+        if not stack:
+            break
+        node = stack.pop()
+        if node.type == "ERROR":
+            lines += _last_row(node) + 1 - node.start_point.row
+        elif node.has_error:
+            stack.extend(node.children)
+    return lines
+
+
+def _last_row(node: Node) -> int:
+    end = node.end_point
+    return end.row - 1 if end.column == 0 and end.row > node.start_point.row else end.row
+
+
+class _Outliner:
+    """Walks from the root, as deep as the budget asks, and marks where units begin."""
+
+    __slots__ = ("_budget", "_grammar", "_ledger", "_marks")
+
+    def __init__(self, grammar: Grammar, ledger: Ledger, budget: int) -> None:
+        self._grammar = grammar
+        self._ledger = ledger
+        self._budget = budget
+        self._marks: list[_Mark] = []
+
+    def marks(self, root: Node) -> list[_Mark]:
+        """Return the marks in the order of their lines. No recursion: sources nest as deep as they like."""
+        stack = list(reversed(list(self._tasks(root.named_children, "", 0))))
+        while stack:
+            stack.extend(reversed(self._place(stack.pop())))
+        return self._marks
+
+    def _tasks(self, nodes: Iterable[Node], symbol: str, depth: int) -> Iterator[_Task]:
+        """Pair each node with the line where the comments and decorators directly above it begin."""
+        lead: int | None = None
+        lead_end = previous_end = -1
+        for node in nodes:
+            start = node.start_point.row
+            if node.type in LEADING or "comment" in node.type:
+                if start > previous_end or lead is not None:
+                    lead = start if lead is None or start > lead_end + 1 else lead
+                    lead_end = _last_row(node)
+                    yield _Task(node, lead, symbol, depth)
+                continue
+            attached = lead is not None and start <= lead_end + 1
+            yield _Task(node, lead if attached and lead is not None else start, symbol, depth)
+            lead, previous_end = None, _last_row(node)
+
+    def _place(self, task: _Task) -> list[_Task]:
+        """Mark the task's node and return what of it is to be placed next."""
+        node, symbol = task.node, task.symbol
+        cost = self._ledger.cost(task.start, _last_row(node) + 1)
+        inner, name, is_container = self._definition(node)
+        if inner is not None:
+            qualified = f"{symbol}.{name}" if symbol and name else symbol or name
+            if cost <= self._budget and not (is_container and self._has_large_member(inner, cost)):
+                self._mark(task, qualified, symbol, Kind.DEFINITION)
+                return []
+            self._mark(task, qualified, symbol, Kind.HEAD)
+            return list(self._tasks(_members(inner), qualified, task.depth + 1))
+        marked = self._mark(task, symbol, symbol, Kind.FILLER)
+        looked_into = node.type in TRANSPARENT or (not symbol and node.type in TRANSPARENT_OUTSIDE)
+        if task.depth >= _DEPTH_MAX or not (looked_into or cost > self._budget * _STATEMENT_SHARE):
+            return []
+        return list(self._tasks(node.named_children, symbol, task.depth + marked))
+
+    def _definition(self, node: Node) -> tuple[Node | None, str, bool]:
+        """Return the definition that `node` is or wraps, its name, and whether it is a container."""
+        grammar = self._grammar
+        for _ in range(_WRAPPERS_DEPTH_MAX):
+            is_container = node.type in grammar.containers
+            rule = grammar.containers.get(node.type) or grammar.leaves.get(node.type)
+            if rule is not None and (name := rule(node)) is not None:
+                return node, name, is_container
+            if node.type not in WRAPPERS:
+                break
+            known = (grammar.containers.keys(), grammar.leaves.keys(), WRAPPERS)
+            inner = next(
+                (one for one in node.named_children if any(one.type in kinds for kinds in known)),
+                None,
+            )
+            if inner is None:
+                break
+            node = inner
+        return None, "", False
+
+    def _has_large_member(self, container: Node, cost: int) -> bool:
+        quarter = self._budget / 4
+        if cost < 2 * quarter:
+            return False
+        for node in _members(container):
+            inner, _, _ = self._definition(node)
+            if inner is not None and self._ledger.cost(node.start_point.row, _last_row(node) + 1) >= quarter:
+                return True
+        return False
+
+    def _mark(self, task: _Task, symbol: str, parent: str, kind: Kind) -> bool:
+        """Mark a line unless it is marked already or begins with something else."""
+        last = self._marks[-1] if self._marks else None
+        if last is not None and task.start <= last.line:
+            # A leading comment is placed before its definition; the definition then takes the line
+            # over.
+            if task.start != last.line or kind is Kind.FILLER or last.kind is not Kind.FILLER:
+                return False
+            self._marks.pop()
+        elif task.start == task.node.start_point.row:
+            # Columns count bytes, so a prefix with wide characters is cut too late, never too
+            # early.
+            prefix = self._ledger.lines[task.start][: task.node.start_point.column]
+            if prefix and not prefix.isspace():
+                return False
+        self._marks.append(_Mark(task.start, symbol, parent, kind, task.depth))
+        return True
+
+
+def _members(node: Node) -> Iterator[Node]:
+    """Yield the children of a definition, those of its body among them."""
+    for child in node.named_children:
+        if child.type in BODIES:
+            yield from child.named_children
+        else:
+            yield child
+
+
+def _units(marks: list[_Mark], lines: int) -> list[Unit]:
+    """Turn marks into units that cover all lines; code of one symbol in a row becomes one unit."""
+    units: list[Unit] = []
+    if not marks or marks[0].line > 0:
+        units.append(Unit(0, marks[0].line if marks else lines))
+    for number, mark in enumerate(marks):
+        end = marks[number + 1].line if number + 1 < len(marks) else lines
+        last = units[-1] if units else None
+        goes_on = last is not None and mark.kind is Kind.FILLER and last.kind is not Kind.DEFINITION
+        if last is not None and goes_on and mark.symbol == last.symbol:
+            units[-1] = Unit(last.start, end, last.symbol, last.parent, last.kind)
+        else:
+            units.append(Unit(mark.line, end, mark.symbol, mark.parent, mark.kind))
+    return units
+
+
+def _statement_strength(marks: list[_Mark], ledger: Ledger) -> Strength:
+    depths = {mark.line: mark.depth for mark in marks}
+
+    def strength(line: int) -> float:
+        depth = depths.get(line)
+        value = _INSIDE if depth is None else max(_STATEMENT - _DEPTH_WEIGHT * depth, _NESTED_LEAST)
+        return value + (_AFTER_BLANK if ledger.blank[line - 1] else 0.0)
+
+    return strength

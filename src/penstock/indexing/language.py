@@ -1,0 +1,152 @@
+"""The language of a file, told from its name or its first line."""
+
+import re
+from pathlib import PurePath
+from typing import Final
+
+TEXT: Final = "text"
+
+_EXTENSIONS: Final[dict[str, str]] = {
+    "python": "py pyi pyw pyx pxd",
+    "javascript": "js mjs cjs es6",
+    "jsx": "jsx",
+    "typescript": "ts mts cts",
+    "tsx": "tsx",
+    "go": "go",
+    "rust": "rs",
+    "java": "java",
+    "c": "c h",
+    "cpp": "cc cpp cxx c++ hh hpp hxx h++ ipp inl tcc cu cuh ino",
+    "csharp": "cs csx",
+    "ruby": "rb rake gemspec ru",
+    "php": "php phtml php5 php7",
+    "shell": "sh bash zsh ksh ash dash bats",
+    "kotlin": "kt kts",
+    "swift": "swift",
+    "scala": "scala sc sbt",
+    "lua": "lua",
+    "objc": "m mm",
+    "perl": "pl pm t",
+    "r": "r",
+    "julia": "jl",
+    "dart": "dart",
+    "elixir": "ex exs",
+    "erlang": "erl hrl",
+    "haskell": "hs lhs",
+    "ocaml": "ml mli",
+    "fsharp": "fs fsi fsx",
+    "clojure": "clj cljs cljc edn",
+    "lisp": "lisp lsp cl",
+    "elisp": "el",
+    "scheme": "scm ss rkt",
+    "groovy": "groovy gradle gvy",
+    "powershell": "ps1 psm1 psd1",
+    "batch": "bat cmd",
+    "fish": "fish",
+    "nim": "nim",
+    "zig": "zig",
+    "d": "d",
+    "pascal": "pas pp",
+    "fortran": "f f77 f90 f95 f03 f08 for",
+    "assembly": "s asm",
+    "verilog": "v sv svh",
+    "vhdl": "vhd vhdl",
+    "solidity": "sol",
+    "vim": "vim",
+    "tcl": "tcl",
+    "awk": "awk",
+    "sql": "sql ddl",
+    "graphql": "graphql gql",
+    "protobuf": "proto",
+    "thrift": "thrift",
+    "terraform": "tf tfvars hcl",
+    "nix": "nix",
+    "cmake": "cmake",
+    "make": "mk mak",
+    "starlark": "bzl star",
+    "html": "html htm xhtml jinja j2 ejs erb hbs",
+    "vue": "vue",
+    "svelte": "svelte",
+    "css": "css",
+    "scss": "scss sass less",
+    "xml": "xml xsd xsl xslt svg plist csproj props targets rng",
+    "json": "json jsonc json5 jsonl ndjson ipynb geojson webmanifest",
+    "yaml": "yaml yml",
+    "toml": "toml",
+    "ini": "ini cfg conf properties editorconfig env desktop service",
+    "csv": "csv tsv",
+    "diff": "diff patch",
+    "markdown": "md markdown mdown mkd mdx qmd rmd",
+    "rst": "rst rest",
+    "asciidoc": "adoc asciidoc",
+    "org": "org",
+    "latex": "tex sty cls bib ltx",
+    "texinfo": "texi texinfo",
+    "man": "1 3 5 7 8 man",
+    TEXT: "txt text log",
+}
+_BY_EXTENSION: Final = {ext: language for language, exts in _EXTENSIONS.items() for ext in exts.split()}
+
+_NAMES: Final[dict[str, str]] = {
+    "dockerfile": "Dockerfile Containerfile",
+    "make": "Makefile makefile GNUmakefile Kbuild",
+    "cmake": "CMakeLists.txt",
+    "ruby": "Rakefile Gemfile Vagrantfile Guardfile Podfile Brewfile",
+    "groovy": "Jenkinsfile",
+    "starlark": "BUILD WORKSPACE Tiltfile",
+    "shell": ".bashrc .bash_profile .profile .zshrc .envrc PKGBUILD",
+    "ini": ".editorconfig .gitconfig .npmrc .flake8 .pylintrc .coveragerc .env",
+    "python": "SConstruct SConscript wscript",
+    "json": ".babelrc .eslintrc .prettierrc",
+    "gomod": "go.mod go.work",
+    "ignore": ".gitignore .dockerignore .ignore .npmignore .hgignore .gitattributes",
+    "markdown": "README CHANGELOG CONTRIBUTING",
+    TEXT: "LICENSE COPYING AUTHORS NEWS TODO",
+}
+_BY_NAME: Final = {name: language for language, names in _NAMES.items() for name in names.split()}
+
+_INTERPRETERS: Final[dict[str, str]] = {
+    "python": "python pypy uv",
+    "shell": "sh bash zsh ksh dash ash",
+    "javascript": "node nodejs bun",
+    "typescript": "deno ts-node tsx",
+    "ruby": "ruby jruby",
+    "perl": "perl",
+    "php": "php",
+    "lua": "lua luajit",
+    "awk": "awk gawk mawk",
+    "tcl": "tclsh wish",
+    "fish": "fish",
+    "r": "Rscript",
+    "make": "make",
+    "groovy": "groovy",
+}
+_BY_INTERPRETER: Final = {program: language for language, names in _INTERPRETERS.items() for program in names.split()}
+
+_SHEBANG: Final = re.compile(r"#!\s*(?:\S*/)?(?:env(?:\s+-\S+)*\s+)?(?:\S*/)?([A-Za-z-]+)")
+
+
+def language_of(path: PurePath | str, first_line: str = "") -> str:
+    """Return the language of a file.
+
+    The whole name decides first, then the extension, then the interpreter named by a `#!` line.
+
+    Args:
+        path: The file's path; only its last part is looked at.
+        first_line: The file's first line, where it is known.
+
+    Returns:
+        A lower-case name such as `python`, `tsx`, `csharp` or `shell`; `text` where nothing is
+        known.
+    """
+    name = PurePath(path).name
+    if (language := _BY_NAME.get(name)) is not None:
+        return language
+    stem, dot, extension = name.rpartition(".")
+    if dot and stem and (language := _BY_EXTENSION.get(extension.lower())) is not None:
+        return language
+    if name.startswith(("Dockerfile.", "Makefile.")):
+        return _BY_NAME[name.partition(".")[0]]
+    if (shebang := _SHEBANG.match(first_line)) is not None:
+        return _BY_INTERPRETER.get(shebang[1], TEXT)
+    return TEXT

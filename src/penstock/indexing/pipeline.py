@@ -1,0 +1,203 @@
+"""One document: known already? chunk, then segment by segment embed and write, then seal.
+
+A document becomes visible as complete by the last write only: its head's hash. Whatever is
+interrupted before that is repeated by the next attempt, and point ids derived from the place make
+the repetition harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from penstock.indexing.chunk.records import Chunk
+from penstock.indexing.composition import dense_text, sparse_text
+from penstock.indexing.digest import document_hash
+from penstock.indexing.language import language_of
+from penstock.indexing.records import Document, Outcome, Segment, Status
+from penstock.kernel.clock import Clock
+from penstock.kernel.errors import Broken, Invalid, PenstockError
+from penstock.kernel.messages import ChunkText, TextKind
+from penstock.kernel.settings import IndexSettings, TimeoutSettings
+from penstock.kernel.together import together
+from penstock.kernel.work import Work
+from penstock.models.contract import Embedder, SparseEncoder
+from penstock.stores.contract import ChunkPayload, Head, Point, VectorStore
+
+#: An id longer than this is refused: it is stored with every chunk.
+ID_CHARACTERS_MAX: Final = 4096
+
+Chunker = Callable[[ChunkText, Work], Awaitable[list[Chunk]]]
+Writer = Callable[[Segment, Work], Awaitable[None]]
+
+
+class SegmentWriter:
+    """Handler of ``index.request``: embeds a segment both ways at once and writes it.
+
+    Args:
+        embedder: Makes dense vectors.
+        sparse: Makes sparse vectors.
+        store: Takes the points.
+    """
+
+    def __init__(self, embedder: Embedder, sparse: SparseEncoder, store: VectorStore) -> None:
+        self._embedder = embedder
+        self._sparse = sparse
+        self._store = store
+
+    async def write(self, segment: Segment, work: Work) -> None:
+        """Embed and write.
+
+        Cancellation: The segment may or may not have been written; writing it again is harmless.
+        """
+        chunks: list[ChunkPayload] = segment.chunks
+        dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
+        sparse_texts = [sparse_text(c.text, c.path, c.symbol, c.language) for c in chunks]
+        vectors: dict[str, Any] = {}
+
+        async def embed() -> None:
+            vectors["dense"] = await self._embedder.embed(dense_texts, TextKind.DOCUMENT, work)
+
+        async def encode() -> None:
+            vectors["sparse"] = await self._sparse.encode(sparse_texts, TextKind.DOCUMENT, work)
+
+        await together([embed(), encode()])
+        if not np.isfinite(vectors["dense"]).all():
+            raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
+        points = [
+            Point(chunk, dense, sparse)
+            for chunk, dense, sparse in zip(chunks, vectors["dense"], vectors["sparse"], strict=True)
+        ]
+        await self._store.upsert(segment.collection, points, work)
+
+
+class IndexPipeline:
+    """Takes documents in.
+
+    Args:
+        store: Knows what is there and completes documents.
+        chunk: Cuts a text (by way of ``index.chunk``).
+        write: Writes a segment (by way of ``index.request``).
+        settings: Sizes.
+        timeouts: T4.
+        clock: The loop's clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: VectorStore,
+        chunk: Chunker,
+        write: Writer,
+        settings: IndexSettings,
+        timeouts: TimeoutSettings,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._chunk = chunk
+        self._write = write
+        self._settings = settings
+        self._timeouts = timeouts
+        self._clock = clock
+
+    async def run(self, collection: str, documents: Sequence[Document], work: Work) -> AsyncIterator[Outcome]:
+        """Index documents, a few at a time, and yield each outcome in the order of the documents.
+
+        Raises:
+            Invalid: There is no such collection.
+
+        Cancellation: Documents already yielded stay; the others are untouched or incomplete, and
+            an incomplete one is recognised and indexed anew the next time.
+
+        Bounds: ``index.workers`` documents at once for one request, so that a large one leaves
+            room in the queue for others.
+        """
+        known = await self._store.find(collection, [d.id for d in documents], work)
+        places = asyncio.Semaphore(self._settings.workers)
+
+        async def one(document: Document) -> Outcome:
+            async with places:
+                return await self._outcome(collection, document, known.get(document.id), work)
+
+        tasks = [asyncio.create_task(one(document)) for document in documents]
+        try:
+            for task in tasks:
+                yield await task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _outcome(self, collection: str, document: Document, known: Head | None, work: Work) -> Outcome:
+        try:
+            return await self._index(collection, document, known, work)
+        except PenstockError as error:
+            return Outcome(document.id, Status.FAILED, error=error)
+
+    async def _index(self, collection: str, document: Document, known: Head | None, work: Work) -> Outcome:
+        if not document.id:
+            raise Invalid("a document's id must not be empty", field="id")
+        if len(document.id) > ID_CHARACTERS_MAX:
+            raise Invalid(f"a document's id has at most {ID_CHARACTERS_MAX} characters", field="id")
+        first_line = document.text[:200].partition("\n")[0]
+        language = document.language or language_of(document.path, first_line)
+        digest = document_hash(document.text, document.path, language, document.metadata)
+        if known is not None and known.hash == digest:
+            return Outcome(document.id, Status.UNCHANGED, known.chunks)
+        cut = await self._chunk(ChunkText(document.text, language), self._limited(work))
+        chunks = [_payload(document, language, number, c) for number, c in enumerate(cut)]
+        # A document without a word still has a head, so that it counts and is not read again.
+        chunks = chunks or [_payload(document, language, 0, Chunk("", 1, 1, ""))]
+        await self._write_all(collection, chunks, digest, known, work)
+        return Outcome(document.id, Status.INDEXED, len(chunks))
+
+    async def _write_all(
+        self,
+        collection: str,
+        chunks: list[ChunkPayload],
+        digest: str,
+        known: Head | None,
+        work: Work,
+    ) -> None:
+        """Write every chunk such that the head carries the hash only when all of it is there."""
+        head = Head(chunks[0].id, digest, len(chunks), chunks[0].path)
+        size = self._settings.segment_chunks
+        # A head without a hash was left by an interrupted write of unknown length.
+        surplus = known is not None and (known.chunks > len(chunks) or not known.hash)
+        if len(chunks) <= size and not surplus:
+            await self._segment(collection, [_sealed(chunks[0], head), *chunks[1:]], work)
+            return
+        for first in range(0, len(chunks), size):
+            await self._segment(collection, chunks[first : first + size], work)
+        if known is not None:
+            await self._store.trim(collection, head.id, len(chunks), work)
+        await self._store.seal(collection, head, work)
+
+    async def _segment(self, collection: str, chunks: list[ChunkPayload], work: Work) -> None:
+        await self._write(Segment(collection, chunks), self._limited(work))
+
+    def _limited(self, work: Work) -> Work:
+        return work.within(self._timeouts.index_file, "index", self._clock.now())
+
+
+def _payload(document: Document, language: str, number: int, chunk: Chunk) -> ChunkPayload:
+    return ChunkPayload(
+        id=document.id,
+        chunk=number,
+        text=chunk.text,
+        path=document.path,
+        start_line=chunk.start_line,
+        end_line=chunk.end_line,
+        symbol=chunk.symbol,
+        language=language,
+        metadata=document.metadata,
+    )
+
+
+def _sealed(payload: ChunkPayload, head: Head) -> ChunkPayload:
+    """Return the first chunk with its document's hash and count."""
+    return msgspec.structs.replace(payload, hash=head.hash, chunks=head.chunks)

@@ -1,0 +1,235 @@
+"""Which files below the named paths are indexed, and why the others are not."""
+
+# Strings and os.path, because a Path for each entry would double the walk's time.
+# ruff: noqa: PTH116, PTH119, PTH120
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from penstock.indexing.ignore import RULE_FILES, IgnoreChain, inherited
+from penstock.indexing.roots import project_root, refuse_broad_root
+from penstock.indexing.unwanted import (
+    LOCK_FILES,
+    VENDORED_DIRECTORIES,
+    VENDORED_MARKERS,
+    is_binary_name,
+)
+from penstock.kernel.errors import Invalid
+
+__all__ = [
+    "Found",
+    "SkipReason",
+    "Skipped",
+    "WalkSettings",
+    "project_root",
+    "refuse_broad_root",
+    "walk",
+]
+
+SNIFF_BYTES: Final = 8_192
+#: Byte order marks of encodings in which text holds NUL bytes.
+_WIDE_MARKS: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+
+
+class SkipReason(StrEnum):
+    """Why a file, or a directory with all that is in it, is not indexed."""
+
+    IGNORED = "ignored"
+    VENDORED = "vendored"
+    LOCK_FILE = "lock_file"
+    BINARY = "binary"
+    TOO_LARGE = "too_large"
+    EMPTY = "empty"
+    SYMLINK = "symlink"
+    SYMLINK_OUTSIDE = "symlink_outside"
+    SYMLINK_LOOP = "symlink_loop"
+    SYMLINK_BROKEN = "symlink_broken"
+    NOT_A_FILE = "not_a_file"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A text file to index: its absolute path and its size in bytes."""
+
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file, or a directory counted once for all that is in it, that is not indexed."""
+
+    path: Path
+    reason: SkipReason
+
+
+@dataclass(frozen=True, slots=True)
+class WalkSettings:
+    """What the walk leaves out, apart from ignore files."""
+
+    file_bytes_max: int = 1_000_000
+    vendored: frozenset[str] = field(default=VENDORED_DIRECTORIES)
+    lock_files: frozenset[str] = field(default=LOCK_FILES)
+
+
+def walk(paths: Sequence[Path], settings: WalkSettings | None = None) -> Iterator[Found | Skipped]:
+    """Walk `paths` in sorted order, with `.gitignore` semantics.
+
+    A named path is a root: names that are skipped elsewhere (`vendor`, a lock file) are not skipped
+    there, and ignore rules from above that exclude the root itself are dropped. Links are never
+    followed. Nothing but regular files is opened. A file below two of the roots comes once.
+
+    Args:
+        paths: Files or directories.
+        settings: Limits and names to leave out.
+
+    Yields:
+        Each file, and each skipped file or directory with its reason.
+
+    Raises:
+        Invalid: A path does not exist; raised before anything is walked.
+    """
+    roots: list[Path] = []
+    for path in paths:
+        try:
+            roots.append(path.resolve(strict=True))
+        except (OSError, RuntimeError) as error:
+            raise Invalid(f"{path}: no such file or directory", field="path", code="path_not_found") from error
+    return _walk_roots(list(dict.fromkeys(roots)), settings or WalkSettings())
+
+
+def _walk_roots(roots: Sequence[Path], settings: WalkSettings) -> Iterator[Found | Skipped]:
+    walker = _Walker(tuple(map(str, roots)), settings)
+    reported: set[Path] = set()
+    nested = any(one != other and one.is_relative_to(other) for one in roots for other in roots)
+    for root in roots:
+        for entry in walker.root(root):
+            if not nested:
+                yield entry
+            elif entry.path not in reported:
+                reported.add(entry.path)
+                yield entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Walker:
+    roots: tuple[str, ...]
+    settings: WalkSettings
+
+    def root(self, root: Path) -> Iterator[Found | Skipped]:
+        try:
+            status = root.lstat()
+        except OSError:
+            yield Skipped(root, SkipReason.UNREADABLE)
+            return
+        if not stat.S_ISDIR(status.st_mode):
+            yield self._file(str(root), status)
+            return
+        chain = inherited(root)
+        yield from self._tree(str(root), IgnoreChain() if chain is None else chain)
+
+    def _tree(self, root: str, chain: IgnoreChain) -> Iterator[Found | Skipped]:
+        # An explicit stack: a path may be nested deeper than Python recurses.
+        stack = [self._directory(root, chain, is_root=True)]
+        while stack:
+            step = next(stack[-1], None)
+            if step is None:
+                stack.pop()
+            elif isinstance(step, Found | Skipped):
+                yield step
+            else:
+                stack.append(self._directory(*step))
+
+    def _directory(
+        self, directory: str, chain: IgnoreChain, *, is_root: bool = False
+    ) -> "Iterator[Found | Skipped | tuple[str, IgnoreChain]]":
+        """Yield a directory's files and skips, and subdirectories (path, rules) to walk."""
+        try:
+            with os.scandir(directory) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError:
+            yield Skipped(Path(directory), SkipReason.UNREADABLE)
+            return
+        names = {entry.name for entry in entries}
+        if not is_root and not VENDORED_MARKERS.isdisjoint(names):
+            yield Skipped(Path(directory), SkipReason.VENDORED)
+            return
+        if not names.isdisjoint(RULE_FILES):
+            chain = chain.entered(directory, names)
+        for entry in entries:
+            yield self._entry(entry, chain)
+
+    def _entry(self, entry: os.DirEntry[str], chain: IgnoreChain) -> Found | Skipped | tuple[str, IgnoreChain]:
+        try:
+            if entry.is_symlink():
+                return self._link(entry, chain)
+            is_directory = entry.is_dir(follow_symlinks=False)
+            # `.git` is a file in submodules and linked work trees.
+            if (is_directory and entry.name in self.settings.vendored) or entry.name == ".git":
+                return Skipped(Path(entry.path), SkipReason.VENDORED)
+            if chain.files and chain.ignores(entry.path, is_directory=is_directory):
+                return Skipped(Path(entry.path), SkipReason.IGNORED)
+            if is_directory:
+                return entry.path, chain
+            return self._file(entry.path, entry.stat(follow_symlinks=False), entry.name)
+        except OSError:
+            return Skipped(Path(entry.path), SkipReason.UNREADABLE)
+
+    def _link(self, entry: os.DirEntry[str], chain: IgnoreChain) -> Skipped:
+        path = Path(entry.path)
+        if chain.files and chain.ignores(entry.path, is_directory=False):
+            return Skipped(path, SkipReason.IGNORED)
+        target = os.path.realpath(entry.path)
+        try:
+            os.stat(entry.path)
+        except OSError as error:
+            looping = error.errno == errno.ELOOP
+            return Skipped(path, SkipReason.SYMLINK_LOOP if looping else SkipReason.SYMLINK_BROKEN)
+        if _is_within(os.path.dirname(entry.path), target):
+            return Skipped(path, SkipReason.SYMLINK_LOOP)
+        inside = any(_is_within(target, root) for root in self.roots)
+        return Skipped(path, SkipReason.SYMLINK if inside else SkipReason.SYMLINK_OUTSIDE)
+
+    def _file(self, path: str, status: os.stat_result, name: str = "") -> Found | Skipped:
+        """Judge a file; `name` is empty for one that the user named, which may be a lock file."""
+        reason: SkipReason | None = None
+        if not stat.S_ISREG(status.st_mode):
+            reason = SkipReason.NOT_A_FILE
+        elif name in self.settings.lock_files:
+            reason = SkipReason.LOCK_FILE
+        elif status.st_size == 0:
+            reason = SkipReason.EMPTY
+        elif is_binary_name(os.path.basename(path)):
+            reason = SkipReason.BINARY
+        elif status.st_size > self.settings.file_bytes_max:
+            reason = SkipReason.TOO_LARGE
+        else:
+            reason = _sniff(path)
+        return Skipped(Path(path), reason) if reason is not None else Found(Path(path), status.st_size)
+
+
+def _is_within(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _sniff(path: str) -> SkipReason | None:
+    """Return why the file's first bytes forbid indexing it, if they do."""
+    try:
+        # Non-blocking, because a FIFO may have taken the file's place since it was looked at.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return SkipReason.UNREADABLE
+    try:
+        head = os.read(descriptor, SNIFF_BYTES)
+    except OSError:
+        return SkipReason.UNREADABLE
+    finally:
+        os.close(descriptor)
+    return SkipReason.BINARY if b"\x00" in head and not head.startswith(_WIDE_MARKS) else None

@@ -1,0 +1,109 @@
+"""One small hierarchy of errors, grouped by what the caller should do next.
+
+========== ==================================== =========================
+family     the caller should                    HTTP (see ``http.problem``)
+========== ==================================== =========================
+Rejected   retry later, after ``retry_after_s`` 429 or 503
+Expired    ask for less, or allow more time     504
+Unavailable wait until a dependency is back     503
+Invalid    mend the request                     400, 404, 409, 413, 415, 422
+Broken     report a bug                         500
+========== ==================================== =========================
+
+Vendors' errors never cross a room's border: each backend translates them to one of these.
+"""
+
+from __future__ import annotations
+
+
+class PenstockError(Exception):
+    """Base of every error that Penstock raises on purpose.
+
+    Attributes:
+        code: Stable machine-readable word, e.g. ``collection_not_found``.
+        retryable: Whether the same request may succeed later unchanged.
+        detail: One sentence for a person: what is wrong and what to do next.
+    """
+
+    code: str = "error"
+    retryable: bool = False
+
+    def __init__(self, detail: str, *, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if code is not None:
+            self.code = code
+
+
+class Rejected(PenstockError):
+    """Refused to protect the server; nothing was done.
+
+    Attributes:
+        retry_after_s: Seconds after which another try makes sense.
+        by_client: True when the client's own doing is the reason (429 rather than 503).
+    """
+
+    code = "overloaded"
+    retryable = True
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        retry_after_s: float = 1.0,
+        by_client: bool = False,
+    ) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after_s = retry_after_s
+        self.by_client = by_client
+
+
+class Expired(PenstockError):
+    """Time ran out before the work was done.
+
+    Attributes:
+        operation: The operation whose limit was the tightest (``search``, ``embed``, …).
+    """
+
+    code = "timeout"
+    retryable = True
+
+    def __init__(self, operation: str, detail: str | None = None) -> None:
+        super().__init__(detail or f"{operation} did not finish within its time limit")
+        self.operation = operation
+
+
+class Unavailable(PenstockError):
+    """A dependency cannot serve now.
+
+    Attributes:
+        dependency: Name of the dependency, e.g. ``store``.
+    """
+
+    code = "unavailable"
+    retryable = True
+
+    def __init__(self, detail: str, *, dependency: str, code: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.dependency = dependency
+
+
+class Invalid(PenstockError):
+    """The request, the file or the setting cannot be honoured as it is.
+
+    Attributes:
+        field: Path of the offending field (``documents[3].id``) or file, empty if none.
+    """
+
+    code = "invalid"
+
+    def __init__(self, detail: str, *, field: str = "", code: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.field = field
+
+
+class Broken(PenstockError):
+    """A bug or a damaged state of our own; logged with its traceback."""
+
+    code = "internal"

@@ -1,0 +1,121 @@
+"""Messages: commands and questions that travel on topics, facts that are published.
+
+Names of topics are in :class:`Topic` (SPEC B7). Arrays inside replies give shape and dtype
+where they are produced, in :mod:`penstock.models.contract`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+
+class Topic(enum.StrEnum):
+    """Every topic, the same in one process and over a broker (SPEC B7)."""
+
+    ML_EMBED = "ml.embed"
+    ML_SPARSE = "ml.sparse"
+    ML_RERANK = "ml.rerank"
+    SEARCH_REQUEST = "search.request"
+    INDEX_REQUEST = "index.request"
+    INDEX_CHUNK = "index.chunk"
+    INDEX_PROGRESS = "index.progress"
+    INDEX_COMPLETE = "index.complete"
+    COLLECTION_CREATED = "collection.created"
+    COLLECTION_DELETED = "collection.deleted"
+    ALERT_TRIGGERED = "alert.triggered"
+    SEARCH_COMPLETE = "search.complete"
+
+
+#: Topics where a requester waits for a reply.
+REQUEST_TOPICS: Final = (
+    Topic.ML_EMBED,
+    Topic.ML_SPARSE,
+    Topic.ML_RERANK,
+    Topic.SEARCH_REQUEST,
+    Topic.INDEX_REQUEST,
+    Topic.INDEX_CHUNK,
+)
+
+
+class TextKind(enum.StrEnum):
+    """Whether a text is searched for or searched in; some models treat them differently."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+class EmbedBatch(msgspec.Struct, frozen=True):
+    """Embed these texts in one run of the model; the reply is ``float32 [n, dim]``."""
+
+    texts: list[str]
+    kind: TextKind
+
+
+class SparseBatch(msgspec.Struct, frozen=True):
+    """Encode these texts; the reply is one sparse vector each."""
+
+    texts: list[str]
+    kind: TextKind
+
+
+class RerankTexts(msgspec.Struct, frozen=True):
+    """Score these texts against the query; the reply is ``float32 [n]``."""
+
+    query: str
+    texts: list[str]
+
+
+class ChunkText(msgspec.Struct, frozen=True):
+    """Cut this text into chunks that the dense model can read whole."""
+
+    text: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexProgress:
+    """A document was written or not: published while a request is being worked."""
+
+    collection: str
+    document: str
+    status: str
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexComplete:
+    """A request to index documents has ended."""
+
+    collection: str
+    indexed: int
+    unchanged: int
+    failed: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionCreated:
+    """A collection is there now."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionDeleted:
+    """A collection is gone."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchComplete:
+    """A search was answered."""
+
+    collection: str
+    hits: int
+    took_ms: float
+    degraded: tuple[str, ...]

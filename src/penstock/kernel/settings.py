@@ -1,0 +1,219 @@
+"""Settings records: frozen, one per room, each field with its names and its meaning.
+
+A field made by :func:`setting` knows its environment name, its bounds and one line of
+documentation; ``penstock config``, the reference page and the loader
+(:mod:`penstock.cli.configuration`) are all driven by that one declaration. YAML names follow
+from the record's section and the field's name: the seed's keys, under ``concurrency:``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import os
+from dataclasses import dataclass
+from typing import Any, Final
+
+KEY: Final = "penstock"
+
+
+class Unit(enum.StrEnum):
+    """How a value is written by people."""
+
+    COUNT = "count"
+    DURATION = "duration"
+    SIZE = "size"
+    TEXT = "text"
+    NUMBER = "number"
+    FLAG = "flag"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is known about one setting besides its default.
+
+    Attributes:
+        env: Environment name.
+        doc: One line for a person.
+        unit: How the value is written (``30s``, ``10MB``, …).
+        at_least: Smallest value allowed, in the unit's base (seconds, bytes, items).
+        at_most: Largest value allowed.
+        choices: The words allowed, empty for any.
+    """
+
+    env: str
+    doc: str
+    unit: Unit = Unit.COUNT
+    at_least: float = 1
+    at_most: float = 1_000_000
+    choices: tuple[str, ...] = ()
+
+
+def setting(default: object, spec: Spec) -> Any:
+    """Return a dataclass field that carries ``spec``."""
+    return dataclasses.field(default=default, metadata={KEY: spec})
+
+
+def _count(env: str, doc: str, most: float = 1_000_000) -> Spec:
+    return Spec(env, doc, Unit.COUNT, 1, most)
+
+
+def _duration(env: str, doc: str) -> Spec:
+    return Spec(env, doc, Unit.DURATION, 0.001, 86_400)
+
+
+def _size(env: str, doc: str) -> Spec:
+    return Spec(env, doc, Unit.SIZE, 1, 2**40)
+
+
+def _text(env: str, doc: str, *choices: str) -> Spec:
+    return Spec(env, doc, Unit.TEXT, 0, 4096, choices)
+
+
+@dataclass(frozen=True, slots=True)
+class MlSettings:
+    """Pools P1–P4 and the threads under them."""
+
+    embed_workers: int = setting(4, _count("ML_EMBED_WORKERS", "embedding batches admitted at once (P1)", 1024))
+    sparse_workers: int = setting(4, _count("ML_SPARSE_WORKERS", "sparse batches admitted at once (P2)", 1024))
+    rerank_workers: int = setting(2, _count("ML_RERANK_WORKERS", "rerank requests admitted at once (P3)", 1024))
+    max_inflight: int = setting(8, _count("ML_MAX_INFLIGHT", "one budget over all ML pools together (P4)", 4096))
+    threads: int = setting(
+        0,
+        Spec("ML_THREADS", "threads that compute; 0: one per core", Unit.COUNT, 0, 1024),
+    )
+    batch_tokens: int = setting(
+        1024, _count("ML_BATCH_TOKENS", "padded tokens in one run of the dense model", 1_000_000)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """Pool P5 and the ranking's constants."""
+
+    workers: int = setting(16, _count("SEARCH_WORKERS", "searches running at once (P5)", 4096))
+    queue_size: int = setting(1000, _count("SEARCH_QUEUE_SIZE", "searches waiting at most (P5)", 1_000_000))
+    candidates: int = setting(100, _count("SEARCH_CANDIDATES", "candidates taken from each arm", 10_000))
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """Pools P6 and P7 and what the walk leaves out."""
+
+    workers: int = setting(8, _count("INDEX_WORKERS", "document segments indexed at once (P6)", 1024))
+    queue_size: int = setting(10_000, _count("INDEX_QUEUE_SIZE", "document segments waiting at most (P6)", 1_000_000))
+    chunk_workers: int = setting(
+        4, _count("CHUNK_WORKERS", "documents chunked at once (P7); processes never exceed cores", 256)
+    )
+    segment_chunks: int = setting(
+        32, _count("INDEX_SEGMENT_CHUNKS", "chunks of one document written in one step", 1024)
+    )
+    max_file: int = setting(1_000_000, _size("INDEX_MAX_FILE", "larger files are skipped"))
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """The gate's limits."""
+
+    max_concurrent: int = setting(1000, _count("HTTP_MAX_CONCURRENT", "requests in flight at most (D4)", 1_000_000))
+    read_timeout: float = setting(30.0, _duration("HTTP_READ_TIMEOUT", "a whole request body (T1)"))
+    write_timeout: float = setting(30.0, _duration("HTTP_WRITE_TIMEOUT", "a whole response (T2)"))
+    max_body: int = setting(10_000_000, _size("MAX_BODY", "larger request bodies get 413 (D8)"))
+    max_batch: int = setting(100, _count("MAX_BATCH", "documents worked in one sub-batch (D9)", 10_000))
+    drain_timeout: float = setting(
+        30.0, _duration("HTTP_DRAIN_TIMEOUT", "running requests may finish this long at shutdown")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BusSettings:
+    """The event bus (SPEC §3)."""
+
+    backend: str = setting("memory", _text("BUS_BACKEND", "memory", "memory"))
+    buffer_size: int = setting(1000, _count("BUS_BUFFER_SIZE", "events buffered per topic (B1)"))
+    publish_timeout: float = setting(
+        5.0, _duration("BUS_PUBLISH_TIMEOUT", "a publisher waits on a full topic (B2, T7)")
+    )
+    request_timeout: float = setting(30.0, _duration("BUS_REQUEST_TIMEOUT", "a requester waits for its reply (B3, T8)"))
+    handler_timeout: float = setting(60.0, _duration("BUS_HANDLER_TIMEOUT", "a handler runs (B4, T9)"))
+    handlers_per_topic: int = setting(100, _count("BUS_HANDLERS_PER_TOPIC", "handlers running per topic (P8)", 100_000))
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutSettings:
+    """Limits of whole operations (SPEC §7)."""
+
+    search: float = setting(10.0, _duration("SEARCH_TIMEOUT", "a whole search (T3)"))
+    index_file: float = setting(
+        30.0, _duration("INDEX_FILE_TIMEOUT", "chunking a file, or writing one segment of it (T4)")
+    )
+    embed: float = setting(30.0, _duration("EMBED_TIMEOUT", "one embedding batch (T5)"))
+    rerank: float = setting(10.0, _duration("RERANK_TIMEOUT", "one rerank request (T6)"))
+    store: float = setting(10.0, _duration("STORE_TIMEOUT", "one operation of the store"))
+
+
+@dataclass(frozen=True, slots=True)
+class QdrantSettings:
+    """Qdrant as a server of its own (L3)."""
+
+    pool_size: int = setting(32, _count("QDRANT_POOL_SIZE", "connections to a Qdrant server (L3)", 4096))
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """Redis (L4)."""
+
+    pool_size: int = setting(20, _count("REDIS_POOL_SIZE", "connections to Redis (L4)", 4096))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Where the server listens and what it writes to its log."""
+
+    host: str = setting("127.0.0.1", _text("HOST", "address to listen on"))
+    port: int = setting(8080, Spec("PORT", "port to listen on; 0: any free one", Unit.COUNT, 0, 65_535))
+    log_level: str = setting(
+        "info", _text("LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """The embedded store."""
+
+    data_dir: str = setting(
+        "", _text("PENSTOCK_DATA_DIR", "data directory; empty: ./.penstock if it exists, else the user's")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Where the dense model comes from."""
+
+    dir: str = setting("", _text("MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set. Sections not in ``TOP_LEVEL`` stand under ``concurrency:``."""
+
+    ml: MlSettings = dataclasses.field(default_factory=MlSettings)
+    search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
+    index: IndexSettings = dataclasses.field(default_factory=IndexSettings)
+    http: HttpSettings = dataclasses.field(default_factory=HttpSettings)
+    bus: BusSettings = dataclasses.field(default_factory=BusSettings)
+    timeouts: TimeoutSettings = dataclasses.field(default_factory=TimeoutSettings)
+    qdrant: QdrantSettings = dataclasses.field(default_factory=QdrantSettings)
+    redis: RedisSettings = dataclasses.field(default_factory=RedisSettings)
+    server: ServerSettings = dataclasses.field(default_factory=ServerSettings)
+    store: StoreSettings = dataclasses.field(default_factory=StoreSettings)
+    model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+
+
+#: Sections written at the top of the file; the others stand under ``concurrency:`` (SPEC §9).
+TOP_LEVEL: Final = frozenset({"server", "store", "model"})
+
+
+def cores() -> int:
+    """Return how many cores this process may use (its affinity, not the machine's count)."""
+    return len(os.sched_getaffinity(0))

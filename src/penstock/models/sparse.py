@@ -1,0 +1,81 @@
+"""BM25 as sparse vectors, by the search engine's own encoder (no weights).
+
+A document carries its term-frequency half of the formula (Robertson and Zaragoza 2009), a query
+ones; the engine multiplies in the IDF of the collection when it searches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import qdrant_edge
+
+from penstock.kernel.errors import Invalid
+from penstock.kernel.vectors import SparseVector
+from penstock.models.tokenizer import well_formed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_TOKENIZERS = {
+    "word": qdrant_edge.TokenizerType.Word,
+    "code": qdrant_edge.TokenizerType.Code,
+    "multilingual": qdrant_edge.TokenizerType.Multilingual,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Settings:
+    """How terms are cut and weighted; documents and queries of one collection must share it.
+
+    Attributes:
+        k: Saturation of the term frequency.
+        b: Strength of the length normalisation, 0 to 1.
+        avg_len: Expected length of a document, in terms.
+        language: Of the stop words and the stemmer.
+        tokenizer: ``word`` cuts at everything but letters and digits (``get_user`` → get, user;
+            ``parseBody`` → parsebody); ``code`` also cuts camel case and keeps the whole beside its
+            parts.
+    """
+
+    k: float = 1.2
+    b: float = 0.75
+    avg_len: float = 256.0
+    language: str = "english"
+    tokenizer: Literal["word", "code", "multilingual"] = "word"
+
+
+class Bm25Runner:
+    """Encodes texts on the calling thread; about 80 000 short texts a second, 50 ms for 1 MB."""
+
+    def __init__(self, settings: Bm25Settings) -> None:
+        """Check the settings.
+
+        Raises:
+            Invalid: One is out of range, or the language is unknown.
+        """
+        try:
+            config = qdrant_edge.Bm25Config(
+                k=settings.k,
+                b=settings.b,
+                avg_len=settings.avg_len,
+                tokenizer=_TOKENIZERS[settings.tokenizer],
+                language=settings.language,
+            )
+            self._bm25 = qdrant_edge.Bm25(config)
+        except (KeyError, ValueError) as error:
+            raise Invalid(f"BM25: {error}", field="bm25", code="bm25_settings") from error
+
+    def encode_documents(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return one vector per document; an empty text has an empty vector."""
+        return [_vector(self._bm25.embed_document(well_formed(text))) for text in texts]
+
+    def encode_queries(self, texts: Sequence[str]) -> list[SparseVector]:
+        """Return one vector per query: every distinct term weighs 1."""
+        return [_vector(self._bm25.embed_query(well_formed(text))) for text in texts]
+
+
+def _vector(encoded: qdrant_edge.SparseVector) -> SparseVector:
+    return SparseVector(np.array(encoded.indices, np.uint32), np.array(encoded.values, np.float32))

@@ -1,0 +1,95 @@
+"""Texts to token ids: truncated and padded for the model, or counted whole for the chunker."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from penstock.kernel.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# The library would start a thread per core beside the model's own, and warn after a fork.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+_CHARACTERS_PER_TOKEN_MAX = 64
+"""A text is cut to so many characters a token before it is tokenised: a 1 MB text costs 6 ms
+instead of 470. Only a text whose first 256 tokens span 16 000 characters (runs of blanks, words
+past 100 letters) is cut short by it."""
+
+
+class TextTokenizer:
+    """Tokenizer of one model; thread-safe, and it travels to worker processes by its path."""
+
+    def __init__(self, path: Path, tokens_max: int) -> None:
+        """Load ``tokenizer.json``.
+
+        Args:
+            path: The file; its own truncation and padding are ignored.
+            tokens_max: Tokens after which ``encode`` cuts, special tokens included.
+
+        Raises:
+            Invalid: The file cannot be read as a tokenizer.
+        """
+        self.path = path
+        self.tokens_max = tokens_max
+        try:
+            self._whole = Tokenizer.from_file(str(path))
+            self._cut = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise Invalid(f"cannot read the tokenizer {path}: {error}", field=str(path), code="tokenizer") from error
+        padding = self._cut.padding or {}
+        self._pad_id = int(padding.get("pad_id", self._cut.token_to_id("[PAD]") or 0))
+        for tokenizer in (self._whole, self._cut):
+            tokenizer.no_padding()
+            tokenizer.no_truncation()
+        self._cut.enable_truncation(tokens_max)
+        self._special = self._whole.num_special_tokens_to_add(is_pair=False)
+
+    def __reduce__(self) -> tuple[type[TextTokenizer], tuple[Path, int]]:
+        return (TextTokenizer, (self.path, self.tokens_max))
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of every text, special tokens included, cut to ``tokens_max``."""
+        longest = self.tokens_max * _CHARACTERS_PER_TOKEN_MAX
+        encoded = self._cut.encode_batch_fast([well_formed(text[:longest]) for text in texts])
+        return [encoding.ids for encoding in encoded]
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return ids and mask, each ``int32 [n, longest]``, padded on the right."""
+        longest = max(map(len, rows), default=0)
+        ids = np.full((len(rows), longest), self._pad_id, np.int32)
+        mask = np.zeros((len(rows), longest), np.int32)
+        for number, row in enumerate(rows):
+            ids[number, : len(row)] = row
+            mask[number, : len(row)] = 1
+        return ids, mask
+
+    def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return ids and mask of ``texts``, each ``int32 [n, longest]``."""
+        return self.pad(self.ids(texts))
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of every text, uncut and without special tokens."""
+        encoded = self._whole.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encoded]
+
+    def truncated(self, text: str) -> bool:
+        """Return whether ``encode`` loses part of the text."""
+        return self.count([text])[0] + self._special > self.tokens_max
+
+
+def well_formed(text: str) -> str:
+    """Replace lone surrogates (from mangled JSON), which the Rust libraries refuse."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text

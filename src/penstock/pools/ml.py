@@ -1,0 +1,41 @@
+"""Handlers of the ML topics: each message is one run of a model in a thread."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
+from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.work import Work
+from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
+from penstock.pools.threads import Threads
+
+
+class MlWorkers:
+    """What the pools embed, sparse and rerank do with a message.
+
+    Args:
+        dense: Runs the dense model.
+        sparse: Runs the sparse model.
+        rerank: Runs the reranker.
+        threads: What they run on; as many as cores, whatever the permits admit.
+    """
+
+    def __init__(self, dense: DenseRunner, sparse: SparseRunner, rerank: RerankRunner, threads: Threads) -> None:
+        self._dense = dense
+        self._sparse = sparse
+        self._rerank = rerank
+        self._threads = threads
+
+    async def embed(self, message: EmbedBatch, _work: Work) -> DenseVectors:
+        """Return ``float32 [n, dim]``, L2-normalised, in the order of the texts."""
+        return await self._threads.run(partial(self._dense.run, message.texts))
+
+    async def sparse(self, message: SparseBatch, _work: Work) -> list[SparseVector]:
+        """Return one sparse vector for each text."""
+        encode = self._sparse.encode_queries if message.kind is TextKind.QUERY else self._sparse.encode_documents
+        return await self._threads.run(partial(encode, message.texts))
+
+    async def rerank(self, message: RerankTexts, _work: Work) -> DenseVectors:
+        """Return ``float32 [n]``, higher is better."""
+        return await self._threads.run(partial(self._rerank.run, message.query, message.texts))

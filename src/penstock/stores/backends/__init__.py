@@ -1,0 +1,1 @@
+"""Stores that pass the contract suite: ``edge`` (embedded Qdrant in its own process)."""

@@ -1,0 +1,223 @@
+"""The front's end of the store process: start it, ask it, notice its death, start it again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from penstock.kernel import errors
+from penstock.kernel.deadline import limit
+from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
+from penstock.kernel.work import Work
+from penstock.stores.backends.edge import wire
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: How long a store may take to open what it holds.
+START_TIMEOUT_S: Final = 60.0
+
+#: How long a store may take to flush and end once told to.
+CLOSE_TIMEOUT_S: Final = 30.0
+
+#: Another process's store may still be flushing when ours starts: try again this often.
+LOCKED_TRIES: Final = 20
+LOCKED_PAUSE_S: Final = 0.25
+
+
+class StoreLink:
+    """A store process and the conversation with it.
+
+    Args:
+        directory: The directory ``collections`` that the process serves.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Future[wire.Reply]] = {}
+        self._last_number = 0
+        self._starting = asyncio.Lock()
+        self._closing = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs and listens."""
+        return self._listener is not None and not self._listener.done()
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Start the process and wait until it has opened its collections.
+
+        Raises:
+            Unavailable: The directory is held by another process (``store_locked``), or the
+                process did not come up.
+        """
+        for tries_left in reversed(range(LOCKED_TRIES)):
+            try:
+                await self._start_once()
+            except Unavailable as error:
+                await self._reap()
+                if error.code != "store_locked" or tries_left == 0:
+                    raise
+            else:
+                return
+            await asyncio.sleep(LOCKED_PAUSE_S)
+
+    async def ask(self, command: wire.Command, result: type[T], work: Work) -> T:
+        """Send a command and return its result.
+
+        Raises:
+            PenstockError: What the store answered, or ``Unavailable`` when it died meanwhile.
+            Expired: At the work's deadline.
+
+        Cancellation: The command may still be done; its reply is dropped.
+        """
+        async with limit(work.deadline):
+            if not self.alive:
+                await self._revive()
+            at_s = work.deadline.at_s
+            reply = await self._exchange(command, None if math.isinf(at_s) else at_s)
+        return msgspec.msgpack.decode(reply.body, type=result)
+
+    async def close(self) -> None:
+        """Tell the process to flush and end, and wait for it."""
+        self._closing = True
+        if self.alive:
+            with contextlib.suppress(PenstockError, TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._exchange(wire.Close(), None)
+        await self._reap()
+
+    async def _start_once(self) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; a fork takes ms
+                [
+                    sys.executable,
+                    "-m",
+                    "penstock.stores.backends.edge.process",
+                    str(self._directory),
+                    str(theirs.fileno()),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        except OSError as error:
+            ours.close()
+            raise Unavailable(f"cannot start the store: {error}", dependency="store") from error
+        finally:
+            theirs.close()
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._last_number = 0
+        ready = asyncio.get_running_loop().create_future()
+        self._waiting = {0: ready}
+        self._listener = asyncio.create_task(self._listen(reader), name="store link")
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                _checked(await ready)
+        except TimeoutError:
+            raise Unavailable("the store did not start in time", dependency="store") from None
+
+    async def _revive(self) -> None:
+        """Start a dead store again, once for all who ask meanwhile."""
+        async with self._starting:
+            if self.alive:
+                return
+            if self._closing:
+                raise Unavailable("the store is closed", dependency="store")
+            log.warning("the store process is gone; starting it again")
+            await self._reap()
+            await self.start()
+
+    async def _exchange(self, command: wire.Command, expires_at_s: float | None) -> wire.Reply:
+        if self._writer is None:
+            raise Unavailable("the store is not running", dependency="store")
+        self._last_number += 1
+        number = self._last_number
+        reply: asyncio.Future[wire.Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = reply
+        try:
+            self._writer.write(wire.frame(wire.Request(number, command, expires_at_s)))
+            await self._writer.drain()
+            return _checked(await reply)
+        except (ConnectionError, RuntimeError) as error:
+            raise Unavailable("the store process died", dependency="store") from error
+        finally:
+            self._waiting.pop(number, None)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        """Hand replies to those who wait, until the process is gone."""
+        decoder = msgspec.msgpack.Decoder(wire.Reply)
+        size = wire.HEADER.size
+        try:
+            while True:
+                (length,) = wire.HEADER.unpack(await reader.readexactly(size))
+                reply = decoder.decode(await reader.readexactly(length))
+                waiting = self._waiting.get(reply.number)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(reply)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._fail_all()
+
+    def _fail_all(self) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(Unavailable("the store process died; it is started again", dependency="store"))
+
+    async def _reap(self) -> None:
+        """Close our end and wait for the process: it ends by itself when our end is closed."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        process, self._process = self._process, None
+        if process is not None:
+            await asyncio.to_thread(_wait, process)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(CLOSE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _checked(reply: wire.Reply) -> wire.Reply:
+    """Return the reply, or raise the failure it carries.
+
+    Raises:
+        PenstockError: Of the family that the store named.
+    """
+    failure = reply.failure
+    if failure is None:
+        return reply
+    family: Any = getattr(errors, failure.family, Broken)
+    if family is Invalid:
+        raise Invalid(failure.detail, field=failure.field, code=failure.code)
+    if family is Unavailable:
+        raise Unavailable(failure.detail, dependency="store", code=failure.code)
+    raise Broken(failure.detail, code=failure.code)

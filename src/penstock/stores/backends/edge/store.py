@@ -1,0 +1,103 @@
+"""``VectorStore`` over the store process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from penstock.kernel.clock import Clock
+from penstock.kernel.settings import TimeoutSettings
+from penstock.kernel.work import Work
+from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge.link import StoreLink
+from penstock.stores.contract import (
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    Filter,
+    Head,
+    HeadPage,
+    Point,
+    Scored,
+)
+
+
+class EdgeStore:
+    """Embedded Qdrant; see :class:`penstock.stores.contract.VectorStore` for each method.
+
+    Args:
+        data_dir: The data directory; collections live in ``collections`` below it.
+        timeouts: The limit of one operation.
+        clock: The loop's clock.
+    """
+
+    def __init__(self, data_dir: Path, timeouts: TimeoutSettings, clock: Clock) -> None:
+        self.link = StoreLink(data_dir / "collections")
+        self._timeouts = timeouts
+        self._clock = clock
+
+    async def start(self) -> None:
+        """Start the store process; see :meth:`StoreLink.start`."""
+        await self.link.start()
+
+    async def close(self) -> None:
+        """Flush everything and end the store process."""
+        await self.link.close()
+
+    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+        """Create a collection or return the same one."""
+        return await self.link.ask(wire.Create(info), CollectionInfo, self._limited(work))
+
+    async def collections(self, work: Work) -> list[CollectionInfo]:
+        """Return every collection."""
+        return await self.link.ask(wire.ListCollections(), list[CollectionInfo], self._limited(work))
+
+    async def collection(self, name: str, work: Work) -> CollectionInfo:
+        """Return one collection."""
+        return await self.link.ask(wire.Describe(name), CollectionInfo, self._limited(work))
+
+    async def drop(self, name: str, work: Work) -> None:
+        """Delete a collection."""
+        await self.link.ask(wire.Drop(name), object, self._limited(work))
+
+    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+        """Write points."""
+        command = wire.Upsert(collection, [wire.pack_point(p) for p in points])
+        await self.link.ask(command, object, self._limited(work))
+
+    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+        """Delete surplus chunks."""
+        await self.link.ask(wire.Trim(collection, document, chunks), object, self._limited(work))
+
+    async def seal(self, collection: str, head: Head, work: Work) -> None:
+        """Mark a document complete."""
+        await self.link.ask(wire.Seal(collection, head), object, self._limited(work))
+
+    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+        """Delete documents."""
+        command = wire.Delete(collection, list(filter))
+        return await self.link.ask(command, int, self._limited(work))
+
+    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+        """Ask one arm."""
+        command = wire.pack_search(collection, query)
+        return await self.link.ask(command, list[Scored], self._limited(work))
+
+    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+        """Read payloads."""
+        command = wire.Fetch(collection, list(points))
+        return await self.link.ask(command, dict[str, ChunkPayload], self._limited(work))
+
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+        """Read a page of heads."""
+        command = wire.Heads(collection, list(filter), after, limit)
+        return await self.link.ask(command, HeadPage, self._limited(work))
+
+    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+        """Read the heads of given documents."""
+        command = wire.Find(collection, list(documents))
+        heads = await self.link.ask(command, list[Head], self._limited(work))
+        return {head.id: head for head in heads}
+
+    def _limited(self, work: Work) -> Work:
+        return work.within(self._timeouts.store, "store", self._clock.now())

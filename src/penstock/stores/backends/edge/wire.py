@@ -1,0 +1,195 @@
+"""Frames between the front and the store process: a length, then a MessagePack record.
+
+The two ends are the same release of the same program on the same machine, joined by an anonymous
+socket pair; nothing else can connect.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.kernel.vectors import SparseVector
+from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Condition, Head, Point
+
+HEADER: Final = struct.Struct("<I")
+
+
+class Dense(msgspec.Struct, frozen=True, tag="dense", array_like=True):
+    """A dense vector, ``float32`` little-endian."""
+
+    data: bytes
+
+
+class Sparse(msgspec.Struct, frozen=True, tag="sparse", array_like=True):
+    """A sparse vector: ``uint32`` indices, ``float32`` values."""
+
+    indices: bytes
+    values: bytes
+
+
+class WirePoint(msgspec.Struct, frozen=True, array_like=True):
+    """A point without its id, which follows from its payload."""
+
+    payload: ChunkPayload
+    dense: Dense
+    sparse: Sparse
+
+
+class Create(msgspec.Struct, frozen=True, tag="create"):
+    """Create a collection."""
+
+    info: CollectionInfo
+
+
+class ListCollections(msgspec.Struct, frozen=True, tag="list"):
+    """Describe every collection."""
+
+
+class Describe(msgspec.Struct, frozen=True, tag="describe"):
+    """Describe one collection."""
+
+    collection: str
+
+
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """Delete a collection."""
+
+    collection: str
+
+
+class Upsert(msgspec.Struct, frozen=True, tag="upsert"):
+    """Write points."""
+
+    collection: str
+    points: list[WirePoint]
+
+
+class Trim(msgspec.Struct, frozen=True, tag="trim"):
+    """Delete a document's chunks from a number on."""
+
+    collection: str
+    document: str
+    chunks: int
+
+
+class Seal(msgspec.Struct, frozen=True, tag="seal"):
+    """Mark a document complete."""
+
+    collection: str
+    head: Head
+
+
+class Delete(msgspec.Struct, frozen=True, tag="delete"):
+    """Delete documents by filter."""
+
+    collection: str
+    filter: list[Condition]
+
+
+class Search(msgspec.Struct, frozen=True, tag="search"):
+    """Ask one arm."""
+
+    collection: str
+    vector: Dense | Sparse
+    limit: int
+    filter: list[Condition]
+    among: list[str] | None
+
+
+class Fetch(msgspec.Struct, frozen=True, tag="fetch"):
+    """Read payloads."""
+
+    collection: str
+    points: list[str]
+
+
+class Heads(msgspec.Struct, frozen=True, tag="heads"):
+    """Read a page of document heads."""
+
+    collection: str
+    filter: list[Condition]
+    after: str | None
+    limit: int
+
+
+class Find(msgspec.Struct, frozen=True, tag="find"):
+    """Read the heads of given documents."""
+
+    collection: str
+    documents: list[str]
+
+
+class Close(msgspec.Struct, frozen=True, tag="close"):
+    """Flush, close every collection and end."""
+
+
+Command = (
+    Create | ListCollections | Describe | Drop | Upsert | Trim | Seal | Delete | Search | Fetch | Heads | Find | Close
+)
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True):
+    """A command, its number, and how long its requester will wait (infinite: ``None``)."""
+
+    number: int
+    command: Command
+    expires_at_s: float | None = None
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error, in the terms of :mod:`penstock.kernel.errors`."""
+
+    family: str
+    code: str
+    detail: str
+    field: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True):
+    """The outcome of the request of that number; ``body`` is decoded by who asked."""
+
+    number: int
+    failure: Failure | None
+    body: msgspec.Raw
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The store's first frame (number 0): it has opened what there is."""
+
+    collections: int
+
+
+def frame(record: msgspec.Struct) -> bytes:
+    """Return the record as bytes to send."""
+    body = msgspec.msgpack.encode(record)
+    return HEADER.pack(len(body)) + body
+
+
+def pack_vector(vector: NDArray[np.float32] | SparseVector) -> Dense | Sparse:
+    """Return a vector as it travels."""
+    return _sparse(vector) if isinstance(vector, SparseVector) else _dense(vector)
+
+
+def _dense(vector: NDArray[np.float32]) -> Dense:
+    return Dense(np.ascontiguousarray(vector, "<f4").tobytes())
+
+
+def _sparse(vector: SparseVector) -> Sparse:
+    indices = np.ascontiguousarray(vector.indices, "<u4").tobytes()
+    return Sparse(indices, np.ascontiguousarray(vector.values, "<f4").tobytes())
+
+
+def pack_point(point: Point) -> WirePoint:
+    """Return a point as it travels."""
+    return WirePoint(point.payload, _dense(point.dense), _sparse(point.sparse))
+
+
+def pack_search(collection: str, query: ArmQuery) -> Search:
+    """Return a query of one arm as it travels."""
+    among = None if query.among is None else list(query.among)
+    return Search(collection, pack_vector(query.vector), query.limit, list(query.filter), among)

@@ -1,0 +1,240 @@
+"""The vector store as the rest of the house sees it.
+
+A collection holds points; a point is one chunk of one document, with a dense vector, a sparse
+vector and a payload. The point of chunk 0 is the document's *head*: it carries the document's
+hash and chunk count, and it is written (or sealed) last, so that a head with a hash means that
+the whole document is there. There is no second catalogue that could disagree with the points.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.kernel.vectors import SparseVector
+from penstock.kernel.work import Work
+
+Scalar = str | int | float | bool
+
+
+class Arm(enum.StrEnum):
+    """The two ways of retrieving."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+
+
+class Match(msgspec.Struct, frozen=True, tag="match"):
+    """The field equals one of the values."""
+
+    key: str
+    values: list[Scalar]
+
+
+class Prefix(msgspec.Struct, frozen=True, tag="prefix"):
+    """The field, a string, starts with ``prefix``."""
+
+    key: str
+    prefix: str
+
+
+class Range(msgspec.Struct, frozen=True, tag="range"):
+    """The field lies in a range: numbers, or RFC 3339 date-times as strings."""
+
+    key: str
+    gt: float | str | None = None
+    gte: float | str | None = None
+    lt: float | str | None = None
+    lte: float | str | None = None
+
+
+Condition = Match | Prefix | Range
+
+#: Conditions that must all hold; empty matches everything.
+Filter = tuple[Condition, ...]
+
+
+class ChunkPayload(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is stored beside a point's vectors.
+
+    Attributes:
+        id: The document's id.
+        chunk: Number of the chunk in its document, from 0.
+        path: Path shown to people, empty for documents that have none.
+        text: The chunk's text, exactly as in the source.
+        start_line: First line, from 1.
+        end_line: Last line, inclusive.
+        symbol: Qualified enclosing symbol or heading trail, may be empty.
+        language: Lower-case language name.
+        metadata: The document's own metadata.
+        hash: On chunk 0 only: the document's content hash; empty while it is being written.
+        chunks: On chunk 0 only: number of chunks in the document.
+    """
+
+    id: str
+    chunk: int
+    text: str
+    path: str = ""
+    start_line: int = 1
+    end_line: int = 1
+    symbol: str = ""
+    language: str = ""
+    metadata: dict[str, object] = msgspec.field(default_factory=dict)
+    hash: str = ""
+    chunks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One chunk, ready to be stored.
+
+    Attributes:
+        payload: What is stored beside the vectors; its ``id`` and ``chunk`` give the point's id.
+        dense: ``float32 [dim]``, L2-normalised.
+        sparse: Sparse vector of the chunk's sparse text.
+    """
+
+    payload: ChunkPayload
+    dense: NDArray[np.float32]
+    sparse: SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A point as one arm found it: its id and the arm's own score, higher is better."""
+
+    point: str
+    score: float
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A document as its chunk 0 tells it.
+
+    Attributes:
+        id: The document's id.
+        hash: Content hash; empty when the document was not completely written.
+        chunks: How many chunks it has.
+        path: Its path, may be empty.
+    """
+
+    id: str
+    hash: str
+    chunks: int
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPage:
+    """A page of heads and where the next one starts (``None``: this was the last)."""
+
+    heads: list[Head]
+    next: str | None
+
+
+class CollectionInfo(msgspec.Struct, frozen=True):
+    """A collection's layout and size.
+
+    Attributes:
+        name: Its name.
+        dim: Dimension of its dense vectors.
+        model: Name of the model that made them.
+        documents: Completely written documents and those being written.
+        chunks: Points.
+        created_at: RFC 3339, UTC.
+        disk_bytes: What its files take up.
+    """
+
+    name: str
+    dim: int
+    model: str
+    documents: int = 0
+    chunks: int = 0
+    created_at: str = ""
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArmQuery:
+    """What one arm looks for.
+
+    Attributes:
+        vector: Dense ``float32 [dim]`` or a sparse vector; its type chooses the arm.
+        limit: Hits wanted.
+        filter: Conditions that hits must meet.
+        among: Only these points, where given; for exact scores of known candidates.
+    """
+
+    vector: NDArray[np.float32] | SparseVector
+    limit: int
+    filter: Filter = ()
+    among: Sequence[str] | None = field(default=None)
+
+
+class VectorStore(Protocol):
+    """Collections of points.
+
+    Every method raises ``Invalid`` (code ``collection_not_found``) for an unknown collection,
+    ``Expired`` at the work's deadline and ``Unavailable`` when the store cannot answer.
+
+    Cancellation: a cancelled read leaves nothing behind; a cancelled write may or may not have
+    happened, and repeating it is safe (point ids are derived).
+    """
+
+    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+        """Create a collection, or return the one that is there with the same layout.
+
+        Raises:
+            Invalid: One of that name exists with another dimension or model
+                (``collection_conflict``), or the name is not allowed.
+        """
+        ...
+
+    async def collections(self, work: Work) -> list[CollectionInfo]:
+        """Return every collection, by name."""
+        ...
+
+    async def collection(self, name: str, work: Work) -> CollectionInfo:
+        """Return one collection with its counts."""
+        ...
+
+    async def drop(self, name: str, work: Work) -> None:
+        """Delete a collection and its files."""
+        ...
+
+    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+        """Write points, replacing those of the same place; durable against ``kill -9`` on return."""
+        ...
+
+    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+        """Delete the document's chunks numbered ``chunks`` and above."""
+        ...
+
+    async def seal(self, collection: str, head: Head, work: Work) -> None:
+        """Set the head's hash and chunk count: the document is complete."""
+        ...
+
+    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+        """Delete every chunk of the documents that match; return the number of documents."""
+        ...
+
+    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+        """Return the best points of one arm, best first."""
+        ...
+
+    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+        """Return the payloads of the points that (still) exist, by id."""
+        ...
+
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+        """Return a page of document heads, in an order that does not change between pages."""
+        ...
+
+    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+        """Return the heads of those of the documents that exist."""
+        ...

@@ -1,0 +1,37 @@
+"""Log lines: one a fact, ``key=value`` after the sentence, on standard error."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+_KNOWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class KeyValueFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00 warning bus: a topic is filling topic=search.request``."""
+
+    def __init__(self) -> None:
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        room = record.name.removeprefix("penstock.")
+        when = self.formatTime(record, self.datefmt)
+        line = f"{when} {record.levelname.lower()} {room}: {record.getMessage()}"
+        extra = {k: v for k, v in record.__dict__.items() if k not in _KNOWN}
+        if extra:
+            line += "".join(f" {key}={value}" for key, value in extra.items())
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def configure(level: str) -> None:
+    """Send log lines of ``level`` and above to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(KeyValueFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,87 @@
+"""The graph computes what BERT computes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+import pytest
+import tiny_bert
+
+from penstock.models.dense import OnnxDense
+from penstock.models.prepare import prepare
+from penstock.models.quantise import Precision, best_precision, symmetric
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from penstock.models.source import Source
+
+TEXTS = ["bano deki", "la", "", "rise souki banlo to ta ti me", "dou dan del dis"]
+
+
+def _expected(runner: OnnxDense) -> np.ndarray:
+    weights = tiny_bert.tensors(0)
+    return np.array([tiny_bert.forward(weights, row)[0] for row in runner.tokenizer.ids(TEXTS)])
+
+
+def test_float32_graph_equals_numpy_bert(tiny: Source, tmp_path: Path) -> None:
+    runner = OnnxDense(prepare(tiny, tmp_path, precision=Precision.FLOAT32))
+    np.testing.assert_allclose(runner.run(TEXTS), _expected(runner), atol=2e-5)
+
+
+def test_token_output_equals_numpy_bert_in_a_padded_batch(tiny: Source, tmp_path: Path) -> None:
+    prepared = prepare(tiny, tmp_path, precision=Precision.FLOAT32)
+    runner = OnnxDense(prepared)
+    session = onnxruntime.InferenceSession(str(prepared.path), providers=["CPUExecutionProvider"])
+    ids, mask = runner.tokenizer.encode(TEXTS)
+    tokens = session.run(["tokens"], {"input_ids": ids, "attention_mask": mask})[0]
+    for row, states in zip(runner.tokenizer.ids(TEXTS), tokens, strict=True):
+        np.testing.assert_allclose(states[: len(row)], tiny_bert.forward(tiny_bert.tensors(0), row)[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT7])
+def test_integer_graph_stays_close(tiny: Source, tmp_path: Path, precision: Precision) -> None:
+    runner = OnnxDense(prepare(tiny, tmp_path, precision=precision))
+    vectors = runner.run(TEXTS)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert (vectors * _expected(runner)).sum(1).min() > 0.99
+
+
+def test_text_alone_has_the_same_vector_in_any_company(tiny: Source, tmp_path: Path) -> None:
+    runner = OnnxDense(prepare(tiny, tmp_path), call_tokens_max=0)
+    together = runner.run(TEXTS)
+    alone = np.concatenate([runner.run([text]) for text in TEXTS])
+    np.testing.assert_array_equal(together, alone)
+
+
+def test_several_threads_run_one_session(tiny: Source, tmp_path: Path) -> None:
+    runner = OnnxDense(prepare(tiny, tmp_path))
+    expected = runner.run(TEXTS)
+    with ThreadPoolExecutor(4) as threads:
+        for vectors in threads.map(runner.run, [TEXTS] * 20):
+            np.testing.assert_array_equal(vectors, expected)
+
+
+def test_no_texts_give_no_vectors(tiny: Source, tmp_path: Path) -> None:
+    assert OnnxDense(prepare(tiny, tmp_path)).run([]).shape == (0, tiny_bert.HIDDEN)
+
+
+def test_symmetric_scales_each_column_and_keeps_zero_columns() -> None:
+    weight = np.array([[1.0, 0.0, -4.0], [-0.5, 0.0, 2.0]], np.float32)
+    levels, scales = symmetric(weight, 0, 127)
+    assert levels.tolist() == [[127, 0, -127], [-64, 0, 64]]
+    np.testing.assert_allclose(levels * scales, weight, atol=scales.max() / 2)
+
+
+def test_processor_without_vnni_gets_narrow_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    for flags, expected in (("sse avx2", Precision.INT7), ("avx2 avx512_vnni", Precision.INT8)):
+        (tmp_path / "cpuinfo").write_text(f"model name\t: x\nflags\t\t: {flags}\n")
+        assert best_precision(tmp_path / "cpuinfo") is expected
+    assert best_precision(tmp_path / "absent") is Precision.INT8
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert best_precision() is Precision.INT8

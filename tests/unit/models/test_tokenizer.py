@@ -1,0 +1,63 @@
+"""Token ids are cut, padded and counted as the model and the chunker need them."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING
+
+import pytest
+import tiny_bert
+
+from penstock.kernel.errors import Invalid
+from penstock.models.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from penstock.models.source import Source
+
+
+@pytest.fixture
+def tokenizer(tiny: Source) -> TextTokenizer:
+    return TextTokenizer(tiny.tokenizer, tiny_bert.TOKENS_MAX)
+
+
+def test_encode_pads_on_the_right(tokenizer: TextTokenizer) -> None:
+    ids, mask = tokenizer.encode(["ba be", "", "bi"])
+    word = tiny_bert.VOCABULARY.index
+    assert ids.tolist() == [[2, word("ba"), word("be"), 3], [2, 3, 0, 0], [2, word("bi"), 3, 0]]
+    assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]
+    assert ids.dtype == mask.dtype == "int32"
+
+
+def test_encode_of_nothing_is_empty(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.encode([])[0].shape == (0, 0)
+
+
+def test_text_at_the_limit_is_whole_and_one_more_is_cut(tokenizer: TextTokenizer) -> None:
+    fits, over = " ".join(["ba"] * 14), " ".join(["ba"] * 15)
+    assert not tokenizer.truncated(fits)
+    assert tokenizer.truncated(over)
+    assert tokenizer.ids([over]) == tokenizer.ids([fits])
+    assert tokenizer.count([fits, over, ""]) == [14, 15, 0]
+
+
+def test_huge_text_is_cut_like_its_beginning(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.ids(["ba bi " * 200_000]) == tokenizer.ids(["ba bi " * 8])
+
+
+def test_lone_surrogate_is_replaced(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.ids(["ba \ud800 be"]) == tokenizer.ids(["ba ? be"])
+    assert tokenizer.count(["\udcff"]) == [1]
+
+
+def test_pickled_tokenizer_counts_alike(tokenizer: TextTokenizer) -> None:
+    copy = pickle.loads(pickle.dumps(tokenizer))  # noqa: S301 - our own bytes
+    assert copy.count(["ba be dou"]) == tokenizer.count(["ba be dou"])
+    assert (copy.path, copy.tokens_max) == (tokenizer.path, tokenizer.tokens_max)
+
+
+def test_unreadable_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(Invalid, match=r"tokenizer\.json"):
+        TextTokenizer(tmp_path / "tokenizer.json", 16)
