@@ -21,7 +21,7 @@ from penstock.http.gate import Gate
 from penstock.http.operations import Operations, Services
 from penstock.http.routes import Routes
 from penstock.indexing.chunk import Chunk, chunk
-from penstock.indexing.composition import PLACE_TOKENS_MAX, sparse_query
+from penstock.indexing.composition import sparse_query
 from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
 from penstock.indexing.records import Segment
 from penstock.kernel.clock import Clock, LoopClock
@@ -194,7 +194,7 @@ class App:
         self._processes = chunkers
 
         async def cut(message: ChunkText, _work: Work) -> list[Chunk]:
-            return await chunkers.run(partial(_cut, message.text, message.language))
+            return await chunkers.run(partial(_cut, message))
 
         writer = SegmentWriter(embedder, encoder, store)
         bus.subscribe(Topic.ML_EMBED, workers.embed, self._pools.embed)
@@ -228,7 +228,7 @@ class App:
             embedder=embedder,
             sparse=encoder,
             reranker=BusReranker(bus, clock, settings.timeouts),
-            model=models.prepared.name,
+            model=models.dense.model,
             status=self._status,
             readiness=self._reasons,
         )
@@ -293,7 +293,7 @@ class App:
             ready=not reasons,
             reasons=reasons,
             data_dir=str(self.data_dir),
-            model=models.prepared.name if models else "",
+            model=models.dense.model if models else "",
             dim=models.dense.dim if models else 0,
             in_flight=self.gate.in_flight,
             collections=collections,
@@ -321,9 +321,9 @@ class _Chunker:
 
 def _prepare_chunker(tokenizer: Path, tokens_max: int) -> None:
     _Chunker.tokenizer = TextTokenizer(tokenizer, tokens_max)
-    _Chunker.tokens_max = tokens_max - SPECIAL_TOKENS - PLACE_TOKENS_MAX
+    _Chunker.tokens_max = tokens_max - SPECIAL_TOKENS
 
 
-def _cut(text: str, language: str) -> list[Chunk]:
-    count = _Chunker.tokenizer.count
-    return chunk(text, language, tokens_max=_Chunker.tokens_max, count=count)
+def _cut(message: ChunkText) -> list[Chunk]:
+    tokens_max = _Chunker.tokens_max - message.tokens_reserved
+    return chunk(message.text, message.language, tokens_max=tokens_max, count=_Chunker.tokenizer.count)

@@ -7,9 +7,6 @@ from typing import Final
 
 from penstock.indexing.identifiers import split_identifiers
 
-#: Languages whose words are words: nothing in them is an identifier to take apart.
-PROSE: Final = frozenset({"", "text", "markdown", "rst", "html", "asciidoc", "org"})
-
 #: Tokens kept free in front of a chunk for its place.
 PLACE_TOKENS_MAX: Final = 24
 
@@ -29,18 +26,23 @@ def place(path: str, symbol: str) -> str:
 
 
 def dense_text(text: str, path: str, symbol: str) -> str:
-    """Return what the dense model embeds: the place in words, then the chunk."""
-    where = place(path, symbol)
-    return f"{where}\n{text}" if where else text
+    """Return what the dense model embeds: the place in words, if it has one, then the chunk."""
+    return f"{place(path, symbol)}\n{text}" if path else text
 
 
-def sparse_text(text: str, path: str, symbol: str, language: str) -> str:
-    """Return what the sparse model weighs: prose as it is; code with path, symbol and parts."""
-    if language in PROSE:
-        return f"{path}\n{text}" if path else text
-    named = f"{path} {symbol}"
-    parts = split_identifiers(f"{named}\n{text}")
-    return f"{named}\n{text}\n{' '.join(parts)}"
+def tokens_reserved(path: str) -> int:
+    """Return the tokens that :func:`dense_text` may put in front of a chunk."""
+    return PLACE_TOKENS_MAX if path else 0
+
+
+def sparse_text(text: str, path: str, symbol: str) -> str:
+    """Return what the sparse model weighs: path, symbol and chunk, then the parts of identifiers.
+
+    The tokenizer cuts ``snake_case`` and dots by itself; ``parseHTTPResponse`` would be one term
+    without its parts beside it. Prose has next to no such words, so one rule serves all.
+    """
+    whole = f"{path} {symbol}\n{text}"
+    return f"{whole}\n{' '.join(split_identifiers(whole))}"
 
 
 def sparse_query(text: str) -> str:

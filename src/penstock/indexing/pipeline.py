@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from penstock.indexing.chunk.records import Chunk
-from penstock.indexing.composition import dense_text, sparse_text
+from penstock.indexing.composition import dense_text, sparse_text, tokens_reserved
 from penstock.indexing.digest import document_hash
 from penstock.indexing.language import language_of
 from penstock.indexing.records import Document, Outcome, Segment, Status
@@ -56,7 +56,7 @@ class SegmentWriter:
         """
         chunks: list[ChunkPayload] = segment.chunks
         dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
-        sparse_texts = [sparse_text(c.text, c.path, c.symbol, c.language) for c in chunks]
+        sparse_texts = [sparse_text(c.text, c.path, c.symbol) for c in chunks]
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:
@@ -148,7 +148,8 @@ class IndexPipeline:
         digest = document_hash(document.text, document.path, language, document.metadata)
         if known is not None and known.hash == digest:
             return Outcome(document.id, Status.UNCHANGED, known.chunks)
-        cut = await self._chunk(ChunkText(document.text, language), self._limited(work))
+        to_cut = ChunkText(document.text, language, tokens_reserved(document.path))
+        cut = await self._chunk(to_cut, self._limited(work))
         chunks = [_payload(document, language, number, c) for number, c in enumerate(cut)]
         # A document without a word still has a head, so that it counts and is not read again.
         chunks = chunks or [_payload(document, language, 0, Chunk("", 1, 1, ""))]

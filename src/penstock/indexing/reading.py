@@ -23,7 +23,7 @@ _MARKS: Final = (
 )
 
 
-class FileChanged(PenstockError):  # noqa: N818 (named like its siblings in kernel.errors)
+class FileChanged(PenstockError):
     """A file kept changing while it was read; what was read was thrown away.
 
     Attributes:

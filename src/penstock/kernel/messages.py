@@ -70,10 +70,17 @@ class RerankTexts(msgspec.Struct, frozen=True):
 
 
 class ChunkText(msgspec.Struct, frozen=True):
-    """Cut this text into chunks that the dense model can read whole."""
+    """Cut this text into chunks that the dense model can read whole.
+
+    Attributes:
+        text: The whole text.
+        language: Lower-case language name.
+        tokens_reserved: Tokens to leave free in each chunk for what is put in front of it.
+    """
 
     text: str
     language: str
+    tokens_reserved: int = 0
 
 
 @dataclass(frozen=True, slots=True)

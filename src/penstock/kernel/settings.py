@@ -83,7 +83,7 @@ class MlSettings:
         Spec("ML_THREADS", "threads that compute; 0: one per core", Unit.COUNT, 0, 1024),
     )
     batch_tokens: int = setting(
-        1024, _count("ML_BATCH_TOKENS", "padded tokens in one run of the dense model", 1_000_000)
+        448, _count("ML_BATCH_TOKENS", "padded tokens in one run of the dense model", 1_000_000)
     )
 
 

@@ -124,7 +124,7 @@ class Weights:
             Invalid: Not a safetensors file.
         """
         # Imported here: only a cold start reads weights.
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError, safe_open  # noqa: PLC0415 - see above
 
         self._path = path
         self._file: Any  # the library's stub leaves its methods untyped

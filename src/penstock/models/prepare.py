@@ -145,7 +145,7 @@ def _build(source: Source, cache_dir: Path, report: Progress, precision: Precisi
 
 def _write(source: Source, shape: BertShape, precision: Precision, directory: Path, report: Progress) -> None:
     # Imported here: onnx is needed on a cold start only.
-    from penstock.models.graph import write_graph
+    from penstock.models.graph import write_graph  # noqa: PLC0415 - see above
 
     def layer_done(layer: int) -> None:
         report("building", layer, shape.layers)

