@@ -1,0 +1,1 @@
+"""Named workloads. ``python -m bench`` lists them; each prints one JSON object last with ``--json``."""
