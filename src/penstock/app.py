@@ -6,6 +6,7 @@ the house hangs together: gate → routes → bus topic → pool → model or st
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from penstock import __version__
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
 from penstock.http import answers, openapi
-from penstock.http.gate import Gate
+from penstock.http.gate import Gate, Receive, Scope, Send
 from penstock.http.operations import Operations, Services
 from penstock.http.routes import Routes
 from penstock.indexing.chunk import Chunk, chunk
@@ -127,14 +128,14 @@ class App:
         """Take the directory, prepare the model, start the store, wire the topics.
 
         Args:
-            progress: Called with a stage's name, what is done of it and its total.
+            progress: Called, from another thread, with a stage's name, what is done of it and its total.
 
         Raises:
             PenstockError: Saying what is missing or held by another; nothing is left behind.
         """
         self._lock.acquire()
         try:
-            self._models = self._load(progress or (lambda *_: None))
+            self._models = await asyncio.to_thread(self._load, progress or (lambda *_: None))
             await self._store.start()
             self._wire(self._models)
         except BaseException:
@@ -301,7 +302,7 @@ class App:
             pools=[answers.PoolStatus(p.name, p.active, p.limit) for p in self._pools.all()],
         )
 
-    async def _dispatch(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._routes is None:
             raise Broken("the server has not been started")
         await self._routes(scope, receive, send)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,10 +17,19 @@ from penstock.pools.threads import settle
 T = TypeVar("T")
 
 
-def _deaf(prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
-    """Start a worker: the terminal's Ctrl-C is for the parent, which stops its workers."""
+def _begin(prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Start a worker: deaf to the terminal's Ctrl-C, which is for the parent, but not to its death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare(*args)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the parent has died: its queue would never be closed by anybody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class Processes:
@@ -41,7 +52,7 @@ class Processes:
             self._executor = ProcessPoolExecutor(
                 self.count,
                 mp_context=multiprocessing.get_context("forkserver"),
-                initializer=_deaf,
+                initializer=_begin,
                 initargs=(self._prepare, self._args),
             )
         return self._executor
@@ -56,12 +67,22 @@ class Processes:
         """
         executor = self._start()
         try:
-            return await settle(executor, call)
+            job = executor.submit(call)
+        except BrokenProcessPool:  # a process died before this call, and nobody was told
+            self._drop(executor)
+            executor = self._start()
+            job = executor.submit(call)
+        try:
+            return await settle(job)
         except BrokenProcessPool:
-            if self._executor is executor:
-                self._executor = None
-                executor.shutdown(wait=False, cancel_futures=True)
+            self._drop(executor)
             raise Broken("a worker process died while it worked", code="worker_died") from None
+
+    def _drop(self, executor: ProcessPoolExecutor) -> None:
+        """Let go of broken processes; a later call may have done so already."""
+        if self._executor is executor:
+            self._executor = None
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """Let running calls end and stop the processes."""

@@ -25,11 +25,12 @@ def ndcg(ranking: Sequence[str], gains: Mapping[str, float], k: int) -> float:
     Returns:
         Between 0 and 1; 0 where nothing is relevant.
     """
+    found = _distinct(ranking, k)
     ideal = sorted((gain for gain in gains.values() if gain > 0), reverse=True)
     best = _dcg(ideal[:k])
     if best <= 0:
         return 0.0
-    return _dcg(max(0.0, gains.get(document, 0.0)) for document in _distinct(ranking, k)) / best
+    return _dcg(max(0.0, gains.get(document, 0.0)) for document in found) / best
 
 
 def recall(ranking: Sequence[str], gains: Mapping[str, float], k: int) -> float:
@@ -46,10 +47,11 @@ def recall(ranking: Sequence[str], gains: Mapping[str, float], k: int) -> float:
     Returns:
         Between 0 and 1; 0 where nothing is relevant.
     """
+    found = _distinct(ranking, k)
     relevant = {document for document, gain in gains.items() if gain > 0}
     if not relevant:
         return 0.0
-    return len(relevant.intersection(_distinct(ranking, k))) / len(relevant)
+    return len(relevant.intersection(found)) / len(relevant)
 
 
 def _dcg(gains: Iterable[float]) -> float:

@@ -1,0 +1,126 @@
+"""``penstock index``: bring a collection up to date with files."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from penstock.cli.main import INTERRUPTED
+from penstock.cli.options import Setup, collection_option, common, json_option
+from penstock.cli.output import print_json
+from penstock.cli.progress import display
+from penstock.cli.run import Order, Run
+from penstock.cli.session import connect
+from penstock.cli.sources import find, roots_of
+from penstock.cli.tally import Tally
+from penstock.cli.terminal import harmless, notices
+from penstock.kernel.errors import PenstockError
+from penstock.telemetry.logs import configure
+
+#: Failures told on a terminal one by one; ``--json`` has them all.
+FAILURES_SHOWN_MAX = 20
+
+
+@click.command("index")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@collection_option
+@click.option("--dry-run", is_flag=True, help="List what would be indexed, and why the rest would not.")
+@click.option("--force", is_flag=True, help="Index even / or the home directory.")
+@json_option
+@common
+def command(
+    setup: Setup, paths: tuple[Path, ...], collection: str, *, dry_run: bool, force: bool, as_json: bool
+) -> int:
+    """Index files and directories.
+
+    Follows .gitignore; leaves out binary files, files over 1 MB, lock files and vendored trees. Files that have not
+    changed since the last run are not indexed again, changed ones are replaced, vanished ones removed. Works through
+    the server if one runs on the data directory. Ctrl-C is safe: the next run goes on.
+
+    Exit code 1 if some files failed, 2 on an error.
+    """
+    order = Order(paths, collection, force)
+    if dry_run:
+        _list(setup, order, as_json=as_json)
+        return 0
+    configure(setup.client_log_level)
+    tally, console = Tally(), notices()
+    interrupted = False
+    try:
+        asyncio.run(_index(setup, order, tally, console, quiet=as_json))
+    except KeyboardInterrupt:
+        interrupted = True
+    except PenstockError:
+        if tally.files_done and not as_json:
+            console.print("\n".join(summary_lines(tally, collection)), soft_wrap=True)
+        raise
+    report(tally, collection, console, as_json=as_json)
+    if interrupted:
+        console.print("Interrupted. What was indexed stays; the same command goes on where this one stopped.")
+        return INTERRUPTED
+    return 1 if tally.failed else 0
+
+
+async def _index(setup: Setup, order: Order, tally: Tally, console: Console, *, quiet: bool) -> None:
+    # Refused before a model is prepared for it.
+    roots_of(order.paths, (), force=order.force)
+    async with connect(setup.settings, setup.data_dir, console) as api:
+        with display(console, quiet=quiet) as shown:
+            await Run(api, setup.settings, order, tally, shown).run()
+
+
+def report(tally: Tally, collection: str, console: Console, *, as_json: bool) -> None:
+    """Print what a run has done: the object or the summary to standard output, failures to standard error."""
+    for failure in tally.errors[:FAILURES_SHOWN_MAX]:
+        console.print(f"failed: {harmless(failure.path)}: {harmless(failure.detail)}", soft_wrap=True)
+    if tally.failed > FAILURES_SHOWN_MAX:
+        console.print(f"… and {tally.failed - FAILURES_SHOWN_MAX} more; --json lists them")
+    if as_json:
+        print_json(tally.as_json(collection))
+    else:
+        click.echo("\n".join(summary_lines(tally, collection)))
+
+
+def summary_lines(tally: Tally, collection: str) -> list[str]:
+    """Return the summary of a run for a person."""
+    counts = (
+        ("indexed", tally.indexed),
+        ("unchanged", tally.unchanged),
+        ("removed", tally.removed),
+        ("failed", tally.failed),
+    )
+    lines = [f"{collection}: {', '.join(f'{count} {name}' for name, count in counts if count or name == 'indexed')}"]
+    if tally.skipped:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in tally.skipped.most_common())
+        lines.append(f"skipped {tally.skipped.total()}: {reasons}")
+    rate = f", {tally.chunks / tally.took_s:.0f} chunks/s" if tally.chunks and tally.took_s > 0 else ""
+    lines.append(f"{tally.chunks} chunks in {tally.took_s:.1f} s{rate}")
+    return lines
+
+
+def _list(setup: Setup, order: Order, *, as_json: bool) -> None:
+    roots = roots_of(order.paths, (), force=order.force)
+    left_out: list[tuple[Path, str]] = []
+    findings = find(roots, setup.settings.index.max_file, lambda path, reason: left_out.append((path, reason)))
+    if as_json:
+        print_json(
+            {
+                "collection": order.collection,
+                "would_index": [{"path": one.id, "bytes": one.size} for one in findings.targets],
+                "skipped": [{"path": _text(path), "reason": reason} for path, reason in left_out],
+            }
+        )
+        return
+    for one in findings.targets:
+        click.echo(f"index  {harmless(one.id)}")
+    for path, reason in left_out:
+        click.echo(f"skip   {harmless(str(path))}  ({reason})")
+    size = sum(one.size for one in findings.targets)
+    click.echo(f"{len(findings.targets)} files to index, {size / 1e6:.1f} MB; {len(left_out)} skipped", err=True)
+
+
+def _text(path: Path) -> str:
+    return str(path).encode(errors="backslashreplace").decode()

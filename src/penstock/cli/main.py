@@ -1,0 +1,138 @@
+"""The command ``penstock``: which commands there are, and what becomes of errors.
+
+Commands are imported when they are used, so that ``penstock --help`` is there at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from penstock import __version__
+from penstock.kernel.errors import PenstockError
+
+#: Name → (module, what ``penstock --help`` says about it).
+COMMANDS: Final = {
+    "serve": ("serve", "Run the server."),
+    "index": ("index", "Index files and directories."),
+    "search": ("search", "Search a collection."),
+    "status": ("status", "Show collections and what the server is doing."),
+    "config": ("config", "Show every setting, its value and where it comes from."),
+    "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),
+}
+
+#: Exit codes beside 0; 1 is a command's own "no" (nothing found, some files failed).
+FAILED: Final = 2
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in modules of their own."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"penstock.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `penstock index .`, then `penstock search 'your words'`.",
+)
+@click.version_option(__version__, prog_name="penstock", message="%(prog)s %(version)s")
+def penstock() -> None:
+    """Hybrid search over code and documents, on your own machine."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: argv without the program's name.
+
+    Returns:
+        The exit code: 0 done, 1 the command's own "no", 2 an error, 130 interrupted.
+    """
+    # Undecodable file names and lone surrogates are shown, never a reason to fail.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = penstock.main(args=list(arguments), prog_name="penstock", standalone_mode=False)
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):
+        # Click and rich both turn a broken pipe into an exit of their own; nothing else here exits that way.
+        return _pipe_broken()
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the root of the command
+        return _failed(error)
+    return code if isinstance(code, int) else 0
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Write an error and what to do about it to standard error."""
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=_colour())
+    if hint:
+        click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True, color=_colour())
+
+
+def _failed(error: Exception) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+    elif isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx is not None else "penstock"
+        complain(error.format_message(), f"`{path} --help` shows what it accepts")
+    elif isinstance(error, click.ClickException):
+        complain(error.format_message())
+    elif isinstance(error, PenstockError):
+        from penstock.cli.problems import hint_for  # noqa: PLC0415 - costs time that `--help` need not pay
+
+        complain(error.detail, hint_for(error))
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        complain(f"{where}{error.strerror or error}")
+    else:
+        traceback.print_exception(error)
+        complain(f"unexpected {type(error).__name__}", "this is a bug in Penstock; please report the lines above")
+    return FAILED
+
+
+def _colour() -> bool | None:
+    """Return what click is to do about colour: its own rule (terminals only), but never against ``NO_COLOR``."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def _pipe_broken() -> int:
+    # What Python would still flush at exit goes nowhere, instead of raising once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+if __name__ == "__main__":
+    main()

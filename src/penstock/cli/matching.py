@@ -1,0 +1,100 @@
+"""Which lines of a chunk answer a query best, and where its words stand in them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+WORDS_MAX: Final = 32
+
+_COMMON: Final = """
+    a an and are as at be by can do does for from has have how i if in into is it its me my of on or that the their
+    then there this through to was we what when where which who why will with you your
+    """
+_STOP_WORDS: Final = frozenset(_COMMON.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a chunk.
+
+    Attributes:
+        number: Its number in the file.
+        text: The line.
+        spans: Start and end of each query word in it.
+    """
+
+    number: int
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+def query_words(query: str) -> list[str]:
+    """Return the words of a query that are worth pointing out, in lower case, without common ones.
+
+    Bounds:
+        ``WORDS_MAX`` words.
+    """
+    words = list(dict.fromkeys(re.findall(r"\w+", query.lower())))
+    telling = [word for word in words if word not in _STOP_WORDS and (len(word) > 1 or word.isdigit())]
+    return (telling or words)[:WORDS_MAX]
+
+
+def best_lines(text: str, first_line: int, words: Sequence[str], lines_max: int) -> list[Line]:
+    """Return the lines that hold the most query words, in the order of the file.
+
+    Args:
+        text: The chunk.
+        first_line: Number of its first line in the file.
+        words: From :func:`query_words`.
+        lines_max: How many lines at most.
+
+    Returns:
+        Lines with their words; the first lines that are not empty where no word is found.
+    """
+    pattern = _pattern(words)
+    lines = [_line(number, line, pattern) for number, line in enumerate(text.split("\n"), start=first_line)]
+    matching = [line for line in lines if line.spans]
+    if not matching:
+        return [line for line in lines if line.text.strip()][: max(1, lines_max // 2)]
+    best = sorted(matching, key=lambda line: (-_distinct(line), line.number))[:lines_max]
+    return sorted(best, key=lambda line: line.number)
+
+
+def cut(line: Line, width: int) -> Line:
+    """Return the line without its indentation and not wider than ``width``, its first word in sight."""
+    start = len(line.text) - len(line.text.lstrip())
+    text = line.text.rstrip()
+    if line.spans and line.spans[0][1] - start > width - 1:
+        start = line.spans[0][0] - width // 3
+    piece = text[start : start + width]
+    lead = "…" if text[:start].strip() else ""
+    tail = "…" if start + width < len(text) else ""
+    inner = piece[len(lead) : len(piece) - len(tail)]
+    offset = start + len(lead)
+    spans = (
+        (max(begin - offset, 0) + len(lead), min(end - offset, len(inner)) + len(lead))
+        for begin, end in line.spans
+        if begin - offset < len(inner) and end > offset
+    )
+    return Line(line.number, f"{lead}{inner}{tail}", tuple(spans))
+
+
+def _pattern(words: Sequence[str]) -> re.Pattern[str] | None:
+    # Short words only where they stand alone; longer ones inside others too (`parse` in `HTMLParser`).
+    alternatives = [
+        re.escape(word) if len(word) > 3 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
+        for word in sorted(words, key=len, reverse=True)
+    ]
+    return re.compile("|".join(alternatives), re.IGNORECASE) if alternatives else None
+
+
+def _line(number: int, text: str, pattern: re.Pattern[str] | None) -> Line:
+    spans = tuple(found.span() for found in pattern.finditer(text)) if pattern is not None else ()
+    return Line(number, text.rstrip("\r"), spans)
+
+
+def _distinct(line: Line) -> int:
+    return len({line.text[start:end].lower() for start, end in line.spans})

@@ -1,0 +1,90 @@
+"""``penstock search``: ask a collection."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.cli.matching import query_words
+from penstock.cli.options import Setup, collection_option, common, json_option
+from penstock.cli.output import print_json
+from penstock.cli.records import Answer
+from penstock.cli.rendering import hit_lines
+from penstock.cli.session import connect
+from penstock.cli.terminal import harmless, notices, results
+from penstock.kernel.errors import Invalid
+from penstock.telemetry.logs import configure
+
+NOTHING_FOUND = 1
+
+
+@click.command("search")
+@click.argument("query", nargs=-1, required=True)
+@collection_option
+@click.option("--limit", default=10, show_default=True, metavar="N", help="Hits at most.")
+@click.option("--path-prefix", metavar="PREFIX", help="Only paths that begin so, as they were shown when indexed.")
+@click.option("--language", multiple=True, metavar="NAME", help="Only this language; may be repeated.")
+@click.option("--no-rerank", is_flag=True, help="Leave the order as fused.")
+@json_option
+@common
+def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: bool, **wishes: Any) -> int:
+    """Search a collection.
+
+    Prints path:start-end, symbol and score of each hit, and the lines that match. --path-prefix is compared with the
+    path relative to the root of the project that was indexed, e.g. src/penstock/http.
+
+    Exit code 1 if nothing was found, 2 on an error.
+    """
+    configure(setup.client_log_level)
+    text = " ".join(query)
+    answer, raw = asyncio.run(_search(setup, collection, request(text, **wishes, explain=as_json)))
+    if as_json:
+        print_json(raw)
+    else:
+        _print(answer, text)
+    return 0 if answer.hits else NOTHING_FOUND
+
+
+def request(
+    text: str, *, limit: int, path_prefix: str | None, language: tuple[str, ...], no_rerank: bool, explain: bool
+) -> dict[str, Any]:
+    """Return the body of the search."""
+    wanted: dict[str, Any] = {}
+    if path_prefix:
+        wanted["path_prefix"] = path_prefix.removeprefix("./")
+    if language:
+        wanted["language"] = [one.lower() for one in language]
+    body: dict[str, Any] = {"query": text, "limit": limit}
+    return (
+        body
+        | ({"filter": wanted} if wanted else {})
+        | ({"rerank": False} if no_rerank else {})
+        | ({"explain": True} if explain else {})
+    )
+
+
+async def _search(setup: Setup, collection: str, body: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
+    if not setup.data_dir.exists():
+        message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
+        raise Invalid(message, code="collection_not_found")
+    async with connect(setup.settings, setup.data_dir, notices()) as api:
+        return await api.search(collection, body)
+
+
+def _print(answer: Answer, text: str) -> None:
+    console, aside = results(), notices()
+    if answer.degraded:
+        aside.print(f"degraded: {harmless(', '.join(answer.degraded))}", style="yellow", soft_wrap=True)
+    if not answer.hits:
+        aside.print("Nothing was found.")
+    words, cwd = query_words(text), Path.cwd()
+    for number, hit in enumerate(answer.hits):
+        if number:
+            console.print()
+        for line in hit_lines(hit, words, cwd, console.width if console.is_terminal else None):
+            console.print(line)
+    if answer.hits and aside.is_terminal and console.is_terminal:
+        aside.print(f"\n{len(answer.hits)} hits in {answer.took_ms:.0f} ms", style="bright_black")

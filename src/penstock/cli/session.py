@@ -1,0 +1,69 @@
+"""How a command reaches the app: through the server that runs on the data directory, else in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from penstock.cli.api import Api
+from penstock.cli.preparation import preparing
+from penstock.kernel.errors import Unavailable
+from penstock.kernel.settings import Settings
+from penstock.stores.lock import holder
+
+
+@asynccontextmanager
+async def connect(
+    settings: Settings, data_dir: Path, console: Console, model_cache: Path | None = None
+) -> AsyncIterator[Api]:
+    """Open the API of a data directory.
+
+    Args:
+        settings: Of this process; a running server keeps its own.
+        data_dir: The data directory; made if absent.
+        console: Where the preparation of the model is shown.
+        model_cache: Directory of prepared models, ``None`` for the data directory's own.
+
+    Yields:
+        The API.
+
+    Raises:
+        Unavailable: Another process that is no server holds the directory (``data_dir_in_use``).
+
+    Cancellation:
+        An app of this process is closed; a server is left alone.
+    """
+    held = holder(data_dir)
+    if held is None:
+        async with _in_process(settings, data_dir, console, model_cache) as api:
+            yield api
+    elif held.url:
+        # The environment's proxies are not for a server on this machine.
+        async with httpx.AsyncClient(base_url=held.url, trust_env=False, verify=held.url.startswith("https")) as client:
+            yield Api(client, f"the server at {held.url}")
+    else:
+        who = f"process {held.pid}" if held.pid else "another process"
+        message = f"{data_dir} is in use by {who}, which is starting or at work; wait until it is ready"
+        raise Unavailable(message, dependency="store", code="data_dir_in_use")
+
+
+@asynccontextmanager
+async def _in_process(
+    settings: Settings, data_dir: Path, console: Console, model_cache: Path | None
+) -> AsyncIterator[Api]:
+    # Imported here: whoever talks to a server needs neither the model's nor the store's libraries.
+    from penstock.app import build  # noqa: PLC0415
+
+    app = build(settings, data_dir, model_cache)
+    try:
+        with preparing(console) as progress:
+            await app.start(progress)
+        transport = httpx.ASGITransport(app=app.asgi, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://penstock", trust_env=False) as client:
+            yield Api(client, "the store")
+    finally:
+        await app.close()

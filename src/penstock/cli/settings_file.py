@@ -1,0 +1,137 @@
+"""The YAML file: its settings, and every fault in it with its line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from penstock.cli.schema import CONCURRENCY, Known, known
+from penstock.cli.values import Value, from_yaml
+
+FILE_BYTES_MAX: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class FileSettings:
+    """What a file says.
+
+    Attributes:
+        name: The file as the person named it.
+        values: Usable values by YAML name.
+        faults: One line each, with its place.
+    """
+
+    name: str
+    values: dict[str, Value] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def fault(self, key: str, node: yaml.Node | None, reason: str) -> None:
+        """Note a fault at a key."""
+        line = f" (line {node.start_mark.line + 1})" if node is not None else ""
+        self.faults.append(f"{self.name}: {key}{line}: {reason}" if key else f"{self.name}{line}: {reason}")
+
+
+def read_file(file: Path) -> FileSettings:
+    """Read a YAML file of settings.
+
+    The syntax tree is walked along the known names, so aliases and unknown parts are never expanded.
+
+    Args:
+        file: Path as the person named it.
+
+    Returns:
+        Values and faults; it never raises for what the file holds or for its absence.
+    """
+    found = FileSettings(str(file))
+    try:
+        if file.stat().st_size > FILE_BYTES_MAX:
+            found.fault("", None, f"is larger than {FILE_BYTES_MAX} bytes, which no settings file is")
+            return found
+        root = yaml.compose(file.read_bytes(), Loader=yaml.SafeLoader)
+    except OSError as error:
+        found.fault("", None, f"cannot be read: {error.strerror or error}")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f" line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        found.faults.append(f"{found.name}{at}: {error.problem or error.context}")
+    except (yaml.YAMLError, RecursionError) as error:
+        found.fault("", None, f"is not YAML: {' '.join(str(error).split()) or 'nested too deep'}")
+    else:
+        if root is not None and not _is_null(root):
+            _mapping(root, "", found)
+    return found
+
+
+def _mapping(node: yaml.Node, prefix: str, found: FileSettings) -> None:
+    """Walk one mapping whose dotted name is ``prefix`` (empty for the whole file)."""
+    if not isinstance(node, yaml.MappingNode):
+        what = "must hold sections and settings (name: value)"
+        found.fault(prefix, node, what)
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        name = key.value if isinstance(key, yaml.ScalarNode) else "?"
+        line = key.start_mark.line + 1
+        dotted = f"{prefix}.{name}" if prefix else name
+        if name in seen:
+            found.fault(dotted, key, f"is written twice, first in line {seen[name]}")
+            continue
+        seen[name] = line
+        _entry(dotted, key, value, found)
+
+
+def _entry(dotted: str, key: yaml.Node, value: yaml.Node, found: FileSettings) -> None:
+    one = next((one for one in known() if one.yaml == dotted), None)
+    if one is not None:
+        _leaf(one, key, value, found)
+    elif dotted not in _sections():
+        found.fault(dotted, key, f"is no known setting{suggestion(dotted)}")
+    # A section with nothing but comments in it is empty, not wrong.
+    elif not _is_null(value):
+        _mapping(value, dotted, found)
+
+
+def _leaf(one: Known, key: yaml.Node, value: yaml.Node, found: FileSettings) -> None:
+    if not isinstance(value, yaml.ScalarNode):
+        found.fault(one.yaml, key, "must be one value, not a list or a mapping")
+        return
+    try:
+        # Without a document: the loader serves as the resolver of this one scalar.
+        plain = yaml.SafeLoader("").construct_object(value)
+        found.values[one.yaml] = from_yaml(plain, one.spec)
+    except yaml.YAMLError as error:
+        found.fault(one.yaml, key, f"cannot be read: {getattr(error, 'problem', None) or error}")
+    except (ValueError, TypeError, LookupError) as error:
+        found.fault(one.yaml, key, str(error))
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _sections() -> frozenset[str]:
+    return frozenset({CONCURRENCY, *(one.yaml.rpartition(".")[0] for one in known())})
+
+
+def suggestion(dotted: str) -> str:
+    """Return ``; did you mean …?`` for an unknown name, empty where nothing is like it."""
+    names: Sequence[str] = sorted({one.yaml for one in known()} | _sections())
+    # The right word in the wrong place is the likelier mistake than a misspelt one.
+    moved = [name for name in names if name.rpartition(".")[2] == dotted.rpartition(".")[2]]
+    near = moved or list(_near(dotted, names))
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
+
+
+def _near(dotted: str, names: Sequence[str]) -> Iterator[str]:
+    parent = dotted.rpartition(".")[0]
+    siblings = [name for name in names if name.rpartition(".")[0] == parent]
+    last = {name.rpartition(".")[2]: name for name in siblings}
+    for word in difflib.get_close_matches(dotted.rpartition(".")[2], list(last), n=1, cutoff=0.6):
+        yield last[word]
+        return
+    yield from difflib.get_close_matches(dotted, names, n=1, cutoff=0.75)

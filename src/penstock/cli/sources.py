@@ -1,0 +1,125 @@
+"""Files on disk as an index run sees them: found, skipped, hashed, encoded. Blocking; runs in threads."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from penstock.cli.planning import UNREADABLE_NAME, Root, Target, target
+from penstock.cli.records import Listed
+from penstock.cli.tally import Failure
+from penstock.indexing.digest import document_hash
+from penstock.indexing.language import language_of
+from penstock.indexing.reading import FileChanged, read_text
+from penstock.indexing.walk import Found, SkipReason, WalkSettings, project_root, refuse_broad_root, walk
+from penstock.kernel.errors import Invalid
+
+FIRST_LINE_CHARS: Final = 200
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the walk brought.
+
+    Attributes:
+        targets: Files to index.
+        skipped: Why others are not, counted.
+        unseen: What could not be read now.
+    """
+
+    targets: list[Target] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    unseen: list[Path] = field(default_factory=list)
+
+
+def roots_of(paths: Sequence[Path], known_roots: Sequence[Path], *, force: bool) -> list[Root]:
+    """Return the named paths, resolved, with the directories that shown paths are relative to.
+
+    Raises:
+        Invalid: A path is absent (``path_not_found``), or too broad and not forced (``root_too_broad``).
+    """
+    roots = []
+    for path in paths:
+        if not os.path.lexists(path):
+            raise Invalid(f"{path}: no such file or directory", field="path", code="path_not_found")
+        if not force:
+            refuse_broad_root(path)
+        roots.append(Root(path.resolve(), project_root(path, known_roots)))
+    return roots
+
+
+def find(roots: Sequence[Root], file_bytes_max: int, on_skip: Callable[[Path, str], None] | None = None) -> Findings:
+    """Walk the roots.
+
+    Args:
+        roots: From :func:`roots_of`.
+        file_bytes_max: Larger files are skipped.
+        on_skip: Told each skipped file or directory with its reason.
+    """
+    findings = Findings()
+
+    def skip(path: Path, reason: str) -> None:
+        findings.skipped[reason] += 1
+        if on_skip is not None:
+            on_skip(path, reason)
+
+    for entry in walk([root.named for root in roots], WalkSettings(file_bytes_max=file_bytes_max)):
+        if not isinstance(entry, Found):
+            skip(entry.path, str(entry.reason))
+            if entry.reason is SkipReason.UNREADABLE:
+                findings.unseen.append(entry.path)
+        elif (one := target(entry.path, entry.size, roots)) is not None:
+            findings.targets.append(one)
+        else:
+            skip(entry.path, UNREADABLE_NAME)
+    return findings
+
+
+def hashes_of(
+    targets: Iterable[Target], listing: Mapping[str, Listed], file_bytes_max: int
+) -> Iterator[tuple[str, str]]:
+    """Yield (id, content hash) of the listed targets; a file that cannot be read has none and is tried again later."""
+    for one in targets:
+        listed = listing.get(one.id)
+        if listed is None or not listed.hash:
+            continue
+        try:
+            text, language = _read(one, file_bytes_max)
+        except (OSError, FileChanged, Invalid):
+            continue
+        yield one.id, document_hash(text, one.path, language, {})
+
+
+def encoded(one: Target, file_bytes_max: int, body_bytes_max: int) -> bytes | Failure:
+    """Return the document of a file as JSON, or why there is none."""
+    shown = str(one.file)
+    try:
+        text, language = _read(one, file_bytes_max)
+    except (FileChanged, Invalid) as error:
+        return Failure(shown, error.code, error.detail)
+    except FileNotFoundError:
+        return Failure(shown, "file_vanished", f"{shown} was removed while it was to be read")
+    except OSError as error:
+        return Failure(shown, "file_unreadable", f"{shown} cannot be read: {error.strerror or error}")
+    document = msgspec.json.encode({"id": one.id, "text": text, "path": one.path, "language": language})
+    if len(document) > body_bytes_max:
+        message = f"{shown} takes {len(document)} bytes as a request, more than the {body_bytes_max} allowed"
+        return Failure(shown, "too_large", message)
+    return document
+
+
+def request_body(documents: Sequence[bytes]) -> bytes:
+    """Return the request that indexes these encoded documents."""
+    return b'{"documents":[' + b",".join(documents) + b"]}"
+
+
+def _read(one: Target, file_bytes_max: int) -> tuple[str, str]:
+    text = read_text(one.file, file_bytes_max).text
+    first_line = text[:FIRST_LINE_CHARS].partition("\n")[0]
+    return text, language_of(one.file, first_line)

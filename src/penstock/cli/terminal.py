@@ -1,0 +1,45 @@
+"""Consoles: colour only on terminals, nothing from an indexed file may steer the terminal."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from rich.console import Console
+from rich.file_proxy import FileProxy
+
+# Escape sequences in a file's text or name would otherwise reach the terminal.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def results() -> Console:
+    """Return the console of standard output, where results go."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def notices() -> Console:
+    """Return the console of standard error, where progress, warnings and errors go."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def harmless(text: str) -> str:
+    """Return the text on one line, control and direction characters replaced, tabs widened."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.rstrip("\r\n").replace("\t", "    "))
+
+
+@contextmanager
+def logs_above(console: Console) -> Iterator[None]:
+    """Write log lines above the console's live display while the body runs, so that they do not tear it."""
+    moved: list[tuple[logging.StreamHandler[Any], Any]] = []
+    for handler in logging.getLogger().handlers:
+        if console.is_terminal and type(handler) is logging.StreamHandler:
+            moved.append((handler, handler.stream))
+            handler.setStream(FileProxy(console, handler.stream))
+    try:
+        yield
+    finally:
+        for handler, stream in moved:
+            handler.setStream(stream)

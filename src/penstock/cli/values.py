@@ -1,0 +1,174 @@
+"""How people write a setting's value (``30s``, ``10MB``, ``yes``), and how it is shown to them."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from penstock.kernel.settings import Spec, Unit
+
+Value = int | float | str | bool
+
+_MS_PER: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+_BYTES_PER: Final = {
+    "b": 1,
+    **{f"{letter}{tail}": 1000 ** (n + 1) for n, letter in enumerate("kmgt") for tail in ("", "b")},
+    **{f"{letter}{tail}": 1024 ** (n + 1) for n, letter in enumerate("kmgt") for tail in ("i", "ib")},
+}
+_SHOWN_SIZES: Final = ("TB", "GB", "MB", "KB", "TiB", "GiB", "MiB", "KiB")
+_WORDS: Final = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+# Digits are bounded: a number that long is a mistake, and Python refuses to read 4300 of them.
+_NUMBER: Final = r"[0-9]{1,20}(?:\.[0-9]{1,20})?"
+_DURATION_PART: Final = re.compile(rf"({_NUMBER})(ms|s|m|h)")
+_DURATION: Final = re.compile(rf"(?:{_NUMBER}(?:ms|s|m|h)){{1,8}}")
+_SIZE: Final = re.compile(rf"({_NUMBER})\s*([a-zA-Z]{{0,3}})")
+_PLAIN: Final = re.compile(_NUMBER)
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,20}")
+
+_EXPECTED: Final = {
+    Unit.COUNT: "a whole number",
+    Unit.NUMBER: "a number",
+    Unit.DURATION: "a duration such as 30s, 500ms, 5m or 1h",
+    Unit.SIZE: "a size such as 10MB, 256KiB or a number of bytes",
+    Unit.TEXT: "text",
+    Unit.FLAG: "true or false",
+}
+
+
+def from_text(text: str, spec: Spec) -> Value:
+    """Read a value from an environment variable or a flag.
+
+    Args:
+        text: As the person wrote it.
+        spec: What is known about the setting.
+
+    Returns:
+        The value in the unit's base (seconds, bytes, items), within its bounds.
+
+    Raises:
+        ValueError: It cannot be used; the message says why.
+    """
+    text = text.strip()
+    value = _read(text, spec.unit)
+    if value is None:
+        raise ValueError(f"{text!r} is not {_EXPECTED[spec.unit]}")
+    return _within(value, spec)
+
+
+def from_yaml(value: object, spec: Spec) -> Value:
+    """Check a value that YAML has typed already.
+
+    Args:
+        value: What the YAML scalar was resolved to.
+        spec: What is known about the setting.
+
+    Returns:
+        The value in the unit's base, within its bounds.
+
+    Raises:
+        ValueError: It cannot be used; the message says why.
+    """
+    if value is None:
+        raise ValueError("has no value")
+    unit = spec.unit
+    if isinstance(value, str) and unit in {Unit.DURATION, Unit.SIZE, Unit.TEXT}:
+        return from_text(value, spec)
+    if isinstance(value, bool):
+        if unit is Unit.FLAG:
+            return value
+    elif isinstance(value, int) and unit in {Unit.COUNT, Unit.SIZE}:
+        return _within(value, spec)
+    elif isinstance(value, int | float) and unit in {Unit.DURATION, Unit.NUMBER} and abs(value) < 1e18:
+        return _within(float(value), spec)
+    raise ValueError(f"{value!r} is not {_EXPECTED[unit]}")
+
+
+def shown(value: Value, unit: Unit) -> str:
+    """Return the value as a person would write it; reading it again gives the same value."""
+    if unit is Unit.FLAG:
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    if unit is Unit.DURATION:
+        return _duration_shown(float(value))
+    if unit is Unit.SIZE:
+        return _size_shown(int(value))
+    return str(value)
+
+
+def _read(text: str, unit: Unit) -> Value | None:
+    if unit is Unit.TEXT:
+        return text
+    if unit is Unit.FLAG:
+        return _WORDS.get(text.lower())
+    if unit is Unit.COUNT:
+        return int(text) if _WHOLE.fullmatch(text) else None
+    if unit is Unit.SIZE:
+        return _size(text)
+    if _PLAIN.fullmatch(text):
+        return float(text)
+    return _duration(text) if unit is Unit.DURATION else None
+
+
+def _duration(text: str) -> float | None:
+    if not _DURATION.fullmatch(text):
+        return None
+    parts = _DURATION_PART.findall(text)
+    return float(sum(Decimal(number) * _MS_PER[unit] for number, unit in parts) / 1000)
+
+
+def _size(text: str) -> int | None:
+    found = _SIZE.fullmatch(text)
+    factor = _BYTES_PER.get(found[2].lower() or "b") if found is not None else None
+    if found is None or factor is None:
+        return None
+    size = Decimal(found[1]) * factor
+    return int(size) if size == size.to_integral_value() else None
+
+
+def _within(value: Value, spec: Spec) -> Value:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        if spec.choices and value not in spec.choices:
+            raise ValueError(f"{value!r} is none of {', '.join(spec.choices)}")
+        if len(value) > spec.at_most or "\0" in value:
+            raise ValueError(f"is longer than {spec.at_most:.0f} characters or holds a NUL")
+        return value
+    # Written so that NaN, which compares false with everything, is out of bounds too.
+    if not spec.at_least <= value <= spec.at_most:
+        least, most = (_bound(bound, spec.unit) for bound in (spec.at_least, spec.at_most))
+        raise ValueError(f"must be between {least} and {most}, not {value}")
+    return value
+
+
+def _bound(bound: float, unit: Unit) -> str:
+    whole = int(bound) if float(bound).is_integer() else bound
+    return shown(whole, unit)
+
+
+def _duration_shown(value_s: float) -> str:
+    exact_ms = Decimal(repr(value_s)) * 1000
+    for unit in ("h", "m", "s", "ms"):
+        amount = exact_ms / _MS_PER[unit]
+        if amount == amount.to_integral_value() and amount >= 1:
+            return f"{int(amount)}{unit}"
+    return f"{exact_ms / 1000:f}s"
+
+
+def _size_shown(size: int) -> str:
+    for unit in _SHOWN_SIZES:
+        if size and size % _BYTES_PER[unit.lower()] == 0:
+            return f"{size // _BYTES_PER[unit.lower()]}{unit}"
+    return str(size)

@@ -1,0 +1,236 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.cli.configuration import load
+from penstock.cli.schema import FLAGS, known
+from penstock.kernel.errors import Invalid
+from penstock.kernel.settings import Settings
+
+SEED = """
+concurrency:
+  ml:
+    embed_workers: 3
+    sparse_workers: 3
+    rerank_workers: 1
+  search:
+    workers: 8
+    queue_size: 500
+  index:
+    workers: 2
+    queue_size: 100
+  http:
+    max_concurrent: 50
+    read_timeout: 20s
+    write_timeout: 1m
+  bus:
+    buffer_size: 10
+    publish_timeout: 500ms
+  qdrant:
+    pool_size: 4
+  redis:
+    pool_size: 5
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "penstock.yaml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def refusal(path=None, environ=None, flags=None):
+    with pytest.raises(Invalid) as caught:
+        load(path, environ or {}, flags or {})
+    assert caught.value.code == "settings_invalid"
+    return caught.value.detail
+
+
+def test_nothing_given_is_all_defaults():
+    loaded = load(None, {}, {})
+    assert loaded.settings == Settings()
+    assert set(loaded.origins.values()) == {"default"}
+    assert set(loaded.origins) == {one.yaml for one in known()}
+
+
+def test_the_seeds_keys_are_read(file):
+    path = file(SEED)
+    loaded = load(path, {}, {})
+    assert loaded.settings.ml.embed_workers == 3
+    assert loaded.settings.http.read_timeout == 20.0
+    assert loaded.settings.http.write_timeout == 60.0
+    assert loaded.settings.bus.publish_timeout == 0.5
+    assert loaded.settings.redis.pool_size == 5
+    assert loaded.origins["concurrency.ml.embed_workers"] == str(path)
+    assert loaded.origins["concurrency.ml.threads"] == "default"
+
+
+def test_flag_beats_environment_beats_file_beats_default(file):
+    path = file("server: {port: 1, host: a, log_level: error}\n")
+    loaded = load(path, {"PORT": "2", "HOST": "b"}, {"--port": "3"})
+    server = loaded.settings.server
+    assert (server.port, server.host, server.log_level) == (3, "b", "error")
+    origins = [loaded.origins[f"server.{name}"] for name in ("port", "host", "log_level")]
+    assert origins == ["--port", "environment HOST", str(path)]
+
+
+def test_empty_environment_strings_count_as_unset():
+    loaded = load(None, {"PORT": "", "HOST": "  "}, {})
+    assert loaded.settings.server == Settings().server
+
+
+def test_unknown_environment_names_are_the_systems():
+    assert load(None, {"ML_EMBED_WORKERZ": "x", "PATH": "/bin"}, {}).settings == Settings()
+
+
+@pytest.mark.parametrize("one", known(), ids=lambda one: one.yaml)
+def test_every_setting_is_read_from_its_environment_name_and_its_yaml_name(one, file):
+    value = one.spec.choices[0] if one.spec.choices else ("x" if isinstance(one.default, str) else one.default)
+    *sections, name = one.yaml.split(".")
+    text = "".join(f"{'  ' * depth}{section}:\n" for depth, section in enumerate(sections))
+    path = file(f"{text}{'  ' * len(sections)}{name}: {value}\n")
+    for loaded, origin in (
+        (load(path, {}, {}), str(path)),
+        (load(None, {one.spec.env: str(value)}, {}), f"environment {one.spec.env}"),
+    ):
+        assert getattr(getattr(loaded.settings, one.section), one.name) == value
+        assert loaded.origins[one.yaml] == origin
+
+
+def test_environment_and_yaml_names_are_distinct():
+    assert len({one.spec.env for one in known()}) == len({one.yaml for one in known()}) == len(known())
+    assert set(FLAGS.values()) <= {one.yaml for one in known()}
+
+
+def test_every_default_is_within_its_own_bounds():
+    for one in known():
+        if not isinstance(one.default, str):
+            assert one.spec.at_least <= one.default <= one.spec.at_most, one.yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "concurrency: {ml: {embed_workerz: 3}}",
+            "embed_workerz (line 1): is no known setting; did you mean concurrency",
+        ),
+        ("ml: {embed_workers: 3}", "ml (line 1): is no known setting; did you mean concurrency.ml?"),
+        ("embed_workers: 3", "did you mean concurrency.ml.embed_workers?"),
+        ("concurency: {}", "did you mean concurrency?"),
+        ("xyzzy: 1", "xyzzy (line 1): is no known setting"),
+        ("concurrency: {ml: {embed_workers: four}}", "embed_workers (line 1): 'four' is not a whole number"),
+        ("concurrency: {ml: {embed_workers: 0}}", "must be between 1 and 1024, not 0"),
+        ("concurrency: {ml: {embed_workers: }}", "embed_workers (line 1): has no value"),
+        ("concurrency: {ml: {embed_workers: [1, 2]}}", "must be one value"),
+        ("concurrency: {ml: 7}", "concurrency.ml (line 1): must hold sections and settings"),
+        ("concurrency: {http: {read_timeout: soon}}", "'soon' is not a duration"),
+        ("concurrency: {http: {read_timeout: 30h}}", "must be between 1ms and 24h"),
+        ("concurrency: {http: {max_body: 10XB}}", "'10XB' is not a size"),
+        ("server: {log_level: loud}", "'loud' is none of debug, info, warning, error"),
+        ("server: {port: 1}\nserver: {port: 2}", "server (line 2): is written twice, first in line 1"),
+        ("server:\n  port: 1\n  port: 2", "server.port (line 3): is written twice, first in line 2"),
+        ("- a\n- b", "must hold sections"),
+        ("just words", "must hold sections"),
+        ("a: [1\nb: 2", "penstock.yaml line 2, column 2:"),
+        ("a: 1\n---\nb: 2", "penstock.yaml line 2, column 1:"),
+        ("server: {port: !!python/object:os.system 1}", "server.port (line 1): cannot be read"),
+        ("server: {port: !!int abc}", "server.port (line 1):"),
+        ("[1]: 2", "is no known setting"),
+        ("server: &a {host: *a}", "must be one value"),
+        (b"server: {host: \xff\xfe}", "is not YAML"),
+        ("[" * 5000, "penstock.yaml"),
+    ],
+)
+def test_each_fault_of_a_file_is_named_with_its_place(text, said, file):
+    message = refusal(file(text))
+    assert said in message
+    assert "penstock.yaml" in message
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "null", "concurrency:\n", "concurrency:\n  ml:\n", "---\n"])
+def test_files_and_sections_without_anything_in_them_are_fine(text, file):
+    assert load(file(text), {}, {}).settings == Settings()
+
+
+def test_an_absent_file_is_a_fault(tmp_path):
+    assert "cannot be read: No such file or directory" in refusal(tmp_path / "none.yaml")
+
+
+def test_a_directory_is_no_file(tmp_path):
+    assert "cannot be read" in refusal(tmp_path)
+
+
+def test_a_huge_file_is_not_read(file):
+    assert "larger than" in refusal(file("#" * 1_000_001))
+
+
+def test_all_faults_of_all_sources_come_in_one_message(file):
+    path = file(
+        "concurrency: {ml: {embed_workers: none, sparse_werkers: 1}, search: {workers: 0}}\nserver: {port: 70000}"
+    )
+    message = refusal(path, {"INDEX_WORKERS": "many", "ML_RERANK_WORKERS": "9"}, {"--port": "http"})
+    for said in (
+        f"{path}: concurrency.ml.embed_workers",
+        "concurrency.ml.sparse_werkers",
+        "concurrency.search.workers",
+        "server.port",
+        "environment INDEX_WORKERS: 'many' is not a whole number",
+        "environment ML_RERANK_WORKERS: 9 is more than concurrency.ml.max_inflight = 8 (default)",
+        "--port: 'http' is not a whole number",
+    ):
+        assert said in message
+    assert message.startswith("7 settings cannot be used:\n")
+    assert message.count("\n") == 7
+
+
+def test_a_fault_below_a_good_value_of_higher_rank_is_still_told(file):
+    message = refusal(file("server: {port: 99999}"), {}, {"--port": "80"})
+    assert "server.port" in message
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"ML_EMBED_WORKERS": "9"}, "ML_EMBED_WORKERS: 9 is more than concurrency.ml.max_inflight = 8 (default)"),
+        ({"ML_SPARSE_WORKERS": "3", "ML_MAX_INFLIGHT": "2"}, "= 2 (environment ML_MAX_INFLIGHT)"),
+        ({"SEARCH_WORKERS": "9", "SEARCH_QUEUE_SIZE": "8"}, "SEARCH_WORKERS: 9 is more than"),
+        ({"INDEX_WORKERS": "9", "INDEX_QUEUE_SIZE": "8"}, "INDEX_WORKERS: 9 is more than"),
+        ({"INDEX_MAX_FILE": "20MB"}, "INDEX_MAX_FILE: 20MB is more than concurrency.http.max_body = 10MB (default)"),
+    ],
+)
+def test_limits_that_exclude_each_other_are_refused(environ, said):
+    assert said in refusal(None, environ)
+
+
+def test_a_contradiction_in_a_file_names_file_and_key(file):
+    path = file("concurrency: {ml: {embed_workers: 9}}")
+    assert f"{path}: concurrency.ml.embed_workers: 9 is more than" in refusal(path)
+
+
+@pytest.mark.parametrize("environ", [{"ML_MAX_INFLIGHT": "1"}, {"SEARCH_QUEUE_SIZE": "1"}, {"MAX_BODY": "500KB"}])
+def test_defaults_never_contradict(environ):
+    assert load(None, environ, {}).settings != Settings()
+
+
+def test_timeouts_may_stand_in_any_order_because_they_nest():
+    loaded = load(None, {"SEARCH_TIMEOUT": "10m", "BUS_REQUEST_TIMEOUT": "1s"}, {})
+    assert loaded.settings.timeouts.search == 600
+
+
+@given(st.binary(max_size=200))
+def test_any_file_is_read_or_refused_with_its_name(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("any") / "penstock.yaml"
+    path.write_bytes(data)
+    try:
+        loaded = load(path, {}, {})
+    except Invalid as error:
+        assert "penstock.yaml" in error.detail  # noqa: PT017 - refusing is one of the two right answers
+    else:
+        assert dataclasses.is_dataclass(loaded.settings)

@@ -1,0 +1,156 @@
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import penstock
+from penstock import __version__
+from penstock.cli import main as entry
+from penstock.kernel.errors import Broken, Invalid
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch, tmp_path):
+    """A current directory, a home and an environment without anything of the user's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("PENSTOCK_DATA_DIR", "XDG_DATA_HOME", "PORT", "HOST", "LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def failing(monkeypatch, error):
+    def command():
+        raise error
+
+    monkeypatch.setattr(entry.LazyGroup, "get_command", lambda *_: click.Command("x", callback=command))
+    return entry.run(["status"])
+
+
+def test_every_command_of_the_table_exists_and_carries_its_name():
+    context = click.Context(entry.penstock)
+    for name, (_, text) in entry.COMMANDS.items():
+        command = entry.penstock.get_command(context, name)
+        assert command.name == name
+        assert command.get_short_help_str(200)
+        assert text.endswith(".")
+
+
+@pytest.mark.parametrize("name", entry.COMMANDS)
+def test_every_command_has_help_and_the_common_options(name, capsys):
+    assert entry.run([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "--config" in shown
+    assert "--data-dir" in shown
+    assert "--index-self" not in shown
+
+
+def test_the_version_is_told(capsys):
+    assert entry.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"penstock {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["nope"], ["search"], ["status", "--nope"], ["search", "x", "--limit", "y"]])
+def test_usage_errors_exit_2(arguments, capsys):
+    assert entry.run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err
+
+
+def test_errors_are_one_line_and_a_hint(monkeypatch, capsys):
+    assert failing(monkeypatch, Invalid("no such collection", code="collection_not_found")) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "error: no such collection"
+    assert lines[1].startswith("hint: ")
+    assert len(lines) == 2
+
+
+def test_a_full_disk_is_an_error_without_a_traceback(monkeypatch, capsys):
+    assert failing(monkeypatch, OSError(28, "No space left on device", "/x")) == 2
+    assert capsys.readouterr().err == "error: /x: No space left on device\n"
+
+
+def test_a_bug_shows_where_it_is(monkeypatch, capsys):
+    assert failing(monkeypatch, ZeroDivisionError("oops")) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert failing(monkeypatch, Broken("odd")) == 2
+    assert "bug" in capsys.readouterr().err
+
+
+def test_an_interruption_is_quiet_and_exits_130(monkeypatch, capsys):
+    assert failing(monkeypatch, KeyboardInterrupt()) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_config_shows_every_setting_with_its_origin(monkeypatch, capsys):
+    monkeypatch.setenv("PORT", "99")
+    assert entry.run(["config", "--data-dir", "here"]) == 0
+    shown = capsys.readouterr().out
+    assert any(line.split() == ["server.port", "99", "environment", "PORT", "PORT"] for line in shown.splitlines())
+    assert "--data-dir" in shown
+
+
+def test_config_as_json(capsys, tmp_path):
+    assert entry.run(["config", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["data_dir"] == str(tmp_path / "home/.local/share/penstock")
+    timeout = next(one for one in shown["settings"] if one["name"] == "concurrency.http.read_timeout")
+    assert (timeout["value"], timeout["origin"], timeout["env"]) == ("30s", "default", "HTTP_READ_TIMEOUT")
+
+
+def test_bad_settings_stop_any_command(monkeypatch, capsys):
+    monkeypatch.setenv("PORT", "many")
+    assert entry.run(["status"]) == 2
+    assert "environment PORT: 'many' is not a whole number" in capsys.readouterr().err
+
+
+def test_status_and_search_create_nothing_where_nothing_is(capsys, tmp_path):
+    assert entry.run(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["collections"] == []
+    assert entry.run(["search", "x"]) == 2
+    assert "nothing is indexed yet" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_lists_files_and_reasons_and_creates_nothing(capsys, tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "a.py").write_text("x = 1\n")
+    (tree / "image.png").write_bytes(b"x")
+    assert entry.run(["index", "tree", "--dry-run"]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"index  {tree}/a.py\nskip   {tree}/image.png  (binary)\n"
+    assert entry.run(["index", "tree", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["would_index"] == [{"path": f"{tree}/a.py", "bytes": 6}]
+    assert list(tmp_path.iterdir()) == [tree]
+
+
+def test_a_broken_pipe_is_quiet(monkeypatch):
+    monkeypatch.setattr(entry, "_pipe_broken", lambda: entry.BROKEN_PIPE)
+    assert failing(monkeypatch, BrokenPipeError(32, "Broken pipe")) == entry.BROKEN_PIPE
+
+
+def test_help_imports_nothing_heavy():
+    heavy = {"httpx", "rich", "uvicorn", "numpy", "onnx", "yaml", "asyncio"}
+    script = "import sys; from penstock.cli.main import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
+    environment = os.environ | {"PYTHONPATH": str(Path(penstock.__file__).parent.parent)}
+    arguments = [sys.executable, "-c", script]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=60, env=environment)
+    assert not heavy & set(done.stderr.split())
+
+
+def test_colour_only_on_terminals_and_never_against_no_color(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, environment, coloured in ((Terminal, "", True), (Terminal, "1", False), (io.StringIO, "", False)):
+        monkeypatch.setenv("NO_COLOR", environment)
+        monkeypatch.setattr(sys, "stderr", stream())
+        entry.complain("words")
+        assert ("\x1b" in sys.stderr.getvalue()) is coloured

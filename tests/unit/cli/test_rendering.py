@@ -1,0 +1,142 @@
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from penstock.cli.matching import Line, best_lines, cut, query_words
+from penstock.cli.records import Hit
+from penstock.cli.rendering import hit_lines, shown_path
+from penstock.cli.search import request
+
+CWD = Path("/work/project")
+TEXT = "def parse(text):\n    '''Parse a JSON string.'''\n\n    return load(text)\n"
+
+
+def hit(**changes):
+    fields = {
+        "id": "/work/project/src/a.py",
+        "score": 0.51239,
+        "text": TEXT,
+        "path": "src/a.py",
+        "start_line": 10,
+        "end_line": 14,
+        "symbol": "parse",
+    }
+    return Hit(**(fields | changes))
+
+
+def printed(one, query, *, terminal):
+    out = io.StringIO()
+    console = Console(
+        file=out,
+        force_terminal=terminal,
+        width=80,
+        highlight=False,
+        markup=False,
+        color_system="standard" if terminal else None,
+        soft_wrap=True,
+    )
+    for text in hit_lines(one, query_words(query), CWD, 80 if terminal else None):
+        console.print(text)
+    return out.getvalue()
+
+
+def test_a_hit_is_plain_when_piped():
+    assert printed(hit(), "parse a JSON string", terminal=False) == (
+        "src/a.py:10-14  parse  0.5124\n    10   def parse(text):\n    11       '''Parse a JSON string.'''\n"
+    )
+
+
+def test_a_hit_is_coloured_on_a_terminal_and_its_words_stand_out():
+    shown = printed(hit(), "parse a JSON string", terminal=True)
+    assert "\x1b[1;36msrc/a.py" in shown
+    assert "\x1b[1;33mJSON" in shown
+
+
+def test_escape_sequences_of_a_file_never_reach_the_terminal():
+    shown = printed(
+        hit(text="\x1b]0;owned\x07 parse \x1b[31m\u202e", symbol="\x1b[5m", id="x\x1b[2J", path="x\x1b[2J"),
+        "parse",
+        terminal=False,
+    )
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "\u202e" not in shown
+
+
+def test_brackets_in_a_file_are_not_markup():
+    assert "[bold]parse[/bold]" in printed(hit(text="[bold]parse[/bold]"), "parse", terminal=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({}, "src/a.py"),
+        ({"id": "/other/src/a.py"}, "/other/src/a.py"),
+        ({"id": "note-7", "path": "notes/7"}, "notes/7"),
+        ({"id": "note-7", "path": ""}, "note-7"),
+        ({"id": "/issue/7", "path": "Issue seven"}, "Issue seven"),
+    ],
+)
+def test_the_path_opens_from_the_current_directory(changes, path):
+    assert shown_path(hit(**changes), CWD) == path
+
+
+def test_hits_without_lines_or_symbol_have_a_short_headline():
+    assert printed(hit(start_line=0, symbol="", text=""), "x", terminal=False).startswith("src/a.py  0.5124")
+
+
+def test_the_lines_with_most_words_are_shown_in_the_files_order():
+    text = "\n".join(["a json", "nothing", "parse json text", "parse"] + ["json"] * 10)
+    lines = best_lines(text, 5, ["parse", "json", "text"], 3)
+    assert [line.number for line in lines] == [5, 7, 8]
+
+
+def test_the_first_lines_are_shown_where_no_word_is_found():
+    assert [line.text for line in best_lines("\n\none\ntwo\nthree\nfour", 1, ["zzz"], 4)] == ["one", "two"]
+
+
+def test_common_words_are_left_out_unless_there_are_no_others():
+    assert query_words("How do I parse a JSON string?") == ["parse", "json", "string"]
+    assert query_words("to be") == ["to", "be"]
+    assert query_words("???") == []
+
+
+def test_short_words_match_alone_and_longer_ones_inside_others():
+    (line,) = best_lines("rank of HTMLParser or ran", 1, ["ran", "parser"], 5)
+    assert [line.text[start:end] for start, end in line.spans] == ["Parser", "ran"]
+
+
+@given(st.text(alphabet="ab c\t", max_size=60), st.integers(20, 40))
+def test_a_cut_line_fits_and_its_spans_lie_on_their_words(text, width):
+    (*_, line) = [*best_lines(text, 1, ["aa", "bbbb"], 100), Line(1, "", ())]
+    for each in best_lines(text, 1, ["aaaa", "bbbb"], 100):
+        short = cut(each, width)
+        assert len(short.text) <= width
+        for start, end in short.spans:
+            assert 0 <= start < end <= len(short.text)
+    assert len(cut(line, width).text) <= width
+
+
+def test_a_long_line_is_cut_around_its_first_word():
+    (line,) = best_lines("x" * 300 + " needle " + "y" * 300, 1, ["needle"], 6)
+    short = cut(line, 60)
+    assert short.text.startswith("…")
+    assert short.text.endswith("…")
+    assert [short.text[start:end] for start, end in short.spans] == ["needle"]
+
+
+def test_a_request_says_only_what_was_asked_for():
+    plain = {"limit": 10, "path_prefix": None, "language": (), "no_rerank": False, "explain": False}
+    assert request("q", **plain) == {"query": "q", "limit": 10}
+    wishes = {"limit": 3, "path_prefix": "./src/", "language": ("Python", "go"), "no_rerank": True, "explain": True}
+    assert request("q", **wishes) == {
+        "query": "q",
+        "limit": 3,
+        "filter": {"path_prefix": "src/", "language": ["python", "go"]},
+        "rerank": False,
+        "explain": True,
+    }

@@ -1,0 +1,222 @@
+import asyncio
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from penstock.cli.records import Indexed, Listed, Outcome, Page
+from penstock.cli.run import Order, Run
+from penstock.cli.tally import Tally
+from penstock.indexing.digest import document_hash
+from penstock.kernel.errors import Expired, Invalid, Unavailable
+from penstock.kernel.settings import HttpSettings, Settings
+
+
+class FakeIndex:
+    """A server of one collection, in memory."""
+
+    def __init__(self):
+        self.stored = {}
+        self.requests = []
+        self.refuse = {}
+        self.error = None
+        self.in_flight = 0
+        self.in_flight_max = 0
+
+    async def create_collection(self, name):
+        self.name = name
+
+    async def documents(self, collection):
+        listed = [Listed(id_, hash_, 1, path) for id_, (hash_, path) in sorted(self.stored.items())]
+        for start in range(0, max(len(listed), 1), 2):
+            yield Page(listed[start : start + 2], "more" if start + 2 < len(listed) else None)
+
+    async def add(self, collection, batch):
+        self.in_flight += 1
+        self.in_flight_max = max(self.in_flight, self.in_flight_max)
+        await asyncio.sleep(0)
+        self.in_flight -= 1
+        if self.error is not None:
+            raise self.error
+        documents = msgspec.json.decode(batch)["documents"]
+        self.requests.append((len(documents), len(batch)))
+        return Indexed([self._store(document) for document in documents])
+
+    def _store(self, document):
+        name = Path(document["id"]).name
+        if name in self.refuse:
+            return Outcome(document["id"], "failed", error={"code": self.refuse[name], "detail": "no"})
+        digest = document_hash(document["text"], document["path"], document["language"], {})
+        self.stored[document["id"]] = (digest, document["path"])
+        return Outcome(document["id"], "indexed", chunks=2)
+
+    async def remove(self, collection, ids):
+        for id_ in ids:
+            del self.stored[id_]
+        return len(ids)
+
+
+class FakeDisplay:
+    def __init__(self):
+        self.seen = []
+
+    def stage(self, text):
+        self.seen.append(text)
+
+    def advance(self, tally):
+        self.seen.append((tally.files_done, tally.bytes_done))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("a.py", "b.py", "c.md"):
+        (root / name).write_text(f"text of {name}\n")
+    return root
+
+
+def run(server, *paths, settings=None):
+    tally = Tally()
+    order = Order(paths, "default")
+    asyncio.run(Run(server, settings or Settings(), order, tally, FakeDisplay()).run())
+    return tally
+
+
+def counts(tally):
+    return tally.indexed, tally.unchanged, tally.removed, tally.failed
+
+
+def test_the_second_run_sends_nothing(tree):
+    server = FakeIndex()
+    assert counts(run(server, tree)) == (3, 0, 0, 0)
+    sent = len(server.requests)
+    assert counts(run(server, tree)) == (0, 3, 0, 0)
+    assert len(server.requests) == sent
+
+
+def test_documents_are_named_after_real_paths_and_shown_from_the_root(tree, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tree)
+    server = FakeIndex()
+    run(server, link)
+    assert {id_: path for id_, (_, path) in server.stored.items()} == {
+        str(tree / name): name for name in ("a.py", "b.py", "c.md")
+    }
+
+
+def test_changed_files_are_sent_and_vanished_ones_removed(tree):
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "a.py").write_text("another text\n")
+    (tree / "b.py").unlink()
+    assert counts(run(server, tree)) == (1, 1, 1, 0)
+    assert set(server.stored) == {str(tree / "a.py"), str(tree / "c.md")}
+
+
+def test_a_part_of_the_tree_keeps_the_paths_of_the_whole(tree):
+    (tree / "sub").mkdir()
+    (tree / "sub" / "d.py").write_text("d\n")
+    server = FakeIndex()
+    run(server, tree)
+    assert counts(run(server, tree / "sub")) == (0, 1, 0, 0)
+    assert server.stored[str(tree / "sub" / "d.py")][1] == "sub/d.py"
+
+
+def test_skips_are_counted_by_reason(tree):
+    (tree / "empty.py").touch()
+    (tree / "image.png").write_bytes(b"x")
+    tally = run(FakeIndex(), tree)
+    assert tally.skipped == {"empty": 1, "binary": 1}
+
+
+def test_a_document_that_fails_is_named_and_tried_again(tree):
+    server = FakeIndex()
+    server.refuse = {"b.py": "timeout"}
+    tally = run(server, tree)
+    assert counts(tally) == (2, 0, 0, 1)
+    assert [(each.path, each.code) for each in tally.errors] == [(str(tree / "b.py"), "timeout")]
+    server.refuse = {}
+    assert counts(run(server, tree)) == (1, 2, 0, 0)
+
+
+@pytest.mark.parametrize("error", [Expired("index"), Invalid("too large", code="body_too_large")])
+def test_a_batch_that_fails_alone_does_not_end_the_run(tree, error):
+    server = FakeIndex()
+    server.error = error
+    tally = run(server, tree)
+    assert counts(tally) == (0, 0, 0, 3)
+    assert {each.code for each in tally.errors} == {error.code}
+
+
+def test_a_lost_server_ends_the_run_with_its_own_error(tree):
+    server = FakeIndex()
+    server.error = Unavailable("gone", dependency="server")
+    with pytest.raises(Unavailable, match="gone"):
+        run(server, tree)
+
+
+def test_requests_are_bounded_in_number_and_in_documents(tree):
+    for number in range(250):
+        (tree / f"f{number:03}.txt").write_text("x")
+    server = FakeIndex()
+    tally = run(server, tree)
+    assert tally.indexed == 253
+    assert server.in_flight_max <= 2
+    assert max(count for count, _ in server.requests) <= 100
+    assert tally.files_done == tally.files_total
+    assert tally.bytes_done == tally.bytes_total
+
+
+def test_a_file_larger_than_a_request_is_never_sent(tree):
+    (tree / "large.txt").write_text("x" * 5000)
+    server = FakeIndex()
+    tally = run(server, tree, settings=Settings(http=HttpSettings(max_body=4000)))
+    assert counts(tally) == (3, 0, 0, 1)
+    assert tally.errors[0].code == "too_large"
+    assert max(size for _, size in server.requests) <= 4000
+
+
+def test_an_absent_path_is_refused_before_a_collection_is_made(tree):
+    server = FakeIndex()
+    with pytest.raises(Invalid, match="no such file"):
+        run(server, tree, tree / "absent")
+    assert not hasattr(server, "name")
+
+
+def test_the_home_directory_is_refused_unless_forced(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree))
+    with pytest.raises(Invalid, match="--force"):
+        run(FakeIndex(), tree)
+    tally = Tally()
+    asyncio.run(Run(FakeIndex(), Settings(), Order([tree], "default", force=True), tally, FakeDisplay()).run())
+    assert tally.indexed == 3
+
+
+def test_a_cancelled_run_has_counted_what_was_done(tree):
+    server, tally = FakeIndex(), Tally()
+    add, stored, waiting, calls = server.add, asyncio.Event(), asyncio.Event(), []
+
+    async def first_only(collection, batch):
+        calls.append(batch)
+        if len(calls) > 1:
+            await stored.wait()
+            waiting.set()
+            await asyncio.Event().wait()
+        answer = await add(collection, batch)
+        stored.set()
+        return answer
+
+    server.add = first_only
+    (tree / "large.txt").write_text("x" * 20_000)
+
+    async def main():
+        task = asyncio.create_task(Run(server, Settings(), Order([tree], "default"), tally, FakeDisplay()).run())
+        await waiting.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+    assert tally.indexed == 3
+    server.add = add
+    assert counts(run(server, tree)) == (1, 3, 0, 0)
