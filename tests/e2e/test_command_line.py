@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 from tests.e2e.conftest import command, environment, penstock, penstock_json
 
@@ -62,7 +63,7 @@ def test_a_dry_run_needs_no_model_and_writes_nothing(tree, tmp_path):
 
 
 def test_the_whole_disk_and_the_home_directory_are_refused(data_dir):
-    for path in ("/", os.path.expanduser("~")):
+    for path in ("/", str(Path.home())):
         done = penstock("index", path, "--data-dir", data_dir)
         assert done.returncode == 2
         assert "--force" in done.stderr

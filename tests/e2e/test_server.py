@@ -16,7 +16,7 @@ from tests.e2e.conftest import command, environment, penstock, penstock_json
 
 
 def documents(first, count):
-    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
     return [
         {"id": f"doc-{n}", "text": " ".join(words[(n * k) % 10] for k in range(1, 9)) + f" number{n}"}
         for n in range(first, first + count)

@@ -1,0 +1,77 @@
+"""What the documentation says is complete and leads somewhere."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from penstock.cli.main import penstock
+from penstock.cli.schema import known
+from penstock.kernel.messages import Topic
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+PROMISES = {
+    "P": 8,
+    "B": 7,
+    "D": 9,
+    "L": 6,
+    "T": 9,
+    "W": 2,
+    "M": 6,
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(page):
+    targets = [target for target in LINK.findall(page.read_text()) if "://" not in target]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert missing == []
+
+
+def test_every_setting_is_documented_with_its_default():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    for one in known():
+        assert f"| `{one.yaml}` | `{one.spec.env}` |" in text, f"{one.yaml} is missing or differs"
+        assert one.spec.doc in text
+
+
+def test_every_promise_has_its_row_and_every_named_test_exists():
+    text = (ROOT / "docs" / "spec.md").read_text()
+    rows = dict(re.findall(r"^\| ([A-Z]\d) \| .* \| (.*) \|$", text, re.MULTILINE))
+    assert set(rows) == {f"{letter}{n}" for letter, count in PROMISES.items() for n in range(1, count + 1)}
+    for promise, shown_by in rows.items():
+        for path in re.findall(r"`((?:tests|src|bench)/[^`]*)`", shown_by):
+            assert (ROOT / path).exists(), f"{promise} names {path}, which is not there"
+
+
+def test_every_command_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    for name in penstock.list_commands(click.Context(penstock)):
+        assert f"penstock {name}" in text, f"penstock {name} is not in the README"
+    assert "make serve" in text
+    assert "make test" in text
+
+
+def test_every_topic_of_the_specification_exists():
+    assert {topic.value for topic in Topic} >= {
+        "ml.embed",
+        "ml.sparse",
+        "ml.rerank",
+        "search.request",
+        "index.request",
+        "index.progress",
+        "index.complete",
+        "collection.created",
+        "collection.deleted",
+        "alert.triggered",
+        "search.complete",
+    }
+
+
+def test_no_page_names_a_path_of_the_machine_it_was_written_on():
+    for page in PAGES:
+        assert not re.search(r"/(?:work|home|root)/", page.read_text()), page
