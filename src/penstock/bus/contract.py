@@ -52,12 +52,18 @@ class TopicState:
         waiting: Messages in its buffer.
         capacity: Its bound.
         running: Handlers at work.
+        raised: Handlers that raised something other than a ``PenstockError``, so far (B5).
+        late: Replies that came when nobody waited any more, so far (B3).
+        lost: Events dropped because their deadline or the bus's end came first, so far.
     """
 
     name: str
     waiting: int
     capacity: int
     running: int
+    raised: int = 0
+    late: int = 0
+    lost: int = 0
 
     @property
     def used(self) -> float:
@@ -84,8 +90,13 @@ class Bus(Protocol):
     async def publish(self, topic: str, message: Any, work: Work) -> None:
         """Announce an event to every subscriber.
 
+        A subscriber whose buffer is full holds up no other: those with room have the event at
+        once, and each of the rest is waited for.
+
         Raises:
-            Rejected: A subscriber's buffer stayed full for the publish timeout (B2).
+            Rejected: A subscriber's buffer stayed full for the publish timeout (B2), or the bus
+                is closed; the others have the event.
+            Expired: The work's deadline passed first; the others have the event.
 
         Cancellation: The event has reached some subscribers or none.
         """

@@ -82,6 +82,10 @@ class Topic:
                 self.discard(envelope)
             raise
 
+    def peek(self) -> Envelope | None:
+        """Return the next message and leave it where it is; ``None`` when the buffer is empty."""
+        return self._items[0] if self._items else None
+
     def poll(self) -> Envelope | None:
         """Return the next message, or ``None`` when the buffer is empty."""
         if not self._items:

@@ -19,6 +19,7 @@ from penstock.indexing.composition import dense_text, sparse_text, tokens_reserv
 from penstock.indexing.digest import document_hash
 from penstock.indexing.language import language_of
 from penstock.indexing.records import Document, Outcome, Segment, Status
+from penstock.indexing.turns import Turns
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Broken, Invalid, PenstockError
 from penstock.kernel.messages import ChunkText, TextKind
@@ -103,12 +104,10 @@ class IndexPipeline:
         self._settings = settings
         self._timeouts = timeouts
         self._clock = clock
+        self._turns = Turns()
 
     async def run(self, collection: str, documents: Sequence[Document], work: Work) -> AsyncIterator[Outcome]:
         """Index documents, a few at a time, and yield each outcome in the order of the documents.
-
-        Raises:
-            Invalid: There is no such collection.
 
         Cancellation: Documents already yielded stay; the others are untouched or incomplete, and
             an incomplete one is recognised and indexed anew the next time.
@@ -116,29 +115,32 @@ class IndexPipeline:
         Bounds: ``index.workers`` documents at once for one request, so that a large one leaves
             room in the queue for others.
         """
-        known = await self._store.find(collection, [d.id for d in documents], work)
         places = asyncio.Semaphore(self._settings.workers)
 
         async def one(document: Document) -> Outcome:
             async with places:
-                return await self._outcome(collection, document, known.get(document.id), work)
+                return await self._outcome(collection, document, work)
 
         tasks = [asyncio.create_task(one(document)) for document in documents]
         try:
             for task in tasks:
-                yield await task
+                # Waiting for the task instead of awaiting it: a cancellation then reaches all of them at once.
+                await asyncio.wait([task])
+                yield task.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _outcome(self, collection: str, document: Document, known: Head | None, work: Work) -> Outcome:
+    async def _outcome(self, collection: str, document: Document, work: Work) -> Outcome:
+        """Index one document while nobody else writes it; turn its error into its outcome."""
         try:
-            return await self._index(collection, document, known, work)
+            async with self._turns.take((collection, document.id)):
+                return await self._index(collection, document, work)
         except PenstockError as error:
             return Outcome(document.id, Status.FAILED, error=error)
 
-    async def _index(self, collection: str, document: Document, known: Head | None, work: Work) -> Outcome:
+    async def _index(self, collection: str, document: Document, work: Work) -> Outcome:
         if not document.id:
             raise Invalid("a document's id must not be empty", field="id")
         if len(document.id) > ID_CHARACTERS_MAX:
@@ -146,6 +148,7 @@ class IndexPipeline:
         first_line = document.text[:200].partition("\n")[0]
         language = document.language or language_of(document.path, first_line)
         digest = document_hash(document.text, document.path, language, document.metadata)
+        known = (await self._store.find(collection, [document.id], work)).get(document.id)
         if known is not None and known.hash == digest:
             return Outcome(document.id, Status.UNCHANGED, known.chunks)
         to_cut = ChunkText(document.text, language, tokens_reserved(document.path))

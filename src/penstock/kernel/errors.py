@@ -15,6 +15,8 @@ Vendors' errors never cross a room's border: each backend translates them to one
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PenstockError(Exception):
     """Base of every error that Penstock raises on purpose.
@@ -33,6 +35,16 @@ class PenstockError(Exception):
         self.detail = detail
         if code is not None:
             self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel whole between processes, whatever a family's constructor asks for."""
+        return _revive, (type(self), self.args, self.__dict__.copy())
+
+
+def _revive(family: type[PenstockError], args: tuple[Any, ...], state: dict[str, Any]) -> PenstockError:
+    error = family.__new__(family, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class Rejected(PenstockError):

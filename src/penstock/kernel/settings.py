@@ -215,5 +215,7 @@ TOP_LEVEL: Final = frozenset({"server", "store", "model"})
 
 
 def cores() -> int:
-    """Return how many cores this process may use (its affinity, not the machine's count)."""
-    return len(os.sched_getaffinity(0))
+    """Return how many cores this process may use: its affinity where the system knows one."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

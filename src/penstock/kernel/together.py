@@ -14,9 +14,15 @@ async def together(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
 
     Cancellation: Every part is cancelled and has ended when this returns.
     """
+    first: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             for part in parts:
                 group.create_task(part)
     except BaseExceptionGroup as several:
-        raise several.exceptions[0] from None
+        first = several.exceptions[0]
+    try:
+        if first is not None:
+            raise first  # out here, where the group neither becomes its context nor hides its cause
+    finally:
+        del first  # it holds this frame, which would hold it

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def settle(executor: Executor, call: Callable[[], T]) -> T:
-    """Run ``call`` on the executor and return only when it has really ended.
+async def settle(job: Future[T]) -> T:
+    """Wait for a call given to an executor, and return only when it has really ended.
 
     Cancellation: A call not yet begun is taken back. One that runs cannot be stopped: this
     coroutine waits for its end before it lets the cancellation through, so that whoever holds
     a permit around it holds the permit as long as the work runs. Requesters do not wait for
     this: their own deadline answers them.
     """
-    job = executor.submit(call)
     future = asyncio.wrap_future(job)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        if not job.cancel():
-            while not job.done():
-                await _ended(future)
-        _retrieve(future)
+        job.cancel()
+        while not future.done():
+            await _ended(future)
+        if not future.cancelled():
+            future.exception()  # looked at, so that asyncio does not warn of it
         raise
 
 
@@ -36,12 +36,6 @@ async def _ended(future: asyncio.Future[T]) -> None:
         await asyncio.wait([future])
     except asyncio.CancelledError:
         return
-
-
-def _retrieve(future: asyncio.Future[T]) -> None:
-    """Look at the outcome that nobody wants any more, so that asyncio does not warn of it."""
-    if future.done() and not future.cancelled():
-        future.exception()
 
 
 class Threads:
@@ -58,7 +52,7 @@ class Threads:
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run ``call`` in a thread; see :func:`settle` for what a cancellation does."""
-        return await settle(self._executor, call)
+        return await settle(self._executor.submit(call))
 
     def close(self) -> None:
         """Let running calls end and stop the threads."""

@@ -55,8 +55,14 @@ class DirectoryLock:
             ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             os.close(fd)
+            if not isinstance(error, BlockingIOError):
+                raise Unavailable(
+                    f"cannot lock the data directory {self.directory}: {error.strerror}",
+                    dependency="data directory",
+                    code="directory_unusable",
+                ) from error
             other = _read(self.directory)
             who = f"process {other.pid}" if other else "another process"
             where = f", serving {other.url}" if other and other.url else ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 from typing import Final
 
+_PLAIN: Final = re.compile(r"[^\s\"=]+")
 _KNOWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -22,10 +25,16 @@ class KeyValueFormatter(logging.Formatter):
         line = f"{when} {record.levelname.lower()} {room}: {record.getMessage()}"
         extra = {k: v for k, v in record.__dict__.items() if k not in _KNOWN}
         if extra:
-            line += "".join(f" {key}={value}" for key, value in extra.items())
+            line += "".join(f" {key}={_value(value)}" for key, value in extra.items())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+
+def _value(value: object) -> str:
+    """Write a value so that it ends where it ends: quoted if it has spaces, quotes or line breaks."""
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 def configure(level: str) -> None:

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from penstock.bus.contract import Features, Handler, Slots, TopicState
 from penstock.bus.topic import Envelope, Topic
 from penstock.kernel.clock import Clock
-from penstock.kernel.deadline import limit
+from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, PenstockError, Rejected, Unavailable
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.work import Work
@@ -21,12 +22,25 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Subscription:
-    """One subscriber: its buffer, what it runs, and the permission to run it."""
+    """One subscriber: its buffer, what it runs, the permission to run it, and what went wrong.
+
+    Attributes:
+        topic: What waits for it.
+        handler: What it does with a message.
+        slots: Whether it may do one more.
+        running: What it does now.
+        raised: As in :class:`TopicState`.
+        late: As in :class:`TopicState`.
+        lost: As in :class:`TopicState`.
+    """
 
     topic: Topic
     handler: Handler
     slots: Slots
     running: set[asyncio.Task[None]] = field(default_factory=set)
+    raised: int = 0
+    late: int = 0
+    lost: int = 0
 
 
 class MemoryBus:
@@ -60,11 +74,25 @@ class MemoryBus:
 
     async def publish(self, topic: str, message: Any, work: Work) -> None:
         """See :meth:`penstock.bus.contract.Bus.publish`."""
-        for subscription in self._subscriptions.get(topic, ()):
-            await self._push(subscription, Envelope(message, work, self._clock.now()))
+        now = self._clock.now()
+        self._refuse_if_closed()
+        deadline = work.deadline.within(self._settings.publish_timeout, "publish", now)
+        copies = [(s, Envelope(message, work, now)) for s in self._subscriptions.get(topic, ())]
+        full = [
+            (subscription, envelope) for subscription, envelope in copies if not self._offer(subscription, envelope)
+        ]
+        errors: list[PenstockError] = []
+        for subscription, envelope in full:
+            try:
+                await self._wait_for_room(subscription, envelope, deadline)
+            except (Rejected, Expired) as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     async def request(self, topic: str, message: Any, work: Work) -> Any:
         """See :meth:`penstock.bus.contract.Bus.request`."""
+        self._refuse_if_closed()
         subscribers = self._subscriptions.get(topic)
         if not subscribers:
             raise Unavailable(f"nobody serves {topic}", dependency=topic)
@@ -77,11 +105,12 @@ class MemoryBus:
         subscription = min(subscribers, key=lambda s: len(s.topic) + len(s.running))
         try:
             async with limit(work.deadline):
-                await self._push(subscription, envelope)
+                if not self._offer(subscription, envelope):
+                    deadline = work.deadline.within(self._settings.publish_timeout, "publish", now)
+                    await self._wait_for_room(subscription, envelope, deadline)
                 return await reply
         finally:
-            reply.cancel()
-            self._forget(subscription, envelope)
+            self._forget(subscription, envelope, reply)
 
     def state(self) -> list[TopicState]:
         """See :meth:`penstock.bus.contract.Bus.state`."""
@@ -91,6 +120,9 @@ class MemoryBus:
                 sum(len(s.topic) for s in subscribers),
                 sum(s.topic.capacity for s in subscribers),
                 sum(len(s.running) for s in subscribers),
+                sum(s.raised for s in subscribers),
+                sum(s.late for s in subscribers),
+                sum(s.lost for s in subscribers),
             )
             for name, subscribers in self._subscriptions.items()
         ]
@@ -101,83 +133,134 @@ class MemoryBus:
         tasks: list[asyncio.Task[None]] = []
         for subscription in (s for group in self._subscriptions.values() for s in group):
             while (envelope := subscription.topic.poll()) is not None:
-                _answer_error(envelope, Rejected("the server is shutting down", code="draining"))
+                _drop(subscription, envelope, _draining())
             tasks.extend(subscription.running)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _push(self, subscription: _Subscription, envelope: Envelope) -> None:
-        """Put a message into a buffer, blocking for the publish timeout at most (B2)."""
+    def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise Rejected("the server is shutting down", code="draining")
-        topic = subscription.topic
-        if not topic.offer(envelope):
-            now = self._clock.now()
-            deadline = envelope.work.deadline.within(self._settings.publish_timeout, "publish", now)
-            try:
-                async with limit(deadline):
-                    await topic.put(envelope)
-            except Expired as expired:
-                if expired.operation != "publish":
-                    raise
-                raise Rejected(f"{topic.name} is full", code="queue_full") from None
+            raise _draining()
+
+    def _offer(self, subscription: _Subscription, envelope: Envelope) -> bool:
+        """Put a message into a buffer if there is room."""
+        if not subscription.topic.offer(envelope):
+            return False
+        self._pump(subscription)
+        return True
+
+    async def _wait_for_room(self, subscription: _Subscription, envelope: Envelope, deadline: Deadline) -> None:
+        """Put a message into a full buffer, waiting until the deadline at most (B2).
+
+        Raises:
+            Rejected: It stayed full for the publish timeout.
+            Expired: The work's own deadline was the tighter one.
+        """
+        try:
+            async with limit(deadline):
+                await subscription.topic.put(envelope)
+        except Expired as expired:
+            if envelope.task is not None:
+                return  # room, a slot and the deadline came in the same moment: it is being handled
+            if expired.operation != "publish":
+                raise
+            raise Rejected(f"{subscription.topic.name} is full", code="queue_full") from None
+        if envelope.task is None:
+            self._refuse_if_closed()
         self._pump(subscription)
 
     def _pump(self, subscription: _Subscription) -> None:
-        """Start handlers while there are messages and slots."""
+        """Start handlers while there are messages and slots, and no more than one topic may have (P8).
+
+        A message that is not worth handling goes without a slot: giving one back would call
+        here again, one level deeper for each such message.
+        """
         topic, slots = subscription.topic, subscription.slots
-        while len(topic) and not self._closed and slots.try_acquire():
-            envelope = topic.poll()
-            if envelope is None or self._dead(envelope):
-                slots.release()
+        while not self._closed and (envelope := topic.peek()) is not None:
+            if self._dead(subscription, envelope):
+                topic.poll()
                 continue
+            if len(subscription.running) >= self._settings.handlers_per_topic or not slots.try_acquire():
+                return
+            topic.poll()
             task = asyncio.create_task(self._run(subscription, envelope), name=topic.name)
             envelope.task = task
             subscription.running.add(task)
+            task.add_done_callback(partial(self._ended, subscription, envelope))
 
-    def _dead(self, envelope: Envelope) -> bool:
+    def _dead(self, subscription: _Subscription, envelope: Envelope) -> bool:
         """Whether handling the message would be wasted; its requester is answered."""
         if envelope.abandoned:
             return True
         deadline = envelope.work.deadline
         if deadline.passed(self._clock.now()):
-            _answer_error(envelope, Expired(deadline.operation))
+            _drop(subscription, envelope, Expired(deadline.operation))
             return True
         return False
 
     async def _run(self, subscription: _Subscription, envelope: Envelope) -> None:
-        """Handle one message; whatever happens, answer it and give the slot back (B4, B5)."""
+        """Handle one message and answer it (B4, B5). :meth:`_ended` does what must always be done."""
         work = envelope.work
         work = work.within(self._settings.handler_timeout, "handler", self._clock.now())
+        name = subscription.topic.name
         try:
             async with limit(work.deadline):
                 result = await subscription.handler(envelope.message, work)
-            if envelope.reply is not None and not envelope.reply.done():
+            if envelope.abandoned:
+                subscription.late += 1
+            elif envelope.reply is not None:
                 envelope.reply.set_result(result)
-        except asyncio.CancelledError:
-            _answer_error(envelope, Rejected("the server is shutting down", code="draining"))
         except PenstockError as error:
+            if envelope.reply is None:
+                log.warning("a subscriber of %s failed: %s", name, error)
             _answer_error(envelope, error)
         except Exception:
-            log.exception("handler of %s raised", subscription.topic.name)
-            _answer_error(envelope, Broken(f"the handler of {subscription.topic.name} failed"))
-        finally:
-            task = asyncio.current_task()
-            if task is not None:
-                subscription.running.discard(task)
-            subscription.slots.release()
+            subscription.raised += 1
+            log.exception("handler of %s raised", name)
+            _answer_error(envelope, _failed(name))
 
-    def _forget(self, subscription: _Subscription, envelope: Envelope) -> None:
+    def _ended(self, subscription: _Subscription, envelope: Envelope, task: asyncio.Task[None]) -> None:
+        """Give the slot back and see that there is an answer, even if the task never began.
+
+        A task cancelled before its first step runs none of its own code, not even ``finally``.
+        """
+        subscription.running.discard(task)
+        if self._closed:
+            _answer_error(envelope, _draining())
+        elif not envelope.abandoned and task.cancelled():
+            subscription.raised += 1
+            log.error("handler of %s was cancelled by something of its own", subscription.topic.name)
+            _answer_error(envelope, _failed(subscription.topic.name))
+        subscription.slots.release()
+
+    def _forget(self, subscription: _Subscription, envelope: Envelope, reply: asyncio.Future[Any]) -> None:
         """Nobody waits for this message any more: take it back, or stop its handler."""
+        if not reply.cancel() and not reply.cancelled():
+            reply.exception()  # looked at, so that asyncio does not warn of it
         if envelope.task is None:
             subscription.topic.discard(envelope)
-            self._pump(subscription)
         elif not envelope.task.done():
             envelope.task.cancel()
+
+
+def _draining() -> Rejected:
+    return Rejected("the server is shutting down", code="draining")
+
+
+def _failed(topic: str) -> Broken:
+    return Broken(f"the handler of {topic} failed")
 
 
 def _answer_error(envelope: Envelope, error: PenstockError) -> None:
     """Answer with an error, unless an answer was given or nobody waits."""
     if envelope.reply is not None and not envelope.reply.done():
         envelope.reply.set_exception(error)
+
+
+def _drop(subscription: _Subscription, envelope: Envelope, error: PenstockError) -> None:
+    """Let go of a message that will not be handled; nothing goes silently (B2)."""
+    if envelope.reply is None:
+        subscription.lost += 1
+        log.warning("an event on %s was not handled: %s", subscription.topic.name, error)
+    _answer_error(envelope, error)

@@ -1,0 +1,118 @@
+"""Stubs that look like a model and ask a topic."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from penstock.bus.backends.memory import MemoryBus
+from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.errors import Expired, Unavailable
+from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
+from penstock.kernel.settings import BusSettings, MlSettings, TimeoutSettings
+from penstock.kernel.vectors import SparseVector
+from penstock.kernel.work import Work
+from penstock.pools.permits import Permits
+from tests.clock import quiet, virtual
+
+WORK = Work.background("alice")
+TIMEOUTS = TimeoutSettings(embed=3.0, rerank=2.0)
+
+
+def bus_serving(topic: Topic, handler) -> MemoryBus:
+    bus = MemoryBus(BusSettings(), {}, LoopClock())
+    bus.subscribe(topic, handler, Permits("pool", 4))
+    return bus
+
+
+def embedder(bus: MemoryBus) -> BusEmbedder:
+    return BusEmbedder(bus, LoopClock(), TIMEOUTS, MlSettings(batch_tokens=64), 1)
+
+
+@virtual
+async def test_a_batch_is_split_worked_in_parallel_and_put_together_in_order() -> None:
+    batches: list[EmbedBatch] = []
+
+    async def embed(message: EmbedBatch, work: Work) -> np.ndarray:
+        batches.append(message)
+        assert work.client == "alice"
+        await asyncio.sleep(1 / len(batches))  # later parts come back earlier
+        return np.array([[len(text)] for text in message.texts], np.float32)
+
+    texts = ["x" * n for n in (90, 3, 60, 30, 120, 9, 150)]
+    vectors = await embedder(bus_serving(Topic.ML_EMBED, embed)).embed(texts, TextKind.DOCUMENT, WORK)
+    assert vectors.dtype == np.float32
+    assert vectors[:, 0].tolist() == [len(text) for text in texts]
+    assert len(batches) > 1
+    assert asyncio.get_running_loop().time() < 1002
+
+
+@virtual
+async def test_no_texts_need_no_model() -> None:
+    bus = MemoryBus(BusSettings(), {}, LoopClock())
+    assert (await embedder(bus).embed([], TextKind.QUERY, WORK)).shape == (0, 1)
+
+
+@virtual
+async def test_the_first_error_cancels_the_other_parts() -> None:
+    cancelled = []
+
+    async def embed(message: EmbedBatch, _work: Work) -> np.ndarray:
+        if "bad" in message.texts:
+            raise Unavailable("the model is gone", dependency="model")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(len(message.texts))
+            raise
+        raise AssertionError
+
+    bus = bus_serving(Topic.ML_EMBED, embed)
+    with pytest.raises(Unavailable):
+        await embedder(bus).embed(["x" * 170, "y" * 180, "bad"], TextKind.DOCUMENT, WORK)
+    await quiet()
+    assert cancelled == [1, 1]
+    assert bus.state()[0].running == 0
+
+
+async def stuck(message: object, _work: Work) -> None:
+    await asyncio.Event().wait()
+
+
+@virtual
+async def test_each_model_has_its_own_limit_and_names_it() -> None:
+    asked = [
+        ("embed", embedder(bus_serving(Topic.ML_EMBED, stuck)).embed(["a"], TextKind.QUERY, WORK)),
+        (
+            "sparse",
+            BusSparseEncoder(bus_serving(Topic.ML_SPARSE, stuck), LoopClock(), TIMEOUTS).encode(
+                ["a"], TextKind.QUERY, WORK
+            ),
+        ),
+        ("rerank", BusReranker(bus_serving(Topic.ML_RERANK, stuck), LoopClock(), TIMEOUTS).rerank("q", ["a"], WORK)),
+    ]
+    for operation, answer in asked:
+        with pytest.raises(Expired) as caught:
+            await answer
+        assert caught.value.operation == operation
+
+
+@virtual
+async def test_sparse_and_rerank_hand_their_messages_on() -> None:
+    vector = SparseVector(np.array([7], np.uint32), np.array([1.0], np.float32))
+
+    async def sparse(message: SparseBatch, _work: Work) -> list[SparseVector]:
+        assert message == SparseBatch(["a"], TextKind.QUERY)
+        return [vector]
+
+    async def rerank(message: RerankTexts, _work: Work) -> np.ndarray:
+        assert message == RerankTexts("q", ["a", "b"])
+        return np.array([1, 2], np.float32)
+
+    encoder = BusSparseEncoder(bus_serving(Topic.ML_SPARSE, sparse), LoopClock(), TIMEOUTS)
+    assert await encoder.encode(["a"], TextKind.QUERY, WORK) == [vector]
+    reranker = BusReranker(bus_serving(Topic.ML_RERANK, rerank), LoopClock(), TIMEOUTS)
+    assert (await reranker.rerank("q", ["a", "b"], WORK)).tolist() == [1, 2]

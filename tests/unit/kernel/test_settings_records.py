@@ -1,0 +1,113 @@
+"""Each setting is declared once and completely."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+
+import pytest
+
+from penstock.kernel.messages import REQUEST_TOPICS, Topic
+from penstock.kernel.settings import KEY, TOP_LEVEL, Settings, Spec, Unit, cores
+
+SECTIONS = [(section.name, section.default_factory) for section in dataclasses.fields(Settings)]
+FIELDS = [
+    pytest.param(field, id=f"{section}.{field.name}")
+    for section, record in SECTIONS
+    for field in dataclasses.fields(record)
+]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_setting_says_its_name_its_bounds_and_its_meaning(field: dataclasses.Field) -> None:
+    spec = field.metadata[KEY]
+    assert isinstance(spec, Spec)
+    assert re.fullmatch("[A-Z][A-Z0-9_]+", spec.env)
+    assert spec.doc
+    assert not spec.doc.endswith(".")
+    assert spec.at_least <= spec.at_most
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_default_obeys_its_own_bounds(field: dataclasses.Field) -> None:
+    spec, default = field.metadata[KEY], field.default
+    if spec.unit is Unit.TEXT:
+        assert isinstance(default, str)
+        assert not spec.choices or default in spec.choices
+    else:
+        assert spec.at_least <= default <= spec.at_most
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_default_has_the_type_its_unit_asks_for(field: dataclasses.Field) -> None:
+    unit = field.metadata[KEY].unit
+    expected = {Unit.TEXT: str, Unit.DURATION: float, Unit.NUMBER: float, Unit.FLAG: bool}.get(unit, int)
+    assert type(field.default) is expected
+    assert field.type == expected.__name__
+
+
+def test_environment_names_are_unique() -> None:
+    names = [field.metadata[KEY].env for _, record in SECTIONS for field in dataclasses.fields(record)]
+    assert len(names) == len(set(names))
+
+
+def test_sections_at_the_top_of_the_file_exist() -> None:
+    assert {name for name, _ in SECTIONS} >= TOP_LEVEL
+
+
+def test_settings_cannot_be_changed_after_the_edge() -> None:
+    settings = Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.bus.buffer_size = 1
+    assert dataclasses.replace(settings.bus, buffer_size=1).buffer_size == 1
+
+
+def test_the_spec_s_names_and_defaults_stand() -> None:
+    promised = {
+        "ML_EMBED_WORKERS": 4,
+        "ML_SPARSE_WORKERS": 4,
+        "ML_RERANK_WORKERS": 2,
+        "ML_MAX_INFLIGHT": 8,
+        "SEARCH_WORKERS": 16,
+        "SEARCH_QUEUE_SIZE": 1000,
+        "INDEX_WORKERS": 8,
+        "INDEX_QUEUE_SIZE": 10_000,
+        "CHUNK_WORKERS": 4,
+        "BUS_HANDLERS_PER_TOPIC": 100,
+        "BUS_BUFFER_SIZE": 1000,
+        "BUS_PUBLISH_TIMEOUT": 5.0,
+        "BUS_BACKEND": "memory",
+        "HTTP_MAX_CONCURRENT": 1000,
+        "MAX_BODY": 10_000_000,
+        "MAX_BATCH": 100,
+        "QDRANT_POOL_SIZE": 32,
+        "REDIS_POOL_SIZE": 20,
+    }
+    found = {field.metadata[KEY].env: field.default for _, record in SECTIONS for field in dataclasses.fields(record)}
+    assert {name: found.get(name) for name in promised} == promised
+
+
+def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cores() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")  # macOS has none
+    assert cores() == os.cpu_count()
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert cores() == 1
+
+
+def test_every_topic_of_the_spec_is_there() -> None:
+    assert {str(topic) for topic in Topic} >= {
+        "ml.embed",
+        "ml.sparse",
+        "ml.rerank",
+        "search.request",
+        "index.request",
+        "index.progress",
+        "index.complete",
+        "collection.created",
+        "collection.deleted",
+        "alert.triggered",
+        "search.complete",
+    }
+    assert set(REQUEST_TOPICS) < set(Topic)

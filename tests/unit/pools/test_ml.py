@@ -1,0 +1,96 @@
+"""What the ML pools do with a message."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import pytest
+
+from penstock.kernel.errors import Invalid
+from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
+from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.work import Work
+from penstock.pools.ml import MlWorkers
+from tests.clock import virtual
+
+T = TypeVar("T")
+WORK = Work.background()
+
+
+class Dense:
+    model, dim, tokens_max = "fake", 1, 8
+
+    def run(self, texts: Sequence[str]) -> DenseVectors:
+        if "" in texts:
+            raise Invalid("an empty text")
+        return np.array([[len(text)] for text in texts], np.float32)
+
+
+class Sparse:
+    def _encode(self, texts: Sequence[str], value: float) -> list[SparseVector]:
+        return [SparseVector(np.array([len(text)], np.uint32), np.array([value], np.float32)) for text in texts]
+
+    def encode_queries(self, texts: Sequence[str]) -> list[SparseVector]:
+        return self._encode(texts, 1.0)
+
+    def encode_documents(self, texts: Sequence[str]) -> list[SparseVector]:
+        return self._encode(texts, 2.0)
+
+
+class Rerank:
+    def run(self, query: str, texts: Sequence[str]) -> DenseVectors:
+        return np.array([float(query in text) for text in texts], np.float32)
+
+
+class Threads:
+    """Runs a call one step later, in no thread."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def run(self, call: Callable[[], T]) -> T:
+        self.calls += 1
+        await asyncio.sleep(0)
+        return call()
+
+
+@pytest.fixture
+def threads() -> Threads:
+    return Threads()
+
+
+@pytest.fixture
+def workers(threads: Threads) -> MlWorkers:
+    return MlWorkers(Dense(), Sparse(), Rerank(), threads)
+
+
+@virtual
+async def test_a_batch_is_one_run_of_the_dense_model(workers: MlWorkers, threads: Threads) -> None:
+    vectors = await workers.embed(EmbedBatch(["a", "bbb", "cc"], TextKind.DOCUMENT), WORK)
+    assert vectors.tolist() == [[1], [3], [2]]
+    assert threads.calls == 1
+
+
+@pytest.mark.parametrize(("kind", "value"), [(TextKind.QUERY, 1.0), (TextKind.DOCUMENT, 2.0)])
+def test_queries_and_documents_are_encoded_each_in_their_way(kind: TextKind, value: float, workers: MlWorkers) -> None:
+    @virtual
+    async def scenario() -> None:
+        encoded = await workers.sparse(SparseBatch(["a", "bb"], kind), WORK)
+        assert [(v.indices.tolist(), v.values.tolist()) for v in encoded] == [([1], [value]), ([2], [value])]
+
+    scenario()
+
+
+@virtual
+async def test_texts_are_scored_against_the_query(workers: MlWorkers) -> None:
+    scores = await workers.rerank(RerankTexts("b", ["abc", "xyz"]), WORK)
+    assert scores.tolist() == [1, 0]
+
+
+@virtual
+async def test_an_error_of_a_model_passes(workers: MlWorkers) -> None:
+    with pytest.raises(Invalid):
+        await workers.embed(EmbedBatch([""], TextKind.QUERY), WORK)
