@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from penstock.http.problem import Problem
 from penstock.indexing.records import Status
@@ -23,22 +24,22 @@ class Deleted(msgspec.Struct, frozen=True):
     deleted: int
 
 
-class DocumentOutcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class DocumentOutcome(msgspec.Struct, frozen=True):
     """What became of one document.
 
     Attributes:
         status: ``indexed`` (durable from now on), ``unchanged`` or ``failed``.
+        chunks: How many points it has; 0 when it failed.
         id: The document's id; absent when its line could not be read.
-        chunks: How many points it has.
-        line: The line of NDJSON, from 1.
-        error: Why it failed.
+        line: The line of NDJSON, from 1; absent for JSON.
+        error: Why it failed; absent otherwise.
     """
 
     status: Status
-    id: str = ""
-    chunks: int = 0
-    line: int = 0
-    error: Problem | None = None
+    chunks: int
+    id: str | UnsetType = UNSET
+    line: int | UnsetType = UNSET
+    error: Problem | UnsetType = UNSET
 
 
 class IndexAnswer(msgspec.Struct, frozen=True):
@@ -92,6 +93,12 @@ class Ranking(msgspec.Struct, frozen=True):
     """Texts, best first."""
 
     results: list[RankedText]
+
+
+class Liveness(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    live: bool = True
 
 
 class Readiness(msgspec.Struct, frozen=True):

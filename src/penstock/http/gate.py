@@ -8,14 +8,15 @@ server drains it answers 503. Nothing here ever waits in line: the answer is now
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, Final
 
 import msgspec
 
-from penstock.http.problem import as_json, headers_of, problem_of
+from penstock.http.problem import headers_of, problem_of
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected
 from penstock.kernel.ids import new_id
 from penstock.kernel.settings import HttpSettings
@@ -33,7 +34,12 @@ log = logging.getLogger(__name__)
 ALWAYS_OPEN: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+#: W3C Trace Context §3.2.2; ids of zeros only and version ff are invalid.
+_TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+#: A response goes out in pieces of this size. The server below waits for a slow reader only between
+#: pieces: a response in one piece would lie in its buffer, whole and for as long as the reader likes.
+PIECE_BYTES: Final = 65_536
 
 
 class BodyTooLarge(Invalid):
@@ -71,12 +77,16 @@ class Gate:
         conversation = _Conversation(receive, send, scope, self._settings)
         if refusal is not None:
             self._metrics.refused.labels(refusal.code).inc()
-            await conversation.refuse(refusal)
+            with contextlib.suppress(ConnectionAbortedError):
+                await conversation.refuse(refusal)
             return
         self.in_flight += 1
         self._idle.clear()
         try:
             await self._run(scope, conversation)
+        except ConnectionAbortedError:
+            # A response that has begun stays incomplete, so the server below closes the connection.
+            log.info("a client went away", extra={"request_id": scope["penstock.request_id"]})
         finally:
             self.in_flight -= 1
             if self.in_flight == 0:
@@ -100,7 +110,9 @@ class Gate:
         if self.in_flight >= self._settings.max_concurrent:
             return Rejected("too many requests are in flight", code="too_many_requests_in_flight")
         length = _header(scope, b"content-length")
-        if length.isdigit() and int(length) > self._settings.max_body:
+        digits = length.lstrip(b"0")
+        longest = str(self._settings.max_body).encode()
+        if digits.isdigit() and (len(digits), digits) > (len(longest), longest):
             return _too_large(self._settings.max_body)
         return None
 
@@ -111,8 +123,7 @@ class Gate:
         except PenstockError as error:
             await conversation.refuse(error)
         except ConnectionAbortedError:
-            # The response stays incomplete, so the server closes the connection.
-            log.info("a client went away", extra={"request_id": scope["penstock.request_id"]})
+            raise
         except Exception:
             log.exception("a request failed", extra={"request_id": scope["penstock.request_id"]})
             await conversation.refuse(Broken("an internal error happened; the log has the details"))
@@ -170,7 +181,8 @@ class _Conversation:
             self._write_until_s = loop.time() + self._settings.write_timeout
         try:
             async with asyncio.timeout_at(self._write_until_s):
-                await self._send(message)
+                for piece in _pieces(message):
+                    await self._send(piece)
         except TimeoutError:
             raise ConnectionAbortedError("the client did not read its response in time") from None
 
@@ -179,15 +191,25 @@ class _Conversation:
         if self._started:
             return
         problem = problem_of(error, self._request_id)
-        body = msgspec.json.encode(as_json(problem))
+        body = msgspec.json.encode(problem)
         length = (b"content-length", str(len(body)).encode())
-        headers = [*headers_of(problem), length]
+        headers = [*headers_of(error, problem), length]
         if not self._body_done:
             # What is left of the body is not read; the connection cannot be used again.
             headers.append((b"connection", b"close"))
         start = {"type": "http.response.start", "status": problem.status, "headers": headers}
         await self.send(start)
         await self.send({"type": "http.response.body", "body": body})
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """Yield a message in pieces; only a body is ever cut."""
+    body = message.get("body", b"")
+    for first in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
+        yield {**message, "body": body[first : first + PIECE_BYTES], "more_body": True}
+    if len(body) > PIECE_BYTES:
+        message = {**message, "body": body[(len(body) - 1) // PIECE_BYTES * PIECE_BYTES :]}
+    yield message
 
 
 def _too_large(limit: int) -> BodyTooLarge:

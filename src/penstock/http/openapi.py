@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from penstock import __version__
+from penstock.http import answers, bodies
+from penstock.http.operations import Operations
 from penstock.http.problem import MEDIA_TYPE, Problem
-from penstock.http.routes import API, Endpoint
+from penstock.http.routes import API, JSON, Endpoint, Parameter
 
-_PARAMETER: Final = re.compile(r"{(\w+)}")
+_PATH_PARAMETER: Final = re.compile(r"{(\w+)}")
 _REF: Final = "#/components/schemas/{name}"
 
 _INTRODUCTION: Final = (
@@ -21,10 +24,43 @@ _INTRODUCTION: Final = (
     " echoed; `X-Request-Timeout-Ms` asks for a tighter deadline."
 )
 
+_TAGS: Final = {
+    "search": "Ask a collection.",
+    "documents": "Put documents in, list them, take them out.",
+    "collections": "Make, describe and delete collections.",
+    "models": "The models by themselves.",
+    "server": "How the server is, for people and for monitoring.",
+}
+
+#: One line of a docstring's ``Attributes``; a longer description goes on, further indented.
+_ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*)$")
+
+_DOCUMENTS: Final = [
+    {
+        "id": "src/json/decoder.py",
+        "text": "def decode(text):\n    return parse(text)\n",
+        "path": "src/json/decoder.py",
+        "metadata": {"team": "core", "year": 2024},
+    },
+    {"id": "notes", "text": "How we parse JSON, and why."},
+]
+
+_EXAMPLES: Final[dict[type, Any]] = {
+    bodies.SearchBody: {"query": "parse a JSON string", "limit": 5, "filter": {"path_prefix": "src/"}, "explain": True},
+    bodies.DocumentsBody: {"documents": _DOCUMENTS},
+    bodies.DeleteBody: {"ids": ["notes"]},
+    bodies.CollectionBody: {},
+    bodies.EmbedBody: {"texts": ["parse a JSON string"], "kind": "query"},
+    bodies.SparseBody: {"texts": ["parse a JSON string"], "kind": "query"},
+    bodies.RerankBody: {"query": "parse a JSON string", "texts": ["json.loads(text)", "open(path).read()"]},
+}
+
+_NDJSON_EXAMPLE: Final = "".join(msgspec.json.encode(document).decode() + "\n" for document in _DOCUMENTS)
+
 
 def document() -> bytes:
     """Return the document as JSON."""
-    kinds: list[type] = [Problem]
+    kinds: list[type] = [Problem, answers.Readiness, answers.Liveness]
     for endpoint in API:
         kinds.extend(k for k in (endpoint.answer, endpoint.body) if k is not None)
     distinct = list(dict.fromkeys(kinds))
@@ -34,35 +70,45 @@ def document() -> bytes:
     for endpoint in API:
         operation = _operation(endpoint, by_kind)
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    paths.update(_probes())
+    paths.update(_probes(by_kind))
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
-            "info": {"title": "Penstock", "version": __version__, "description": _INTRODUCTION},
+            "info": {
+                "title": "Penstock",
+                "version": __version__,
+                "description": _INTRODUCTION,
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
             "paths": paths,
-            "components": {"schemas": components},
+            "components": {"schemas": {name: _described(schema) for name, schema in components.items()}},
         }
     )
 
 
-def _operation(endpoint: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, schemas: Mapping[type, Any]) -> dict[str, Any]:
     identity = re.sub(r"\W+", "_", f"{endpoint.method} {endpoint.path}".lower()).strip("_")
+    responses = {"200": _content("The answer", schemas[endpoint.answer])}
+    if endpoint.ndjson:
+        responses["207"] = _content("Some documents failed; each tells its outcome", schemas[endpoint.answer])
+    responses["default"] = _content("A problem", schemas[Problem], MEDIA_TYPE)
     operation: dict[str, Any] = {
         "operationId": identity,
         "summary": endpoint.summary,
+        "description": inspect.getdoc(getattr(Operations, endpoint.operation)),
         "tags": [_tag(endpoint.path)],
-        "parameters": [*_path_parameters(endpoint.path), *_query_parameters(endpoint.query)],
-        "responses": {
-            "200": _content("The answer", schemas[endpoint.answer]),
-            "default": _content("A problem", schemas[Problem], MEDIA_TYPE),
-        },
+        "parameters": [*_path_parameters(endpoint.path), *map(_query_parameter, endpoint.query), _TIMEOUT],
+        "responses": responses,
     }
-    if endpoint.ndjson:
-        operation["responses"]["207"] = _content("Some of it failed", schemas[endpoint.answer])
     if endpoint.body is not None:
-        content = {"application/json": {"schema": schemas[endpoint.body]}}
+        content = {JSON: {"schema": schemas[endpoint.body], "example": _EXAMPLES[endpoint.body]}}
         if endpoint.ndjson:
-            content["application/x-ndjson"] = {"schema": {"type": "string"}}
+            line = "One document a line."
+            content["application/x-ndjson"] = {
+                "schema": {"type": "string", "description": line},
+                "example": _NDJSON_EXAMPLE,
+            }
         operation["requestBody"] = {"required": endpoint.body_required, "content": content}
     return operation
 
@@ -78,36 +124,76 @@ def _tag(path: str) -> str:
     return "server" if path.endswith("status") else "models"
 
 
-def _content(text: str, schema: object, media_type: str = "application/json") -> dict[str, Any]:
+def _content(text: str, schema: object, media_type: str = JSON) -> dict[str, Any]:
     return {"description": text, "content": {media_type: {"schema": schema}}}
 
 
+_TIMEOUT: Final = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "description": "A tighter deadline; `timeout_ms` in the body goes before it",
+    "schema": {"type": "integer", "minimum": 1, "maximum": bodies.TIMEOUT_MS_MAX},
+}
+
+
 def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
-    for name in _PARAMETER.findall(path):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    for name in _PATH_PARAMETER.findall(path):
+        text = "The collection's name: letters, digits, `-`, `_`, `.`; 64 at most"
+        schema = {"type": "string"}
+        yield {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
 
 
-def _query_parameters(query: Iterable[tuple[str, str]]) -> Iterable[dict[str, Any]]:
-    for name, text in query:
-        yield {"name": name, "in": "query", "description": text, "schema": {"type": "string"}}
+def _query_parameter(parameter: Parameter) -> dict[str, Any]:
+    schema = msgspec.json.schema(parameter.kind)
+    if parameter.default is not None:
+        schema["default"] = parameter.default
+    return {"name": parameter.name, "in": "query", "description": parameter.text, "schema": schema}
 
 
-def _probes() -> dict[str, Any]:
+def _described(schema: dict[str, Any]) -> dict[str, Any]:
+    """Move what a docstring says of each attribute to the property itself."""
+    text = inspect.cleandoc(schema.get("description", "")).replace("``", "`")
+    head, _, attributes = text.partition("Attributes:\n")
+    if not attributes:
+        return {**schema, "description": text}
+    # A property that is a $ref may have a description beside it: JSON Schema 2020-12 allows that.
+    told = dict(_attributes(attributes))
+    properties = {
+        name: {**property, "description": told[name]} if name in told else property
+        for name, property in schema.get("properties", {}).items()
+    }
+    return {**schema, "description": head.strip(), "properties": properties}
+
+
+def _attributes(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each attribute's name and description, its lines joined."""
+    name, words = "", [""]
+    for line in text.splitlines():
+        begins = _ATTRIBUTE.match(line)
+        if begins is None:
+            words.append(line.strip())
+            continue
+        if name:
+            yield name, " ".join(words).strip()
+        name, words = begins.group(1), [begins.group(2)]
+    yield name, " ".join(words).strip()
+
+
+def _probes(schemas: Mapping[type, Any]) -> dict[str, Any]:
     """Return the paths that monitoring asks."""
-    told = {
-        "/livez": "Whether the process answers at all",
-        "/readyz": "Whether the server can do its work, with reasons if not",
-        "/healthz": "The same as /readyz",
-        "/metrics": "Prometheus metrics",
+    ready = {
+        "200": _content("It can", schemas[answers.Readiness]),
+        "503": _content("It cannot", schemas[answers.Readiness]),
+    }
+    told: dict[str, tuple[str, dict[str, Any]]] = {
+        "/livez": ("Whether the process answers at all", {"200": _content("It does", schemas[answers.Liveness])}),
+        "/readyz": ("Whether the server can do its work, with reasons if not", ready),
+        "/healthz": ("The same as /readyz", ready),
+        "/metrics": ("Prometheus metrics", {"200": _content("Metrics", {"type": "string"}, "text/plain")}),
     }
     return {
         path: {
-            "get": {
-                "operationId": path.strip("/"),
-                "summary": text,
-                "tags": ["server"],
-                "responses": {"200": {"description": "Yes"}, "503": {"description": "No"}},
-            }
+            "get": {"operationId": path.strip("/"), "summary": text, "tags": ["server"], "responses": responses},
         }
-        for path, text in told.items()
+        for path, (text, responses) in told.items()
     }

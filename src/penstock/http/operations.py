@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 
 from penstock.bus.contract import Bus
@@ -127,7 +129,10 @@ class Operations:
         entries, timeout_ms = await _entries(request)
         work = self._work(request, timeout_ms, Criticality.BULK)
         documents = [entry for _, entry in entries if isinstance(entry, Document)]
-        outcomes = iter(await self._index(collection, documents, work))
+        became = await self._index(collection, documents, work)
+        if len(documents) == len(entries):
+            _raise_if_all_failed(became)
+        outcomes = iter(became)
         request_id = work.request_id
         told = [
             _told(next(outcomes) if isinstance(entry, Document) else entry, line, request_id) for line, entry in entries
@@ -153,9 +158,6 @@ class Operations:
                 outcomes.append(outcome)
                 progress = IndexProgress(collection, outcome.id, outcome.status, outcome.chunks)
                 await bus.publish(Topic.INDEX_PROGRESS, progress, work)
-        errors = [o.error for o in outcomes if o.error is not None]
-        if errors and len(errors) == len(outcomes):
-            raise errors[0]
         counts = {s: sum(o.status is s for o in outcomes) for s in Status}
         chunks = sum(o.chunks for o in outcomes if o.status is Status.INDEXED)
         done = IndexComplete(
@@ -174,14 +176,12 @@ class Operations:
         conditions: tuple[Condition, ...] = ()
         if query.get("path_prefix"):
             conditions = (Prefix("path", query["path_prefix"]),)
-        limit = query.get("limit", "1000")
-        if not limit.isdigit() or not 1 <= int(limit) <= PAGE_MAX:
-            raise Invalid(f"limit must lie between 1 and {PAGE_MAX}", field="limit")
+        limit = bodies.whole_number(query.get("limit", "1000"), "limit", PAGE_MAX)
         page = await self._services.store.heads(
             request.path_params["name"],
             conditions,
             _point(query.get("after")),
-            int(limit),
+            limit,
             self._work(request),
         )
         return answers.Heads(page.heads, page.next)
@@ -267,7 +267,7 @@ def _timeout_header(request: Request) -> int | None:
     text = request.headers.get("x-request-timeout-ms")
     if text is None:
         return None
-    return bodies.decode(text.encode("latin-1"), bodies.TimeoutMs, "X-Request-Timeout-Ms")
+    return bodies.whole_number(text, "X-Request-Timeout-Ms", bodies.TIMEOUT_MS_MAX)
 
 
 def _point(after: str | None) -> str | None:
@@ -285,7 +285,7 @@ async def _entries(
 ) -> tuple[list[tuple[int, Document | Invalid]], int | None]:
     """Return the body's documents with their lines (0 for JSON), bad lines as their errors."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    data = await request.body()
+    data = (await request.body()).removeprefix(codecs.BOM_UTF8)
     if kind in _NDJSON:
         return list(bodies.decode_lines(data)), None
     if kind not in ("application/json", ""):
@@ -298,10 +298,17 @@ async def _entries(
     return [(0, document) for document in documents], timeout_ms
 
 
+def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:
+    """Let a request of which nothing came to pass fail as one, with a status that tells why."""
+    errors = [o.error for o in outcomes if o.error is not None]
+    if errors and len(errors) == len(outcomes):
+        raise errors[0]
+
+
 def _told(entry: Outcome | Invalid, line: int, request_id: str) -> answers.DocumentOutcome:
     """Return an outcome as the API tells it."""
+    where = line or UNSET
     if isinstance(entry, PenstockError):
-        problem = problem_of(entry, request_id)
-        return answers.DocumentOutcome(Status.FAILED, line=line, error=problem)
-    problem_or_none = problem_of(entry.error, request_id) if entry.error else None
-    return answers.DocumentOutcome(entry.status, entry.id, entry.chunks, line, problem_or_none)
+        return answers.DocumentOutcome(Status.FAILED, 0, line=where, error=problem_of(entry, request_id))
+    error = problem_of(entry.error, request_id) if entry.error else UNSET
+    return answers.DocumentOutcome(entry.status, entry.chunks, entry.id, where, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -17,6 +17,7 @@ _STATUS_BY_CODE: Final = {
     "not_found": 404,
     "method_not_allowed": 405,
     "collection_conflict": 409,
+    "write_conflict": 409,
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "malformed": 400,
@@ -44,6 +45,20 @@ _TITLES: Final = {
 _TYPE_PREFIX: Final = "urn:penstock:problem:"
 
 
+class MethodNotAllowed(Invalid):
+    """The path is there, but not for this method.
+
+    Attributes:
+        allow: The methods it takes, as the header ``Allow`` lists them.
+    """
+
+    code = "method_not_allowed"
+
+    def __init__(self, detail: str, allow: str) -> None:
+        super().__init__(detail, field="method")
+        self.allow = allow
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """A problem detail.
 
@@ -54,9 +69,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
         detail: What is wrong and what to do.
         code: Stable machine-readable word.
         request_id: The request's id, also in ``X-Request-Id``.
-        retryable: Whether the same request may succeed later.
+        retryable: Whether the same request may succeed later; always said.
         field: The offending field, if one is to blame.
         operation: The operation whose time ran out, for timeouts.
+        dependency: What cannot serve now, if something behind the server is to blame.
         retry_after_s: Seconds to wait before another try.
     """
 
@@ -66,9 +82,10 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     code: str
     request_id: str
-    retryable: bool = msgspec.field(default=False)
+    retryable: bool
     field: str = ""
     operation: str = ""
+    dependency: str = ""
     retry_after_s: float = 0.0
 
 
@@ -100,20 +117,17 @@ def problem_of(error: PenstockError, request_id: str) -> Problem:
         retryable=error.retryable,
         field=error.field if isinstance(error, Invalid) else "",
         operation=error.operation if isinstance(error, Expired) else "",
+        dependency=error.dependency if isinstance(error, Unavailable) else "",
         retry_after_s=error.retry_after_s if isinstance(error, Rejected) else 0.0,
     )
 
 
-def as_json(problem: Problem) -> dict[str, Any]:
-    """Return a problem as an object; ``retryable`` is always said."""
-    fields: dict[str, Any] = msgspec.to_builtins(problem)
-    return {**fields, "retryable": problem.retryable}
-
-
-def headers_of(problem: Problem) -> list[tuple[bytes, bytes]]:
-    """Return the response headers that go with a problem."""
+def headers_of(error: PenstockError, problem: Problem) -> list[tuple[bytes, bytes]]:
+    """Return the response headers that go with an error."""
     headers = [(b"content-type", MEDIA_TYPE.encode())]
     if problem.status in (429, 503):
         seconds = max(1, math.ceil(problem.retry_after_s))
         headers.append((b"retry-after", str(seconds).encode()))
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode()))
     return headers

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route, Router
+from starlette.routing import Match, Route, Router
 
 from penstock.http import answers, bodies
-from penstock.http.operations import Operations
-from penstock.http.problem import status_of
+from penstock.http.operations import PAGE_MAX, Operations
+from penstock.http.page import PAGE
+from penstock.http.problem import MethodNotAllowed, status_of
 from penstock.indexing.records import Status
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.search.records import SearchResult
@@ -25,6 +26,16 @@ from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 log = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter: its name, what it means, its type, and its default if it has one."""
+
+    name: str
+    text: str
+    kind: Any
+    default: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +51,7 @@ class Endpoint:
         body: Record of the request's body, if it has one.
         body_required: Whether it must have one.
         ndjson: Whether the body may also be NDJSON.
-        query: Names of query parameters and what they mean.
+        query: Its query parameters.
     """
 
     method: str
@@ -51,18 +62,21 @@ class Endpoint:
     body: type | None = None
     body_required: bool = True
     ndjson: bool = False
-    query: tuple[tuple[str, str], ...] = ()
+    query: tuple[Parameter, ...] = ()
 
 
-_PAGE: Final = (
-    ("after", "the next of the page before"),
-    ("limit", "documents on a page, 1 to 10000"),
-    ("path_prefix", "only documents whose path begins so"),
+_PAGING: Final = (
+    Parameter("after", "The `next` of the page before", str),
+    Parameter("limit", "Documents on a page", Annotated[int, Meta(ge=1, le=PAGE_MAX)], 1000),
+    Parameter("path_prefix", "Only documents whose path begins so", str),
 )
 _DOCUMENTS: Final = "/v1/collections/{name}/documents"
 _COLLECTION: Final = "/v1/collections/{name}"
 
-_FILTERS: Final = (("ids", "an id; may be given again"), ("path_prefix", "the beginning of their paths"))
+_FILTERS: Final = (
+    Parameter("ids", "An id; may be given again", list[str]),
+    Parameter("path_prefix", "The beginning of their paths", str),
+)
 
 API: Final = (
     Endpoint("POST", "/v1/search", "search", "Search the collection `default`", SearchResult, body=bodies.SearchBody),
@@ -88,7 +102,7 @@ API: Final = (
         body=bodies.DocumentsBody,
         ndjson=True,
     ),
-    Endpoint("GET", _DOCUMENTS, "list_documents", "List documents, a page at a time", answers.Heads, query=_PAGE),
+    Endpoint("GET", _DOCUMENTS, "list_documents", "List documents, a page at a time", answers.Heads, query=_PAGING),
     Endpoint(
         "DELETE",
         _DOCUMENTS,
@@ -122,24 +136,33 @@ class Routes:
     def __init__(self, operations: Operations, metrics: Metrics, openapi: bytes) -> None:
         routes = [_route(endpoint, operations, metrics) for endpoint in API]
         routes += _plain_routes(operations, metrics, openapi)
+        self._routes = routes
         self._router = Router(routes, default=_not_found, redirect_slashes=False)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request.
 
         Raises:
-            Invalid: No such path or method.
+            Invalid: No such path (``not_found``) or method (``method_not_allowed``).
             ConnectionAbortedError: The caller hung up while its body was read.
         """
         scope["app"] = self
         try:
             await self._router(scope, receive, send)
-        except HTTPException as error:
-            detail = f"{scope['path']} does not take {scope['method']}; see /docs"
-            code = "method_not_allowed" if error.status_code == 405 else "malformed"
-            raise Invalid(detail, field="method", code=code) from None
+        except HTTPException:
+            # The router raises one for a wrong method only.
+            allow = ", ".join(sorted(self._methods(scope)))
+            if scope["method"] == "OPTIONS":
+                await Response(status_code=204, headers={"allow": allow})(scope, receive, send)
+                return
+            raise MethodNotAllowed(f"{scope['path']} takes {allow}, not {scope['method']}", allow) from None
         except ClientDisconnect:
             raise ConnectionAbortedError("the caller hung up") from None
+
+    def _methods(self, scope: Any) -> set[str]:
+        """Return the methods that the path takes."""
+        there = [route for route in self._routes if route.matches(scope)[0] is not Match.NONE]
+        return {"OPTIONS"}.union(*(route.methods or () for route in there))
 
 
 def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Route:
@@ -181,10 +204,8 @@ def _count(metrics: Metrics, record: object) -> None:
 
 
 def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> list[Route]:
-    page = (Path(__file__).parent / "docs.html").read_bytes()
-
     async def live(_: Request) -> Response:
-        return Response(b'{"live":true}', media_type=JSON)
+        return Response(answers.to_json(answers.Liveness()), media_type=JSON)
 
     async def ready(_: Request) -> Response:
         readiness = operations.readiness()
@@ -198,7 +219,7 @@ def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> l
         return Response(openapi, media_type=JSON)
 
     async def docs(_: Request) -> Response:
-        return Response(page, media_type="text/html; charset=utf-8")
+        return Response(PAGE.html, headers=PAGE.headers)
 
     async def home(_: Request) -> Response:
         return RedirectResponse("/docs", 307)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from penstock.kernel.errors import Invalid
 from penstock.stores.contract import Condition, Filter, Match, Prefix, Range, Scalar
+from penstock.stores.moments import moment
 
 _FIELDS: Final = ("id", "path", "language")
 _BOUNDS: Final = ("gt", "gte", "lt", "lte")
@@ -56,18 +57,32 @@ def _scalar(key: str, value: object, where: str) -> Scalar:
         raise Invalid(f"{key} is compared with strings, numbers or booleans", field=where)
     if key in _FIELDS and not isinstance(value, str):
         raise Invalid(f"{key} is compared with strings", field=where)
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise Invalid("integers must fit in 64 bits", field=where)
     return value
 
 
 def _range(key: str, bounds: Mapping[str, Any]) -> Range:
     where = f"filter.{key}"
-    unknown = [name for name in bounds if name not in _BOUNDS]
-    if unknown or not bounds:
-        raise Invalid(f"a range has {', '.join(_BOUNDS)}", field=where)
-    kinds = {isinstance(bound, str) for bound in bounds.values()}
-    numeric = all(isinstance(bound, str | int | float) and not isinstance(bound, bool) for bound in bounds.values())
-    if len(kinds) != 1 or not numeric:
-        raise Invalid("bounds are numbers, or RFC 3339 times as strings", field=where)
-    return Range(key, **bounds)
+    if not bounds:
+        raise Invalid(f"a range needs at least one of {', '.join(_BOUNDS)}", field=where)
+    said = {name: _bound(bound, f"{where}.{name}") for name, bound in bounds.items() if _known(name, where)}
+    if len({isinstance(bound, str) for bound in said.values()}) != 1:
+        raise Invalid("the bounds of a range are either all numbers or all times", field=where)
+    return Range(key, **said)
+
+
+def _known(name: str, where: str) -> bool:
+    if name not in _BOUNDS:
+        raise Invalid(f"a range has {', '.join(_BOUNDS)}", field=f"{where}.{name}")
+    return True
+
+
+def _bound(bound: object, where: str) -> float | str:
+    """Return a bound: a number, or a time in the store's form."""
+    if isinstance(bound, str):
+        when = moment(bound)
+        if when is None:
+            raise Invalid("a bound is a number, or a time such as 2024-05-01T12:00:00Z", field=where)
+        return when
+    if not isinstance(bound, int | float) or isinstance(bound, bool):
+        raise Invalid("a bound is a number, or a time such as 2024-05-01T12:00:00Z", field=where)
+    return bound

@@ -6,13 +6,14 @@ business; what it must do is notice a failing arm and answer from the other.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from penstock.kernel.clock import Clock
-from penstock.kernel.errors import Expired, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import Broken, Expired, PenstockError, Rejected, Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.together import together
@@ -30,10 +31,12 @@ from penstock.search.records import (
 )
 from penstock.stores.contract import Arm, ArmQuery, ChunkPayload, Scored, VectorStore
 
-T = TypeVar("T")
+Encode = Callable[[str, Work], Awaitable[DenseVectors | SparseVector]]
 
-#: Errors of one arm that the other arm can make up for; anything else is the request's own.
-MENDABLE: Final = (Unavailable, Rejected, Expired)
+log = logging.getLogger(__name__)
+
+#: Errors of one arm that the other arm can make up for; ``Invalid`` is the request's own.
+MENDABLE: Final = (Unavailable, Rejected, Expired, Broken)
 
 
 @dataclass(slots=True)
@@ -58,6 +61,12 @@ class _Run:
             yield
         finally:
             self.stages[name] = round((self.clock.now() - began) * 1000, 3)
+
+    def give_up(self, what: str, error: PenstockError) -> None:
+        """Go on without a part that failed; the answer says so, and of a bug the log too."""
+        self.degraded.append(what)
+        level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
+        log.log(level, "%s: %s", what, error.detail, extra={"request_id": self.work.request_id})
 
 
 class SearchPipeline:
@@ -121,29 +130,27 @@ class SearchPipeline:
 
     async def _retrieve(self, run: _Run, query: str) -> None:
         """Ask the arms whose weight is not 0, at the same time (W2)."""
-        arms: list[tuple[Arm, Awaitable[DenseVectors | SparseVector]]] = []
-        if run.request.weights.dense > 0:
-            arms.append((Arm.DENSE, self._dense_vector(query, run.work)))
-        if run.request.weights.sparse > 0:
-            arms.append((Arm.SPARSE, self._sparse_vector(query, run.work)))
-        await together([self._ask(run, arm, vector) for arm, vector in arms])
+        encoders: dict[Arm, Encode] = {Arm.DENSE: self._dense_vector, Arm.SPARSE: self._sparse_vector}
+        weights = _weights(run.request)
+        asked = [arm for arm in Arm if weights[arm] > 0]
+        await together([self._ask(run, arm, query, encoders[arm]) for arm in asked])
         if not run.rankings:
             raise run.failures[0]
 
-    async def _ask(self, run: _Run, arm: Arm, encoding: Awaitable[DenseVectors | SparseVector]) -> None:
+    async def _ask(self, run: _Run, arm: Arm, query: str, encode: Encode) -> None:
         """Encode the query for one arm and ask it; note its failure instead of raising it."""
         limit = max(self._settings.candidates, run.request.limit)
         try:
             with run.stage(f"{arm}_encode"):
-                vector = await encoding
+                vector = await encode(query, run.work)
             with run.stage(arm):
-                query = ArmQuery(vector, limit, run.request.filter)
-                found = await self._store.search(run.request.collection, query, run.work)
+                question = ArmQuery(vector, limit, run.request.filter)
+                found = await self._store.search(run.request.collection, question, run.work)
         except MENDABLE as error:
             if run.work.deadline.passed(self._clock.now()):
                 raise
+            run.give_up(f"no_{arm}", error)
             run.failures.append(error)
-            run.degraded.append(f"no_{arm}")
             return
         run.vectors[arm] = vector
         run.rankings[arm] = found
@@ -159,15 +166,15 @@ class SearchPipeline:
         encoded = await self._sparse.encode([self._prepare(query)], TextKind.QUERY, work)
         return encoded[0]
 
-    async def _rescore(self, run: _Run, fused: Sequence[Scored]) -> list[Scored]:
+    async def _rescore(self, run: _Run, fused: list[Scored]) -> list[Scored]:
         """Complete both arms' scores of every candidate and mix them; on failure keep the fusion."""
         try:
             await together([self._complete(run, arm, fused) for arm in (Arm.DENSE, Arm.SPARSE)])
-        except MENDABLE:
+        except MENDABLE as error:
             if run.work.deadline.passed(self._clock.now()):
                 raise
-            run.degraded.append("no_rerank")
-            return list(fused)
+            run.give_up("no_rerank", error)
+            return fused
         return rescoring.mixture(fused, run.scores[Arm.DENSE], run.scores[Arm.SPARSE], _weights(run.request))
 
     async def _complete(self, run: _Run, arm: Arm, candidates: Sequence[Scored]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -20,11 +19,17 @@ QUERY_CHARACTERS_MAX: Final = 16_384
 FusionName = Literal["rrf", "minmax"]
 
 
+#: A larger weight says nothing that a smaller one of the other arm would not, and might overflow.
+WEIGHT_MAX: Final = 1000
+
+Weight = Annotated[float, Meta(ge=0, le=WEIGHT_MAX)]
+
+
 class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How much each arm counts in the fusion; 0 leaves the arm out."""
 
-    dense: Annotated[float, Meta(ge=0)] = 1.0
-    sparse: Annotated[float, Meta(ge=0)] = 1.0
+    dense: Weight = 1.0
+    sparse: Weight = 1.0
 
 
 class SearchRequest(msgspec.Struct, frozen=True):
@@ -61,8 +66,9 @@ class SearchRequest(msgspec.Struct, frozen=True):
         if not 1 <= self.limit <= LIMIT_MAX:
             raise Invalid(f"limit must lie between 1 and {LIMIT_MAX}", field="limit")
         for name in ("dense", "sparse"):
-            if not math.isfinite(getattr(self.weights, name)):
-                raise Invalid("a weight must be a finite number", field=f"weights.{name}")
+            # Written such that NaN is refused too.
+            if not 0 <= getattr(self.weights, name) <= WEIGHT_MAX:
+                raise Invalid(f"a weight must lie between 0 and {WEIGHT_MAX}", field=f"weights.{name}")
         if self.weights.dense == 0 and self.weights.sparse == 0:
             raise Invalid("at least one arm needs a weight above 0", field="weights")
 
@@ -71,8 +77,8 @@ class Place(msgspec.Struct, frozen=True):
     """Where a stage put a hit.
 
     Attributes:
-        rank: From 1; ``None`` when the stage did not find it among its candidates.
-        score: The stage's own score, ``None`` when it gave none.
+        rank: From 1; null when the stage did not find it among its candidates.
+        score: The stage's own score, null when it gave none.
     """
 
     rank: int | None

@@ -216,7 +216,11 @@ class VectorStore(Protocol):
         ...
 
     async def seal(self, collection: str, head: Head, work: Work) -> None:
-        """Set the head's hash and chunk count: the document is complete."""
+        """Set the head's hash and chunk count: the document is complete.
+
+        Raises:
+            Unavailable: The document was deleted while it was being written (``write_conflict``).
+        """
         ...
 
     async def delete(self, collection: str, filter: Filter, work: Work) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +12,7 @@ import qdrant_edge as qe
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.kernel.ids import point_id
-from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge import facets, wire
 from penstock.stores.contract import (
     Arm,
     ChunkPayload,
@@ -23,15 +22,13 @@ from penstock.stores.contract import (
     Match,
     Prefix,
     Range,
-    Scalar,
     Scored,
 )
 
-#: Booleans of the metadata once more as keywords: the binding turns a boolean match value into
-#: the number 1, which matches nothing (qdrant-edge-py 0.9.0).
-FLAGS: Final = "flags"
+#: Payload fields for filters on metadata, see :mod:`penstock.stores.backends.edge.facets`.
+FACETS: Final = "facets"
+SCALES: Final = "scales"
 
-_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _HEAD_FIELDS: Final = ["id", "hash", "chunks", "path"]
 
 
@@ -81,7 +78,17 @@ class Shard:
         self._update(qe.UpdateOperation.delete_points_by_filter(surplus))
 
     def seal(self, head: Head) -> None:
-        """Write the head's hash and count."""
+        """Write the head's hash and count.
+
+        Raises:
+            Unavailable: There is no head any more (``write_conflict``).
+        """
+        if not self.find([head.id]):
+            raise Unavailable(
+                "the document was deleted while it was being written; send it again",
+                dependency="store",
+                code="write_conflict",
+            )
         fields = {"hash": head.hash, "chunks": head.chunks}
         self._update(qe.UpdateOperation.set_payload([point_id(head.id, 0)], fields))
 
@@ -140,8 +147,16 @@ _INDEXES: Final[dict[str, Any]] = {
     "path": qe.KeywordIndexParams(prefix=True),
     "language": qe.KeywordIndexParams(),
     "chunk": qe.IntegerIndexParams(lookup=True, range=True),
-    FLAGS: qe.KeywordIndexParams(),
+    FACETS: qe.KeywordIndexParams(),
 }
+
+
+class Panicked(Broken):
+    """The engine panicked: its locks may be poisoned, so the process must end and start anew."""
+
+
+#: What the binding raises then; no ``Exception``, and no name to import.
+_PANIC: Final = "PanicException"
 
 
 class _translated:  # noqa: N801 - a context manager reads best in lower case
@@ -151,9 +166,13 @@ class _translated:  # noqa: N801 - a context manager reads best in lower case
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, PenstockError) or not isinstance(error, Exception):
+        if error is None or isinstance(error, PenstockError):
             return
         text = str(error)
+        if type(error).__name__ == _PANIC:
+            raise Panicked(f"the store engine failed: {text}", code="store_failed") from error
+        if not isinstance(error, Exception):
+            return
         for pattern, code, detail in _ERRORS:
             if pattern in text:
                 raise Unavailable(detail, dependency="store", code=code) from error
@@ -168,27 +187,21 @@ _ERRORS: Final = (
 
 
 def _point(point: wire.WirePoint) -> qe.Point:
-    payload = msgspec.to_builtins(point.payload)
-    flags = list(_flags("metadata", point.payload.metadata))
-    if flags:
-        payload[FLAGS] = flags
+    stored = point.payload
+    # Path and language are there even when empty: a filter may ask for that.
+    payload = {
+        **msgspec.to_builtins(msgspec.structs.replace(stored, metadata={})),
+        "path": stored.path,
+        "language": stored.language,
+        "metadata": msgspec.json.encode(stored.metadata).decode(),
+        FACETS: facets.facets(stored.metadata),
+        SCALES: facets.scales(stored.metadata),
+    }
     vectors = {
         Arm.DENSE.value: np.frombuffer(point.dense.data, "<f4").tolist(),
         Arm.SPARSE.value: _sparse(point.sparse),
     }
-    return qe.Point(point_id(point.payload.id, point.payload.chunk), vectors, payload)
-
-
-def _flags(path: str, value: object) -> Iterable[str]:
-    """Yield ``path=true`` or ``path=false`` for every boolean below ``value``."""
-    if isinstance(value, bool):
-        yield f"{path}={str(value).lower()}"
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flags(f"{path}.{key}", inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _flags(path, inner)
+    return qe.Point(point_id(stored.id, stored.chunk), vectors, payload)
 
 
 def _sparse(vector: wire.Sparse) -> qe.SparseVector:
@@ -196,8 +209,8 @@ def _sparse(vector: wire.Sparse) -> qe.SparseVector:
 
 
 def _payload(payload: dict[str, Any] | None) -> ChunkPayload:
-    fields = dict(payload or {})
-    fields.pop(FLAGS, None)
+    fields = {key: value for key, value in (payload or {}).items() if key not in (FACETS, SCALES)}
+    fields["metadata"] = msgspec.json.decode(fields["metadata"])
     return msgspec.convert(fields, ChunkPayload)
 
 
@@ -233,22 +246,19 @@ def _filter(conditions: Sequence[Condition]) -> qe.Filter:
 
 
 def _condition(condition: Condition) -> Any:
-    key = _json_path(condition.key)
+    key = condition.key
     if isinstance(condition, Prefix):
-        return qe.FieldCondition(key, match=qe.MatchPrefix(condition.prefix))
+        # The engine's own prefix of nothing matches nothing.
+        return qe.FieldCondition(key, match=qe.MatchPrefix(condition.prefix)) if condition.prefix else qe.Filter()
     if isinstance(condition, Range):
-        return qe.FieldCondition(key, range=_range(condition))
-    either: list[Any] = [_equal(condition.key, value) for value in condition.values]
-    return either[0] if len(either) == 1 else qe.Filter(should=either)
-
-
-def _equal(key: str, value: Scalar) -> qe.FieldCondition:
-    """Match one value: the engine compares strings and integers, not floats or booleans."""
-    if isinstance(value, bool):
-        return qe.FieldCondition(FLAGS, match=qe.MatchValue(f"{key}={str(value).lower()}"))
-    if isinstance(value, float):
-        return qe.FieldCondition(_json_path(key), range=qe.RangeFloat(gte=value, lte=value))
-    return qe.FieldCondition(_json_path(key), match=qe.MatchValue(value))
+        path = f'{SCALES}."{facets.scale_key(key.removeprefix(facets.METADATA))}"'
+        return qe.FieldCondition(path if key.startswith(facets.METADATA) else key, range=_range(condition))
+    if key.startswith(facets.METADATA):
+        path = key.removeprefix(facets.METADATA)
+        return qe.FieldCondition(FACETS, match=qe.MatchAny([facets.facet(path, v) for v in condition.values]))
+    # A record's own fields are strings and integers only.
+    values: list[Any] = list(condition.values)
+    return qe.FieldCondition(key, match=qe.MatchAny(values))
 
 
 def _range(condition: Range) -> qe.RangeFloat | qe.RangeDateTime:
@@ -258,9 +268,3 @@ def _range(condition: Range) -> qe.RangeFloat | qe.RangeDateTime:
     if any(isinstance(bound, str) for bound in bounds.values()):
         return qe.RangeDateTime(**bounds)
     return qe.RangeFloat(**bounds)
-
-
-def _json_path(key: str) -> str:
-    """Quote the parts of a path that the engine would not read as plain names."""
-    parts = key.split(".")
-    return ".".join(p if _PLAIN_KEY.fullmatch(p) else f'"{p}"' for p in parts)

@@ -35,6 +35,10 @@ CLOSE_TIMEOUT_S: Final = 30.0
 LOCKED_TRIES: Final = 20
 LOCKED_PAUSE_S: Final = 0.25
 
+#: Pauses before each try to bring a dead store back while nobody asks it anything: a server that
+#: is not ready gets no requests, so it may not wait for one. Afterwards a request has to try.
+MEND_PAUSES_S: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
 
 class StoreLink:
     """A store process and the conversation with it.
@@ -52,6 +56,8 @@ class StoreLink:
         self._last_number = 0
         self._starting = asyncio.Lock()
         self._closing = False
+        self._ready = False
+        self._mender: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
@@ -100,6 +106,9 @@ class StoreLink:
     async def close(self) -> None:
         """Tell the process to flush and end, and wait for it."""
         self._closing = True
+        if self._mender is not None:
+            self._mender.cancel()
+            await asyncio.gather(self._mender, return_exceptions=True)
         if self.alive:
             with contextlib.suppress(PenstockError, TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -130,10 +139,12 @@ class StoreLink:
         self._last_number = 0
         ready = asyncio.get_running_loop().create_future()
         self._waiting = {0: ready}
+        self._ready = False
         self._listener = asyncio.create_task(self._listen(reader), name="store link")
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 _checked(await ready)
+                self._ready = True
         except TimeoutError:
             raise Unavailable("the store did not start in time", dependency="store") from None
 
@@ -179,6 +190,20 @@ class StoreLink:
             pass
         finally:
             self._fail_all()
+        mending = self._mender is not None and not self._mender.done()
+        if self._ready and not self._closing and not mending:
+            self._mender = asyncio.create_task(self._mend(), name="store mender")
+
+    async def _mend(self) -> None:
+        """Bring a store back that died unasked; give up after ``MEND_PAUSES_S``."""
+        for pause_s in MEND_PAUSES_S:
+            await asyncio.sleep(pause_s)
+            try:
+                await self._revive()
+            except PenstockError as error:
+                log.warning("the store does not come up: %s", error.detail)
+            else:
+                return
 
     def _fail_all(self) -> None:
         for waiting in self._waiting.values():

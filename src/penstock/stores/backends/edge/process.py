@@ -6,6 +6,9 @@ closes the socket, so it never outlives the front that started it, however that 
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import signal
 import socket
 import sys
@@ -19,12 +22,18 @@ import msgspec
 
 from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
 from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge.engine import Panicked
 from penstock.stores.backends.edge.shelf import Shelf
+
+log = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 1 << 20
 
 #: Requests taken into one round; more wait in the socket's buffer.
 ROUND_REQUESTS_MAX: Final = 64
+
+#: Exit status after the engine panicked; the front starts a new process.
+PANIC_EXIT: Final = 70
 
 
 def run_command(shelf: Shelf, command: wire.Command) -> Any:
@@ -60,7 +69,7 @@ def answer(shelf: Shelf, requests: list[wire.Request]) -> Iterator[bytes]:
         members = [r for r in group if not _expired(r)]
         if key is None or len(members) < 2:
             for request in members:
-                yield _outcome(request, lambda c: run_command(shelf, c))
+                yield _outcome(request, shelf)
         else:
             yield from _search_together(shelf, key, members)
 
@@ -82,19 +91,24 @@ def _search_together(shelf: Shelf, collection: str, requests: list[wire.Request]
     except PenstockError:
         # One bad query spoils a batch: find out which by asking one by one.
         for request in requests:
-            yield _outcome(request, lambda c: run_command(shelf, c))
+            yield _outcome(request, shelf)
         return
     for request, hits in zip(requests, found, strict=True):
         yield _success(request.number, hits)
 
 
-def _outcome(request: wire.Request, run: Callable[[wire.Command], Any]) -> bytes:
+def _outcome(request: wire.Request, shelf: Shelf) -> bytes:
     try:
-        return _success(request.number, run(request.command))
+        return _success(request.number, run_command(shelf, request.command))
     except PenstockError as error:
+        shelf.panicked |= isinstance(error, Panicked)
         return _failure(request.number, error)
-    except Exception as error:  # noqa: BLE001 - the root of a request: whatever it is, its requester is told
-        return _failure(request.number, Broken(f"the store failed: {error!r}", code="store_failed"))
+    except Exception as error:  # the root of a request: whatever it is, its requester is told
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            full = Unavailable("the disk of the data directory is full", dependency="store", code="disk_full")
+            return _failure(request.number, full)
+        log.exception("a command failed")
+        return _failure(request.number, Broken("the store failed; the log has the details", code="store_failed"))
 
 
 def _success(number: int, result: object) -> bytes:
@@ -154,11 +168,14 @@ def serve(directory: Path, link: socket.socket) -> None:
     try:
         for requests in Requests(link):
             link.sendall(b"".join(answer(shelf, requests)))
-            if any(isinstance(r.command, wire.Close) for r in requests):
+            if shelf.panicked or any(isinstance(r.command, wire.Close) for r in requests):
                 return
     except (BrokenPipeError, ConnectionResetError):
         return
     finally:
+        if shelf.panicked:
+            # Flushing could wait for ever on a poisoned lock; the engine's log has every write.
+            os._exit(PANIC_EXIT)
         shelf.close()
 
 

@@ -34,10 +34,18 @@ class Shelf:
 
     Args:
         root: The directory ``collections`` in the data directory.
+
+    Attributes:
+        panicked: The engine panicked over one of them: the process must end and start anew.
+
+    Raises:
+        Unavailable: Another process holds a collection (``store_locked``), or one cannot be read
+            (``store_damaged``).
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self.panicked = False
         self._shards: dict[str, Shard] = {}
         self._infos: dict[str, CollectionInfo] = {}
         root.mkdir(parents=True, exist_ok=True)
@@ -45,8 +53,7 @@ class Shelf:
             if entry.name.startswith("."):
                 shutil.rmtree(entry, ignore_errors=True)
             elif (entry / MANIFEST).is_file():
-                manifest = (entry / MANIFEST).read_bytes()
-                self._infos[entry.name] = msgspec.json.decode(manifest, type=CollectionInfo)
+                self._infos[entry.name] = _manifest(entry / MANIFEST)
                 self._shards[entry.name] = Shard.load(entry / SHARD)
 
     def __len__(self) -> int:
@@ -145,6 +152,17 @@ class Shelf:
                 dependency="store",
                 code="disk_full",
             )
+
+
+def _manifest(path: Path) -> CollectionInfo:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=CollectionInfo)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unavailable(
+            f"{path} is damaged: {error}; restore it, or move {path.parent} away and index anew",
+            dependency="store",
+            code="store_damaged",
+        ) from error
 
 
 def _disk_bytes(directory: Path) -> int:

@@ -1,0 +1,212 @@
+"""The whole HTTP room over fakes, and a caller that speaks bare ASGI to it: no socket, no thread."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from penstock.bus.backends.memory import MemoryBus
+from penstock.http import answers, openapi
+from penstock.http.gate import Gate
+from penstock.http.operations import Operations, Services
+from penstock.http.routes import Routes
+from penstock.indexing.chunk.records import Chunk
+from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.messages import Topic
+from penstock.kernel.settings import HttpSettings, Settings
+from penstock.kernel.work import Work
+from penstock.pools.permits import Permits
+from penstock.search.pipeline import SearchPipeline
+from penstock.stores.contract import CollectionInfo
+from penstock.telemetry.metrics import Metrics
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.models import DIM, FakeEmbedder, FakeReranker, FakeSparseEncoder
+
+#: A chunk of a request's body is at most this long, as a server's would be.
+PIECE = 65_536
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Caller:
+    """One request to an ASGI application.
+
+    Attributes:
+        received: How many messages the application took.
+        sent: The messages that the application sent.
+    """
+
+    app: Any
+    received: int = 0
+    sent: list[Any] = field(default_factory=list)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | Mapping[str, Any] | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        chunked: bool = False,
+    ) -> Answer:
+        """Send a request and return the answer."""
+        pieces = _pieces(body)
+        said = {name.lower(): value for name, value in (headers or {}).items()}
+        if body is not None and not chunked:
+            said.setdefault("content-length", str(sum(map(len, pieces))))
+        elif chunked:
+            said["transfer-encoding"] = "chunked"
+        messages = [
+            {"type": "http.request", "body": piece, "more_body": number < len(pieces)}
+            for number, piece in enumerate(pieces, 1)
+        ]
+
+        async def receive() -> Any:
+            self.received += 1
+            return messages[self.received - 1] if self.received <= len(messages) else {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            self.sent.append(message)
+
+        await self.app(scope(method, path, said), receive, send)
+        return self.answer()
+
+    def answer(self) -> Answer:
+        """Return what was sent, as one answer."""
+        start, *rest = self.sent
+        assert start["type"] == "http.response.start"
+        assert [message.get("more_body", False) for message in rest] == [True] * (len(rest) - 1) + [False]
+        headers = {name.decode(): value.decode() for name, value in start["headers"]}
+        return Answer(start["status"], headers, b"".join(message["body"] for message in rest))
+
+
+def scope(method: str, path: str, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return an ASGI scope as a server makes it."""
+    plain, _, query = path.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": plain,
+        "raw_path": plain.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in (headers or {}).items()],
+        "client": ("127.0.0.1", 5),
+        "server": ("127.0.0.1", 80),
+    }
+
+
+def _pieces(body: Any) -> list[bytes]:
+    if body is None:
+        return [b""]
+    if isinstance(body, Mapping):
+        body = json.dumps(body)
+    if isinstance(body, str):
+        body = body.encode()
+    if isinstance(body, bytes):
+        return [body[first : first + PIECE] for first in range(0, len(body), PIECE)] or [b""]
+    return list(body)
+
+
+class Api:
+    """Gate, routes, operations, a memory bus and both pipelines over a memory store and fake models.
+
+    Attributes:
+        reasons: Why it is not ready; tests fill it.
+    """
+
+    def __init__(self, http: HttpSettings | None = None) -> None:
+        self.settings = replace(Settings(), http=http or HttpSettings())
+        self.store = MemoryStore()
+        self.embedder = FakeEmbedder()
+        self.sparse = FakeSparseEncoder()
+        self.metrics = Metrics()
+        self.reasons: list[str] = []
+        clock = LoopClock()
+        self.bus = MemoryBus(self.settings.bus, {}, clock)
+        search = SearchPipeline(
+            embedder=self.embedder,
+            sparse=self.sparse,
+            store=self.store,
+            settings=self.settings.search,
+            clock=clock,
+            prepare=lambda text: text,
+            reads_whole=lambda _: True,
+        )
+        writer = SegmentWriter(self.embedder, self.sparse, self.store)
+        index = IndexPipeline(
+            store=self.store,
+            chunk=_one_chunk,
+            write=writer.write,
+            settings=self.settings.index,
+            timeouts=self.settings.timeouts,
+            clock=clock,
+        )
+        self.bus.subscribe(Topic.SEARCH_REQUEST, search.run, Permits("search", 16))
+        services = Services(
+            settings=self.settings,
+            clock=clock,
+            bus=self.bus,
+            store=self.store,
+            index=index,
+            embedder=self.embedder,
+            sparse=self.sparse,
+            reranker=FakeReranker(),
+            model="m",
+            status=self._status,
+            readiness=lambda: self.reasons,
+        )
+        self.routes = Routes(Operations(services), self.metrics, openapi.document())
+        self.gate = Gate(self.routes, self.settings.http, self.metrics)
+
+    async def ask(self, method: str, path: str, body: Any = None, headers: Any = None, **how: Any) -> Answer:
+        """Send one request through the gate."""
+        return await Caller(self.gate).ask(method, path, body, headers, **how)
+
+    async def with_collection(self, name: str = "default") -> "Api":
+        """Create a collection without asking the API."""
+        await self.store.create(CollectionInfo(name, DIM, "m"), Work.background())
+        return self
+
+    def _status(self, collections: list[CollectionInfo]) -> answers.ServerStatus:
+        return answers.ServerStatus(
+            version="0",
+            uptime_s=0.0,
+            ready=not self.reasons,
+            reasons=self.reasons,
+            data_dir="",
+            model="m",
+            dim=DIM,
+            in_flight=self.gate.in_flight,
+            collections=collections,
+            topics=[],
+            pools=[],
+        )
+
+
+async def _one_chunk(message: Any, _work: Work) -> list[Chunk]:
+    return [Chunk(message.text, 1, message.text.count("\n") + 1, "")] if message.text else []
+
+
+async def slowly(pieces: Iterable[bytes], pause_s: float) -> AsyncIterator[bytes]:
+    """Yield pieces with (virtual) time between them."""
+    for piece in pieces:
+        await asyncio.sleep(pause_s)
+        yield piece

@@ -1,0 +1,491 @@
+"""Gate, routes and operations together, over fakes."""
+
+import asyncio
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from penstock.http.problem import MEDIA_TYPE
+from penstock.http.routes import API
+from penstock.kernel.errors import Broken, Expired, Unavailable
+from penstock.kernel.messages import Topic
+from penstock.kernel.settings import HttpSettings
+from penstock.pools.permits import Permits
+from tests.clock import BEGIN_S, virtual
+from tests.fakes.api import Api, Caller, scope
+from tests.fakes.models import fails_with, takes
+
+DOCUMENTS = "/v1/collections/default/documents"
+NDJSON = {"content-type": "application/x-ndjson"}
+
+
+async def filled(*ids: str) -> Api:
+    api = await Api().with_collection()
+    documents = [{"id": id, "text": f"text about {id}", "path": f"src/{id}.py"} for id in ids or "abc"]
+    answer = await api.ask("POST", DOCUMENTS, {"documents": documents})
+    assert answer.status == 200, answer.body
+    return api
+
+
+def ndjson(*lines: Any) -> bytes:
+    return b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+
+
+# Collections
+
+
+@virtual
+async def test_a_collection_is_made_described_listed_and_deleted():
+    api = Api()
+    made = await api.ask("PUT", "/v1/collections/c")
+    assert (made.status, made.json["name"], made.json["dim"], made.json["model"]) == (200, "c", 8, "m")
+    assert (await api.ask("PUT", "/v1/collections/c", "{}")).json == made.json
+    assert (await api.ask("GET", "/v1/collections/c")).json == made.json
+    assert (await api.ask("GET", "/v1/collections")).json == {"collections": [made.json]}
+    assert (await api.ask("DELETE", "/v1/collections/c")).json == {"deleted": 1}
+    assert (await api.ask("DELETE", "/v1/collections/c")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v1/collections/%20", 422, "invalid_name"),
+        ("/v1/collections/..", 422, "invalid_name"),
+        ("/v1/collections/a/b", 404, "not_found"),
+        ("/v1/collections/", 404, "not_found"),
+    ],
+)
+@virtual
+async def test_bad_collection_names_are_refused(path, status, code):
+    answer = await Api().ask("PUT", path)
+    assert (answer.status, answer.json["code"]) == (status, code)
+
+
+@virtual
+async def test_a_layout_cannot_be_chosen():
+    answer = await Api().ask("PUT", "/v1/collections/c", {"dim": 3})
+    assert (answer.status, answer.json["field"]) == (422, "dim")
+
+
+# Documents
+
+
+@virtual
+async def test_documents_are_indexed_and_each_outcome_is_told():
+    api = await Api().with_collection()
+    documents = [{"id": "b", "text": "bee"}, {"id": "a", "text": ""}]
+    answer = await api.ask("POST", DOCUMENTS, {"documents": documents})
+    assert answer.status == 200
+    assert answer.json["documents"] == [
+        {"status": "indexed", "chunks": 1, "id": "b"},
+        {"status": "indexed", "chunks": 1, "id": "a"},
+    ]
+    assert (answer.json["collection"], answer.json["indexed"], answer.json["chunks"]) == ("default", 2, 2)
+    again = await api.ask("POST", DOCUMENTS, {"documents": [*documents, {"id": "c", "text": "sea"}]})
+    assert [d["status"] for d in again.json["documents"]] == ["unchanged", "unchanged", "indexed"]
+    assert (again.json["unchanged"], again.json["indexed"], again.json["chunks"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", None])
+@virtual
+async def test_json_is_taken_under_each_of_its_names(kind):
+    api = await Api().with_collection()
+    headers = {} if kind is None else {"content-type": kind}
+    assert (await api.ask("POST", DOCUMENTS, {"documents": []}, headers)).status == 200
+
+
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "application/ndjson", "application/jsonl; charset=utf-8"])
+@virtual
+async def test_ndjson_is_taken_under_each_of_its_names(kind):
+    api = await Api().with_collection()
+    answer = await api.ask("POST", DOCUMENTS, ndjson({"id": "a", "text": "t"}), {"content-type": kind})
+    assert answer.json["documents"] == [{"status": "indexed", "chunks": 1, "id": "a", "line": 1}]
+
+
+@virtual
+async def test_other_kinds_of_body_are_415():
+    api = await Api().with_collection()
+    answer = await api.ask("POST", DOCUMENTS, "a=b", {"content-type": "application/x-www-form-urlencoded"})
+    assert (answer.status, answer.json["field"]) == (415, "content-type")
+
+
+@virtual
+async def test_a_byte_order_mark_is_passed_over():
+    api = await Api().with_collection()
+    assert (await api.ask("POST", DOCUMENTS, b'\xef\xbb\xbf{"documents":[]}')).status == 200
+
+
+@virtual
+async def test_line_three_of_five_broken_lets_the_others_land():
+    api = await Api().with_collection()
+    good = [{"id": id, "text": f"t {id}"} for id in "abde"]
+    answer = await api.ask("POST", DOCUMENTS, ndjson(*good[:2], b'{"id":"c", broken', *good[2:]), NDJSON)
+    assert answer.status == 207
+    assert [d["status"] for d in answer.json["documents"]] == ["indexed", "indexed", "failed", "indexed", "indexed"]
+    third = answer.json["documents"][2]
+    assert (third["line"], third["chunks"], "id" in third) == (3, 0, False)
+    assert third["error"]["field"] == "line 3"
+    assert third["error"]["retryable"] is False
+    assert third["error"]["status"] == 400
+    assert (answer.json["indexed"], answer.json["failed"]) == (4, 1)
+    listed = await api.ask("GET", DOCUMENTS)
+    assert sorted(d["id"] for d in listed.json["documents"]) == list("abde")
+
+
+@virtual
+async def test_every_line_broken_is_still_told_line_by_line():
+    api = await Api().with_collection()
+    answer = await api.ask("POST", DOCUMENTS, b"{\n\xff\n", NDJSON)
+    assert (answer.status, answer.json["failed"], answer.json["indexed"]) == (207, 2, 0)
+
+
+@virtual
+async def test_a_document_that_fails_says_whether_to_try_again():
+    api = await Api().with_collection()
+
+    async def hook(texts: Any) -> None:
+        if any("bad" in text for text in texts):
+            raise Unavailable("down", dependency="model")
+
+    api.embedder.hook = hook
+    documents = [{"id": "a", "text": "good"}, {"id": "b", "text": "bad"}]
+    answer = await api.ask("POST", DOCUMENTS, {"documents": documents})
+    assert answer.status == 207
+    failed = answer.json["documents"][1]
+    assert (failed["id"], failed["status"], failed["chunks"]) == ("b", "failed", 0)
+    assert (failed["error"]["retryable"], failed["error"]["dependency"]) == (True, "model")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Unavailable("x", dependency="y"), 503), (Expired("embed"), 504), (Broken("x"), 500)]
+)
+@virtual
+async def test_a_request_of_which_nothing_came_to_pass_fails_as_one(error, status):
+    api = await Api().with_collection()
+    api.embedder.hook = fails_with(error)
+    answer = await api.ask("POST", DOCUMENTS, {"documents": [{"id": "a", "text": "t"}]})
+    assert (answer.status, answer.headers["content-type"]) == (status, MEDIA_TYPE)
+
+
+@virtual
+async def test_a_bad_line_among_failing_ones_is_told_too():
+    api = await Api().with_collection()
+    api.embedder.hook = fails_with(Broken("x"))
+    answer = await api.ask("POST", DOCUMENTS, ndjson({"id": "a", "text": "t"}, b"{"), NDJSON)
+    assert (answer.status, answer.json["failed"]) == (207, 2)
+
+
+@virtual
+async def test_large_batches_are_split_and_keep_their_order():
+    api = await Api(HttpSettings(max_batch=10)).with_collection()
+    documents = [{"id": f"d{n}", "text": f"t{n}"} for n in range(35)]
+    answer = await api.ask("POST", DOCUMENTS, {"documents": documents})
+    assert [d["id"] for d in answer.json["documents"]] == [d["id"] for d in documents]
+    assert answer.json["indexed"] == 35
+
+
+@virtual
+async def test_progress_and_completion_are_published():
+    api = await Api().with_collection()
+    heard: list[Any] = []
+
+    async def hear(message: Any, _work: Any) -> None:
+        heard.append(message)
+
+    for topic in (Topic.INDEX_PROGRESS, Topic.INDEX_COMPLETE, Topic.SEARCH_COMPLETE, Topic.COLLECTION_DELETED):
+        api.bus.subscribe(topic, hear, Permits(topic, 100))
+    await api.ask("POST", DOCUMENTS, {"documents": [{"id": "a", "text": "t"}]})
+    await api.ask("POST", "/v1/search", {"query": "t"})
+    await api.ask("DELETE", "/v1/collections/default")
+    await asyncio.sleep(0.001)
+    assert [type(one).__name__ for one in heard] == [
+        "IndexProgress",
+        "IndexComplete",
+        "SearchComplete",
+        "CollectionDeleted",
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", [DOCUMENTS, "/v1/collections/default/search", "/v1/search", "/v1/collections/default/documents?limit=1"]
+)
+@virtual
+async def test_an_absent_collection_is_404(path):
+    body = {"documents": []} if path == DOCUMENTS else {"query": "q"}
+    answer = await Api().ask("GET" if "?" in path else "POST", path, body)
+    assert (answer.status, answer.json["code"], answer.json["field"]) == (404, "collection_not_found", "collection")
+
+
+@virtual
+async def test_documents_are_listed_page_by_page():
+    api = await filled("a", "b", "c")
+    first = (await api.ask("GET", f"{DOCUMENTS}?limit=2")).json
+    second = (await api.ask("GET", f"{DOCUMENTS}?limit=2&after={first['next']}")).json
+    assert second["next"] is None
+    assert sorted(d["id"] for d in first["documents"] + second["documents"]) == ["a", "b", "c"]
+    prefixed = (await api.ask("GET", f"{DOCUMENTS}?path_prefix=src/b")).json
+    assert [(d["id"], d["path"], d["chunks"]) for d in prefixed["documents"]] == [("b", "src/b.py", 1)]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [("limit=0", "limit"), ("limit=10001", "limit"), ("limit=%C2%B2", "limit"), ("after=x", "after")],
+)
+@virtual
+async def test_a_bad_page_names_its_parameter(query, field):
+    answer = await (await filled()).ask("GET", f"{DOCUMENTS}?{query}")
+    assert (answer.status, answer.json["field"]) == (422, field)
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "gone"),
+    [
+        ("", {"ids": ["a", "c", "absent"]}, 2),
+        ("?ids=a&ids=b", None, 2),
+        ("", {"path_prefix": "src/"}, 3),
+        ("?path_prefix=src/b", None, 1),
+        ("", {"ids": []}, 0),
+    ],
+)
+@virtual
+async def test_documents_are_deleted_by_ids_or_prefix(query, body, gone):
+    api = await filled("a", "b", "c")
+    answer = await api.ask("DELETE", DOCUMENTS + query, body)
+    assert (answer.status, answer.json) == (200, {"deleted": gone})
+    assert len((await api.ask("GET", DOCUMENTS)).json["documents"]) == 3 - gone
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (None, "ids"),
+        ({}, "ids"),
+        ({"ids": ["a"], "path_prefix": "p"}, "ids"),
+        ({"path_prefix": ""}, "path_prefix"),
+        ({"prefix": "p"}, "prefix"),
+    ],
+)
+@virtual
+async def test_a_deletion_that_does_not_say_what_deletes_nothing(body, field):
+    api = await filled("a", "b")
+    answer = await api.ask("DELETE", DOCUMENTS, body)
+    assert (answer.status, answer.json["field"]) == (422, field)
+    assert len((await api.ask("GET", DOCUMENTS)).json["documents"]) == 2
+
+
+# Search
+
+
+@virtual
+async def test_a_search_finds_and_tells():
+    api = await filled("cat", "dog")
+    answer = await api.ask("POST", "/v1/search", {"query": "cat", "limit": 1, "explain": True})
+    assert answer.status == 200
+    assert set(answer.json) == {"hits", "took_ms", "stages", "degraded"}
+    (hit,) = answer.json["hits"]
+    assert (hit["id"], hit["chunk"], hit["path"], hit["start_line"], hit["end_line"]) == ("cat", 0, "src/cat.py", 1, 1)
+    assert hit["explain"]["dense"]["rank"] == 1
+    plain = await api.ask("POST", "/v1/collections/default/search", {"query": "cat"})
+    assert "explain" not in plain.json["hits"][0]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "field"),
+    [
+        ({"query": ""}, 422, "empty_query", "query"),
+        ({"query": "q", "limit": 0}, 422, "invalid", "limit"),
+        ({"query": "q", "limit": 10**9}, 422, "invalid", "limit"),
+        ({"query": "q", "limit": 10**30}, 422, "invalid", "limit"),
+        ('{"query":"q","weights":{"dense":NaN}}', 400, "malformed", "weights.dense"),
+        ({"query": "q", "weights": {"dense": 0, "sparse": 0}}, 422, "invalid", "weights"),
+        ({"query": "q", "filter": {"paths": "a"}}, 422, "invalid", "filter.paths"),
+        ({"query": "q", "filter": {"metadata.at": {"gte": "soon"}}}, 422, "invalid", "filter.metadata.at.gte"),
+        (b"\xff", 400, "malformed", "body"),
+        (b"", 400, "malformed", "body"),
+    ],
+)
+@virtual
+async def test_a_bad_search_is_refused_by_name(body, status, code, field):
+    answer = await (await filled()).ask("POST", "/v1/search", body)
+    assert (answer.status, answer.json["code"], answer.json["field"]) == (status, code, field)
+
+
+@virtual
+async def test_an_empty_collection_has_no_hits():
+    answer = await (await Api().with_collection()).ask("POST", "/v1/search", {"query": "q"})
+    assert (answer.status, answer.json["hits"], answer.json["degraded"]) == (200, [], [])
+
+
+@pytest.mark.parametrize("how", ["body", "header"])
+@virtual
+async def test_a_wish_for_less_time_is_heeded(how):
+    api = await filled()
+    api.embedder.hook = api.sparse.hook = takes(60)
+    body = {"query": "q"} | ({"timeout_ms": 1500} if how == "body" else {})
+    headers = {"X-Request-Timeout-Ms": "1500"} if how == "header" else {}
+    answer = await api.ask("POST", "/v1/search", body, headers)
+    assert (answer.status, answer.json["operation"], answer.json["retryable"]) == (504, "request", True)
+    assert asyncio.get_running_loop().time() == pytest.approx(BEGIN_S + 1.5, abs=0.01)
+
+
+@virtual
+async def test_a_wish_for_more_time_than_a_search_may_take_is_not():
+    api = await filled()
+    api.embedder.hook = api.sparse.hook = takes(600)
+    answer = await api.ask("POST", "/v1/search", {"query": "q", "timeout_ms": 3_600_000})
+    assert (answer.status, answer.json["operation"]) == (504, "search")
+
+
+@pytest.mark.parametrize("wish", ["abc", "0", "-5", "1.5", "99999999999", ""])
+@virtual
+async def test_a_bad_wish_names_its_header(wish):
+    answer = await (await filled()).ask("POST", "/v1/search", {"query": "q"}, {"x-request-timeout-ms": wish})
+    assert (answer.status, answer.json["field"]) == (422, "X-Request-Timeout-Ms")
+
+
+# Models
+
+
+@virtual
+async def test_the_models_answer_by_themselves():
+    api = Api()
+    embedded = (await api.ask("POST", "/v1/embed", {"texts": ["a b", "c"]})).json
+    assert (embedded["model"], embedded["dim"], len(embedded["embeddings"])) == ("m", 8, 2)
+    sparse = (await api.ask("POST", "/v1/sparse", {"texts": ["a b", ""]})).json
+    assert [len(v["indices"]) for v in sparse["vectors"]] == [2, 0]
+    ranked = (await api.ask("POST", "/v1/rerank", {"query": "cat", "texts": ["dog", "cat"]})).json
+    assert [r["index"] for r in ranked["results"]] == [1, 0]
+
+
+# The server itself
+
+
+@virtual
+async def test_status_tells_the_server_at_a_glance():
+    answer = await (await Api().with_collection()).ask("GET", "/v1/status")
+    assert (answer.json["in_flight"], [c["name"] for c in answer.json["collections"]]) == (1, ["default"])
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/healthz"])
+@virtual
+async def test_readiness_tells_its_reasons(path):
+    api = Api()
+    assert ((await api.ask("GET", path)).status, (await api.ask("GET", path)).json["reasons"]) == (200, [])
+    api.reasons.append("the store process is not running")
+    answer = await api.ask("GET", path)
+    assert (answer.status, answer.json) == (503, {"ready": False, "reasons": ["the store process is not running"]})
+    assert (await api.ask("GET", "/livez")).json == {"live": True}
+
+
+@virtual
+async def test_answers_are_counted_by_route_and_status():
+    api = await filled()
+    await api.ask("POST", "/v1/search", {"query": "a"})
+    await api.ask("POST", "/v1/search", {"query": ""})
+    text = (await api.ask("GET", "/metrics")).body.decode()
+    assert 'http_requests_total{method="POST",route="/v1/search",status="200"} 1.0' in text
+    assert 'http_requests_total{method="POST",route="/v1/search",status="422"} 1.0' in text
+    assert 'documents_total{status="indexed"} 3.0' in text
+    assert 'searches_total{degraded="false"} 1.0' in text
+
+
+@virtual
+async def test_a_get_route_answers_head():
+    api = Api()
+    for path in ("/v1/status", "/v1/collections", "/docs", "/livez"):
+        assert (await api.ask("HEAD", path)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/v1/search", "OPTIONS, POST"),
+        ("/v1/collections", "GET, HEAD, OPTIONS"),
+        ("/v1/collections/c", "DELETE, GET, HEAD, OPTIONS, PUT"),
+        (DOCUMENTS, "DELETE, GET, HEAD, OPTIONS, POST"),
+        ("/livez", "GET, HEAD, OPTIONS"),
+    ],
+)
+@virtual
+async def test_a_path_tells_its_methods(path, allow):
+    api = Api()
+    options = await api.ask("OPTIONS", path)
+    assert (options.status, options.headers["allow"], options.body) == (204, allow, b"")
+    wrong = await api.ask("PATCH", path)
+    assert (wrong.status, wrong.json["code"], wrong.headers["allow"]) == (405, "method_not_allowed", allow)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1", "/v1/status/", "/v1/search/", "/V1/search", "/docs/", "//", "/v1/collections//x"]
+)
+@virtual
+async def test_a_path_that_is_not_there_is_404(path):
+    answer = await Api().ask("GET", path)
+    assert (answer.status, answer.json["code"]) == (404, "not_found")
+    assert (await Api().ask("OPTIONS", path)).status == 404
+
+
+@virtual
+async def test_the_root_leads_to_the_documentation():
+    answer = await Api().ask("GET", "/")
+    assert (answer.status, answer.headers["location"]) == (307, "/docs")
+
+
+@virtual
+async def test_a_client_that_hangs_up_while_it_sends_is_no_error(caplog):
+    caller = Caller(Api().gate)
+    answer = await _hangs_up(caller)
+    assert answer == []
+    assert caplog.records == []
+
+
+async def _hangs_up(caller: Caller) -> list[Any]:
+    messages = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        caller.sent.append(message)
+
+    await caller.app(scope("POST", "/v1/search", {"content-length": "50"}), receive, send)
+    return caller.sent
+
+
+@virtual
+async def test_ten_megabytes_and_one_byte_are_413():
+    api = Api()
+    body = [b" " * 1_000_000] * 10 + [b" "]
+    for chunked in (False, True):
+        answer = await api.ask("POST", "/v1/search", body, chunked=chunked)
+        assert (answer.status, answer.json["code"]) == (413, "body_too_large")
+    assert (await api.ask("POST", "/v1/search", body[:-1])).json["detail"].endswith("it is empty")
+
+
+@virtual
+async def test_every_route_names_the_request_in_success_and_failure():
+    api = Api(replace(HttpSettings(), max_body=100))
+    for endpoint in API:
+        path = re.sub(r"{\w+}", "absent", endpoint.path)
+        answer = await api.ask(endpoint.method, path, "{}" if endpoint.body else None, {"x-request-id": "mine"})
+        assert answer.headers["x-request-id"] == "mine", endpoint
+        if answer.status >= 400:
+            assert answer.json["request_id"] == "mine"
+            assert isinstance(answer.json["retryable"], bool)
+
+
+@virtual
+async def test_the_documentation_loads_nothing_but_itself():
+    answer = await Api().ask("GET", "/docs")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    text = answer.body.decode()
+    assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+", text) == []
+    assert re.findall(r'(?:src|href)="(?!#|data:,|/openapi.json)[^"]*"', text) == []
+    assert "innerHTML" not in text
+    assert ' style="' not in text

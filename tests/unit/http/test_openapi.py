@@ -1,0 +1,159 @@
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.http import bodies, openapi
+from penstock.http.problem import Problem
+from penstock.http.routes import API
+from penstock.search import filters
+
+DOCUMENT = json.loads(openapi.document())
+SCHEMAS = DOCUMENT["components"]["schemas"]
+OPERATIONS = [
+    (method, path, operation) for path, item in DOCUMENT["paths"].items() for method, operation in item.items()
+]
+IDS = [f"{method} {path}" for method, path, _ in OPERATIONS]
+
+#: Keywords of JSON Schema 2020-12 that our records need; anything else is a mistake.
+KEYWORDS = {
+    "$ref", "title", "description", "type", "properties", "required", "additionalProperties", "items", "enum", "anyOf",
+    "default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
+}  # fmt: skip
+TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}
+
+
+def schemas(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield every schema below a node of the document."""
+    if isinstance(node, dict):
+        for key, inner in node.items():
+            if key == "schema":
+                yield from _subschemas(inner)
+            elif key not in ("example", "schemas"):
+                yield from schemas(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            yield from schemas(inner)
+
+
+def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield schema
+    inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+    inner += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+    for one in inner:
+        yield from _subschemas(one)
+
+
+EVERY = [*schemas(DOCUMENT["paths"]), *(s for schema in SCHEMAS.values() for s in _subschemas(schema))]
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in schema:
+        schema = SCHEMAS[schema["$ref"].removeprefix("#/components/schemas/")]
+    return schema
+
+
+def test_the_document_says_what_it_is():
+    assert DOCUMENT["openapi"] == "3.1.0"
+    assert set(DOCUMENT) == {"openapi", "info", "tags", "paths", "components"}
+    assert DOCUMENT["info"]["title"] == "Penstock"
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*", DOCUMENT["info"]["version"])
+
+
+def test_every_route_of_the_table_is_there_and_no_other():
+    table = {(endpoint.method.lower(), endpoint.path) for endpoint in API}
+    probes = {("get", path) for path in ("/livez", "/readyz", "/healthz", "/metrics")}
+    assert {(method, path) for method, path, _ in OPERATIONS} == table | probes
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=IDS)
+def test_an_operation_is_complete(method, path, operation):
+    assert method in {"get", "put", "post", "delete"}
+    assert operation["summary"][0].isupper()
+    assert set(operation["tags"]) <= {tag["name"] for tag in DOCUMENT["tags"]}
+    named = [p["name"] for p in operation.get("parameters", []) if p["in"] == "path"]
+    assert named == re.findall(r"{(\w+)}", path)
+    for parameter in operation.get("parameters", []):
+        assert parameter["in"] in {"path", "query", "header"}
+        assert parameter["description"]
+        assert parameter["schema"]
+        assert parameter.get("required", False) is (parameter["in"] == "path")
+    assert all(re.fullmatch(r"[1-5]\d\d|default", status) for status in operation["responses"])
+    for response in operation["responses"].values():
+        assert response["description"]
+        for media in response["content"].values():
+            assert media["schema"]
+    assert ("requestBody" in operation) <= (method != "get")
+
+
+def test_operation_ids_are_distinct_words():
+    ids = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"\w+", one) for one in ids)
+
+
+def test_every_reference_leads_to_a_schema_and_every_schema_is_used():
+    named = {s["$ref"] for s in EVERY if "$ref" in s}
+    assert named == {f"#/components/schemas/{name}" for name in SCHEMAS}
+
+
+def test_schemas_use_only_known_words():
+    for schema in EVERY:
+        assert set(schema) <= KEYWORDS, schema
+        assert schema.get("type", "string") in TYPES
+        assert set(schema.get("required", ())) <= set(schema.get("properties", ()))
+
+
+def test_records_and_their_fields_are_described():
+    for name, schema in SCHEMAS.items():
+        assert schema["description"], name
+        assert "Attributes:" not in schema["description"]
+        assert "`" * 2 not in json.dumps(schema)
+    for record in (bodies.SearchBody, bodies.DocumentBody, bodies.DocumentsBody, bodies.DeleteBody, Problem):
+        for field, schema in SCHEMAS[record.__name__]["properties"].items():
+            assert schema.get("description"), f"{record.__name__}.{field}"
+    assert SCHEMAS["Hit"]["properties"]["path"]["description"] == "Path shown to people, may be empty."
+
+
+def test_what_may_be_absent_is_not_required_and_not_null():
+    hit = SCHEMAS["Hit"]
+    assert "explain" not in hit["required"]
+    assert hit["properties"]["explain"]["additionalProperties"] == {"$ref": "#/components/schemas/Place"}
+    outcome = SCHEMAS["DocumentOutcome"]
+    assert set(outcome["required"]) == {"status", "chunks"}
+    assert resolved(outcome["properties"]["error"])["title"] == "Problem"
+
+
+def test_a_problem_always_says_whether_to_try_again():
+    assert {"code", "request_id", "retryable", "status", "detail"} <= set(SCHEMAS["Problem"]["required"])
+
+
+@pytest.mark.parametrize("endpoint", [e for e in API if e.body], ids=lambda e: f"{e.method} {e.path}")
+def test_every_body_has_an_example_that_decodes(endpoint):
+    content = DOCUMENT["paths"][endpoint.path][endpoint.method.lower()]["requestBody"]["content"]
+    example = json.dumps(content["application/json"]["example"]).encode()
+    assert isinstance(bodies.decode(example, endpoint.body), endpoint.body)
+    if endpoint.ndjson:
+        lines = content["application/x-ndjson"]["example"].encode()
+        assert all(isinstance(document, msgspec.Struct) for _, document in bodies.decode_lines(lines))
+        assert bodies.decode_documents(example)
+
+
+def test_the_example_of_a_filter_is_one():
+    example = DOCUMENT["paths"]["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    assert filters.parse(example["filter"])
+
+
+def test_bounds_are_told():
+    search = SCHEMAS["SearchBody"]["properties"]
+    assert (search["limit"]["minimum"], search["limit"]["maximum"], search["limit"]["default"]) == (1, 1000, 10)
+    listed = DOCUMENT["paths"]["/v1/collections/{name}/documents"]["get"]["parameters"]
+    assert next(p for p in listed if p["name"] == "limit")["schema"] == {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 10_000,
+        "default": 1000,
+    }

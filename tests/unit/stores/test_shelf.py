@@ -1,0 +1,97 @@
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from penstock.kernel.errors import Invalid, Unavailable
+from penstock.stores.backends.edge import shelf as module
+from penstock.stores.backends.edge.shelf import MANIFEST, Shelf
+from penstock.stores.contract import CollectionInfo, Head
+
+INFO = CollectionInfo("c", 2, "m")
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    shelf = Shelf(tmp_path)
+    yield shelf
+    shelf.close()
+
+
+def test_what_is_half_made_or_half_deleted_is_cleaned_at_the_start(tmp_path):
+    first = Shelf(tmp_path)
+    first.create(INFO)
+    first.close()
+    for name in (".new-x", ".dropped-y"):
+        (tmp_path / name / "shard").mkdir(parents=True)
+        (tmp_path / name / "shard" / "file").write_text("half")
+    (tmp_path / "stray").mkdir()
+    (tmp_path / "stray.txt").write_text("not ours")
+    second = Shelf(tmp_path)
+    assert [info.name for info in second.describe_all()] == ["c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "stray", "stray.txt"]
+    second.close()
+
+
+def test_a_crash_before_the_rename_leaves_no_collection(tmp_path, monkeypatch, shelf):
+    def crash(*_):
+        raise OSError("crash")
+
+    monkeypatch.setattr(module.Path, "replace", crash)
+    with pytest.raises(OSError, match="crash"):
+        shelf.create(INFO)
+    monkeypatch.undo()
+    assert len(shelf) == 0
+    assert len(Shelf(tmp_path)) == 0
+    assert shelf.create(INFO).name == "c"
+
+
+def test_a_damaged_manifest_is_named(tmp_path, shelf):
+    shelf.create(INFO)
+    shelf.close()
+    for damage in (b"", b"{", b"\xff", b"[]"):
+        (tmp_path / "c" / MANIFEST).write_bytes(damage)
+        with pytest.raises(Unavailable, match=MANIFEST) as caught:
+            Shelf(tmp_path)
+        assert caught.value.code == "store_damaged"
+
+
+def test_a_dropped_collection_leaves_no_file(tmp_path, shelf):
+    shelf.create(INFO)
+    shelf.drop("c")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Invalid):
+        shelf.describe("c")
+
+
+def test_nothing_is_written_on_a_disk_all_but_full_and_reading_goes_on(monkeypatch, shelf):
+    shelf.create(INFO)
+    full = SimpleNamespace(free=module.FREE_BYTES_MIN - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    for write in (lambda: shelf.writable("c"), lambda: shelf.create(CollectionInfo("d", 2, "m"))):
+        with pytest.raises(Unavailable, match="less than 96 MiB") as caught:
+            write()
+        assert caught.value.code == "disk_full"
+    assert shelf.describe("c").chunks == 0
+    assert shelf.create(INFO).name == "c"
+    shelf.drop("c")
+    full.free += 1
+    assert shelf.create(INFO).name == "c"
+
+
+def test_two_shelves_on_one_directory_are_told_apart(tmp_path, shelf):
+    shelf.create(INFO)
+    with pytest.raises(Unavailable, match="another process") as caught:
+        Shelf(tmp_path)
+    assert caught.value.code == "store_locked"
+
+
+def test_the_size_on_disk_is_told(shelf):
+    assert shelf.create(INFO).disk_bytes > 0
+
+
+def test_a_head_that_is_gone_cannot_be_sealed(shelf):
+    shelf.create(INFO)
+    with pytest.raises(Unavailable) as caught:
+        shelf.shard("c").seal(Head("a", "h", 1))
+    assert caught.value.code == "write_conflict"
