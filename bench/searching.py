@@ -34,8 +34,7 @@ async def run() -> Report:
         busy_ms: list[float] = []
 
         async def caller() -> None:
-            for query in waiting:
-                busy_ms.append(await _search(client, query))
+            busy_ms.extend([await _search(client, query) for query in waiting])
 
         await asyncio.gather(*(caller() for _ in range(CALLERS)))
         took_s = time.perf_counter() - began

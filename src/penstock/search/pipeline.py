@@ -22,6 +22,7 @@ from penstock.kernel.work import Work
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.search import rescoring
 from penstock.search.fusion import minmax, rrf
+from penstock.search.priors import about_tests, reweighed
 from penstock.search.records import (
     QUERY_CHARACTERS_MAX,
     Hit,
@@ -34,6 +35,9 @@ from penstock.stores.contract import Arm, ArmQuery, ChunkPayload, Scored, Vector
 Encode = Callable[[str, Work], Awaitable[DenseVectors | SparseVector]]
 
 log = logging.getLogger(__name__)
+
+#: Candidates whose places are looked at after rescoring; what is further down stays there.
+SHORTLIST: Final = 50
 
 #: Errors of one arm that the other arm can make up for; ``Invalid`` is the request's own.
 MENDABLE: Final = (Unavailable, Rejected, Expired, Broken)
@@ -124,7 +128,7 @@ class SearchPipeline:
             with run.stage("rerank"):
                 ranked = await self._rescore(run, fused)
         with run.stage("fetch"):
-            hits = await self._fetch(run, ranked, fused)
+            hits = await self._hits(run, ranked, fused)
         took_ms = round((self._clock.now() - began) * 1000, 3)
         return SearchResult(hits, took_ms, run.stages, run.degraded)
 
@@ -186,15 +190,22 @@ class SearchPipeline:
         found = await self._store.search(run.request.collection, query, run.work)
         run.scores[arm].update({scored.point: scored.score for scored in found})
 
-    async def _fetch(self, run: _Run, ranked: Sequence[Scored], fused: Sequence[Scored]) -> list[Hit]:
-        """Read the chunks of the best; one deleted meanwhile is left out."""
-        best = ranked[: run.request.limit]
+    async def _hits(self, run: _Run, ranked: Sequence[Scored], fused: Sequence[Scored]) -> list[Hit]:
+        """Read the chunks of the best and, where they were rescored, weigh their places in.
+
+        One deleted meanwhile is left out.
+        """
+        request, rescored = run.request, ranked is not fused
+        wanted = max(request.limit, SHORTLIST) if rescored else request.limit
+        best = ranked[:wanted]
         if not best:
             return []
-        points = [scored.point for scored in best]
-        payloads = await self._store.fetch(run.request.collection, points, run.work)
-        explain = _explainer(run, ranked, fused) if run.request.explain else None
-        return [_hit(scored, payloads[scored.point], explain) for scored in best if scored.point in payloads]
+        payloads = await self._store.fetch(request.collection, [scored.point for scored in best], run.work)
+        best = [scored for scored in best if scored.point in payloads]
+        if rescored and not about_tests(request.query):
+            ranked = best = reweighed(best, {point: payload.path for point, payload in payloads.items()})
+        explain = _explainer(run, ranked, fused) if request.explain else None
+        return [_hit(scored, payloads[scored.point], explain) for scored in best[: request.limit]]
 
 
 def _weights(request: SearchRequest) -> dict[str, float]:

@@ -9,7 +9,11 @@ Python's standard library, factor 0.9: the right file among the first five hits 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Final
+
+from penstock.search.fusion import best_first
+from penstock.stores.contract import Scored
 
 #: Factor on the score of a hit in a test, unless the query is about tests.
 TEST_FACTOR: Final = 0.9
@@ -35,6 +39,16 @@ def about_tests(query: str) -> bool:
 def is_test(path: str) -> bool:
     """Return whether a path names a test."""
     return _TEST_PATH.search(path) is not None
+
+
+def reweighed(candidates: Sequence[Scored], paths: Mapping[str, str]) -> list[Scored]:
+    """Return the candidates by their scores times the prior of their places.
+
+    Args:
+        candidates: Best first.
+        paths: Each point's path.
+    """
+    return best_first({c.point: c.score - abs(c.score) * (1 - prior(paths[c.point])) for c in candidates})
 
 
 def prior(path: str) -> float:

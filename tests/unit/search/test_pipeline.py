@@ -334,3 +334,32 @@ async def test_an_endless_query_is_cut_before_any_model_sees_it():
     result = await house.search("cat " * QUERY_CHARACTERS_MAX)
     assert result.degraded == ["query_truncated"]
     assert len(house.embedder.asked[0][0]) == len(house.sparse.asked[0][0]) == QUERY_CHARACTERS_MAX
+
+
+async def with_a_test_of_the_cat() -> House:
+    house = await House().fill()
+    text = "the cat sat"
+    payload = ChunkPayload("test_cat", 0, text, path="tests/test_cat.py")
+    await house.store.upsert("c", [Point(payload, embedding(text), terms(text))], WORK)
+    return house
+
+
+@virtual
+async def test_what_is_tested_comes_before_its_test():
+    result = await (await with_a_test_of_the_cat()).search(explain=True)
+    assert ids(result)[:2] == ["cat", "test_cat"]
+    assert result.hits[0].score > result.hits[1].score
+    assert [hit.explain["rerank"].rank for hit in result.hits[:2]] == [1, 2]
+
+
+@virtual
+async def test_a_query_about_tests_leaves_them_where_they_are():
+    result = await (await with_a_test_of_the_cat()).search("the cat tests")
+    scores = {hit.id: hit.score for hit in result.hits}
+    assert scores["cat"] == scores["test_cat"]
+
+
+@virtual
+async def test_without_rerank_places_are_not_weighed():
+    result = await (await with_a_test_of_the_cat()).search(rerank=False)
+    assert {"cat", "test_cat"} <= set(ids(result)[:2])
