@@ -25,7 +25,7 @@ from penstock.indexing.chunk import Chunk, chunk
 from penstock.indexing.composition import sparse_query
 from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
 from penstock.indexing.records import Segment
-from penstock.kernel.clock import Clock, LoopClock
+from penstock.kernel.clock import Clock, MonotonicClock
 from penstock.kernel.errors import Broken
 from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings, cores
@@ -99,7 +99,7 @@ class App:
         self.data_dir = data_dir
         self.metrics = Metrics()
         self.gate = Gate(self._dispatch, settings.http, self.metrics)
-        self._clock: Clock = LoopClock()
+        self._clock: Clock = MonotonicClock()
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
         self._store = EdgeStore(data_dir, settings.timeouts, self._clock)
