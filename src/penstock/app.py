@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from penstock import __version__
 from penstock.bus.backends.memory import MemoryBus
@@ -21,7 +20,8 @@ from penstock.http import answers, openapi
 from penstock.http.gate import Gate, Receive, Scope, Send
 from penstock.http.operations import Operations, Services
 from penstock.http.routes import Routes
-from penstock.indexing.chunk import Chunk, chunk
+from penstock.indexing import worker
+from penstock.indexing.chunk import Chunk
 from penstock.indexing.composition import sparse_query
 from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
 from penstock.indexing.records import Segment
@@ -36,8 +36,8 @@ from penstock.models.rerank import DenseReranker
 from penstock.models.source import SourceSettings, find_source
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.models.tokenizer import TextTokenizer
+from penstock.pools.house import Pools
 from penstock.pools.ml import MlWorkers
-from penstock.pools.permits import Budget, Permits
 from penstock.pools.processes import Processes
 from penstock.pools.threads import Threads
 from penstock.search.pipeline import SearchPipeline
@@ -47,9 +47,6 @@ from penstock.stores.lock import DirectoryLock
 from penstock.telemetry.metrics import Metrics, runtime_readings
 
 Progress = Callable[[str, int, int], None]
-
-#: Tokens the model itself puts around a text.
-SPECIAL_TOKENS: Final = 2
 
 
 @dataclass(slots=True)
@@ -61,28 +58,6 @@ class _Models:
     sparse: Bm25Runner
     rerank: DenseReranker
     tokenizer: TextTokenizer
-
-
-class Pools:
-    """The permits of SPEC §2 by name, ML pools over one budget.
-
-    Args:
-        settings: Their sizes.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        ml = settings.ml
-        budget = Budget(ml.max_inflight)
-        self.embed = Permits("embed", ml.embed_workers, budget)
-        self.sparse = Permits("sparse", ml.sparse_workers, budget)
-        self.rerank = Permits("rerank", ml.rerank_workers, budget)
-        self.search = Permits("search", settings.search.workers)
-        self.index = Permits("index", settings.index.workers)
-        self.chunk = Permits("chunk", settings.index.chunk_workers)
-
-    def all(self) -> Sequence[Permits]:
-        """Return every pool's permits."""
-        return (self.embed, self.sparse, self.rerank, self.search, self.index, self.chunk)
 
 
 class App:
@@ -189,13 +164,13 @@ class App:
         )
         chunkers = Processes(
             min(settings.index.chunk_workers, cores()),
-            _prepare_chunker,
-            (models.tokenizer.path, models.prepared.tokens_max),
+            worker.prepare,
+            (models.tokenizer,),
         )
         self._processes = chunkers
 
         async def cut(message: ChunkText, _work: Work) -> list[Chunk]:
-            return await chunkers.run(partial(_cut, message))
+            return await chunkers.run(partial(worker.cut, message))
 
         writer = SegmentWriter(embedder, encoder, store)
         bus.subscribe(Topic.ML_EMBED, workers.embed, self._pools.embed)
@@ -311,20 +286,3 @@ class App:
 def build(settings: Settings, data_dir: Path, model_cache: Path | None = None) -> App:
     """Build a Penstock that is not started yet."""
     return App(settings, data_dir, model_cache or data_dir / "models")
-
-
-class _Chunker:
-    """A chunker process's tokenizer and budget, set once at its start."""
-
-    tokenizer: TextTokenizer
-    tokens_max: int
-
-
-def _prepare_chunker(tokenizer: Path, tokens_max: int) -> None:
-    _Chunker.tokenizer = TextTokenizer(tokenizer, tokens_max)
-    _Chunker.tokens_max = tokens_max - SPECIAL_TOKENS
-
-
-def _cut(message: ChunkText) -> list[Chunk]:
-    tokens_max = _Chunker.tokens_max - message.tokens_reserved
-    return chunk(message.text, message.language, tokens_max=tokens_max, count=_Chunker.tokenizer.count)

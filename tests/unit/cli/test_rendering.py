@@ -11,13 +11,13 @@ from penstock.cli.records import Hit
 from penstock.cli.rendering import hit_lines, shown_path
 from penstock.cli.search import request
 
-CWD = Path("/work/project")
+CWD = Path("/srv/project")
 TEXT = "def parse(text):\n    '''Parse a JSON string.'''\n\n    return load(text)\n"
 
 
 def hit(**changes):
     fields = {
-        "id": "/work/project/src/a.py",
+        "id": "/srv/project/src/a.py",
         "score": 0.51239,
         "text": TEXT,
         "path": "src/a.py",

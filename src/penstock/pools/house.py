@@ -1,0 +1,30 @@
+"""The pools of SPEC §2, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.kernel.settings import Settings
+from penstock.pools.permits import Budget, Permits
+
+
+class Pools:
+    """The permits of SPEC §2 by name, ML pools over one budget.
+
+    Args:
+        settings: Their sizes.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        ml = settings.ml
+        budget = Budget(ml.max_inflight)
+        self.embed = Permits("embed", ml.embed_workers, budget)
+        self.sparse = Permits("sparse", ml.sparse_workers, budget)
+        self.rerank = Permits("rerank", ml.rerank_workers, budget)
+        self.search = Permits("search", settings.search.workers)
+        self.index = Permits("index", settings.index.workers)
+        self.chunk = Permits("chunk", settings.index.chunk_workers)
+
+    def all(self) -> Sequence[Permits]:
+        """Return every pool's permits."""
+        return (self.embed, self.sparse, self.rerank, self.search, self.index, self.chunk)
