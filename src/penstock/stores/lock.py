@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,10 @@ import msgspec
 from penstock.kernel.errors import Unavailable
 
 LOCK_FILE: Final = "penstock.lock"
+
+#: How often, and how far apart, a taken lock is tried again before it counts as held.
+LOCK_TRIES: Final = 10
+LOCK_PAUSE_S: Final = 0.02
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -54,7 +59,7 @@ class DirectoryLock:
                 code="directory_unusable",
             ) from error
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(fd)
         except OSError as error:
             os.close(fd)
             if not isinstance(error, BlockingIOError):
@@ -91,6 +96,25 @@ class DirectoryLock:
             data = msgspec.json.encode(holder)
             os.pwrite(self._fd, data, 0)
             os.ftruncate(self._fd, len(data))
+
+
+def _lock(fd: int) -> None:
+    """Take the exclusive lock, outlasting those who only ask who holds it.
+
+    :func:`holder` can ask in no other way than by holding a shared lock for an instant.
+
+    Raises:
+        BlockingIOError: Somebody holds it for longer than an instant.
+    """
+    for tries_left in reversed(range(LOCK_TRIES)):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if tries_left == 0:
+                raise
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return
 
 
 def holder(directory: Path) -> Holder | None:

@@ -106,3 +106,19 @@ def test_a_file_system_without_locks_is_a_clear_refusal(tmp_path: Path, monkeypa
     assert refusal(DirectoryLock(tmp_path)).code == "directory_unusable"
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(opened[0])
+
+
+def test_somebody_who_only_asks_does_not_keep_the_directory_from_its_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = DirectoryLock(tmp_path)
+    taken.acquire()
+    taken.release()
+    asking = os.open(tmp_path / LOCK_FILE, os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
+    lock = DirectoryLock(tmp_path)
+    lock.acquire()
+    assert holder(tmp_path) == Holder(os.getpid())
+    lock.release()
+    os.close(asking)
