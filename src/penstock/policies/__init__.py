@@ -1,6 +1,6 @@
-"""Policies: breaker, token bucket, adaptive limit, ladder, discard rule, as pure state machines.
+"""Policies: breaker, rate limit, congestion, discard, ladder, levels, adaptive limit, retries, as pure state machines.
 
-Enters: a state, an event and the time. Leaves: the next state and what to do.
-May refuse: nothing; policies decide, others act.
-Read next: ``docs/decisions/`` for what stands here and what does not yet.
+Enters: an event and the time, as seconds on the loop's clock. Leaves: a decision, and what changed by it.
+May refuse: settings that make no sense; of requests, policies only decide, others act.
+Read next: :mod:`penstock.policies.breaker` for the form they all have, :mod:`penstock.policies.discard` for the heart.
 """

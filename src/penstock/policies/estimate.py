@@ -1,0 +1,181 @@
+"""Estimates of service time, online: median, tail and mean for each kind of work."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from penstock.policies.bounds import at_least
+
+#: Buckets grow by a tenth: relative error of a quantile at most (γ - 1) / (γ + 1) = 4.8 %.
+_GROWTH = 1.1
+_LOG_GROWTH = math.log(_GROWTH)
+_SHORTEST_S = 1e-5
+_LONGEST_S = 1e3
+_BUCKETS = 1 + math.ceil(math.log(_LONGEST_S / _SHORTEST_S) / _LOG_GROWTH)
+#: The newest sample's weight at which all weights are scaled down again.
+_WEIGHT_MAX = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class EstimateSettings:
+    """How an estimate learns.
+
+    Attributes:
+        prior_s: What is answered before enough samples are there, in seconds.
+        samples_min: Samples before the prior gives way.
+        memory_samples: A sample's weight falls to 1/e after so many more.
+        clip: The mean takes a sample as at most so many times the 90th percentile.
+    """
+
+    prior_s: float = 0.05
+    samples_min: int = 16
+    memory_samples: float = 100.0
+    clip: float = 8.0
+
+    def __post_init__(self) -> None:
+        at_least(self, _SHORTEST_S, "prior_s")
+        at_least(self, 1, "samples_min", "clip")
+        at_least(self, 2, "memory_samples")
+
+
+class _Quantile:
+    """Walks along the buckets, so that a quantile is at hand without a scan."""
+
+    __slots__ = ("below", "bucket", "share")
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self.bucket = 0
+        self.below = 0.0
+
+    def settle(self, weights: list[float], total: float) -> None:
+        """Walk to the first bucket up to which at least ``share`` of the weight lies."""
+        goal = self.share * total
+        while self.bucket > 0 and self.below >= goal:
+            self.bucket -= 1
+            self.below -= weights[self.bucket]
+        while self.bucket < _BUCKETS - 1 and self.below + weights[self.bucket] < goal:
+            self.below += weights[self.bucket]
+            self.bucket += 1
+
+
+class Estimate:
+    """Service time of one kind of work.
+
+    A histogram with logarithmic buckets (DDSketch, Masson et al., VLDB 2019) from 10 µs to 1000 s;
+    values beyond go into the outermost ones. Old samples fade by forward decay (Cormode et al., ICDE
+    2009), counted in samples, not in seconds: an idle night forgets nothing, and after it one odd
+    sample weighs no more than ever. A single outlier has a hundredth of the weight (of the first 16 samples,
+    a fifteenth), so it cannot be the 90th percentile, and moves the mean by ``clip × p90 / 100`` at most.
+
+    Feed it also calls that were cut off at their deadline, as the time they took; leaving them out
+    would make a slow kind look fast.
+
+    Args:
+        settings: Prior, memory and clip.
+
+    Bounds: 195 numbers; O(1) amortised for each sample.
+
+    Attributes:
+        samples: Samples so far.
+    """
+
+    def __init__(self, settings: EstimateSettings) -> None:
+        self._settings = settings
+        self._weights = [0.0] * _BUCKETS
+        self._total = 0.0
+        self._sum = 0.0
+        self._weight = 1.0
+        self._decay = math.exp(1.0 / settings.memory_samples)
+        self._median = _Quantile(0.5)
+        self._tail = _Quantile(0.9)
+        self.samples = 0
+
+    def __repr__(self) -> str:
+        return f"<Estimate p50 {self.p50_s * 1000:.1f}ms p90 {self.p90_s * 1000:.1f}ms of {self.samples}>"
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are enough samples; until then every answer is the prior."""
+        return self.samples >= self._settings.samples_min
+
+    @property
+    def p50_s(self) -> float:
+        """The median in seconds."""
+        return _value(self._median.bucket) if self.ready else self._settings.prior_s
+
+    @property
+    def p90_s(self) -> float:
+        """The 90th percentile in seconds."""
+        return _value(self._tail.bucket) if self.ready else self._settings.prior_s
+
+    @property
+    def mean_s(self) -> float:
+        """The mean in seconds, outliers clipped: what a queued message is expected to cost."""
+        return self._sum / self._total if self.ready else self._settings.prior_s
+
+    def observe(self, seconds: float) -> None:
+        """Take in how long one call took; negative or NaN counts as the shortest."""
+        taken_s = min(max(seconds, _SHORTEST_S), _LONGEST_S) if seconds >= 0.0 else _SHORTEST_S
+        bucket = _bucket(taken_s)
+        if self.ready:
+            taken_s = min(taken_s, self._settings.clip * self.p90_s)
+        self._weight *= self._decay
+        self._weights[bucket] += self._weight
+        self._total += self._weight
+        self._sum += self._weight * taken_s
+        self.samples += 1
+        if self._weight > _WEIGHT_MAX:
+            self._rescale()
+        else:
+            for quantile in (self._median, self._tail):
+                if bucket < quantile.bucket:
+                    quantile.below += self._weight
+        self._median.settle(self._weights, self._total)
+        self._tail.settle(self._weights, self._total)
+
+    def _rescale(self) -> None:
+        """Scale all weights down and sum them anew: no overflow, no drift."""
+        factor = 1.0 / self._weight
+        self._weights = [weight * factor for weight in self._weights]
+        self._total = math.fsum(self._weights)
+        self._sum *= factor
+        self._weight = 1.0
+        for quantile in (self._median, self._tail):
+            quantile.below = math.fsum(self._weights[: quantile.bucket])
+
+
+class Estimates:
+    """One estimate for each kind of work.
+
+    Args:
+        settings: For each of them.
+        kinds_max: Kinds beyond share one estimate.
+
+    Bounds: ``kinds_max + 1`` estimates.
+    """
+
+    def __init__(self, settings: EstimateSettings, kinds_max: int = 64) -> None:
+        self._settings = settings
+        self._kinds_max = kinds_max
+        self._of: dict[str, Estimate] = {}
+        self._shared = Estimate(settings)
+
+    def of(self, kind: str) -> Estimate:
+        """Return the estimate of ``kind``, a new one the first time."""
+        estimate = self._of.get(kind)
+        if estimate is None:
+            if len(self._of) >= self._kinds_max:
+                return self._shared
+            estimate = self._of[kind] = Estimate(self._settings)
+        return estimate
+
+
+def _bucket(seconds: float) -> int:
+    return min(_BUCKETS - 1, max(0, math.ceil(math.log(seconds / _SHORTEST_S) / _LOG_GROWTH)))
+
+
+def _value(bucket: int) -> float:
+    """Return the value whose relative error is least for a bucket ``(γ^(i-1), γ^i]``: ``2 γ^i / (γ + 1)``."""
+    return _SHORTEST_S * 2.0 * math.pow(_GROWTH, bucket) / (_GROWTH + 1.0)

@@ -1,0 +1,128 @@
+"""The degradation ladder: quality is given up before answers are (DESIGN §4)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from penstock.policies.bounds import at_least
+
+
+class Rung(enum.IntEnum):
+    """What a search still does, from everything to nothing; each rung includes those below."""
+
+    FULL = 0
+    FEWER_CANDIDATES = 1
+    NO_RERANK = 2
+    ONE_ARM = 3
+    CACHED_ONLY = 4
+    REFUSE = 5
+
+    @property
+    def word(self) -> str:
+        """The word for ``degraded``, the metrics and the log; empty for ``FULL``."""
+        return "" if self is Rung.FULL else self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class LadderSettings:
+    """When to move; times in seconds on the loop's clock.
+
+    Attributes:
+        up_s: Congested for so long: one rung up, and again for each next.
+        down_s: Clear for so long: one rung down, and again for each next.
+        down_idle_s: The same on the rungs that send the pools no work.
+        highest: The last rung it climbs to.
+    """
+
+    up_s: float = 0.3
+    down_s: float = 3.0
+    down_idle_s: float = 0.0
+    highest: Rung = Rung.REFUSE
+
+    def __post_init__(self) -> None:
+        at_least(self, 0.001, "up_s", "down_s")
+        at_least(self, 0.0, "down_idle_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A move, to be logged and counted."""
+
+    before: Rung
+    after: Rung
+
+
+def serve_at(rung: Rung, *, strict: bool, harmed_from: Rung = Rung.FEWER_CANDIDATES) -> Rung:
+    """Return the rung for one request.
+
+    Args:
+        rung: The ladder's.
+        strict: The request prefers a refusal to a degraded answer.
+        harmed_from: The first rung that takes something from this request: one without rerank loses
+            nothing below ``ONE_ARM``, one that asks a single arm nothing below ``CACHED_ONLY``.
+
+    Returns:
+        ``FULL`` if the rung takes nothing from it; else the rung, or ``REFUSE`` if strict.
+    """
+    if rung < harmed_from:
+        return Rung.FULL
+    return Rung.REFUSE if strict else rung
+
+
+class Ladder:
+    """Climbs while congested, descends while clear.
+
+    Between two observations the last one holds. An observation climbs one rung at most, so that a
+    stalled event loop is not taken for long congestion; it descends as many as the clear time
+    is worth, so that the first request after an idle hour finds the ladder at its foot.
+
+    On ``CACHED_ONLY`` and ``REFUSE`` the pools get no new work, and clear is what must follow: waiting
+    another 3 s there would idle them nine tenths of the time under lasting overload. So there the
+    first clear observation descends; the queue still holds half a target of work then, and the pools
+    never run dry.
+
+    Args:
+        settings: When to move.
+
+    Bounds: three fields.
+
+    Attributes:
+        rung: Where it stands.
+    """
+
+    __slots__ = ("_congested", "_settings", "_since_s", "rung")
+
+    def __init__(self, settings: LadderSettings) -> None:
+        self._settings = settings
+        self._congested: bool | None = None
+        self._since_s = 0.0
+        self.rung = Rung.FULL
+
+    def __repr__(self) -> str:
+        return f"<Ladder {self.rung.name.lower()} {'congested' if self._congested else 'clear'}>"
+
+    def observe(self, congested: bool, now_s: float) -> Change | None:  # noqa: FBT001 - the one thing that is told
+        """Take in the verdict on the queue; call at each change and some ten times a second."""
+        if congested != self._congested:
+            self._congested = congested
+            self._since_s = now_s
+        before = self.rung
+        if congested:
+            self._climb(now_s)
+        else:
+            self._descend(now_s)
+        return Change(before, self.rung) if self.rung is not before else None
+
+    def _climb(self, now_s: float) -> None:
+        if self.rung < self._settings.highest and now_s - self._since_s >= self._settings.up_s:
+            self.rung = Rung(self.rung + 1)
+            self._since_s = now_s
+
+    def _descend(self, now_s: float) -> None:
+        while self.rung > Rung.FULL:
+            patience_s = self._settings.down_idle_s if self.rung >= Rung.CACHED_ONLY else self._settings.down_s
+            if now_s - self._since_s < patience_s:
+                return
+            self.rung = Rung(self.rung - 1)
+            self._since_s += patience_s

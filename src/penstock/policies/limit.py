@@ -1,0 +1,180 @@
+"""Adaptive concurrency limit toward a remote dependency: how many calls may be out at once.
+
+The algorithm only; enforcing it is the caller's. Not for local pools: there a permit is a core, and
+the number is known.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from penstock.policies.bounds import at_least, within
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """How the limit moves; times in seconds on the loop's clock.
+
+    Attributes:
+        initial: The limit at first.
+        floor: The least limit.
+        ceiling: The greatest.
+        tolerance: Latency may rise by this factor over the baseline without consequence.
+        smoothing_up: Share of the way gone in one step up.
+        smoothing_down: Share of the way gone in one step down.
+        window_s: Least time between two steps.
+        samples_min: Least samples between two steps.
+        drop_rate: Share of dropped calls in a window that counts as overload.
+        baseline_windows: Windows over which the baseline follows a rise, where it may.
+    """
+
+    initial: int = 4
+    floor: int = 1
+    ceiling: int = 64
+    tolerance: float = 1.5
+    smoothing_up: float = 0.2
+    smoothing_down: float = 0.5
+    window_s: float = 0.25
+    samples_min: int = 5
+    drop_rate: float = 0.1
+    baseline_windows: float = 10.0
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "floor", "tolerance", "samples_min", "baseline_windows")
+        at_least(self, self.floor, "ceiling")
+        at_least(self, 0.0, "window_s")
+        within(self, self.floor, self.ceiling, "initial")
+        within(self, 0.001, 1.0, "smoothing_up", "smoothing_down", "drop_rate")
+
+
+class Reason(enum.StrEnum):
+    """Why a limit moved."""
+
+    ROOM = "latency near its baseline"
+    SLOW = "latency above its baseline"
+    DROPS = "calls dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A step that changed the whole number."""
+
+    before: int
+    after: int
+    reason: Reason
+
+
+def gradient(baseline_s: float, recent_s: float, tolerance: float) -> float:
+    """Return ``tolerance × baseline / recent`` within 0.5 to 1: 1 means no queue at the other end."""
+    return min(1.0, max(0.5, tolerance * baseline_s / recent_s)) if recent_s > 0.0 else 1.0
+
+
+def step(limit: float, slope: float, settings: LimitSettings) -> float:
+    """Return the next limit.
+
+    ``target = limit × g + √limit × (2 g - 1)``, then part of the way from ``limit`` to it. After
+    Netflix's concurrency-limits (Gradient2, 2018), where the headroom is added whatever the gradient:
+    ``L = L/2 + √L`` rests at 4, with their queue of 4 at 8. Here the headroom vanishes as the
+    gradient falls to 0.5, so that the limit reaches 1.
+
+    Args:
+        limit: The limit, not rounded.
+        slope: The gradient ``g``, 0.5 to 1.
+        settings: Smoothing and bounds.
+    """
+    target = limit * slope + math.sqrt(limit) * (2.0 * slope - 1.0)
+    share = settings.smoothing_up if target > limit else settings.smoothing_down
+    return min(float(settings.ceiling), max(float(settings.floor), limit + share * (target - limit)))
+
+
+class AdaptiveLimit:
+    """The limit of one dependency.
+
+    The baseline falls at once to a faster window's mean. It rises only while our own calls cannot be what
+    queues: at the floor, or with fewer than half the limit in flight. A moving average that always rises
+    (Gradient2's) would take a lasting overload for normal and end at the ceiling; here a dependency that has
+    become slower by itself costs one descent to the floor, where the new latency is learnt.
+    A limit that is not used (fewer than half in flight) does not grow.
+
+    Args:
+        settings: How it moves.
+
+    Bounds: a handful of numbers.
+
+    Attributes:
+        baseline_s: Latency of the dependency when it is not loaded, 0 before the first window.
+    """
+
+    def __init__(self, settings: LimitSettings) -> None:
+        self._settings = settings
+        self._limit = float(settings.initial)
+        self.baseline_s = 0.0
+        self._in_flight = 0
+        self._began_at_s: float | None = None
+        self._begin(None)
+
+    def __repr__(self) -> str:
+        return f"<AdaptiveLimit {self.limit} baseline {self.baseline_s * 1000:.1f}ms>"
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be out at once."""
+        return int(self._limit)
+
+    def observe(self, latency_s: float, in_flight: int, now_s: float, *, dropped: bool = False) -> Change | None:
+        """Take in a call that ended; return the step, if the limit moved by it.
+
+        Args:
+            latency_s: How long it took; not used of a dropped one.
+            in_flight: Calls that were out as it ended, itself included.
+            now_s: On the loop's clock.
+            dropped: The dependency refused it or let it time out. Not: cancelled, or bad input.
+        """
+        if self._began_at_s is None:
+            self._begin(now_s)
+        self._in_flight = max(self._in_flight, in_flight)
+        if dropped:
+            self._drops += 1
+        else:
+            self._answers += 1
+            self._latency_s += max(0.0, latency_s)
+        samples = self._answers + self._drops
+        if samples < self._settings.samples_min or now_s - (self._began_at_s or 0.0) < self._settings.window_s:
+            return None
+        change = self._step(self._drops >= self._settings.drop_rate * samples)
+        self._begin(now_s)
+        return change
+
+    @property
+    def _unused(self) -> bool:
+        return self._in_flight * 2 < self.limit
+
+    def _begin(self, now_s: float | None) -> None:
+        """Begin a window."""
+        self._began_at_s = now_s
+        self._answers = 0
+        self._drops = 0
+        self._latency_s = 0.0
+        self._in_flight = 0
+
+    def _step(self, overloaded: bool) -> Change | None:  # noqa: FBT001 - one word of evidence
+        slope = 0.5 if overloaded else self._slope()
+        before = self.limit
+        after = step(self._limit, slope, self._settings)
+        if after < self._limit or not self._unused:
+            self._limit = after
+        if self.limit == before:
+            return None
+        reason = Reason.DROPS if overloaded else Reason.SLOW if self.limit < before else Reason.ROOM
+        return Change(before, self.limit, reason)
+
+    def _slope(self) -> float:
+        recent_s = self._latency_s / self._answers
+        if self.baseline_s == 0.0 or recent_s < self.baseline_s:
+            self.baseline_s = recent_s
+        slope = gradient(self.baseline_s, recent_s, self._settings.tolerance)
+        if self._unused or self.limit == self._settings.floor:
+            self.baseline_s += (recent_s - self.baseline_s) / self._settings.baseline_windows
+        return slope
