@@ -5,12 +5,13 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
-from bench import indexing, searching
+from bench import indexing, refusal, searching
 from bench.report import Report
 
 BENCHMARKS: dict[str, Callable[[], Awaitable[Report]]] = {
     "index": indexing.run,
     "search": searching.run,
+    "refusal": refusal.run,
 }
 
 

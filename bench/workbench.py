@@ -10,7 +10,7 @@ import httpx
 from penstock.app import build
 from penstock.indexing.reading import read_text
 from penstock.indexing.walk import Found, walk
-from penstock.kernel.settings import Settings
+from penstock.kernel.settings import HttpSettings, Settings
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / ".penstock" / "models"
@@ -20,7 +20,7 @@ MODELS = ROOT / ".penstock" / "models"
 async def workbench() -> AsyncIterator[httpx.AsyncClient]:
     """Start a Penstock on an empty temporary directory; yield a client that talks to it."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory:
-        app = build(Settings(), Path(directory), MODELS)
+        app = build(Settings(http=HttpSettings(rate_limit=0)), Path(directory), MODELS)
         await app.start()
         transport = httpx.ASGITransport(app.asgi)
         try:

@@ -17,9 +17,9 @@ from penstock import __version__
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
 from penstock.http import answers, openapi
-from penstock.http.gate import Gate, Receive, Scope, Send
+from penstock.http.gate import Gate, Receive, Scope, Send, Senses
 from penstock.http.operations import Operations, Services
-from penstock.http.routes import Routes
+from penstock.http.routes import Routes, pressure
 from penstock.indexing import worker
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.composition import sparse_query
@@ -73,7 +73,7 @@ class App:
         self.settings = settings
         self.data_dir = data_dir
         self.metrics = Metrics()
-        self.gate = Gate(self._dispatch, settings.http, self.metrics)
+        self.gate = Gate(self._dispatch, settings.http, self.metrics, Senses(fill=pressure(self._used)))
         self._clock: Clock = MonotonicClock()
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
@@ -243,14 +243,13 @@ class App:
                     "topic",
                     lambda: [(s.name, s.used) for s in bus.state()],
                 ),
-                (
-                    "http_concurrent_requests",
-                    "HTTP requests in flight",
-                    "",
-                    lambda: [("", float(self.gate.in_flight))],
-                ),
+                *self.gate.readings(),
             ]
         )
+
+    def _used(self, topic: Topic) -> float:
+        """Return how full a topic is, 0 to 1."""
+        return self._bus.used(topic)
 
     def _reasons(self) -> list[str]:
         """Return why the server cannot work now; empty when it can."""

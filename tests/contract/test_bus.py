@@ -378,6 +378,19 @@ async def test_no_topic_runs_more_handlers_than_allowed_however_many_slots_there
 
 
 @on_every_bus
+async def test_a_topic_tells_how_full_it_is(rig: Rig) -> None:
+    gate = Gate()
+    rig.serve(gate)
+    assert rig.bus.used("t") == rig.bus.used("nobody has heard of this") == 0.0
+    tasks = [rig.ask(n) for n in range(4)]
+    await rig.settle()
+    assert rig.bus.used("t") == 1.0
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    assert rig.bus.used("t") == 0.0
+
+
+@on_every_bus
 async def test_one_slot_keeps_the_order(rig: Rig) -> None:
     if not rig.bus.features.ordered:
         pytest.skip("this backend keeps no order")

@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.bus.backends.memory import MemoryBus
 from penstock.http import answers, openapi
-from penstock.http.gate import Gate
+from penstock.http.gate import Gate, Senses
 from penstock.http.operations import Operations, Services
 from penstock.http.routes import Routes
 from penstock.indexing.chunk.records import Chunk
@@ -48,11 +48,15 @@ class Caller:
     Attributes:
         received: How many messages the application took.
         sent: The messages that the application sent.
+        gone: Set when the caller hangs up.
+        address: Where it calls from.
     """
 
     app: Any
     received: int = 0
     sent: list[Any] = field(default_factory=list)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    address: str = "127.0.0.1"
 
     async def ask(
         self,
@@ -77,12 +81,15 @@ class Caller:
 
         async def receive() -> Any:
             self.received += 1
-            return messages[self.received - 1] if self.received <= len(messages) else {"type": "http.disconnect"}
+            if self.received <= len(messages):
+                return messages[self.received - 1]
+            await self.gone.wait()
+            return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             self.sent.append(message)
 
-        await self.app(scope(method, path, said), receive, send)
+        await self.app({**scope(method, path, said), "client": (self.address, 5)}, receive, send)
         return self.answer()
 
     def answer(self) -> Answer:
@@ -132,7 +139,7 @@ class Api:
         reasons: Why it is not ready; tests fill it.
     """
 
-    def __init__(self, http: HttpSettings | None = None) -> None:
+    def __init__(self, http: HttpSettings | None = None, senses: Senses | None = None) -> None:
         self.settings = replace(Settings(), http=http or HttpSettings())
         self.store = MemoryStore()
         self.embedder = FakeEmbedder()
@@ -174,7 +181,7 @@ class Api:
             readiness=lambda: self.reasons,
         )
         self.routes = Routes(Operations(services), self.metrics, openapi.document())
-        self.gate = Gate(self.routes, self.settings.http, self.metrics)
+        self.gate = Gate(self.routes, self.settings.http, self.metrics, senses)
 
     async def ask(self, method: str, path: str, body: Any = None, headers: Any = None, **how: Any) -> Answer:
         """Send one request through the gate."""

@@ -115,6 +115,10 @@ class Bus(Protocol):
         """
         ...
 
+    def used(self, topic: str) -> float:
+        """Return how full the topic's fullest buffer is, 0 to 1; asked for every HTTP request."""
+        ...
+
     def state(self) -> list[TopicState]:
         """Return every topic's state."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,11 +13,14 @@ from typing import Final, Protocol
 
 import uvicorn
 
+from penstock.http.connection import Connection, Crowd
 from penstock.kernel.errors import Invalid, Unavailable
+from penstock.kernel.settings import HttpSettings
 
 BACKLOG: Final = 2048
 KEEP_ALIVE_S: Final = 30
-HEADER_BYTES_MAX: Final = 65_536
+#: Files that the store, the models and the log may need beside connections.
+FILES_RESERVED: Final = 512
 #: After the drain: what is still open then is idle, or has had its time.
 CLOSE_S: Final = 2
 
@@ -36,12 +40,19 @@ class Drainable(Protocol):
 class Listener(uvicorn.Server):
     """Uvicorn without its own signal handling: :class:`Stop` decides when to end.
 
+    Args:
+        config: Uvicorn's.
+        crowd: Its connections' limits.
+
     Attributes:
+        crowd: Its connections.
         listening: Set once connections are accepted.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, crowd: Crowd) -> None:
         super().__init__(config)
+        self.server_state = crowd
+        self.crowd = crowd
         self.listening = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -102,12 +113,18 @@ def url_of(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def listener(app: Callable[..., Awaitable[None]]) -> Listener:
-    """Return uvicorn around the app; nothing listens yet."""
+def listener(app: Callable[..., Awaitable[None]], settings: HttpSettings | None = None) -> Listener:
+    """Return uvicorn around the app; nothing listens yet.
+
+    Args:
+        app: The ASGI application.
+        settings: Of the gate; its header and write timeouts hold for connections too.
+    """
+    settings = settings or HttpSettings()
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -119,9 +136,18 @@ def listener(app: Callable[..., Awaitable[None]]) -> Listener:
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=CLOSE_S,
-        h11_max_incomplete_event_size=HEADER_BYTES_MAX,
     )
-    return Listener(config)
+    return Listener(config, Crowd(settings.header_timeout, settings.write_timeout, connections_max()))
+
+
+def connections_max() -> int:
+    """Return how many connections the process may hold, its limit of open files raised as far as allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(soft // 2, soft - FILES_RESERVED) if soft != resource.RLIM_INFINITY else 1_000_000
 
 
 async def end(app: Drainable, server: Listener, stop: Stop, drain_s: float) -> bool:

@@ -92,7 +92,7 @@ class _Service:
         return True
 
     async def _serve(self, app: App, bound: socket) -> None:
-        server = listener(app.asgi)
+        server = listener(app.asgi, self._setup.settings.http)
         url = url_of(bound)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         listening = asyncio.create_task(server.listening.wait())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -58,7 +59,9 @@ async def _in_process(
     # Imported here: whoever talks to a server needs neither the model's nor the store's libraries.
     from penstock.app import build  # noqa: PLC0415
 
-    app = build(settings, data_dir, model_cache)
+    # The rate limit is for callers from outside; here the only caller is this command.
+    unlimited = replace(settings, http=replace(settings.http, rate_limit=0))
+    app = build(unlimited, data_dir, model_cache)
     try:
         with preparing(console) as progress:
             await app.start(progress)

@@ -51,6 +51,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         timeout_ms: A tighter deadline than the server's own.
         weights: How much each arm counts.
         fusion: How the arms are put together.
+        strict: Whether a refusal is better than an answer that had to leave something out.
     """
 
     query: str
@@ -61,6 +62,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_ms: TimeoutMs | None = None
     weights: Weights = Weights()
     fusion: FusionName = "rrf"
+    strict: bool = False
 
 
 class DocumentBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,8 +1,10 @@
 """The gate: pure ASGI, in front of everything; what it refuses costs next to nothing.
 
-It counts requests in flight (D4), names each one (``X-Request-Id``, ``traceparent``), holds the body
-to its size and its time while it streams in (D8, T1), the response to its time (T2), and while the
-server drains it answers 503. Nothing here ever waits in line: the answer is now, yes or no.
+It says who the caller is and holds each to its rate (D7), counts requests in flight (D4), looks at
+the topic a route leads to (D2) and at memory (D6), names each request (``X-Request-Id``,
+``traceparent``), holds bodies and responses to their size and time (D8, T1, T2), stops the work of a
+caller who hangs up, and while the server drains it answers 503. Nothing here ever waits in line: the
+answer is now, yes or no.
 """
 
 from __future__ import annotations
@@ -10,42 +12,82 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import random
 import re
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
-import msgspec
-
-from penstock.http.problem import headers_of, problem_of
-from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected
+from penstock.http.caller import Callers
+from penstock.http.conversation import (
+    PIECE_BYTES,
+    Arrival,
+    Asgi,
+    BodyTooLarge,
+    Conversation,
+    CutOff,
+    Headers,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    Terms,
+    memory_short,
+    too_large,
+)
+from penstock.http.refusal import Refusal
+from penstock.http.tally import Tally
+from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.ids import new_id
 from penstock.kernel.settings import HttpSettings
-from penstock.telemetry.metrics import Metrics
+from penstock.policies.bucket import Decision, RateLimiter, RateSettings
+from penstock.policies.jitter import Random
+from penstock.policies.levels import Level
+from penstock.telemetry.metrics import Metrics, Reading
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = [
+    "ALWAYS_OPEN",
+    "PIECE_BYTES",
+    "Asgi",
+    "BodyTooLarge",
+    "Gate",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "Senses",
+]
 
 log = logging.getLogger(__name__)
 
 #: Paths that answer even while the server is full or drains: they tell its state.
 ALWAYS_OPEN: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
+#: D2: a topic this full gets nothing more from outside.
+FILL_MAX: Final = 0.90
+
+#: Those that run when the drain's time is over get their refusal within this time.
+GIVE_UP_S: Final = 1.0
+
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 #: W3C Trace Context §3.2.2; ids of zeros only and version ff are invalid.
 _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-#: A response goes out in pieces of this size. The server below waits for a slow reader only between
-#: pieces: a response in one piece would lie in its buffer, whole and for as long as the reader likes.
-PIECE_BYTES: Final = 65_536
 
+@dataclass(frozen=True, slots=True)
+class Senses:
+    """What the gate sees of the house behind it. Each is asked for every request, so each must be O(1).
 
-class BodyTooLarge(Invalid):
-    """The body is larger than the server takes."""
+    Attributes:
+        fill: How full the topic is that a request leads to, 0 to 1, by method and path.
+        memory: How full the memory is.
+        luck: Draws for the jitter of ``Retry-After``.
+    """
 
-    code = "body_too_large"
+    fill: Callable[[str, str], float] = lambda _method, _path: 0.0
+    memory: Callable[[], Level] = lambda: Level.CALM
+    luck: Random = random.random
 
 
 class Gate:
@@ -55,184 +97,238 @@ class Gate:
         app: What is behind the gate.
         settings: Its limits.
         metrics: Where refusals are counted.
+        senses: What it sees of the rooms below.
+
+    Bounds: ``max_concurrent`` requests; what :class:`RateLimiter` and :class:`Callers` remember.
+
+    Attributes:
+        tally: What it counts beside refusals.
+
+    Raises:
+        Invalid: ``trusted_proxies`` cannot be read.
     """
 
-    def __init__(self, app: Asgi, settings: HttpSettings, metrics: Metrics) -> None:
+    def __init__(self, app: Asgi, settings: HttpSettings, metrics: Metrics, senses: Senses | None = None) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        self.in_flight = 0
-        self.draining = False
+        self._senses = senses or Senses()
+        self._terms = Terms(settings, self._senses.memory, self._senses.luck)
+        self.tally: Tally = self._terms.tally
+        self._callers = Callers(settings.trusted_proxies)
+        self._limiter = RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
+        self._policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
+        self._refusals = _Refusals(settings)
+        self._running: set[Conversation] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
+    def __repr__(self) -> str:
+        state = ", draining" if self.draining else ""
+        return f"<Gate {self.in_flight}/{self._settings.max_concurrent} in flight, {self._limiter!r}{state}>"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests admitted and not answered yet."""
+        return len(self._running)
+
+    @property
+    def draining(self) -> bool:
+        """Whether new requests are refused and every response closes its connection."""
+        return self._terms.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self._terms.draining = draining
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection's scope; only ``http`` is served."""
+        """Answer one connection's scope; only ``http`` is served.
+
+        Cancellation: From outside: nothing is answered, the request is not in flight any more.
+        """
         if scope["type"] != "http":
             return
-        request_id, traceparent = _identity(scope)
-        scope["penstock.request_id"] = request_id.decode()
-        scope["penstock.traceparent"] = traceparent.decode()
-        refusal = self._refusal(scope)
-        conversation = _Conversation(receive, send, scope, self._settings)
-        if refusal is not None:
-            self._metrics.refused.labels(refusal.code).inc()
-            with contextlib.suppress(ConnectionAbortedError):
-                await conversation.refuse(refusal)
-            return
-        self.in_flight += 1
-        self._idle.clear()
+        now_s = asyncio.get_running_loop().time()
+        arrival = _arrival(scope, now_s)
+        scope["penstock.client"] = client = self._callers.name(scope, arrival.headers)
+        refusal, wait_s = self._admit(scope, arrival, client, now_s)
+        conversation = Conversation(scope, receive, send, arrival, self._terms)
+        if refusal is None:
+            self._running.add(conversation)
+            self._idle.clear()
+            self.tally.in_flight.observe(len(self._running), now_s)
+        else:
+            self._metrics.refused.labels(refusal.error.code).inc()
         try:
-            await self._run(scope, conversation)
-        except ConnectionAbortedError:
-            # A response that has begun stays incomplete, so the server below closes the connection.
-            log.info("a client went away", extra={"request_id": scope["penstock.request_id"]})
+            if refusal is None:
+                refusal, wait_s = await self._run(scope, conversation)
+            if refusal is not None:
+                await conversation.refuse(refusal, wait_s)
+            self._count(scope, conversation)
+        except asyncio.CancelledError:
+            verdict = conversation.stopped()
+            if verdict is None:
+                raise
+            await self._part(scope, conversation, verdict)
+        except ConnectionAbortedError as parted:
+            await self._part(scope, conversation, parted)
         finally:
-            self.in_flight -= 1
-            if self.in_flight == 0:
+            conversation.close()
+            self._running.discard(conversation)
+            if not self._running:
                 self._idle.set()
 
     async def drained(self, timeout_s: float) -> bool:
-        """Wait until nothing is in flight; return whether that came true in time."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        """Wait until nothing is in flight; return whether that came true in time.
 
-    def _refusal(self, scope: Scope) -> PenstockError | None:
-        """Return why this request is refused, before anything of its body is read."""
+        What runs longer is stopped and answered 503 ``draining``.
+        """
+        if await self._empty(timeout_s):
+            return True
+        for conversation in list(self._running):
+            conversation.stop(self._refusals.draining.error)
+        await self._empty(GIVE_UP_S)
+        return False
+
+    def readings(self) -> list[Reading]:
+        """Return what the gate counts, as gauges (M4, M6)."""
+
+        def lately() -> float:
+            return float(max(self.in_flight, self.tally.in_flight.read(asyncio.get_running_loop().time())))
+
+        tally = self.tally
+        return [
+            ("http_concurrent_requests", "HTTP requests in flight", "", lambda: [("", float(self.in_flight))]),
+            ("http_concurrent_requests_max", "The most in flight, of about 15 s", "", lambda: [("", lately())]),
+            (
+                "http_goodput",
+                "Answers so far, by whether they came before the deadline",
+                "in_time",
+                lambda: [("true", float(tally.in_time)), ("false", float(tally.too_late))],
+            ),
+            (
+                "http_parted",
+                "Requests so far whose caller went first, or was cut off for not reading",
+                "how",
+                lambda: [("client_gone", float(tally.client_gone)), ("cut_off", float(tally.cut_off))],
+            ),
+            ("http_rate_clients", "Clients the rate limit remembers", "", lambda: [("", float(len(self._limiter)))]),
+        ]
+
+    def _admit(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
+        """Return why this request is refused and when to come back, before anything of its body is read."""
         if scope["path"] in ALWAYS_OPEN:
-            return None
-        if self.draining:
-            return Rejected("the server is shutting down", code="draining", retry_after_s=5)
-        if self.in_flight >= self._settings.max_concurrent:
-            return Rejected("too many requests are in flight", code="too_many_requests_in_flight")
-        length = _header(scope, b"content-length")
-        digits = length.lstrip(b"0")
-        longest = str(self._settings.max_body).encode()
-        if digits.isdigit() and (len(digits), digits) > (len(longest), longest):
-            return _too_large(self._settings.max_body)
+            return None, 0.0
+        if self._limiter.enabled:
+            decision = self._limiter.decide(client, now_s)
+            arrival.echo += self._standing(decision)
+            if not decision.allowed:
+                return self._refusals.rate, decision.retry_after_s
+        if self._terms.draining:
+            return self._refusals.draining, DRAIN_S
+        return self._too_much(scope, arrival.body_bytes()), SOON_S
+
+    def _too_much(self, scope: Scope, body_bytes: int) -> Refusal | None:
+        """Return what there is too much of for this request, the cheapest to find out first."""
+        settings = self._settings
+        if len(self._running) >= settings.max_concurrent:
+            return self._refusals.full
+        if body_bytes > settings.max_body:
+            return self._refusals.too_large
+        if body_bytes > settings.large_request and self._senses.memory() is Level.CRITICAL:
+            return self._refusals.memory
+        if self._senses.fill(scope["method"], scope["path"]) >= FILL_MAX:
+            return self._refusals.pressure
         return None
 
-    async def _run(self, scope: Scope, conversation: _Conversation) -> None:
-        """Let the application answer; turn what it raises into a problem."""
+    def _standing(self, decision: Decision) -> Headers:
+        """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""
+        level = b'"default";r=%d;t=%d' % (decision.remaining, math.ceil(decision.reset_s))
+        return [(b"ratelimit-policy", self._policy), (b"ratelimit", level)]
+
+    async def _run(self, scope: Scope, conversation: Conversation) -> tuple[Refusal | None, float]:
+        """Let the application answer; return what it raised, as a refusal."""
         try:
             await self._app(scope, conversation.receive, conversation.send)
         except PenstockError as error:
-            await conversation.refuse(error)
+            return _refusal_of(error)
         except ConnectionAbortedError:
             raise
+        except asyncio.CancelledError:
+            verdict = conversation.stopped()
+            if verdict is None:
+                raise
+            if isinstance(verdict, PenstockError):
+                return _refusal_of(verdict)
+            raise verdict from None
         except Exception:
             log.exception("a request failed", extra={"request_id": scope["penstock.request_id"]})
-            await conversation.refuse(Broken("an internal error happened; the log has the details"))
+            return _refusal_of(Broken("an internal error happened; the log has the details"))
+        return None, 0.0
+
+    def _count(self, scope: Scope, conversation: Conversation) -> None:
+        """Count an answer that is out."""
+        if conversation.ended and scope["path"] not in ALWAYS_OPEN:
+            late = asyncio.get_running_loop().time() > scope.get("penstock.deadline_s", math.inf)
+            self.tally.answered(conversation.status, in_time=not late)
+
+    async def _part(self, scope: Scope, conversation: Conversation, verdict: Exception) -> None:
+        """Go without an answer. One that has begun stays incomplete, so the server closes the connection."""
+        if isinstance(verdict, CutOff):
+            self.tally.cut_off += 1
+        else:
+            self.tally.client_gone += 1
+        log.info("a client went away", extra={"request_id": scope["penstock.request_id"], "why": str(verdict)})
+        if isinstance(verdict, CutOff):
+            await conversation.abandon()
+
+    async def _empty(self, timeout_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        return not self._running
 
 
-class _Conversation:
-    """One request's messages, measured while they pass."""
-
-    def __init__(self, receive: Receive, send: Send, scope: Scope, settings: HttpSettings) -> None:
-        self._receive = receive
-        self._send = send
-        self._request_id: str = scope["penstock.request_id"]
-        self._echo = [(b"x-request-id", self._request_id.encode())]
-        if scope["penstock.traceparent"]:
-            self._echo.append((b"traceparent", scope["penstock.traceparent"].encode()))
-        self._settings = settings
-        self._read_until_s: float | None = None
-        self._write_until_s: float | None = None
-        self._received = 0
-        self._body_done = not _announces_body(scope)
-        self._started = False
-
-    async def receive(self) -> Message:
-        """Pass the next message in, within the body's size and time (D8, T1).
-
-        Raises:
-            BodyTooLarge: More bytes came than allowed.
-            Expired: The body did not arrive in time.
-        """
-        if self._body_done:
-            return await self._receive()
-        if self._read_until_s is None:
-            loop = asyncio.get_running_loop()
-            self._read_until_s = loop.time() + self._settings.read_timeout
-        try:
-            async with asyncio.timeout_at(self._read_until_s):
-                message = await self._receive()
-        except TimeoutError:
-            late = Expired("read", "the request body did not arrive in time")
-            late.code = "read_timeout"
-            raise late from None
-        self._received += len(message.get("body", b""))
-        self._body_done = not message.get("more_body", False)
-        if self._received > self._settings.max_body:
-            raise _too_large(self._settings.max_body)
-        return message
-
-    async def send(self, message: Message) -> None:
-        """Pass a message out, within the response's time (T2); a reader too slow is cut off."""
-        if message["type"] == "http.response.start":
-            self._started = True
-            message = {**message, "headers": [*message.get("headers", ()), *self._echo]}
-        if self._write_until_s is None:
-            loop = asyncio.get_running_loop()
-            self._write_until_s = loop.time() + self._settings.write_timeout
-        try:
-            async with asyncio.timeout_at(self._write_until_s):
-                for piece in _pieces(message):
-                    await self._send(piece)
-        except TimeoutError:
-            raise ConnectionAbortedError("the client did not read its response in time") from None
-
-    async def refuse(self, error: PenstockError) -> None:
-        """Answer with a problem, unless an answer has begun."""
-        if self._started:
-            return
-        problem = problem_of(error, self._request_id)
-        body = msgspec.json.encode(problem)
-        length = (b"content-length", str(len(body)).encode())
-        headers = [*headers_of(error, problem), length]
-        if not self._body_done:
-            # What is left of the body is not read; the connection cannot be used again.
-            headers.append((b"connection", b"close"))
-        start = {"type": "http.response.start", "status": problem.status, "headers": headers}
-        await self.send(start)
-        await self.send({"type": "http.response.body", "body": body})
+#: When another try makes sense: after a moment of overload, and after a restart.
+SOON_S: Final = 1.0
+DRAIN_S: Final = 5.0
 
 
-def _pieces(message: Message) -> Iterator[Message]:
-    """Yield a message in pieces; only a body is ever cut."""
-    body = message.get("body", b"")
-    for first in range(0, len(body) - PIECE_BYTES, PIECE_BYTES):
-        yield {**message, "body": body[first : first + PIECE_BYTES], "more_body": True}
-    if len(body) > PIECE_BYTES:
-        message = {**message, "body": body[(len(body) - 1) // PIECE_BYTES * PIECE_BYTES :]}
-    yield message
+class _Refusals:
+    """All that the gate itself refuses with."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self.rate = Refusal(
+            Rejected(
+                f"more than {settings.rate_limit} requests a second; slow down",
+                code="rate_limited",
+                by_client=True,
+            )
+        )
+        self.draining = Refusal(Rejected("the server is shutting down", code="draining", retry_after_s=DRAIN_S))
+        self.full = Refusal(Rejected("too many requests are in flight", code="too_many_requests_in_flight"))
+        self.pressure = Refusal(Rejected("too much work of this kind is waiting", code="topic_full"))
+        self.memory = Refusal(memory_short())
+        self.too_large = Refusal(too_large(settings.max_body))
 
 
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the request body is larger than {limit} bytes; send less at a time")
+def _refusal_of(error: PenstockError) -> tuple[Refusal, float]:
+    return Refusal(error), error.retry_after_s if isinstance(error, Rejected) else 0.0
 
 
-def _identity(scope: Scope) -> tuple[bytes, bytes]:
-    """Return the request's id (the caller's, if usable) and its trace context."""
-    request_id = _header(scope, b"x-request-id")
+def _arrival(scope: Scope, now_s: float) -> Arrival:
+    """Read a request's head; name it in its scope."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    request_id = headers.get(b"x-request-id", b"")
     if not _REQUEST_ID.fullmatch(request_id):
         request_id = new_id().encode()
-    traceparent = _header(scope, b"traceparent")
-    return request_id, traceparent if _TRACEPARENT.fullmatch(traceparent) else b""
-
-
-def _announces_body(scope: Scope) -> bool:
-    """Whether the request has a body to be read."""
-    length = _header(scope, b"content-length")
-    return bool(_header(scope, b"transfer-encoding")) or length not in (b"", b"0")
-
-
-def _header(scope: Scope, name: bytes) -> bytes:
-    for key, value in scope["headers"]:
-        if key == name:
-            return bytes(value)
-    return b""
+    traceparent = headers.get(b"traceparent", b"")
+    echo = [(b"x-request-id", request_id)]
+    if traceparent and _TRACEPARENT.fullmatch(traceparent):
+        echo.append((b"traceparent", traceparent))
+    else:
+        traceparent = b""
+    scope["penstock.request_id"] = request_id.decode()
+    scope["penstock.traceparent"] = traceparent.decode()
+    scope["penstock.arrived_s"] = now_s
+    return Arrival(request_id, headers, echo)

@@ -11,7 +11,7 @@ import msgspec
 
 from penstock import __version__
 from penstock.http import answers, bodies
-from penstock.http.operations import Operations
+from penstock.http.operations import CRITICALITIES, Operations
 from penstock.http.problem import MEDIA_TYPE, Problem
 from penstock.http.routes import API, JSON, Endpoint, Parameter
 
@@ -21,7 +21,8 @@ _REF: Final = "#/components/schemas/{name}"
 _INTRODUCTION: Final = (
     "Hybrid search over code and documents. Every error is a problem detail (RFC 9457) with"
     " `code`, `request_id` and `retryable`. `X-Request-Id` and `traceparent` are accepted and"
-    " echoed; `X-Request-Timeout-Ms` asks for a tighter deadline."
+    " echoed; `X-Request-Timeout-Ms` asks for a tighter deadline, `X-Criticality` for a lower class."
+    " 429 and 503 say in `Retry-After` when to try again; `RateLimit` tells what is left of the caller's rate."
 )
 
 _TAGS: Final = {
@@ -98,7 +99,12 @@ def _operation(endpoint: Endpoint, schemas: Mapping[type, Any]) -> dict[str, Any
         "summary": endpoint.summary,
         "description": inspect.getdoc(getattr(Operations, endpoint.operation)),
         "tags": [_tag(endpoint.path)],
-        "parameters": [*_path_parameters(endpoint.path), *map(_query_parameter, endpoint.query), _TIMEOUT],
+        "parameters": [
+            *_path_parameters(endpoint.path),
+            *map(_query_parameter, endpoint.query),
+            _TIMEOUT,
+            _CRITICALITY,
+        ],
         "responses": responses,
     }
     if endpoint.body is not None:
@@ -134,6 +140,15 @@ _TIMEOUT: Final = {
     "description": "A tighter deadline; `timeout_ms` in the body goes before it",
     "schema": {"type": "integer", "minimum": 1, "maximum": bodies.TIMEOUT_MS_MAX},
 }
+
+_CRITICALITY: Final = {
+    "name": "X-Criticality",
+    "in": "header",
+    "description": "How urgent it is; it can be lowered below what the route has by itself, not raised",
+    "schema": {"type": "string", "enum": list(CRITICALITIES)},
+}
+
+_HEADERS: Final = (_TIMEOUT, _CRITICALITY)
 
 
 def _path_parameters(path: str) -> Iterable[dict[str, Any]]:

@@ -6,7 +6,7 @@ import codecs
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -19,7 +19,8 @@ from penstock.http.problem import problem_of
 from penstock.indexing.pipeline import IndexPipeline
 from penstock.indexing.records import Document, Outcome, Status
 from penstock.kernel.clock import Clock
-from penstock.kernel.errors import Invalid, PenstockError
+from penstock.kernel.deadline import Deadline
+from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected
 from penstock.kernel.messages import (
     CollectionCreated,
     CollectionDeleted,
@@ -42,6 +43,12 @@ DEFAULT_COLLECTION: Final = "default"
 
 #: Heads on one page of a document list at most.
 PAGE_MAX: Final = 10_000
+
+#: Classes of work as callers write them, the most urgent first.
+CRITICALITIES: Final = {criticality.name.lower(): criticality for criticality in Criticality}
+
+#: What an answer says of the query itself: asking later would not change it.
+ABOUT_THE_QUERY: Final = frozenset({"query_truncated"})
 
 _NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
@@ -90,9 +97,14 @@ class Operations:
         asked.check()
         work = self._work(request, body.timeout_ms, Criticality.INTERACTIVE)
         work = work.within(self._services.settings.timeouts.search, "search", self._now())
+        request.scope["penstock.deadline_s"] = work.deadline.at_s
         result: SearchResult = await self._services.bus.request(Topic.SEARCH_REQUEST, asked, work)
         done = SearchComplete(collection, len(result.hits), result.took_ms, tuple(result.degraded))
         await self._services.bus.publish(Topic.SEARCH_COMPLETE, done, work)
+        left_out = [name for name in result.degraded if name not in ABOUT_THE_QUERY]
+        if body.strict and left_out:
+            detail = f"the answer would have had to do without something: {', '.join(left_out)}"
+            raise Rejected(detail, code="degraded")
         return result
 
     async def list_collections(self, request: Request) -> answers.Collections:
@@ -248,18 +260,30 @@ class Operations:
         timeout_ms: int | None = None,
         criticality: Criticality = Criticality.STANDARD,
     ) -> Work:
-        """Return the label under which this request's work travels."""
-        label = replace(
-            Work.background(),
-            criticality=criticality,
-            client=request.client.host if request.client else "local",
-            request_id=request.scope["penstock.request_id"],
-            traceparent=request.scope["penstock.traceparent"],
+        """Return the label under which this request's work travels.
+
+        Its time began when the request arrived at the gate: a body that took long has used some of it up.
+
+        Raises:
+            Invalid: A header says something unusable.
+            Expired: The deadline has passed already; nothing waits in line for that.
+        """
+        scope = request.scope
+        label = Work(
+            Deadline.never(),
+            _criticality(request, criticality),
+            scope["penstock.client"],
+            scope["penstock.request_id"],
+            scope["penstock.traceparent"],
         )
         wish_ms = timeout_ms if timeout_ms is not None else _timeout_header(request)
         if wish_ms is None:
             return label
-        return label.within(wish_ms / 1000, "request", self._now())
+        label = label.within(wish_ms / 1000, "request", scope["penstock.arrived_s"])
+        if label.deadline.passed(self._now()):
+            raise Expired("request", "the deadline passed while the request was still arriving")
+        scope["penstock.deadline_s"] = label.deadline.at_s
+        return label
 
 
 def _timeout_header(request: Request) -> int | None:
@@ -268,6 +292,17 @@ def _timeout_header(request: Request) -> int | None:
     if text is None:
         return None
     return bodies.whole_number(text, "X-Request-Timeout-Ms", bodies.TIMEOUT_MS_MAX)
+
+
+def _criticality(request: Request, most: Criticality) -> Criticality:
+    """Return the class the caller asks for; nobody gets above the route's own."""
+    text = request.headers.get("x-criticality")
+    if text is None:
+        return most
+    asked = CRITICALITIES.get(text.strip().lower())
+    if asked is None:
+        raise Invalid(f"X-Criticality must be one of {', '.join(CRITICALITIES)}", field="X-Criticality")
+    return max(most, asked)
 
 
 def _point(after: str | None) -> str | None:

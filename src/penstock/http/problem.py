@@ -22,6 +22,7 @@ _STATUS_BY_CODE: Final = {
     "unsupported_media_type": 415,
     "malformed": 400,
     "read_timeout": 408,
+    "rate_limited": 429,
     "disk_full": 507,
 }
 

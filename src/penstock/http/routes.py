@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
@@ -19,6 +20,7 @@ from penstock.http.page import PAGE
 from penstock.http.problem import MethodNotAllowed, status_of
 from penstock.indexing.records import Status
 from penstock.kernel.errors import Invalid, PenstockError
+from penstock.kernel.messages import Topic
 from penstock.search.records import SearchResult
 from penstock.stores.contract import CollectionInfo
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -52,6 +54,7 @@ class Endpoint:
         body_required: Whether it must have one.
         ndjson: Whether the body may also be NDJSON.
         query: Its query parameters.
+        topics: Where its work waits; when one of them is nearly full, the gate refuses (D2).
     """
 
     method: str
@@ -63,6 +66,7 @@ class Endpoint:
     body_required: bool = True
     ndjson: bool = False
     query: tuple[Parameter, ...] = ()
+    topics: tuple[Topic, ...] = ()
 
 
 _PAGING: Final = (
@@ -79,8 +83,24 @@ _FILTERS: Final = (
 )
 
 API: Final = (
-    Endpoint("POST", "/v1/search", "search", "Search the collection `default`", SearchResult, body=bodies.SearchBody),
-    Endpoint("POST", f"{_COLLECTION}/search", "search", "Search a collection", SearchResult, body=bodies.SearchBody),
+    Endpoint(
+        "POST",
+        "/v1/search",
+        "search",
+        "Search the collection `default`",
+        SearchResult,
+        body=bodies.SearchBody,
+        topics=(Topic.SEARCH_REQUEST,),
+    ),
+    Endpoint(
+        "POST",
+        f"{_COLLECTION}/search",
+        "search",
+        "Search a collection",
+        SearchResult,
+        body=bodies.SearchBody,
+        topics=(Topic.SEARCH_REQUEST,),
+    ),
     Endpoint("GET", "/v1/collections", "list_collections", "List collections", answers.Collections),
     Endpoint(
         "PUT",
@@ -101,6 +121,7 @@ API: Final = (
         answers.IndexAnswer,
         body=bodies.DocumentsBody,
         ndjson=True,
+        topics=(Topic.INDEX_CHUNK, Topic.INDEX_REQUEST),
     ),
     Endpoint("GET", _DOCUMENTS, "list_documents", "List documents, a page at a time", answers.Heads, query=_PAGING),
     Endpoint(
@@ -113,12 +134,32 @@ API: Final = (
         body_required=False,
         query=_FILTERS,
     ),
-    Endpoint("POST", "/v1/embed", "embed", "Embed texts", answers.Embeddings, body=bodies.EmbedBody),
     Endpoint(
-        "POST", "/v1/sparse", "sparse", "Encode texts as sparse vectors", answers.SparseVectors, body=bodies.SparseBody
+        "POST",
+        "/v1/embed",
+        "embed",
+        "Embed texts",
+        answers.Embeddings,
+        body=bodies.EmbedBody,
+        topics=(Topic.ML_EMBED,),
     ),
     Endpoint(
-        "POST", "/v1/rerank", "rerank", "Order texts by relevance to a query", answers.Ranking, body=bodies.RerankBody
+        "POST",
+        "/v1/sparse",
+        "sparse",
+        "Encode texts as sparse vectors",
+        answers.SparseVectors,
+        body=bodies.SparseBody,
+        topics=(Topic.ML_SPARSE,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/rerank",
+        "rerank",
+        "Order texts by relevance to a query",
+        answers.Ranking,
+        body=bodies.RerankBody,
+        topics=(Topic.ML_RERANK,),
     ),
     Endpoint("GET", "/v1/status", "status", "The server at a glance", answers.ServerStatus),
 )
@@ -165,6 +206,30 @@ class Routes:
         return {"OPTIONS"}.union(*(route.methods or () for route in there))
 
 
+_WITH_TOPICS: Final = tuple(endpoint for endpoint in API if endpoint.topics)
+#: One group for each of them.
+_LEADS: Final = re.compile(
+    "|".join("({} {})".format(e.method, re.sub(r"{\w+}", "[^/]+", e.path)) for e in _WITH_TOPICS)
+)
+
+
+def pressure(used: Callable[[Topic], float]) -> Callable[[str, str], float]:
+    """Return how full the fullest topic is that a method and a path lead to: what the gate asks (D2).
+
+    Args:
+        used: How full a topic is, 0 to 1.
+    """
+    topics = [endpoint.topics for endpoint in _WITH_TOPICS]
+
+    def fill(method: str, path: str) -> float:
+        found = _LEADS.fullmatch(f"{method} {path}")
+        if found is None or found.lastindex is None:
+            return 0.0
+        return max(used(topic) for topic in topics[found.lastindex - 1])
+
+    return fill
+
+
 def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Route:
     operation: Callable[[Request], Awaitable[Any]] = getattr(operations, endpoint.operation)
     latency = metrics.latency_s.labels(endpoint.path)
@@ -174,6 +239,8 @@ def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Rout
 
     async def answer(request: Request) -> Response:
         try:
+            # Whole before the work begins, for every route: only then can the gate see a caller hang up.
+            await request.body()
             with latency.time():
                 record = await operation(request)
         except PenstockError as error:

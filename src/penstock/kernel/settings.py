@@ -123,6 +123,18 @@ class HttpSettings:
     drain_timeout: float = setting(
         30.0, _duration("HTTP_DRAIN_TIMEOUT", "running requests may finish this long at shutdown")
     )
+    header_timeout: float = setting(
+        10.0, _duration("HTTP_HEADER_TIMEOUT", "a connection may take this long to send the head of a request")
+    )
+    large_request: int = setting(256_000, _size("LARGE_REQUEST", "larger bodies get 503 while memory is short (D6)"))
+    rate_limit: int = setting(
+        100,
+        Spec("RATE_LIMIT", "requests a second for each client (D7); 0: no limit", Unit.COUNT, 0, 1_000_000),
+    )
+    rate_burst: int = setting(200, _count("RATE_BURST", "requests a client may make at once (D7)", 1_000_000))
+    trusted_proxies: str = setting(
+        "", _text("TRUSTED_PROXIES", "addresses and networks whose X-Forwarded-For is believed, with commas between")
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from penstock.http.problem import MEDIA_TYPE
-from penstock.http.routes import API
+from penstock.http.routes import API, pressure
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
+from penstock.kernel.work import Criticality
 from penstock.pools.permits import Permits
-from tests.clock import BEGIN_S, virtual
+from tests.clock import BEGIN_S, quiet, virtual
 from tests.fakes.api import Api, Caller, scope
 from tests.fakes.models import fails_with, takes
 
@@ -344,6 +345,138 @@ async def test_a_wish_for_more_time_than_a_search_may_take_is_not():
 async def test_a_bad_wish_names_its_header(wish):
     answer = await (await filled()).ask("POST", "/v1/search", {"query": "q"}, {"x-request-timeout-ms": wish})
     assert (answer.status, answer.json["field"]) == (422, "X-Request-Timeout-Ms")
+
+
+@virtual
+async def test_a_deadline_that_passed_while_the_body_came_is_504_without_waiting_in_line():
+    api, seen = await filled(), []
+    api.bus.request = lambda *asked: seen.append(asked)
+
+    caller = Caller(api.gate)
+    messages = iter([b'{"query":', b' "q"}'])
+
+    async def receive():
+        await asyncio.sleep(0.3)
+        piece = next(messages)
+        return {"type": "http.request", "body": piece, "more_body": b"}" not in piece}
+
+    async def send(message):
+        caller.sent.append(message)
+
+    headers = {"content-length": "14", "x-request-timeout-ms": "500"}
+    await api.gate(scope("POST", "/v1/search", headers), receive, send)
+    answer = caller.answer()
+    assert (answer.status, answer.json["operation"], seen) == (504, "request", [])
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "became"),
+    [
+        ("/v1/search", None, Criticality.INTERACTIVE),
+        ("/v1/search", "Standard", Criticality.STANDARD),
+        ("/v1/search", " bulk ", Criticality.BULK),
+        ("/v1/embed", None, Criticality.STANDARD),
+        ("/v1/embed", "interactive", Criticality.STANDARD),
+        ("/v1/embed", "bulk", Criticality.BULK),
+    ],
+)
+@virtual
+async def test_a_caller_may_lower_its_class_and_not_raise_it(path, said, became):
+    api, seen = await filled(), []
+
+    ask, embed = api.bus.request, api.embedder.embed
+
+    async def request(topic, message, work):
+        seen.append(work)
+        return await ask(topic, message, work)
+
+    async def embedding(texts, kind, work):
+        seen.append(work)
+        return await embed(texts, kind, work)
+
+    api.bus.request, api.embedder.embed = request, embedding
+    headers = {"x-api-key": "k"} | ({} if said is None else {"X-Criticality": said})
+    body = {"query": "q"} if path == "/v1/search" else {"texts": ["q"]}
+    assert (await api.ask("POST", path, body, headers)).status == 200
+    assert seen[0].criticality is became
+    assert seen[0].client.startswith("key:")
+
+
+@pytest.mark.parametrize("said", ["urgent", "", "0"])
+@virtual
+async def test_a_class_that_is_none_is_refused(said):
+    answer = await (await filled()).ask("POST", "/v1/search", {"query": "q"}, {"x-criticality": said})
+    assert (answer.status, answer.json["field"]) == (422, "X-Criticality")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@virtual
+async def test_a_strict_search_prefers_a_refusal_to_less_than_the_whole(strict):
+    api = await filled()
+    body = {"query": "q", "strict": strict}
+    assert (await api.ask("POST", "/v1/search", body)).status == 200
+
+    api.embedder.hook = fails_with(Unavailable("down", dependency="embed"))
+    answer = await api.ask("POST", "/v1/search", body)
+    assert answer.status == (503 if strict else 200)
+    if strict:
+        assert (answer.json["code"], answer.json["retryable"]) == ("degraded", True)
+        assert "no_dense" in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "topics"),
+    [
+        ("POST", "/v1/search", {Topic.SEARCH_REQUEST}),
+        ("POST", "/v1/collections/a.b/search", {Topic.SEARCH_REQUEST}),
+        ("POST", "/v1/collections/a/documents", {Topic.INDEX_CHUNK, Topic.INDEX_REQUEST}),
+        ("GET", "/v1/collections/a/documents", set()),
+        ("POST", "/v1/embed", {Topic.ML_EMBED}),
+        ("POST", "/v1/sparse", {Topic.ML_SPARSE}),
+        ("POST", "/v1/rerank", {Topic.ML_RERANK}),
+        ("GET", "/v1/status", set()),
+        ("POST", "/v1/search/", set()),
+        ("POST", "/v1/collections/a/b/search", set()),
+    ],
+)
+def test_a_route_leads_to_its_topics(method, path, topics):
+    asked = set()
+    fill = pressure(lambda topic: asked.add(topic) or 0.5)
+    assert (fill(method, path), asked) == (0.5 if topics else 0.0, topics)
+
+
+@virtual
+async def test_who_hangs_up_has_its_search_stopped_and_its_place_given_back():
+    api = await filled()
+    api.embedder.hook = api.sparse.hook = takes(60)
+    caller = Caller(api.gate)
+    asyncio.get_running_loop().call_later(1, caller.gone.set)
+    with pytest.raises(ValueError, match="unpack"):
+        await caller.ask("POST", "/v1/search", {"query": "q"})
+    await quiet()
+    assert asyncio.get_running_loop().time() == pytest.approx(BEGIN_S + 1, abs=0.01)
+    assert [(state.waiting, state.running) for state in api.bus.state()] == [(0, 0)]
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
+async def test_who_hangs_up_while_documents_are_written_keeps_those_that_are():
+    api = await Api(HttpSettings(max_batch=2)).with_collection()
+    writes = 0
+
+    async def hook(*_):
+        nonlocal writes
+        writes += 1
+        await asyncio.sleep(0 if writes <= 2 else 60)
+
+    api.embedder.hook = hook
+    caller = Caller(api.gate)
+    asyncio.get_running_loop().call_later(1, caller.gone.set)
+    with pytest.raises(ValueError, match="unpack"):
+        await caller.ask("POST", DOCUMENTS, {"documents": [{"id": id, "text": id} for id in "abcdef"]})
+    heads = (await api.ask("GET", DOCUMENTS)).json["documents"]
+    assert [head["id"] for head in heads] == ["a", "b"]
+    assert api.gate.tally.client_gone == 1
 
 
 # Models

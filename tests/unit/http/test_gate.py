@@ -1,13 +1,16 @@
 import asyncio
 import json
 import logging
+import random
 from typing import Any
 
 import pytest
 
-from penstock.http.gate import PIECE_BYTES, Gate
-from penstock.kernel.errors import Expired, Rejected, Unavailable
+from penstock.http.conversation import UNREAD_BYTES_MAX, WATCHED_AFTER_S
+from penstock.http.gate import PIECE_BYTES, Gate, Senses
+from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings
+from penstock.policies.levels import Level
 from penstock.telemetry.metrics import Metrics
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.api import Caller, scope
@@ -26,8 +29,8 @@ async def echo(_scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def gate(app: Any = echo, **limits: Any) -> Gate:
-    return Gate(app, HttpSettings(**limits), Metrics())
+def gate(app: Any = echo, senses: Senses | None = None, **limits: Any) -> Gate:
+    return Gate(app, HttpSettings(**limits), Metrics(), senses or Senses(luck=lambda: 0.0))
 
 
 def raises(error: Exception) -> Any:
@@ -57,7 +60,6 @@ async def test_an_announced_body_too_large_is_refused_before_any_of_it_is_read(l
     answer = await caller.ask("POST", "/x", b"", {"content-length": length})
     assert (answer.status, answer.json["code"]) == (413, "body_too_large")
     assert caller.received == 0
-    assert answer.headers["connection"] == "close"
     assert refused(caller.app, "body_too_large") == 1
 
 
@@ -135,7 +137,8 @@ async def test_waiting_for_the_end_of_a_request_without_a_body_has_no_limit():
 
     async def receive() -> Any:
         await asyncio.sleep(100)
-        return {"type": "http.disconnect"} if asyncio.get_running_loop().time() > BEGIN_S + 150 else {"body": b""}
+        late = asyncio.get_running_loop().time() > BEGIN_S + 150
+        return {"type": "http.disconnect"} if late else {"type": "http.request", "body": b""}
 
     caller = Caller(gate(listens, read_timeout=5))
     await caller.app(scope("GET", "/x"), receive, _sender(caller))
@@ -247,11 +250,10 @@ async def test_draining_refuses_new_requests_and_lets_running_ones_finish():
     one.draining = True
     answer = await Caller(one).ask("GET", "/y")
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "draining", "5")
-    assert await one.drained(1) is False
-    one._release.set()
-    assert await one.drained(1) is True
-    assert task.done()
-    assert (await task).status == 200
+    asyncio.get_running_loop().call_later(5, one._release.set)
+    assert await one.drained(6) is True
+    assert (task.done(), asyncio.get_running_loop().time()) == (True, BEGIN_S + 5)
+    assert ((await task).status, (await task).headers["connection"]) == (200, "close")
 
 
 @virtual
@@ -310,7 +312,7 @@ async def test_an_invalid_trace_context_is_not_echoed(bad):
 @pytest.mark.parametrize(
     ("error", "status", "code", "more"),
     [
-        (Rejected("busy", retry_after_s=2.2), 503, "overloaded", {"retry_after_s": 2.2, "retryable": True}),
+        (Rejected("busy", retry_after_s=2.2), 503, "overloaded", {"retry_after_s": 3.0, "retryable": True}),
         (Rejected("slow down", by_client=True), 429, "overloaded", {"retryable": True}),
         (Expired("search"), 504, "timeout", {"operation": "search", "retryable": True}),
         (Unavailable("down", dependency="store"), 503, "unavailable", {"dependency": "store", "retryable": True}),
@@ -376,6 +378,384 @@ async def test_a_problem_for_a_request_whose_body_was_read_keeps_the_connection(
 
     assert "connection" not in (await Caller(gate(reads)).ask("POST", "/x", b"all of it")).headers
     assert "connection" not in (await Caller(gate(raises(Rejected("x")))).ask("GET", "/x")).headers
-    unread = await Caller(gate(raises(Rejected("x")))).ask("POST", "/x", b"unread")
-    assert unread.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "chunked", "kept"),
+    [
+        (b"short", {}, False, True),
+        (b"x" * UNREAD_BYTES_MAX, {}, False, True),
+        (b"x" * (UNREAD_BYTES_MAX + 1), {}, False, False),
+        (b"short", {}, True, False),
+        (b"short", {"expect": "100-continue"}, False, False),
+        (b"", {"content-length": "nonsense"}, False, False),
+    ],
+)
+@virtual
+async def test_a_short_unread_body_is_left_to_the_server_and_for_another_the_connection_is_closed(
+    body, headers, chunked, kept
+):
+    unread = await Caller(gate(raises(Rejected("x")))).ask("POST", "/x", body, headers, chunked=chunked)
     assert json.loads(unread.body)["code"] == "overloaded"
+    assert unread.headers.get("connection") == (None if kept else "close")
+
+
+# The rate of each client
+
+
+@virtual
+async def test_a_client_over_its_rate_gets_429_and_is_told_when_to_come_back():
+    one = gate(rate_limit=2, rate_burst=4)
+    told = [await Caller(one).ask("GET", "/x") for _ in range(4)]
+    assert [answer.status for answer in told] == [200] * 4
+    assert [answer.headers["ratelimit"] for answer in told] == [
+        '"default";r=3;t=1',
+        '"default";r=2;t=1',
+        '"default";r=1;t=2',
+        '"default";r=0;t=2',
+    ]
+    assert {answer.headers["ratelimit-policy"] for answer in told} == {'"default";q=4;w=2'}
+    caller = Caller(one)
+    refusal = await caller.ask("POST", "/x", b"never read")
+    assert (refusal.status, refusal.json["code"], refusal.json["retryable"]) == (429, "rate_limited", True)
+    assert (refusal.headers["retry-after"], refusal.headers["ratelimit"]) == ("1", '"default";r=0;t=2')
+    assert caller.received == 0
+    assert refused(one, "rate_limited") == 1
+    await asyncio.sleep(1)
+    assert (await Caller(one).ask("GET", "/x")).status == 200
+
+
+@virtual
+async def test_one_clients_rate_is_not_anothers():
+    one = gate(rate_limit=1, rate_burst=1)
+    assert (await Caller(one).ask("GET", "/x")).status == 200
+    assert (await Caller(one).ask("GET", "/x")).status == 429
+    assert (await Caller(one, address="127.0.0.2").ask("GET", "/x")).status == 200
+    assert (await Caller(one).ask("GET", "/x", headers={"x-api-key": "k"})).status == 200
+    assert (
+        await Caller(one, address="127.0.0.3").ask("GET", "/x", headers={"authorization": "Bearer k"})
+    ).status == 429
+
+
+@virtual
+async def test_without_a_limit_nothing_is_told():
+    one = gate(rate_limit=0)
+    answers = [await Caller(one).ask("GET", "/x") for _ in range(500)]
+    assert {answer.status for answer in answers} == {200}
+    assert "ratelimit" not in answers[0].headers
+
+
+@virtual
+async def test_probes_have_no_rate():
+    one = gate(rate_limit=1, rate_burst=1)
+    answers = [await Caller(one).ask("GET", "/livez") for _ in range(5)]
+    assert [(answer.status, "ratelimit" in answer.headers) for answer in answers] == [(200, False)] * 5
+
+
+@virtual
+async def test_a_flood_of_strangers_is_remembered_within_bounds():
+    one = gate(rate_limit=1, rate_burst=1)
+    for number in range(12_000):
+        scoped = {**scope("GET", "/x", {"x-api-key": "k" * 100 + str(number)})}
+        one._limiter.decide(one._callers.name(scoped, dict(scoped["headers"])), BEGIN_S)
+    assert len(one._limiter) == 10_000
+    assert all(len(client) < 48 for client in one._limiter._buckets)
+
+
+@virtual
+async def test_the_client_is_handed_on():
+    seen = {}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.update(scope)
+        await echo(scope, receive, send)
+
+    one = gate(app, trusted_proxies="127.0.0.0/8")
+    await Caller(one).ask("GET", "/x", headers={"x-forwarded-for": "203.0.113.9"})
+    assert (seen["penstock.client"], seen["penstock.arrived_s"]) == ("203.0.113.9", BEGIN_S)
+
+
+def test_a_proxy_that_cannot_be_read_is_told_at_the_start():
+    with pytest.raises(Invalid, match="nonsense"):
+        gate(trusted_proxies="nonsense")
+
+
+# Full topics, short memory
+
+
+@pytest.mark.parametrize(("fill", "status"), [(0.0, 200), (0.89, 200), (0.9, 503), (1.0, 503)])
+@virtual
+async def test_a_topic_nearly_full_takes_nothing_more_from_outside(fill, status):
+    one = gate(senses=Senses(fill=lambda _method, path: fill if path == "/full" else 0.0, luck=lambda: 0.0))
+    caller = Caller(one)
+    answer = await caller.ask("POST", "/full", b"x")
+    assert (answer.status, caller.received == 0) == (status, status == 503)
+    assert (await Caller(one).ask("POST", "/other", b"x")).status == 200
+    if status == 503:
+        assert (answer.json["code"], answer.headers["retry-after"]) == ("topic_full", "1")
+
+
+@virtual
+async def test_those_refused_together_do_not_come_back_together():
+    one = gate(senses=Senses(fill=lambda *_: 1.0, luck=random.Random(7).random))
+    answers = [await Caller(one).ask("GET", "/x") for _ in range(50)]
+    assert {answer.headers["retry-after"] for answer in answers} == {"2", "3"}
+    assert all(float(answer.headers["retry-after"]) == answer.json["retry_after_s"] for answer in answers)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize(
+    ("level", "size", "status"),
+    [
+        (Level.CRITICAL, 101, 503),
+        (Level.CRITICAL, 100, 200),
+        (Level.HIGH, 101, 200),
+    ],
+)
+@virtual
+async def test_a_large_body_is_refused_while_memory_is_short(level, size, status, chunked):
+    one = gate(senses=Senses(memory=lambda: level, luck=lambda: 0.0), large_request=100)
+    caller = Caller(one)
+    answer = await caller.ask("POST", "/x", [b"x" * 60, b"x" * (size - 60), b""], chunked=chunked)
+    assert answer.status == status
+    if status == 503:
+        assert (answer.json["code"], answer.headers["retry-after"]) == ("memory_short", "1")
+        assert caller.received == (2 if chunked else 0)
+
+
+@virtual
+async def test_a_body_is_refused_when_memory_gets_short_while_it_streams():
+    level = [Level.CALM]
+
+    async def receive() -> Any:
+        await asyncio.sleep(1)
+        if asyncio.get_running_loop().time() > BEGIN_S + 3.5:
+            level[0] = Level.CRITICAL
+        return {"type": "http.request", "body": b"x" * 50, "more_body": True}
+
+    caller = Caller(gate(senses=Senses(memory=lambda: level[0]), large_request=100))
+    await caller.app(scope("POST", "/x", {"transfer-encoding": "chunked"}), receive, _sender(caller))
+    assert (caller.answer().status, asyncio.get_running_loop().time()) == (503, BEGIN_S + 4)
+    assert caller.answer().headers["connection"] == "close"
+
+
+# Callers who hang up
+
+
+def working(seen: list[str]) -> Any:
+    """Return an application that works a hundred seconds, and says how that ended."""
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        seen.append("done")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+@pytest.mark.parametrize("after_s", [0, 0.001, WATCHED_AFTER_S, 10, 99.99])
+@virtual
+async def test_work_for_a_caller_who_hung_up_is_cancelled_at_once(after_s):
+    seen, loop = [], asyncio.get_running_loop()
+    one = gate(working(seen))
+    caller = Caller(one)
+    loop.call_later(after_s, caller.gone.set)
+    with pytest.raises(ValueError, match="unpack"):
+        await caller.ask("POST", "/x", b"x")
+    assert (seen, caller.sent) == (["cancelled"], [])
+    assert loop.time() - BEGIN_S == pytest.approx(max(after_s, WATCHED_AFTER_S), abs=0.002)
+    assert (one.tally.client_gone, one.tally.in_time, one.in_flight) == (1, 0, 0)
+    assert asyncio.current_task().cancelling() == 0
+
+
+@virtual
+async def test_a_caller_who_stays_has_its_answer_and_no_watcher_is_left():
+    seen = []
+    one = gate(working(seen))
+    assert (await Caller(one).ask("POST", "/x", b"x")).status == 200
+    await asyncio.sleep(0)
+    assert (seen, one.tally.client_gone, one.tally.in_time) == (["done"], 0, 1)
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual
+async def test_a_quick_answer_needs_no_watcher():
+    caller = Caller(gate())
+    before = len(asyncio.all_tasks())
+    await caller.ask("POST", "/x", b"x")
+    assert (caller.received, len(asyncio.all_tasks())) == (1, before)
+    await asyncio.sleep(1)
+    assert caller.received == 1
+
+
+@virtual
+async def test_an_application_that_listens_late_shares_the_watcher():
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        await receive()
+        await asyncio.sleep(1)
+        await receive()
+
+    one = gate(app)
+    caller = Caller(one)
+    asyncio.get_running_loop().call_later(5, caller.gone.set)
+    with pytest.raises(ValueError, match="unpack"):
+        await caller.ask("POST", "/x", b"x")
+    assert (caller.received, one.tally.client_gone, one.in_flight) == (2, 1, 0)
+
+
+@virtual
+async def test_a_reader_too_slow_has_its_connection_torn_down_where_the_server_allows_it():
+    torn = asyncio.Event()
+
+    async def send(_message: Any) -> None:
+        await asyncio.sleep(100)
+
+    async def receive() -> Any:
+        await torn.wait()
+        return {"type": "http.disconnect"}
+
+    one = gate(raises(Rejected("x")), write_timeout=1)
+    await one({**scope("GET", "/x"), "penstock.abort": torn.set}, receive, send)
+    assert torn.is_set()
+    assert (one.tally.cut_off, one.in_flight) == (1, 0)
+
+
+@virtual
+async def test_a_server_that_says_disconnect_because_the_answer_is_out_means_nobody_gone():
+    """Uvicorn does, as soon as the last piece is written; the task may still have something to do."""
+    out = asyncio.Event()
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await asyncio.sleep(1)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+        await asyncio.sleep(1)
+
+    first = [{"type": "http.request", "body": b""}]
+
+    async def receive() -> Any:
+        if first:
+            return first.pop()
+        await out.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            out.set()
+
+    one = gate(app)
+    await one(scope("GET", "/x"), receive, send)
+    assert (one.tally.client_gone, one.tally.in_time) == (0, 1)
+
+
+@virtual
+async def test_a_caller_who_hangs_up_while_its_body_comes_counts_as_gone():
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        assert (await receive())["type"] == "http.disconnect"
+        raise ConnectionAbortedError("the caller hung up")
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    one = gate(app)
+    await one(scope("POST", "/x", {"content-length": "9"}), receive, None)
+    assert (one.tally.client_gone, one.in_flight) == (1, 0)
+
+
+@virtual
+async def test_a_cancellation_from_elsewhere_beside_a_hang_up_stands():
+    seen = []
+    caller = Caller(gate(working(seen)))
+    task = asyncio.create_task(caller.ask("POST", "/x", b"x"))
+    await asyncio.sleep(1)
+    caller.gone.set()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert seen == ["cancelled"]
+
+
+# The end
+
+
+@virtual
+async def test_what_runs_when_the_drain_is_over_gets_a_typed_refusal():
+    seen = []
+    one = gate(working(seen))
+    callers = [Caller(one) for _ in range(20)]
+    tasks = [asyncio.create_task(caller.ask("POST", "/x", b"x")) for caller in callers]
+    await asyncio.sleep(1)
+    one.draining = True
+    assert await one.drained(5) is False
+    told = await asyncio.gather(*tasks)
+    assert {(answer.status, answer.json["code"], answer.headers["connection"]) for answer in told} == {
+        (503, "draining", "close")
+    }
+    assert (one.in_flight, len(seen), repr(one)) == (0, 20, repr(one))
+    assert "draining" in repr(one)
+
+
+@virtual
+async def test_one_that_swallows_its_cancellation_does_not_hold_up_the_end():
+    async def app(*_: Any) -> None:
+        while True:
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                if stubborn.is_set():
+                    raise
+
+    stubborn = asyncio.Event()
+    one = gate(app)
+    task = asyncio.create_task(Caller(one).ask("GET", "/x"))
+    await asyncio.sleep(1)
+    one.draining = True
+    assert await one.drained(5) is False
+    assert asyncio.get_running_loop().time() == pytest.approx(BEGIN_S + 7)
+    stubborn.set()
+    task.cancel()
+    assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+
+
+# What it counts
+
+
+@virtual
+async def test_an_answer_after_its_deadline_is_not_goodput():
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope["penstock.deadline_s"] = BEGIN_S + 5
+        await asyncio.sleep(4)
+        await echo(scope, receive, send)
+
+    one = gate(app)
+    await Caller(one).ask("POST", "/x", b"x")
+    assert (one.tally.in_time, one.tally.too_late) == (1, 0)
+    await Caller(one).ask("POST", "/x", b"x")
+    assert (one.tally.in_time, one.tally.too_late) == (1, 1)
+
+
+@virtual
+async def test_its_gauges_tell_the_most_in_flight_even_after_the_burst():
+    one = holding()
+    one._metrics.read(one.readings())
+    tasks = [asyncio.create_task(Caller(one).ask("GET", "/x")) for _ in range(7)]
+    await asyncio.sleep(0)
+    one._release.set()
+    await asyncio.gather(*tasks)
+    await asyncio.sleep(5)
+    value = one._metrics.registry.get_sample_value
+    assert value("http_concurrent_requests") == 0
+    assert value("http_concurrent_requests_max") == 7
+    assert value("http_goodput", {"in_time": "true"}) == 7
+    assert value("http_parted", {"how": "client_gone"}) == 0
+    assert value("http_rate_clients") == 1
+    await asyncio.sleep(60)
+    assert value("http_concurrent_requests_max") == 0

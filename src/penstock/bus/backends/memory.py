@@ -112,6 +112,11 @@ class MemoryBus:
         finally:
             self._forget(subscription, envelope, reply)
 
+    def used(self, topic: str) -> float:
+        """See :meth:`penstock.bus.contract.Bus.used`."""
+        subscribers = self._subscriptions.get(topic, ())
+        return max((len(s.topic) / s.topic.capacity for s in subscribers), default=0.0)
+
     def state(self) -> list[TopicState]:
         """See :meth:`penstock.bus.contract.Bus.state`."""
         return [

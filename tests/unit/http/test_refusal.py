@@ -1,0 +1,35 @@
+import json
+
+import pytest
+
+from penstock.http.refusal import Refusal
+from penstock.kernel.errors import Invalid, Rejected
+
+
+@pytest.mark.parametrize("request_id", ["abc", 'a"b', "a\\b", "\\\\", "~!{}"])
+def test_a_prepared_refusal_is_whole_json_with_its_request_id(request_id):
+    body, headers = Refusal(Rejected("no", code="why")).parts(request_id.encode(), 7)
+    told = json.loads(body)
+    assert (told["request_id"], told["code"], told["status"], told["retry_after_s"]) == (request_id, "why", 503, 7.0)
+    assert dict(headers) == {
+        b"content-type": b"application/problem+json",
+        b"retry-after": b"7",
+        b"content-length": str(len(body)).encode(),
+    }
+
+
+def test_headers_of_one_answer_are_not_those_of_the_next():
+    refusal = Refusal(Rejected("no"))
+    _, headers = refusal.parts(b"a", 1)
+    headers.append((b"connection", b"close"))
+    assert len(refusal.parts(b"a", 1)[1]) == 3
+
+
+def test_what_has_no_retry_after_says_none():
+    body, headers = Refusal(Invalid("no")).parts(b"a", 0)
+    assert "retry_after_s" not in json.loads(body)
+    assert b"retry-after" not in dict(headers)
+
+
+def test_it_shows_what_it_is():
+    assert repr(Refusal(Rejected("no", code="why"))) == "<Refusal 503 why>"
