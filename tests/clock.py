@@ -24,7 +24,7 @@ import asyncio
 import functools
 import gc
 import selectors
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from blockbuster import blockbuster_ctx
@@ -112,7 +112,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         except Deadlock as deadlock:
             if deadlock.args:
                 raise
-            raise Deadlock(_who_waits(self)) from None
+            raise Deadlock(f"nothing can happen any more; waiting:\n{who_waits(asyncio.all_tasks(self))}") from None
 
     def check(self) -> None:
         """Fail if anything was complained of; errors left in reference cycles are found too.
@@ -170,10 +170,9 @@ def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     loop.complaints.append(f"{context['message']}: {error!r}" if error is not None else str(context["message"]))
 
 
-def _who_waits(loop: asyncio.AbstractEventLoop) -> str:
+def who_waits(tasks: Iterable[asyncio.Task[Any]]) -> str:
     """Return one line for each task: its name and the innermost line it waits at."""
-    lines = [_position(task) for task in asyncio.all_tasks(loop)]
-    return "nothing can happen any more; waiting:\n" + "\n".join(sorted(lines) or ["  no task, only a bare future"])
+    return "\n".join(sorted(map(_position, tasks)) or ["  no task, only a bare future"])
 
 
 def _position(task: asyncio.Task[Any]) -> str:

@@ -56,6 +56,8 @@ _ORDERS: Final = (
     ),
     _Order("concurrency.search.workers", "concurrency.search.queue_size", "the queue must be able to feed its workers"),
     _Order("concurrency.index.workers", "concurrency.index.queue_size", "the queue must be able to feed its workers"),
+    _Order("concurrency.search.candidates_reduced", "concurrency.search.candidates", "the ladder would ask for more"),
+    _Order("concurrency.http.large_request", "concurrency.http.max_body", "such a body is refused in any case"),
     _Order("concurrency.index.max_file", "concurrency.http.max_body", "such a file would be refused when it is sent"),
 )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from types import TracebackType
 
 from penstock.kernel.errors import Expired
+from penstock.kernel.wheel import Slot, cancel, watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,51 @@ class Deadline:
         return now_s >= self.at_s
 
 
-@asynccontextmanager
-async def limit(deadline: Deadline) -> AsyncIterator[None]:
+class _Limit:
+    """A running limit: ``asyncio.Timeout`` on the wheel. To ring cancels the task, to leave says ``Expired``."""
+
+    __slots__ = ("_cancelling", "_operation", "_rang", "_task", "at_s", "slot")
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.at_s = deadline.at_s
+        self.slot: Slot | None = None
+        self._operation = deadline.operation
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._rang = False
+
+    async def __aenter__(self) -> None:
+        if self.at_s == math.inf:
+            return
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("a limit stands inside a task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        watch(self, loop.time())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        cancel(self)
+        if self._task is None or not self._rang:
+            return
+        # Whoever else has cancelled the task as well goes before us: then it is no expiry.
+        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise Expired(self._operation) from None
+
+    def ring(self) -> None:
+        """Cancel the body."""
+        if self._task is not None:
+            self._rang = self._task.cancel()
+
+
+def limit(deadline: Deadline) -> AbstractAsyncContextManager[None]:
     """Cancel the body at the deadline and raise ``Expired`` named after its operation.
+
+    Bounds:
+        Late by what :class:`penstock.kernel.wheel.Wheel` allows, never early.
 
     Cancellation:
         A cancellation from outside passes through untouched.
@@ -52,12 +95,4 @@ async def limit(deadline: Deadline) -> AsyncIterator[None]:
     Raises:
         Expired: When the deadline passes while the body runs.
     """
-    when = None if math.isinf(deadline.at_s) else deadline.at_s
-    scope = asyncio.timeout_at(when)
-    try:
-        async with scope:
-            yield
-    except TimeoutError:
-        if scope.expired():
-            raise Expired(deadline.operation) from None
-        raise
+    return _Limit(deadline)

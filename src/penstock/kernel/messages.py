@@ -126,3 +126,22 @@ class SearchComplete:
     hits: int
     took_ms: float
     degraded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertTriggered:
+    """An alert was raised or called off (SPEC §10).
+
+    Attributes:
+        name: Its rule.
+        severity: ``warning`` or ``critical``.
+        subject: What it is about: a topic, a dependency.
+        detail: One sentence for a person.
+        active: Whether it was raised; else it was called off.
+    """
+
+    name: str
+    severity: str
+    subject: str
+    detail: str
+    active: bool

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import os
 from dataclasses import dataclass
 from typing import Any, Final
+
+from penstock.kernel.cores import cores as cores  # noqa: PLC0414 - known by this name here too
 
 KEY: Final = "penstock"
 
@@ -49,6 +50,10 @@ class Spec:
     choices: tuple[str, ...] = ()
 
 
+#: The degradation ladder's rungs by name (:class:`penstock.policies.ladder.Rung`).
+RUNGS: Final = ("full", "fewer_candidates", "no_rerank", "one_arm", "cached_only", "refuse")
+
+
 def setting(default: object, spec: Spec) -> Any:
     """Return a dataclass field that carries ``spec``."""
     return dataclasses.field(default=default, metadata={KEY: spec})
@@ -58,12 +63,20 @@ def _count(env: str, doc: str, most: float = 1_000_000) -> Spec:
     return Spec(env, doc, Unit.COUNT, 1, most)
 
 
+def _entries(env: str, doc: str) -> Spec:
+    return Spec(env, doc, Unit.COUNT, 0, 100_000_000)
+
+
 def _duration(env: str, doc: str) -> Spec:
     return Spec(env, doc, Unit.DURATION, 0.001, 86_400)
 
 
 def _size(env: str, doc: str) -> Spec:
     return Spec(env, doc, Unit.SIZE, 1, 2**40)
+
+
+def _switch(env: str, doc: str) -> Spec:
+    return Spec(env, doc, Unit.FLAG, 0, 1)
 
 
 def _text(env: str, doc: str, *choices: str) -> Spec:
@@ -94,6 +107,9 @@ class SearchSettings:
     workers: int = setting(16, _count("SEARCH_WORKERS", "searches running at once (P5)", 4096))
     queue_size: int = setting(1000, _count("SEARCH_QUEUE_SIZE", "searches waiting at most (P5)", 1_000_000))
     candidates: int = setting(100, _count("SEARCH_CANDIDATES", "candidates taken from each arm", 10_000))
+    candidates_reduced: int = setting(
+        30, _count("SEARCH_CANDIDATES_REDUCED", "the same from the ladder's first rung on", 10_000)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +165,20 @@ class BusSettings:
     request_timeout: float = setting(30.0, _duration("BUS_REQUEST_TIMEOUT", "a requester waits for its reply (B3, T8)"))
     handler_timeout: float = setting(60.0, _duration("BUS_HANDLER_TIMEOUT", "a handler runs (B4, T9)"))
     handlers_per_topic: int = setting(100, _count("BUS_HANDLERS_PER_TOPIC", "handlers running per topic (P8)", 100_000))
+    discipline: str = setting("fair", _text("BUS_DISCIPLINE", "order of a topic's messages", "fair", "fifo"))
+    client_share: float = setting(
+        0.25, Spec("BUS_CLIENT_SHARE", "share of a buffer one client may fill", Unit.NUMBER, 0.001, 1)
+    )
+    class_floor: float = setting(
+        0.1, Spec("BUS_CLASS_FLOOR", "share of the service kept for each lower class that waits", Unit.NUMBER, 0, 0.3)
+    )
+    classes: bool = setting(True, _switch("BUS_CLASSES", "more urgent classes are served first"))
+    fair_clients: bool = setting(
+        True, _switch("BUS_FAIR_CLIENTS", "clients of a class get equal shares of its service")
+    )
+    newest_first: bool = setting(True, _switch("BUS_NEWEST_FIRST", "a congested queue serves the newest first"))
+    discard: bool = setting(True, _switch("BUS_DISCARD", "what can no longer end in time is not begun"))
+    refuse_hopeless: bool = setting(True, _switch("BUS_REFUSE_HOPELESS", "what could not end in time is not let queue"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +206,47 @@ class RedisSettings:
     """Redis (L4)."""
 
     pool_size: int = setting(20, _count("REDIS_POOL_SIZE", "connections to Redis (L4)", 4096))
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSettings:
+    """The circuit breakers, one for each dependency (SPEC §5)."""
+
+    failures: int = setting(5, _count("BREAKER_FAILURES", "failures in a row that open a breaker", 10_000))
+    timeout: float = setting(30.0, _duration("BREAKER_TIMEOUT", "a breaker stays open, at first"))
+    successes: int = setting(2, _count("BREAKER_SUCCESSES", "successful probes that close a breaker", 10_000))
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """What is remembered (L1, L2), and how much memory that may take."""
+
+    embed_size: int = setting(100_000, _entries("EMBED_CACHE_SIZE", "dense vectors remembered (L1); 0: none"))
+    embed_bytes: int = setting(256_000_000, _size("EMBED_CACHE_BYTES", "memory for them"))
+    sparse_size: int = setting(100_000, _entries("SPARSE_CACHE_SIZE", "sparse vectors remembered (L2); 0: none"))
+    sparse_bytes: int = setting(128_000_000, _size("SPARSE_CACHE_BYTES", "memory for them"))
+    answer_size: int = setting(10_000, _entries("ANSWER_CACHE_SIZE", "answers remembered for the ladder; 0: none"))
+    answer_bytes: int = setting(64_000_000, _size("ANSWER_CACHE_BYTES", "memory for them"))
+    answer_ttl: float = setting(60.0, _duration("ANSWER_CACHE_TTL", "age of a remembered answer at most"))
+
+
+@dataclass(frozen=True, slots=True)
+class DegradationSettings:
+    """The ladder: what searches give up while they are congested (SPEC §4)."""
+
+    up: float = setting(0.3, _duration("DEGRADATION_UP", "congested for so long: one rung up"))
+    down: float = setting(3.0, _duration("DEGRADATION_DOWN", "clear for so long: one rung down"))
+    highest: str = setting("refuse", _text("DEGRADATION_HIGHEST", "the last rung; full: never degrade", *RUNGS))
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """How much memory the process may take (D5, D6)."""
+
+    limit: int = setting(
+        0,
+        Spec("MEMORY_LIMIT", "memory of all processes; 0: the control group's, else the machine's", Unit.SIZE, 0, 2**50),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +288,10 @@ class Settings:
     timeouts: TimeoutSettings = dataclasses.field(default_factory=TimeoutSettings)
     qdrant: QdrantSettings = dataclasses.field(default_factory=QdrantSettings)
     redis: RedisSettings = dataclasses.field(default_factory=RedisSettings)
+    breaker: GuardSettings = dataclasses.field(default_factory=GuardSettings)
+    cache: CacheSettings = dataclasses.field(default_factory=CacheSettings)
+    degradation: DegradationSettings = dataclasses.field(default_factory=DegradationSettings)
+    memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
     server: ServerSettings = dataclasses.field(default_factory=ServerSettings)
     store: StoreSettings = dataclasses.field(default_factory=StoreSettings)
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
@@ -224,10 +299,3 @@ class Settings:
 
 #: Sections written at the top of the file; the others stand under ``concurrency:`` (SPEC §9).
 TOP_LEVEL: Final = frozenset({"server", "store", "model"})
-
-
-def cores() -> int:
-    """Return how many cores this process may use: its affinity where the system knows one."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 
 import pytest
 
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
-from penstock.kernel.settings import KEY, TOP_LEVEL, Settings, Spec, Unit, cores
+from penstock.kernel.settings import KEY, TOP_LEVEL, Settings, Spec, Unit
 
 SECTIONS = [(section.name, section.default_factory) for section in dataclasses.fields(Settings)]
 FIELDS = [
@@ -86,14 +85,6 @@ def test_the_spec_s_names_and_defaults_stand() -> None:
     }
     found = {field.metadata[KEY].env: field.default for _, record in SECTIONS for field in dataclasses.fields(record)}
     assert {name: found.get(name) for name in promised} == promised
-
-
-def test_cores_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cores() == len(os.sched_getaffinity(0))
-    monkeypatch.delattr(os, "sched_getaffinity")  # macOS has none
-    assert cores() == os.cpu_count()
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cores() == 1
 
 
 def test_every_topic_of_the_spec_is_there() -> None:
