@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from penstock.kernel.work import Work
+from penstock.bus.books import Counts
+from penstock.kernel.work import Criticality, Work
+from penstock.policies.levels import Level
 
 #: Called with the message and its label; what it returns is the reply.
 Handler = Callable[[Any, Work], Awaitable[Any]]
@@ -33,7 +35,8 @@ class Features:
     """What a backend can do beyond the common contract; the contract suite reads it.
 
     Attributes:
-        ordered: Messages of one publisher are handled in order when one slot serves the topic.
+        ordered: Messages of one publisher are handled in order when one slot serves the topic: events
+            always, requests while it is not congested.
         persistent: Messages survive the bus's own process.
         redelivers: A message whose handler died is handed to another.
     """
@@ -51,10 +54,15 @@ class TopicState:
         name: The topic.
         waiting: Messages in its buffer.
         capacity: Its bound.
-        running: Handlers at work.
+        running: Handlers at work; each has a slot.
         raised: Handlers that raised something other than a ``PenstockError``, so far (B5).
         late: Replies that came when nobody waited any more, so far (B3).
         lost: Events dropped because their deadline or the bus's end came first, so far.
+        blocked: Publishers that wait for room.
+        level: How full it is, with hysteresis.
+        congested: Whether messages have stood in it too long, with hysteresis.
+        stopping: How many of ``running`` were stopped, and are not out yet: their messages have ended.
+        counts: What became of everything offered to it; a copy.
     """
 
     name: str
@@ -64,11 +72,31 @@ class TopicState:
     raised: int = 0
     late: int = 0
     lost: int = 0
+    blocked: int = field(default=0, compare=False)
+    level: Level = field(default=Level.CALM, compare=False)
+    congested: bool = field(default=False, compare=False)
+    stopping: int = field(default=0, compare=False)
+    counts: Counts = field(default_factory=Counts, compare=False)
 
     @property
     def used(self) -> float:
         """Share of the buffer in use, 0 to 1."""
         return self.waiting / self.capacity
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a gate may say before it has read a request (D2); no error, so nothing is raised or filled in.
+
+    Attributes:
+        code: ``queue_full`` or ``client_share``.
+        retry_after_s: Seconds after which another try makes sense; the gate adds its jitter.
+        by_client: Whether the client's own doing is the reason.
+    """
+
+    code: str
+    retry_after_s: float
+    by_client: bool
 
 
 class Bus(Protocol):
@@ -79,11 +107,21 @@ class Bus(Protocol):
         """What this backend can do."""
         ...
 
-    def subscribe(self, topic: str, handler: Handler, slots: Slots) -> None:
+    def subscribe(
+        self, topic: str, handler: Handler, slots: Slots, kind_of: Callable[[Any], str] | None = None
+    ) -> None:
         """Hand the topic's messages to ``handler``, as many at once as ``slots`` allow.
 
         A second subscriber of a request topic shares its work; each subscriber of an event
-        topic gets every event.
+        topic gets every event. Handlers run in a context of their own, not in the requester's, and may
+        follow on each other in one task: a context variable one of them leaves set is seen by the next.
+
+        Args:
+            topic: The topic.
+            handler: What is done with a message.
+            slots: Permission to run one more.
+            kind_of: Names a message's kind; service time is estimated for each. Its class by default. Must
+                not raise.
         """
         ...
 
@@ -106,9 +144,10 @@ class Bus(Protocol):
         """Ask for something and wait for the reply.
 
         Raises:
-            Rejected: The buffer stayed full for the publish timeout (B2).
+            Rejected: The buffer stayed full for the publish timeout (B2), the work's client holds its share
+                of it (``client_share``), or what waits before makes its deadline unreachable (``hopeless``).
             Expired: The tightest of the work's deadline, the reply limit (B3) and the
-                handler limit (B4) passed.
+                handler limit (B4) passed, or it could no longer end in time when its turn came.
             PenstockError: Whatever the handler raised.
 
         Cancellation: The message is taken out of the buffer, or its handler is cancelled.
@@ -117,6 +156,25 @@ class Bus(Protocol):
 
     def used(self, topic: str) -> float:
         """Return how full the topic's fullest buffer is, 0 to 1; asked for every HTTP request."""
+        ...
+
+    def refuses(self, topic: str, client: str = "", at: Level = Level.CRITICAL) -> Refusal | None:
+        """Return why a new request should be refused at the gate, ``None`` if it should not (D2).
+
+        Args:
+            topic: Where the request leads.
+            client: Whose it is; a client that holds its share of the buffer is refused. Nobody's by default.
+            at: The fill from which everybody is refused.
+        """
+        ...
+
+    def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
+        """Return whether messages have stood in the topic too long, with hysteresis.
+
+        Args:
+            topic: The topic.
+            criticality: The class that counts; any of them by default.
+        """
         ...
 
     def state(self) -> list[TopicState]:

@@ -1,115 +1,293 @@
-"""One bounded buffer. Synchronous decisions; the one await is a publisher waiting for space."""
+"""One bounded buffer: who may enter, who waits for room, who is next. Synchronous; time is passed in."""
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.kernel.work import Work
+from penstock.bus.books import UNOBSERVED, BusObserver, Counts
+from penstock.bus.discipline import SWEEP_MIN, Discipline, FairQueue
+from penstock.bus.envelope import Envelope, Stage
+from penstock.bus.service import Service
+from penstock.kernel.errors import Rejected
+from penstock.kernel.settings import BusSettings
+from penstock.policies.congestion import CongestionSettings
+from penstock.policies.discard import DiscardSettings, push_excess_s
+from penstock.policies.estimate import EstimateSettings
+from penstock.policies.levels import Level, Levels, LevelSettings
+
+log = logging.getLogger(__name__)
+
+#: Publishers that may wait for room in one topic.
+BLOCKED_MAX = 10_000
+#: Kinds of messages told apart in one topic; those beyond share one estimate.
+KINDS_MAX = 32
 
 
-@dataclass(slots=True, eq=False)
-class Envelope:
-    """A message on its way.
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds in a topic.
 
     Attributes:
-        message: What is asked or told.
-        work: Whose it is and until when.
-        sent_at_s: When it was offered, on the loop's clock.
-        reply: Resolved with the answer; ``None`` for events.
-        task: The handler at work on it, once there is one.
+        discipline: The order.
+        discard: Whether what can no longer end in time is not begun.
+        refuse_hopeless: Whether what could not end in time is refused.
+        congestion: What counts as congested.
+        estimate: How service times are learnt.
+        doubt: When estimates are doubted.
+        levels: When it counts as full.
     """
 
-    message: Any
-    work: Work
-    sent_at_s: float
-    reply: asyncio.Future[Any] | None = None
-    task: asyncio.Task[None] | None = None
+    discipline: Discipline = field(default_factory=Discipline)
+    discard: bool = True
+    refuse_hopeless: bool = True
+    congestion: CongestionSettings = field(default_factory=CongestionSettings)
+    estimate: EstimateSettings = field(default_factory=EstimateSettings)
+    doubt: DiscardSettings = field(default_factory=DiscardSettings)
+    levels: LevelSettings = field(default_factory=LevelSettings)
 
-    @property
-    def abandoned(self) -> bool:
-        """Whether nobody waits for the reply any more."""
-        return self.reply is not None and self.reply.done()
+    @classmethod
+    def of(cls, settings: BusSettings) -> Rules:
+        """Return the rules that the settings ask for."""
+        order = Discipline(
+            settings.classes,
+            settings.class_floor,
+            settings.fair_clients,
+            settings.client_share,
+            settings.newest_first,
+        )
+        if settings.discipline == "fifo":
+            order = Discipline.fifo()
+        return cls(order, settings.discard, settings.refuse_hopeless)
 
 
-@dataclass(slots=True)
 class Topic:
-    """A bounded first-in-first-out buffer.
+    """A bounded buffer in the order of its discipline, and the publishers that wait for room in it.
 
-    Bounds: ``capacity`` messages; publishers beyond it wait their turn in ``put``.
+    Events are facts: they are never refused for their client's share or their deadline, nor overtaken by a
+    later one of the same publisher.
 
-    Attributes:
+    Args:
         name: Its name.
         capacity: How many messages it holds.
+        rules: What holds in it.
+        observer: Is told of levels.
+        kind_of: Names a message's kind, for the estimates; its class by default.
+
+    Bounds: ``capacity`` messages, ``BLOCKED_MAX`` publishers, ``KINDS_MAX`` estimates; ``client_share`` of the
+    capacity for one client, those that wait for room included.
+
+    Attributes:
+        counts: What became of everything.
+        on_room: Called with each message that waited for room and has got it.
     """
 
-    name: str
-    capacity: int
-    _items: deque[Envelope] = field(default_factory=deque)
-    _waiters: deque[tuple[asyncio.Future[None], Envelope]] = field(default_factory=deque)
+    def __init__(
+        self,
+        name: str,
+        capacity: int,
+        rules: Rules | None = None,
+        observer: BusObserver = UNOBSERVED,
+        kind_of: Callable[[Any], str] | None = None,
+    ) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.rules = rules or Rules()
+        self.counts = Counts()
+        self.on_room: Callable[[Envelope], None] = lambda _: None
+        self.queue: FairQueue[Envelope] = FairQueue(capacity, self.rules.discipline, self.rules.congestion)
+        self.blocked = 0
+        self._line: deque[Envelope] = deque()
+        share = self.rules.discipline.client_share
+        self._client_max = max(1, math.ceil(capacity * share)) if share < 1.0 else math.inf
+        self._held: dict[str, int] = {}
+        self._levels = Levels(self.rules.levels)
+        self._set_bounds()
+        self._observer = observer
+        self._kind_of: Callable[[Any], Any] = kind_of or type
+        self._services: dict[Any, Service] = {}
+        self._whole = Service(self.rules.estimate, self.rules.doubt)
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self.queue.count
 
     def __repr__(self) -> str:
-        return f"<Topic {self.name} {len(self._items)}/{self.capacity} +{len(self._waiters)}>"
+        return f"<Topic {self.name} {len(self)}/{self.capacity} +{self.blocked} {self.level.name.lower()}>"
 
-    def offer(self, envelope: Envelope) -> bool:
-        """Take the message if there is room and nobody waits before it."""
-        if len(self._items) >= self.capacity or self._waiters:
-            return False
-        self._items.append(envelope)
-        return True
+    @property
+    def level(self) -> Level:
+        """How full it is, with hysteresis."""
+        return self._levels.level
 
-    async def put(self, envelope: Envelope) -> None:
-        """Take the message, waiting for room in the order of arrival.
+    def held(self, client: str) -> int:
+        """Return how many requests of a client wait, those that wait for room included."""
+        return self._held.get(client, 0)
 
-        Cancellation: The message is not in the buffer, even if room was granted meanwhile.
+    def service(self, envelope: Envelope) -> Service:
+        """Return what is known about messages of this kind."""
+        service = envelope.service
+        if service is not None:
+            return service
+        kind = self._kind_of(envelope.message)
+        service = self._services.get(kind)
+        if service is None:
+            service = self._whole
+            if len(self._services) < KINDS_MAX:
+                service = self._services[kind] = Service(self.rules.estimate, self.rules.doubt)
+        envelope.service = service
+        return service
+
+    def learn(self, service: Service, seconds: float) -> None:
+        """Take in how long a message took."""
+        service.observe(seconds)
+        if service is not self._whole:
+            self._whole.observe(seconds)
+        self.queue.retarget(self._whole.typical_s)
+
+    def enter(self, envelope: Envelope, now_s: float, working: int) -> bool:
+        """Take the message if there is room and nobody waits before it, else put it in the line for room.
+
+        Args:
+            envelope: A new one.
+            now_s: On the loop's clock.
+            working: Handlers at work on this topic, all busy.
+
+        Returns:
+            Whether it is in the buffer.
+
+        Raises:
+            Rejected: Its client holds too much (``client_share``), it could not end in time
+                (``hopeless``), or too many wait for room (``queue_full``).
         """
-        if self.offer(envelope):
-            return
-        turn = asyncio.get_running_loop().create_future()
-        entry = (turn, envelope)
-        self._waiters.append(entry)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if entry in self._waiters:
-                self._waiters.remove(entry)
-            else:
-                self.discard(envelope)
-            raise
+        service, work = self.service(envelope), envelope.work
+        envelope.client = work.client
+        envelope.rank = work.criticality
+        envelope.ordered = envelope.reply is None
+        envelope.cost_s = service.cost_s
+        envelope.expected_s = service.expected_s
+        if not envelope.ordered:
+            self._look(envelope, service, now_s, working)
+        if not self.blocked and self.queue.count < self.capacity:
+            self._take(envelope, now_s)
+            held = True
+        elif self.blocked < BLOCKED_MAX:
+            envelope.stage = Stage.BLOCKED
+            self._line.append(envelope)
+            self.blocked += 1
+            held = False
+        else:
+            self._refuse("queue_full", f"{self.name} is full")
+        if not envelope.ordered:
+            self._held[envelope.client] = self._held.get(envelope.client, 0) + 1
+        return held
 
-    def peek(self) -> Envelope | None:
-        """Return the next message and leave it where it is; ``None`` when the buffer is empty."""
-        return self._items[0] if self._items else None
-
-    def poll(self) -> Envelope | None:
-        """Return the next message, or ``None`` when the buffer is empty."""
-        if not self._items:
-            return None
-        envelope = self._items.popleft()
-        self._grant()
+    def next(self, now_s: float) -> Envelope | None:
+        """Take out the message that is next, ``None`` when there is none."""
+        envelope = self.queue.pop(now_s)
+        if envelope is not None:
+            self._gone(envelope, now_s)
         return envelope
 
-    def discard(self, envelope: Envelope) -> None:
-        """Take out a message that nobody waits for any more, if it is still here."""
-        try:
-            self._items.remove(envelope)
-        except ValueError:
+    def remove(self, envelope: Envelope, now_s: float) -> None:
+        """Take out a message that waits here, for its turn or for room; it has ended."""
+        envelope.stage = Stage.ENDED
+        if self.queue.remove(envelope, now_s):
+            self._gone(envelope, now_s)
             return
-        self._grant()
+        self.blocked -= 1
+        if not envelope.ordered:
+            self._drop_share(envelope)
+        if len(self._line) > SWEEP_MIN + 2 * self.blocked:
+            self._line = deque(waits for waits in self._line if waits.stage is Stage.BLOCKED)
 
-    def _grant(self) -> None:
-        """Give free room to publishers that wait, the first first.
+    def drain(self, now_s: float) -> list[Envelope]:
+        """Take out everything that waits, the line for room first."""
+        blocked = [envelope for envelope in self._line if envelope.stage is Stage.BLOCKED]
+        self._line.clear()
+        self.blocked = 0
+        for envelope in blocked:
+            if not envelope.ordered:
+                self._drop_share(envelope)
+        queued = [envelope for envelope in iter(lambda: self.next(now_s), None) if envelope is not None]
+        return blocked + queued
 
-        The message moves here and now, not when its publisher wakes up: nobody can slip in
-        between, and the bound holds at every moment.
+    def over_share(self, client: str) -> bool:
+        """Return whether a client's requests fill its share of the buffer."""
+        return self._held.get(client, 0) >= self._client_max
+
+    def _look(self, envelope: Envelope, service: Service, now_s: float, working: int) -> None:
+        """Refuse what its client may not add, and what could not end in time."""
+        work, deadline_s, queue = envelope.work, envelope.work.deadline.at_s, self.queue
+        if self._held.get(work.client, 0) >= self._client_max:
+            self._refuse("client_share", f"too many requests of this client wait in {self.name}", by_client=True)
+        in_time = now_s + queue.expected_s / (working or 1) + service.typical_s <= deadline_s
+        if in_time or not self.rules.refuse_hopeless:  # even behind all that waits
+            return
+        excess_s = push_excess_s(
+            deadline_s,
+            now_s,
+            ahead_s=queue.ahead_s(work.client, work.criticality, service.cost_s),
+            capacity=working,
+            service_s=service.typical_s,
+            idle=0,
+        )
+        if excess_s > 0.0:
+            self._refuse("hopeless", f"{self.name} is too busy to end this in time", retry_after_s=excess_s)
+
+    def _refuse(self, code: str, detail: str, *, retry_after_s: float = 1.0, by_client: bool = False) -> None:
+        self.counts.refuse(code)
+        raise Rejected(detail, code=code, retry_after_s=retry_after_s, by_client=by_client)
+
+    def _take(self, envelope: Envelope, now_s: float) -> None:
+        envelope.stage = Stage.QUEUED
+        self.counts.admitted += 1
+        self.queue.push(envelope, now_s)
+        if self.queue.count >= self._rises_at:
+            self._weigh()
+
+    def _gone(self, envelope: Envelope, now_s: float) -> None:
+        """A place is free: the publisher that waits longest has it.
+
+        The message moves here and now, not when its publisher wakes up: nobody can slip in between, and the
+        bound holds at every moment.
         """
-        while self._waiters and len(self._items) < self.capacity:
-            turn, envelope = self._waiters.popleft()
-            if not turn.done():
-                self._items.append(envelope)
-                turn.set_result(None)
+        if not envelope.ordered:
+            self._drop_share(envelope)
+        while self.blocked and self.queue.count < self.capacity:
+            first = self._line.popleft()
+            if first.stage is Stage.BLOCKED:
+                self.blocked -= 1
+                self._take(first, now_s)
+                self.on_room(first)
+        if self.queue.count < self._falls_at:
+            self._weigh()
+
+    def _drop_share(self, envelope: Envelope) -> None:
+        client = envelope.client
+        held = self._held[client] - 1
+        if held:
+            self._held[client] = held
+        else:
+            del self._held[client]
+
+    def _set_bounds(self) -> None:
+        """Note between which counts the level stays as it is."""
+        levels, capacity = self.rules.levels, self.capacity
+        rises = {Level.CALM: levels.high, Level.HIGH: levels.critical, Level.CRITICAL: math.inf}[self.level]
+        falls = {Level.CALM: 0.0, Level.HIGH: levels.high_clear, Level.CRITICAL: levels.critical_clear}[self.level]
+        # Half a message of margin: which side of a bound a whole count lies on is for ``Levels`` to say.
+        self._rises_at, self._falls_at = rises * capacity - 0.5, falls * capacity + 0.5
+
+    def _weigh(self) -> None:
+        """Tell of levels crossed (D1)."""
+        change = self._levels.observe(self.queue.count / self.capacity)
+        if change is None:
+            return
+        self._set_bounds()
+        if change.enters(Level.HIGH):
+            log.warning("%s is %.0f %% full", self.name, 100 * self.queue.count / self.capacity)
+        self._observer.on_level(self.name, change.after)

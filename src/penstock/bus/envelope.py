@@ -1,0 +1,90 @@
+"""A message on its way through the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import TYPE_CHECKING, Any
+
+from penstock.bus.discipline import Waiting
+from penstock.kernel.wheel import Slot
+from penstock.kernel.work import Work
+
+if TYPE_CHECKING:
+    from penstock.bus.intake import Intake
+    from penstock.bus.service import Service
+    from penstock.bus.worker import Worker
+
+
+class Stage(enum.Enum):
+    """Where a message is; it never goes back."""
+
+    NEW = enum.auto()
+    #: It waits for room in the buffer.
+    BLOCKED = enum.auto()
+    QUEUED = enum.auto()
+    #: It has a slot and a worker; its handler has not been called.
+    GRANTED = enum.auto()
+    #: Its handler is at work.
+    RUNNING = enum.auto()
+    #: It is answered or given up. Its handler may still be at work, if it was stopped.
+    ENDED = enum.auto()
+
+
+class Envelope(Waiting):
+    """A message, its label and how far it has come. As an alarm it rings when its time is up, at whatever stage.
+
+    Args:
+        message: What is asked or told.
+        work: Whose it is and until when.
+        intake: Where it is offered.
+        sent_at_s: When, on the loop's clock.
+        reply: Resolved with the answer; ``None`` for events.
+
+    Attributes:
+        turn: Resolved when an event that was blocked finds room or is refused; no other message has one.
+        service: What is known about its kind, once it was looked up.
+        stage: Where it is.
+        worker: What works on it, once it is granted.
+        probe: Whether it tests the estimate.
+    """
+
+    turn: asyncio.Future[None] | None = None
+    service: Service | None = None
+    slot: Slot | None = None
+    stage = Stage.NEW
+    worker: Worker | None = None
+    probe = False
+
+    def __init__(
+        self, message: Any, work: Work, intake: Intake, sent_at_s: float, reply: asyncio.Future[Any] | None = None
+    ) -> None:
+        self.message = message
+        self.work = work
+        self.intake = intake
+        self.sent_at_s = sent_at_s
+        self.reply = reply
+        self.at_s = work.deadline.at_s
+
+    def __repr__(self) -> str:
+        return f"<Envelope {self.message!r} {self.stage.name.lower()}>"
+
+    @property
+    def answer(self) -> asyncio.Future[Any] | None:
+        """What somebody waits for: the reply, or room for an event; ``None`` for an event that has room at once."""
+        return self.turn if self.reply is None else self.reply
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the reply any more."""
+        return self.reply is not None and self.reply.done()
+
+    @property
+    def promised(self) -> bool:
+        """Whether it is an event whose publisher believes that it will be handled."""
+        turn = self.turn
+        return self.reply is None and (turn is None or (turn.done() and not turn.cancelled()))
+
+    def ring(self) -> None:
+        """Tell the intake that the time is up."""
+        self.intake.rang(self)
