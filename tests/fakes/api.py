@@ -1,7 +1,9 @@
 """The whole HTTP room over fakes, and a caller that speaks bare ASGI to it: no socket, no thread."""
 
 import asyncio
+import contextlib
 import json
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -50,6 +52,8 @@ class Caller:
         sent: The messages that the application sent.
         gone: Set when the caller hangs up.
         address: Where it calls from.
+        pause_s: How long it takes for each piece of its body; infinity for one that never sends any.
+        reads: Whether it reads its response.
     """
 
     app: Any
@@ -57,6 +61,8 @@ class Caller:
     sent: list[Any] = field(default_factory=list)
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     address: str = "127.0.0.1"
+    pause_s: float = 0.0
+    reads: bool = True
 
     async def ask(
         self,
@@ -68,6 +74,19 @@ class Caller:
         chunked: bool = False,
     ) -> Answer:
         """Send a request and return the answer."""
+        await self.call(method, path, body, headers, chunked=chunked)
+        return self.answer()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | str | Mapping[str, Any] | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        chunked: bool = False,
+    ) -> None:
+        """Send a request and wait until the application is done with it; there may be no answer."""
         pieces = _pieces(body)
         said = {name.lower(): value for name, value in (headers or {}).items()}
         if body is not None and not chunked:
@@ -81,16 +100,25 @@ class Caller:
 
         async def receive() -> Any:
             self.received += 1
-            if self.received <= len(messages):
+            pause_s = self.pause_s if body is not None else 0.0
+            if self.received <= len(messages) and not await self._gone_within(pause_s):
                 return messages[self.received - 1]
             await self.gone.wait()
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
             self.sent.append(message)
+            if not self.reads:
+                await asyncio.Event().wait()
 
         await self.app({**scope(method, path, said), "client": (self.address, 5)}, receive, send)
-        return self.answer()
+
+    async def _gone_within(self, pause_s: float) -> bool:
+        """Let time pass; return whether the caller has hung up by then."""
+        if pause_s and not self.gone.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.gone.wait(), pause_s if pause_s < math.inf else None)
+        return self.gone.is_set()
 
     def answer(self) -> Answer:
         """Return what was sent, as one answer."""

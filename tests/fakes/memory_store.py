@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.vectors import SparseVector
@@ -44,13 +45,18 @@ async def nothing(_operation: str, _argument: Any) -> None:
 class MemoryStore:
     """See :class:`penstock.stores.contract.VectorStore`.
 
+    Args:
+        hook: Called before every operation.
+        limit_s: How long an operation may take at most.
+
     Attributes:
         hook: Where a test takes hold.
         asked: Every operation so far, with its argument.
     """
 
-    def __init__(self, hook: Hook = nothing) -> None:
+    def __init__(self, hook: Hook = nothing, limit_s: float = math.inf) -> None:
         self.hook = hook
+        self._limit_s = limit_s
         self.asked: list[tuple[str, Any]] = []
         self._infos: dict[str, CollectionInfo] = {}
         self._points: dict[str, dict[str, Point]] = {}
@@ -141,7 +147,9 @@ class MemoryStore:
 
     async def _begin(self, operation: str, argument: Any, work: Work) -> None:
         self.asked.append((operation, argument))
-        await self.hook(operation, argument)
+        limited = work.within(self._limit_s, "store", asyncio.get_running_loop().time())
+        async with limit(limited.deadline):
+            await self.hook(operation, argument)
         if work.deadline.passed(asyncio.get_running_loop().time()):
             raise Expired(work.deadline.operation)
 

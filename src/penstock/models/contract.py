@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from penstock.kernel.messages import TextKind
     from penstock.kernel.work import Work
+    from penstock.models.stop import Stop
 
 __all__ = [
     "DenseRunner",
@@ -51,7 +52,7 @@ class Embedder(Protocol):
             Expired: The deadline passed.
             Unavailable: The model cannot serve now.
 
-        Cancellation: Nothing is left behind; a run that has begun in a thread ends there.
+        Cancellation: Nothing is left behind; a run that has begun in a thread is asked to stop.
         """
         ...
 
@@ -86,13 +87,18 @@ class DenseRunner(Protocol):
         """Components of a vector."""
         ...
 
-    def run(self, texts: Sequence[str]) -> Floats:
-        """Return ``float32 [n, dim]``, L2-normalised; several threads may call it at once."""
+    def run(self, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+        """Return ``float32 [n, dim]``, L2-normalised; several threads may call it at once.
+
+        Args:
+            texts: The texts.
+            stop: When it is asked, the run ends as soon as it can and raises ``Stopped``.
+        """
         ...
 
 
 class SparseRunner(Protocol):
-    """Sparse model on the calling thread."""
+    """Sparse model on the calling thread; quick enough never to be stopped."""
 
     def encode_documents(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return one vector per document, in order."""
@@ -106,6 +112,6 @@ class SparseRunner(Protocol):
 class RerankRunner(Protocol):
     """Reranking model on the calling thread."""
 
-    def run(self, query: str, texts: Sequence[str]) -> Floats:
-        """Return ``float32 [n]``, the higher the more relevant."""
+    def run(self, query: str, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+        """Return ``float32 [n]``, the higher the more relevant; ``stop`` as of :class:`DenseRunner`."""
         ...

@@ -14,10 +14,15 @@ query while the callers work, p95 5.9   2.2   6.3
 
 Hence one thread a call and as many callers as cores: the same throughput, no spinning pool, a
 steadier query.
+
+A run that is asked to stop ends before the runtime's next operator. Measured with the same model on one
+thread: after 0.5 ms (at most 6) in a call of 1 × 64 tokens that takes 15, after 1.5 ms in one of 4 × 128.
+The session and other runs on it do not notice.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +30,7 @@ import onnxruntime
 
 from penstock.kernel.errors import Broken
 from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, plan
+from penstock.models.stop import Stop, Stopped
 from penstock.models.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -67,37 +73,54 @@ class OnnxDense:
             raise Broken(f"ONNX Runtime cannot load {prepared.path}: {error}", code="model_load") from error
         self.run([""])
 
-    def run(self, texts: Sequence[str]) -> Floats:
+    def run(self, texts: Sequence[str], stop: Stop | None = None) -> Floats:
         """Embed texts; an empty text has a vector as well.
+
+        Args:
+            texts: The texts.
+            stop: Ends the run early.
 
         Returns:
             ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
 
         Raises:
             Broken: ONNX Runtime fails.
+            Stopped: ``stop`` was asked.
         """
-        return self.run_ids(self.tokenizer.ids(texts))
+        stop = stop or Stop()
+        stop.check()
+        return self.run_ids(self.tokenizer.ids(texts), stop)
 
-    def run_ids(self, rows: Sequence[Sequence[int]]) -> Floats:
+    def run_ids(self, rows: Sequence[Sequence[int]], stop: Stop | None = None) -> Floats:
         """Embed texts already tokenised by ``tokenizer.ids``.
 
         A caller may so slice a job by its tokens (``batching.SLICE_TOKENS_MAX``) at no further
         cost.
+
+        Args:
+            rows: The texts' tokens.
+            stop: Ends the run early.
 
         Returns:
             ``float32 [n, dim]``, L2-normalised, in the order of ``rows``.
 
         Raises:
             Broken: ONNX Runtime fails.
+            Stopped: ``stop`` was asked.
         """
         vectors = np.empty((len(rows), self.dim), np.float32)
-        for group in plan([len(row) for row in rows], self._call_tokens_max, PADDING_TOKENS_MAX):
-            ids, mask = self.tokenizer.pad([rows[position] for position in group])
-            try:
-                output = self._session.run(["sentence"], {"input_ids": ids, "attention_mask": mask})
-            except Exception as error:  # as above
-                raise Broken(f"ONNX Runtime failed: {error}", code="model_run") from error
-            vectors[group] = output[0]
+        options, stop = onnxruntime.RunOptions(), stop or Stop()
+        with stop.heard_by(partial(setattr, options, "terminate", True)):
+            for group in plan([len(row) for row in rows], self._call_tokens_max, PADDING_TOKENS_MAX):
+                stop.check()
+                ids, mask = self.tokenizer.pad([rows[position] for position in group])
+                try:
+                    output = self._session.run(["sentence"], {"input_ids": ids, "attention_mask": mask}, options)
+                except Exception as error:  # as above
+                    if stop.asked:
+                        raise Stopped from None
+                    raise Broken(f"ONNX Runtime failed: {error}", code="model_run") from error
+                vectors[group] = output[0]
         return vectors
 
 

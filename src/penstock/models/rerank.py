@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from penstock.models.contract import DenseRunner, Floats
+    from penstock.models.stop import Stop
 
 
 class DenseReranker:
@@ -21,8 +22,8 @@ class DenseReranker:
         """Score with ``runner``."""
         self._runner = runner
 
-    def run(self, query: str, texts: Sequence[str]) -> Floats:
-        """Return the cosines, ``float32 [n]``, in the order of ``texts``."""
-        vectors = self._runner.run([query, *texts])
+    def run(self, query: str, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+        """Return the cosines, ``float32 [n]``, in the order of ``texts``; ``stop`` ends the run early."""
+        vectors = self._runner.run([query, *texts], stop)
         scores: Floats = vectors[1:] @ vectors[0]
         return scores

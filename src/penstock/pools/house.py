@@ -13,11 +13,14 @@ class Pools:
 
     Args:
         settings: Their sizes.
+
+    Attributes:
+        ml: What the ML pools borrow from (P4).
     """
 
     def __init__(self, settings: Settings) -> None:
         ml = settings.ml
-        budget = Budget(ml.max_inflight)
+        budget = self.ml = Budget(ml.max_inflight)
         self.embed = Permits("embed", ml.embed_workers, budget)
         self.sparse = Permits("sparse", ml.sparse_workers, budget)
         self.rerank = Permits("rerank", ml.rerank_workers, budget)

@@ -8,6 +8,7 @@ from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextK
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.kernel.work import Work
 from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
+from penstock.models.stop import Stop
 from penstock.pools.threads import Threads
 
 
@@ -28,14 +29,25 @@ class MlWorkers:
         self._threads = threads
 
     async def embed(self, message: EmbedBatch, _work: Work) -> DenseVectors:
-        """Return ``float32 [n, dim]``, L2-normalised, in the order of the texts."""
-        return await self._threads.run(partial(self._dense.run, message.texts))
+        """Return ``float32 [n, dim]``, L2-normalised, in the order of the texts.
+
+        Cancellation: The run is asked to stop; this returns when it has.
+        """
+        stop = Stop()
+        return await self._threads.run(partial(self._dense.run, message.texts, stop), stop.ask)
 
     async def sparse(self, message: SparseBatch, _work: Work) -> list[SparseVector]:
-        """Return one sparse vector for each text."""
+        """Return one sparse vector for each text.
+
+        Cancellation: This returns when the run has come to its end, which cannot be hastened.
+        """
         encode = self._sparse.encode_queries if message.kind is TextKind.QUERY else self._sparse.encode_documents
         return await self._threads.run(partial(encode, message.texts))
 
     async def rerank(self, message: RerankTexts, _work: Work) -> DenseVectors:
-        """Return ``float32 [n]``, higher is better."""
-        return await self._threads.run(partial(self._rerank.run, message.query, message.texts))
+        """Return ``float32 [n]``, higher is better.
+
+        Cancellation: As :meth:`embed`.
+        """
+        stop = Stop()
+        return await self._threads.run(partial(self._rerank.run, message.query, message.texts, stop), stop.ask)

@@ -22,11 +22,19 @@ class Budget:
 
     Args:
         total: Weight that may be out at once.
+
+    Attributes:
+        total: As given, or as last resized.
+        used: Weight that is out; more than ``total`` only after a shrink, until enough has come back.
+
+    Raises:
+        Invalid: ``total`` is less than 1.
     """
 
     def __init__(self, total: int) -> None:
-        self.total = total
+        self.total = _at_least_one("a budget", total)
         self.used = 0
+        self._heaviest = 1
         self._listeners: deque[Callable[[], None]] = deque()
         self._refused: object | None = None
         self._kept_for: object | None = None
@@ -47,6 +55,34 @@ class Budget:
     def give(self, weight: int) -> None:
         """Give ``weight`` back and offer it around; who takes some is the last to be asked again."""
         self.used -= weight
+        self.offer()
+
+    def resize(self, total: int) -> None:
+        """Allow ``total`` from now on.
+
+        What is out stays out: after a shrink nothing is granted until enough has come back. After a growth those
+        who wait are told at once.
+
+        Raises:
+            Invalid: It is less than 1, or than a permit of one of the pools costs; nothing has changed.
+        """
+        if total < self._heaviest:
+            raise Invalid(f"a permit costs {self._heaviest}, the whole budget cannot be {total}", field="total")
+        self.total = _at_least_one("a budget", total)
+        self.offer()
+
+    def carry(self, name: str, weight: int) -> None:
+        """Promise a pool that a permit of this weight can always be had in the end.
+
+        Raises:
+            Invalid: It costs more than the whole budget.
+        """
+        if weight > self.total:
+            raise Invalid(f"a permit of {name} costs {weight}, the whole budget is {self.total}", field=name)
+        self._heaviest = max(self._heaviest, weight)
+
+    def offer(self) -> None:
+        """Tell those who wait, one after the other, that they may ask again."""
         self._kept_for = None
         for offer in tuple(self._listeners):
             self._refused = None
@@ -72,16 +108,24 @@ class Permits:
         limit: Permits at most.
         budget: A budget shared with other pools, if any.
         weight: What one permit costs of it; no more than all of it.
+
+    Attributes:
+        name: As given.
+        limit: As given, or as last resized.
+        active: Permits that are out; more than ``limit`` only after a shrink, until enough have come back.
+
+    Raises:
+        Invalid: ``limit`` or ``weight`` is less than 1, or a permit costs more than the whole budget.
     """
 
     def __init__(self, name: str, limit: int, budget: Budget | None = None, weight: int = 1) -> None:
         self.name = name
-        self.limit = limit
+        self.limit = _at_least_one(name, limit)
         self.active = 0
+        self._weight = _at_least_one(name, weight)
+        self._shared = budget is not None
         self._budget = budget if budget is not None else Budget(limit * weight)
-        self._weight = weight
-        if weight > self._budget.total:
-            raise Invalid(f"a permit of {name} costs {weight}, the whole budget is {self._budget.total}", field=name)
+        self._budget.carry(name, weight)
 
     def __repr__(self) -> str:
         return f"<Permits {self.name} {self.active}/{self.limit}>"
@@ -98,6 +142,27 @@ class Permits:
         self.active -= 1
         self._budget.give(self._weight)
 
+    def resize(self, limit: int) -> None:
+        """Allow ``limit`` permits from now on.
+
+        Nothing that runs is touched: after a shrink ``active`` falls below the new limit by itself, and nothing
+        is granted until then. After a growth those who wait are told at once. A shared budget stays as it is.
+
+        Raises:
+            Invalid: It is less than 1; nothing has changed.
+        """
+        self.limit = _at_least_one(self.name, limit)
+        if self._shared:
+            self._budget.offer()
+        else:
+            self._budget.resize(limit * self._weight)
+
     def on_free(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever a permit may be had again."""
         self._budget.on_free(callback)
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise Invalid(f"{name} must be at least 1, not {value}", field=name)
+    return value

@@ -2,90 +2,153 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
+import asyncio
+import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, TypeVar
 
 from penstock.kernel.errors import Broken
-from penstock.pools.threads import settle
+from penstock.pools.child import Child, Died
+from penstock.pools.threads import CLOSE_S, all_ended, settle
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: A call kills so many processes before it is given up.
+DEATHS_MAX: Final = 2
 
-def _begin(prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
-    """Start a worker: deaf to the terminal's Ctrl-C, which is for the parent, but not to its death."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    prepare(*args)
+#: A call whose requester has gone may so long come to its end; then its process is killed.
+GRACE_S: Final = 1.0
 
 
-def _end_with_parent() -> None:
-    """End this worker when the parent has died: its queue would never be closed by anybody."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+class _Call:
+    """One call and the process it is in; the loop may kill that process, the call's thread uses it."""
+
+    __slots__ = ("_call", "_child", "_lock", "stopped")
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._child: Child | None = None
+        self._lock = threading.Lock()
+        self.stopped = False
+
+    def on(self, child: Child) -> Any:
+        """Run in ``child``, which nobody may kill any more once this has ended."""
+        with self._lock:
+            self._child = child
+            if self.stopped:
+                child.kill()
+        try:
+            return child.call(self._call)
+        finally:
+            with self._lock:
+                self._child = None
+
+    def kill(self) -> None:
+        """Kill the process if the call is in one, and let it begin in no other."""
+        with self._lock:
+            self.stopped = True
+            if self._child is not None:
+                self._child.kill()
 
 
 class Processes:
     """A bounded set of worker processes, started when first needed.
 
+    Each process works on one call at a time and has a pipe of its own, so a process that dies takes nobody
+    else's call with it. The call it was at is tried once more in a new process, as the reason may have been another
+    (a machine short of memory kills the largest); one that kills ``DEATHS_MAX`` is given up.
+
     Args:
         count: Processes at most.
         prepare: Run once in each new process.
         args: Arguments of ``prepare``.
+
+    Bounds: ``count`` processes, and as many threads that wait for them; calls that wait for a
+        process are as many as the callers' permits.
     """
 
     def __init__(self, count: int, prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
         self.count = count
         self._prepare = prepare
         self._args = args
-        self._executor: ProcessPoolExecutor | None = None
-
-    def _start(self) -> ProcessPoolExecutor:
-        if self._executor is None:
-            self._executor = ProcessPoolExecutor(
-                self.count,
-                mp_context=multiprocessing.get_context("forkserver"),
-                initializer=_begin,
-                initargs=(self._prepare, self._args),
-            )
-        return self._executor
+        self._executor = ThreadPoolExecutor(count, thread_name_prefix="penstock-chunk")
+        self._idle: list[Child] = []
+        self._running: dict[Future[Any], _Call] = {}
+        self._closed = False
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Run ``call`` (picklable) in a process.
+        """Run ``call`` (picklable, and harmless to repeat) in a process.
 
         Raises:
-            Broken: The worker process died; the next call starts new ones.
+            Broken: The call's process died, and the next one as well.
 
-        Cancellation: As :func:`penstock.pools.threads.settle`.
+        Cancellation: As :func:`penstock.pools.threads.settle`; a call that has not ended ``GRACE_S`` later is ended
+        by the death of its process.
         """
-        executor = self._start()
-        try:
-            job = executor.submit(call)
-        except BrokenProcessPool:  # a process died before this call, and nobody was told
-            self._drop(executor)
-            executor = self._start()
-            job = executor.submit(call)
-        try:
-            return await settle(job)
-        except BrokenProcessPool:
-            self._drop(executor)
-            raise Broken("a worker process died while it worked", code="worker_died") from None
+        one = _Call(call)
+        job: Future[T] = self._executor.submit(self._serve, one)
+        self._running[job] = one
+        loop = asyncio.get_running_loop()
 
-    def _drop(self, executor: ProcessPoolExecutor) -> None:
-        """Let go of broken processes; a later call may have done so already."""
-        if self._executor is executor:
-            self._executor = None
-            executor.shutdown(wait=False, cancel_futures=True)
+        def stop() -> None:
+            loop.call_later(GRACE_S, one.kill)
 
-    def close(self) -> None:
-        """Let running calls end and stop the processes."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+        try:
+            return await settle(job, stop)
+        finally:
+            del self._running[job]
+
+    async def close(self, within_s: float = CLOSE_S) -> None:
+        """Take no more calls, let those that run end without holding up the loop, and stop the processes.
+
+        Args:
+            within_s: How long calls may take to end, in seconds on the loop's clock; then their processes are killed.
+        """
+        self._closed = True
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        if not await all_ended(self._running, within_s):
+            log.warning("worker processes are still busy after %g s and are killed", within_s)
+            for one in self._running.values():
+                one.kill()
+        while self._idle:
+            self._idle.pop().discard()
+
+    # --- In a thread
+
+    def _serve(self, one: _Call) -> Any:
+        """Run a call in an idle process or in a new one, again if that dies."""
+        for _ in range(DEATHS_MAX):
+            child = self._take()
+            try:
+                result = one.on(child)
+            except Died:
+                child.discard()
+                if one.stopped:
+                    break
+            except BaseException:
+                self._give(child)
+                raise
+            else:
+                self._give(child)
+                return result
+        raise Broken("a worker process died while it worked", code="worker_died")
+
+    def _take(self) -> Child:
+        while True:
+            try:
+                child = self._idle.pop()
+            except IndexError:
+                return Child(self._prepare, self._args)
+            if child.alive:
+                return child
+            child.discard()
+
+    def _give(self, child: Child) -> None:
+        if self._closed:
+            child.discard()
+        else:
+            self._idle.append(child)

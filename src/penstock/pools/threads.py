@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Final, TypeVar
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: How long calls that run may take to end when their threads or processes are closed.
+CLOSE_S: Final = 5.0
 
-async def settle(job: Future[T]) -> T:
+
+def cannot_stop() -> None:
+    """Stop nothing: for calls that only end by themselves."""
+
+
+async def settle(job: Future[T], stop: Callable[[], None] = cannot_stop) -> T:
     """Wait for a call given to an executor, and return only when it has really ended.
 
-    Cancellation: A call not yet begun is taken back. One that runs cannot be stopped: this
+    Args:
+        job: The call.
+        stop: Asks the running call to end early; called on the loop, once, if this is cancelled.
+
+    Cancellation: A call not yet begun is taken back. One that runs is asked to stop, and this
     coroutine waits for its end before it lets the cancellation through, so that whoever holds
     a permit around it holds the permit as long as the work runs. Requesters do not wait for
-    this: their own deadline answers them.
+    this: their own deadline answers them. What the call returns or raises is thrown away.
     """
     future = asyncio.wrap_future(job)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
-        job.cancel()
+        if not job.cancel() and not job.done():
+            stop()
         while not future.done():
             await _ended(future)
         if not future.cancelled():
@@ -31,11 +46,31 @@ async def settle(job: Future[T]) -> T:
 
 
 async def _ended(future: asyncio.Future[T]) -> None:
-    """Wait for the end, deaf to further cancellations: the thread cannot hear them either."""
+    """Wait for the end, deaf to further cancellations: the thread has been told all it can hear."""
     try:
         await asyncio.wait([future])
     except asyncio.CancelledError:
         return
+
+
+async def all_ended(jobs: Iterable[Future[Any]], within_s: float) -> bool:
+    """Wait until all of these calls have ended; return whether they have in time.
+
+    Args:
+        jobs: The calls.
+        within_s: How long to wait at most, in seconds on the loop's clock.
+
+    Cancellation: The calls are left alone.
+    """
+    futures = [asyncio.wrap_future(job) for job in jobs]
+    if not futures:
+        return True
+    # Watched through futures of our own: those of the callers are theirs to look at.
+    done, pending = await asyncio.wait(futures, timeout=within_s)
+    for future in done:
+        if not future.cancelled():
+            future.exception()
+    return not pending
 
 
 class Threads:
@@ -44,16 +79,37 @@ class Threads:
     Args:
         count: Threads that compute at once.
         name: Prefix of the threads' names.
+
+    Bounds: ``count`` threads; calls that wait for one are as many as the callers' permits.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self.count = count
+        self._name = name
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._running: dict[Future[Any], Callable[[], None]] = {}
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """Run ``call`` in a thread; see :func:`settle` for what a cancellation does."""
-        return await settle(self._executor.submit(call))
+    async def run(self, call: Callable[[], T], stop: Callable[[], None] = cannot_stop) -> T:
+        """Run ``call`` in a thread; see :func:`settle` for ``stop`` and for what a cancellation does."""
+        job = self._executor.submit(call)
+        self._running[job] = stop
+        try:
+            return await settle(job, stop)
+        finally:
+            del self._running[job]
 
-    def close(self) -> None:
-        """Let running calls end and stop the threads."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+    async def close(self, within_s: float = CLOSE_S) -> None:
+        """Take no more calls, ask those that run to stop, and wait for their end without holding up the loop.
+
+        A thread cannot be killed: one that is still busy after ``within_s`` is left to its end.
+
+        Args:
+            within_s: How long to wait at most, in seconds on the loop's clock.
+        """
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        running = dict(self._running)
+        for job, stop in running.items():
+            if not job.done():
+                stop()
+        if not await all_ended(running, within_s):
+            log.warning("threads %s are still busy after %g s and are left alone", self._name, within_s)

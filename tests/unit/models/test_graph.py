@@ -44,6 +44,8 @@ def test_token_output_equals_numpy_bert_in_a_padded_batch(tiny: Source, tmp_path
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT7])
 def test_integer_graph_stays_close(tiny: Source, tmp_path: Path, precision: Precision) -> None:
+    if precision is Precision.INT8 and best_precision() is not Precision.INT8:
+        pytest.skip("this processor saturates when it adds products of eight bits; INT8 is not chosen here")
     runner = OnnxDense(prepare(tiny, tmp_path, precision=precision))
     vectors = runner.run(TEXTS)
     assert vectors.dtype == np.float32

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class _Letters:
     dim = 2
 
-    def run(self, texts: Sequence[str]) -> Floats:
+    def run(self, texts: Sequence[str], _stop: object = None) -> Floats:
         vectors = np.array([[text.count("a"), text.count("b")] for text in texts], np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors

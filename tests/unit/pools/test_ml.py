@@ -13,6 +13,7 @@ from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.kernel.work import Work
+from penstock.models.stop import Stop
 from penstock.pools.ml import MlWorkers
 from tests.clock import virtual
 
@@ -23,7 +24,11 @@ WORK = Work.background()
 class Dense:
     model, dim, tokens_max = "fake", 1, 8
 
-    def run(self, texts: Sequence[str]) -> DenseVectors:
+    def __init__(self) -> None:
+        self.stops: list[Stop] = []
+
+    def run(self, texts: Sequence[str], stop: Stop) -> DenseVectors:
+        self.stops.append(stop)
         if "" in texts:
             raise Invalid("an empty text")
         return np.array([[len(text)] for text in texts], np.float32)
@@ -41,7 +46,11 @@ class Sparse:
 
 
 class Rerank:
-    def run(self, query: str, texts: Sequence[str]) -> DenseVectors:
+    def __init__(self) -> None:
+        self.stops: list[Stop] = []
+
+    def run(self, query: str, texts: Sequence[str], stop: Stop) -> DenseVectors:
+        self.stops.append(stop)
         return np.array([float(query in text) for text in texts], np.float32)
 
 
@@ -50,9 +59,11 @@ class Threads:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.stops: list[Callable[[], None]] = []
 
-    async def run(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
         self.calls += 1
+        self.stops.append(stop)
         await asyncio.sleep(0)
         return call()
 
@@ -94,3 +105,16 @@ async def test_texts_are_scored_against_the_query(workers: MlWorkers) -> None:
 async def test_an_error_of_a_model_passes(workers: MlWorkers) -> None:
     with pytest.raises(Invalid):
         await workers.embed(EmbedBatch([""], TextKind.QUERY), WORK)
+
+
+@virtual
+async def test_each_run_of_a_model_has_a_stop_of_its_own() -> None:
+    dense, rerank, threads = Dense(), Rerank(), Threads()
+    workers = MlWorkers(dense, Sparse(), rerank, threads)
+    for _ in range(2):
+        await workers.embed(EmbedBatch(["a"], TextKind.QUERY), WORK)
+    await workers.rerank(RerankTexts("b", ["abc"]), WORK)
+    stops = [*dense.stops, *rerank.stops]
+    for number, ask in enumerate(threads.stops):
+        ask()
+        assert [stop.asked for stop in stops] == [True] * (number + 1) + [False] * (2 - number)

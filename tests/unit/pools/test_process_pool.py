@@ -3,120 +3,284 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures.process import BrokenProcessPool
+import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from executors import HandExecutor
 
-from penstock.kernel.errors import Broken
-from penstock.pools.processes import Processes
-from tests.clock import quiet, virtual
+from penstock.kernel.errors import Broken, Invalid
+from penstock.pools.child import Died, answer
+from penstock.pools.processes import DEATHS_MAX, GRACE_S, Processes
+from tests.clock import BEGIN_S, quiet, virtual
 
 
-class FakePool(HandExecutor):
-    """A pool of processes that breaks when told to."""
+class FakeChild:
+    """A process that dies of the calls that are deadly, and when it is killed."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.broken = False
-        self.stopped: list[bool] = []
+    def __init__(self, prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self.alive = True
+        self.calls = 0
+        prepare(self, *args)
 
-    def submit(self, fn, /, *args, **kwargs):
-        if self.broken:
-            raise BrokenProcessPool
-        return super().submit(fn, *args, **kwargs)
+    def call(self, call: Callable[[], Any]) -> Any:
+        self.calls += 1
+        try:
+            if not self.alive:
+                raise Died
+            return call()
+        except Died:
+            self.alive = False
+            raise
 
-    def die(self) -> None:
-        """A process dies: everything begun or waiting fails, nothing more is taken."""
-        self.broken = True
-        for job in self.jobs:
-            if not job.done():
-                job.set_exception(BrokenProcessPool())
+    def kill(self) -> None:
+        self.alive = False
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
-        self.stopped.append(wait)
+    def discard(self) -> None:
+        self.alive = False
 
 
 @pytest.fixture
-def pools(monkeypatch: pytest.MonkeyPatch) -> list[FakePool]:
-    made: list[FakePool] = []
-
-    def make(*_args, **_kwargs) -> FakePool:
-        made.append(FakePool())
-        return made[-1]
-
-    monkeypatch.setattr("penstock.pools.processes.ProcessPoolExecutor", make)
-    return made
+def executor() -> HandExecutor:
+    return HandExecutor()
 
 
-def serve(pool: FakePool, number: int = -1) -> None:
-    pool.begin(number)
-    pool.end(number)
+@pytest.fixture
+def children() -> list[FakeChild]:
+    return []
 
 
-@virtual
-async def test_processes_start_when_first_needed(pools: list[FakePool]) -> None:
-    processes = Processes(2, print, ())
-    assert pools == []
-    tasks = [asyncio.create_task(processes.run(lambda: 42)) for _ in range(2)]
-    await quiet()
-    (pool,) = pools
-    serve(pool, 0)
-    serve(pool, 1)
-    assert await asyncio.gather(*tasks) == [42, 42]
-    processes.close()
-    assert pool.stopped == [True]
+@pytest.fixture
+def processes(executor: HandExecutor, children: list[FakeChild], monkeypatch: pytest.MonkeyPatch) -> Processes:
+    monkeypatch.setattr("penstock.pools.processes.ThreadPoolExecutor", lambda *_, **__: executor)
+    monkeypatch.setattr("penstock.pools.processes.Child", FakeChild)
+    return Processes(2, lambda child, word: children.append(child), ("hello",))
 
 
-@virtual
-async def test_a_process_that_dies_is_told_and_the_next_call_works(pools: list[FakePool]) -> None:
-    processes = Processes(2, print, ())
-    tasks = [asyncio.create_task(processes.run(lambda: 1)) for _ in range(2)]
-    await quiet()
-    pools[0].die()
-    for task in tasks:
-        with pytest.raises(Broken) as caught:
-            await task
-        assert caught.value.code == "worker_died"
-    assert pools[0].stopped == [False]  # once, and without waiting on the loop
-    task = asyncio.create_task(processes.run(lambda: 2))
-    await quiet()
-    serve(pools[1])
-    assert await task == 2
+def deadly(times: int) -> Callable[[], str]:
+    """Return a call that kills its process so many times."""
+    left = [times]
+
+    def call() -> str:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise Died
+        return "alive"
+
+    return call
+
+
+async def served(executor: HandExecutor, task: asyncio.Task[Any], number: int = -1) -> Any:
+    executor.begin(number)
+    executor.end(number)
+    return await task
 
 
 @virtual
-async def test_a_process_that_died_unseen_costs_the_next_call_nothing(pools: list[FakePool]) -> None:
-    processes = Processes(2, print, ())
-    gone = asyncio.create_task(processes.run(lambda: 1))
-    await quiet()
-    pools[0].begin()
-    gone.cancel()
-    await quiet()
-    pools[0].die()
-    await quiet()
-    assert gone.cancelled()
-    task = asyncio.create_task(processes.run(lambda: 2))
-    await quiet()
-    serve(pools[1])
-    assert await task == 2
+async def test_processes_start_when_first_needed_and_serve_one_call_after_the_other(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    assert children == []
+    for _ in range(3):
+        task = asyncio.create_task(processes.run(lambda: 42))
+        await quiet()
+        assert await served(executor, task) == 42
+    assert [child.calls for child in children] == [3]
+    await processes.close()
+    assert not children[0].alive
 
 
 @virtual
-async def test_a_late_report_of_a_death_does_not_stop_the_new_processes(pools: list[FakePool]) -> None:
-    processes = Processes(2, print, ())
-    late = asyncio.create_task(processes.run(lambda: 1))
+async def test_an_error_of_a_call_passes_and_the_process_lives_on(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    def fails() -> None:
+        raise Invalid("bad")
+
+    for _ in range(2):
+        task = asyncio.create_task(processes.run(fails))
+        await quiet()
+        with pytest.raises(Invalid):
+            await served(executor, task)
+    assert [child.calls for child in children] == [2]
+
+
+@virtual
+async def test_a_call_whose_process_dies_is_tried_once_more_in_a_new_one(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    task = asyncio.create_task(processes.run(deadly(1)))
     await quiet()
-    pools[0].die()
-    new = asyncio.create_task(processes.run(lambda: 2))
+    assert await served(executor, task) == "alive"
+    assert [child.alive for child in children] == [False, True]
+
+
+@virtual
+async def test_a_call_that_kills_its_process_twice_is_given_up_and_costs_no_other_call(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    tasks = [asyncio.create_task(processes.run(call)) for call in (deadly(9), lambda: 1, lambda: 2)]
+    await quiet()
+    for number in (1, 0, 2):
+        executor.begin(number)
+        executor.end(number)
+    with pytest.raises(Broken) as caught:
+        await tasks[0]
+    assert caught.value.code == "worker_died"
+    assert await asyncio.gather(*tasks[1:]) == [1, 2]
+    assert sum(not child.alive for child in children) == DEATHS_MAX
+
+
+@virtual
+async def test_a_process_that_died_unseen_costs_the_next_call_nothing(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    for expected in (1, 2):
+        task = asyncio.create_task(processes.run(lambda: 1))
+        await quiet()
+        assert await served(executor, task) == 1
+        assert len(children) == expected
+        children[-1].alive = False
+    assert [child.calls for child in children] == [1, 1]
+
+
+@virtual
+async def test_a_call_whose_requester_left_has_its_process_killed_after_a_grace(
+    processes: Processes, executor: HandExecutor
+) -> None:
+    task = asyncio.create_task(processes.run(lambda: 42))
+    await quiet()
+    (one,) = processes._running.values()
+    executor.begin()
+    one._child = child = FakeChild(lambda *_: None, ())  # it is in its process, and does not end
+    task.cancel()
+    await quiet()
+    assert child.alive
+    assert not task.done()
+    await asyncio.sleep(GRACE_S)
+    assert not child.alive
+    executor.jobs[0].set_exception(Broken("a worker process died while it worked"))
+    await quiet()
+    assert task.cancelled()
+    executor.forget()
+
+
+@virtual
+async def test_a_process_is_not_killed_for_a_call_that_has_left_it(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    task = asyncio.create_task(processes.run(lambda: 42))
+    await quiet()
+    executor.begin()
+    task.cancel()
+    await quiet()
+    executor.end()
+    await asyncio.sleep(2 * GRACE_S)
+    assert task.cancelled()
+    assert [child.alive for child in children] == [True]
+
+
+@virtual
+async def test_a_call_that_was_given_up_is_not_tried_again(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    task = asyncio.create_task(processes.run(lambda: pytest.fail("was run")))
+    await quiet()
+    (one,) = processes._running.values()
+    executor.begin()
+    one.kill()
+    executor.end()
     with pytest.raises(Broken):
-        await late
+        await task
+    assert len(children) == 1
+
+
+@virtual
+async def test_closing_lets_calls_end_and_stops_their_processes(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    runs = asyncio.create_task(processes.run(lambda: 42))
+    waits = asyncio.create_task(processes.run(lambda: 43))
     await quiet()
-    assert pools[1].stopped == []
-    serve(pools[1])
-    assert await new == 2
+    executor.begin(0)
+    closing = asyncio.create_task(processes.close())
+    await quiet()
+    assert not closing.done()
+    executor.end(0)
+    await closing
+    assert await runs == 42
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    assert [child.alive for child in children] == [False]
 
 
-def test_closing_what_never_started_does_nothing(pools: list[FakePool]) -> None:
-    Processes(2, print, ()).close()
-    assert pools == []
+@virtual
+async def test_closing_kills_what_does_not_end_in_time(
+    processes: Processes, executor: HandExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = asyncio.create_task(processes.run(lambda: 42))
+    await quiet()
+    (one,) = processes._running.values()
+    one._child = child = FakeChild(lambda *_: None, ())
+    executor.begin()
+    await processes.close(within_s=3.0)
+    assert asyncio.get_running_loop().time() == pytest.approx(BEGIN_S + 3.0, abs=0.01)
+    assert not child.alive
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    executor.jobs[0].set_exception(Broken("a worker process died while it worked"))
+    with pytest.raises(Broken):
+        await task
+
+
+@virtual
+async def test_closing_what_never_started_does_nothing(processes: Processes, children: list[FakeChild]) -> None:
+    await processes.close()
+    assert children == []
+
+
+class Unsendable(Exception):
+    """Cannot be pickled."""
+
+    def __reduce__(self):
+        raise TypeError
+
+
+def refuses() -> None:
+    raise Invalid("bad", field="text")
+
+
+def errs() -> None:
+    raise ValueError("bug")
+
+
+def unsendable() -> None:
+    raise Unsendable("odd")
+
+
+def unsendable_result() -> object:
+    return lambda: None
+
+
+def told(call: Callable[[], object]) -> tuple[bool, Any]:
+    return pickle.loads(answer(pickle.dumps(call)))
+
+
+def test_an_answer_says_what_a_call_returned_or_raised() -> None:
+    assert told(list) == (True, [])
+    good, error = told(refuses)
+    assert (good, type(error), error.field) == (False, Invalid, "text")
+    assert not hasattr(error, "__notes__")
+    good, error = told(errs)
+    assert (good, type(error)) == (False, ValueError)
+    assert "in errs" in error.__notes__[0], "where it happened can be read in the parent's log"
+
+
+def test_what_cannot_travel_is_told_in_words() -> None:
+    good, error = told(unsendable)
+    assert (good, type(error), error.code) == (False, Broken, "worker_failed")
+    assert "odd" in error.detail
+    good, error = told(unsendable_result)
+    assert (good, isinstance(error, Exception)) == (False, True)
+    good, error = pickle.loads(answer(b"no pickle"))
+    assert (good, isinstance(error, pickle.UnpicklingError)) == (False, True)

@@ -1,8 +1,9 @@
-"""A call in a thread cannot be stopped, so whoever holds a permit for it holds it to the end (DESIGN §4)."""
+"""Whoever holds a permit for a call in a thread holds it to the end (DESIGN §4); some calls can be asked to end."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from executors import HandExecutor
@@ -140,6 +141,140 @@ async def test_a_permit_stays_out_while_the_thread_runs_though_its_requester_lef
     assert permits.active == 0
 
 
+class Stopping:
+    """A call that ends early when it is asked to.
+
+    Attributes:
+        asked: How often it was.
+    """
+
+    def __init__(self, executor: HandExecutor, number: int = 0) -> None:
+        self.asked = 0
+        self._executor = executor
+        self._number = number
+
+    def __call__(self) -> None:
+        self.asked += 1
+        self._executor.end(self._number)
+
+
+@virtual
+async def test_a_running_call_that_can_be_stopped_is_asked_to_stop_once(
+    executor: HandExecutor, threads: Threads
+) -> None:
+    stop = Stopping(executor)
+    task = asyncio.create_task(threads.run(lambda: 1 // 0, stop))
+    await quiet()
+    executor.begin()
+    task.cancel()
+    await quiet()
+    assert (task.cancelled(), stop.asked) == (True, 1)
+    executor.forget()
+
+
+@virtual
+async def test_a_call_that_takes_its_time_to_stop_is_waited_for_and_asked_no_second_time(
+    executor: HandExecutor, threads: Threads
+) -> None:
+    asked = []
+    task = asyncio.create_task(threads.run(lambda: 42, lambda: asked.append(True)))
+    await quiet()
+    executor.begin()
+    for _ in range(3):
+        task.cancel()
+        await quiet()
+        assert (task.done(), asked) == (False, [True])
+    executor.end()
+    await quiet()
+    assert task.cancelled()
+
+
+@virtual
+async def test_a_call_not_begun_and_a_call_that_has_ended_are_not_asked_to_stop(
+    executor: HandExecutor, threads: Threads
+) -> None:
+    stop = Stopping(executor)
+    waits, ends = (asyncio.create_task(threads.run(lambda: 42, stop)) for _ in range(2))
+    await quiet()
+    executor.begin(1)
+    executor.end(1)
+    waits.cancel()
+    ends.cancel()
+    await quiet()
+    assert (waits.cancelled(), ends.cancelled(), stop.asked) == (True, True, 0)
+
+
+@virtual
+async def test_of_two_calls_only_the_cancelled_one_is_asked_to_stop(executor: HandExecutor, threads: Threads) -> None:
+    stops = [Stopping(executor, number) for number in range(2)]
+    gone, stays = (asyncio.create_task(threads.run(lambda: 42, stop)) for stop in stops)
+    await quiet()
+    executor.begin(0)
+    executor.begin(1)
+    gone.cancel()
+    await quiet()
+    assert [stop.asked for stop in stops] == [1, 0]
+    executor.end(1)
+    assert await stays == 42
+
+
+@virtual
+async def test_a_permit_is_back_at_once_when_the_requester_of_a_stoppable_call_leaves(
+    executor: HandExecutor, threads: Threads
+) -> None:
+    bus, permits = MemoryBus(BusSettings(), {}, LoopClock()), Permits("embed", 1)
+
+    async def embed(message: object, _work: Work) -> object:
+        return await threads.run(lambda: message, Stopping(executor))
+
+    bus.subscribe("ml.embed", embed, permits)
+    work = replace(Work.background(), deadline=Deadline(BEGIN_S + 1, "search"))
+    task = asyncio.create_task(bus.request("ml.embed", "m", work))
+    await quiet()
+    executor.begin()
+    with pytest.raises(Expired):
+        await task
+    await quiet()
+    assert (permits.active, asyncio.get_running_loop().time() < BEGIN_S + 1.1) == (0, True)
+
+
+@virtual
+async def test_closing_takes_back_what_waits_and_asks_what_runs_to_stop(
+    executor: HandExecutor, threads: Threads
+) -> None:
+    stop = Stopping(executor)
+    runs, waits, over = (asyncio.create_task(threads.run(lambda: 1 // 0, stop)) for _ in range(3))
+    await quiet()
+    executor.begin(0)
+    executor.begin(2)
+    executor.end(2)
+    await threads.close()
+    assert stop.asked == 1
+    errors = await asyncio.gather(runs, waits, over, return_exceptions=True)
+    assert [type(error) for error in errors] == [ZeroDivisionError, asyncio.CancelledError, ZeroDivisionError]
+
+
+@virtual
+async def test_closing_waits_no_longer_than_its_time_for_a_call_that_cannot_be_stopped(
+    executor: HandExecutor, threads: Threads, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = asyncio.create_task(threads.run(lambda: 42))
+    await quiet()
+    executor.begin()
+    began_s = asyncio.get_running_loop().time()
+    await threads.close(within_s=3.0)
+    assert asyncio.get_running_loop().time() - began_s == pytest.approx(3.0)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    executor.end()
+    assert await task == 42
+
+
+@virtual
+async def test_closing_threads_that_do_nothing_takes_no_time(threads: Threads) -> None:
+    await threads.close()
+    assert asyncio.get_running_loop().time() == BEGIN_S
+
+
 @virtual
 async def test_closing_the_threads_answers_calls_that_wait(executor: HandExecutor, threads: Threads) -> None:
     bus, permits = MemoryBus(BusSettings(), {}, LoopClock()), Permits("embed", 1)
@@ -150,7 +285,7 @@ async def test_closing_the_threads_answers_calls_that_wait(executor: HandExecuto
     bus.subscribe("ml.embed", embed, permits)
     task = asyncio.create_task(bus.request("ml.embed", "m", Work.background()))
     await quiet()
-    threads.close()
+    await threads.close()
     with pytest.raises(Broken):
         await task
     await quiet()

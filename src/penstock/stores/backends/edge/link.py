@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -45,9 +46,13 @@ class StoreLink:
 
     Args:
         directory: The directory ``collections`` that the process serves.
+
+    Attributes:
+        on_ready: Called whenever a process has come up, the first and every later one.
     """
 
     def __init__(self, directory: Path) -> None:
+        self.on_ready: Callable[[], None] = lambda: None
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -145,6 +150,7 @@ class StoreLink:
             async with asyncio.timeout(START_TIMEOUT_S):
                 _checked(await ready)
                 self._ready = True
+                self.on_ready()
         except TimeoutError:
             raise Unavailable("the store did not start in time", dependency="store") from None
 

@@ -1,0 +1,175 @@
+"""Models that remember: the same text is encoded once, also while it is being encoded (L1, L2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+import numpy as np
+
+from penstock.kernel.errors import PenstockError
+from penstock.kernel.messages import TextKind
+from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.work import Work
+from penstock.models.contract import Embedder, SparseEncoder
+from penstock.pools.flight import SingleFlight
+from penstock.stores.cache import Cache
+
+V = TypeVar("V")
+
+#: Long enough that two texts never meet.
+KEY_BYTES: Final = 16
+
+
+class TextMemory(Generic[V]):
+    """What texts were encoded to, by model, kind and text.
+
+    A cache that fails is one that has forgotten everything.
+
+    Args:
+        cache: Where it is kept; it may be shared with other models.
+        fingerprint: Names the model, its weights and its settings.
+        pack: A vector as bytes; ``None`` for one that must not be remembered.
+        unpack: The vector again; ``None`` for bytes that are none.
+
+    Bounds: the cache's, and :class:`SingleFlight`'s.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        fingerprint: str,
+        pack: Callable[[V], bytes | None],
+        unpack: Callable[[bytes], V | None],
+    ) -> None:
+        self._cache = cache
+        self._pack = pack
+        self._unpack = unpack
+        self._flights: SingleFlight[V] = SingleFlight()
+        self._roots = {
+            kind: hashlib.blake2b(f"{fingerprint}\0{kind}\0".encode(), digest_size=KEY_BYTES) for kind in TextKind
+        }
+
+    async def recall(
+        self,
+        texts: Sequence[str],
+        kind: TextKind,
+        work: Work,
+        encode: Callable[[list[str]], Awaitable[Sequence[V]]],
+    ) -> list[V]:
+        """Return a vector for each text, in their order; only the unknown ones are encoded.
+
+        Args:
+            texts: The texts.
+            kind: What they are.
+            work: Whose they are.
+            encode: Encodes the unknown ones.
+
+        Cancellation: As :meth:`SingleFlight.run`; a text that others wait for is encoded by one of them.
+        """
+        keys = [self._key(text, kind) for text in texts]
+        by_key = dict(zip(keys, texts, strict=True))
+
+        async def fly(led: list[bytes], land: Callable[[bytes, V], None]) -> None:
+            missing = []
+            for key, value in zip(led, await self._known(led), strict=True):
+                if value is None:
+                    missing.append(key)
+                else:
+                    land(key, value)
+            if missing:
+                encoded = await encode([by_key[key] for key in missing])
+                for key, value in zip(missing, encoded, strict=True):
+                    land(key, value)
+                await self._remember(missing, encoded)
+
+        values = await self._flights.run(keys, work, fly)
+        return [values[key] for key in keys]
+
+    def _key(self, text: str, kind: TextKind) -> bytes:
+        key = self._roots[kind].copy()
+        key.update(text.encode("utf-8", "surrogatepass"))
+        return key.digest()
+
+    async def _known(self, keys: Sequence[bytes]) -> list[V | None]:
+        try:
+            found = await self._cache.get(keys)
+        except PenstockError:
+            return [None] * len(keys)
+        return [None if data is None else self._unpack(data) for data in found]
+
+    async def _remember(self, keys: Sequence[bytes], values: Sequence[V]) -> None:
+        packed = ((key, self._pack(value)) for key, value in zip(keys, values, strict=True))
+        try:
+            await self._cache.put({key: data for key, data in packed if data is not None})
+        except PenstockError:
+            return
+
+
+class CachedEmbedder:
+    """An ``Embedder`` that remembers.
+
+    Args:
+        inner: The model.
+        cache: L1.
+        fingerprint: Names the model, its weights and its settings.
+    """
+
+    def __init__(self, inner: Embedder, cache: Cache, fingerprint: str) -> None:
+        self.dim = inner.dim
+        self._inner = inner
+        self._memory: TextMemory[DenseVectors] = TextMemory(cache, fingerprint, _pack_dense, self._unpack)
+
+    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> DenseVectors:
+        """Return ``float32 [n, dim]`` in the order of ``texts``; the array is the caller's own."""
+
+        async def encode(missing: list[str]) -> Sequence[DenseVectors]:
+            return list(await self._inner.embed(missing, kind, work))
+
+        rows = await self._memory.recall(texts, kind, work, encode)
+        return np.array(rows, np.float32).reshape(-1, self.dim)
+
+    def _unpack(self, data: bytes) -> DenseVectors | None:
+        return np.frombuffer(data, np.float32) if len(data) == 4 * self.dim else None
+
+
+class CachedSparseEncoder:
+    """A ``SparseEncoder`` that remembers.
+
+    Args:
+        inner: The model.
+        cache: L2.
+        fingerprint: Names the model, its weights and its settings.
+    """
+
+    def __init__(self, inner: SparseEncoder, cache: Cache, fingerprint: str) -> None:
+        self._inner = inner
+        self._memory: TextMemory[SparseVector] = TextMemory(cache, fingerprint, _pack_sparse, _unpack_sparse)
+
+    async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
+        """Return one vector per text, in order; the arrays may be shared and are not to be changed."""
+
+        async def encode(missing: list[str]) -> Sequence[SparseVector]:
+            return await self._inner.encode(missing, kind, work)
+
+        return await self._memory.recall(texts, kind, work, encode)
+
+
+def _pack_dense(vector: DenseVectors) -> bytes | None:
+    """Return the components; a vector that is not finite is an error that must not be remembered."""
+    return vector.tobytes() if np.isfinite(vector).all() else None
+
+
+def _pack_sparse(vector: SparseVector) -> bytes | None:
+    """Return the indices, then the values, four bytes each."""
+    if not np.isfinite(vector.values).all():
+        return None
+    return vector.indices.astype(np.uint32).tobytes() + vector.values.astype(np.float32).tobytes()
+
+
+def _unpack_sparse(data: bytes) -> SparseVector | None:
+    if len(data) % 8:
+        return None
+    half = len(data) // 2
+    return SparseVector(np.frombuffer(data[:half], np.uint32), np.frombuffer(data[half:], np.float32))

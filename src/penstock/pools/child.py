@@ -1,0 +1,100 @@
+"""One worker process and the pipe to it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from penstock.kernel.errors import Broken, PenstockError
+
+
+class Died(Exception):
+    """The process ended before it had answered."""
+
+
+class Child:
+    """A process that works on one call at a time. Used by one thread at a time; ``kill`` by any.
+
+    Args:
+        prepare: Run once in the process before the first call.
+        args: Its arguments.
+    """
+
+    def __init__(self, prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, prepare, args), daemon=True)
+        self._process.start()
+        theirs.close()  # the process's own copy is the last one: when it dies, the pipe ends
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    def call(self, call: Callable[[], Any]) -> Any:
+        """Return what ``call`` returns there, or raise what it raises.
+
+        Raises:
+            Died: The process ended before it had answered.
+        """
+        sent = pickle.dumps(call)
+        try:
+            self._pipe.send_bytes(sent)
+            received = self._pipe.recv_bytes()
+        except (EOFError, OSError):
+            raise Died from None
+        good, outcome = pickle.loads(received)  # noqa: S301 - from a process of our own
+        if good:
+            return outcome
+        raise outcome
+
+    def kill(self) -> None:
+        """End the process, whatever it does; a call in it raises ``Died``."""
+        self._process.kill()
+
+    def discard(self) -> None:
+        """End the process, which is idle or dead, and let go of the pipe."""
+        self._process.kill()
+        self._pipe.close()
+
+
+def _serve(pipe: Connection, prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
+    """Work in the process: deaf to the terminal's Ctrl-C, which is for the parent, but not to its death."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    prepare(*args)
+    while True:
+        try:
+            call = pipe.recv_bytes()
+        except (EOFError, OSError):
+            return
+        pipe.send_bytes(answer(call))
+
+
+def answer(call: bytes) -> bytes:
+    """Make a pickled call; return its pickled outcome: ``(True, result)`` or ``(False, error)``."""
+    try:
+        return pickle.dumps((True, pickle.loads(call)()))  # noqa: S301 - from our own parent
+    except Exception as error:  # noqa: BLE001 - a process's root: whatever it is, the caller is told
+        if not isinstance(error, PenstockError):
+            error.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))
+        try:
+            return pickle.dumps((False, error))
+        except Exception:  # noqa: BLE001 - an error that cannot travel
+            return pickle.dumps((False, Broken(f"a worker process failed: {error!r}", code="worker_failed")))
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent has died, even in the middle of a call."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,217 @@
+"""Single flight: the same work asked for twice at once is done once.
+
+Who asks first for a key leads: does the work and hands the result to those who follow. A leader who
+goes away hands the lead over to a follower, so nobody suffers from another one's hanging up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from penstock.kernel.deadline import limit
+from penstock.kernel.errors import Broken, Expired, PenstockError, Rejected
+from penstock.kernel.work import Work
+
+V = TypeVar("V")
+
+#: How often a flight changes its leader because the last one's work was refused or expired; then the
+#: error goes to all, as the next one's would.
+HANDOVERS_MAX: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Landed(Generic[V]):
+    value: V
+
+
+@dataclass(slots=True, eq=False)
+class _Flight(Generic[V]):
+    """One key on its way.
+
+    Attributes:
+        work: The label of who leads now.
+        seats: Those who follow: each one's future with its label. It is resolved with the result,
+            with an error, or with ``None``: lead from here.
+    """
+
+    key: bytes
+    work: Work
+    seats: dict[asyncio.Future[_Landed[V] | Exception | None], Work] = field(default_factory=dict)
+    landed: _Landed[V] | None = None
+    handovers: int = 0
+
+
+#: Does the work for some keys; tells each result by the function it is given, as early as it can.
+Fly = Callable[[list[bytes], Callable[[bytes, V], None]], Awaitable[None]]
+
+
+class SingleFlight(Generic[V]):
+    """Keys being worked on.
+
+    Nobody follows a leader of a lower class: an interactive query would wait as long as the bulk work
+    does. It does the work itself instead, in a flight of its own beside the other; later ones follow the
+    latest flight that is urgent enough for them.
+
+    Bounds: a flight and a seat for each key that somebody waits for; no task of its own.
+    """
+
+    def __init__(self) -> None:
+        self._flights: dict[bytes, list[_Flight[V]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    async def run(self, keys: Sequence[bytes], work: Work, fly: Fly[V]) -> dict[bytes, V]:
+        """Return the value of each key, doing the work for those that nobody does already.
+
+        What happens to followers when a leader fails:
+
+        - it is cancelled: the most urgent follower, with the latest deadline among its like, leads on;
+        - ``Rejected`` or ``Expired``, which speak of the leader's own place and time: followers of the same client
+          with no more time get the same error, and one of the others leads on;
+        - any other error: every follower gets it. It is not remembered; who asks next tries again.
+
+        Args:
+            keys: What is wanted; the same one twice counts once.
+            work: The asker's label; it waits for others no longer than its deadline.
+            fly: Does the work.
+
+        Raises:
+            Expired: The asker's deadline passed while another did the work.
+            Broken: ``fly`` did not tell every result.
+
+        Cancellation: Leads are handed over, seats given up; nothing is left behind.
+        """
+        values: dict[bytes, V] = {}
+        leading, seats = self._board(keys, work, values)
+        try:
+            while leading or seats:
+                if leading:
+                    led, leading = leading, []
+                    await self._lead(led, fly, values)
+                else:
+                    async with limit(work.deadline):
+                        await asyncio.wait(seats, return_when=asyncio.FIRST_COMPLETED)
+                for seat in [seat for seat in seats if seat.done()]:
+                    flight, verdict = seats.pop(seat), seat.result()
+                    if verdict is None:
+                        leading.append(flight)
+                    elif isinstance(verdict, _Landed):
+                        values[flight.key] = verdict.value
+                    else:
+                        # A copy: one instance raised in many tasks would gather all their tracebacks.
+                        raise copy.copy(verdict) if isinstance(verdict, PenstockError) else verdict
+        finally:
+            for flight in leading:
+                self._hand_over(flight)
+            for seat, flight in seats.items():
+                self._leave(flight, seat)
+        return values
+
+    def _board(
+        self, keys: Iterable[bytes], work: Work, values: dict[bytes, V]
+    ) -> tuple[list[_Flight[V]], dict[asyncio.Future[_Landed[V] | Exception | None], _Flight[V]]]:
+        """Find a place for each key: the lead, a seat, or the result if it has just landed."""
+        leading: list[_Flight[V]] = []
+        seats: dict[asyncio.Future[_Landed[V] | Exception | None], _Flight[V]] = {}
+        loop = asyncio.get_running_loop()
+        for key in dict.fromkeys(keys):
+            flight = self._to_follow(key, work)
+            if flight is None:
+                flight = _Flight(key, work)
+                self._flights.setdefault(key, []).append(flight)
+                leading.append(flight)
+            elif flight.landed is not None:
+                values[key] = flight.landed.value
+            else:
+                seat = loop.create_future()
+                flight.seats[seat] = work
+                seats[seat] = flight
+        return leading, seats
+
+    def _to_follow(self, key: bytes, work: Work) -> _Flight[V] | None:
+        """Return the latest flight of a key that has landed, or whose leader is urgent enough."""
+        for flight in reversed(self._flights.get(key, ())):
+            if flight.landed is not None or flight.work.criticality <= work.criticality:
+                return flight
+        return None
+
+    async def _lead(self, flights: Sequence[_Flight[V]], fly: Fly[V], values: dict[bytes, V]) -> None:
+        by_key = {flight.key: flight for flight in flights}
+
+        def land(key: bytes, value: V) -> None:
+            values[key] = value
+            flight = by_key[key]
+            flight.landed = _Landed(value)
+            _resolve(flight, list(flight.seats), flight.landed)
+
+        try:
+            await fly(list(by_key), land)
+        except BaseException as error:
+            for flight in flights:
+                self._end(flight, error)
+            raise
+        for flight in flights:
+            self._end(flight, Broken("the work for several ended without a result for each"))
+        if any(flight.landed is None for flight in flights):
+            raise Broken("the work for several ended without a result for each")
+
+    def _end(self, flight: _Flight[V], error: BaseException) -> None:
+        """Take a flight from the board; if it did not land, decide what becomes of its followers."""
+        if flight.landed is not None:
+            self._take_off(flight)
+        elif not isinstance(error, Exception):
+            self._hand_over(flight)
+        else:
+            self._fail(flight, error)
+
+    def _fail(self, flight: _Flight[V], error: Exception) -> None:
+        flight.handovers += 1
+        personal = isinstance(error, Rejected | Expired) and flight.handovers <= HANDOVERS_MAX
+        led = flight.work
+        failed = [
+            seat
+            for seat, work in flight.seats.items()
+            if not personal or (work.client == led.client and work.deadline.at_s <= led.deadline.at_s)
+        ]
+        _resolve(flight, failed, error)
+        self._hand_over(flight)
+
+    def _hand_over(self, flight: _Flight[V]) -> None:
+        """Let the most urgent follower lead, or nobody if there is none."""
+        if not flight.seats:
+            self._take_off(flight)
+            return
+        heir = min(flight.seats, key=lambda seat: _urgency(flight.seats[seat]))
+        flight.work = flight.seats[heir]
+        _resolve(flight, [heir], None)
+
+    def _leave(self, flight: _Flight[V], seat: asyncio.Future[_Landed[V] | Exception | None]) -> None:
+        """Give a seat up; one who was just told to lead passes the lead on."""
+        flight.seats.pop(seat, None)
+        if not seat.cancel() and not seat.cancelled() and seat.result() is None:
+            self._hand_over(flight)
+
+    def _take_off(self, flight: _Flight[V]) -> None:
+        flights = self._flights[flight.key]
+        flights.remove(flight)
+        if not flights:
+            del self._flights[flight.key]
+
+
+def _urgency(work: Work) -> tuple[int, float]:
+    return work.criticality, -work.deadline.at_s
+
+
+def _resolve(
+    flight: _Flight[V],
+    seats: Sequence[asyncio.Future[_Landed[V] | Exception | None]],
+    verdict: _Landed[V] | Exception | None,
+) -> None:
+    for seat in seats:
+        del flight.seats[seat]
+        seat.set_result(verdict)

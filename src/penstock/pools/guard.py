@@ -1,0 +1,224 @@
+"""Guards: the asynchronous shell of a circuit breaker, one for each dependency (SPEC §5)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from penstock.kernel.clock import Clock
+from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.settings import GuardSettings
+from penstock.kernel.work import Work
+from penstock.policies import breaker
+from penstock.policies.breaker import Breaker, Change, Outcome, State
+from penstock.policies.estimate import Estimates, EstimateSettings
+from penstock.policies.jitter import Random
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+#: How many times the first open time the open time may become while probes fail.
+TIMEOUT_GROWTH_MAX: Final = 10
+
+#: So many times as long as nine of ten successful calls take: then a call without an answer counts as hanging.
+PATIENCE_FACTOR: Final = 10.0
+#: The least patience, however quick the dependency is: a pause of this process or of a busy machine is no hang.
+PATIENCE_S_MIN: Final = 0.25
+#: Operations whose duration is learnt each for itself; those beyond share one estimate.
+OPERATIONS_MAX: Final = 32
+
+#: ``Unavailable`` that tells nothing of the dependency's health: it answered, or was not asked.
+#: A full disk stops writing only; were it a failure, it would stop the searches too.
+HEALTHY_CODES: Final = frozenset({"circuit_open", "write_conflict", "disk_full"})
+
+
+class CircuitOpen(Unavailable):
+    """Not even asked: the breaker of the dependency is open.
+
+    Attributes:
+        retry_after_s: When it may be asked again, in seconds from now.
+    """
+
+    code = "circuit_open"
+
+    def __init__(self, dependency: str, retry_after_s: float) -> None:
+        detail = f"{dependency} has failed repeatedly and is left alone; try again in {math.ceil(retry_after_s)} s"
+        super().__init__(detail, dependency=dependency)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A guard's change of state, for metrics and alerts."""
+
+    dependency: str
+    before: State
+    after: State
+    reason: str
+
+
+class Guard:
+    """Lets calls to one dependency through, or refuses them at once while its breaker is open.
+
+    What a call's end says of the dependency:
+
+    - an answer is a success;
+    - ``Invalid``, ``Rejected`` and the codes in ``HEALTHY_CODES`` say nothing: it answered, and it is the
+      request that was wrong, or there was too much of it;
+    - ``Expired`` and a cancellation are failures if the call had been out longer than the patience with its
+      operation (:meth:`patience_s`), else they say nothing: a caller in a hurry or gone proves nothing, but
+      a dependency that hangs must not go unnoticed because its callers are always the first to give up;
+    - any other error is a failure.
+
+    It stands at the dependency, behind the topic: time spent waiting in a topic is no fault of the dependency's. A
+    call that has to be waited for even when cancelled (one in a thread) is reported when it has ended.
+
+    Args:
+        dependency: Its name in errors, logs and metrics.
+        settings: When the breaker opens, for how long, and what closes it.
+        clock: The loop's clock.
+        patience_s: The longest patience, and the one with operations not known yet. At most the operation's
+            full limit; less where callers have less time than that (half of it is a good choice).
+        random: For the jitter of the open time.
+        patience_s_min: The shortest patience; less than the time that hasty callers have.
+
+    Attributes:
+        dependency: Its name.
+        on_turn: Called at each change of state; may be set once the metrics are there.
+
+    Bounds: those of the breaker, and ``OPERATIONS_MAX`` estimates; nothing waits here.
+    """
+
+    def __init__(
+        self,
+        dependency: str,
+        settings: GuardSettings,
+        clock: Clock,
+        *,
+        patience_s: float,
+        random: Random,
+        patience_s_min: float = PATIENCE_S_MIN,
+    ) -> None:
+        self.dependency = dependency
+        self.on_turn: Callable[[Turn], None] = lambda _: None
+        self._settings = breaker.BreakerSettings(
+            failures=settings.failures,
+            timeout_s=settings.timeout,
+            timeout_s_max=settings.timeout * TIMEOUT_GROWTH_MAX,
+            successes=settings.successes,
+        )
+        self._clock = clock
+        self._patience_s = patience_s
+        self._patience_s_min = min(patience_s_min, patience_s)
+        self._random = random
+        self._breaker = Breaker(self._settings, random)
+        self._durations = _durations()
+
+    def __repr__(self) -> str:
+        return f"<Guard {self.dependency} {self._breaker.state.name.lower()}>"
+
+    @property
+    def state(self) -> State:
+        """The breaker's state as of the last call; its number is the value of ``circuit_breaker_state``."""
+        return self._breaker.state
+
+    def retry_after_s(self) -> float:
+        """Return the seconds until a call may be admitted, 0 if one may be now."""
+        return self._breaker.retry_after_s(self._clock.now())
+
+    def patience_s(self, operation: str) -> float:
+        """Return the seconds after which a call without an answer counts as hanging.
+
+        ``clamp(PATIENCE_FACTOR × p90, patience_s_min, patience_s)`` of the operation's successful calls; until there
+        are enough of them, ``patience_s``. So a dependency that answers in 5 ms and then hangs is found out by
+        callers with half a second, and one that always takes its time is not suspected.
+        """
+        duration = self._durations.of(operation)
+        if not duration.ready:
+            return self._patience_s
+        return min(self._patience_s, max(self._patience_s_min, PATIENCE_FACTOR * duration.p90_s))
+
+    def handler(self, operation: str, handler: Callable[[M, Work], Awaitable[T]]) -> Callable[[M, Work], Awaitable[T]]:
+        """Return a bus handler that asks the dependency through this guard.
+
+        It stands behind the topic: the time a message waits there never counts against the dependency.
+        """
+
+        async def guarded(message: M, work: Work) -> T:
+            return await self.call(operation, lambda: handler(message, work))
+
+        return guarded
+
+    async def call(self, operation: str, make: Callable[[], Awaitable[T]]) -> T:
+        """Make the call and report how it ended, exactly once, whatever ends it.
+
+        Args:
+            operation: What is asked of the dependency; its duration is learnt for each.
+            make: Makes the call; not even called while the breaker is open.
+
+        Raises:
+            CircuitOpen: The breaker is open.
+
+        Cancellation: The call is cancelled with it; the breaker has been told.
+        """
+        judge = self._breaker  # the one that admits the call hears of its end, even after ``renew``
+        began_s = self._clock.now()
+        admission = judge.admit(began_s)
+        if admission.ticket is None:
+            raise CircuitOpen(self.dependency, judge.retry_after_s(began_s))
+        try:
+            self._tell(judge, admission.change)
+            result = await make()
+        except BaseException as error:
+            now_s = self._clock.now()
+            outcome = self.judge(operation, error, now_s - began_s)
+            if outcome is Outcome.FAILURE:
+                log.debug("%s: %s failed: %r", self.dependency, operation, error)
+            self._tell(judge, judge.report(admission.ticket, outcome, now_s))
+            raise
+        now_s = self._clock.now()
+        self._durations.of(operation).observe(now_s - began_s)
+        self._tell(judge, judge.report(admission.ticket, Outcome.SUCCESS, now_s))
+        return result
+
+    def renew(self) -> None:
+        """Forget what is held against the dependency, and how quick it was: it has been started anew.
+
+        Without this a store process that was killed and is back within a second would be left alone for
+        the rest of the open time.
+        """
+        before = self._breaker.state
+        self._breaker = Breaker(self._settings, self._random)
+        self._durations = _durations()
+        if before is not State.CLOSED:
+            self._announce(Turn(self.dependency, before, State.CLOSED, "started anew"))
+
+    def judge(self, operation: str, error: BaseException, took_s: float) -> Outcome:
+        """Return what a call's end with ``error`` after ``took_s`` seconds says of the dependency."""
+        if isinstance(error, asyncio.CancelledError | Expired):
+            return Outcome.FAILURE if took_s >= self.patience_s(operation) else Outcome.IGNORED
+        if isinstance(error, Invalid | Rejected) or not isinstance(error, Exception):
+            return Outcome.IGNORED
+        if isinstance(error, Unavailable) and error.code in HEALTHY_CODES:
+            return Outcome.IGNORED
+        return Outcome.FAILURE
+
+    def _tell(self, judge: Breaker, change: Change | None) -> None:
+        if change is not None and judge is self._breaker:
+            self._announce(Turn(self.dependency, change.before, change.after, str(change.reason)))
+
+    def _announce(self, turn: Turn) -> None:
+        level = logging.WARNING if turn.after is State.OPEN else logging.INFO
+        after = turn.after.name.lower().replace("_", "-")
+        log.log(level, "breaker %s is %s: %s", turn.dependency, after, turn.reason)
+        self.on_turn(turn)
+
+
+def _durations() -> Estimates:
+    return Estimates(EstimateSettings(), OPERATIONS_MAX)

@@ -1,0 +1,93 @@
+"""The store behind its guard: the same Protocol, refused at once while the breaker is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from penstock.kernel.work import Work
+from penstock.pools.guard import Guard
+from penstock.stores.contract import (
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    Filter,
+    Head,
+    HeadPage,
+    Point,
+    Scored,
+    VectorStore,
+)
+
+
+def nobody_listens(_collection: str) -> None:
+    """Hear of a removal and do nothing."""
+
+
+class GuardedStore:
+    """A ``VectorStore`` behind a guard; see :class:`penstock.stores.contract.VectorStore` for each method.
+
+    Args:
+        inner: The store.
+        guard: Its breaker; every method may raise ``CircuitOpen``.
+        removed: Called with the collection's name when something may have been removed from it, so that
+            remembered answers are forgotten; also when the removal failed half-way or was cancelled.
+    """
+
+    def __init__(self, inner: VectorStore, guard: Guard, removed: Callable[[str], None] = nobody_listens) -> None:
+        self._inner = inner
+        self._guard = guard
+        self._removed = removed
+
+    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+        """Create a collection or return the same one."""
+        return await self._guard.call("create", lambda: self._inner.create(info, work))
+
+    async def collections(self, work: Work) -> list[CollectionInfo]:
+        """Return every collection."""
+        return await self._guard.call("collections", lambda: self._inner.collections(work))
+
+    async def collection(self, name: str, work: Work) -> CollectionInfo:
+        """Return one collection."""
+        return await self._guard.call("collection", lambda: self._inner.collection(name, work))
+
+    async def drop(self, name: str, work: Work) -> None:
+        """Delete a collection."""
+        try:
+            await self._guard.call("drop", lambda: self._inner.drop(name, work))
+        finally:
+            self._removed(name)
+
+    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+        """Write points."""
+        await self._guard.call("upsert", lambda: self._inner.upsert(collection, points, work))
+
+    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+        """Delete surplus chunks."""
+        await self._guard.call("trim", lambda: self._inner.trim(collection, document, chunks, work))
+
+    async def seal(self, collection: str, head: Head, work: Work) -> None:
+        """Mark a document complete."""
+        await self._guard.call("seal", lambda: self._inner.seal(collection, head, work))
+
+    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+        """Delete documents."""
+        try:
+            return await self._guard.call("delete", lambda: self._inner.delete(collection, filter, work))
+        finally:
+            self._removed(collection)
+
+    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+        """Ask one arm."""
+        return await self._guard.call("search", lambda: self._inner.search(collection, query, work))
+
+    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+        """Read payloads."""
+        return await self._guard.call("fetch", lambda: self._inner.fetch(collection, points, work))
+
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+        """Read a page of heads."""
+        return await self._guard.call("heads", lambda: self._inner.heads(collection, filter, after, limit, work))
+
+    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+        """Read the heads of given documents."""
+        return await self._guard.call("find", lambda: self._inner.find(collection, documents, work))

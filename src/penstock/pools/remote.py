@@ -1,0 +1,191 @@
+"""Remote dependencies: a guard, an adaptive limit and a retry budget around each call."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from penstock.kernel.clock import Clock
+from penstock.kernel.deadline import limit
+from penstock.kernel.errors import Rejected, Unavailable
+from penstock.kernel.work import Work
+from penstock.policies.breaker import Outcome, State
+from penstock.policies.jitter import Random
+from penstock.policies.limit import AdaptiveLimit, LimitSettings
+from penstock.policies.retry import RetryBudget, RetrySettings, backoff_s
+from penstock.pools.guard import HEALTHY_CODES, CircuitOpen, Guard
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Retries of one call at most, whatever the budget holds.
+RETRIES_MAX: Final = 2
+#: When those refused for want of a place may try again, while nothing is known of the dependency's latency.
+RETRY_AFTER_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the calls so far.
+
+    Attributes:
+        calls: First tries, refused ones included.
+        retries: Tries after the first.
+        refused: Tries refused here: the limit was reached.
+        left_alone: Tries refused here: the breaker was open.
+        dropped: Tries that the dependency refused, failed, or let time out.
+    """
+
+    calls: int = 0
+    retries: int = 0
+    refused: int = 0
+    left_alone: int = 0
+    dropped: int = 0
+
+
+def never() -> bool:
+    """Say that the work's own queue is not congested."""
+    return False
+
+
+class Remote:
+    """Calls to one remote dependency.
+
+    From the outside in: the retries, the limit, the guard, the work's deadline, the call.
+
+    Above the limit a call is refused at once: nothing waits outside a topic. The limit learns from one
+    mean latency, so operations that differ a lot in duration want a ``Remote`` each.
+
+    Args:
+        guard: The dependency's breaker.
+        clock: The loop's clock.
+        limits: How the limit moves.
+        retries: How much may be retried.
+        random: For the jitter of the pauses.
+
+    Bounds: the limit's ceiling of calls at once; ``RETRIES_MAX`` retries of each call, and of all together what
+        the budget allows.
+
+    Attributes:
+        counts: What became of the calls so far.
+        in_flight: Calls that are out.
+    """
+
+    def __init__(
+        self, guard: Guard, clock: Clock, *, limits: LimitSettings, retries: RetrySettings, random: Random
+    ) -> None:
+        self.counts = Counts()
+        self.in_flight = 0
+        self._guard = guard
+        self._clock = clock
+        self._limit = AdaptiveLimit(limits)
+        self._retries = retries
+        self._budget = RetryBudget(retries)
+        self._random = random
+
+    def __repr__(self) -> str:
+        return f"<Remote {self._guard.dependency} {self.in_flight}/{self.limit} out, {self._guard.state.name.lower()}>"
+
+    @property
+    def limit(self) -> int:
+        """Calls that may be out at once, now."""
+        return self._limit.limit
+
+    async def call(
+        self,
+        operation: str,
+        make: Callable[[], Awaitable[T]],
+        work: Work,
+        *,
+        idempotent: bool = True,
+        congested: Callable[[], bool] = never,
+    ) -> T:
+        """Make a call, and again if it failed in passing.
+
+        A retry needs all of these: ``Unavailable`` (an error that says that nothing answered), an idempotent
+        operation, a breaker that is closed, a queue that is not congested, a pause that ends before the
+        deadline, and a budget. While it pauses it takes up no place under the limit.
+
+        Args:
+            operation: What is asked of the dependency.
+            make: Makes the call; called anew for each try.
+            work: Whose it is; no try outlasts its deadline.
+            idempotent: Whether doing it twice does no harm.
+            congested: Whether the work's own queue is congested.
+
+        Raises:
+            Rejected: The limit is reached (``dependency_busy``).
+            CircuitOpen: The breaker is open.
+            Expired: The deadline passed.
+            PenstockError: Whatever the last try raised.
+
+        Cancellation: The call is cancelled with it; its place is free.
+        """
+        self.counts.calls += 1
+        self._budget.earn()
+        for attempt in range(RETRIES_MAX):
+            try:
+                return await self._try(operation, make, work)
+            except Unavailable as error:
+                pause_s = backoff_s(attempt, self._random(), self._retries)
+                if not (idempotent and self._may_retry(error, pause_s, work, congested)):
+                    raise
+            await asyncio.sleep(pause_s)
+            self.counts.retries += 1
+        return await self._try(operation, make, work)
+
+    def _may_retry(self, error: Unavailable, pause_s: float, work: Work, congested: Callable[[], bool]) -> bool:
+        now_s = self._clock.now()
+        return (
+            error.code not in HEALTHY_CODES
+            and self._guard.state is State.CLOSED
+            and not work.deadline.passed(now_s + pause_s)
+            and self._budget.spend(now_s, congested=congested())
+        )
+
+    async def _try(self, operation: str, make: Callable[[], Awaitable[T]], work: Work) -> T:
+        """Make one call, if there is a place for it, and learn from how it ends."""
+        if self.in_flight >= self._limit.limit:
+            self.counts.refused += 1
+            dependency = self._guard.dependency
+            retry_after_s = self._limit.baseline_s or RETRY_AFTER_S
+            detail = f"{dependency} is busy with as many calls as it can take"
+            raise Rejected(detail, code="dependency_busy", retry_after_s=retry_after_s)
+
+        async def bounded() -> T:
+            async with limit(work.deadline):
+                return await make()
+
+        self.in_flight += 1
+        began_s = self._clock.now()
+        try:
+            result = await self._guard.call(operation, bounded)
+        except BaseException as error:
+            self._failed(operation, error, began_s)
+            raise
+        else:
+            self._observe(began_s, dropped=False)
+        finally:
+            self.in_flight -= 1
+        return result
+
+    def _failed(self, operation: str, error: BaseException, began_s: float) -> None:
+        """Learn from an error; one that says nothing of the load is not even a sample."""
+        if isinstance(error, CircuitOpen):
+            self.counts.left_alone += 1
+            return
+        took_s = self._clock.now() - began_s
+        if isinstance(error, Rejected) or self._guard.judge(operation, error, took_s) is Outcome.FAILURE:
+            self.counts.dropped += 1
+            self._observe(began_s, dropped=True)
+
+    def _observe(self, began_s: float, *, dropped: bool) -> None:
+        now_s = self._clock.now()
+        change = self._limit.observe(now_s - began_s, self.in_flight, now_s, dropped=dropped)
+        if change is not None:
+            dependency = self._guard.dependency
+            log.debug("limit of %s: %d to %d, %s", dependency, change.before, change.after, change.reason)

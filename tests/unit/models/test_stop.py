@@ -1,0 +1,142 @@
+"""A run of a model can be stopped from another thread, and nothing else notices."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from penstock.kernel.errors import Broken
+from penstock.models.dense import OnnxDense
+from penstock.models.prepare import prepare
+from penstock.models.rerank import DenseReranker
+from penstock.models.stop import Stop, Stopped
+
+if TYPE_CHECKING:
+    from penstock.models.source import Source
+
+TEXTS = ["bano deki", "la", "", "rise souki banlo to ta ti me"]
+#: Rows enough for a run that is never over before another thread has spoken.
+LONG = [list(range(4, 20))] * 20_000
+
+
+@pytest.fixture(scope="module")
+def runner(tiny: Source, tmp_path_factory: pytest.TempPathFactory) -> OnnxDense:
+    return OnnxDense(prepare(tiny, tmp_path_factory.mktemp("prepared")))
+
+
+@pytest.fixture(scope="module")
+def wide(tiny: Source, tmp_path_factory: pytest.TempPathFactory) -> OnnxDense:
+    """Runs all texts in one call of the runtime."""
+    return OnnxDense(prepare(tiny, tmp_path_factory.mktemp("prepared")), call_tokens_max=1_000_000)
+
+
+class Watched(Stop):
+    """Tells when a run listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listens = threading.Event()
+
+    def heard_by(self, break_off):
+        self.listens.set()
+        return super().heard_by(break_off)
+
+
+class Counting(Stop):
+    """Is asked at the run's n-th check."""
+
+    def __init__(self, checks: int) -> None:
+        super().__init__()
+        self.left = checks
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.ask()
+        super().check()
+
+
+def test_a_stop_tells_whoever_listens_at_once_or_as_soon_as_it_listens() -> None:
+    stop, told = Stop(), []
+    stop.check()
+    assert (stop.asked, repr(stop)) == (False, "<Stop not asked>")
+    with stop.heard_by(lambda: told.append("first")):
+        assert told == []
+        stop.ask()
+        assert told == ["first"]
+    stop.ask()
+    assert told == ["first"], "nobody listens any more"
+    with stop.heard_by(lambda: told.append("second")):
+        assert told == ["first", "second"]
+    assert (stop.asked, repr(stop)) == (True, "<Stop asked>")
+    with pytest.raises(Stopped):
+        stop.check()
+
+
+@pytest.mark.parametrize("which", ["runner", "wide"])
+def test_a_run_that_is_stopped_ends_early_and_the_session_is_as_before(
+    which: str, request: pytest.FixtureRequest
+) -> None:
+    model: OnnxDense = request.getfixturevalue(which)
+    before, stop = model.run(TEXTS), Watched()
+    with ThreadPoolExecutor(1) as threads:
+        job = threads.submit(model.run_ids, LONG, stop)
+        assert stop.listens.wait(60)
+        stop.ask()
+        with pytest.raises(Stopped) as caught:
+            job.result(60)
+    assert caught.value.__cause__ is None, "nobody sees the runtime's own error"
+    np.testing.assert_array_equal(model.run(TEXTS), before)
+
+
+def test_a_run_is_stopped_between_its_calls(runner: OnnxDense) -> None:
+    stop = Counting(5)
+    with pytest.raises(Stopped):
+        runner.run_ids(LONG, stop)
+    assert stop.left == 0
+
+
+def test_a_run_stopped_before_it_begins_does_not_begin(runner: OnnxDense) -> None:
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(Stopped):
+        runner.run(TEXTS, stop)
+    with pytest.raises(Stopped):
+        runner.run_ids([[2, 3]], stop)
+
+
+def test_stopping_a_run_that_has_ended_changes_nothing(runner: OnnxDense) -> None:
+    stop = Stop()
+    vectors = runner.run(TEXTS, stop)
+    stop.ask()
+    np.testing.assert_array_equal(runner.run(TEXTS), vectors)
+
+
+def test_of_two_runs_at_once_only_the_one_that_is_stopped_ends(wide: OnnxDense) -> None:
+    rows = LONG[:2_000]
+    expected, stop = wide.run_ids(rows), Watched()
+    with ThreadPoolExecutor(2) as threads:
+        stopped = threads.submit(wide.run_ids, LONG, stop)
+        assert stop.listens.wait(60)
+        other = threads.submit(wide.run_ids, rows, Stop())
+        stop.ask()
+        with pytest.raises(Stopped):
+            stopped.result(60)
+        np.testing.assert_array_equal(other.result(60), expected)
+
+
+def test_an_error_of_the_runtime_is_no_stop(runner: OnnxDense) -> None:
+    with pytest.raises(Broken) as caught:
+        runner.run_ids([[10_000]], Stop())  # no such token
+    assert caught.value.code == "model_run"
+
+
+def test_a_rerank_is_stopped_with_the_model_under_it(runner: OnnxDense) -> None:
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(Stopped):
+        DenseReranker(runner).run("la", TEXTS, stop)

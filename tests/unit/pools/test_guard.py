@@ -1,0 +1,237 @@
+"""Guards: the shell of the breaker, on the virtual clock."""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.settings import GuardSettings
+from penstock.policies.breaker import Outcome, State
+from penstock.pools.guard import CircuitOpen, Guard, Turn
+from tests.clock import run, virtual
+
+DOWN = Unavailable("down", dependency="store")
+
+
+def make_guard(patience_s: float = 5.0, **changed) -> Guard:
+    guard = Guard("qdrant", replace(GuardSettings(), **changed), LoopClock(), patience_s=patience_s, random=lambda: 0.0)
+    guard.turns = []
+    guard.on_turn = guard.turns.append
+    return guard
+
+
+async def fails(error: BaseException, after_s: float = 0.0) -> None:
+    if after_s:
+        await asyncio.sleep(after_s)
+    raise error
+
+
+async def answers(after_s: float = 0.0) -> str:
+    if after_s:
+        await asyncio.sleep(after_s)
+    return "yes"
+
+
+async def failing(guard: Guard, error: BaseException = DOWN, times: int = 1, after_s: float = 0.0) -> None:
+    for _ in range(times):
+        with pytest.raises(type(error)):
+            await guard.call("search", lambda: fails(error, after_s))
+
+
+@virtual
+async def test_it_opens_after_five_failures_and_refuses_at_once_with_a_hint():
+    guard = make_guard()
+    await failing(guard, times=5)
+    assert guard.state == 2
+    await asyncio.sleep(10)
+    with pytest.raises(CircuitOpen) as caught:
+        await guard.call("search", lambda: pytest.fail("asked although open"))
+    error = caught.value
+    assert isinstance(error, Unavailable)
+    assert (error.code, error.dependency, error.retry_after_s, error.retryable) == ("circuit_open", "qdrant", 20, True)
+
+
+@virtual
+async def test_it_closes_after_two_successful_probes_and_tells_every_turn(caplog):
+    caplog.set_level(logging.INFO)
+    guard = make_guard()
+    await failing(guard, times=5)
+    await asyncio.sleep(30)
+    assert [await guard.call("search", answers) for _ in range(2)] == ["yes", "yes"]
+    assert guard.turns == [
+        Turn("qdrant", State.CLOSED, State.OPEN, "consecutive failures"),
+        Turn("qdrant", State.OPEN, State.HALF_OPEN, "open time over"),
+        Turn("qdrant", State.HALF_OPEN, State.CLOSED, "probes succeeded"),
+    ]
+    assert [(r.levelname, r.message) for r in caplog.records] == [
+        ("WARNING", "breaker qdrant is open: consecutive failures"),
+        ("INFO", "breaker qdrant is half-open: open time over"),
+        ("INFO", "breaker qdrant is closed: probes succeeded"),
+    ]
+
+
+@virtual
+async def test_only_one_probe_is_out_at_a_time():
+    guard = make_guard()
+    await failing(guard, times=5)
+    await asyncio.sleep(30)
+    probe = asyncio.create_task(guard.call("search", lambda: answers(1)))
+    await asyncio.sleep(0)
+    with pytest.raises(CircuitOpen):
+        await guard.call("search", answers)
+    assert await probe == "yes"
+
+
+@virtual
+async def test_a_cancelled_probe_gives_its_place_back():
+    guard = make_guard()
+    await failing(guard, times=5)
+    await asyncio.sleep(30)
+    probe = asyncio.create_task(guard.call("search", lambda: answers(1)))
+    await asyncio.sleep(0)
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
+    assert await guard.call("search", answers) == "yes"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Invalid("no such collection"),
+        Rejected("full"),
+        Expired("search"),
+        asyncio.CancelledError(),
+        Unavailable("gone", dependency="store", code="write_conflict"),
+        Unavailable("full", dependency="store", code="disk_full"),
+        CircuitOpen("inner", 1.0),
+    ],
+    ids=lambda e: getattr(e, "code", "cancelled"),
+)
+@virtual
+async def test_what_says_nothing_of_the_dependency_never_opens_it(error):
+    guard = make_guard()
+    await failing(guard, error, times=50)
+    assert guard.state == 0
+    await failing(guard, times=4)
+    await failing(guard, error)
+    await failing(guard)
+    assert guard.state == 2, "nor does it end a row of failures"
+
+
+@pytest.mark.parametrize("error", [DOWN, Broken("bug"), ValueError("bug"), ConnectionError()], ids=repr)
+@virtual
+async def test_every_other_error_is_a_failure(error):
+    guard = make_guard()
+    await failing(guard, error, times=5)
+    assert guard.state == 2
+
+
+@pytest.mark.parametrize(("out_s", "state"), [(4.9, 0), (5.0, 2)])
+@virtual
+async def test_a_hang_is_noticed_though_the_callers_give_up_first(out_s, state):
+    guard = make_guard(patience_s=5)
+    for _ in range(5):
+        caller = asyncio.create_task(guard.call("search", lambda: answers(60)))
+        await asyncio.sleep(out_s)
+        caller.cancel()
+        await asyncio.wait([caller])
+    assert guard.state == state
+    guard = make_guard(patience_s=5)
+    await failing(guard, Expired("search"), times=5, after_s=out_s)
+    assert guard.state == state
+
+
+@virtual
+async def test_a_slow_answer_is_an_answer():
+    guard = make_guard(patience_s=5)
+    await failing(guard, times=4)
+    assert await guard.call("upsert", lambda: answers(60)) == "yes"
+    await failing(guard)
+    assert guard.state == 0
+
+
+@virtual
+async def test_a_call_that_cannot_even_be_made_is_reported():
+    guard = make_guard()
+    for _ in range(5):
+        with pytest.raises(ZeroDivisionError):
+            await guard.call("search", lambda: 1 / 0)
+    assert guard.state == 2
+
+
+@virtual
+async def test_a_dependency_started_anew_is_trusted_again():
+    guard = make_guard()
+    late = asyncio.create_task(guard.call("search", lambda: fails(DOWN, 50)))
+    await asyncio.sleep(0)
+    await failing(guard, times=5)
+    guard.renew()
+    assert guard.turns[-1] == Turn("qdrant", State.OPEN, State.CLOSED, "started anew")
+    assert await guard.call("search", answers) == "yes"
+    await failing(guard, times=4)
+    await asyncio.wait([late])
+    assert isinstance(late.exception(), Unavailable)
+    assert guard.state == 0, "what the old one did does not count against the new one"
+    told = len(guard.turns)
+    guard.renew()
+    assert len(guard.turns) == told
+
+
+@virtual
+async def test_turns_of_a_breaker_that_was_replaced_are_not_told():
+    guard = make_guard()
+    late = [asyncio.create_task(guard.call("search", lambda: fails(DOWN, 1))) for _ in range(5)]
+    await asyncio.sleep(0)
+    guard.renew()
+    await asyncio.wait(late)
+    assert [str(task.exception()) for task in late] == ["down"] * 5
+    assert (guard.turns, guard.state) == ([], 0)
+
+
+def test_its_repr_is_a_status_line():
+    assert repr(make_guard()) == "<Guard qdrant closed>"
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), max_size=8))
+def test_each_admitted_call_is_reported_exactly_once_wherever_it_is_cancelled(calls):
+    """Each call waits six times; it is cancelled at any of them, or before it begins, or never."""
+
+    async def main() -> None:
+        guard = make_guard(failures=3)
+        reports = []
+        report = guard._breaker.report
+        guard._breaker.report = lambda ticket, outcome, now_s: (
+            reports.append((ticket, outcome)),
+            report(ticket, outcome, now_s),
+        )[1]
+        made = 0
+
+        async def call(good: bool) -> None:  # noqa: FBT001
+            nonlocal made
+            made += 1
+            for _ in range(6):
+                await asyncio.sleep(0)
+            if not good:
+                raise DOWN
+
+        tasks = []
+        for good, steps in calls:
+            task = asyncio.create_task(guard.call("search", lambda good=good: call(good)))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            tasks.append(task)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert len(reports) == made
+        assert len({id(ticket) for ticket, _ in reports}) == made
+        assert all(ticket.reported for ticket, _ in reports)
+        ended = [task for task in tasks if not task.cancelled() and not isinstance(task.exception(), CircuitOpen)]
+        assert sum(outcome is not Outcome.IGNORED for _, outcome in reports) == len(ended)
+
+    run(main())

@@ -1,0 +1,87 @@
+"""What stands behind a guard answers as before, and is not asked while the breaker is open."""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.errors import Unavailable
+from penstock.kernel.settings import GuardSettings
+from penstock.kernel.work import Work
+from penstock.pools.guard import CircuitOpen, Guard
+from penstock.pools.guarded import GuardedStore
+from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Head, Match, Point, VectorStore
+from tests.clock import virtual
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.models import DIM, embedding, fails_with, terms
+
+WORK = Work.background()
+DOWN = Unavailable("down", dependency="x")
+POINT = Point(ChunkPayload("d", 0, "a cat"), embedding("a cat"), terms("a cat"))
+
+OPERATIONS: dict[str, Callable[[VectorStore], Awaitable[object]]] = {
+    "create": lambda s: s.create(CollectionInfo("new", DIM, "m"), WORK),
+    "collections": lambda s: s.collections(WORK),
+    "collection": lambda s: s.collection("c", WORK),
+    "upsert": lambda s: s.upsert("c", [POINT], WORK),
+    "seal": lambda s: s.seal("c", Head("d", "h", 1), WORK),
+    "trim": lambda s: s.trim("c", "d", 1, WORK),
+    "search": lambda s: s.search("c", ArmQuery(embedding("cat"), 5), WORK),
+    "fetch": lambda s: s.fetch("c", ["p"], WORK),
+    "heads": lambda s: s.heads("c", (), None, 5, WORK),
+    "find": lambda s: s.find("c", ["d"], WORK),
+    "delete": lambda s: s.delete("c", (Match("id", ["d"]),), WORK),
+    "drop": lambda s: s.drop("new", WORK),
+}
+
+
+def guard(failures: int = 1) -> Guard:
+    return Guard("q", GuardSettings(failures=failures), LoopClock(), patience_s=5, random=lambda: 0.0)
+
+
+async def store() -> MemoryStore:
+    inner = MemoryStore()
+    await inner.create(CollectionInfo("c", DIM, "m"), WORK)
+    inner.asked.clear()
+    return inner
+
+
+@virtual
+async def test_every_operation_reaches_the_store_and_its_answer_comes_back():
+    guarded, bare = await store(), await store()
+    behind = GuardedStore(guarded, guard())
+    for operation in OPERATIONS.values():
+        assert await operation(behind) == await operation(bare)
+    assert [name for name, _ in guarded.asked] == list(OPERATIONS)
+
+
+def test_no_operation_of_the_contract_is_forgotten():
+    assert set(OPERATIONS) == {name for name in vars(VectorStore) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@virtual
+async def test_a_store_that_failed_is_not_asked_again(operation):
+    inner = await store()
+    behind = GuardedStore(inner, guard())
+    inner.hook = fails_with(DOWN)
+    with pytest.raises(Unavailable, match="down"):
+        await OPERATIONS[operation](behind)
+    inner.asked.clear()
+    with pytest.raises(CircuitOpen):
+        await OPERATIONS[operation](behind)
+    assert inner.asked == []
+
+
+@virtual
+async def test_removals_are_told_also_when_nobody_knows_whether_they_happened():
+    inner, removed = await store(), []
+    behind = GuardedStore(inner, guard(failures=9), removed.append)
+    await behind.upsert("c", [POINT], WORK)
+    assert removed == []
+    await behind.delete("c", (), WORK)
+    inner.hook = fails_with(DOWN)
+    for removal in (behind.delete("c", (), WORK), behind.drop("c", WORK)):
+        with pytest.raises(Unavailable):
+            await removal
+    assert removed == ["c"] * 3

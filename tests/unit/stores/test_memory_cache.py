@@ -1,0 +1,10 @@
+from penstock.kernel.clock import LoopClock
+from penstock.stores.backends.memory import MemoryCache
+from tests.clock import virtual
+
+
+@virtual
+async def test_its_repr_is_a_status_line():
+    cache = MemoryCache("embed", 10, 1000, LoopClock())
+    await cache.put({b"a": b"1"})
+    assert repr(cache) == "<MemoryCache embed 1/10, 258 bytes>"
