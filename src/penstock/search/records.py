@@ -44,6 +44,7 @@ class SearchRequest(msgspec.Struct, frozen=True):
         explain: Whether each hit tells its ranks and scores.
         weights: Of the arms.
         fusion: How the arms are put together.
+        strict: Whether a refusal is better than a degraded answer; a query cut short is no reason.
     """
 
     collection: str
@@ -54,6 +55,7 @@ class SearchRequest(msgspec.Struct, frozen=True):
     explain: bool = False
     weights: Weights = Weights()
     fusion: FusionName = "rrf"
+    strict: bool = False
 
     def check(self) -> None:
         """Refuse what cannot be answered.
@@ -122,7 +124,8 @@ class SearchResult(msgspec.Struct, frozen=True):
         hits: Best first.
         took_ms: From the request's arrival in the pipeline to the answer.
         stages: Milliseconds by stage; the arms run at the same time.
-        degraded: What was left out or cut, empty when the answer is as good as it gets.
+        degraded: What was left out or cut, in the words of :mod:`penstock.search.degradation`; empty
+            when the answer is as good as it gets.
     """
 
     hits: list[Hit]

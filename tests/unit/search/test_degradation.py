@@ -1,0 +1,89 @@
+"""What each rung takes from which request."""
+
+import pytest
+
+from penstock.kernel.errors import Rejected
+from penstock.kernel.settings import SearchSettings
+from penstock.policies.ladder import Rung
+from penstock.search import degradation
+from penstock.search.degradation import KEPT_ARM, Plan, plan
+from penstock.search.records import SearchRequest, Weights
+from penstock.stores.contract import Arm
+
+BOTH = (Arm.DENSE, Arm.SPARSE)
+SETTINGS = SearchSettings()
+
+
+def planned(rung: Rung, **wishes) -> Plan:
+    return plan(SearchRequest("c", "cat", **wishes), rung, SETTINGS)
+
+
+def test_at_the_foot_of_the_ladder_everything_is_done():
+    assert planned(Rung.FULL) == Plan(BOTH, 100, rerank=True)
+    assert planned(Rung.FULL, rerank=False, limit=500) == Plan(BOTH, 500, rerank=False)
+    assert planned(Rung.FULL, weights=Weights(sparse=0)) == Plan((Arm.DENSE,), 100, rerank=True)
+
+
+def test_each_rung_takes_more():
+    assert planned(Rung.FEWER_CANDIDATES) == Plan(BOTH, 30, rerank=True, word="rerank_reduced")
+    assert planned(Rung.NO_RERANK) == Plan(BOTH, 30, rerank=False, word="no_rerank")
+    assert planned(Rung.ONE_ARM) == Plan((Arm.SPARSE,), 30, rerank=False, spare=Arm.DENSE, word="one_arm")
+    assert planned(Rung.CACHED_ONLY) == Plan((), 30, rerank=False, from_cache=True)
+    with pytest.raises(Rejected) as caught:
+        planned(Rung.REFUSE)
+    assert caught.value.code == "overloaded"
+
+
+def test_the_arm_that_is_kept_needs_no_model():
+    assert KEPT_ARM is Arm.SPARSE
+
+
+def test_fewer_candidates_are_never_fewer_than_the_hits_wanted_nor_more_than_usual():
+    assert planned(Rung.NO_RERANK, limit=80).candidates == 80
+    few = SearchSettings(candidates=20, candidates_reduced=30)
+    assert plan(SearchRequest("c", "cat"), Rung.NO_RERANK, few).candidates == 20
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("wishes", "harmless"),
+    [
+        ({"limit": 100}, Rung.FEWER_CANDIDATES),
+        ({"rerank": False}, Rung.NO_RERANK),
+        ({"weights": Weights(dense=0)}, Rung.ONE_ARM),
+        ({"weights": Weights(sparse=0)}, Rung.ONE_ARM),
+    ],
+)
+def test_a_rung_that_takes_nothing_from_a_request_leaves_it_whole(wishes, harmless, strict):
+    for rung in Rung:
+        if rung <= harmless:
+            assert planned(rung, strict=strict, **wishes) == planned(Rung.FULL, **wishes)
+        elif strict:
+            with pytest.raises(Rejected):
+                planned(rung, strict=True, **wishes)
+        elif rung is not Rung.REFUSE:
+            assert planned(rung, **wishes) != planned(Rung.FULL, **wishes)
+
+
+@pytest.mark.parametrize("rung", [rung for rung in Rung if Rung.FULL < rung < Rung.REFUSE])
+def test_a_strict_request_is_rather_refused_than_degraded(rung):
+    with pytest.raises(Rejected) as caught:
+        planned(rung, strict=True)
+    assert (caught.value.code, caught.value.by_client) == ("degraded", False)
+    assert rung.word in caught.value.detail
+
+
+def test_a_strict_request_at_the_end_of_the_ladder_is_refused_like_all():
+    with pytest.raises(Rejected) as caught:
+        planned(Rung.REFUSE, strict=True)
+    assert caught.value.code == "overloaded"
+
+
+def test_every_word_is_explained():
+    words = {
+        getattr(degradation, name) for name in ("QUERY_TRUNCATED", "RERANK_REDUCED", "NO_RERANK", "ONE_ARM", "CACHED")
+    }
+    words |= {degradation.word_of_arm(arm) for arm in Arm}
+    assert degradation.__doc__ is not None
+    for word in words:
+        assert f"``{word}``" in degradation.__doc__

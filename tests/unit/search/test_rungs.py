@@ -1,0 +1,70 @@
+"""One ladder for each class of searches, fed by what waits."""
+
+import logging
+
+import pytest
+
+from penstock.kernel.settings import RUNGS, DegradationSettings
+from penstock.kernel.work import Criticality
+from penstock.policies.ladder import Rung
+from penstock.search.rungs import Rungs
+
+
+class Time:
+    def __init__(self):
+        self.now_s = 50.0
+
+    def now(self):
+        return self.now_s
+
+
+def rungs(congested, **settings):
+    time = Time()
+    return Rungs(DegradationSettings(**settings), lambda criticality: criticality in congested, time), time
+
+
+def wait(it, time, seconds):
+    for _ in range(round(seconds * 10)):
+        time.now_s += 0.1
+        it.observe()
+
+
+def test_a_congested_class_climbs_alone():
+    it, time = rungs({Criticality.BULK})
+    it.observe()
+    wait(it, time, 0.7)
+    assert it.state() == {
+        Criticality.INTERACTIVE: Rung.FULL,
+        Criticality.STANDARD: Rung.FULL,
+        Criticality.BULK: Rung.NO_RERANK,
+    }
+    assert it.rung(Criticality.INTERACTIVE) is Rung.FULL
+
+
+def test_it_comes_down_when_it_is_clear_and_every_move_is_counted_and_logged(caplog):
+    caplog.set_level(logging.INFO)
+    congested = {Criticality.INTERACTIVE}
+    it, time = rungs(congested)
+    it.observe()
+    wait(it, time, 0.4)
+    congested.clear()
+    wait(it, time, 3.2)
+    assert it.moves == {(Criticality.INTERACTIVE, Rung.FEWER_CANDIDATES): 1, (Criticality.INTERACTIVE, Rung.FULL): 1}
+    told = [(record.levelname, record.message, record.criticality, record.rung) for record in caplog.records]
+    assert told == [
+        ("WARNING", "searches of a class degrade", "interactive", "fewer_candidates"),
+        ("INFO", "searches of a class recover", "interactive", "full"),
+    ]
+    assert "interactive full" in repr(it)
+
+
+@pytest.mark.parametrize("highest", RUNGS)
+def test_it_climbs_to_the_last_rung_that_is_set_and_no_further(highest):
+    it, time = rungs(set(Criticality), highest=highest, up=0.1)
+    it.observe()
+    wait(it, time, 5)
+    assert {rung.name.lower() for rung in it.state().values()} == {highest}
+
+
+def test_the_names_in_the_settings_are_the_ladders():
+    assert list(RUNGS) == [rung.name.lower() for rung in Rung]
