@@ -191,12 +191,14 @@ def test_absurd_settings_are_refused(wrong: dict[str, float]) -> None:
 
 
 class BreakerMachine(RuleBasedStateMachine):
-    """Beside the breaker runs a model that knows only the rules: a row, an epoch, places."""
+    """Beside the breaker runs a model that knows only the rules: a row, an epoch, places, a jittered open time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.it = breaker(failures=3, rate_calls_min=10_000, probes=2, probe_lease_s=40.0)
+        self.luck = 0.0
+        changed = BreakerSettings(failures=3, rate_calls_min=10_000, probes=2, probe_lease_s=40.0)
+        self.it = Breaker(changed, lambda: self.luck)
         self.out: list[tuple[Ticket, int, float]] = []
         self.reported: list[Ticket] = []
         self.epoch = 0
@@ -210,7 +212,8 @@ class BreakerMachine(RuleBasedStateMachine):
         self.state, self.row, self.good = state, 0, 0
         self.epoch += 1
         if state is State.OPEN:
-            self.until = self.now + self.open_s
+            self.until = self.now + self.open_s * (1.0 + 0.2 * self.luck)
+            assert self.open_s <= self.until - self.now < 1.2 * self.open_s + 1e-9
 
     def places(self) -> int:
         return 2 - sum(epoch == self.epoch and self.now < until for _, epoch, until in self.out)
@@ -218,6 +221,10 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 1.0, 10.0, 31.0, 41.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
+
+    @rule(luck=st.floats(0.0, 1.0, exclude_max=True))
+    def change_its_luck(self, luck: float) -> None:
+        self.luck = luck
 
     @rule()
     def ask(self) -> None:
@@ -263,7 +270,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def agrees(self) -> None:
         assert self.it.state is self.state
         if self.state is State.OPEN:
-            assert self.it.retry_after_s(self.now) == max(0.0, self.until - self.now)
+            assert self.it.retry_after_s(self.now) == pytest.approx(max(0.0, self.until - self.now))
         else:
             assert self.it.retry_after_s(self.now) <= 1.0
 

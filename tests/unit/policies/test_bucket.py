@@ -151,3 +151,54 @@ class LimiterMachine(RuleBasedStateMachine):
 
 TestLimiterMachine = LimiterMachine.TestCase
 TestLimiterMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class BucketMachine(RuleBasedStateMachine):
+    """One bucket, any costs, any pauses, a clock that may stumble: held against every window there was."""
+
+    RATE, BURST = 3.0, 5.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.it = TokenBucket(self.RATE, self.BURST)
+        self.passed: list[tuple[float, float]] = []
+
+    @rule(seconds=st.floats(0.0, 5.0))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(cost=st.floats(0.01, 5.0))
+    def take(self, cost: float) -> None:
+        wait_s = self.it.wait_s(self.now, cost)
+        assert self.it.take(self.now, cost) == (wait_s == 0.0)
+        if wait_s == 0.0:
+            self.passed.append((self.now, cost))
+
+    @rule(cost=st.floats(0.01, 5.0))
+    def come_back_as_told(self, cost: float) -> None:
+        wait_s = self.it.wait_s(self.now, cost)
+        assert wait_s <= self.BURST / self.RATE + 1e-9
+        self.now += wait_s
+        assert self.it.take(self.now, cost), "who waited as long as it was told may pass"
+        self.passed.append((self.now, cost))
+
+    @rule(back_s=st.floats(0.0, 2.0))
+    def stumble(self, back_s: float) -> None:
+        level = self.it.level(self.now)
+        assert self.it.level(self.now - back_s) <= level + 1e-9, "a clock that goes back lends nothing"
+
+    @invariant()
+    def no_window_is_over_its_allowance(self) -> None:
+        spent = 0.0
+        for at_s, cost in reversed(self.passed):
+            spent += cost
+            assert spent <= self.BURST + self.RATE * (self.now - at_s) + 0.001 * len(self.passed)
+
+    @invariant()
+    def level_within_bounds(self) -> None:
+        assert -1e-3 <= self.it.level(self.now) <= self.BURST
+
+
+TestBucketMachine = BucketMachine.TestCase
+TestBucketMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

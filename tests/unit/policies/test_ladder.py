@@ -166,3 +166,43 @@ class LadderMachine(RuleBasedStateMachine):
 
 TestLadderMachine = LadderMachine.TestCase
 TestLadderMachine.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+
+
+class LadderAtAnyPaceMachine(RuleBasedStateMachine):
+    """Looked at whenever it pleases, between two looks of a millisecond or of an hour: what must hold anyway."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.it = Ladder(LadderSettings())
+        self.verdict: bool | None = None
+        self.turned_s = 0.0
+        self.moved_s = -1000.0
+
+    @rule(congested=st.booleans(), later_s=st.sampled_from([0.0, 0.001, 0.1, 0.3, 1.0, 3.0, 60.0, 3600.0]))
+    def look(self, *, congested: bool, later_s: float) -> None:
+        self.now += later_s
+        if congested is not self.verdict:
+            self.verdict, self.turned_s = congested, self.now
+        before = self.it.rung
+        change = self.it.observe(congested, self.now)
+        assert (change is None) == (self.it.rung is before)
+        if congested:
+            assert before <= self.it.rung <= before + 1, "one rung up at most, and never down"
+        else:
+            assert self.it.rung <= before, "never up while clear"
+        if self.it.rung > before:
+            assert self.now - self.turned_s >= 0.3 - 1e-9, "only after 300 ms of congestion without a break"
+            assert self.now - self.moved_s >= 0.3 - 1e-9, "and 300 ms after the last move"
+        if self.it.rung < before <= Rung.ONE_ARM:
+            assert self.now - self.turned_s >= 3.0 - 1e-9, "only after 3 s clear without a break"
+        if self.it.rung is not before:
+            self.moved_s = self.now
+
+    @invariant()
+    def within_bounds(self) -> None:
+        assert Rung.FULL <= self.it.rung <= Rung.REFUSE
+
+
+TestLadderAtAnyPaceMachine = LadderAtAnyPaceMachine.TestCase
+TestLadderAtAnyPaceMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,118 @@
+"""Every metric that a server exports: name, kind, labels, meaning. ``docs/monitoring.md`` is held against it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.kernel.errors import Broken
+
+
+class Kind(enum.StrEnum):
+    """What Prometheus calls the type of a metric."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One metric.
+
+    Attributes:
+        name: As exported; a counter ends in ``_total``.
+        kind: Its type.
+        labels: The names of its labels, in the order in which values are given.
+        text: One line for ``# HELP``.
+    """
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    text: str
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names of the lines it is exported as."""
+        if self.kind is Kind.HISTOGRAM:
+            return tuple(self.name + suffix for suffix in ("_bucket", "_sum", "_count"))
+        return (self.name,)
+
+
+def _table(kind: Kind, *rows: tuple[str, str, str]) -> tuple[Entry, ...]:
+    return tuple(Entry(name, kind, tuple(labels.split()), text) for name, labels, text in rows)
+
+
+_COUNTERS: Final = _table(
+    Kind.COUNTER,
+    ("http_requests_total", "route method status", "HTTP requests that reached a route, by route, method and status"),
+    ("http_answers_total", "in_time", "Answers sent whole, by whether they came before the deadline; true is goodput"),
+    ("http_parted_total", "how", "Requests whose caller went first, or was cut off for not reading"),
+    ("requests_refused_total", "reason", "HTTP requests refused, by reason"),
+    ("searches_total", "degraded", "Searches answered, by whether the answer was degraded"),
+    ("searches_degraded_total", "what", "Searches answered, by what they had to do without; none if nothing"),
+    ("documents_total", "status", "Documents taken in, by outcome"),
+    ("chunks_indexed_total", "", "Chunks written"),
+    ("event_bus_messages_total", "topic outcome", "Messages of a topic that came to their end, by how"),
+    ("event_bus_refused_total", "topic reason", "Messages that a topic refused, by reason"),
+    ("event_bus_level_reached_total", "topic level", "How often a topic's fill rose to high or critical"),
+    ("event_bus_late_replies_total", "topic", "Replies that came when nobody waited any more"),
+    ("event_bus_handler_errors_total", "topic", "Handlers that raised what they should not"),
+    ("degradation_moves_total", "criticality rung", "How often the ladder moved to a rung"),
+    ("cache_hits_total", "cache", "Keys asked for and found"),
+    ("cache_misses_total", "cache", "Keys asked for and not found"),
+    ("cache_evictions_total", "cache", "Entries given up for want of room"),
+    ("alerts_raised_total", "alert severity", "How often an alert was raised"),
+)
+
+_GAUGES: Final = _table(
+    Kind.GAUGE,
+    ("http_concurrent_requests", "", "HTTP requests in flight"),
+    ("http_concurrent_requests_max", "", "The most HTTP requests in flight, of about 15 s"),
+    ("http_rate_clients", "", "Clients the rate limit remembers"),
+    ("worker_pool_active", "pool", "Permits held by running work"),
+    ("worker_pool_limit", "pool", "Permits a pool has"),
+    ("worker_pool_queued", "pool", "Messages waiting for a pool"),
+    ("event_bus_buffer_used", "topic", "Share of a topic's buffer in use, 0 to 1"),
+    ("event_bus_buffer_used_max", "topic", "The largest share of a topic's buffer in use, of about 15 s"),
+    ("circuit_breaker_state", "dependency", "0 closed, 1 half-open, 2 open"),
+    ("degradation_level", "criticality", "Where the degradation ladder stands, 0 full to 5 refuse"),
+    ("cache_entries", "cache", "Entries held"),
+    ("cache_bytes", "cache", "What the entries take up"),
+    ("memory_used_bytes", "", "Memory that counts against the limit"),
+    ("memory_limit_bytes", "", "The memory limit"),
+    ("memory_level", "", "0 calm, 1 high, 2 critical"),
+    ("event_loop_lag_seconds_max", "", "How late the event loop was at most, of about 15 s"),
+    ("task_count", "", "asyncio tasks"),
+    ("thread_count", "", "Threads"),
+    ("goroutine_count", "", "asyncio tasks and threads together"),
+    ("alerts_active", "severity", "Alerts active now"),
+)
+
+_HISTOGRAMS: Final = _table(
+    Kind.HISTOGRAM,
+    ("http_request_seconds", "route", "Duration of a request, from its whole body to its answer"),
+    ("search_stage_seconds", "stage", "Duration of a stage of a search"),
+    ("event_bus_wait_seconds", "topic", "How long a message waited for its turn"),
+    ("event_bus_slack_seconds", "topic", "What was left until the deadline when handling began"),
+    ("event_bus_service_seconds", "topic", "How long a handler ran, whichever way it ended"),
+    ("event_loop_lag_seconds", "", "How late the event loop woke up, ten times a second"),
+)
+
+CATALOGUE: Final = (*_COUNTERS, *_GAUGES, *_HISTOGRAMS)
+
+_BY_NAME: Final = {one.name: one for one in CATALOGUE}
+
+
+def entry(name: str) -> Entry:
+    """Return a metric's entry.
+
+    Raises:
+        Broken: There is no such metric.
+    """
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise Broken(f"the catalogue of metrics has no {name!r}") from None
