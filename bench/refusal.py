@@ -13,6 +13,7 @@ from typing import Any
 import uvloop
 
 from bench.report import Figure, Report, median, percentile
+from penstock.bus.contract import Refusal as TopicRefusal
 from penstock.cli.listening import bind, listener
 from penstock.http.gate import Gate, Senses
 from penstock.kernel.settings import HttpSettings
@@ -22,6 +23,7 @@ CALLS = 20_000
 ROUNDS = 5
 CONNECTIONS = 32
 RATE = 1500
+FULL = TopicRefusal("queue_full", 1.0, by_client=False)
 SECONDS = 4
 CPU_GOAL_US = 50
 P99_GOAL_MS = 5.0
@@ -65,7 +67,7 @@ def _gates() -> dict[str, Gate]:
     draining.draining = True
     return {
         "429 rate": limited,
-        "503 topic": gate(Senses(fill=lambda _method, _path: 1.0)),
+        "503 topic": gate(Senses(pressure=lambda *_: FULL)),
         "503 draining": draining,
         "413 body": gate(max_body=1),
     }

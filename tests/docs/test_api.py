@@ -33,6 +33,9 @@ SAMPLES: dict[str, PenstockError] = {
     "Invalid": Invalid("x"),
     "Broken": Broken("x"),
     "Panicked": Broken("x"),
+    "CircuitOpen": Unavailable("x", dependency="y"),
+    # The client's own doing has a status of its own.
+    "Rejected by client": Rejected("x", by_client=True),
     "BodyTooLarge": Invalid("x"),
     "MethodNotAllowed": Invalid("x"),
 }
@@ -51,8 +54,14 @@ def raised() -> set[tuple[str, str]]:
     for module in sources():
         for node in ast.walk(module):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SAMPLES:
+                by_client = " by client" * any(k.arg == "by_client" for k in node.keywords)
                 codes = [k.value for k in node.keywords if k.arg == "code"]
-                found |= {(node.func.id, code.value) for code in codes if isinstance(code, ast.Constant)}
+                found |= {(node.func.id + by_client, code.value) for code in codes if isinstance(code, ast.Constant)}
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_refuse":
+                by_client = " by client" * any(k.arg == "by_client" for k in node.keywords)
+                found |= {
+                    (f"Rejected{by_client}", code.value) for code in node.args[:1] if isinstance(code, ast.Constant)
+                }
             if isinstance(node, ast.ClassDef) and node.name in SAMPLES and not hasattr(errors, node.name):
                 found |= {(node.name, value) for value in _class_codes(node)}
     return found

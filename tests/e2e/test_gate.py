@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from penstock.bus.contract import Refusal
 from penstock.cli.listening import Listener, bind, listener
 from penstock.http.connection import HEAD_BYTES_MAX
 from penstock.http.gate import Gate, Senses
@@ -212,13 +213,13 @@ async def test_a_caller_who_hangs_up_has_its_work_cancelled(how, caplog):
 
 @real
 async def test_a_refused_request_with_a_short_body_leaves_its_connection_in_order():
-    fill = [1.0]
-    async with serving(echo, Senses(fill=lambda *_: fill[0])) as serves:
+    full = True
+    refusal = Refusal("queue_full", 1.0, by_client=False)
+    async with serving(echo, Senses(pressure=lambda *_: refusal if full else None)) as serves:
         reader, writer = await serves.connect()
-        for filled, status in ((1.0, b"503"), (0.0, b"200"), (1.0, b"503"), (0.0, b"200")):
-            fill[0] = filled
+        for full, status in ((True, b"503"), (False, b"200"), (True, b"503"), (False, b"200")):
             writer.write(POST % 5)
-            if filled:
+            if full:
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(b"hello")
             else:

@@ -109,12 +109,43 @@ class Readiness(msgspec.Struct, frozen=True):
 
 
 class TopicStatus(msgspec.Struct, frozen=True):
-    """A topic's buffer now."""
+    """A topic's buffer now, and what became of everything offered to it.
+
+    Attributes:
+        name: The topic.
+        waiting: Messages in its buffer.
+        capacity: Its bound.
+        running: Handlers at work.
+        blocked: Publishers that wait for room.
+        level: ``calm``, ``high`` (D1) or ``critical`` (D2).
+        congested: Whether messages have stood in it too long.
+        offered: Messages so far.
+        answered: Those answered, or handled.
+        failed: Those whose handler raised.
+        expired: Those whose deadline passed, waiting or running.
+        discarded: Those not begun because they could no longer end in time.
+        left: Those whose requester went away.
+        lost: Events dropped.
+        late: Replies that came when nobody waited any more.
+        refused: Refusals by reason.
+    """
 
     name: str
     waiting: int
     capacity: int
     running: int
+    blocked: int = 0
+    level: str = "calm"
+    congested: bool = False
+    offered: int = 0
+    answered: int = 0
+    failed: int = 0
+    expired: int = 0
+    discarded: int = 0
+    left: int = 0
+    lost: int = 0
+    late: int = 0
+    refused: dict[str, int] = {}
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
@@ -123,6 +154,127 @@ class PoolStatus(msgspec.Struct, frozen=True):
     name: str
     active: int
     limit: int
+
+
+class BreakerStatus(msgspec.Struct, frozen=True):
+    """A circuit breaker now.
+
+    Attributes:
+        dependency: What it guards.
+        state: ``closed``, ``half-open`` or ``open``.
+        retry_after_s: Seconds until it lets a call through, 0 if it does.
+    """
+
+    dependency: str
+    state: str
+    retry_after_s: float
+
+
+class RungStatus(msgspec.Struct, frozen=True):
+    """Where the degradation ladder stands for one class of requests.
+
+    Attributes:
+        criticality: The class.
+        rung: ``full``, ``fewer_candidates``, ``no_rerank``, ``one_arm``, ``cached_only`` or ``refuse``.
+        level: The same as a number, 0 to 5.
+    """
+
+    criticality: str
+    rung: str
+    level: int
+
+
+class CacheStatus(msgspec.Struct, frozen=True):
+    """A cache now, and since the start."""
+
+    name: str
+    entries: int
+    bytes: int
+    hits: int
+    misses: int
+    evictions: int
+
+
+class MemoryStatus(msgspec.Struct, frozen=True):
+    """The process's memory against its limit.
+
+    Attributes:
+        used_bytes: What counts against the limit.
+        limit_bytes: The limit.
+        source: Where the limit comes from: ``cgroup``, ``setting`` or ``machine``.
+        level: ``calm``, ``high`` (D5) or ``critical`` (D6).
+    """
+
+    used_bytes: int
+    limit_bytes: int
+    source: str
+    level: str
+
+
+class TrafficStatus(msgspec.Struct, frozen=True):
+    """HTTP requests since the start.
+
+    Attributes:
+        in_flight: Now.
+        in_flight_max: The most of about the last 15 seconds.
+        in_time: Answers sent whole before their deadline that were no fault of the server's: goodput.
+        too_late: Answers sent after their deadline.
+        client_gone: Requests whose caller hung up first.
+        cut_off: Connections ended because the caller did not read.
+        refused: Refusals by reason.
+        degraded: Searches by what their answer had to do without; ``none`` for those that lacked nothing.
+    """
+
+    in_flight: int = 0
+    in_flight_max: int = 0
+    in_time: int = 0
+    too_late: int = 0
+    client_gone: int = 0
+    cut_off: int = 0
+    refused: dict[str, int] = {}
+    degraded: dict[str, int] = {}
+
+
+class AlertStatus(msgspec.Struct, frozen=True):
+    """An alert (SPEC §10).
+
+    Attributes:
+        name: Its rule.
+        severity: ``warning`` or ``critical``.
+        subject: The topic, dependency or other thing it is about.
+        detail: One sentence for a person.
+        active: Whether its condition holds now.
+        since: When it was raised, RFC 3339 in UTC.
+        until: When it was called off; absent while active.
+    """
+
+    name: str
+    severity: str
+    subject: str
+    detail: str
+    active: bool
+    since: str
+    until: str | UnsetType = UNSET
+
+
+class Alerts(msgspec.Struct, frozen=True):
+    """Alerts, active ones first, then those called off lately, the newest first."""
+
+    alerts: list[AlertStatus]
+
+
+class ProcessStatus(msgspec.Struct, frozen=True):
+    """The front process.
+
+    Attributes:
+        tasks: asyncio tasks.
+        threads: Threads.
+        loop_lag_ms_max: How late the event loop was at most, of about the last 15 seconds.
+    """
+
+    tasks: int = 0
+    threads: int = 0
+    loop_lag_ms_max: float = 0.0
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
@@ -139,6 +291,13 @@ class ServerStatus(msgspec.Struct, frozen=True):
     collections: list[CollectionInfo]
     topics: list[TopicStatus]
     pools: list[PoolStatus]
+    breakers: list[BreakerStatus] = []
+    ladder: list[RungStatus] = []
+    caches: list[CacheStatus] = []
+    memory: MemoryStatus | None = None
+    traffic: TrafficStatus = TrafficStatus()
+    process: ProcessStatus = ProcessStatus()
+    alerts: list[AlertStatus] = []
 
 
 def to_json(record: Any) -> bytes:

@@ -19,9 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.bus import contract as bus
 from penstock.http.caller import Callers
 from penstock.http.conversation import (
     PIECE_BYTES,
+    RETRY_AFTER,
     Arrival,
     Asgi,
     BodyTooLarge,
@@ -44,7 +46,7 @@ from penstock.kernel.settings import HttpSettings
 from penstock.policies.bucket import Decision, RateLimiter, RateSettings
 from penstock.policies.jitter import Random
 from penstock.policies.levels import Level
-from penstock.telemetry.metrics import Metrics, Reading
+from penstock.telemetry.metrics import Metrics, Reading, single
 
 __all__ = [
     "ALWAYS_OPEN",
@@ -62,10 +64,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 #: Paths that answer even while the server is full or drains: they tell its state.
-ALWAYS_OPEN: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
-
-#: D2: a topic this full gets nothing more from outside.
-FILL_MAX: Final = 0.90
+ALWAYS_OPEN: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/v1/status", "/v1/alerts"})
 
 #: Those that run when the drain's time is over get their refusal within this time.
 GIVE_UP_S: Final = 1.0
@@ -80,12 +79,13 @@ class Senses:
     """What the gate sees of the house behind it. Each is asked for every request, so each must be O(1).
 
     Attributes:
-        fill: How full the topic is that a request leads to, 0 to 1, by method and path.
+        pressure: Why the topic that a request leads to takes no more (D2), by method, path, client and whether
+            it says itself that it can wait; ``None`` while it does.
         memory: How full the memory is.
         luck: Draws for the jitter of ``Retry-After``.
     """
 
-    fill: Callable[[str, str], float] = lambda _method, _path: 0.0
+    pressure: Callable[[str, str, str, bool], bus.Refusal | None] = lambda *_: None
     memory: Callable[[], Level] = lambda: Level.CALM
     luck: Random = random.random
 
@@ -162,6 +162,8 @@ class Gate:
         try:
             if refusal is None:
                 refusal, wait_s = await self._run(scope, conversation)
+                if refusal is not None and refusal.status in RETRY_AFTER:
+                    self._metrics.refused.labels(refusal.error.code).inc()
             if refusal is not None:
                 await conversation.refuse(refusal, wait_s)
             self._count(scope, conversation)
@@ -178,6 +180,10 @@ class Gate:
             if not self._running:
                 self._idle.set()
 
+    def in_flight_lately(self) -> int:
+        """Return the most requests in flight of about the last 15 seconds."""
+        return max(self.in_flight, int(self.tally.in_flight.read(asyncio.get_running_loop().time())))
+
     async def drained(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; return whether that came true in time.
 
@@ -191,28 +197,14 @@ class Gate:
         return False
 
     def readings(self) -> list[Reading]:
-        """Return what the gate counts, as gauges (M4, M6)."""
-
-        def lately() -> float:
-            return float(max(self.in_flight, self.tally.in_flight.read(asyncio.get_running_loop().time())))
-
+        """Return what the gate counts beside refusals (M4, M6)."""
         tally = self.tally
         return [
-            ("http_concurrent_requests", "HTTP requests in flight", "", lambda: [("", float(self.in_flight))]),
-            ("http_concurrent_requests_max", "The most in flight, of about 15 s", "", lambda: [("", lately())]),
-            (
-                "http_goodput",
-                "Answers so far, by whether they came before the deadline",
-                "in_time",
-                lambda: [("true", float(tally.in_time)), ("false", float(tally.too_late))],
-            ),
-            (
-                "http_parted",
-                "Requests so far whose caller went first, or was cut off for not reading",
-                "how",
-                lambda: [("client_gone", float(tally.client_gone)), ("cut_off", float(tally.cut_off))],
-            ),
-            ("http_rate_clients", "Clients the rate limit remembers", "", lambda: [("", float(len(self._limiter)))]),
+            single("http_concurrent_requests", lambda: self.in_flight),
+            single("http_concurrent_requests_max", self.in_flight_lately),
+            ("http_answers_total", lambda: [(("true",), tally.in_time), (("false",), tally.too_late)]),
+            ("http_parted_total", lambda: [(("client_gone",), tally.client_gone), (("cut_off",), tally.cut_off)]),
+            single("http_rate_clients", lambda: len(self._limiter)),
         ]
 
     def _admit(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
@@ -226,20 +218,22 @@ class Gate:
                 return self._refusals.rate, decision.retry_after_s
         if self._terms.draining:
             return self._refusals.draining, DRAIN_S
-        return self._too_much(scope, arrival.body_bytes()), SOON_S
+        return self._too_much(scope, arrival, client)
 
-    def _too_much(self, scope: Scope, body_bytes: int) -> Refusal | None:
+    def _too_much(self, scope: Scope, arrival: Arrival, client: str) -> tuple[Refusal | None, float]:
         """Return what there is too much of for this request, the cheapest to find out first."""
-        settings = self._settings
+        settings, body_bytes = self._settings, arrival.body_bytes()
         if len(self._running) >= settings.max_concurrent:
-            return self._refusals.full
+            return self._refusals.full, SOON_S
         if body_bytes > settings.max_body:
-            return self._refusals.too_large
+            return self._refusals.too_large, 0.0
         if body_bytes > settings.large_request and self._senses.memory() is Level.CRITICAL:
-            return self._refusals.memory
-        if self._senses.fill(scope["method"], scope["path"]) >= FILL_MAX:
-            return self._refusals.pressure
-        return None
+            return self._refusals.memory, SOON_S
+        can_wait = arrival.headers.get(b"x-criticality", b"").strip().lower() == b"bulk"
+        pressed = self._senses.pressure(scope["method"], scope["path"], client, can_wait)
+        if pressed is None:
+            return None, 0.0
+        return self._refusals.share if pressed.by_client else self._refusals.pressure, pressed.retry_after_s
 
     def _standing(self, decision: Decision) -> Headers:
         """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""
@@ -308,6 +302,9 @@ class _Refusals:
         self.draining = Refusal(Rejected("the server is shutting down", code="draining", retry_after_s=DRAIN_S))
         self.full = Refusal(Rejected("too many requests are in flight", code="too_many_requests_in_flight"))
         self.pressure = Refusal(Rejected("too much work of this kind is waiting", code="topic_full"))
+        self.share = Refusal(
+            Rejected("too much work of this client is waiting; slow down", code="client_share", by_client=True)
+        )
         self.memory = Refusal(memory_short())
         self.too_large = Refusal(too_large(settings.max_body))
 

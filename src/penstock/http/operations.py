@@ -20,7 +20,7 @@ from penstock.indexing.pipeline import IndexPipeline
 from penstock.indexing.records import Document, Outcome, Status
 from penstock.kernel.clock import Clock
 from penstock.kernel.deadline import Deadline
-from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected
+from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Unavailable
 from penstock.kernel.messages import (
     CollectionCreated,
     CollectionDeleted,
@@ -41,14 +41,14 @@ log = logging.getLogger(__name__)
 
 DEFAULT_COLLECTION: Final = "default"
 
+#: The store gets this long to list its collections for a status; whoever asks wants to know now.
+STATUS_STORE_S: Final = 1.0
+
 #: Heads on one page of a document list at most.
 PAGE_MAX: Final = 10_000
 
 #: Classes of work as callers write them, the most urgent first.
 CRITICALITIES: Final = {criticality.name.lower(): criticality for criticality in Criticality}
-
-#: What an answer says of the query itself: asking later would not change it.
-ABOUT_THE_QUERY: Final = frozenset({"query_truncated"})
 
 _NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
@@ -68,6 +68,7 @@ class Services:
     model: str
     status: Callable[[list[CollectionInfo]], answers.ServerStatus]
     readiness: Callable[[], list[str]]
+    alerts: Callable[[], list[answers.AlertStatus]] = list
 
 
 class Operations:
@@ -93,6 +94,7 @@ class Operations:
             explain=body.explain,
             weights=body.weights,
             fusion=body.fusion,
+            strict=body.strict,
         )
         asked.check()
         work = self._work(request, body.timeout_ms, Criticality.INTERACTIVE)
@@ -101,10 +103,6 @@ class Operations:
         result: SearchResult = await self._services.bus.request(Topic.SEARCH_REQUEST, asked, work)
         done = SearchComplete(collection, len(result.hits), result.took_ms, tuple(result.degraded))
         await self._services.bus.publish(Topic.SEARCH_COMPLETE, done, work)
-        left_out = [name for name in result.degraded if name not in ABOUT_THE_QUERY]
-        if body.strict and left_out:
-            detail = f"the answer would have had to do without something: {', '.join(left_out)}"
-            raise Rejected(detail, code="degraded")
         return result
 
     async def list_collections(self, request: Request) -> answers.Collections:
@@ -242,9 +240,18 @@ class Operations:
         return answers.Ranking([answers.RankedText(i, score) for i, score in ranked])
 
     async def status(self, request: Request) -> answers.ServerStatus:
-        """Tell the server's state at a glance."""
-        collections = await self._services.store.collections(self._work(request))
+        """Tell the server's state at a glance, also when its store cannot answer."""
+        work = self._work(request).within(STATUS_STORE_S, "status", self._now())
+        try:
+            collections = await self._services.store.collections(work)
+        except (Expired, Unavailable, Broken) as error:
+            status = self._services.status([])
+            return msgspec.structs.replace(status, reasons=[*status.reasons, f"no collections: {error.detail}"])
         return self._services.status(collections)
+
+    async def alerts(self, _request: Request) -> answers.Alerts:
+        """Tell the alerts."""
+        return answers.Alerts(self._services.alerts())
 
     def readiness(self) -> answers.Readiness:
         """Tell whether the server can work, and why not."""

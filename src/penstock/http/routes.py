@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route, Router
 
+from penstock.bus.contract import Refusal
 from penstock.http import answers, bodies
 from penstock.http.operations import PAGE_MAX, Operations
 from penstock.http.page import PAGE
@@ -21,6 +22,7 @@ from penstock.http.problem import MethodNotAllowed, status_of
 from penstock.indexing.records import Status
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.kernel.messages import Topic
+from penstock.policies.levels import Level
 from penstock.search.records import SearchResult
 from penstock.stores.contract import CollectionInfo
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -162,6 +164,7 @@ API: Final = (
         topics=(Topic.ML_RERANK,),
     ),
     Endpoint("GET", "/v1/status", "status", "The server at a glance", answers.ServerStatus),
+    Endpoint("GET", "/v1/alerts", "alerts", "Alerts, those active now first", answers.Alerts),
 )
 
 
@@ -213,21 +216,32 @@ _LEADS: Final = re.compile(
 )
 
 
-def pressure(used: Callable[[Topic], float]) -> Callable[[str, str], float]:
-    """Return how full the fullest topic is that a method and a path lead to: what the gate asks (D2).
+def pressure(
+    refuses: Callable[[Topic, str, Level], Refusal | None],
+) -> Callable[[str, str, str, bool], Refusal | None]:
+    """Return what the gate asks of the topics that a method and a path lead to (D2).
+
+    A request that says of itself that it can wait (``X-Criticality: bulk``) is refused from 80 % on: the rest of
+    the buffer is for those that cannot, however many the others are (D1: producers that can slow down do).
 
     Args:
-        used: How full a topic is, 0 to 1.
+        refuses: Why a topic takes no more from a client, given the fill from which it takes none
+            (:meth:`penstock.bus.contract.Bus.refuses`).
     """
     topics = [endpoint.topics for endpoint in _WITH_TOPICS]
 
-    def fill(method: str, path: str) -> float:
+    def pressed(method: str, path: str, client: str, can_wait: bool) -> Refusal | None:  # noqa: FBT001 - one word of the gate's
         found = _LEADS.fullmatch(f"{method} {path}")
         if found is None or found.lastindex is None:
-            return 0.0
-        return max(used(topic) for topic in topics[found.lastindex - 1])
+            return None
+        level = Level.HIGH if can_wait else Level.CRITICAL
+        for topic in topics[found.lastindex - 1]:
+            refusal = refuses(topic, client, level)
+            if refusal is not None:
+                return refusal
+        return None
 
-    return fill
+    return pressed
 
 
 def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Route:
@@ -258,6 +272,8 @@ def _count(metrics: Metrics, record: object) -> None:
     """Count what an answer tells."""
     if isinstance(record, SearchResult):
         metrics.searches.labels(str(bool(record.degraded)).lower()).inc()
+        for what in record.degraded or ("none",):
+            metrics.degraded.labels(what).inc()
         for stage, took_ms in record.stages.items():
             metrics.stage_s.labels(stage).observe(took_ms / 1000)
     elif isinstance(record, answers.IndexAnswer):

@@ -2,40 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
 
-#: A maximum reaches back this far, and one slot more: longer than the usual 15 s between scrapes.
-WINDOW_S: Final = 15.0
-SLOTS: Final = 5
-
-
-class HighWater:
-    """The highest value of about the last ``WINDOW_S`` seconds.
-
-    Reading changes nothing, so several readers see the same.
-
-    Bounds: ``SLOTS + 1`` pairs of numbers.
-    """
-
-    __slots__ = ("_slots",)
-
-    def __init__(self) -> None:
-        self._slots: deque[tuple[int, int]] = deque(maxlen=SLOTS + 1)
-
-    def observe(self, value: int, now_s: float) -> None:
-        """Take in a value."""
-        slot = int(now_s * SLOTS / WINDOW_S)
-        if not self._slots or self._slots[-1][0] < slot:
-            self._slots.append((slot, value))
-        elif value > self._slots[-1][1]:
-            self._slots[-1] = (self._slots[-1][0], value)
-
-    def read(self, now_s: float) -> int:
-        """Return the highest value seen in the window, 0 if none was."""
-        oldest = int(now_s * SLOTS / WINDOW_S) - SLOTS
-        return max((value for slot, value in self._slots if slot >= oldest), default=0)
+from penstock.telemetry.high_water import HighWater
 
 
 @dataclass(slots=True)

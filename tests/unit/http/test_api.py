@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from penstock.bus.contract import Refusal
 from penstock.http.problem import MEDIA_TYPE
 from penstock.http.routes import API, pressure
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
 from penstock.kernel.work import Criticality
+from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
 from tests.clock import BEGIN_S, quiet, virtual
 from tests.fakes.api import Api, Caller, scope
@@ -441,8 +443,22 @@ async def test_a_strict_search_prefers_a_refusal_to_less_than_the_whole(strict):
 )
 def test_a_route_leads_to_its_topics(method, path, topics):
     asked = set()
-    fill = pressure(lambda topic: asked.add(topic) or 0.5)
-    assert (fill(method, path), asked) == (0.5 if topics else 0.0, topics)
+    pressed = pressure(lambda topic, client, at: asked.add((topic, client, at)))
+    assert pressed(method, path, "me", False) is None
+    assert asked == {(topic, "me", Level.CRITICAL) for topic in topics}
+
+
+@pytest.mark.parametrize("topic", [Topic.INDEX_CHUNK, Topic.INDEX_REQUEST])
+def test_one_full_topic_of_a_route_is_enough(topic):
+    full = Refusal("queue_full", 1.0, by_client=False)
+    pressed = pressure(lambda asked, _client, _at: full if asked is topic else None)
+    assert pressed("POST", DOCUMENTS, "me", False) is full
+
+
+def test_those_that_can_wait_are_refused_earlier():
+    asked = []
+    pressure(lambda _topic, _client, at: asked.append(at))("POST", "/v1/search", "me", True)
+    assert asked == [Level.HIGH]
 
 
 @virtual
@@ -500,6 +516,21 @@ async def test_the_models_answer_by_themselves():
 async def test_status_tells_the_server_at_a_glance():
     answer = await (await Api().with_collection()).ask("GET", "/v1/status")
     assert (answer.json["in_flight"], [c["name"] for c in answer.json["collections"]]) == (1, ["default"])
+
+
+@pytest.mark.parametrize("error", [Unavailable("it hangs", dependency="store"), Expired("status")])
+@virtual
+async def test_status_is_told_without_the_collections_when_the_store_cannot_answer(error):
+    api = await Api().with_collection()
+    api.store.hook = fails_with(error)
+    answer = await api.ask("GET", "/v1/status")
+    assert (answer.status, answer.json["collections"]) == (200, [])
+    assert answer.json["reasons"] == [f"no collections: {error.detail}"]
+
+
+@virtual
+async def test_alerts_are_told():
+    assert (await Api().ask("GET", "/v1/alerts")).json == {"alerts": []}
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/healthz"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock.bus.contract import Refusal as TopicRefusal
 from penstock.http.conversation import UNREAD_BYTES_MAX, WATCHED_AFTER_S
 from penstock.http.gate import PIECE_BYTES, Gate, Senses
 from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
@@ -15,6 +16,7 @@ from penstock.telemetry.metrics import Metrics
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.api import Caller, scope
 
+FULL = TopicRefusal("queue_full", 1.0, by_client=False)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -229,7 +231,7 @@ async def test_too_many_at_once_are_refused_until_one_is_done():
     assert refused(one, "too_many_requests_in_flight") == 1
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics", "/v1/status", "/v1/alerts"])
 @virtual
 async def test_probes_are_answered_when_full_and_when_draining(path):
     one = holding(max_concurrent=1)
@@ -483,21 +485,46 @@ def test_a_proxy_that_cannot_be_read_is_told_at_the_start():
 # Full topics, short memory
 
 
-@pytest.mark.parametrize(("fill", "status"), [(0.0, 200), (0.89, 200), (0.9, 503), (1.0, 503)])
+@pytest.mark.parametrize(
+    ("refusal", "status", "code"),
+    [
+        (TopicRefusal("queue_full", 1.0, by_client=False), 503, "topic_full"),
+        (TopicRefusal("client_share", 1.0, by_client=True), 429, "client_share"),
+    ],
+)
 @virtual
-async def test_a_topic_nearly_full_takes_nothing_more_from_outside(fill, status):
-    one = gate(senses=Senses(fill=lambda _method, path: fill if path == "/full" else 0.0, luck=lambda: 0.0))
+async def test_a_topic_nearly_full_takes_nothing_more_from_outside(refusal, status, code):
+    one = gate(senses=Senses(pressure=lambda _m, path, *_: refusal if path == "/full" else None, luck=lambda: 0.0))
     caller = Caller(one)
     answer = await caller.ask("POST", "/full", b"x")
-    assert (answer.status, caller.received == 0) == (status, status == 503)
+    assert (answer.status, caller.received) == (status, 0)
+    assert (answer.json["code"], answer.headers["retry-after"]) == (code, "1")
     assert (await Caller(one).ask("POST", "/other", b"x")).status == 200
-    if status == 503:
-        assert (answer.json["code"], answer.headers["retry-after"]) == ("topic_full", "1")
+
+
+@pytest.mark.parametrize(("said", "can_wait"), [("bulk", True), (" Bulk", True), ("interactive", False), ("", False)])
+@virtual
+async def test_the_topics_are_asked_for_whom_and_whether_it_can_wait(said, can_wait):
+    seen = []
+    one = gate(senses=Senses(pressure=lambda *asked: seen.append(asked)))
+    assert (await Caller(one).ask("POST", "/x", b"x", {"x-criticality": said, "x-api-key": "k"})).status == 200
+    assert [(method, path, wait) for method, path, _, wait in seen] == [("POST", "/x", can_wait)]
+    assert seen[0][2]
+
+
+@virtual
+async def test_what_is_refused_behind_the_gate_is_counted_by_its_reason_too():
+    one = gate(raises(Rejected("no", code="hopeless")))
+    assert (await Caller(one).ask("GET", "/x")).status == 503
+    assert (refused(one, "hopeless"), one.tally.in_time) == (1, 0)
+    other = gate(raises(Invalid("no")))
+    assert (await Caller(other).ask("GET", "/x")).status == 422
+    assert refused(other, "invalid") == 0
 
 
 @virtual
 async def test_those_refused_together_do_not_come_back_together():
-    one = gate(senses=Senses(fill=lambda *_: 1.0, luck=random.Random(7).random))
+    one = gate(senses=Senses(pressure=lambda *_: FULL, luck=random.Random(7).random))
     answers = [await Caller(one).ask("GET", "/x") for _ in range(50)]
     assert {answer.headers["retry-after"] for answer in answers} == {"2", "3"}
     assert all(float(answer.headers["retry-after"]) == answer.json["retry_after_s"] for answer in answers)
@@ -754,8 +781,8 @@ async def test_its_gauges_tell_the_most_in_flight_even_after_the_burst():
     value = one._metrics.registry.get_sample_value
     assert value("http_concurrent_requests") == 0
     assert value("http_concurrent_requests_max") == 7
-    assert value("http_goodput", {"in_time": "true"}) == 7
-    assert value("http_parted", {"how": "client_gone"}) == 0
+    assert value("http_answers_total", {"in_time": "true"}) == 7
+    assert value("http_parted_total", {"how": "client_gone"}) == 0
     assert value("http_rate_clients") == 1
     await asyncio.sleep(60)
     assert value("http_concurrent_requests_max") == 0
