@@ -1,0 +1,297 @@
+"""The wiring: gate → routes → topic → pool → guard → dependency, and what watches over it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from functools import partial
+
+from penstock import __version__
+from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
+from penstock.bus.contract import Bus
+from penstock.core import readings, state
+from penstock.core.parts import Parts
+from penstock.http import answers, openapi
+from penstock.http.gate import Gate, Receive, Scope, Send, Senses
+from penstock.http.operations import Operations, Services
+from penstock.http.routes import Routes, pressure
+from penstock.indexing.chunk import Chunk
+from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
+from penstock.indexing.records import Segment
+from penstock.kernel.messages import AlertTriggered, ChunkText, Topic
+from penstock.kernel.settings import TimeoutSettings
+from penstock.kernel.work import Work
+from penstock.models.contract import Embedder, SparseEncoder
+from penstock.policies.alerts import Measure
+from penstock.pools.cached import CachedEmbedder, CachedSparseEncoder
+from penstock.pools.guard import Guard
+from penstock.pools.guarded import GuardedStore
+from penstock.pools.house import Pools
+from penstock.search.answers import AnswerCache
+from penstock.search.pipeline import SearchPipeline
+from penstock.search.rungs import Rungs
+from penstock.stores.cache import Cache
+from penstock.stores.contract import CollectionInfo, VectorStore
+from penstock.telemetry.alarms import Alarms, AlertRecord, Source
+from penstock.telemetry.bus_metrics import BusMetrics
+from penstock.telemetry.heartbeat import Heartbeat
+from penstock.telemetry.metrics import Metrics, runtime_readings
+
+#: How often the ladder and the topics' fills are looked at, and everything slower.
+QUICK_S = 0.1
+SLOW_S = 1.0
+
+#: Announcements of alerts on their way to the bus; those beyond are only logged and listed.
+ANNOUNCEMENTS_MAX = 100
+
+
+class Core:
+    """A whole Penstock but for its parts. ``start`` it, serve ``gate``, ``close`` it.
+
+    Args:
+        parts: What it stands on.
+
+    Attributes:
+        metrics: Everything that is counted.
+        bus: Where work waits.
+        pools: The permits.
+        guards: A circuit breaker for each dependency, by its name.
+        rungs: The degradation ladder.
+        memory: The watch over memory.
+        alarms: What is wrong.
+        heartbeat: What looks at all of it again and again.
+        gate: The ASGI application.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        settings, clock = parts.settings, parts.clock
+        self._parts = parts
+        self.metrics = Metrics()
+        self._observer = BusMetrics(clock)
+        self.bus: Bus = parts.bus(self._observer)
+        self.pools = Pools(settings)
+        self.guards = {
+            name: Guard(name, settings.breaker, clock, patience_s=patience_s, random=parts.luck)
+            for name, patience_s in patience(settings.timeouts).items()
+        }
+        self.caches = _caches(parts)
+        self.rungs = Rungs(settings.degradation, partial(self.bus.congested, Topic.SEARCH_REQUEST), clock)
+        self.memory = parts.memory(tuple(self.caches.values()))
+        self.heartbeat = Heartbeat(clock, QUICK_S)
+        self.alarms = Alarms(self._sources(), clock)
+        senses = Senses(pressure(self.bus.refuses), lambda: self.memory.level, parts.luck)
+        self.gate = Gate(self._dispatch, settings.http, self.metrics, senses)
+        self._announcements: set[asyncio.Task[None]] = set()
+        self._began_s = clock.now()
+        self._routes = self._wire()
+        self._watch()
+        self._expose()
+
+    def __repr__(self) -> str:
+        return f"<Core {self.gate!r} {self.rungs!r}>"
+
+    def start(self) -> None:
+        """Begin to watch; call it inside the running loop."""
+        self.heartbeat.start()
+
+    async def close(self) -> None:
+        """Stop watching, answer everything that waits with a refusal, stop what runs."""
+        await self.heartbeat.close()
+        await self.bus.close()
+        for task in self._announcements:
+            task.cancel()
+        await asyncio.gather(*self._announcements, return_exceptions=True)
+
+    def reasons(self) -> list[str]:
+        """Return why the server cannot work now; empty when it can."""
+        return (["the server is shutting down"] if self.gate.draining else []) + self._parts.readiness()
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._routes(scope, receive, send)
+
+    # --- From the gate to the dependencies
+
+    def _wire(self) -> Routes:
+        """Subscribe the pools to the topics, and hand the pipelines their Protocols."""
+        parts, bus, clock, settings = self._parts, self.bus, self._parts.clock, self._parts.settings
+        remembered = AnswerCache(self.caches["answers"])
+        store = GuardedStore(parts.store, self.guards["store"], remembered.forget)
+        embedder, encoder = self._encoders()
+        search = SearchPipeline(
+            embedder=embedder,
+            sparse=encoder,
+            store=store,
+            settings=settings.search,
+            clock=clock,
+            prepare=parts.encoders.sparse_query,
+            reads_whole=parts.encoders.reads_whole,
+            rung=self.rungs.rung,
+            answers=remembered,
+        )
+        self._subscribe(search, SegmentWriter(embedder, encoder, store))
+        services = Services(
+            settings=settings,
+            clock=clock,
+            bus=bus,
+            store=store,
+            index=self._index(store),
+            embedder=embedder,
+            sparse=encoder,
+            reranker=BusReranker(bus, clock, settings.timeouts),
+            model=parts.encoders.model,
+            status=self._status,
+            readiness=self.reasons,
+            alerts=self._alerts,
+        )
+        return Routes(Operations(services), self.metrics, openapi.document())
+
+    def _encoders(self) -> tuple[Embedder, SparseEncoder]:
+        """Return what the pipelines encode with: what is remembered, else by way of a topic."""
+        parts, settings = self._parts, self._parts.settings
+        embedder = BusEmbedder(self.bus, parts.clock, settings.timeouts, settings.ml, parts.encoders.dim)
+        encoder = BusSparseEncoder(self.bus, parts.clock, settings.timeouts)
+        return (
+            CachedEmbedder(embedder, self.caches["embed"], parts.encoders.model),
+            CachedSparseEncoder(encoder, self.caches["sparse"], parts.encoders.sparse),
+        )
+
+    def _subscribe(self, search: SearchPipeline, writer: SegmentWriter) -> None:
+        """Let the pools serve the topics; guards stand behind the topics, so that waiting is no failure."""
+        bus, pools, guards, workers = self.bus, self.pools, self.guards, self._parts.workers
+        embed = guards["embed"].handler("embed", workers.embed)
+        sparse = guards["sparse"].handler("encode", workers.sparse)
+        rerank = guards["rerank"].handler("rerank", workers.rerank)
+        bus.subscribe(Topic.ML_EMBED, embed, pools.embed, lambda batch: str(batch.kind))
+        bus.subscribe(Topic.ML_SPARSE, sparse, pools.sparse, lambda batch: str(batch.kind))
+        bus.subscribe(Topic.ML_RERANK, rerank, pools.rerank)
+        bus.subscribe(Topic.SEARCH_REQUEST, search.run, pools.search)
+        bus.subscribe(Topic.INDEX_REQUEST, writer.write, pools.index)
+        bus.subscribe(Topic.INDEX_CHUNK, workers.chunk, pools.chunk)
+
+    def _index(self, store: VectorStore) -> IndexPipeline:
+        bus, settings = self.bus, self._parts.settings
+
+        async def chunk(message: ChunkText, work: Work) -> list[Chunk]:
+            chunks: list[Chunk] = await bus.request(Topic.INDEX_CHUNK, message, work)
+            return chunks
+
+        async def write(segment: Segment, work: Work) -> None:
+            await bus.request(Topic.INDEX_REQUEST, segment, work)
+
+        return IndexPipeline(
+            store=store,
+            chunk=chunk,
+            write=write,
+            settings=settings.index,
+            timeouts=settings.timeouts,
+            clock=self._parts.clock,
+        )
+
+    # --- What watches
+
+    def _watch(self) -> None:
+        """Let the heartbeat look at everything that changes without being asked."""
+        self._observer.watch(lambda: [(topic.name, topic.used) for topic in self.bus.state()])
+        self.heartbeat.every(QUICK_S, self.rungs.observe)
+        self.heartbeat.every(QUICK_S, self._observer.look)
+        self.heartbeat.every(SLOW_S, self.memory.look)
+        self.heartbeat.every(SLOW_S, self.alarms.look)
+        self.alarms.on_change = self._announce
+        for guard in self.guards.values():
+            guard.on_turn = lambda _: self.alarms.look()
+
+    def _sources(self) -> Mapping[Measure, Source]:
+        """Return what the alarms look at."""
+        return {
+            Measure.QUEUE: lambda: [(topic.name, topic.used) for topic in self.bus.state()],
+            Measure.TASKS: lambda: [("", float(len(asyncio.all_tasks())))],
+            Measure.BREAKER: lambda: [(name, float(guard.state)) for name, guard in self.guards.items()],
+            Measure.MEMORY: lambda: [("", self.memory.used / self.memory.limit.bytes)],
+            Measure.LOOP_LAG: lambda: [("", self.heartbeat.lag_s())],
+            Measure.LADDER: lambda: [(one.name.lower(), float(rung)) for one, rung in self.rungs.state().items()],
+        }
+
+    def _announce(self, record: AlertRecord) -> None:
+        """Publish an alert; nobody waits for it."""
+        if len(self._announcements) >= ANNOUNCEMENTS_MAX:
+            return
+        told = AlertTriggered(record.name, record.severity, record.subject, record.detail, record.active)
+        task = asyncio.get_running_loop().create_task(
+            self.bus.publish(Topic.ALERT_TRIGGERED, told, Work.background()), name="alert"
+        )
+        self._announcements.add(task)
+        task.add_done_callback(self._announced)
+
+    def _announced(self, task: asyncio.Task[None]) -> None:
+        self._announcements.discard(task)
+        if not task.cancelled():
+            task.exception()  # a full or closed bus has told of it itself
+
+    def _expose(self) -> None:
+        """Show everything to scrapes (SPEC §10)."""
+        metrics = self.metrics
+        metrics.read(runtime_readings())
+        metrics.read(readings.pool_readings(self.pools, self.bus))
+        metrics.read(readings.topic_readings(self.bus))
+        metrics.read(readings.guard_readings(self.guards.values()))
+        metrics.read(readings.ladder_readings(self.rungs))
+        metrics.read(readings.cache_readings(tuple(self.caches.values())))
+        metrics.read(readings.memory_readings(self.memory))
+        metrics.read(self.gate.readings())
+        metrics.read(self.alarms.readings())
+        for one in (self._observer, self.heartbeat):
+            metrics.read(one.readings())
+            metrics.expose(one.histograms())
+
+    # --- What it tells
+
+    def _status(self, collections: list[CollectionInfo]) -> answers.ServerStatus:
+        reasons, parts = self.reasons(), self._parts
+        return answers.ServerStatus(
+            version=__version__,
+            uptime_s=round(parts.clock.now() - self._began_s, 1),
+            ready=not reasons,
+            reasons=reasons,
+            data_dir=str(parts.data_dir),
+            model=parts.encoders.model,
+            dim=parts.encoders.dim,
+            in_flight=self.gate.in_flight,
+            collections=collections,
+            topics=[state.topic_status(topic) for topic in self.bus.state()],
+            pools=[answers.PoolStatus(pool.name, pool.active, pool.limit) for pool in self.pools.all()],
+            breakers=[state.breaker_status(guard) for guard in self.guards.values()],
+            ladder=state.ladder_status(self.rungs.state()),
+            caches=state.cache_status(self.caches.values()),
+            memory=state.memory_status(self.memory),
+            traffic=state.traffic_status(self.gate, self.metrics),
+            process=state.process_status(self.heartbeat.lag_s_max()),
+            alerts=[alert for alert in self._alerts() if alert.active],
+        )
+
+    def _alerts(self) -> list[answers.AlertStatus]:
+        return [state.alert_status(record) for record in self.alarms.records()]
+
+
+def patience(timeouts: TimeoutSettings) -> dict[str, float]:
+    """Return each dependency's name and after how long it counts as hanging: half of the least time a caller has.
+
+    A search is cut off at its own limit; were the patience with a model longer, a model that hangs would never be found
+    out by searches.
+    """
+    return {
+        "store": min(timeouts.store, timeouts.search) / 2,
+        "embed": min(timeouts.embed, timeouts.search) / 2,
+        "sparse": min(timeouts.embed, timeouts.search) / 2,
+        "rerank": timeouts.rerank / 2,
+    }
+
+
+def _caches(parts: Parts) -> dict[str, Cache]:
+    """Return what is remembered (L1, L2, and the ladder's answers)."""
+    cache = parts.settings.cache
+    return {
+        "embed": parts.cache("embed", cache.embed_size, cache.embed_bytes, math.inf),
+        "sparse": parts.cache("sparse", cache.sparse_size, cache.sparse_bytes, math.inf),
+        "answers": parts.cache("answers", cache.answer_size, cache.answer_bytes, cache.answer_ttl),
+    }

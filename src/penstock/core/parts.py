@@ -1,0 +1,84 @@
+"""What the core stands on. The app puts the real things here, a simulation puts fakes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.bus.books import BusObserver
+from penstock.bus.contract import Bus, Handler
+from penstock.kernel.clock import Clock
+from penstock.kernel.settings import Settings
+from penstock.policies.jitter import Random
+from penstock.stores.cache import Cache
+from penstock.stores.contract import VectorStore
+from penstock.telemetry.memory import MemoryWatch
+
+#: Makes a cache: its name, entries at most, bytes at most, age at most in seconds.
+MakeCache = Callable[[str, int, int, float], Cache]
+#: Makes the bus, given who watches it.
+MakeBus = Callable[[BusObserver], Bus]
+#: Makes the watch over memory, given the caches that can give some back.
+MakeMemoryWatch = Callable[[tuple[Cache, ...]], MemoryWatch]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoders:
+    """What the core has to know of the models.
+
+    Attributes:
+        model: The dense model's name and fingerprint; a collection remembers it.
+        dim: Its dimension.
+        sparse: The sparse model's name and settings.
+        reads_whole: Whether the dense model reads the whole of a text.
+        sparse_query: A query's text as the sparse model wants it.
+    """
+
+    model: str
+    dim: int
+    sparse: str
+    reads_whole: Callable[[str], bool]
+    sparse_query: Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """What each pool does with a message: the work itself, without guard or limit."""
+
+    embed: Handler
+    sparse: Handler
+    rerank: Handler
+    chunk: Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the core is built of.
+
+    Attributes:
+        settings: Everything that can be set.
+        data_dir: Where everything is kept.
+        clock: The loop's clock.
+        bus: Makes the bus.
+        store: Holds the points.
+        encoders: What is known of the models.
+        workers: What the pools do.
+        cache: Makes a cache.
+        memory: Makes the watch over memory.
+        readiness: Why the parts themselves cannot work; empty when they can.
+        luck: Draws for jitter.
+    """
+
+    settings: Settings
+    data_dir: Path
+    clock: Clock
+    bus: MakeBus
+    store: VectorStore
+    encoders: Encoders
+    workers: Workers
+    cache: MakeCache
+    memory: MakeMemoryWatch
+    readiness: Callable[[], list[str]] = list
+    luck: Random = random.random
