@@ -92,9 +92,9 @@ class Api:
         body = await self._call("POST", f"{_collection(collection)}/search", content=content)
         return _decode(body, Answer), _decode(body, dict[str, Any])
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self, patience: Patience = SHORT) -> dict[str, Any]:
         """Return ``/v1/status`` as it came."""
-        return _decode(await self._call("GET", "/v1/status"), dict[str, Any])
+        return _decode(await self._call("GET", "/v1/status", patience), dict[str, Any])
 
     async def _call(
         self,

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "index": ("index", "Index files and directories."),
     "search": ("search", "Search a collection."),
     "status": ("status", "Show collections and what the server is doing."),
+    "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),
 }

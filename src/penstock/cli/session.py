@@ -38,18 +38,35 @@ async def connect(
     Cancellation:
         An app of this process is closed; a server is left alone.
     """
-    held = holder(data_dir)
-    if held is None:
+    url = running(data_dir)
+    if url is None:
         async with _in_process(settings, data_dir, console, model_cache) as api:
             yield api
-    elif held.url:
-        # The environment's proxies are not for a server on this machine.
-        async with httpx.AsyncClient(base_url=held.url, trust_env=False, verify=held.url.startswith("https")) as client:
-            yield Api(client, f"the server at {held.url}")
     else:
+        async with server_at(url) as api:
+            yield api
+
+
+def running(data_dir: Path) -> str | None:
+    """Return where the server on a data directory listens, ``None`` where nobody holds the directory.
+
+    Raises:
+        Unavailable: Another process that is no server, or not yet, holds the directory (``data_dir_in_use``).
+    """
+    held = holder(data_dir)
+    if held is not None and not held.url:
         who = f"process {held.pid}" if held.pid else "another process"
         message = f"{data_dir} is in use by {who}, which is starting or at work; wait until it is ready"
         raise Unavailable(message, dependency="store", code="data_dir_in_use")
+    return held.url if held is not None else None
+
+
+@asynccontextmanager
+async def server_at(url: str) -> AsyncIterator[Api]:
+    """Open the API of the server at a URL."""
+    # The environment's proxies are not for a server on this machine.
+    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=url.startswith("https")) as client:
+        yield Api(client, f"the server at {url}")
 
 
 @asynccontextmanager

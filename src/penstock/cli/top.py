@@ -1,0 +1,347 @@
+"""``penstock top``: what a running server is doing, live."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from penstock.cli.api import Api
+from penstock.cli.dashboard import Moment, page
+from penstock.cli.figures import PLAIN
+from penstock.cli.keyboard import Keyboard
+from penstock.cli.options import Setup, common
+from penstock.cli.patience import Patience
+from penstock.cli.rates import Sample, Watch, read
+from penstock.cli.session import running, server_at
+from penstock.cli.terminal import logs_above, results
+from penstock.kernel.errors import Expired, PenstockError, Unavailable
+from penstock.telemetry.logs import configure
+
+#: A server that takes longer to tell its status is asked again.
+ANSWER_S: Final = 10.0
+#: The screen is drawn anew at least so often: it tells how old its values are.
+REDRAW_S: Final = 1.0
+STDIN: Final = 0
+#: Columns where standard output is no terminal.
+PLAIN_WIDTH: Final = 119
+
+_AT_ONCE: Final = Patience(attempts_max=1)
+
+
+@click.command("top")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.2, 60),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time between two looks, 0.2 to 60.",
+)
+@click.option("--once", is_flag=True, help="Look twice, one interval apart, print what there was and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each interval, on one line.")
+@common
+def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
+    """Watch a running server: traffic, ladder, topics, pools, breakers, memory.
+
+    q, Esc or Ctrl-C ends it. Where standard output is no terminal, it prints one plain page and ends.
+
+    Goodput are answers in time. A topic's drop/s are messages that expired or could no longer end in time.
+    """
+    configure(setup.client_log_level)
+    asking, console = Asking(lambda: find(setup.data_dir)), results()
+    if as_json:
+        asyncio.run(print_lines(asking, interval, once=once))
+    elif once or not sys.stdout.isatty() or console.is_dumb_terminal:
+        asyncio.run(print_page(asking, interval, console))
+    else:
+        return asyncio.run(_live(asking, interval))
+    return 0
+
+
+def find(data_dir: Path) -> str:
+    """Return where the server on a data directory listens.
+
+    Raises:
+        Unavailable: None does.
+    """
+    url = running(data_dir)
+    if url is None:
+        message = f"no server runs on {data_dir}; `penstock serve --data-dir {shlex.quote(str(data_dir))}` starts one"
+        raise Unavailable(message, dependency="server", code="server_absent")
+    return url
+
+
+class Asking:
+    """Asks the server on a data directory for its status, and finds it again where it was started anew.
+
+    Args:
+        find: Returns where the server listens, or raises ``Unavailable``.
+        reach: Opens its API.
+
+    Attributes:
+        url: Where it was last found; empty before.
+        status: Its last answer as it came.
+    """
+
+    def __init__(
+        self, find: Callable[[], str], reach: Callable[[str], AbstractAsyncContextManager[Api]] = server_at
+    ) -> None:
+        self.url = ""
+        self.status: dict[str, Any] = {}
+        self._find = find
+        self._reach = reach
+        self._api: Api | None = None
+        self._connection = AsyncExitStack()
+
+    def look(self) -> str:
+        """Look where the server listens now.
+
+        Raises:
+            Unavailable: There is none.
+        """
+        self.url = self._find()
+        return self.url
+
+    async def ask(self) -> Sample:
+        """Return a status.
+
+        Bounds:
+            One attempt of ``ANSWER_S``.
+
+        Raises:
+            PenstockError: There is no server, or no answer, or none that can be read.
+
+        Cancellation:
+            The connection stays; :meth:`close` ends it.
+        """
+        clock = asyncio.get_running_loop().time
+        try:
+            if self._api is None:
+                self._api = await self._connection.enter_async_context(self._reach(self.look()))
+            asked_s = clock()
+            async with asyncio.timeout(ANSWER_S):
+                self.status = await self._api.status(_AT_ONCE)
+            return Sample(read(self.status), asked_s, clock())
+        except TimeoutError as error:
+            await self.close()
+            raise Expired("status", f"no answer from {self.url} within {ANSWER_S:.0f} s") from error
+        except PenstockError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End the connection; the next question looks for the server again."""
+        self._api = None
+        await self._connection.aclose()
+
+
+async def follow(asking: Asking, watch: Watch, interval_s: float, changed: Callable[[], None]) -> None:
+    """Ask once in an interval until cancelled; every answer, and every lack of one, goes into ``watch``.
+
+    Args:
+        asking: Whom to ask.
+        watch: Where it goes.
+        interval_s: Between two questions; a slow answer delays the next.
+        changed: Called after each.
+
+    Cancellation:
+        The connection stays open; whoever made ``asking`` closes it.
+    """
+    clock = asyncio.get_running_loop().time
+    while True:
+        next_s = clock() + interval_s
+        watch.asks(clock())
+        try:
+            sample = await asking.ask()
+        except PenstockError as error:
+            watch.misses(error.detail)
+        else:
+            watch.sees(asking.url, sample)
+        changed()
+        await asyncio.sleep(next_s - clock())
+
+
+async def print_page(asking: Asking, interval_s: float, console: Console) -> None:
+    """Look twice and print the page.
+
+    Raises:
+        PenstockError: Either time there was no answer.
+    """
+    watch = await _twice(asking, interval_s)
+    width = console.width if console.is_terminal else PLAIN_WIDTH
+    for line in page(watch, _moment(), width):
+        line.rstrip()
+        console.print(_writable(line, console))
+
+
+async def print_lines(asking: Asking, interval_s: float, *, once: bool) -> None:
+    """Print an object for each interval, without end or ``once``; one with ``error`` where there was no answer.
+
+    Raises:
+        PenstockError: There is no server at the beginning; ``once``: there was no answer.
+    """
+    if once:
+        _print_line(asking, await _twice(asking, interval_s))
+        return
+    watch = Watch(asking.look(), asyncio.get_running_loop().time())
+    try:
+        await follow(asking, watch, interval_s, lambda: _print_line(asking, watch))
+    finally:
+        await asking.close()
+
+
+async def _twice(asking: Asking, interval_s: float) -> Watch:
+    try:
+        first = await asking.ask()
+        watch = Watch(asking.url, first.asked_s)
+        watch.sees(asking.url, first)
+        await asyncio.sleep(interval_s)
+        watch.sees(asking.url, await asking.ask())
+    finally:
+        await asking.close()
+    return watch
+
+
+def _print_line(asking: Asking, watch: Watch) -> None:
+    if not watch.goodput:
+        # The first answer alone makes no rates.
+        return
+    told: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "url": watch.url}
+    told |= {"error": watch.trouble} if watch.trouble else {"rates": watch.rates, "status": asking.status}
+    sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+async def _live(asking: Asking, interval_s: float) -> int:
+    watch = Watch(asking.look(), asyncio.get_running_loop().time())
+    console = Console(highlight=False, markup=False, emoji=False)
+    screen = Screen(watch, console, STDIN if os.isatty(STDIN) else None)
+    asks = asyncio.create_task(follow(asking, watch, interval_s, screen.changed.set))
+    asks.add_done_callback(lambda _: screen.changed.set())
+    try:
+        return await screen.run(asks)
+    finally:
+        asks.cancel()
+        await asyncio.wait({asks})
+        await asking.close()
+
+
+class Screen:
+    """The terminal while the view runs: drawn on the alternate screen, given back as it was.
+
+    Args:
+        watch: What is drawn.
+        console: Where.
+        keys_fd: The terminal whose keys are read, ``None`` for none.
+
+    Attributes:
+        changed: Set when there is something to draw, or it is to end.
+    """
+
+    def __init__(self, watch: Watch, console: Console, keys_fd: int | None) -> None:
+        self.changed = asyncio.Event()
+        self._watch = watch
+        self._console = console
+        self._live = Live(console=console, screen=True, auto_refresh=False)
+        self._keyboard = Keyboard(keys_fd, self._end) if keys_fd is not None else None
+        self._code: int | None = None
+
+    async def run(self, asks: asyncio.Task[None]) -> int:
+        """Draw until a key or a signal ends it, and return the exit code.
+
+        Raises:
+            Exception: What ended ``asks``.
+
+        Cancellation:
+            The terminal is as it was.
+        """
+        with logs_above(self._console), self._signals(), self._terminal():
+            while self._code is None:
+                if asks.done():
+                    asks.result()
+                self.changed.clear()
+                self._draw()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REDRAW_S):
+                        await self.changed.wait()
+        return self._code
+
+    def _draw(self) -> None:
+        width, height = self._console.size
+        lines = [_writable(line, self._console) for line in page(self._watch, _moment(), width, height)]
+        self._live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)
+
+    def _end(self, code: int = 0) -> None:
+        self._code = code
+        self.changed.set()
+
+    @contextlib.contextmanager
+    def _terminal(self) -> Iterator[None]:
+        try:
+            self._take()
+            yield
+        finally:
+            self._give_back()
+
+    def _take(self) -> None:
+        if self._keyboard:
+            self._keyboard.open()
+        self._live.start()
+
+    def _give_back(self) -> None:
+        try:
+            self._live.stop()
+        finally:
+            if self._keyboard:
+                self._keyboard.close()
+
+    def _pause(self) -> None:
+        """Stop as Ctrl-Z asks, with the terminal as it was; go on where it was when continued."""
+        self._give_back()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._take()
+        self.changed.set()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        reactions: dict[int, Callable[[], None]] = {
+            signal.SIGINT: self._end,
+            signal.SIGTERM: lambda: self._end(128 + signal.SIGTERM),
+            signal.SIGHUP: lambda: self._end(128 + signal.SIGHUP),
+            signal.SIGTSTP: self._pause,
+            signal.SIGWINCH: self.changed.set,
+        }
+        for number, reaction in reactions.items():
+            loop.add_signal_handler(number, reaction)
+        try:
+            yield
+        finally:
+            for number in reactions:
+                loop.remove_signal_handler(number)
+
+
+def _moment() -> Moment:
+    return Moment(asyncio.get_running_loop().time(), datetime.now().astimezone())
+
+
+def _writable(line: Text, console: Console) -> Text:
+    """Return the line in signs that the console can write."""
+    if console.options.ascii_only:
+        line.plain = line.plain.translate(PLAIN)
+    return line
