@@ -1,0 +1,118 @@
+"""Penstock in this harness: its own gate, bus, permits, ladder and breaker around the same handler."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+import msgspec
+
+from bench.overload.peers import Receive, Scope, Send, respond, whole
+from bench.overload.records import Variant
+from bench.overload.work import Answer, Order, Workshop
+from bench.overload.workload import DEADLINE_S, Load
+from penstock.bus.backends.memory import MemoryBus
+from penstock.http.gate import Gate, Senses
+from penstock.http.operations import CRITICALITIES
+from penstock.http.routes import pressure
+from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.deadline import Deadline
+from penstock.kernel.errors import Rejected
+from penstock.kernel.messages import Topic
+from penstock.kernel.settings import BusSettings, DegradationSettings, GuardSettings, HttpSettings
+from penstock.kernel.work import Work
+from penstock.policies.ladder import Rung
+from penstock.pools.guard import Guard
+from penstock.pools.permits import Permits
+from penstock.search.degradation import RETRY_AFTER_S
+from penstock.search.rungs import Rungs
+from penstock.telemetry.metrics import Metrics
+
+#: What a search costs on each rung, as a share of its full work.
+COSTS: Final = {Rung.FULL: 1.0, Rung.FEWER_CANDIDATES: 0.8, Rung.NO_RERANK: 0.6, Rung.ONE_ARM: 0.35}
+#: Share of the searches whose answer is remembered, for the rung that has nothing else.
+REMEMBERED: Final = 0.1
+#: The breaker stays open for this long at first: the default of 30 s outlasts the scenario.
+BREAKER_S: Final = 1.0
+OBSERVE_S: Final = 0.1
+
+
+class House:
+    """The real parts, put together as the composition root does.
+
+    Args:
+        variant: Which mechanisms are on.
+        workshop: The handler.
+        load: What the work is made of.
+
+    Attributes:
+        gate: The ASGI application.
+    """
+
+    def __init__(self, variant: Variant, workshop: Workshop, load: Load) -> None:
+        clock = MonotonicClock()
+        self._workshop = workshop
+        self._now = clock.now
+        self._luck = random.Random(1)
+        self._bus = MemoryBus(BusSettings(**variant.bus), {Topic.SEARCH_REQUEST: variant.queue_size}, clock)
+        self._bus.subscribe(Topic.SEARCH_REQUEST, self._search, Permits("search", load.permits), _kind)
+        self._rungs = Rungs(
+            DegradationSettings(highest=variant.highest),
+            lambda criticality: self._bus.congested(Topic.SEARCH_REQUEST, criticality),
+            clock,
+        )
+        if variant.breaker:
+            guard = Guard(
+                "dependency",
+                GuardSettings(timeout=BREAKER_S),
+                clock,
+                patience_s=DEADLINE_S / 2,
+                random=self._luck.random,
+            )
+            ask = workshop.ask
+            workshop.ask = lambda: guard.call("ask", ask)
+        senses = Senses(pressure=pressure(self._bus.refuses)) if variant.pressure else Senses()
+        self.gate = Gate(self._answer, HttpSettings(rate_limit=0), Metrics(), senses)
+
+    async def observe(self) -> None:
+        """Tell the ladder of the queue, also while no search asks."""
+        while True:
+            self._rungs.observe()
+            await asyncio.sleep(OBSERVE_S)
+
+    def counts(self) -> dict[str, int]:
+        """Return what the bus and the ladder have counted."""
+        counts = self._bus.state()[0].counts
+        named = {name: value for name, value in msgspec.to_builtins(counts).items() if isinstance(value, int)}
+        moves = {f"{place.name} {rung.name}".lower(): times for (place, rung), times in self._rungs.moves.items()}
+        return named | {f"refused {code}": value for code, value in counts.refused.items()} | moves
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do what the search route does: label the work, ask the topic, send the reply."""
+        order = msgspec.json.decode(await whole(receive), type=Order)
+        headers = dict(scope["headers"])
+        limit_s = int(headers[b"x-request-timeout-ms"]) / 1000
+        work = Work(
+            Deadline.never().within(limit_s, "request", scope["penstock.arrived_s"]),
+            CRITICALITIES[headers[b"x-criticality"].decode()],
+            scope["penstock.client"],
+            scope["penstock.request_id"],
+            scope["penstock.traceparent"],
+        )
+        scope["penstock.deadline_s"] = work.deadline.at_s
+        answer = await self._bus.request(Topic.SEARCH_REQUEST, order, work)
+        await respond(send, 200, msgspec.json.encode(answer))
+
+    async def _search(self, order: Order, work: Work) -> Answer:
+        """Do what the search pipeline does on each rung."""
+        rung = self._rungs.rung(work.criticality)
+        if rung >= Rung.CACHED_ONLY:
+            if rung is Rung.CACHED_ONLY and self._luck.random() < REMEMBERED:
+                return Answer(order.id, ["cached"])
+            raise Rejected("the server has more searches than it can answer", retry_after_s=RETRY_AFTER_S)
+        return await self._workshop.work(order, COSTS[rung], rung.word)
+
+
+def _kind(order: Order) -> str:
+    return f"{order.kind}{'+' * order.asks}"
