@@ -6,11 +6,15 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from penstock.kernel.errors import Broken, Unavailable
+from penstock.models.stop import Stop
+from penstock.pools import processes as module
 from penstock.pools.permits import Permits
 from penstock.pools.processes import Processes
 from penstock.pools.threads import Threads
@@ -33,8 +37,27 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_once(mark: Path) -> str:
+    """Kill this process the first time."""
+    if not mark.exists():
+        mark.touch()
+        die()
+    return "alive"
+
+
+def hang(mark: Path) -> None:
+    mark.touch()
+    time.sleep(600)
+
+
 def refuse() -> None:
     raise Unavailable("no grammar", dependency="grammar", code="no_grammar")
+
+
+async def appears(mark: Path) -> None:
+    async with asyncio.timeout(30):
+        while not mark.exists():
+            await asyncio.sleep(0.01)
 
 
 def test_worker_processes_are_prepared_survive_errors_and_ctrl_c_and_are_replaced_when_they_die() -> None:
@@ -54,7 +77,23 @@ def test_worker_processes_are_prepared_survive_errors_and_ctrl_c_and_are_replace
             word, other = await processes.run(look)
             assert (word, other == pid) == ("hello", False)
         finally:
-            processes.close()
+            await processes.close()
+
+    asyncio.run(main())
+
+
+def test_a_call_that_kills_its_process_costs_no_other_call_and_is_tried_twice(tmp_path: Path) -> None:
+    async def main() -> None:
+        processes = Processes(2, prepare, ("hello",))
+        try:
+            calls = [look] * 5 + [die] + [look] * 5 + [partial(die_once, tmp_path / "mark")] + [look] * 5
+            answers = await asyncio.gather(*map(processes.run, calls), return_exceptions=True)
+        finally:
+            await processes.close()
+        broken = [number for number, answer in enumerate(answers) if isinstance(answer, Broken)]
+        assert broken == [calls.index(die)]
+        assert answers[11] == "alive"
+        assert {answer[0] for number, answer in enumerate(answers) if number not in (5, 11)} == {"hello"}
 
     asyncio.run(main())
 
@@ -64,14 +103,43 @@ def test_an_idle_worker_that_dies_costs_no_call() -> None:
         processes = Processes(1, prepare, ("hello",))
         try:
             _, pid = await processes.run(look)
-            executor = processes._executor
-            assert executor is not None
-            watcher = executor._executor_manager_thread
             os.kill(pid, signal.SIGKILL)
-            await asyncio.to_thread(watcher.join, 10)  # it ends when it has seen the death
+            word, other = await processes.run(look)
+            assert (word, other == pid) == ("hello", False)
+        finally:
+            await processes.close()
+
+    asyncio.run(main())
+
+
+def test_a_process_that_hangs_is_killed_when_its_requester_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GRACE_S", 0.05)
+
+    async def main() -> None:
+        processes = Processes(1, prepare, ("hello",))
+        try:
+            task = asyncio.create_task(processes.run(partial(hang, tmp_path / "mark")))
+            await appears(tmp_path / "mark")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
             assert (await processes.run(look))[0] == "hello"
         finally:
-            processes.close()
+            await processes.close()
+
+    asyncio.run(main())
+
+
+def test_closing_kills_a_process_that_hangs(tmp_path: Path) -> None:
+    async def main() -> None:
+        processes = Processes(1, prepare, ("hello",))
+        task = asyncio.create_task(processes.run(partial(hang, tmp_path / "mark")))
+        await appears(tmp_path / "mark")
+        await processes.close(within_s=0.05)
+        with pytest.raises(Broken):
+            await task
 
     asyncio.run(main())
 
@@ -102,6 +170,30 @@ def test_a_permit_stays_out_until_a_real_thread_has_ended() -> None:
             await task
         assert permits.active == 0
         assert await threads.run(partial(int, "7")) == 7
-        threads.close()
+        await threads.close()
+
+    asyncio.run(main())
+
+
+def test_a_real_thread_that_listens_is_stopped_by_a_cancellation_and_by_closing() -> None:
+    async def main() -> None:
+        threads = Threads(1, "test")
+        for end in ("cancel", "close"):
+            stop, begun, asked = Stop(), threading.Event(), threading.Event()
+
+            def call(stop: Stop = stop, begun: threading.Event = begun, asked: threading.Event = asked) -> bool:
+                with stop.heard_by(asked.set):
+                    begun.set()
+                    return asked.wait(30)
+
+            task = asyncio.create_task(threads.run(call, stop.ask))
+            await asyncio.to_thread(begun.wait, 30)
+            if end == "cancel":
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                await threads.close()
+                assert await task is True
 
     asyncio.run(main())
