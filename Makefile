@@ -29,7 +29,7 @@ check: $(VENV)/.dev ## Lint, types, import contracts
 format: $(VENV)/.dev ## Format and mend what can be mended
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Run the benchmarks; `make bench NAME=embed` for one
+bench: $(VENV)/.bench ## Run the benchmarks; `make bench NAME=embed` for one
 	@$(BIN)/python -m bench $(NAME)
 
 lock: $(VENV)/.dev ## Pin every dependency anew
@@ -55,4 +55,9 @@ $(VENV)/.runtime: $(VENV)/bin/python requirements/runtime.txt requirements/model
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	@echo "installing what the tests need (once)"
 	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
+	@echo "installing what the benchmarks draw with (once)"
+	@$(PIP) install --require-hashes -r requirements/bench.txt
 	@touch $@

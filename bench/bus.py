@@ -12,6 +12,7 @@ from penstock.kernel.deadline import Deadline
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
+from penstock.telemetry.bus_metrics import BusMetrics
 
 MESSAGES = 20_000
 ROUNDS = 15
@@ -69,7 +70,8 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 def _bus() -> MemoryBus:
-    return MemoryBus(BusSettings(buffer_size=BUFFER), {}, MonotonicClock())
+    clock = MonotonicClock()
+    return MemoryBus(BusSettings(buffer_size=BUFFER), {}, clock, BusMetrics(clock))
 
 
 def _label(number: int) -> Work:

@@ -43,7 +43,7 @@ def draw(results: Results, out: Path) -> list[str]:
     """Draw what the results have data for; return the files' names."""
     try:
         import matplotlib as mpl  # noqa: PLC0415 - optional
-        from matplotlib import pyplot  # noqa: PLC0415
+        from matplotlib import pyplot  # noqa: ICN001, PLC0415 - the whole word reads better
     except ImportError:
         print("matplotlib is not installed: no plots", file=sys.stderr)
         return []
@@ -102,17 +102,20 @@ def _kinds(pyplot: Any, results: Results) -> Any:
 
 
 def _step(pyplot: Any, results: Results) -> Any:
-    figure, axis = pyplot.subplots(figsize=(9, 4.2))
-    for system in MAIN:
-        rounds = results.of(system, "step")
-        if rounds:
-            course = rounds[0].course
-            style = {key: value for key, value in STYLES[system].items() if not key.startswith("marker")}
-            axis.plot([(n + 0.5) * POINT_S for n in range(len(course))], course, label=system, **style)
-    axis.set_xlabel("seconds; 0.5 C, then 20 C with clients that retry, then 0.5 C again")
-    axis.set_ylabel("answered in time, multiples of C")
-    axis.set_ylim(bottom=0)
-    _legend(figure, axis)
+    titles = {"step": "clients retry twice, whatever happens", "step, budget": "clients have a retry budget of a tenth"}
+    shown = {name: title for name, title in titles.items() if results.of(OURS, name)}
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(5 * len(shown) + 1, 4.2), squeeze=False)
+    for axis, (name, title) in zip(axes[0], shown.items(), strict=True):
+        for system in MAIN:
+            for found in results.of(system, name)[:1]:
+                style = {key: value for key, value in STYLES[system].items() if not key.startswith("marker")}
+                at_s = [(point + 0.5) * POINT_S for point in range(len(found.course))]
+                axis.plot(at_s, found.course, label=system, **style)
+        axis.set_title(title)
+        axis.set_xlabel("seconds: 0.5 C, 20 C, 0.5 C")
+        axis.set_ylim(bottom=0)
+    axes[0][0].set_ylabel("answered in time, multiples of C")
+    _legend(figure, axes[0][0])
     return figure
 
 
@@ -147,9 +150,9 @@ _PLOTS: Final[dict[str, tuple[Callable[[Results], bool], Callable[[Any, Results]
     "overload-goodput.svg": (_has("steady 2", "steady 20"), _goodput),
     "overload-kinds.svg": (_has("steady 2", "steady 20"), _kinds),
     "overload-latency.svg": (_has("steady 2", "steady 20"), _latency),
-    "overload-step.svg": (_has("step"), _step),
+    "overload-step.svg": (_has("step, budget"), _step),
     "overload-computing.svg": (
-        _has("steady 2", "steady 20", computing=True),
+        _has("steady 20", computing=True),
         lambda pyplot, results: _goodput(pyplot, results, computing=True),
     ),
 }

@@ -8,6 +8,7 @@ compile() {
 }
 compile "$1" pyproject.toml --upgrade requirements/runtime.txt ""
 compile "$1" pyproject.toml --extra=dev requirements/dev.txt "--constraint requirements/runtime.txt"
+compile "$1" pyproject.toml --extra=bench requirements/bench.txt "--constraint requirements/runtime.txt"
 compile "$1" requirements/build.in --upgrade requirements/build.txt ""
 # requirements/model.txt is pinned by hand: the weights package is installed without its dependencies,
 # so there is nothing to resolve (docs/decisions/0003).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -42,7 +42,9 @@ class Summary(msgspec.Struct, frozen=True):
         cpu_ms: The server's processor time for each attempt.
         core: Share of its core that the server used.
         starved: Share of the time in which others kept the server from its core.
-        recovery_s: After a step; infinity for never, -1 where there is no step.
+        recovery_s: Seconds after a step until goodput is back; infinity for never, -1 where there is no step.
+        new_recovery_s: The same until new requests are served as before.
+        storm_s: The same until no more than C is asked, retries included.
         course: Share answered in time over time, where there is a step.
         phases: Share answered in time in each phase of the dependency, of those that ask it and of the others.
         counts: What the system counted itself.
@@ -67,6 +69,8 @@ class Summary(msgspec.Struct, frozen=True):
     core: float
     starved: float
     recovery_s: float
+    new_recovery_s: float
+    storm_s: float
     course: list[float]
     phases: dict[str, dict[str, float]]
     counts: dict[str, int]
@@ -82,6 +86,7 @@ def summary(trial: Trial) -> Summary:
     lost = sum(attempt.end in (End.GAVE_UP, End.UNSENT, End.FAILED) for attempt in attempts)
     lag_ms = [(attempt.sent_s - attempt.due_s) * 1000 for attempt in attempts]
     steps = trial.scenario.retries > 0
+    recoveries = _recoveries(trial) if steps else (-1.0, -1.0, -1.0)
     return Summary(
         offered=len(attempts) / whole,
         goodput=len(good) / whole,
@@ -101,7 +106,9 @@ def summary(trial: Trial) -> Summary:
         cpu_ms=served.cpu_s * 1000 / max(1, len(sent.attempts)),
         core=served.cpu_s / served.wall_s,
         starved=served.waited_s / served.wall_s,
-        recovery_s=_recovery_s(trial) if steps else -1.0,
+        recovery_s=recoveries[0],
+        new_recovery_s=recoveries[1],
+        storm_s=recoveries[2],
         course=_course(trial) if steps else [],
         phases=_phases(trial) if trial.scenario.dependency else {},
         counts=served.counts,
@@ -122,24 +129,43 @@ def _wasted(trial: Trial) -> float:
     return sum(one.took_s for one in held if one.attempt not in received) / total_s if total_s else 0.0
 
 
-def _recovery_s(trial: Trial) -> float:
-    """Return how long after the step new requests are served as before it, to 95 %; infinity for never.
+def _recovery_s(trial: Trial, measure: Callable[[Sequence[Attempt]], float]) -> float:
+    """Return how long after the step a measure is at 0.95 of what it was before; infinity for never.
 
-    The first second-long window, by scheduled send, in which the share served at the first
-    attempt is at least 0.95 of what it was before the step; retries are load here, not merit.
+    Looked for is the first second-long window, by scheduled send, in which it is.
     """
     calm_s, step_s = (segment.seconds for segment in trial.scenario.segments[1:3])
     began_s = trial.scenario.warm_s
     ended_s = began_s + calm_s + step_s
-    first = [attempt for attempt in trial.counted() if attempt.tries == 0]
-    before = trial.share_good([a for a in first if a.due_s < began_s + calm_s])
+    before = measure(trial.counted(began_s, began_s + calm_s)) / calm_s
     at_s = 0.0
     while ended_s + at_s + RECOVERY_WINDOW_S <= trial.scenario.end_s:
-        window = [a for a in first if ended_s + at_s <= a.due_s < ended_s + at_s + RECOVERY_WINDOW_S]
-        if window and trial.share_good(window) >= 0.95 * before:
+        since_s = ended_s + at_s
+        if measure(trial.counted(since_s, since_s + RECOVERY_WINDOW_S)) / RECOVERY_WINDOW_S >= 0.95 * before:
             return at_s
         at_s += RECOVERY_STRIDE_S
     return float("inf")
+
+
+def _recoveries(trial: Trial) -> tuple[float, float, float]:
+    """Return when goodput is back, when new requests are served as before, and when the storm of retries is over."""
+    calm_s = trial.scenario.segments[1].seconds
+
+    def goodput(attempts: Sequence[Attempt]) -> float:
+        return sum(map(trial.good, attempts))
+
+    def new_served(attempts: Sequence[Attempt]) -> float:
+        seconds = calm_s if attempts and attempts[0].due_s < trial.scenario.warm_s + calm_s else RECOVERY_WINDOW_S
+        return trial.share_good([attempt for attempt in attempts if attempt.tries == 0]) * seconds
+
+    ended_s = trial.scenario.end_s - trial.scenario.segments[-1].seconds
+    due_s = sorted(attempt.due_s - ended_s for attempt in trial.sent.attempts)
+    over_s = 0.0
+    while over_s < trial.scenario.segments[-1].seconds - RECOVERY_WINDOW_S:
+        if sum(over_s <= at_s < over_s + RECOVERY_WINDOW_S for at_s in due_s) <= trial.load.capacity:
+            break
+        over_s += RECOVERY_STRIDE_S
+    return _recovery_s(trial, goodput), _recovery_s(trial, new_served), over_s
 
 
 def _course(trial: Trial) -> list[float]:

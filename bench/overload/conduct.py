@@ -39,13 +39,13 @@ async def run(*, quick: bool = False, only: str = "", out: Path | None = None) -
 
     Args:
         quick: Fewer loads, shorter, once.
-        only: Parts, with commas between; all by default.
+        only: Parts, with commas between; all by default, but no ablation if quick.
         out: Where ``overload.json`` and the plots go; nowhere by default.
 
     Raises:
         ValueError: A part is unknown.
     """
-    chosen = frozenset(only.split(",")) if only else frozenset(PARTS)
+    chosen = frozenset(only.split(",")) if only else frozenset(PARTS) - ({"ablation"} if quick else set())
     if unknown := chosen - set(PARTS):
         raise ValueError(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     results = _conduct(QUICK if quick else FULL, chosen)
@@ -97,7 +97,8 @@ def _line(turn: Turn, found: Summary) -> str:
         f"lag {found.lag_p99_ms:.1f} ms",
     ]
     facts += [f"small {found.small:.2f}"] if turn.scenario.name == "hog" else []
-    facts += [f"back after {found.recovery_s:.1f} s"] if turn.scenario.name == "step" else []
+    if turn.scenario.retries:
+        facts += [f"back after {found.recovery_s:.1f} s, new {found.new_recovery_s:.1f}, storm {found.storm_s:.1f}"]
     return f"{name:<22}{turn.system:<24}{', '.join(facts)}"
 
 
@@ -129,6 +130,7 @@ def read(path: Path) -> Results:
     """Return the results that a file holds."""
     found = json.loads(path.read_text())["results"]
     for one in found["trials"]:
-        if one["summary"]["recovery_s"] is None:
-            one["summary"]["recovery_s"] = math.inf
+        for name in ("recovery_s", "new_recovery_s"):
+            if one["summary"][name] is None:
+                one["summary"][name] = math.inf
     return msgspec.convert(found, Results)

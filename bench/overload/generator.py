@@ -3,7 +3,7 @@
 Open loop: a request is sent when its time has come, whatever became of those before it. Connections are
 kept alive and reused, the latest first; when none is idle one more is opened, up to a bound.
 
-    python -m bench.overload.generator CORE < job > sent
+``python -m bench.overload.generator CORE``: the job on stdin, what was sent on stdout.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from bench.overload.workload import CLASSES, DEADLINE_S
 CONNECTIONS_MAX: Final = 4_000
 #: An idle connection is closed after this long, as HTTP clients do.
 IDLE_S: Final = 1.0
+#: Retries a client may have saved up.
+SAVED_MAX: Final = 10.0
 #: Between the server's being told the beginning and the beginning.
 LEAD_S: Final = 0.2
 #: Closing resets the connection: it leaves no port in TIME_WAIT, of which there are only 28 000.
@@ -86,6 +88,7 @@ class Generator:
         self._attempts: list[Attempt] = []
         self._opened = 0
         self._began_s = 0.0
+        self._saved: dict[int, float] = {}
 
     def run(self) -> Sent:
         """Send everything, wait for every end, and return them."""
@@ -110,8 +113,19 @@ class Generator:
             self._close(line)
         return Sent(self._attempts, time.process_time() - cpu_s, self._now(), self._opened)
 
+    def _may_retry(self, request: int) -> bool:
+        """Whether the client's budget has a retry left; take it."""
+        client = self._job.requests[request].client
+        if self._job.budget and self._saved.get(client, 0.0) < 1.0:
+            return False
+        self._saved[client] = self._saved.get(client, 0.0) - 1.0
+        return True
+
     def _new(self, request: int, tries: int, due_s: float) -> _Sending:
         self._numbers += 1
+        if not tries:
+            client = self._job.requests[request].client
+            self._saved[client] = min(SAVED_MAX, self._saved.get(client, 0.0) + self._job.budget)
         return _Sending(self._numbers, request, tries, due_s)
 
     def _listen(self, until_s: float) -> None:
@@ -158,7 +172,7 @@ class Generator:
         if len(self._lines) >= CONNECTIONS_MAX:
             return None
         sock = socket.socket()
-        sock.setblocking(False)  # noqa: FBT003 (no keyword there)
+        sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         try:
@@ -231,7 +245,7 @@ class Generator:
         sending.sent_s = sending.sent_s or now_s
         number, request, tries = sending.number, sending.request, sending.tries
         self._attempts.append(Attempt(number, request, tries, sending.due_s, sending.sent_s, now_s, end))
-        if end in (End.REFUSED, End.FAILED, End.GAVE_UP) and tries < self._job.retries:
+        if end in (End.REFUSED, End.FAILED, End.GAVE_UP) and tries < self._job.retries and self._may_retry(request):
             due_s = now_s + back_off_s(tries, DEADLINE_S, retry_after_s, self._chance)
             again = self._new(request, tries + 1, due_s)
             heapq.heappush(self._later, (due_s, again.number, again))

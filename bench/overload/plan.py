@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bench.overload.scenarios import Course, Scenario, dependency, hasty, hog, steady, step
+from bench.overload.scenarios import BUDGET, Course, Scenario, dependency, hasty, hog, steady, step
 from bench.overload.systems import FULL_QUALITY, MAIN, OURS
 
 #: The parts that ``--only`` chooses from.
@@ -18,7 +18,7 @@ ABLATION: Final = {
     "no classes": ("steady 2", "steady 20"),
     "no fair clients": ("hog",),
     "no client share": ("hog",),
-    "no newest first": ("steady 2", "steady 20", "step"),
+    "no newest first": ("steady 2", "steady 20", "step", "step, budget"),
     "no discard": ("steady 2", "steady 20"),
     "no hopeless refusal": ("steady 2", "steady 20"),
     "neither of both": ("steady 2", "steady 20"),
@@ -57,32 +57,37 @@ def turns(course: Course, only: frozenset[str]) -> Iterator[Turn]:
     """
     for number in range(course.rounds):
         for scenario, part, key in _waiting(course):
-            if part in only and (key or number == 0):
-                for system in MAIN:
-                    if number < 2 or system in (OURS, FULL_QUALITY):
-                        yield Turn(False, scenario, system, number)
+            systems = [system for system in _systems(course, part, number) if part in only and (key or number == 0)]
             if "ablation" in only and number == 0:
-                if part not in only and any(scenario.name in where for where in ABLATION.values()):
-                    yield Turn(False, scenario, OURS, number)
-                for system, where in ABLATION.items():
-                    if scenario.name in where:
-                        yield Turn(False, scenario, system, number)
-    for number in range(min(2, course.rounds)):
-        for load in course.computing:
-            scenario = steady(load, course)
-            if "computing" in only:
-                for system in MAIN:
-                    yield Turn(True, scenario, system, number)
-            if "ablation" in only and "computing" in only and number == 0 and load == course.computing[-1]:
-                for system in ABLATION_COMPUTING:
-                    yield Turn(True, scenario, system, number)
+                without = [system for system, where in ABLATION.items() if scenario.name in where]
+                systems += without if systems or not without else [OURS, *without]
+            for system in systems:
+                yield Turn(False, scenario, system, number)
+    if "computing" not in only:
+        return
+    for load in course.computing:
+        scenario = steady(load, course)
+        dear = ABLATION_COMPUTING if "ablation" in only and load == course.computing[-1] else ()
+        for system in (*_systems(course, "computing", 0), *dear):
+            yield Turn(True, scenario, system, 0)
+
+
+def _systems(course: Course, part: str, number: int) -> Sequence[str]:
+    """Return who takes part: all in the first round, ours in the others."""
+    if number:
+        return (OURS,) if part == "step" else (OURS, FULL_QUALITY)
+    if part == "dependency":
+        return (OURS, "timeout") if course.quick else (OURS, "bare", "timeout", "fifo-16")
+    return (OURS, FULL_QUALITY, "timeout", "fifo-16") if course.quick else MAIN
 
 
 def _waiting(course: Course) -> Iterator[tuple[Scenario, str, bool]]:
     """Yield each scenario of waiting work, its part, and whether it is a key one."""
     for load in course.loads:
         yield steady(load, course), "steady", load in KEY_LOADS
-    yield step(course), "step", True
+    if not course.quick:
+        yield step(course), "step", True
+    yield step(course, BUDGET), "step", True
     yield hog(course), "hog", True
     yield hasty(course), "hasty", False
     yield dependency(course), "dependency", False

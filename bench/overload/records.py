@@ -73,7 +73,7 @@ class Variant(msgspec.Struct, frozen=True):
     """
 
     text: str
-    bus: dict[str, bool | float | str] = {}  # noqa: RUF012 - msgspec copies it
+    bus: dict[str, bool | float | str] = {}
     highest: str = "one_arm"
     pressure: bool = True
     breaker: bool = True
@@ -120,6 +120,7 @@ class Job(msgspec.Struct, frozen=True):
     port: int
     requests: list[Request]
     retries: int
+    budget: float
     seed: int
 
 

@@ -16,6 +16,8 @@ CLIENTS: Final = 200
 SMALL_CLIENTS: Final = 20
 #: Share of the requests that also ask the dependency, where there is one.
 ASK_SHARE: Final = 0.3
+#: Retries of a client with a budget, for each of its first attempts: the customary tenth.
+BUDGET: Final = 0.1
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):
@@ -73,6 +75,7 @@ class Scenario:
         segments: One after the other; the first is the warm-up and is not counted.
         clients: Number of ordinary clients.
         retries: How often a client tries again after a refusal or a timeout.
+        budget: Retries a client may make for each first attempt, on average; 0 for any number.
         hasty: Share of clients that hang up early, somewhere in the first half of the deadline.
         dependency: Whether some requests ask the dependency.
     """
@@ -81,6 +84,7 @@ class Scenario:
     segments: tuple[Segment, ...]
     clients: int = CLIENTS
     retries: int = 0
+    budget: float = 0.0
     hasty: float = 0.0
     dependency: bool = False
 
@@ -108,10 +112,10 @@ class Scenario:
         requests: list[Request] = []
         began_s = 0.0
         for segment in self.segments:
-            for at_s in poisson(segment.load * capacity, began_s, segment.seconds, chance):
-                requests.append(self._request(at_s, 1 + chance.randrange(self.clients), chance))
-            for at_s in poisson(segment.hog * capacity, began_s, segment.seconds, chance):
-                requests.append(self._request(at_s, 0, chance))
+            small = poisson(segment.load * capacity, began_s, segment.seconds, chance)
+            requests += [self._request(at_s, 1 + chance.randrange(self.clients), chance) for at_s in small]
+            hog = poisson(segment.hog * capacity, began_s, segment.seconds, chance)
+            requests += [self._request(at_s, 0, chance) for at_s in hog]
             began_s += segment.seconds
         return sorted(requests, key=lambda request: request.at_s)
 
@@ -158,9 +162,14 @@ class Course:
     step_s: float = 10.0
     phase_s: float = 3.0
 
+    @property
+    def quick(self) -> bool:
+        """Whether only what matters most is taken, once."""
+        return self.name == "quick"
+
 
 FULL: Final = Course("full")
-QUICK: Final = Course("quick", (2, 10, 20), (2, 20), rounds=1, warm_s=1.5, steady_s=3.0, step_s=4.0, phase_s=2.0)
+QUICK: Final = Course("quick", (2, 20), (20,), rounds=1, warm_s=1.5, steady_s=3.0, step_s=4.0, phase_s=2.0)
 
 
 def steady(load: float, course: Course) -> Scenario:
@@ -168,10 +177,11 @@ def steady(load: float, course: Course) -> Scenario:
     return Scenario(f"steady {load:g}", (Segment(load, course.warm_s), Segment(load, course.steady_s)))
 
 
-def step(course: Course) -> Scenario:
-    """Return a step from half of C to 20 C and back, with clients that retry."""
-    calm = Segment(0.5, 3.0)
-    return Scenario("step", (Segment(0.5, course.warm_s), calm, Segment(20, course.step_s), calm, calm), retries=3)
+def step(course: Course, budget: float = 0.0) -> Scenario:
+    """Return a step from half of C to 20 C and back, with clients that retry: without end in sight, or on a budget."""
+    calm, after = Segment(0.5, 3.0), Segment(0.5, 6.0)
+    segments = (Segment(0.5, course.warm_s), calm, Segment(20, course.step_s), after)
+    return Scenario("step, budget" if budget else "step", segments, retries=2, budget=budget)
 
 
 def hog(course: Course) -> Scenario:

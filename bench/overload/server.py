@@ -1,6 +1,6 @@
 """The server's process: one system on one core, until its standard input ends.
 
-    python -m bench.overload.server    setup on stdin; port and, at the end, what was served on stdout
+``python -m bench.overload.server``: the setup on stdin; the port and, at the end, what was served on stdout.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def _serve(setup: Setup) -> bytes:
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(server.serve(sockets=[bound]))]
     if house is not None:
         tasks.append(asyncio.create_task(house.observe()))
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0.005)
     print(bound.getsockname()[1], flush=True)
     gc.freeze()

@@ -27,8 +27,11 @@ WITHOUT: Final = {
     "no topic pressure": Variant("the gate does not look at the topic", pressure=False),
     "no breaker": Variant("the dependency is always asked", breaker=False),
     "ladder to the end": Variant("the ladder climbs to refuse", highest="refuse"),
-    "bounded fifo": Variant("discipline fifo, no discard, no refusal, no ladder", {
-        "discipline": "fifo", "discard": False, "refuse_hopeless": False}, highest="full"),
+    "bounded fifo": Variant(
+        "discipline fifo, no discard, no refusal, no ladder",
+        {"discipline": "fifo", "discard": False, "refuse_hopeless": False},
+        highest="full",
+    ),
 }
 
 SYSTEMS: Final[dict[str, Variant | Peer]] = {**PENSTOCKS, **PEERS, **WITHOUT}

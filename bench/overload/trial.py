@@ -69,7 +69,7 @@ def run(system: Variant | Peer, scenario: Scenario, load: Load, seed: int) -> Tr
     """
     requests = scenario.requests(load.capacity, seed)
     with _serving(system, scenario.phases(), load) as (server, port):
-        job = Job(port, requests, scenario.retries, seed)
+        job = Job(port, requests, scenario.retries, scenario.budget, seed)
         generator = _start("generator", str(cores()[1]))
         told = generator.communicate(msgspec.msgpack.encode(job), timeout=scenario.end_s + SPARE_S)[0]
         if generator.returncode:

@@ -45,8 +45,9 @@ def die_once(mark: Path) -> str:
     return "alive"
 
 
-def hang(mark: Path) -> None:
-    mark.touch()
+def hang(fifo: Path) -> None:
+    """Hang, once somebody has read that this has begun."""
+    fifo.write_text("begun")
     time.sleep(600)
 
 
@@ -54,10 +55,10 @@ def refuse() -> None:
     raise Unavailable("no grammar", dependency="grammar", code="no_grammar")
 
 
-async def appears(mark: Path) -> None:
-    async with asyncio.timeout(30):
-        while not mark.exists():
-            await asyncio.sleep(0.01)
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    os.mkfifo(tmp_path / "fifo")
+    return tmp_path / "fifo"
 
 
 def test_worker_processes_are_prepared_survive_errors_and_ctrl_c_and_are_replaced_when_they_die() -> None:
@@ -113,15 +114,15 @@ def test_an_idle_worker_that_dies_costs_no_call() -> None:
 
 
 def test_a_process_that_hangs_is_killed_when_its_requester_has_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fifo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.05)
 
     async def main() -> None:
         processes = Processes(1, prepare, ("hello",))
         try:
-            task = asyncio.create_task(processes.run(partial(hang, tmp_path / "mark")))
-            await appears(tmp_path / "mark")
+            task = asyncio.create_task(processes.run(partial(hang, fifo)))
+            await asyncio.to_thread(fifo.read_text)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -132,11 +133,11 @@ def test_a_process_that_hangs_is_killed_when_its_requester_has_gone(
     asyncio.run(main())
 
 
-def test_closing_kills_a_process_that_hangs(tmp_path: Path) -> None:
+def test_closing_kills_a_process_that_hangs(fifo: Path) -> None:
     async def main() -> None:
         processes = Processes(1, prepare, ("hello",))
-        task = asyncio.create_task(processes.run(partial(hang, tmp_path / "mark")))
-        await appears(tmp_path / "mark")
+        task = asyncio.create_task(processes.run(partial(hang, fifo)))
+        await asyncio.to_thread(fifo.read_text)
         await processes.close(within_s=0.05)
         with pytest.raises(Broken):
             await task

@@ -1,8 +1,9 @@
 """The bus and the pools under random load, on virtual time, with requesters that leave at any moment.
 
 Searches ask ``ml.embed`` and ``ml.sparse`` at once, as the real pipeline does; ML pools share one
-budget; handlers are quick, slow, stuck or broken; requesters are patient, hurried or gone. Between
-all steps of the event loop the books are checked. A failure names its seed:
+budget; handlers are quick, slow, stuck or broken; requesters are of three classes and several
+clients, patient, hurried or gone; events go to subscribers of their own and to the pools' topics.
+Between all steps of the event loop the books are checked. A failure names its seed:
 ``PENSTOCK_SEED=17 pytest tests/simulation/test_bus_under_load.py`` runs that one alone,
 ``PENSTOCK_SEEDS=500`` runs as many.
 """
@@ -14,24 +15,27 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import ceil
 
 import pytest
 
 from penstock.bus.backends.memory import MemoryBus
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.together import together
-from penstock.kernel.work import Work
+from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
 
 _ONE, _MANY = os.environ.get("PENSTOCK_SEED"), os.environ.get("PENSTOCK_SEEDS", "12")
 SEEDS = [int(_ONE)] if _ONE else range(int(_MANY))
 LEAF_TOPICS = (Topic.ML_EMBED, Topic.ML_SPARSE, Topic.ML_RERANK)
-LIMITS = BusSettings(buffer_size=4, publish_timeout=0.1, request_timeout=3.0, handler_timeout=2.0, client_share=1.0)
+CLIENTS = ("alice", "bob", "nightly")
+LIMITS = BusSettings(buffer_size=4, publish_timeout=0.1, request_timeout=3.0, handler_timeout=2.0, client_share=0.5)
 
 
 class World:
@@ -50,6 +54,7 @@ class World:
             Topic.ML_SPARSE: Permits("sparse", 2, self.budget),
             Topic.ML_RERANK: Permits("rerank", 1, self.budget, weight=2),
             Topic.SEARCH_REQUEST: Permits("search", 4),
+            Topic.INDEX_PROGRESS: Permits("progress", 1),
         }
         self.handling: Counter[str] = Counter()
         self.admitted: Counter[str] = Counter()
@@ -58,6 +63,7 @@ class World:
         for topic in LEAF_TOPICS:
             self.bus.subscribe(topic, self._leaf(topic), self.pools[topic])
         self.bus.subscribe(Topic.SEARCH_REQUEST, self._search, self.pools[Topic.SEARCH_REQUEST])
+        self.bus.subscribe(Topic.INDEX_PROGRESS, self._leaf(Topic.INDEX_PROGRESS), self.pools[Topic.INDEX_PROGRESS])
 
     def moment(self, mean_s: float) -> float:
         """Return a random time in whole hundredths, so that most things happen at the same moment as others."""
@@ -125,11 +131,21 @@ class World:
             self.in_flight[topic] -= 1
             self.ended[topic][end] += 1
 
+    async def tell(self, topic: str, message: int, work: Work) -> None:
+        """Announce an event; nobody waits for its end."""
+        with suppress(Rejected, Expired):
+            await self.bus.publish(topic, message, work)
+
     def arrive(self, message: int) -> asyncio.Task[None]:
-        topic = self.random.choice([Topic.SEARCH_REQUEST, Topic.SEARCH_REQUEST, *LEAF_TOPICS])
-        now_s = asyncio.get_running_loop().time()
         limit_s = self.random.choice([0.01, 0.05, 0.3, 1.0, 10.0])
-        task = asyncio.create_task(self.ask(topic, message, Work.background().within(limit_s, "search", now_s)))
+        deadline = Deadline(asyncio.get_running_loop().time() + limit_s, "search")
+        work = Work(deadline, self.random.choice(list(Criticality)), self.random.choice(CLIENTS))
+        if self.random.random() < 0.2:
+            event_topic = self.random.choice([Topic.INDEX_PROGRESS, Topic.INDEX_PROGRESS, *LEAF_TOPICS])
+            task = asyncio.create_task(self.tell(event_topic, message, work))
+        else:
+            topic = self.random.choice([Topic.SEARCH_REQUEST, Topic.SEARCH_REQUEST, *LEAF_TOPICS])
+            task = asyncio.create_task(self.ask(topic, message, work))
         if self.random.random() < 0.15:
             asyncio.get_running_loop().call_later(self.moment(0.1), task.cancel)
         return task
@@ -157,6 +173,11 @@ class World:
         for state in self.bus.state():
             pool = self.pools[Topic(state.name)]
             assert state.waiting <= state.capacity, state
+            going = state.waiting + state.blocked + state.running - state.stopping
+            assert state.counts.offered == state.counts.ended + going, state
+            topic = self.bus._intakes[state.name][0].topic
+            for client in CLIENTS:
+                assert topic.held(client) <= ceil(state.capacity * LIMITS.client_share), (client, state)
             assert state.running == pool.active <= pool.limit, (state, pool)
             assert self.handling[state.name] <= pool.active, (state, pool)
         used = sum(self.pools[topic].active * (2 if topic is Topic.ML_RERANK else 1) for topic in LEAF_TOPICS)
@@ -166,7 +187,8 @@ class World:
         """Hold what must hold when all is over."""
         self.check()
         assert self.in_flight.total() == self.handling.total() == self.budget.used == 0
-        assert all(state.waiting == state.running == 0 for state in self.bus.state()), self.bus.state()
+        assert all(state.waiting == state.running == state.blocked == 0 for state in self.bus.state()), self.bus.state()
+        assert all(state.counts.offered == state.counts.ended for state in self.bus.state()), self.bus.state()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,11 +43,12 @@ from penstock.stores.cache import Cache
 from penstock.stores.contract import ChunkPayload, CollectionInfo, Point
 from penstock.telemetry.memory import Limit, MemoryWatch
 from tests.clock import VirtualLoop, quiet
-from tests.fakes.api import Answer, Caller
+from tests.fakes.api import Caller
 from tests.fakes.faults import Dependency
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, embedding, terms
 from tests.simulation.books import Books
+from tests.simulation.replies import Reply, reply_of
 
 #: What the whole machine has; the memory watch is told how much of it is in use.
 MEMORY_BYTES = 1_000_000_000
@@ -55,6 +56,9 @@ WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 
 #: Twenty clients.
 CROWD = tuple(f"client-{number}" for number in range(20))
+
+#: Searches a second that the small server answers in full: two runs of the dense model at once, 40 ms each.
+CAPACITY = 50
 
 #: A small server: two cores, room for a few dozen requests.
 SMALL = Settings(
@@ -67,36 +71,6 @@ SMALL = Settings(
     breaker=GuardSettings(failures=5, timeout=2.0, successes=2),
     cache=CacheSettings(embed_size=200, sparse_size=200, answer_size=200),
 )
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What became of one request.
-
-    Attributes:
-        status: Of the answer; 0 if the caller hung up or was cut off first.
-        code: Of a problem, empty for none.
-        json: The answer's body, ``None`` without one.
-        headers: Its headers.
-        took_s: How long the caller waited.
-    """
-
-    status: int
-    code: str = ""
-    json: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    took_s: float = 0.0
-
-    @property
-    def end(self) -> str:
-        """The one end it came to."""
-        if self.status == 0:
-            return "gone"
-        if self.status < 300:
-            return "answered"
-        if self.status in (408, 504):
-            return "expired"
-        return "refused" if self.status in (429, 503) else "failed"
 
 
 class World:
@@ -189,7 +163,7 @@ class World:
         try:
             await caller.call(method, path, body, headers)
             if caller.reads and (caller.sent or not caller.gone.is_set()):
-                reply = _reply(caller.answer(), self.loop.time() - began_s)
+                reply = reply_of(caller.answer(), self.loop.time() - began_s)
             else:
                 assert len(caller.sent) <= 1, "more than nothing was sent to one who does not listen"
         finally:
@@ -321,10 +295,3 @@ def changed(settings: Settings = SMALL, **sections: Mapping[str, Any]) -> Settin
 
 def _rows(texts: Iterable[str]) -> Any:
     return np.array([embedding(text) for text in texts], np.float32).reshape(-1, DIM)
-
-
-def _reply(answer: Answer, took_s: float) -> Reply:
-    kind = answer.headers.get("content-type", "")
-    body = answer.json if "json" in kind else answer.body.decode()
-    code = body["code"] if kind == "application/problem+json" else ""
-    return Reply(answer.status, code, body, answer.headers, took_s)

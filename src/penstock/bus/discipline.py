@@ -51,25 +51,26 @@ class Discipline:
 class Waiting:
     """What waits, or will; it is pushed once in its life.
 
-    The attributes stand in the class until they are set: most messages find a slot at once and need none.
-
-    Attributes:
+    Args:
         client: Whom its cost is charged to.
         rank: Its criticality.
         ordered: Whether no later one of its client and class may overtake it (events).
+
+    Attributes:
         cost_s: What its client is charged, in seconds of service.
         expected_s: What it adds to the wait of those behind it; 0 while nothing is known.
         since_s: When it was pushed.
         flow: Its client's queue; ``None`` while it is not queued.
     """
 
-    client = ""
-    rank = 0
-    ordered = False
-    cost_s = 0.0
-    expected_s = 0.0
-    since_s = 0.0
-    flow: _Flow | None = None
+    __slots__ = ("client", "cost_s", "expected_s", "flow", "ordered", "rank", "since_s")
+
+    def __init__(self, client: str, rank: int, *, ordered: bool) -> None:
+        self.client = client
+        self.rank = rank
+        self.ordered = ordered
+        self.cost_s = self.expected_s = self.since_s = 0.0
+        self.flow: _Flow | None = None
 
 
 W = TypeVar("W", bound=Waiting)
@@ -87,14 +88,13 @@ class _Flow:
         turn: Its place in the heap; -1 while it has none.
     """
 
-    live = 0
-    ordered = 0
-    expected_s = 0.0
-    finish = 0.0
-    turn = -1
+    __slots__ = ("expected_s", "finish", "items", "live", "ordered", "turn")
 
     def __init__(self) -> None:
         self.items: deque[Waiting] = deque()
+        self.live = self.ordered = 0
+        self.expected_s = self.finish = 0.0
+        self.turn = -1
 
 
 class _Class:
@@ -264,9 +264,12 @@ class FairQueue(Generic[W]):
         entry: W = items.pop() if newest else items.popleft()  # type: ignore[assignment]
         while entry.flow is None:
             entry = items.pop() if newest else items.popleft()  # type: ignore[assignment]
-        cost_s = max(COST_S_MIN, entry.cost_s)
+        cost_s = entry.cost_s
+        if cost_s < COST_S_MIN:  # noqa: PLR1730 - a call less
+            cost_s = COST_S_MIN
         flow.finish = finish = start + cost_s
-        one.latest = max(one.latest, finish)
+        if finish > one.latest:  # noqa: PLR1730
+            one.latest = finish
         if flow.live > 1:
             heapreplace(heap, (finish, turn, flow))
         else:

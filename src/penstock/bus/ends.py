@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from penstock.bus.books import Counts
-from penstock.bus.envelope import Envelope, Stage
+from penstock.bus.envelope import ENDED, RUNNING, Envelope
 from penstock.kernel.errors import Broken, Expired, PenstockError, Rejected
 from penstock.kernel.wheel import cancel
 
@@ -31,10 +31,10 @@ class Ends:
     def answered(self, envelope: Envelope, result: Any) -> None:
         """Its handler returned."""
         reply, counts = envelope.reply, self._counts
-        if envelope.stage is not Stage.RUNNING:
+        if envelope.stage is not RUNNING:
             counts.late += reply is not None
             return
-        envelope.stage = Stage.ENDED
+        envelope.stage = ENDED
         if envelope.slot is not None:
             cancel(envelope)
         if reply is None:
@@ -48,7 +48,7 @@ class Ends:
 
     def failed(self, envelope: Envelope, error: PenstockError) -> None:
         """Its handler raised on purpose."""
-        if envelope.stage is Stage.ENDED:
+        if envelope.stage is ENDED:
             return
         _close(envelope)
         if envelope.abandoned:
@@ -63,7 +63,7 @@ class Ends:
         """Its handler ended as none should (B5)."""
         self._counts.raised += 1
         log.error("handler of %s %s", self._topic, how, exc_info=error)
-        if envelope.stage is Stage.ENDED:
+        if envelope.stage is ENDED:
             return
         _close(envelope)
         if envelope.abandoned:
@@ -80,7 +80,7 @@ class Ends:
 
     def expired(self, envelope: Envelope, error: Expired) -> None:
         """Its time is up, or its handler's (B4)."""
-        running = envelope.stage is Stage.RUNNING
+        running = envelope.stage is RUNNING
         _close(envelope)
         if running:
             self._counts.expired_running += 1
@@ -127,7 +127,7 @@ def draining() -> Rejected:
 
 
 def _close(envelope: Envelope) -> None:
-    envelope.stage = Stage.ENDED
+    envelope.stage = ENDED
     if envelope.slot is not None:
         cancel(envelope)
 

@@ -31,6 +31,10 @@ class Stage(enum.Enum):
     ENDED = enum.auto()
 
 
+# Python 3.11 finds an enum's member by way of a descriptor, which takes as long as a call.
+NEW, QUEUED, GRANTED, RUNNING, ENDED = Stage.NEW, Stage.QUEUED, Stage.GRANTED, Stage.RUNNING, Stage.ENDED
+
+
 class Envelope(Waiting):
     """A message, its label and how far it has come. As an alarm it rings when its time is up, at whatever stage.
 
@@ -49,12 +53,20 @@ class Envelope(Waiting):
         probe: Whether it tests the estimate.
     """
 
-    turn: asyncio.Future[None] | None = None
-    service: Service | None = None
-    slot: Slot | None = None
-    stage = Stage.NEW
-    worker: Worker | None = None
-    probe = False
+    __slots__ = (
+        "at_s",
+        "intake",
+        "message",
+        "probe",
+        "reply",
+        "sent_at_s",
+        "service",
+        "slot",
+        "stage",
+        "turn",
+        "work",
+        "worker",
+    )
 
     def __init__(
         self, message: Any, work: Work, intake: Intake, sent_at_s: float, reply: asyncio.Future[Any] | None = None
@@ -65,6 +77,18 @@ class Envelope(Waiting):
         self.sent_at_s = sent_at_s
         self.reply = reply
         self.at_s = work.deadline.at_s
+        self.stage = NEW
+        self.slot: Slot | None = None
+        self.turn: asyncio.Future[None] | None = None
+        self.service: Service | None = None
+        self.worker: Worker | None = None
+        self.probe = False
+        # What ``Waiting`` sets, without the call: this is the hot path.
+        self.client = work.client
+        self.rank = work.criticality
+        self.ordered = reply is None
+        self.cost_s = self.expected_s = self.since_s = 0.0
+        self.flow = None
 
     def __repr__(self) -> str:
         return f"<Envelope {self.message!r} {self.stage.name.lower()}>"

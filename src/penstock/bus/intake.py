@@ -7,7 +7,7 @@ import asyncio
 from penstock.bus.books import UNOBSERVED, BusObserver
 from penstock.bus.contract import Handler, Slots
 from penstock.bus.ends import Ends
-from penstock.bus.envelope import Envelope, Stage
+from penstock.bus.envelope import ENDED, GRANTED, RUNNING, Envelope, Stage
 from penstock.bus.topic import Topic
 from penstock.bus.worker import Worker
 from penstock.kernel.clock import Clock
@@ -113,7 +113,7 @@ class Intake:
         if answer is not None and answer.done() and not answer.cancelled():
             answer.exception()  # looked at, so that asyncio does not warn of it
         stage = envelope.stage
-        if stage is Stage.ENDED or (envelope.reply is None and stage in (Stage.GRANTED, Stage.RUNNING)):
+        if stage is ENDED or (envelope.reply is None and stage in (GRANTED, RUNNING)):
             return
         self.ends.left(envelope)
         self._withdraw(envelope, stage)
@@ -133,7 +133,7 @@ class Intake:
         """Its handler has reached the limit."""
         deadline = envelope.work.deadline
         self.ends.expired(envelope, Expired("handler" if limit_s < deadline.at_s else deadline.operation))
-        self._withdraw(envelope, Stage.RUNNING)
+        self._withdraw(envelope, RUNNING)
 
     def pump(self) -> None:
         """Start handlers while there are messages and slots, and no more than one topic may have (P8)."""
@@ -187,7 +187,7 @@ class Intake:
 
     def grant(self, envelope: Envelope, worker: Worker, now_s: float) -> None:
         """Note that a message's turn has come: it has a slot and a worker."""
-        envelope.stage = Stage.GRANTED
+        envelope.stage = GRANTED
         envelope.worker = worker
         worker.envelope = envelope
         if self._observer is not None:
@@ -239,7 +239,7 @@ class Intake:
         envelope, worker.envelope = worker.envelope, None
         if envelope is None:
             return
-        if envelope.stage is not Stage.ENDED:
+        if envelope.stage is not ENDED:
             self.ends.broke(envelope, "was cancelled from outside")
         self.running -= 1
         self._slots.release()
@@ -280,5 +280,5 @@ class Intake:
         if stage in (Stage.BLOCKED, Stage.QUEUED):
             self.topic.remove(envelope, self.now())
             self.pump()
-        elif stage is Stage.RUNNING and envelope.worker is not None:
+        elif stage is RUNNING and envelope.worker is not None:
             envelope.worker.task.cancel()

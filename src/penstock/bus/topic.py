@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock.bus.books import UNOBSERVED, BusObserver, Counts
 from penstock.bus.discipline import SWEEP_MIN, Discipline, FairQueue
-from penstock.bus.envelope import Envelope, Stage
+from penstock.bus.envelope import ENDED, QUEUED, Envelope, Stage
 from penstock.bus.service import Service
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import BusSettings
@@ -128,10 +128,7 @@ class Topic:
         return self._held.get(client, 0)
 
     def service(self, envelope: Envelope) -> Service:
-        """Return what is known about messages of this kind."""
-        service = envelope.service
-        if service is not None:
-            return service
+        """Look up what is known about messages of this kind; the message remembers it."""
         kind = self._kind_of(envelope.message)
         service = self._services.get(kind)
         if service is None:
@@ -163,10 +160,7 @@ class Topic:
             Rejected: Its client holds too much (``client_share``), it could not end in time
                 (``hopeless``), or too many wait for room (``queue_full``).
         """
-        service, work = self.service(envelope), envelope.work
-        envelope.client = work.client
-        envelope.rank = work.criticality
-        envelope.ordered = envelope.reply is None
+        service = self.service(envelope)
         envelope.cost_s = service.cost_s
         envelope.expected_s = service.expected_s
         if not envelope.ordered:
@@ -194,7 +188,7 @@ class Topic:
 
     def remove(self, envelope: Envelope, now_s: float) -> None:
         """Take out a message that waits here, for its turn or for room; it has ended."""
-        envelope.stage = Stage.ENDED
+        envelope.stage = ENDED
         if self.queue.remove(envelope, now_s):
             self._gone(envelope, now_s)
             return
@@ -243,7 +237,7 @@ class Topic:
         raise Rejected(detail, code=code, retry_after_s=retry_after_s, by_client=by_client)
 
     def _take(self, envelope: Envelope, now_s: float) -> None:
-        envelope.stage = Stage.QUEUED
+        envelope.stage = QUEUED
         self.counts.admitted += 1
         self.queue.push(envelope, now_s)
         if self.queue.count >= self._rises_at:

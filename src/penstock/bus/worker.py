@@ -7,7 +7,7 @@ import math
 from contextvars import Context
 from typing import TYPE_CHECKING
 
-from penstock.bus.envelope import Envelope, Stage
+from penstock.bus.envelope import ENDED, GRANTED, RUNNING, Envelope
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.wheel import Slot, cancel, watch
 
@@ -57,7 +57,7 @@ class Worker:
     @property
     def stopping(self) -> bool:
         """Whether it holds a slot for a message that has ended already."""
-        return self.envelope is not None and self.envelope.stage is Stage.ENDED
+        return self.envelope is not None and self.envelope.stage is ENDED
 
     def ring(self) -> None:
         """A handler's time is up (B4), or the time of one before it was."""
@@ -67,7 +67,7 @@ class Worker:
         now_s = self._intake.now()
         if self._limit_s > now_s:
             self._set(now_s)
-        elif self.envelope.stage is Stage.RUNNING:
+        elif self.envelope.stage is RUNNING:
             self._intake.overran(self.envelope, self._limit_s)
 
     async def _run(self) -> None:
@@ -104,10 +104,10 @@ class Worker:
                 try:
                     result = await handler(envelope.message, work)
                 except BaseException as error:  # noqa: BLE001 - a handler that raises never stops the topic (B5)
-                    stopped = envelope.stage is Stage.ENDED
+                    stopped = envelope.stage is ENDED
                     self._stumbled(envelope, error)
                 else:
-                    stopped = envelope.stage is Stage.ENDED
+                    stopped = envelope.stage is ENDED
                     ends.answered(envelope, result)
                 now_s = now()
                 intake.measure(envelope, now_s - began_at_s, now_s, stopped=stopped)
@@ -117,14 +117,14 @@ class Worker:
 
     def _begin(self, envelope: Envelope, now_s: float) -> Work | None:
         """Return the label for the handler, with its limit; ``None`` if there is nothing to be done any more."""
-        if envelope.stage is not Stage.GRANTED:
+        if envelope.stage is not GRANTED:
             return None
         work, reply = envelope.work, envelope.reply
         deadline_s = work.deadline.at_s
         if now_s >= deadline_s or (reply is not None and reply.done()):
             self._intake.give_up(envelope)
             return None
-        envelope.stage = Stage.RUNNING
+        envelope.stage = RUNNING
         handler_s = self._intake.handler_s
         limit_s = now_s + handler_s
         if limit_s < deadline_s:
@@ -158,7 +158,7 @@ class Worker:
             ends.broke(envelope, "raised", error)
         elif not isinstance(error, asyncio.CancelledError):
             raise error
-        elif envelope.stage is Stage.RUNNING:
+        elif envelope.stage is RUNNING:
             if self.task.cancelling():
                 raise error
             ends.broke(envelope, "was cancelled by something of its own")

@@ -79,8 +79,7 @@ class _Limit:
 
     def ring(self) -> None:
         """Cancel the body."""
-        if self._task is not None:
-            self._rang = self._task.cancel()
+        self._rang = self._task is not None and self._task.cancel()
 
 
 def limit(deadline: Deadline) -> AbstractAsyncContextManager[None]:

@@ -10,7 +10,7 @@ import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Broken, Expired, PenstockError, Rejected
@@ -35,15 +35,18 @@ class _Flight(Generic[V]):
     Attributes:
         work: The label of who leads now.
         seats: Those who follow: each one's future with its label. It is resolved with the result,
-            with an error, or with ``None``: lead from here.
+            with an error, or with a flight: lead it from here.
     """
 
     key: bytes
     work: Work
-    seats: dict[asyncio.Future[_Landed[V] | Exception | None], Work] = field(default_factory=dict)
+    seats: dict[asyncio.Future[_Landed[V] | Exception | _Flight[V]], Work] = field(default_factory=dict)
     landed: _Landed[V] | None = None
     handovers: int = 0
 
+
+#: What a follower waits for.
+_Seat: TypeAlias = asyncio.Future[_Landed[V] | Exception | _Flight[V]]
 
 #: Does the work for some keys; tells each result by the function it is given, as early as it can.
 Fly = Callable[[list[bytes], Callable[[bytes, V], None]], Awaitable[None]]
@@ -97,27 +100,27 @@ class SingleFlight(Generic[V]):
                     async with limit(work.deadline):
                         await asyncio.wait(seats, return_when=asyncio.FIRST_COMPLETED)
                 for seat in [seat for seat in seats if seat.done()]:
-                    flight, verdict = seats.pop(seat), seat.result()
-                    if verdict is None:
-                        leading.append(flight)
+                    key, verdict = seats.pop(seat), seat.result()
+                    if isinstance(verdict, _Flight):
+                        leading.append(verdict)
                     elif isinstance(verdict, _Landed):
-                        values[flight.key] = verdict.value
+                        values[key] = verdict.value
                     else:
                         # A copy: one instance raised in many tasks would gather all their tracebacks.
                         raise copy.copy(verdict) if isinstance(verdict, PenstockError) else verdict
         finally:
             for flight in leading:
                 self._hand_over(flight)
-            for seat, flight in seats.items():
-                self._leave(flight, seat)
+            for seat, key in seats.items():
+                self._leave(key, seat)
         return values
 
     def _board(
         self, keys: Iterable[bytes], work: Work, values: dict[bytes, V]
-    ) -> tuple[list[_Flight[V]], dict[asyncio.Future[_Landed[V] | Exception | None], _Flight[V]]]:
+    ) -> tuple[list[_Flight[V]], dict[_Seat[V], bytes]]:
         """Find a place for each key: the lead, a seat, or the result if it has just landed."""
         leading: list[_Flight[V]] = []
-        seats: dict[asyncio.Future[_Landed[V] | Exception | None], _Flight[V]] = {}
+        seats: dict[_Seat[V], bytes] = {}
         loop = asyncio.get_running_loop()
         for key in dict.fromkeys(keys):
             flight = self._to_follow(key, work)
@@ -130,7 +133,7 @@ class SingleFlight(Generic[V]):
             else:
                 seat = loop.create_future()
                 flight.seats[seat] = work
-                seats[seat] = flight
+                seats[seat] = key
         return leading, seats
 
     def _to_follow(self, key: bytes, work: Work) -> _Flight[V] | None:
@@ -182,19 +185,32 @@ class SingleFlight(Generic[V]):
         self._hand_over(flight)
 
     def _hand_over(self, flight: _Flight[V]) -> None:
-        """Let the most urgent follower lead, or nobody if there is none."""
+        """Let the most urgent follower lead; if another flight is as good for it, all change to that one."""
+        self._take_off(flight)
         if not flight.seats:
-            self._take_off(flight)
             return
         heir = min(flight.seats, key=lambda seat: _urgency(flight.seats[seat]))
-        flight.work = flight.seats[heir]
-        _resolve(flight, [heir], None)
+        work = flight.seats[heir]
+        other = self._to_follow(flight.key, work)
+        if other is None:
+            flight.work = work
+            self._flights.setdefault(flight.key, []).append(flight)
+            _resolve(flight, [heir], flight)
+        elif other.landed is not None:
+            _resolve(flight, list(flight.seats), other.landed)
+        else:
+            other.seats.update(flight.seats)
+            flight.seats.clear()
 
-    def _leave(self, flight: _Flight[V], seat: asyncio.Future[_Landed[V] | Exception | None]) -> None:
+    def _leave(self, key: bytes, seat: _Seat[V]) -> None:
         """Give a seat up; one who was just told to lead passes the lead on."""
-        flight.seats.pop(seat, None)
-        if not seat.cancel() and not seat.cancelled() and seat.result() is None:
-            self._hand_over(flight)
+        if seat.done():
+            verdict = seat.result()
+            if isinstance(verdict, _Flight):
+                self._hand_over(verdict)
+            return
+        for flight in self._flights[key]:
+            flight.seats.pop(seat, None)
 
     def _take_off(self, flight: _Flight[V]) -> None:
         flights = self._flights[flight.key]
@@ -209,8 +225,8 @@ def _urgency(work: Work) -> tuple[int, float]:
 
 def _resolve(
     flight: _Flight[V],
-    seats: Sequence[asyncio.Future[_Landed[V] | Exception | None]],
-    verdict: _Landed[V] | Exception | None,
+    seats: Sequence[_Seat[V]],
+    verdict: _Landed[V] | Exception | _Flight[V],
 ) -> None:
     for seat in seats:
         del flight.seats[seat]

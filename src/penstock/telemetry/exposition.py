@@ -12,8 +12,8 @@ from prometheus_client.core import Metric
 _IN_LABELS: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 _IN_HELP: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
-#: Labels that are remembered as text, as most of them are the same at every scrape.
-LABELS_MAX: Final = 2_000
+#: Sets of labels that are remembered as text, as most of them are the same at every scrape; several times the usual.
+LABELS_MAX: Final = 10_000
 
 
 def text(families: Iterable[Metric]) -> bytes:
@@ -31,14 +31,15 @@ def text(families: Iterable[Metric]) -> bytes:
         for sample in family.samples:
             if sample.name == created:
                 continue
-            labels = ",".join([_label(*pair) for pair in sorted(sample.labels.items())])
-            lines.append(f"{sample.name}{{{labels}}} {_number(sample.value)}\n")
+            labels = _labels(tuple(sample.labels.items()))
+            lines.append(f"{sample.name}{labels} {_number(sample.value)}\n")
     return "".join(lines).encode()
 
 
 @lru_cache(LABELS_MAX)
-def _label(key: str, value: str) -> str:
-    return f'{key}="{value.translate(_IN_LABELS)}"'
+def _labels(pairs: tuple[tuple[str, str], ...]) -> str:
+    shown = ",".join(f'{key}="{value.translate(_IN_LABELS)}"' for key, value in sorted(pairs))
+    return f"{{{shown}}}" if shown else ""
 
 
 def _number(value: float) -> str:

@@ -25,10 +25,8 @@ class Note(Waiting):
     def __init__(
         self, name: object, client: str = "a", rank: int = STANDARD, cost_s: float = 1.0, *, ordered: bool = False
     ) -> None:
+        super().__init__(client, rank, ordered=ordered)
         self.name = name
-        self.client = client
-        self.rank = rank
-        self.ordered = ordered
         self.cost_s = self.expected_s = cost_s
 
     def __repr__(self) -> str:
@@ -473,16 +471,11 @@ def test_plain_first_in_first_out_switches_everything_off() -> None:
 
 
 class Model:
-    """What the discipline promises, written without regard to speed.
-
-    A message's class comes first (strict, but a class below the front that has earned something goes before);
-    then its client's virtual time; then its age.
-    """
+    """What waits, and which of a client's messages of one class is the right one, without regard to speed."""
 
     def __init__(self, discipline: Discipline) -> None:
         self.discipline = discipline
         self.waiting: list[Note] = []
-        self.credit = dict.fromkeys(Criticality, 0.0)
 
     def key(self, one: Note) -> tuple[int, str]:
         rank = one.rank if self.discipline.classes else 0

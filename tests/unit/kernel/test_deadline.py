@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Coroutine
 from typing import Any
@@ -149,3 +150,54 @@ def test_clocks_never_go_back() -> None:
     assert clock.now() <= clock.now()
     with pytest.raises(RuntimeError):
         LoopClock().now()
+
+
+@virtual
+async def test_a_limit_outside_a_task_is_refused() -> None:
+    refused: list[BaseException] = []
+
+    def enter() -> None:
+        with pytest.raises(RuntimeError, match="inside a task") as caught:
+            limit(Deadline(BEGIN_S + 1, "search")).__aenter__().send(None)  # type: ignore[attr-defined]
+        refused.append(caught.value)
+
+    asyncio.get_running_loop().call_soon(enter)
+    await asyncio.sleep(0)
+    assert len(refused) == 1
+
+
+@virtual
+async def test_a_cancellation_from_outside_in_the_moment_of_the_deadline_passes_through() -> None:
+    async def body() -> None:
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(limited(10, body()))
+    asyncio.get_running_loop().call_at(BEGIN_S + 10, lambda: task.cancel("from outside"))
+    await asyncio.sleep(20)
+    assert task.cancelled()
+
+
+@virtual
+async def test_a_body_that_swallows_the_expiry_has_ended_and_is_not_cancelled_again() -> None:
+    async with limit(Deadline(BEGIN_S + 1, "search")):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(1)
+
+
+@virtual
+async def test_after_a_jump_of_the_clock_nested_limits_name_the_tighter() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def stalled() -> None:
+        async with limit(Deadline(BEGIN_S + 10, "outer")), limit(Deadline(BEGIN_S + 2, "inner")):
+            loop.spend(5)  # type: ignore[attr-defined]
+            await asyncio.sleep(60)
+
+    with pytest.raises(Expired) as caught:
+        await stalled()
+    assert caught.value.operation == "inner"
+    assert loop.time() < BEGIN_S + 6

@@ -99,3 +99,43 @@ async def test_a_cancellation_ends_every_part_first() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert sorted(ended) == [0, 1, 2]
+
+
+@virtual
+async def test_an_error_leaves_no_cancellation_behind() -> None:
+    async def fails(delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        raise ValueError
+
+    for delay_s in (0.0, 1.0):
+        with pytest.raises(ValueError):  # noqa: PT011 - whichever it is
+            await together([fails(delay_s), asyncio.sleep(60)])
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("steps", range(6))
+@virtual
+async def test_a_cancellation_beside_an_error_is_not_swallowed_at_any_step(steps: int) -> None:
+    ended = []
+
+    async def fails() -> None:
+        await asyncio.sleep(1)
+        raise ValueError
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(1)
+            ended.append(1)
+
+    task = asyncio.create_task(together([fails(), cleans_up()]))
+    await asyncio.sleep(1)
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [1]

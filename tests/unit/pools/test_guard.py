@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings
+from penstock.kernel.work import Work
 from penstock.policies.breaker import Outcome, State
 from penstock.pools.guard import CircuitOpen, Guard, Turn
 from tests.clock import run, virtual
@@ -145,6 +146,142 @@ async def test_a_hang_is_noticed_though_the_callers_give_up_first(out_s, state):
     guard = make_guard(patience_s=5)
     await failing(guard, Expired("search"), times=5, after_s=out_s)
     assert guard.state == state
+
+
+async def learnt(guard: Guard, took_s: float, times: int = 16) -> None:
+    for _ in range(times):
+        await guard.call("search", lambda: answers(took_s))
+
+
+async def hangs_for(guard: Guard, deadline_s: float, times: int = 5) -> None:
+    """Call a dependency that hangs, with callers that give up after their deadline."""
+    for _ in range(times):
+        caller = asyncio.create_task(guard.call("search", lambda: answers(3600)))
+        await asyncio.sleep(deadline_s)
+        caller.cancel()
+        await asyncio.wait([caller])
+
+
+@pytest.mark.parametrize(
+    ("took_s", "patience_s"),
+    [(0.001, 0.25), (0.03, 0.3), (0.3, 3.0), (2.0, 5.0)],
+    ids=["quick: the least", "ten times", "ten times, longer", "slow: the most"],
+)
+@virtual
+async def test_patience_is_ten_times_what_nine_of_ten_calls_take_within_its_bounds(took_s, patience_s):
+    guard = make_guard(patience_s=5)
+    await learnt(guard, took_s, times=15)
+    assert guard.patience_s("search") == 5.0, "too few to know"
+    await learnt(guard, took_s, times=1)
+    assert guard.patience_s("search") == pytest.approx(patience_s, rel=0.05)
+    assert guard.patience_s("upsert") == 5.0, "each operation has its own"
+
+
+@pytest.mark.parametrize(("known", "state"), [(True, State.OPEN), (False, State.CLOSED)])
+@virtual
+async def test_callers_with_half_a_second_notice_a_hang_of_what_used_to_be_quick(known, state):
+    guard = make_guard(patience_s=5)
+    if known:
+        await learnt(guard, 0.005)
+    await hangs_for(guard, 0.5)
+    assert guard.state is state
+
+
+@virtual
+async def test_callers_in_a_hurry_prove_nothing_against_what_always_takes_its_time():
+    guard = make_guard(patience_s=5)
+    await learnt(guard, 0.3)
+    await hangs_for(guard, 0.5, times=50)
+    assert guard.state is State.CLOSED
+
+
+@virtual
+async def test_failed_calls_do_not_change_the_patience():
+    guard = make_guard(patience_s=5)
+    await learnt(guard, 0.03)
+    for _ in range(20):
+        await failing(guard, Invalid("bad"), after_s=3)
+        await failing(guard, Expired("search"), after_s=0.2)
+    assert guard.patience_s("search") == pytest.approx(0.3, rel=0.05)
+
+
+@virtual
+async def test_a_dependency_started_anew_may_be_slow_at_first():
+    guard = make_guard(patience_s=5)
+    await learnt(guard, 0.005)
+    guard.renew()
+    assert guard.patience_s("search") == 5.0
+
+
+def test_the_least_patience_never_exceeds_the_most():
+    assert make_guard(patience_s=0.1)._patience_s_min == 0.1
+
+
+@virtual
+async def test_a_cancelled_call_is_no_failure_of_the_dependency():
+    guard = make_guard(failures=1)
+    for _ in range(50):
+        caller = asyncio.create_task(guard.call("search", lambda: answers(60)))
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait([caller])
+    assert guard.state is State.CLOSED
+
+
+@virtual
+async def test_of_a_crowd_only_the_probes_reach_a_dependency_that_may_be_back():
+    guard, reached = make_guard(), []
+    await failing(guard, times=5)
+    await asyncio.sleep(30)
+
+    async def probe() -> str:
+        reached.append(True)
+        return await answers(1)
+
+    outcomes = await asyncio.gather(*(guard.call("search", probe) for _ in range(1000)), return_exceptions=True)
+    assert len(reached) == guard._settings.probes == 1
+    assert sum(isinstance(outcome, CircuitOpen) for outcome in outcomes) == 999
+    assert guard.state is State.HALF_OPEN
+
+
+@pytest.mark.parametrize("good", [True, False])
+@pytest.mark.parametrize("ends_s", [1, 31], ids=["while open", "while half-open"])
+@virtual
+async def test_a_call_admitted_before_an_opening_tells_nothing_after_it(good, ends_s):
+    guard = make_guard(successes=1)
+    late = asyncio.create_task(guard.call("search", lambda: answers(ends_s) if good else fails(DOWN, ends_s)))
+    await asyncio.sleep(0)
+    await failing(guard, times=5)
+    await asyncio.sleep(30.5 if ends_s > 30 else 0.5)
+    probe = None
+    if ends_s > 30:
+        probe = asyncio.create_task(guard.call("search", lambda: answers(5)))
+        await asyncio.sleep(0)
+    before = guard.state
+    await asyncio.gather(late, return_exceptions=True)
+    assert guard.state is before
+    if probe is not None:
+        assert await probe == "yes"
+        assert guard.state is State.CLOSED
+
+
+@virtual
+async def test_a_handler_behind_a_guard_answers_as_before_and_is_left_alone_while_it_is_open():
+    guard, asked = make_guard(), []
+
+    async def embed(message: str, work: Work) -> str:
+        asked.append((message, work))
+        return await (fails(DOWN) if message == "bad" else answers())
+
+    handler, work = guard.handler("embed", embed), Work.background()
+    assert await handler("good", work) == "yes"
+    for _ in range(5):
+        with pytest.raises(Unavailable, match="down"):
+            await handler("bad", work)
+    assert guard.retry_after_s() == 30.0
+    with pytest.raises(CircuitOpen):
+        await handler("good", work)
+    assert asked == [("good", work)] + [("bad", work)] * 5
 
 
 @virtual

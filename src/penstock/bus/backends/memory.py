@@ -69,7 +69,7 @@ class MemoryBus:
             return
         now_s = self._clock.now()
         blocked: list[Envelope] = []
-        errors: list[Rejected | Expired] = []
+        errors: list[BaseException] = []
         for intake in intakes:
             envelope = Envelope(message, work, intake, now_s)
             try:
@@ -80,7 +80,8 @@ class MemoryBus:
         if blocked:
             errors += await _room(blocked)
         if errors:
-            raise errors[0]
+            del envelope, blocked  # they hold the error, which holds this frame
+            raise errors.pop(0)
 
     async def request(self, topic: str, message: Any, work: Work) -> Any:
         """See :meth:`penstock.bus.contract.Bus.request`."""
@@ -146,20 +147,16 @@ class MemoryBus:
         await asyncio.gather(*(task for task in tasks if task is not here), return_exceptions=True)
 
 
-async def _room(blocked: list[Envelope]) -> list[Rejected | Expired]:
-    """Wait until each of the messages has found room or been refused."""
-    errors: list[Rejected | Expired] = []
+async def _room(blocked: list[Envelope]) -> list[BaseException]:
+    """Wait until each of the messages has found room or been refused; return the refusals."""
+    turns = [envelope.turn for envelope in blocked if envelope.turn is not None]
     try:
-        for turn in [envelope.turn for envelope in blocked if envelope.turn is not None]:
-            try:
-                await turn
-            except (Rejected, Expired) as error:
-                errors.append(error)
+        await asyncio.wait(turns)
     except BaseException:
         for envelope in blocked:
             envelope.intake.leave(envelope)
         raise
-    return errors
+    return [error for turn in turns if (error := turn.exception()) is not None]
 
 
 def _state(name: str, intakes: list[Intake]) -> TopicState:

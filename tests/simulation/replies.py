@@ -1,0 +1,58 @@
+"""What became of requests to a world's server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fakes.api import Answer
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of one request.
+
+    Attributes:
+        status: Of the answer; 0 if the caller hung up or was cut off first.
+        code: Of a problem, empty for none.
+        json: The answer's body, ``None`` without one.
+        headers: Its headers.
+        took_s: How long the caller waited.
+    """
+
+    status: int
+    code: str = ""
+    json: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    took_s: float = 0.0
+
+    @property
+    def end(self) -> str:
+        """The one end it came to."""
+        if self.status == 0:
+            return "gone"
+        if self.status < 300:
+            return "answered"
+        if self.status in (408, 504):
+            return "expired"
+        return "refused" if self.status in (429, 503) else "failed"
+
+
+def reply_of(answer: Answer, took_s: float) -> Reply:
+    """Return a whole answer as a reply."""
+    kind = answer.headers.get("content-type", "")
+    body = answer.json if "json" in kind else answer.body.decode()
+    code = body["code"] if kind == "application/problem+json" else ""
+    return Reply(answer.status, code, body, answer.headers, took_s)
+
+
+def words(replies: Iterable[Reply]) -> Counter[str]:
+    """Count what answers lacked; ``none`` for those that lacked nothing."""
+    return Counter("+".join(one.json["degraded"]) or "none" for one in replies if one.status == 200)
+
+
+def ends(replies: Iterable[Reply]) -> Counter[str]:
+    """Count how requests ended: ``answered``, or the code of their problem."""
+    return Counter(one.code or one.end for one in replies)
