@@ -14,7 +14,7 @@ from bench.overload.work import Answer, Order, Workshop
 from bench.overload.workload import DEADLINE_S, Load
 from penstock.bus.backends.memory import MemoryBus
 from penstock.http.gate import Gate, Senses
-from penstock.http.operations import CRITICALITIES
+from penstock.http.head import CRITICALITIES
 from penstock.http.routes import pressure
 from penstock.kernel.clock import MonotonicClock
 from penstock.kernel.deadline import Deadline

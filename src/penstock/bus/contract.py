@@ -89,7 +89,7 @@ class Refusal:
     """What a gate may say before it has read a request (D2); no error, so nothing is raised or filled in.
 
     Attributes:
-        code: ``queue_full`` or ``client_share``.
+        code: ``queue_full``, ``client_share`` or ``hopeless``.
         retry_after_s: Seconds after which another try makes sense; the gate adds its jitter.
         by_client: Whether the client's own doing is the reason.
     """
@@ -158,12 +158,13 @@ class Bus(Protocol):
         """Return how full the topic's fullest buffer is, 0 to 1; asked for every HTTP request."""
         ...
 
-    def refuses(self, topic: str, client: str = "", at: Level = Level.CRITICAL) -> Refusal | None:
+    def refuses(self, topic: str, work: Work, at: Level = Level.CRITICAL) -> Refusal | None:
         """Return why a new request should be refused at the gate, ``None`` if it should not (D2).
 
         Args:
             topic: Where the request leads.
-            client: Whose it is; a client that holds its share of the buffer is refused. Nobody's by default.
+            work: Its label, as far as its head tells: a client that holds its share of the buffer is refused, and a
+                deadline that cannot be met behind what waits.
             at: The fill from which everybody is refused.
         """
         ...

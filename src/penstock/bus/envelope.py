@@ -106,8 +106,7 @@ class Envelope(Waiting):
     @property
     def promised(self) -> bool:
         """Whether it is an event whose publisher believes that it will be handled."""
-        turn = self.turn
-        return self.reply is None and (turn is None or (turn.done() and not turn.cancelled()))
+        return self.reply is None and (self.turn is None or self.turn.done())
 
     def ring(self) -> None:
         """Tell the intake that the time is up."""

@@ -252,7 +252,7 @@ class Intake:
         envelope.at_s = envelope.work.deadline.at_s
         if envelope.reply is not None:
             watch(envelope, self.now())
-        elif envelope.turn is not None and not envelope.turn.done():
+        elif envelope.turn is not None:
             envelope.turn.set_result(None)
 
     def _start(self, envelope: Envelope, now_s: float) -> None:

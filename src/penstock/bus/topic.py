@@ -15,6 +15,7 @@ from penstock.bus.envelope import ENDED, QUEUED, Envelope, Stage
 from penstock.bus.service import Service
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import BusSettings
+from penstock.kernel.work import Work
 from penstock.policies.congestion import CongestionSettings
 from penstock.policies.discard import DiscardSettings, push_excess_s
 from penstock.policies.estimate import EstimateSettings
@@ -138,6 +139,10 @@ class Topic:
         envelope.service = service
         return service
 
+    def typical_s(self, envelope: Envelope) -> float:
+        """Return the median service time of messages of this kind, 0 while nothing is known."""
+        return self.service(envelope).typical_s
+
     def learn(self, service: Service, seconds: float) -> None:
         """Take in how long a message took."""
         service.observe(seconds)
@@ -209,19 +214,35 @@ class Topic:
         queued = [envelope for envelope in iter(lambda: self.next(now_s), None) if envelope is not None]
         return blocked + queued
 
+    def hopeless_s(self, work: Work, now_s: float, working: int) -> float:
+        """Return by how much a request of unknown kind would miss its deadline; 0 for not at all, or nothing waits.
+
+        Args:
+            work: The request's label.
+            now_s: On the loop's clock.
+            working: Handlers at work on this topic.
+        """
+        return self._excess_s(work, self._whole, now_s, working) if self.queue.count else 0.0
+
     def over_share(self, client: str) -> bool:
         """Return whether a client's requests fill its share of the buffer."""
         return self._held.get(client, 0) >= self._client_max
 
     def _look(self, envelope: Envelope, service: Service, now_s: float, working: int) -> None:
         """Refuse what its client may not add, and what could not end in time."""
-        work, deadline_s, queue = envelope.work, envelope.work.deadline.at_s, self.queue
-        if self._held.get(work.client, 0) >= self._client_max:
+        if self.over_share(envelope.work.client):
             self._refuse("client_share", f"too many requests of this client wait in {self.name}", by_client=True)
+        excess_s = self._excess_s(envelope.work, service, now_s, working)
+        if excess_s > 0.0:
+            self._refuse("hopeless", f"{self.name} is too busy to end this in time", retry_after_s=excess_s)
+
+    def _excess_s(self, work: Work, service: Service, now_s: float, working: int) -> float:
+        """Return by how many seconds new work would miss its deadline behind what waits; 0: it would not."""
+        deadline_s, queue = work.deadline.at_s, self.queue
         in_time = now_s + queue.expected_s / (working or 1) + service.typical_s <= deadline_s
         if in_time or not self.rules.refuse_hopeless:  # even behind all that waits
-            return
-        excess_s = push_excess_s(
+            return 0.0
+        return push_excess_s(
             deadline_s,
             now_s,
             ahead_s=queue.ahead_s(work.client, work.criticality, service.cost_s),
@@ -229,8 +250,6 @@ class Topic:
             service_s=service.typical_s,
             idle=0,
         )
-        if excess_s > 0.0:
-            self._refuse("hopeless", f"{self.name} is too busy to end this in time", retry_after_s=excess_s)
 
     def _refuse(self, code: str, detail: str, *, retry_after_s: float = 1.0, by_client: bool = False) -> None:
         self.counts.refuse(code)

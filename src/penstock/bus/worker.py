@@ -100,17 +100,20 @@ class Worker:
                 intake.grant(envelope, self, now_s)
             work = self._begin(envelope, now_s)
             if work is not None:
-                began_at_s = now_s
+                began_at_s, failed = now_s, False
                 try:
                     result = await handler(envelope.message, work)
                 except BaseException as error:  # noqa: BLE001 - a handler that raises never stops the topic (B5)
-                    stopped = envelope.stage is ENDED
+                    stopped, failed = envelope.stage is ENDED, True
                     self._stumbled(envelope, error)
                 else:
                     stopped = envelope.stage is ENDED
                     ends.answered(envelope, result)
                 now_s = now()
-                intake.measure(envelope, now_s - began_at_s, now_s, stopped=stopped)
+                if not failed or now_s - began_at_s >= intake.topic.typical_s(envelope):
+                    # What fails sooner than it usually takes was refused, not served: it would teach that
+                    # work is quick just when there is too much of it.
+                    intake.measure(envelope, now_s - began_at_s, now_s, stopped=stopped)
             self.envelope = None
             if now_s - began_s >= BURST_S or task.cancelling():
                 return

@@ -38,6 +38,7 @@ from penstock.http.conversation import (
     memory_short,
     too_large,
 )
+from penstock.http.head import Head, head_of
 from penstock.http.refusal import Refusal
 from penstock.http.tally import Tally
 from penstock.kernel.errors import Broken, PenstockError, Rejected
@@ -79,13 +80,13 @@ class Senses:
     """What the gate sees of the house behind it. Each is asked for every request, so each must be O(1).
 
     Attributes:
-        pressure: Why the topic that a request leads to takes no more (D2), by method, path, client and whether
-            it says itself that it can wait; ``None`` while it does.
+        pressure: Why the topic that a request leads to takes no more of it (D2), by method, path and what its
+            head says; ``None`` while it does.
         memory: How full the memory is.
         luck: Draws for the jitter of ``Retry-After``.
     """
 
-    pressure: Callable[[str, str, str, bool], bus.Refusal | None] = lambda *_: None
+    pressure: Callable[[str, str, Head], bus.Refusal | None] = lambda *_: None
     memory: Callable[[], Level] = lambda: Level.CALM
     luck: Random = random.random
 
@@ -218,9 +219,9 @@ class Gate:
                 return self._refusals.rate, decision.retry_after_s
         if self._terms.draining:
             return self._refusals.draining, DRAIN_S
-        return self._too_much(scope, arrival, client)
+        return self._too_much(scope, arrival, client, now_s)
 
-    def _too_much(self, scope: Scope, arrival: Arrival, client: str) -> tuple[Refusal | None, float]:
+    def _too_much(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
         """Return what there is too much of for this request, the cheapest to find out first."""
         settings, body_bytes = self._settings, arrival.body_bytes()
         if len(self._running) >= settings.max_concurrent:
@@ -229,11 +230,11 @@ class Gate:
             return self._refusals.too_large, 0.0
         if body_bytes > settings.large_request and self._senses.memory() is Level.CRITICAL:
             return self._refusals.memory, SOON_S
-        can_wait = arrival.headers.get(b"x-criticality", b"").strip().lower() == b"bulk"
-        pressed = self._senses.pressure(scope["method"], scope["path"], client, can_wait)
+        head = head_of(arrival.headers, client, now_s)
+        pressed = self._senses.pressure(scope["method"], scope["path"], head)
         if pressed is None:
             return None, 0.0
-        return self._refusals.share if pressed.by_client else self._refusals.pressure, pressed.retry_after_s
+        return self._refusals.of_topic[pressed.code], pressed.retry_after_s
 
     def _standing(self, decision: Decision) -> Headers:
         """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""
@@ -303,10 +304,14 @@ class _Refusals:
         )
         self.draining = Refusal(Rejected("the server is shutting down", code="draining", retry_after_s=DRAIN_S))
         self.full = Refusal(Rejected("too many requests are in flight", code="too_many_requests_in_flight"))
-        self.pressure = Refusal(Rejected("too much work of this kind is waiting", code="topic_full"))
-        self.share = Refusal(
-            Rejected("too much work of this client is waiting; slow down", code="client_share", by_client=True)
-        )
+        full = Rejected("too much work of this kind is waiting", code="topic_full")
+        share = Rejected("too much work of this client is waiting; slow down", code="client_share", by_client=True)
+        hopeless = Rejected("what waits already takes longer than the deadline allows", code="hopeless")
+        self.of_topic = {
+            "queue_full": Refusal(full),
+            "client_share": Refusal(share),
+            "hopeless": Refusal(hopeless),
+        }
         self.memory = Refusal(memory_short())
         self.too_large = Refusal(too_large(settings.max_body))
 

@@ -11,7 +11,8 @@ import msgspec
 
 from penstock import __version__
 from penstock.http import answers, bodies
-from penstock.http.operations import CRITICALITIES, Operations
+from penstock.http.head import CRITICALITIES
+from penstock.http.operations import Operations
 from penstock.http.problem import MEDIA_TYPE, Problem
 from penstock.http.routes import API, JSON, Endpoint, Parameter
 

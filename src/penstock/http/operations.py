@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from penstock.bus.contract import Bus
 from penstock.http import answers, bodies
+from penstock.http.head import CRITICALITIES
 from penstock.http.problem import problem_of
 from penstock.indexing.pipeline import IndexPipeline
 from penstock.indexing.records import Document, Outcome, Status
@@ -46,9 +47,6 @@ STATUS_STORE_S: Final = 1.0
 
 #: Heads on one page of a document list at most.
 PAGE_MAX: Final = 10_000
-
-#: Classes of work as callers write them, the most urgent first.
-CRITICALITIES: Final = {criticality.name.lower(): criticality for criticality in Criticality}
 
 _NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
@@ -97,7 +95,7 @@ class Operations:
             strict=body.strict,
         )
         asked.check()
-        work = self._work(request, body.timeout_ms, Criticality.INTERACTIVE)
+        work = self._work(request, body.timeout_ms)
         work = work.within(self._services.settings.timeouts.search, "search", self._now())
         request.scope["penstock.deadline_s"] = work.deadline.at_s
         result: SearchResult = await self._services.bus.request(Topic.SEARCH_REQUEST, asked, work)
@@ -137,7 +135,7 @@ class Operations:
         began = self._now()
         collection = request.path_params["name"]
         entries, timeout_ms = await _entries(request)
-        work = self._work(request, timeout_ms, Criticality.BULK)
+        work = self._work(request, timeout_ms)
         documents = [entry for _, entry in entries if isinstance(entry, Document)]
         became = await self._index(collection, documents, work)
         if len(documents) == len(entries):
@@ -261,12 +259,7 @@ class Operations:
     def _now(self) -> float:
         return self._services.clock.now()
 
-    def _work(
-        self,
-        request: Request,
-        timeout_ms: int | None = None,
-        criticality: Criticality = Criticality.STANDARD,
-    ) -> Work:
+    def _work(self, request: Request, timeout_ms: int | None = None) -> Work:
         """Return the label under which this request's work travels.
 
         Its time began when the request arrived at the gate: a body that took long has used some of it up.
@@ -278,7 +271,7 @@ class Operations:
         scope = request.scope
         label = Work(
             Deadline.never(),
-            _criticality(request, criticality),
+            _criticality(request, scope["penstock.criticality"]),
             scope["penstock.client"],
             scope["penstock.request_id"],
             scope["penstock.traceparent"],

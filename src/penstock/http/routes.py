@@ -16,12 +16,14 @@ from starlette.routing import Match, Route, Router
 
 from penstock.bus.contract import Refusal
 from penstock.http import answers, bodies
+from penstock.http.head import Head
 from penstock.http.operations import PAGE_MAX, Operations
 from penstock.http.page import PAGE
 from penstock.http.problem import MethodNotAllowed, status_of
 from penstock.indexing.records import Status
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.kernel.messages import Topic
+from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 from penstock.search.records import SearchResult
 from penstock.stores.contract import CollectionInfo
@@ -57,6 +59,7 @@ class Endpoint:
         ndjson: Whether the body may also be NDJSON.
         query: Its query parameters.
         topics: Where its work waits; when one of them is nearly full, the gate refuses (D2).
+        criticality: The class of its work; callers may ask for a lower one.
     """
 
     method: str
@@ -69,6 +72,7 @@ class Endpoint:
     ndjson: bool = False
     query: tuple[Parameter, ...] = ()
     topics: tuple[Topic, ...] = ()
+    criticality: Criticality = Criticality.STANDARD
 
 
 _PAGING: Final = (
@@ -93,6 +97,7 @@ API: Final = (
         SearchResult,
         body=bodies.SearchBody,
         topics=(Topic.SEARCH_REQUEST,),
+        criticality=Criticality.INTERACTIVE,
     ),
     Endpoint(
         "POST",
@@ -102,6 +107,7 @@ API: Final = (
         SearchResult,
         body=bodies.SearchBody,
         topics=(Topic.SEARCH_REQUEST,),
+        criticality=Criticality.INTERACTIVE,
     ),
     Endpoint("GET", "/v1/collections", "list_collections", "List collections", answers.Collections),
     Endpoint(
@@ -124,6 +130,7 @@ API: Final = (
         body=bodies.DocumentsBody,
         ndjson=True,
         topics=(Topic.INDEX_CHUNK, Topic.INDEX_REQUEST),
+        criticality=Criticality.BULK,
     ),
     Endpoint("GET", _DOCUMENTS, "list_documents", "List documents, a page at a time", answers.Heads, query=_PAGING),
     Endpoint(
@@ -217,26 +224,28 @@ _LEADS: Final = re.compile(
 
 
 def pressure(
-    refuses: Callable[[Topic, str, Level], Refusal | None],
-) -> Callable[[str, str, str, bool], Refusal | None]:
+    refuses: Callable[[Topic, Work, Level], Refusal | None],
+) -> Callable[[str, str, Head], Refusal | None]:
     """Return what the gate asks of the topics that a method and a path lead to (D2).
 
     A request that says of itself that it can wait (``X-Criticality: bulk``) is refused from 80 % on: the rest of
     the buffer is for those that cannot, however many the others are (D1: producers that can slow down do).
 
     Args:
-        refuses: Why a topic takes no more from a client, given the fill from which it takes none
+        refuses: Why a topic takes no more of such work, given the fill from which it takes none
             (:meth:`penstock.bus.contract.Bus.refuses`).
     """
-    topics = [endpoint.topics for endpoint in _WITH_TOPICS]
 
-    def pressed(method: str, path: str, client: str, can_wait: bool) -> Refusal | None:  # noqa: FBT001 - one word of the gate's
+    def pressed(method: str, path: str, head: Head) -> Refusal | None:
         found = _LEADS.fullmatch(f"{method} {path}")
         if found is None or found.lastindex is None:
             return None
-        level = Level.HIGH if can_wait else Level.CRITICAL
-        for topic in topics[found.lastindex - 1]:
-            refusal = refuses(topic, client, level)
+        endpoint = _WITH_TOPICS[found.lastindex - 1]
+        asked = head.criticality if head.criticality is not None else endpoint.criticality
+        work = Work(head.deadline, max(asked, endpoint.criticality), head.client)
+        level = Level.HIGH if work.criticality > max(endpoint.criticality, Criticality.STANDARD) else Level.CRITICAL
+        for topic in endpoint.topics:
+            refusal = refuses(topic, work, level)
             if refusal is not None:
                 return refusal
         return None
@@ -255,6 +264,7 @@ def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Rout
         try:
             # Whole before the work begins, for every route: only then can the gate see a caller hang up.
             await request.body()
+            request.scope["penstock.criticality"] = endpoint.criticality
             with latency.time():
                 record = await operation(request)
         except PenstockError as error:

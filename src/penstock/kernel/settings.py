@@ -245,7 +245,7 @@ class MemorySettings:
 
     limit: int = setting(
         0,
-        Spec("MEMORY_LIMIT", "memory of all processes; 0: the control group's, else the machine's", Unit.SIZE, 0, 2**50),
+        Spec("MEMORY_LIMIT", "memory for all processes; 0: the control group's or machine's", Unit.SIZE, 0, 2**50),
     )
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from penstock.bus.contract import Refusal
+from penstock.http.head import Head
 from penstock.http.problem import MEDIA_TYPE
 from penstock.http.routes import API, pressure
+from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
@@ -443,22 +445,34 @@ async def test_a_strict_search_prefers_a_refusal_to_less_than_the_whole(strict):
 )
 def test_a_route_leads_to_its_topics(method, path, topics):
     asked = set()
-    pressed = pressure(lambda topic, client, at: asked.add((topic, client, at)))
-    assert pressed(method, path, "me", False) is None
+    pressed = pressure(lambda topic, work, at: asked.add((topic, work.client, at)))
+    assert pressed(method, path, Head("me")) is None
     assert asked == {(topic, "me", Level.CRITICAL) for topic in topics}
 
 
 @pytest.mark.parametrize("topic", [Topic.INDEX_CHUNK, Topic.INDEX_REQUEST])
 def test_one_full_topic_of_a_route_is_enough(topic):
     full = Refusal("queue_full", 1.0, by_client=False)
-    pressed = pressure(lambda asked, _client, _at: full if asked is topic else None)
-    assert pressed("POST", DOCUMENTS, "me", False) is full
+    pressed = pressure(lambda asked, _work, _at: full if asked is topic else None)
+    assert pressed("POST", DOCUMENTS, Head("me")) is full
 
 
-def test_those_that_can_wait_are_refused_earlier():
-    asked = []
-    pressure(lambda _topic, _client, at: asked.append(at))("POST", "/v1/search", "me", True)
-    assert asked == [Level.HIGH]
+@pytest.mark.parametrize(
+    ("path", "said", "counts", "at"),
+    [
+        ("/v1/search", None, Criticality.INTERACTIVE, Level.CRITICAL),
+        ("/v1/search", Criticality.BULK, Criticality.BULK, Level.HIGH),
+        ("/v1/search", Criticality.STANDARD, Criticality.STANDARD, Level.CRITICAL),
+        ("/v1/embed", Criticality.INTERACTIVE, Criticality.STANDARD, Level.CRITICAL),
+        ("/v1/embed", Criticality.BULK, Criticality.BULK, Level.HIGH),
+        (DOCUMENTS, None, Criticality.BULK, Level.CRITICAL),
+    ],
+)
+def test_those_that_can_wait_are_refused_earlier(path, said, counts, at):
+    asked = set()
+    pressed = pressure(lambda _topic, work, at: asked.add((work.criticality, work.deadline.at_s, at)))
+    pressed("POST", path, Head("me", said, Deadline(7.0, "request")))
+    assert asked == {(counts, 7.0, at)}
 
 
 @virtual

@@ -11,6 +11,7 @@ from penstock.http.conversation import UNREAD_BYTES_MAX, WATCHED_AFTER_S
 from penstock.http.gate import PIECE_BYTES, Gate, Senses
 from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings
+from penstock.kernel.work import Criticality
 from penstock.policies.levels import Level
 from penstock.telemetry.metrics import Metrics
 from tests.clock import BEGIN_S, virtual
@@ -492,6 +493,7 @@ def test_a_proxy_that_cannot_be_read_is_told_at_the_start():
     [
         (TopicRefusal("queue_full", 1.0, by_client=False), 503, "topic_full"),
         (TopicRefusal("client_share", 1.0, by_client=True), 429, "client_share"),
+        (TopicRefusal("hopeless", 1.0, by_client=False), 503, "hopeless"),
     ],
 )
 @virtual
@@ -504,14 +506,15 @@ async def test_a_topic_nearly_full_takes_nothing_more_from_outside(refusal, stat
     assert (await Caller(one).ask("POST", "/other", b"x")).status == 200
 
 
-@pytest.mark.parametrize(("said", "can_wait"), [("bulk", True), (" Bulk", True), ("interactive", False), ("", False)])
 @virtual
-async def test_the_topics_are_asked_for_whom_and_whether_it_can_wait(said, can_wait):
+async def test_the_topics_are_asked_with_what_the_head_says():
     seen = []
     one = gate(senses=Senses(pressure=lambda *asked: seen.append(asked)))
-    assert (await Caller(one).ask("POST", "/x", b"x", {"x-criticality": said, "x-api-key": "k"})).status == 200
-    assert [(method, path, wait) for method, path, _, wait in seen] == [("POST", "/x", can_wait)]
-    assert seen[0][2]
+    said = {"x-criticality": " Bulk", "x-api-key": "k", "x-request-timeout-ms": "250"}
+    assert (await Caller(one).ask("POST", "/x", b"x", said)).status == 200
+    ((method, path, head),) = seen
+    assert (method, path, head.criticality, head.deadline.at_s) == ("POST", "/x", Criticality.BULK, BEGIN_S + 0.25)
+    assert head.client.startswith("key:")
 
 
 @virtual

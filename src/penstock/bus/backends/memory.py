@@ -115,15 +115,18 @@ class MemoryBus:
             fullest = max(fullest, intake.topic.queue.count / intake.topic.capacity)
         return fullest
 
-    def refuses(self, topic: str, client: str = "", at: Level = Level.CRITICAL) -> Refusal | None:
+    def refuses(self, topic: str, work: Work, at: Level = Level.CRITICAL) -> Refusal | None:
         """See :meth:`penstock.bus.contract.Bus.refuses`."""
         refusal: Refusal | None = None
+        now_s = self._clock.now()
         for intake in self._intakes.get(topic, ()):
             buffer = intake.topic
             if buffer.level >= at:
                 refusal = _FULL
-            elif client and buffer.over_share(client):
+            elif buffer.over_share(work.client):
                 refusal = _SHARE
+            elif (excess_s := buffer.hopeless_s(work, now_s, intake.running)) > 0.0:
+                refusal = Refusal("hopeless", excess_s, by_client=False)
             else:
                 return None
         return refusal
