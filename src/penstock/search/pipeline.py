@@ -41,6 +41,9 @@ Encode = Callable[[str, Work], Awaitable[DenseVectors | SparseVector]]
 #: Candidates whose places are looked at after rescoring; what is further down stays there.
 SHORTLIST: Final = 50
 
+#: The share of the time left that an arm may take where there are two.
+ARM_SHARE: Final = 0.8
+
 #: Errors of one arm that the other arm can make up for; ``Invalid`` is the request's own.
 MENDABLE: Final = (Unavailable, Rejected, Expired, Broken)
 
@@ -149,12 +152,13 @@ class SearchPipeline:
 
     async def _ask(self, run: Run, arm: Arm, query: str, encode: Encode) -> None:
         """Encode the query for one arm and ask it; note its failure instead of raising it."""
+        work = run.work if run.alone else self._hurried(run.work)
         try:
             with run.stage(f"{arm}_encode"):
-                vector = await encode(query, run.work)
+                vector = await encode(query, work)
             with run.stage(arm):
                 wanted = ArmQuery(vector, run.plan.candidates, run.request.filter)
-                found = await self._store.search(run.request.collection, wanted, run.work)
+                found = await self._store.search(run.request.collection, wanted, work)
         except MENDABLE as error:
             if run.alone or run.work.deadline.passed(self._clock.now()):
                 raise
@@ -164,6 +168,11 @@ class SearchPipeline:
         run.vectors[arm] = vector
         run.rankings[arm] = found
         run.scores[arm] = {scored.point: scored.score for scored in found}
+
+    def _hurried(self, work: Work) -> Work:
+        """Return the label of an arm: an arm that hangs must leave the other one time to answer."""
+        now_s = self._clock.now()
+        return work.within(ARM_SHARE * work.deadline.remaining_s(now_s), work.deadline.operation, now_s)
 
     async def _dense_vector(self, query: str, work: Work) -> DenseVectors:
         """Return ``float32 [dim]``."""
