@@ -13,6 +13,7 @@ from bench.overload.records import Variant
 from bench.overload.work import Answer, Order, Workshop
 from bench.overload.workload import DEADLINE_S, Load
 from penstock.bus.backends.memory import MemoryBus
+from penstock.core.core import PRESSED
 from penstock.http.gate import Gate, Senses
 from penstock.http.head import CRITICALITIES
 from penstock.http.routes import pressure
@@ -27,6 +28,7 @@ from penstock.pools.guard import Guard
 from penstock.pools.permits import Permits
 from penstock.search.degradation import RETRY_AFTER_S
 from penstock.search.rungs import Rungs
+from penstock.telemetry.bus_metrics import BusMetrics
 from penstock.telemetry.metrics import Metrics
 
 #: What a search costs on each rung, as a share of its full work.
@@ -55,11 +57,13 @@ class House:
         self._workshop = workshop
         self._now = clock.now
         self._luck = random.Random(1)
-        self._bus = MemoryBus(BusSettings(**variant.bus), {Topic.SEARCH_REQUEST: variant.queue_size}, clock)
+        queues = {Topic.SEARCH_REQUEST: variant.queue_size}
+        self._bus = MemoryBus(BusSettings(**variant.bus), queues, clock, BusMetrics(clock))
         self._bus.subscribe(Topic.SEARCH_REQUEST, self._search, Permits("search", load.permits), _kind)
         self._rungs = Rungs(
             DegradationSettings(highest=variant.highest),
             lambda criticality: self._bus.congested(Topic.SEARCH_REQUEST, criticality),
+            lambda: variant.always_pressed or self._bus.used(Topic.SEARCH_REQUEST) >= PRESSED,
             clock,
         )
         if variant.breaker:

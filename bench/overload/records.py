@@ -67,6 +67,7 @@ class Variant(msgspec.Struct, frozen=True):
         text: One line about it.
         bus: Fields of ``BusSettings`` that differ from their defaults.
         highest: The ladder's last rung.
+        always_pressed: Whether it climbs to the last two rungs although the queue is not nearly full.
         pressure: Whether the gate looks at the topic before it lets a request in.
         breaker: Whether a breaker stands before the dependency.
         queue_size: The topic's bound.
@@ -74,7 +75,8 @@ class Variant(msgspec.Struct, frozen=True):
 
     text: str
     bus: dict[str, bool | float | str] = {}
-    highest: str = "one_arm"
+    highest: str = "refuse"
+    always_pressed: bool = False
     pressure: bool = True
     breaker: bool = True
     queue_size: int = 1000

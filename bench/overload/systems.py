@@ -26,7 +26,7 @@ WITHOUT: Final = {
     "neither of both": Variant("neither discard nor refusal", {"discard": False, "refuse_hopeless": False}),
     "no topic pressure": Variant("the gate does not look at the topic", pressure=False),
     "no breaker": Variant("the dependency is always asked", breaker=False),
-    "ladder to the end": Variant("the ladder climbs to refuse", highest="refuse"),
+    "ladder to the end": Variant("the ladder climbs to refuse whenever congested", always_pressed=True),
     "bounded fifo": Variant(
         "discipline fifo, no discard, no refusal, no ladder",
         {"discipline": "fifo", "discard": False, "refuse_hopeless": False},

@@ -24,6 +24,7 @@ from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure
+from penstock.policies.levels import LevelSettings
 from penstock.pools.cached import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guard import Guard
 from penstock.pools.guarded import GuardedStore
@@ -41,6 +42,9 @@ from penstock.telemetry.metrics import Metrics, runtime_readings
 #: How often the ladder and the topics' fills are looked at, and everything slower.
 QUICK_S = 0.1
 SLOW_S = 1.0
+
+#: From this share of its buffer on, searches may be answered from memory only, or refused by the ladder (D1).
+PRESSED = LevelSettings().high
 
 #: Announcements of alerts on their way to the bus; those beyond are only logged and listed.
 ANNOUNCEMENTS_MAX = 100
@@ -76,7 +80,12 @@ class Core:
             for name, patience_s in patience(settings.timeouts).items()
         }
         self.caches = _caches(parts)
-        self.rungs = Rungs(settings.degradation, partial(self.bus.congested, Topic.SEARCH_REQUEST), clock)
+        self.rungs = Rungs(
+            settings.degradation,
+            partial(self.bus.congested, Topic.SEARCH_REQUEST),
+            lambda: self.bus.used(Topic.SEARCH_REQUEST) >= PRESSED,
+            clock,
+        )
         self.memory = parts.memory(tuple(self.caches.values()))
         self.heartbeat = Heartbeat(clock, QUICK_S)
         self.alarms = Alarms(self._sources(), clock)

@@ -77,10 +77,11 @@ class Ladder:
     stalled event loop is not taken for long congestion; it descends as many as the clear time
     is worth, so that the first request after an idle hour finds the ladder at its foot.
 
-    On ``CACHED_ONLY`` and ``REFUSE`` the pools get no new work, and clear is what must follow: waiting
-    another 3 s there would idle them nine tenths of the time under lasting overload. So there the
-    first clear observation descends; the queue still holds half a target of work then, and the pools
-    never run dry.
+    On ``CACHED_ONLY`` and ``REFUSE`` the pools get no new work. Under lasting overload such a rung would idle them
+    while work that could still end in time is turned away: a third of the goodput was lost so. Hence these two
+    are for when the queue fills up although all before has been given up, for example because deadlines are
+    long or unknown: it climbs to them only while ``pressed``, and leaves them at the first observation that is not.
+    So a queue is relieved in sips, and the pools never run dry.
 
     Args:
         settings: When to move.
@@ -102,20 +103,30 @@ class Ladder:
     def __repr__(self) -> str:
         return f"<Ladder {self.rung.name.lower()} {'congested' if self._congested else 'clear'}>"
 
-    def observe(self, congested: bool, now_s: float) -> Change | None:  # noqa: FBT001 - the one thing that is told
-        """Take in the verdict on the queue; call at each change and some ten times a second."""
+    def observe(self, congested: bool, now_s: float, *, pressed: bool = True) -> Change | None:  # noqa: FBT001 - the one thing that is told
+        """Take in the verdict on the queue; call at each change and some ten times a second.
+
+        Args:
+            congested: Whether work has stood too long.
+            now_s: On the loop's clock.
+            pressed: Whether the queue is nearly full as well.
+        """
         if congested != self._congested:
             self._congested = congested
             self._since_s = now_s
         before = self.rung
+        highest = self._settings.highest if pressed else min(self._settings.highest, Rung.ONE_ARM)
         if congested:
-            self._climb(now_s)
+            self._climb(now_s, highest)
         else:
             self._descend(now_s)
         return Change(before, self.rung) if self.rung is not before else None
 
-    def _climb(self, now_s: float) -> None:
-        if self.rung < self._settings.highest and now_s - self._since_s >= self._settings.up_s:
+    def _climb(self, now_s: float, highest: Rung) -> None:
+        if self.rung > highest:
+            self.rung = highest
+            self._since_s = now_s
+        elif self.rung < highest and now_s - self._since_s >= self._settings.up_s:
             self.rung = Rung(self.rung + 1)
             self._since_s = now_s
 

@@ -22,6 +22,7 @@ class Rungs:
     Args:
         settings: When to move, and how far.
         congested: Whether searches of a class have waited too long, with hysteresis.
+        pressed: Whether the buffer they wait in is nearly full.
         clock: The loop's clock.
 
     Bounds: three ladders.
@@ -30,10 +31,17 @@ class Rungs:
         moves: How often a rung was reached, by class and rung, so far.
     """
 
-    def __init__(self, settings: DegradationSettings, congested: Callable[[Criticality], bool], clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: DegradationSettings,
+        congested: Callable[[Criticality], bool],
+        pressed: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
         policy = LadderSettings(up_s=settings.up, down_s=settings.down, highest=Rung[settings.highest.upper()])
         self._ladders = {criticality: Ladder(policy) for criticality in Criticality}
         self._congested = congested
+        self._pressed = pressed
         self._clock = clock
         self.moves: dict[tuple[Criticality, Rung], int] = {}
 
@@ -49,7 +57,7 @@ class Rungs:
     def rung(self, criticality: Criticality) -> Rung:
         """Return where a class stands now."""
         ladder = self._ladders[criticality]
-        change = ladder.observe(self._congested(criticality), self._clock.now())
+        change = ladder.observe(self._congested(criticality), self._clock.now(), pressed=self._pressed())
         if change is not None:
             self._tell(criticality, change)
         return ladder.rung

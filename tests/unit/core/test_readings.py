@@ -101,7 +101,7 @@ async def test_a_breaker_is_told_as_a_number() -> None:
 
 @virtual
 async def test_the_ladder_tells_where_it_stands_and_how_it_got_there() -> None:
-    rungs = Rungs(DegradationSettings(), lambda one: one is Criticality.BULK, LoopClock())
+    rungs = Rungs(DegradationSettings(), lambda one: one is Criticality.BULK, lambda: False, LoopClock())
     rungs.observe()
     await asyncio.sleep(0.4)
     rungs.observe()

@@ -206,3 +206,18 @@ class LadderAtAnyPaceMachine(RuleBasedStateMachine):
 
 TestLadderAtAnyPaceMachine = LadderAtAnyPaceMachine.TestCase
 TestLadderAtAnyPaceMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_it_gives_up_work_only_while_the_queue_is_nearly_full_and_takes_it_up_at_once() -> None:
+    it = Ladder(LadderSettings())
+    now_s = 10.0
+    for _ in range(20):
+        it.observe(True, now_s, pressed=False)
+        now_s += 0.3
+    assert it.rung is Rung.ONE_ARM
+    it.observe(True, now_s, pressed=True)
+    assert it.rung is Rung.CACHED_ONLY
+    it.observe(True, now_s + 0.1, pressed=False)
+    assert it.rung is Rung.ONE_ARM
+    it.observe(True, now_s + 0.2, pressed=True)
+    assert it.rung is Rung.ONE_ARM, "and another patience before the next sip"

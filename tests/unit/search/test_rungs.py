@@ -18,9 +18,10 @@ class Time:
         return self.now_s
 
 
-def rungs(congested, **settings):
+def rungs(congested, *, pressed=True, **settings):
     time = Time()
-    return Rungs(DegradationSettings(**settings), lambda criticality: criticality in congested, time), time
+    it = Rungs(DegradationSettings(**settings), lambda criticality: criticality in congested, lambda: pressed, time)
+    return it, time
 
 
 def wait(it, time, seconds):
@@ -68,3 +69,10 @@ def test_it_climbs_to_the_last_rung_that_is_set_and_no_further(highest):
 
 def test_the_names_in_the_settings_are_the_ladders():
     assert list(RUNGS) == [rung.name.lower() for rung in Rung]
+
+
+def test_while_the_queue_has_room_work_goes_on():
+    it, time = rungs(set(Criticality), pressed=False, up=0.1)
+    it.observe()
+    wait(it, time, 5)
+    assert set(it.state().values()) == {Rung.ONE_ARM}
