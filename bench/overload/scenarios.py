@@ -156,11 +156,11 @@ class Course:
     name: str
     loads: tuple[float, ...] = (0.5, 1, 2, 5, 10, 20)
     computing: tuple[float, ...] = (2, 5, 20)
-    rounds: int = 3
-    warm_s: float = 2.0
-    steady_s: float = 5.0
+    rounds: int = 2
+    warm_s: float = 1.5
+    steady_s: float = 4.0
     step_s: float = 10.0
-    phase_s: float = 3.0
+    phase_s: float = 2.5
 
     @property
     def quick(self) -> bool:
