@@ -17,7 +17,9 @@ from penstock.http.connection import Connection, Crowd
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import HttpSettings
 
-BACKLOG: Final = 2048
+#: Connections that the kernel keeps until they are accepted. A longer queue is no kindness: in a storm of new
+#: connections whoever comes out of it has waited longer than it had time, and all work is for callers who have left.
+BACKLOG: Final = 512
 KEEP_ALIVE_S: Final = 30
 #: Files that the store, the models and the log may need beside connections.
 FILES_RESERVED: Final = 512
