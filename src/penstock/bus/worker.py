@@ -110,10 +110,10 @@ class Worker:
                     stopped = envelope.stage is ENDED
                     ends.answered(envelope, result)
                 now_s = now()
-                if not failed or now_s - began_at_s >= intake.topic.typical_s(envelope):
-                    # What fails sooner than it usually takes was refused, not served: it would teach that
-                    # work is quick just when there is too much of it.
-                    intake.measure(envelope, now_s - began_at_s, now_s, stopped=stopped)
+                # What fails sooner than it usually takes was refused, not served: it would teach that work is
+                # quick just when there is too much of it. So it is seen, like what was stopped, and not learnt from.
+                refused = failed and now_s - began_at_s < intake.topic.typical_s(envelope)
+                intake.measure(envelope, now_s - began_at_s, now_s, stopped=stopped or refused)
             self.envelope = None
             if now_s - began_s >= BURST_S or task.cancelling():
                 return
