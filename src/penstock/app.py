@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from penstock.bus.backends.memory import MemoryBus
@@ -177,10 +176,11 @@ class App:
         """Return what the pools do: models in threads, chunkers in processes."""
         ml = MlWorkers(models.dense, models.sparse, models.rerank, self._threads)
         count = min(self.settings.index.chunk_workers, cores())
-        chunkers = self._processes = Processes(count, worker.prepare, (models.tokenizer,))
+        self._processes = Processes(count, worker.prepare, (models.tokenizer,))
+        cutter = worker.Cutter(self._processes.run)
 
         async def chunk(message: ChunkText, _work: Work) -> list[Chunk]:
-            return await chunkers.run(partial(worker.cut, message))
+            return await cutter(message)
 
         return Workers(ml.embed, ml.sparse, ml.rerank, chunk)
 

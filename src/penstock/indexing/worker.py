@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import msgspec
+
 from penstock.indexing.chunk import Chunk, chunk
+from penstock.indexing.language import TEXT
+from penstock.kernel.errors import Broken
 from penstock.kernel.messages import ChunkText
 from penstock.models.tokenizer import TextTokenizer
+
+log = logging.getLogger(__name__)
 
 #: Tokens the model itself puts around a text.
 SPECIAL_TOKENS = 2
@@ -26,3 +36,32 @@ def cut(message: ChunkText) -> list[Chunk]:
     tokenizer = _Process.tokenizer
     tokens_max = tokenizer.tokens_max - SPECIAL_TOKENS - message.tokens_reserved
     return chunk(message.text, message.language, tokens_max=tokens_max, count=tokenizer.count)
+
+
+class Cutter:
+    """Has texts cut in worker processes, and no text fail because of its grammar.
+
+    Grammars are native code, and some have a text that makes them crash. Such a text is cut by its lines, like prose.
+
+    Args:
+        run: Runs a call in a process; ``Broken`` with the code ``worker_died`` where that process died.
+    """
+
+    def __init__(self, run: Callable[[Callable[[], list[Chunk]]], Awaitable[list[Chunk]]]) -> None:
+        self._run = run
+
+    async def __call__(self, message: ChunkText) -> list[Chunk]:
+        """Cut one text.
+
+        Raises:
+            Broken: The process died over the plain lines as well.
+        """
+        try:
+            return await self._run(partial(cut, message))
+        except Broken as error:
+            if error.code != "worker_died" or message.language == TEXT:
+                raise
+        log.warning(
+            "the grammar for %s ended its process over a text, which is cut by its lines instead", message.language
+        )
+        return await self._run(partial(cut, msgspec.structs.replace(message, language=TEXT)))

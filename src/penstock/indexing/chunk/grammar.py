@@ -49,12 +49,15 @@ class Grammar:
             their name.
         leaves: Other definitions (functions).
         retry: Grammar to parse with where this one leaves errors.
+        astral: Whether its parser can be given characters beyond U+FFFF. tree-sitter-bash reads past its tables
+            at some of them and takes the process with it (tree-sitter-bash issue 337).
     """
 
     parser: str
     containers: dict[str, NameRule] = field(default_factory=dict)
     leaves: dict[str, NameRule] = field(default_factory=dict)
     retry: str = ""
+    astral: bool = True
 
 
 _JS_CONTAINERS: Final[dict[str, NameRule]] = {"class_declaration": _NAME}
@@ -158,7 +161,7 @@ GRAMMARS: Final[dict[str, Grammar]] = {
         _named("class_declaration", "interface_declaration", "trait_declaration", "enum_declaration"),
         _named("function_definition", "method_declaration"),
     ),
-    "shell": Grammar("bash", {}, _named("function_definition")),
+    "shell": Grammar("bash", {}, _named("function_definition"), astral=False),
     "kotlin": Grammar(
         "kotlin",
         {

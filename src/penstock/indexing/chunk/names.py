@@ -32,6 +32,11 @@ def text_of(node: Node | None) -> str:
     return _SCOPES.sub(".", _GENERICS.sub("", text)) or text
 
 
+def _first(node: Node | None) -> Node | None:
+    """Return the first named child; a grammar that recovers from nonsense leaves out what its rules promise."""
+    return node.named_children[0] if node is not None and node.named_child_count else None
+
+
 def field(name: str) -> NameRule:
     """Read the name from a field of the node."""
     return lambda node: text_of(node.child_by_field_name(name))
@@ -68,7 +73,7 @@ def declarator(node: Node) -> str | None:
             return None
         deeper = inner.child_by_field_name("declarator")
         if deeper is None and inner.type in {"reference_declarator", "parenthesized_declarator"}:
-            deeper = inner.named_child(0)
+            deeper = _first(inner)
         if deeper is None:
             return text_of(inner)
         inner = deeper
@@ -86,15 +91,14 @@ def typedef(node: Node) -> str | None:
 def receiver(node: Node) -> str | None:
     """Read a Go method's name with the type that it belongs to."""
     name = text_of(node.child_by_field_name("name"))
-    parameters = node.child_by_field_name("receiver")
-    parameter = parameters.named_child(0) if parameters is not None else None
+    parameter = _first(node.child_by_field_name("receiver"))
     owner = text_of(parameter.child_by_field_name("type")).lstrip("*") if parameter is not None else ""
     return f"{owner}.{name}" if owner else name
 
 
 def go_types(node: Node) -> str | None:
     """Read the name of the first type in a Go `type` declaration."""
-    spec = node.named_child(0)
+    spec = _first(node)
     return text_of(spec.child_by_field_name("name")) if spec is not None else None
 
 
@@ -115,6 +119,6 @@ def lua_assigned(node: Node) -> str | None:
     """Read the name that a Lua function is assigned to."""
     if node.named_child_count < 2:
         return None
-    targets, values = node.named_child(0), node.named_child(1)
-    value = values.named_child(0) if values is not None else None
+    targets, values = node.named_children[:2]
+    value = _first(values)
     return text_of(targets) if value is not None and value.type == "function_definition" else None

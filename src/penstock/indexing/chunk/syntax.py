@@ -1,5 +1,6 @@
 """Code with a grammar: a unit for each definition, cuts between statements."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,9 @@ _WRAPPERS_DEPTH_MAX: Final = 4
 _STATEMENT_SHARE: Final = 0.5
 #: Statements nested deeper than this are not told apart any more.
 _DEPTH_MAX: Final = 64
+
+#: Characters of four bytes, which four others stand for without moving a column.
+_ASTRAL: Final = re.compile("[\U00010000-\U0010ffff]")
 
 _STATEMENT: Final = 2.0
 _DEPTH_WEIGHT: Final = 0.35
@@ -81,7 +85,7 @@ def outline_syntax(text: str, language: str, ledger: Ledger, budget: int) -> Out
     grammar = GRAMMARS.get(language)
     if grammar is None or len(max(ledger.lines, key=len)) > LINE_CHARS_MAX:
         return None
-    source = text.encode("utf-8", "replace")
+    source = (text if grammar.astral else _ASTRAL.sub("____", text)).encode("utf-8", "replace")
     root = _parser(grammar.parser).parse(source).root_node
     if root.has_error and grammar.retry:
         other = GRAMMARS[grammar.retry]

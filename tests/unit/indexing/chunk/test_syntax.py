@@ -174,3 +174,22 @@ def test_wide_characters_do_not_shift_lines(symbols: Symbols) -> None:
 def test_windows_line_ends_keep_line_numbers(symbols: Symbols) -> None:
     text = f"\n\n\ndef f():\n{calls('    ')}\n".replace("\n", "\r\n")
     assert symbols(text, "python")["f"] == (4, 12)
+
+
+def test_characters_that_the_shell_grammar_cannot_be_given_move_no_line(cut: Cut) -> None:
+    text = f"# \U0001f600\nf() {{\n  echo {{\U0010fffd}}\n{calls('  ')}\n}}\n"
+    assert [(one.symbol, one.text) for one in cut(text, "shell")] == [
+        (one.symbol, one.text.replace("____", "\U0001f600", 1).replace("____", "\U0010fffd"))
+        for one in cut(text.replace("\U0001f600", "____").replace("\U0010fffd", "____"), "shell")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("lua", 'x = ,\ntype\n"""\n@d\n"""'),
+        ("go", "func () M() {}"),
+    ],
+)
+def test_grammar_that_recovers_from_nonsense_may_leave_out_children(cut: Cut, language: str, text: str) -> None:
+    assert "".join("".join(one.text.split()) for one in cut(text, language, 3)) == "".join(text.split())
