@@ -69,7 +69,7 @@ class App:
         self._clock: Clock = MonotonicClock()
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
-        self._store = EdgeStore(data_dir, settings.timeouts, self._clock)
+        self._store = EdgeStore(data_dir, settings.timeouts, self._clock, settings.store)
         self._threads = Threads(settings.ml.threads or cores(), "penstock-ml")
         self._processes: Processes | None = None
         self._core: Core | None = None

@@ -267,6 +267,19 @@ class StoreSettings:
     data_dir: str = setting(
         "", _text("PENSTOCK_DATA_DIR", "data directory; empty: ./.penstock if it exists, else the user's")
     )
+    optimize_points: int = setting(
+        10_000,
+        Spec(
+            "STORE_OPTIMIZE_POINTS",
+            "a collection gets a new generation only once so many points are outside its graph; 0: never",
+            Unit.COUNT,
+            0,
+            1_000_000_000,
+        ),
+    )
+    optimize_quiet: float = setting(
+        5.0, _duration("STORE_OPTIMIZE_QUIET", "without a write for so long it is worth it earlier")
+    )
 
 
 @dataclass(frozen=True, slots=True)

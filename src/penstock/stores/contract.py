@@ -148,6 +148,8 @@ class CollectionInfo(msgspec.Struct, frozen=True):
         chunks: Points.
         created_at: RFC 3339, UTC.
         disk_bytes: What its files take up.
+        indexed: Points that a graph has; the others are compared one by one.
+        upkeep: How far its next generation is: ``copying``, ``optimising`` or ``replaying``; empty if none is made.
     """
 
     name: str
@@ -157,6 +159,8 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     chunks: int = 0
     created_at: str = ""
     disk_bytes: int = 0
+    indexed: int = 0
+    upkeep: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,3 +246,21 @@ class VectorStore(Protocol):
     async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
         """Return the heads of those of the documents that exist."""
         ...
+
+
+class Upkeep(msgspec.Struct, frozen=True):
+    """How a collection's upkeep stands: the making of generations in which its points are indexed.
+
+    Attributes:
+        collection: Its name.
+        stage: ``copying``, ``optimising`` or ``replaying``; empty while none is made.
+        made: Generations made since the store began.
+        given_up: Those that could not be made.
+        reason: Why the last attempt was given up; empty once one has been made.
+    """
+
+    collection: str
+    stage: str = ""
+    made: int = 0
+    given_up: int = 0
+    reason: str = ""

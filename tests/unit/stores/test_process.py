@@ -1,7 +1,6 @@
 """The store process's rounds, with a shelf that does as it is told."""
 
 import errno
-import time
 
 import msgspec
 import pytest
@@ -9,8 +8,8 @@ import pytest
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.ids import new_id
 from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge.answering import answer, batches, outcome
 from penstock.stores.backends.edge.engine import Panicked, _translated
-from penstock.stores.backends.edge.process import ROUND_REQUESTS_MAX, Requests, answer
 from penstock.stores.contract import Scored
 
 
@@ -62,49 +61,45 @@ def replies(frames):
     return found
 
 
-def test_neighbouring_searches_go_as_one_batch_and_a_write_keeps_its_place():
+def answers(shelf, *requests):
+    return replies(frame for batch in batches(requests) for frame in answer(shelf, batch))
+
+
+def test_all_searches_of_a_collection_go_as_one_batch():
     shelf = Shelf()
-    found = replies(answer(shelf, [search(1, 5), search(2, 6), find(3), search(4, 7)]))
-    assert shelf.log == [("search", [5, 6]), ("find", ["a"]), ("search", [7])]
-    assert list(found) == [1, 2, 3, 4]
+    found = answers(shelf, search(1, 5), search(2, 6), find(3), search(4, 7))
+    assert shelf.log == [("search", [5, 6, 7]), ("find", ["a"])]
+    assert list(found) == [1, 2, 4, 3]
     assert found[2] == [{"point": "p", "score": 6.0}]
 
 
 def test_searches_of_two_collections_are_no_batch():
     shelf = Shelf()
-    assert replies(answer(shelf, [search(1), search(2, collection="d")]))[2] == "collection_not_found"
+    assert answers(shelf, search(1), search(2, collection="d"))[2] == "collection_not_found"
     assert shelf.log == [("search", [1])]
 
 
 def test_a_bad_query_spoils_its_own_answer_only():
-    found = replies(answer(Shelf(Invalid("bad", code="bad")), [search(1, 1), search(2, 0), search(3, 3)]))
+    found = answers(Shelf(Invalid("bad", code="bad")), search(1, 1), search(2, 0), search(3, 3))
     assert found[2] == "bad"
     assert found[1] == [{"point": "p", "score": 1.0}]
     assert found[3] == [{"point": "p", "score": 3.0}]
 
 
-def test_who_has_given_up_is_not_worked_for():
-    shelf = Shelf()
-    past, future = time.monotonic() - 1, time.monotonic() + 60
-    found = replies(answer(shelf, [search(1, 5, expires_at_s=past), search(2, 6, expires_at_s=future)]))
-    assert shelf.log == [("search", [6])]
-    assert set(found) == {2}
-
-
 def test_an_unexpected_error_is_told_without_its_innards(caplog):
-    frames = list(answer(Shelf(KeyError("secret")), [find(1)]))
+    frames = [outcome(Shelf(KeyError("secret")), find(1))]
     assert replies(frames) == {1: "store_failed"}
     assert b"secret" not in frames[0]
     assert "secret" in caplog.text
 
 
 def test_a_full_disk_has_its_code():
-    assert replies(answer(Shelf(OSError(errno.ENOSPC, "full")), [find(1)])) == {1: "disk_full"}
+    assert replies([outcome(Shelf(OSError(errno.ENOSPC, "full")), find(1))]) == {1: "disk_full"}
 
 
 def test_a_panic_is_answered_and_ends_the_process():
     shelf = Shelf(Panicked("boom", code="store_failed"))
-    assert replies(answer(shelf, [find(1)])) == {1: "store_failed"}
+    assert replies([outcome(shelf, find(1))]) == {1: "store_failed"}
     assert shelf.panicked
 
 
@@ -130,23 +125,6 @@ def test_the_engines_errors_become_ours(raised, expected, code):
 def test_an_interrupt_is_not_translated():
     with pytest.raises(KeyboardInterrupt), _translated():
         raise KeyboardInterrupt
-
-
-class Link:
-    """The end of a socket that gives what it was given, and then nothing: the other side is gone."""
-
-    def __init__(self, *pieces):
-        self.pieces = [*pieces, b""]
-
-    def recv(self, _size):
-        return self.pieces.pop(0)
-
-
-def test_requests_are_taken_as_they_arrive_a_round_at_most():
-    frames = b"".join(wire.frame(find(n)) for n in range(ROUND_REQUESTS_MAX + 3))
-    rounds = [[r.number for r in found] for found in Requests(Link(frames[:2], frames[2:-1], frames[-1:]))]
-    assert [len(found) for found in rounds] == [ROUND_REQUESTS_MAX, 2, 1]
-    assert [number for found in rounds for number in found] == list(range(ROUND_REQUESTS_MAX + 3))
 
 
 def test_a_record_survives_the_wire():

@@ -1,14 +1,23 @@
 import shutil
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.stores.backends.edge import shelf as module
+from penstock.stores.backends.edge import space, wire
 from penstock.stores.backends.edge.shelf import MANIFEST, Shelf
 from penstock.stores.contract import CollectionInfo, Head
 
 INFO = CollectionInfo("c", 2, "m")
+
+
+def removed():
+    """Wait until what was dismissed is gone."""
+    for thread in threading.enumerate():
+        if thread.name == "removal":
+            thread.join()
 
 
 @pytest.fixture
@@ -37,7 +46,7 @@ def test_a_crash_before_the_rename_leaves_no_collection(tmp_path, monkeypatch, s
     def crash(*_):
         raise OSError("crash")
 
-    monkeypatch.setattr(module.Path, "replace", crash)
+    monkeypatch.setattr(Path, "replace", crash)
     with pytest.raises(OSError, match="crash"):
         shelf.create(INFO)
     monkeypatch.undo()
@@ -59,6 +68,7 @@ def test_a_damaged_manifest_is_named(tmp_path, shelf):
 def test_a_dropped_collection_leaves_no_file(tmp_path, shelf):
     shelf.create(INFO)
     shelf.drop("c")
+    removed()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(Invalid):
         shelf.describe("c")
@@ -66,9 +76,9 @@ def test_a_dropped_collection_leaves_no_file(tmp_path, shelf):
 
 def test_nothing_is_written_on_a_disk_all_but_full_and_reading_goes_on(monkeypatch, shelf):
     shelf.create(INFO)
-    full = SimpleNamespace(free=module.FREE_BYTES_MIN - 1)
+    full = SimpleNamespace(free=space.FREE_BYTES_MIN - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    for write in (lambda: shelf.writable("c"), lambda: shelf.create(CollectionInfo("d", 2, "m"))):
+    for write in (lambda: shelf.update(wire.Upsert("c", [])), lambda: shelf.create(CollectionInfo("d", 2, "m"))):
         with pytest.raises(Unavailable, match="less than 96 MiB") as caught:
             write()
         assert caught.value.code == "disk_full"

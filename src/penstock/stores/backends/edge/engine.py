@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,15 @@ SCALES: Final = "scales"
 _HEAD_FIELDS: Final = ["id", "hash", "chunks", "path"]
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a shard is made of: points, those of them that are in a graph, segments."""
+
+    points: int
+    indexed: int
+    segments: int
+
+
 class Shard:
     """An open shard of the engine. Synchronous; owned by the store process's one thread."""
 
@@ -53,14 +63,18 @@ class Shard:
         return cls(shard)
 
     @classmethod
-    def load(cls, path: Path) -> Shard:
+    def load(cls, path: Path, config: qe.EdgeConfig | None = None) -> Shard:
         """Open a shard that is there.
+
+        Args:
+            path: Its directory.
+            config: Settings that it takes over from now on, if any.
 
         Raises:
             Unavailable: Another process holds it (``store_locked``), or it cannot be read.
         """
         with _translated():
-            return cls(qe.EdgeShard.load(str(path)))
+            return cls(qe.EdgeShard.load(str(path), config))
 
     def close(self) -> None:
         """Flush and close."""
@@ -136,6 +150,22 @@ class Shard:
         with _translated():
             records = self._shard.retrieve(ids, with_payload=_HEAD_FIELDS, with_vector=False)
         return [_head(r.payload) for r in records]
+
+    def flush(self) -> None:
+        """Write everything through to the files; they do not change until the next update."""
+        with _translated():
+            self._shard.flush()
+
+    def optimize(self) -> None:
+        """Build segments and graphs; takes seconds to minutes, in which the interpreter stands still."""
+        with _translated():
+            self._shard.optimize()
+
+    def sizes(self) -> Sizes:
+        """Return how many points there are, and how many of them a graph has."""
+        with _translated():
+            info = self._shard.info()
+        return Sizes(info.points_count, info.indexed_vectors_count, info.segments_count)
 
     def _update(self, operation: qe.UpdateOperation) -> None:
         with _translated():

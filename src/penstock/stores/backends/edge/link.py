@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,10 +21,15 @@ from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge.upkeep import Rule
+from penstock.stores.contract import Upkeep
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: The store process's module, see :mod:`penstock.stores.backends.edge.process`.
+PROGRAM: Final = ("-m", "penstock.stores.backends.edge.process")
 
 #: How long a store may take to open what it holds.
 START_TIMEOUT_S: Final = 60.0
@@ -46,14 +51,22 @@ class StoreLink:
 
     Args:
         directory: The directory ``collections`` that the process serves.
+        rule: When a collection gets a new generation; by default never.
+        program: What to run, after the interpreter; tests run another.
 
     Attributes:
         on_ready: Called whenever a process has come up, the first and every later one.
+        on_upkeep: Called whenever ``upkeep`` has changed.
+        upkeep: How the upkeep of each collection stands, as last told.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, rule: Rule = Rule(points=0), program: Sequence[str] = PROGRAM) -> None:  # noqa: B008 - frozen
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_upkeep: Callable[[], None] = lambda: None
+        self.upkeep: list[Upkeep] = []
         self._directory = directory
+        self._rule = rule
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -126,10 +139,10 @@ class StoreLink:
             self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; a fork takes ms
                 [
                     sys.executable,
-                    "-m",
-                    "penstock.stores.backends.edge.process",
+                    *self._program,
                     str(self._directory),
                     str(theirs.fileno()),
+                    msgspec.json.encode(self._rule).decode(),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -189,6 +202,9 @@ class StoreLink:
             while True:
                 (length,) = wire.HEADER.unpack(await reader.readexactly(size))
                 reply = decoder.decode(await reader.readexactly(length))
+                if reply.number == wire.NOTICE:
+                    self._note(msgspec.msgpack.decode(reply.body, type=list[Upkeep]))
+                    continue
                 waiting = self._waiting.get(reply.number)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(reply)
@@ -199,6 +215,19 @@ class StoreLink:
         mending = self._mender is not None and not self._mender.done()
         if self._ready and not self._closing and not mending:
             self._mender = asyncio.create_task(self._mend(), name="store mender")
+
+    def _note(self, upkeep: list[Upkeep]) -> None:
+        """Remember how the upkeep stands, and log what has become of generations."""
+        before = {one.collection: one for one in self.upkeep}
+        self.upkeep = upkeep
+        for one in upkeep:
+            was = before.get(one.collection, Upkeep(one.collection))
+            facts = {"collection": one.collection}
+            if one.given_up > was.given_up:
+                log.error("optimising %s was given up: %s", one.collection, one.reason, extra=facts)
+            elif one.made > was.made:
+                log.info("%s serves from a new generation", one.collection, extra=facts)
+        self.on_upkeep()
 
     async def _mend(self) -> None:
         """Bring a store back that died unasked; give up after ``MEND_PAUSES_S``."""

@@ -1,175 +1,151 @@
 """The store process: one thread, one socket, batches of whatever is waiting.
 
-Run as ``python -m penstock.stores.backends.edge.process DIRECTORY FD``. It ends when the other side
+Run as ``python -m penstock.stores.backends.edge.process DIRECTORY FD RULE``. It ends when the other side
 closes the socket, so it never outlives the front that started it, however that one ended.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
 import os
+import select
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
+from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.stores.backends.edge import wire
-from penstock.stores.backends.edge.engine import Panicked
-from penstock.stores.backends.edge.shelf import Shelf
-
-log = logging.getLogger(__name__)
+from penstock.stores.backends.edge.answering import answer, batches, failure, outcome, success
+from penstock.stores.backends.edge.copying import Copying
+from penstock.stores.backends.edge.intake import Intake, subject
+from penstock.stores.backends.edge.renewal import Step, unwatched
+from penstock.stores.backends.edge.shelf import LOOK_S, Shelf
+from penstock.stores.backends.edge.upkeep import Rule
+from penstock.stores.contract import Upkeep
 
 RECEIVE_BYTES: Final = 1 << 20
 
-#: Requests taken into one round; more wait in the socket's buffer.
-ROUND_REQUESTS_MAX: Final = 64
+#: Updates go on for so long at once; then the reads that have come meanwhile are answered.
+WRITES_S: Final = 0.01
 
 #: Exit status after the engine panicked; the front starts a new process.
 PANIC_EXIT: Final = 70
 
 
-def run_command(shelf: Shelf, command: wire.Command) -> Any:
-    """Do what one command says and return its result."""
-    run = _COMMANDS[type(command)]
-    return run(shelf, command)
+class Service:
+    """Answers what arrives on a socket, a turn at a time, and makes new generations beside it.
 
-
-_COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
-    wire.Create: lambda shelf, c: shelf.create(c.info),
-    wire.ListCollections: lambda shelf, _: shelf.describe_all(),
-    wire.Describe: lambda shelf, c: shelf.describe(c.collection),
-    wire.Drop: lambda shelf, c: shelf.drop(c.collection),
-    wire.Upsert: lambda shelf, c: shelf.writable(c.collection).upsert(c.points),
-    wire.Trim: lambda shelf, c: shelf.shard(c.collection).trim(c.document, c.chunks),
-    wire.Seal: lambda shelf, c: shelf.writable(c.collection).seal(c.head),
-    wire.Delete: lambda shelf, c: shelf.shard(c.collection).delete(c.filter),
-    wire.Fetch: lambda shelf, c: shelf.shard(c.collection).fetch(c.points),
-    wire.Heads: lambda shelf, c: shelf.shard(c.collection).heads(c.filter, c.after, c.limit),
-    wire.Find: lambda shelf, c: shelf.shard(c.collection).find(c.documents),
-    wire.Search: lambda shelf, c: shelf.shard(c.collection).search([c])[0],
-    wire.Close: lambda shelf, _: shelf.close(),
-}
-
-
-def answer(shelf: Shelf, requests: list[wire.Request]) -> Iterator[bytes]:
-    """Work a round in order and yield the reply frames.
-
-    Neighbouring searches of one collection go to the engine as one batch; a write between two
-    searches keeps its place, so a requester that waited for a write sees it.
+    Args:
+        shelf: The collections.
+        link: The socket.
     """
-    for key, group in groupby(requests, _batch_key):
-        members = [r for r in group if not _expired(r)]
-        if key is None or len(members) < 2:
-            for request in members:
-                yield _outcome(request, shelf)
-        else:
-            yield from _search_together(shelf, key, members)
 
-
-def _batch_key(request: wire.Request) -> str | None:
-    """Return the collection whose batch a request may join, or ``None``."""
-    return request.command.collection if isinstance(request.command, wire.Search) else None
-
-
-def _expired(request: wire.Request) -> bool:
-    """Whether its requester has given up: it was answered by its own deadline."""
-    return request.expires_at_s is not None and time.monotonic() >= request.expires_at_s
-
-
-def _search_together(shelf: Shelf, collection: str, requests: list[wire.Request]) -> Iterator[bytes]:
-    searches = [r.command for r in requests if isinstance(r.command, wire.Search)]
-    try:
-        found = shelf.shard(collection).search(searches)
-    except PenstockError:
-        # One bad query spoils a batch: find out which by asking one by one.
-        for request in requests:
-            yield _outcome(request, shelf)
-        return
-    for request, hits in zip(requests, found, strict=True):
-        yield _success(request.number, hits)
-
-
-def _outcome(request: wire.Request, shelf: Shelf) -> bytes:
-    try:
-        return _success(request.number, run_command(shelf, request.command))
-    except PenstockError as error:
-        shelf.panicked |= isinstance(error, Panicked)
-        return _failure(request.number, error)
-    except Exception as error:  # the root of a request: whatever it is, its requester is told
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            full = Unavailable("the disk of the data directory is full", dependency="store", code="disk_full")
-            return _failure(request.number, full)
-        log.exception("a command failed")
-        return _failure(request.number, Broken("the store failed; the log has the details", code="store_failed"))
-
-
-def _success(number: int, result: object) -> bytes:
-    return wire.frame(wire.Reply(number, None, msgspec.Raw(msgspec.msgpack.encode(result))))
-
-
-def _failure(number: int, error: PenstockError) -> bytes:
-    field = error.field if isinstance(error, Invalid) else ""
-    failure = wire.Failure(type(error).__name__, error.code, error.detail, field)
-    return wire.frame(wire.Reply(number, failure, msgspec.Raw(msgspec.msgpack.encode(None))))
-
-
-class Requests:
-    """The requests that arrive on a socket, in rounds of what is there."""
-
-    def __init__(self, link: socket.socket) -> None:
+    def __init__(self, shelf: Shelf, link: socket.socket) -> None:
+        self._shelf = shelf
         self._link = link
-        self._buffer = bytearray()
-        self._decoder = msgspec.msgpack.Decoder(wire.Request)
+        self._intake = Intake()
+        self._copies: dict[Copying, wire.Request] = {}
+        self._told: dict[str, Upkeep] = {}
+        self._open = True
 
-    def __iter__(self) -> Iterator[list[wire.Request]]:
-        while True:
-            requests = list(self._complete())
-            if requests:
-                yield requests
-                continue
+    def run(self) -> None:
+        """Serve until the other side is gone or says close, or the engine has panicked."""
+        while self._open and not self._shelf.panicked:
+            self._advance(self._wait())
+            self._read()
+            self._write()
+            self._shelf.look(time.monotonic())
+            self._tell()
+
+    def _wait(self) -> set[object]:
+        """Wait until there is something to do, take in what has arrived, and return what else is ready."""
+        watched: dict[int, object] = {copying.fileno(): copying for copying in self._copies}
+        at_once = self._intake.ready(self._shelf.holds_writes)
+        for _, renewal in self._shelf.renewals():
+            if renewal.ready:
+                at_once = True
+            else:
+                watched[renewal.fileno()] = renewal
+        poll = select.poll()
+        for fd in watched:
+            poll.register(fd, select.POLLIN)
+        if not self._intake.full:
+            poll.register(self._link, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(0 if at_once else LOOK_S * 1000)}
+        if self._link.fileno() in ready:
             data = self._link.recv(RECEIVE_BYTES)
-            if not data:
-                return
-            self._buffer += data
+            self._open = bool(data)
+            self._intake.feed(data)
+        return {watched[fd] for fd in ready if fd in watched}
 
-    def _complete(self) -> Iterator[wire.Request]:
-        """Yield the requests that have wholly arrived, a round at most."""
-        size = wire.HEADER.size
-        for _ in range(ROUND_REQUESTS_MAX):
-            if len(self._buffer) < size:
+    def _advance(self, ready: set[object]) -> None:
+        """Go on with copies and generations."""
+        for copying in [one for one in self._copies if one in ready]:
+            request = self._copies.pop(copying)
+            self._shelf.collection(_subject(request)).copied(copying)
+            error = copying.error
+            self._link.sendall(success(request.number, None) if error is None else failure(request.number, error))
+        for collection, renewal in list(self._shelf.renewals()):
+            if renewal.ready or renewal in ready:
+                collection.advance()
+
+    def _read(self) -> None:
+        """Answer the reads that wait, a round at most; each batch as soon as it is done."""
+        for batch in batches(self._intake.reads()):
+            self._link.sendall(b"".join(answer(self._shelf, batch)))
+
+    def _write(self) -> None:
+        """Do one update, and more while it takes no time."""
+        until_s = time.monotonic() + WRITES_S
+        while (request := self._intake.write(self._shelf.holds_writes)) is not None:
+            if isinstance(request.command, wire.Copy):
+                self._copy(request, request.command)
+            else:
+                self._link.sendall(outcome(self._shelf, request))
+            if isinstance(request.command, wire.Close):
+                self._open = False
+            if not self._open or self._shelf.panicked or time.monotonic() >= until_s:
                 return
-            end = size + wire.HEADER.unpack_from(self._buffer)[0]
-            if len(self._buffer) < end:
-                return
-            yield self._decoder.decode(memoryview(self._buffer)[size:end].tobytes())
-            del self._buffer[:end]
+
+    def _copy(self, request: wire.Request, command: wire.Copy) -> None:
+        """Begin a copy; its requester is answered when it has ended."""
+        try:
+            copying = self._shelf.copy(command.collection, Path(command.target))
+        except (PenstockError, OSError) as error:
+            self._link.sendall(failure(request.number, error))
+        else:
+            self._copies[copying] = request
+
+    def _tell(self) -> None:
+        """Tell the other side how the upkeep stands, where that has changed."""
+        upkeep = {one.collection: one for one in self._shelf.upkeep()}
+        if upkeep != self._told:
+            self._told = upkeep
+            self._link.sendall(success(wire.NOTICE, list(upkeep.values())))
 
 
-def serve(directory: Path, link: socket.socket) -> None:
+def _subject(request: wire.Request) -> str:
+    return subject(request.command) or ""
+
+
+def serve(directory: Path, link: socket.socket, rule: Rule, step: Step = unwatched) -> None:
     """Open the collections, then answer until the other side is gone or says close."""
     try:
-        shelf = Shelf(directory)
+        shelf = Shelf(directory, rule, step)
     except PenstockError as error:
-        link.sendall(_failure(0, error))
+        link.sendall(failure(0, error))
         return
     except OSError as error:
         reason = Unavailable(f"the store cannot open {directory}: {error}", dependency="store")
-        link.sendall(_failure(0, reason))
+        link.sendall(failure(0, reason))
         return
-    link.sendall(_success(0, wire.Ready(len(shelf))))
+    link.sendall(success(0, wire.Ready(len(shelf))))
     try:
-        for requests in Requests(link):
-            link.sendall(b"".join(answer(shelf, requests)))
-            if shelf.panicked or any(isinstance(r.command, wire.Close) for r in requests):
-                return
+        Service(shelf, link).run()
     except (BrokenPipeError, ConnectionResetError):
         return
     finally:
@@ -179,14 +155,14 @@ def serve(directory: Path, link: socket.socket) -> None:
         shelf.close()
 
 
-def main() -> None:
+def main(step: Step = unwatched) -> None:
     """Entry point of the process."""
     # The terminal and the service manager signal the whole group; the front decides when we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    directory, fd = sys.argv[1:3]
+    directory, fd, rule = sys.argv[1:4]
     with socket.socket(fileno=int(fd)) as link:
-        serve(Path(directory), link)
+        serve(Path(directory), link, msgspec.json.decode(rule, type=Rule), step)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,34 @@
 """The collections of a data directory: create, open, describe, drop; crash-safe by renames.
 
-Layout: ``collections/<name>/collection.json`` and ``collections/<name>/shard/``. A directory whose
+Layout: ``collections/<name>/collection.json`` and beside it the generation that it names. A directory whose
 name begins with a dot is half made or half deleted, and is removed at the next start.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from penstock.kernel.errors import Invalid, Unavailable
+from penstock.kernel.errors import Invalid
+from penstock.stores.backends.edge import manifest
+from penstock.stores.backends.edge.collection import Collection, dismiss
+from penstock.stores.backends.edge.copying import Copying
 from penstock.stores.backends.edge.engine import Shard
-from penstock.stores.contract import CollectionInfo, Match
+from penstock.stores.backends.edge.manifest import MANIFEST, Manifest
+from penstock.stores.backends.edge.renewal import Renewal, Step, unwatched
+from penstock.stores.backends.edge.space import check_space
+from penstock.stores.backends.edge.updates import GROWING, Update
+from penstock.stores.backends.edge.upkeep import Rule
+from penstock.stores.contract import CollectionInfo, Upkeep
 
-MANIFEST: Final = "collection.json"
-SHARD: Final = "shard"
-
-#: Below this many free bytes nothing is written any more: the engine maps its files, and a full
-#: disk under a mapping ends the process instead of raising an error.
-FREE_BYTES_MIN: Final = 96 * 2**20
+#: How often it is looked whether a collection is due for a new generation, or the disk gets full.
+LOOK_S: Final = 1.0
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -34,6 +38,8 @@ class Shelf:
 
     Args:
         root: The directory ``collections`` in the data directory.
+        rule: When a collection gets a new generation.
+        step: Called at each step of a swap, see :mod:`penstock.stores.backends.edge.renewal`.
 
     Attributes:
         panicked: The engine panicked over one of them: the process must end and start anew.
@@ -43,38 +49,48 @@ class Shelf:
             (``store_damaged``).
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, rule: Rule = Rule(points=0), step: Step = unwatched) -> None:  # noqa: B008 - frozen
         self._root = root
+        self._rule = rule
+        self._step = step
+        self._looked_s = 0.0
         self.panicked = False
-        self._shards: dict[str, Shard] = {}
-        self._infos: dict[str, CollectionInfo] = {}
+        self._collections: dict[str, Collection] = {}
         root.mkdir(parents=True, exist_ok=True)
         for entry in sorted(root.iterdir()):
             if entry.name.startswith("."):
-                shutil.rmtree(entry, ignore_errors=True)
+                manifest.remove(entry)
             elif (entry / MANIFEST).is_file():
-                self._infos[entry.name] = _manifest(entry / MANIFEST)
-                self._shards[entry.name] = Shard.load(entry / SHARD)
+                self._collections[entry.name] = Collection(entry, manifest.read(entry), step)
 
     def __len__(self) -> int:
-        return len(self._shards)
+        return len(self._collections)
 
-    def shard(self, name: str) -> Shard:
+    def collection(self, name: str) -> Collection:
         """Return an open collection.
 
         Raises:
             Invalid: There is none of that name.
         """
         try:
-            return self._shards[name]
+            return self._collections[name]
         except KeyError:
             raise Invalid(f"there is no collection {name!r}", field="collection", code="collection_not_found") from None
 
-    def writable(self, name: str) -> Shard:
-        """Return an open collection, refusing when the disk is all but full."""
-        shard = self.shard(name)
-        self._check_space()
-        return shard
+    def shard(self, name: str) -> Shard:
+        """Return the generation of a collection that serves.
+
+        Raises:
+            Invalid: There is no such collection.
+        """
+        return self.collection(name).shard
+
+    def update(self, command: Update) -> Any:
+        """Do what an update says, refusing what takes room when the disk is all but full."""
+        collection = self.collection(command.collection)
+        if isinstance(command, GROWING):
+            check_space(self._root)
+        return collection.update(command)
 
     def create(self, wanted: CollectionInfo) -> CollectionInfo:
         """Create a collection, or return the one that has the same layout.
@@ -89,52 +105,105 @@ class Shelf:
                 field="collection",
                 code="invalid_name",
             )
-        if name in self._infos:
+        if name in self._collections:
             return self._same_layout(wanted)
-        self._check_space()
+        check_space(self._root)
         fresh = self._root / f".new-{name}"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        info = msgspec.structs.replace(wanted, created_at=now)
-        Shard.create(fresh / SHARD, info.dim).close()
-        (fresh / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(info)))
-        fresh.replace(self._root / name)
-        self._infos[name] = info
-        self._shards[name] = Shard.load(self._root / name / SHARD)
+        stated = msgspec.convert({**msgspec.to_builtins(wanted), "created_at": now}, Manifest)
+        Shard.create(fresh / stated.generation, stated.dim).close()
+        manifest.write(fresh, stated)
+        self._place(fresh, stated)
         return self.describe(name)
 
     def describe(self, name: str) -> CollectionInfo:
         """Return a collection's layout and counts."""
-        shard = self.shard(name)
-        return msgspec.structs.replace(
-            self._infos[name],
-            documents=shard.count([Match("chunk", [0])]),
-            chunks=shard.count(),
-            disk_bytes=_disk_bytes(self._root / name),
-        )
+        return self.collection(name).describe()
 
     def describe_all(self) -> list[CollectionInfo]:
         """Return every collection, by name."""
-        return [self.describe(name) for name in sorted(self._shards)]
+        return [self.describe(name) for name in sorted(self._collections)]
 
     def drop(self, name: str) -> None:
         """Delete a collection: out of sight by one rename, then file by file."""
-        self.shard(name).close()
-        del self._shards[name], self._infos[name]
-        gone = self._root / f".dropped-{name}"
-        shutil.rmtree(gone, ignore_errors=True)
-        (self._root / name).replace(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        self.collection(name).close()
+        del self._collections[name]
+        dismiss(self._root / name)
+
+    def copy(self, name: str, target: Path) -> Copying:
+        """Begin to copy a collection; see :meth:`Collection.copy_to`."""
+        return self.collection(name).copy_to(target)
+
+    def adopt(self, source: Path, *, force: bool) -> CollectionInfo:
+        """Take a copied collection in.
+
+        Args:
+            source: Its directory, on the same file system; nothing useful is left of it.
+            force: Whether it may take the place of one that is there.
+
+        Raises:
+            Invalid: One of its name is there (``collection_exists``).
+            Unavailable: It cannot be read; nothing has changed.
+        """
+        stated = manifest.read(source)
+        there = self._collections.get(stated.name)
+        if there is None:
+            self._place(source, stated)
+        elif force:
+            there.replace_by(source, stated)
+        else:
+            raise Invalid(
+                f"there is a collection {stated.name!r} already; delete it first, or restore with --force",
+                field="collection",
+                code="collection_exists",
+            )
+        return self.describe(stated.name)
 
     def close(self) -> None:
         """Flush and close every collection."""
-        for shard in self._shards.values():
-            shard.close()
-        self._shards.clear()
+        for collection in self._collections.values():
+            collection.close()
+        self._collections.clear()
+
+    # --- Upkeep
+
+    def holds_writes(self, name: str) -> bool:
+        """Whether a collection's updates have to wait now."""
+        return name in self._collections and self._collections[name].holds_writes
+
+    def renewals(self) -> Iterator[tuple[Collection, Renewal]]:
+        """Yield what is being made."""
+        for collection in self._collections.values():
+            if collection.renewal is not None:
+                yield collection, collection.renewal
+
+    def upkeep(self) -> list[Upkeep]:
+        """Return how the upkeep of each collection stands."""
+        return [collection.upkeep for collection in self._collections.values()]
+
+    def look(self, now_s: float) -> None:
+        """Begin what is due, one generation at a time, and watch the disk; once a second at most."""
+        if now_s < self._looked_s + LOOK_S:
+            return
+        self._looked_s = now_s
+        making = list(self.renewals())
+        for collection, _ in making:
+            collection.guard_space()
+        if not making:
+            due = next((one for one in self._collections.values() if one.due(self._rule)), None)
+            if due is not None:
+                due.begin()
+
+    def _place(self, fresh: Path, stated: Manifest) -> None:
+        """Put a whole collection in its place and open it."""
+        home = self._root / stated.name
+        fresh.replace(home)
+        self._collections[stated.name] = Collection(home, stated, self._step)
 
     def _same_layout(self, wanted: CollectionInfo) -> CollectionInfo:
-        there = self._infos[wanted.name]
+        there = self._collections[wanted.name].manifest
         if (there.dim, there.model) != (wanted.dim, wanted.model):
             raise Invalid(
                 f"collection {there.name!r} holds vectors of {there.model} ({there.dim}-d), not of"
@@ -143,35 +212,3 @@ class Shelf:
                 code="collection_conflict",
             )
         return self.describe(wanted.name)
-
-    def _check_space(self) -> None:
-        if shutil.disk_usage(self._root).free < FREE_BYTES_MIN:
-            raise Unavailable(
-                f"the disk of the data directory has less than {FREE_BYTES_MIN >> 20} MiB left;"
-                " nothing is written until there is room",
-                dependency="store",
-                code="disk_full",
-            )
-
-
-def _manifest(path: Path) -> CollectionInfo:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=CollectionInfo)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Unavailable(
-            f"{path} is damaged: {error}; restore it, or move {path.parent} away and index anew",
-            dependency="store",
-            code="store_damaged",
-        ) from error
-
-
-def _disk_bytes(directory: Path) -> int:
-    """Return the bytes allocated below a directory (its sparse files count what they use)."""
-    total = 0
-    for parent, _, files in os.walk(directory):
-        for name in files:
-            try:
-                total += (Path(parent) / name).lstat().st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from penstock.kernel.clock import Clock
-from penstock.kernel.settings import TimeoutSettings
+from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.link import StoreLink
+from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.contract import (
     ArmQuery,
     ChunkPayload,
@@ -29,10 +30,14 @@ class EdgeStore:
         data_dir: The data directory; collections live in ``collections`` below it.
         timeouts: The limit of one operation.
         clock: The loop's clock.
+        settings: When collections are optimised.
     """
 
-    def __init__(self, data_dir: Path, timeouts: TimeoutSettings, clock: Clock) -> None:
-        self.link = StoreLink(data_dir / "collections")
+    def __init__(
+        self, data_dir: Path, timeouts: TimeoutSettings, clock: Clock, settings: StoreSettings | None = None
+    ) -> None:
+        kept = settings or StoreSettings()
+        self.link = StoreLink(data_dir / "collections", Rule(kept.optimize_points, kept.optimize_quiet))
         self._timeouts = timeouts
         self._clock = clock
 
@@ -98,6 +103,10 @@ class EdgeStore:
         command = wire.Find(collection, list(documents))
         heads = await self.link.ask(command, list[Head], self._limited(work))
         return {head.id: head for head in heads}
+
+    async def optimize(self, collection: str, work: Work) -> None:
+        """Begin a new generation of a collection, in which all its points are indexed; do not wait for it."""
+        await self.link.ask(wire.Optimize(collection), object, self._limited(work))
 
     def _limited(self, work: Work) -> Work:
         return work.within(self._timeouts.store, "store", self._clock.now())

@@ -128,9 +128,48 @@ class Close(msgspec.Struct, frozen=True, tag="close"):
     """Flush, close every collection and end."""
 
 
+class Copy(msgspec.Struct, frozen=True, tag="copy"):
+    """Copy a collection to a directory; answered when the copy is whole."""
+
+    collection: str
+    target: str
+
+
+class Adopt(msgspec.Struct, frozen=True, tag="adopt"):
+    """Take in a copied collection from a directory, in the place of one that is there if forced."""
+
+    collection: str
+    source: str
+    force: bool
+
+
+class Optimize(msgspec.Struct, frozen=True, tag="optimize"):
+    """Begin a new generation of a collection; answered before it is made."""
+
+    collection: str
+
+
 Command = (
-    Create | ListCollections | Describe | Drop | Upsert | Trim | Seal | Delete | Search | Fetch | Heads | Find | Close
+    Create
+    | ListCollections
+    | Describe
+    | Drop
+    | Upsert
+    | Trim
+    | Seal
+    | Delete
+    | Search
+    | Fetch
+    | Heads
+    | Find
+    | Copy
+    | Adopt
+    | Optimize
+    | Close
 )
+
+#: The number of a reply that answers nothing: the store tells of its own accord how its upkeep stands.
+NOTICE: Final = -1
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True):

@@ -1,0 +1,46 @@
+"""Room on the disk: what there is, and what a directory takes up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from penstock.kernel.errors import Unavailable
+
+#: Below this many free bytes nothing is written any more: the engine maps its files, and a full
+#: disk under a mapping ends the process instead of raising an error.
+FREE_BYTES_MIN: Final = 96 * 2**20
+
+
+def free_bytes(place: Path) -> int:
+    """Return the free bytes of the disk on which a directory lies."""
+    return shutil.disk_usage(place).free
+
+
+def check_space(place: Path) -> None:
+    """Refuse to write where the disk is all but full.
+
+    Raises:
+        Unavailable: It is (``disk_full``).
+    """
+    if free_bytes(place) < FREE_BYTES_MIN:
+        raise Unavailable(
+            f"the disk of the data directory has less than {FREE_BYTES_MIN >> 20} MiB left;"
+            " nothing is written until there is room",
+            dependency="store",
+            code="disk_full",
+        )
+
+
+def disk_bytes(directory: Path) -> int:
+    """Return the bytes allocated below a directory (its sparse files count what they use)."""
+    total = 0
+    for parent, _, files in os.walk(directory):
+        for name in files:
+            try:
+                total += (Path(parent) / name).lstat().st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total

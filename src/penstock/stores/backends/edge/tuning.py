@@ -1,0 +1,48 @@
+"""How the engine builds a generation: graph, segments, where things lie. See ``docs/benchmarks/store.md``.
+
+A collection takes these settings over with its next generation, whenever it was made.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import qdrant_edge as qe
+
+from penstock.stores.contract import Arm
+
+#: Edges of a graph node, and candidates looked at while it is built: with them the engine finds as
+#: good as everything that an exact search finds.
+HNSW_M: Final = 16
+HNSW_EF_CONSTRUCT: Final = 128
+
+#: Kilobytes of vectors below which comparing everything is quicker than walking a graph.
+FULL_SCAN_KB: Final = 10_000
+
+#: Kilobytes of vectors from which on a segment gets a graph.
+INDEXING_KB: Final = 10_000
+
+#: Share of deleted points at which a segment is written anew.
+DELETED_SHARE: Final = 0.2
+
+#: Threads that build a graph; the others are left to searches and models.
+THREADS: Final = 1
+
+
+def config() -> qe.EdgeConfig:
+    """Return the settings under which a copy is optimised; the vectors stay as they are."""
+    return qe.EdgeConfig(
+        # The engine wants some vectors named; all others stay as they were made.
+        sparse_vectors={Arm.SPARSE: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
+        hnsw_config=qe.HnswIndexConfig(
+            m=HNSW_M,
+            ef_construct=HNSW_EF_CONSTRUCT,
+            full_scan_threshold=FULL_SCAN_KB,
+            max_indexing_threads=THREADS,
+        ),
+        optimizers=qe.EdgeOptimizersConfig(
+            deleted_threshold=DELETED_SHARE,
+            default_segment_number=1,
+            indexing_threshold=INDEXING_KB,
+        ),
+    )

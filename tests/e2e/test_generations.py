@@ -1,0 +1,245 @@
+"""New generations of a collection under fire: killed at every step, again and again; nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import random
+import select
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.errors import Unavailable
+from penstock.kernel.ids import point_id
+from penstock.kernel.settings import TimeoutSettings
+from penstock.kernel.work import Work
+from penstock.stores.backends.edge import manifest
+from penstock.stores.backends.edge.link import StoreLink
+from penstock.stores.backends.edge.manifest import MANIFEST
+from penstock.stores.backends.edge.renewal import STEPS
+from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from tests.fakes.memory_store import sparse, unit
+
+WORK = Work.background()
+DYING = str(Path(__file__).with_name("dying_store.py"))
+
+#: Kills at each step, and at random times; 56 in all, a good half second each.
+ROUNDS = 5
+RANDOM_KILLS = 6
+
+#: Writes during one generation.
+WRITES_MAX = 200
+
+#: Documents of one writer.
+DOCUMENTS_MAX = 300
+
+
+@dataclass
+class Ledger:
+    """What one writer's documents must look like.
+
+    Attributes:
+        name: Beginning of its documents' ids.
+        luck: Chooses what it writes.
+        texts: What was acknowledged, by id.
+        asked: What was not: the texts that the document may have, ``None`` where it may be absent.
+    """
+
+    name: str
+    luck: random.Random
+    texts: dict[str, str] = field(default_factory=dict)
+    asked: dict[str, set[str | None]] = field(default_factory=dict)
+    count: int = 0
+
+    async def write(self, store: EdgeStore) -> None:
+        """Write, replace or delete one document."""
+        self.count += 1
+        known = sorted(self.texts)
+        kind = self.luck.random() * (0.5 if len(known) >= DOCUMENTS_MAX else 1.0) if known else 1.0
+        id = self.luck.choice(known) if kind < 0.5 else f"{self.name}{self.count}"
+        text = None if kind < 0.2 else f"version {self.count} of {id}"
+        self.asked[id] = {self.texts.get(id), text}
+        if text is None:
+            await store.delete("c", (Match("id", [id]),), WORK)
+            del self.texts[id]
+        else:
+            await store.upsert("c", [point(id, text)], WORK)
+            self.texts[id] = text
+        del self.asked[id]
+
+    async def settle(self, store: EdgeStore) -> None:
+        """Find out what has become of what was not acknowledged."""
+        for id, allowed in self.asked.items():
+            stored = await store.fetch("c", [point_id(id, 0)], WORK)
+            text = stored[point_id(id, 0)].text if stored else None
+            assert text in allowed
+            self.texts.pop(id, None)
+            if text is not None:
+                self.texts[id] = text
+        self.asked.clear()
+
+
+async def check(store: EdgeStore, ledgers: list[Ledger]) -> None:
+    """Look up and search everything that must be there; nothing else may be."""
+    for ledger in ledgers:
+        await ledger.settle(store)
+    texts = {point_id(id, 0): text for ledger in ledgers for id, text in ledger.texts.items()}
+    stored = await store.fetch("c", list(texts), WORK)
+    assert {place: payload.text for place, payload in stored.items()} == texts
+    for query in (unit(1, 0), sparse(t1=1)):
+        assert {s.point for s in await store.search("c", ArmQuery(query, 10_000), WORK)} == set(texts)
+
+
+def point(id: str, text: str) -> Point:
+    return Point(ChunkPayload(id=id, chunk=0, text=text, hash="h"), unit(1, len(text) % 7), sparse(t1=1, t2=2))
+
+
+def edge(directory: Path, *program: str) -> EdgeStore:
+    store = EdgeStore(directory, TimeoutSettings(), LoopClock())
+    if program:
+        store.link = StoreLink(directory / "collections", program=program)
+    return store
+
+
+def ended(store: EdgeStore) -> int:
+    """Return how many generations have been made or given up."""
+    return sum(one.made + one.given_up for one in store.link.upkeep)
+
+
+async def fire(store: EdgeStore, ledgers: list[Ledger], kill_after: float = math.inf) -> bool:
+    """Begin a generation and write until it serves, or the store dies: then return true."""
+    pid, before, written = store.link.pid, ended(store), 0
+    change = asyncio.Event()
+    store.link.on_upkeep = store.link.on_ready = change.set
+
+    async def write(ledger: Ledger) -> None:
+        nonlocal written
+        while store.link.pid == pid and ended(store) == before:
+            if written >= WRITES_MAX:
+                # Enough: more would keep the optimiser from getting anywhere.
+                change.clear()
+                await change.wait()
+                continue
+            await ledger.write(store)
+            written += 1
+            if written == kill_after and store.link.pid is not None:
+                os.kill(store.link.pid, signal.SIGKILL)
+
+    outcomes = await asyncio.gather(store.optimize("c", WORK), *map(write, ledgers), return_exceptions=True)
+    assert all(outcome is None or isinstance(outcome, Unavailable) for outcome in outcomes)
+    await store.collections(WORK)
+    return store.link.pid != pid
+
+
+def left_behind(directory: Path) -> set[str]:
+    home = directory / "collections" / "c"
+    return {path.name for path in home.iterdir()} - {MANIFEST, manifest.read(home).generation}
+
+
+@pytest.mark.timeout(400)
+def test_a_swap_killed_at_any_step_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    # Shown on failure.
+    sys.stdout.write(f"seed {seed}\n")
+    luck = random.Random(seed)
+    steps = [*STEPS * ROUNDS, *["at random"] * RANDOM_KILLS]
+    luck.shuffle(steps)
+    plan = tmp_path / "plan"
+
+    async def scenario() -> int:
+        ledgers, kills = [Ledger(name, luck) for name in "abc"], 0
+        await _create(tmp_path)
+        store = edge(tmp_path, DYING, str(plan))
+        await store.start()
+        for step in steps:
+            plan.write_text(f"{step} {luck.randint(1, 20) if step == 'replaying' else 1}")
+            kills += await fire(store, ledgers, luck.randint(1, 100) if step == "at random" else math.inf)
+            # The next one starts by itself, and cleans up.
+            await check(store, ledgers)
+            assert left_behind(tmp_path) == set()
+        await store.close()
+        return kills
+
+    assert asyncio.run(scenario()) >= 50
+
+
+async def _create(directory: Path) -> None:
+    store = edge(directory)
+    await store.start()
+    await store.create(CollectionInfo("c", 2, "m"), WORK)
+    await store.close()
+
+
+def test_an_optimiser_that_dies_costs_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await _create(tmp_path)
+        store, ledger = edge(tmp_path), Ledger("a", random.Random(7))
+        await store.start()
+        try:
+            pid = store.link.pid
+            assert pid is not None
+            await store.optimize("c", WORK)
+            while (child := child_of(pid, "edge.optimiser")) is None:
+                await ledger.write(store)
+            os.kill(child, signal.SIGKILL)
+            while not any(one.given_up for one in store.link.upkeep):
+                await ledger.write(store)
+            [upkeep] = store.link.upkeep
+            assert (upkeep.stage, upkeep.made) == ("", 0)
+            assert "status -9" in upkeep.reason
+            await check(store, [ledger])
+            assert await fire(store, [ledger]) is False
+            [upkeep] = store.link.upkeep
+            assert (upkeep.made, upkeep.reason) == (1, "")
+            await check(store, [ledger])
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_dies_takes_its_optimiser_with_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        await _create(tmp_path)
+        store, ledger = edge(tmp_path), Ledger("a", random.Random(7))
+        await store.start()
+        try:
+            pid = store.link.pid
+            assert pid is not None
+            await store.optimize("c", WORK)
+            while (child := child_of(pid, "edge.optimiser")) is None:
+                await ledger.write(store)
+            ended = os.pidfd_open(child)
+            os.kill(child, signal.SIGSTOP)
+            os.kill(pid, signal.SIGKILL)
+            # Stopped before it could ask the kernel to be killed with its parent, it looks for it itself.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGCONT)
+            poll = select.poll()
+            poll.register(ended, select.POLLIN)
+            assert await asyncio.to_thread(poll.poll, 30_000)
+            os.close(ended)
+            await check(store, [ledger])
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def child_of(pid: int, word: str) -> int | None:
+    """Return the child of a process whose command line holds a word."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == pid and word in (entry / "cmdline").read_text():
+                    return int(entry.name)
+    return None

@@ -1,0 +1,97 @@
+"""What waits at the store process: its order, its bounds, what is dropped."""
+
+import time
+
+from penstock.stores.backends.edge import intake as module
+from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge.intake import ROUND_REQUESTS_MAX, WAITING_MAX, Intake
+from penstock.stores.contract import CollectionInfo
+
+
+def find(number, collection="c", expires_at_s=None):
+    return wire.Request(number, wire.Find(collection, ["a"]), expires_at_s)
+
+
+def trim(number, collection="c", expires_at_s=None):
+    return wire.Request(number, wire.Trim(collection, "a", 1), expires_at_s)
+
+
+def intake(*requests):
+    made = Intake()
+    made.feed(b"".join(map(wire.frame, requests)))
+    return made
+
+
+def nothing(_):
+    return False
+
+
+def numbers(requests):
+    return [request.number for request in requests]
+
+
+def drained(made, held=nothing):
+    taken = []
+    while (request := made.write(held)) is not None:
+        taken.append(request.number)
+    return taken
+
+
+def test_reads_are_taken_together_past_the_writes_that_wait():
+    made = intake(find(1), trim(2), find(3), trim(4))
+    assert numbers(made.reads()) == [1, 3]
+    assert made.write(nothing).number == 2
+    assert made.write(nothing).number == 4
+    assert made.write(nothing) is None
+    assert len(made) == 0
+
+
+def test_frames_are_put_together_from_whatever_pieces_arrive():
+    made = Intake()
+    for byte in wire.frame(find(1)) + wire.frame(find(2)):
+        made.feed(bytes([byte]))
+    assert numbers(made.reads()) == [1, 2]
+
+
+def test_a_round_of_reads_is_bounded():
+    made = intake(*(find(n) for n in range(ROUND_REQUESTS_MAX + 3)))
+    assert [len(made.reads()), len(made.reads()), len(made.reads())] == [ROUND_REQUESTS_MAX, 3, 0]
+
+
+def test_no_more_than_so_many_wait_here_and_none_is_lost():
+    made = intake(*(find(n) for n in range(WAITING_MAX + 100)))
+    assert (made.full, len(made)) == (True, WAITING_MAX)
+    seen = []
+    while taken := made.reads():
+        seen += numbers(taken)
+    assert seen == list(range(WAITING_MAX + 100))
+
+
+def test_who_has_given_up_is_not_worked_for():
+    past, future = time.monotonic() - 1, time.monotonic() + 60
+    made = intake(find(1, expires_at_s=past), find(2, expires_at_s=future), trim(3, expires_at_s=past), trim(4))
+    assert numbers(made.reads()) == [2]
+    assert drained(made) == [4]
+
+
+def test_writes_wait_for_their_own_collection_only_and_keep_their_order():
+    create = wire.Request(4, wire.Create(CollectionInfo("e", 2, "m")))
+    made = intake(trim(1, "c"), trim(2, "d"), trim(3, "c"), create)
+    assert made.ready(nothing)
+    assert drained(made, lambda name: name == "c") == [2, 4]
+    assert not made.ready(lambda name: name == "c")
+    assert drained(made) == [1, 3]
+
+
+def test_the_end_waits_for_everything_before_it():
+    made = intake(trim(1), wire.Request(2, wire.Close()))
+    assert made.write(lambda _: True) is None
+    assert not made.ready(lambda _: True)
+    assert drained(made) == [1, 2]
+
+
+def test_every_command_is_a_read_or_a_write():
+    kinds = set(module.wire.Command.__args__)
+    reads = {wire.ListCollections, wire.Describe, wire.Search, wire.Fetch, wire.Heads, wire.Find}
+    assert set(module.WRITES) <= kinds
+    assert reads.isdisjoint(module.WRITES)

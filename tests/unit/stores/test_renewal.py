@@ -1,0 +1,154 @@
+"""A new generation with the real engine: what goes wrong is given up, and the one that serves goes on."""
+
+import select
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from penstock.kernel.errors import Broken
+from penstock.stores.backends.edge import collection as module
+from penstock.stores.backends.edge import journal, space, wire
+from penstock.stores.backends.edge.shelf import Shelf
+from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
+from tests.fakes.memory_store import sparse, unit
+
+INFO = CollectionInfo("c", 2, "m")
+
+
+def upsert(*ids):
+    points = [Point(ChunkPayload(id=id, chunk=0, text=id), unit(1, 0), sparse(t1=1)) for id in ids]
+    return wire.Upsert("c", [wire.pack_point(point) for point in points])
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    shelf = Shelf(tmp_path)
+    shelf.create(INFO)
+    shelf.update(upsert("a"))
+    yield shelf
+    shelf.close()
+
+
+def step(shelf):
+    """Wait for the generation in the making, and do its next piece of work."""
+    [(collection, renewal)] = shelf.renewals()
+    if not renewal.ready:
+        poll = select.poll()
+        poll.register(renewal, select.POLLIN)
+        assert poll.poll(60_000)
+    collection.advance()
+    return collection.upkeep
+
+
+def found(shelf):
+    query = wire.pack_search("c", ArmQuery(np.asarray([1, 0], "f4"), 10))
+    return len(shelf.shard("c").search([query])[0])
+
+
+def names(tmp_path):
+    return {path.name for path in (tmp_path / "c").iterdir() if not path.name.startswith(".gone")}
+
+
+def test_writes_wait_only_while_the_files_are_copied_and_are_in_the_new_generation(tmp_path, shelf):
+    collection = shelf.collection("c")
+    collection.begin()
+    assert shelf.holds_writes("c")
+    assert not shelf.holds_writes("d")
+    assert found(shelf) == 1
+    assert step(shelf).stage == "optimising"
+    assert not shelf.holds_writes("c")
+    shelf.update(upsert("b", "c"))
+    assert step(shelf).stage == "replaying"
+    shelf.update(upsert("d"))
+    assert collection.describe().upkeep == "replaying"
+    while collection.renewal is not None:
+        step(shelf)
+    assert (collection.upkeep.made, collection.upkeep.stage) == (1, "")
+    assert found(shelf) == 4
+    assert names(tmp_path) == {"collection.json", "g2"}
+    shelf.close()
+    again = Shelf(tmp_path)
+    assert found(again) == 4
+    again.close()
+
+
+def test_without_room_it_is_not_begun(tmp_path, shelf, monkeypatch):
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=space.FREE_BYTES_MIN + 1))
+    collection = shelf.collection("c")
+    collection.begin()
+    assert collection.renewal is None
+    assert "MiB free" in collection.upkeep.reason
+    assert names(tmp_path) == {"collection.json", "shard"}
+
+
+def test_a_disk_that_gets_full_meanwhile_ends_it(tmp_path, shelf, monkeypatch):
+    collection = shelf.collection("c")
+    collection.begin()
+    step(shelf)
+    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=space.FREE_BYTES_MIN - 1))
+    shelf.look(10.0)
+    assert (collection.renewal, collection.upkeep.reason) == (None, "the disk got full")
+    assert names(tmp_path) == {"collection.json", "shard"}
+    assert found(shelf) == 1
+
+
+def test_a_manifest_that_cannot_be_written_leaves_the_old_generation(tmp_path, shelf, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    collection = shelf.collection("c")
+    collection.begin()
+    step(shelf)
+    step(shelf)
+    monkeypatch.setattr(module.manifest, "write", full)
+    step(shelf)
+    monkeypatch.undo()
+    assert "No space left" in collection.upkeep.reason
+    assert names(tmp_path) == {"collection.json", "shard"}
+    shelf.update(upsert("b"))
+    assert found(shelf) == 2
+
+
+def test_a_journal_without_room_costs_the_generation_and_not_the_write(shelf, monkeypatch):
+    monkeypatch.setattr(journal, "JOURNAL_BYTES_MAX", 10)
+    collection = shelf.collection("c")
+    collection.begin()
+    step(shelf)
+    shelf.update(upsert("b"))
+    assert collection.renewal is None
+    assert "too long" in collection.upkeep.reason
+    assert found(shelf) == 2
+
+
+def test_a_write_that_fails_half_way_costs_the_generation(shelf):
+    collection = shelf.collection("c")
+    collection.begin()
+    step(shelf)
+    bad = wire.Upsert("c", [wire.WirePoint(ChunkPayload("b", 0, "b"), wire.Dense(b""), wire.Sparse(b"", b""))])
+    with pytest.raises(Broken):
+        shelf.update(bad)
+    assert (collection.renewal, collection.upkeep.reason) == (None, "an update failed half-way")
+
+
+def test_a_collection_that_is_dropped_takes_its_next_generation_with_it(tmp_path, shelf):
+    shelf.collection("c").begin()
+    step(shelf)
+    shelf.drop("c")
+    assert list(shelf.renewals()) == []
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_copy_is_a_collection_that_can_be_taken_in(tmp_path, shelf):
+    copying = shelf.copy("c", tmp_path / ".copy")
+    assert shelf.holds_writes("c")
+    poll = select.poll()
+    poll.register(copying, select.POLLIN)
+    assert poll.poll(60_000)
+    shelf.collection("c").copied(copying)
+    assert not shelf.holds_writes("c")
+    shelf.update(upsert("b"))
+    assert found(shelf) == 2
+    assert shelf.adopt(tmp_path / ".copy", force=True).chunks == 1
+    assert found(shelf) == 1
+    assert names(tmp_path) == {"collection.json", "g2"}
