@@ -17,6 +17,7 @@ _STATUS_BY_CODE: Final = {
     "not_found": 404,
     "method_not_allowed": 405,
     "collection_conflict": 409,
+    "collection_exists": 409,
     "write_conflict": 409,
     "body_too_large": 413,
     "unsupported_media_type": 415,
