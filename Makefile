@@ -29,8 +29,8 @@ check: $(VENV)/.dev ## Lint, types, import contracts
 format: $(VENV)/.dev ## Format and mend what can be mended
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
-bench: $(VENV)/.bench ## Run the benchmarks; `make bench NAME=embed` for one
-	@$(BIN)/python -m bench $(NAME)
+bench: $(VENV)/.bench ## Run the benchmarks; `make bench NAME=search OPTIONS=--quick` for one
+	@$(BIN)/python -m bench $(NAME) $(OPTIONS)
 
 lock: $(VENV)/.dev ## Pin every dependency anew
 	@$(PIP) install pip-tools && sh requirements/lock.sh $(BIN)/pip-compile
@@ -58,6 +58,6 @@ $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev requirements/bench.txt
-	@echo "installing what the benchmarks draw with (once)"
+	@echo "installing what the benchmarks draw with, and peers (once)"
 	@$(PIP) install --require-hashes -r requirements/bench.txt
 	@touch $@

@@ -1,19 +1,27 @@
 """``python -m bench [NAME…] [--json]``: run the named benchmarks, or all of them."""
 
 import argparse
+import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from bench import bus, indexing, refusal, searching
+from bench import bus, indexing, interference, quality, refusal
 from bench.overload import conduct, plan
+from bench.peers import serve as peers
 from bench.report import Report
+from bench.scale import conduct as scale
+from bench.search import conduct as search
 
 BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "index": indexing.run,
-    "search": searching.run,
+    "search": search.run,
+    "interference": interference.run,
+    "quality": quality.run,
+    "scale": scale.run,
     "refusal": refusal.run,
     "bus": bus.run,
     "overload": conduct.run,
@@ -28,22 +36,57 @@ async def _run(benchmarks: list[Callable[[], Awaitable[Report]]], *, as_json: bo
 
 def main() -> None:
     """Parse the arguments and run."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Penstock's benchmarks.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all by default")
-    parser.add_argument("--json", action="store_true", help="print one JSON object for each benchmark")
-    overload = parser.add_argument_group("overload")
-    overload.add_argument("--quick", action="store_true", help="4 minutes instead of 25")
-    overload.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(plan.PARTS)}")
-    overload.add_argument("--out", type=Path, metavar="DIR", help="write overload.json and the plots there")
+    parser = _parser()
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if unknown := sorted({*filter(None, arguments.only.split(","))} - {*plan.PARTS}):
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(plan.PARTS)}")
-    options = {"overload": partial(conduct.run, quick=arguments.quick, only=arguments.only, out=arguments.out)}
+    options = _options(arguments)
     names = arguments.names or list(BENCHMARKS)
-    uvloop.run(_run([options.get(name, BENCHMARKS[name]) for name in names], as_json=arguments.json))
+    benchmarks = [partial(BENCHMARKS[name], **options.get(name, {})) for name in names]
+    uvloop.run(_run(benchmarks, as_json=arguments.json))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Penstock's benchmarks.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each benchmark")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write NAME.json and the plots there")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep there what takes long to prepare")
+    retrieval = parser.add_argument_group("search, interference, scale")
+    retrieval.add_argument(
+        "--chunks", type=_counts, metavar="N,…", help="size of the collection; of scale, several with commas between"
+    )
+    retrieval.add_argument("--peers", default=",".join(peers.NAMES), metavar="NAMES", help="which peers; default: all")
+    retrieval.add_argument("--python", default=sys.executable, metavar="FILE", help="interpreter that has the peers")
+    retrieval.add_argument("--collections", metavar="NAMES", help="of quality: which; default: all")
+    overload = parser.add_argument_group("overload")
+    overload.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(plan.PARTS)}")
+    return parser
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Return what each benchmark is told besides its name."""
+    quick, kept = arguments.quick, {"work": arguments.work, "out": arguments.out}
+    sized = {"chunks": arguments.chunks[0]} if arguments.chunks else {"chunks": 2_000} if quick else {}
+    short = {"rounds": 1} if quick else {}
+    named = [name for name in arguments.peers.split(",") if name]
+    return {
+        "overload": {"quick": quick, "only": arguments.only, "out": arguments.out},
+        "search": {**kept, **sized, **short, "peers": named, "python": arguments.python},
+        "interference": {**kept, **sized, **short},
+        "index": {**kept, **short, **({"files": 20} if quick else {})},
+        "quality": {**kept, **({"collections": arguments.collections.split(",")} if arguments.collections else {})},
+        "scale": {**kept, **({"sizes": arguments.chunks} if arguments.chunks else {})},
+    }
+
+
+def _counts(text: str) -> list[int]:
+    """Return whole numbers with commas between."""
+    return [int(one.replace("_", "")) for one in text.split(",")]
 
 
 if __name__ == "__main__":

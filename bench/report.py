@@ -1,11 +1,15 @@
 """What every benchmark prints: figures beside their goals, and the machine they were taken on."""
 
 import json
+import math
 import os
 import platform
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Report:
         lines = [f"{self.bench} on {machine()}"]
         for figure in self.figures:
             verdict = "" if figure.met is None else f"  goal {figure.goal}: {'met' if figure.met else 'MISSED'}"
-            lines.append(f"  {figure.name:<34}{figure.value:>12,.2f} {figure.unit}{verdict}")
+            lines.append(f"  {figure.name:<46}{figure.value:>12,.2f} {figure.unit}{verdict}")
         return "\n".join(lines)
 
     def json(self) -> str:
@@ -48,6 +52,30 @@ class Report:
         figures = [asdict(figure) for figure in self.figures]
         whole = {"bench": self.bench, "machine": machine(), "figures": figures, "peers": dict(self.peers)}
         return json.dumps(whole)
+
+    def save(self, out: Path, results: object = None) -> None:
+        """Write ``NAME.json`` into a directory: the object, and what it was drawn from."""
+        out.mkdir(parents=True, exist_ok=True)
+        whole = json.loads(self.json()) | ({} if results is None else {"results": results})
+        path = out / f"{self.bench}.json"
+        path.write_text(json.dumps(_finite(whole)) + "\n")
+        tell(f"wrote {path}")
+
+
+def tell(line: str) -> None:
+    """Tell the progress on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with numbers rounded and infinities as null, which JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else None
+    return value
 
 
 def machine() -> str:

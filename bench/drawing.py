@@ -1,0 +1,36 @@
+"""What every plot here shares: how it looks, and that it is drawn only where there is something to draw with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from bench.plots import SETTINGS
+from bench.report import tell
+
+OURS: Final = "#c2185b"
+THEIRS: Final = "#616161"
+PALETTE: Final = (OURS, "#1565c0", "#2e7d32", "#ef8f00", "#8d6e63", "#616161")
+
+
+def save(path: Path, plot: Callable[[Any], Any]) -> None:
+    """Draw a figure into an SVG file; without matplotlib nothing is drawn and that is said.
+
+    Args:
+        path: The file.
+        plot: Gets ``pyplot`` and returns a figure.
+    """
+    try:
+        import matplotlib as mpl  # noqa: PLC0415 - optional
+        from matplotlib import pyplot  # noqa: ICN001, PLC0415 - the whole word reads better
+    except ImportError:
+        tell("matplotlib is not installed: no plots")
+        return
+    mpl.use("svg")
+    with mpl.rc_context(SETTINGS):
+        figure = plot(pyplot)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+        pyplot.close(figure)
+    tell(f"wrote {path}")
