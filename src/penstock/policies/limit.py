@@ -9,8 +9,12 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from penstock.policies.bounds import at_least, within
+
+#: Kinds of calls whose latency is learnt each for itself; those beyond share one baseline.
+KINDS_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class LimitSettings:
     """How the limit moves; times in seconds on the loop's clock.
 
     Attributes:
-        initial: The limit at first.
+        initial: The limit once the latency at rest is known; until then it is the floor.
         floor: The least limit.
         ceiling: The greatest.
         tolerance: Latency may rise by this factor over the baseline without consequence.
@@ -89,8 +93,19 @@ def step(limit: float, slope: float, settings: LimitSettings) -> float:
     return min(float(settings.ceiling), max(float(settings.floor), limit + share * (target - limit)))
 
 
+@dataclass(slots=True)
+class _Answers:
+    """Answers of one kind in a window: how many, and their latencies' sum in seconds."""
+
+    count: int = 0
+    latency_s: float = 0.0
+
+
 class AdaptiveLimit:
     """The limit of one dependency.
+
+    The limit stands at the floor until the first window of answers has told the latency at rest. Began it higher, that
+    window would already hold our own queueing, and be taken for the dependency's nature for good.
 
     The baseline falls at once to a faster window's mean. It rises only while our own calls cannot be what
     queues: at the floor, or with fewer than half the limit in flight. A moving average that always rises
@@ -98,18 +113,23 @@ class AdaptiveLimit:
     become slower by itself costs one descent to the floor, where the new latency is learnt.
     A limit that is not used (fewer than half in flight) does not grow.
 
+    Calls of several kinds, such as queries and batches of documents, have a baseline each: what counts is how many
+    times as long as at rest a window's calls took on average, whatever the mixture. A kind that is new while the
+    dependency is loaded is taken to suffer as much as the known ones.
+
     Args:
         settings: How it moves.
 
-    Bounds: a handful of numbers.
+    Bounds: a handful of numbers, and ``KINDS_MAX`` baselines.
 
     Attributes:
-        baseline_s: Latency of the dependency when it is not loaded, 0 before the first window.
+        baseline_s: Mean latency of the last window's calls, had the dependency not been loaded; 0 before the first.
     """
 
     def __init__(self, settings: LimitSettings) -> None:
         self._settings = settings
         self._limit = float(settings.initial)
+        self._baselines: dict[str, float] = {}
         self.baseline_s = 0.0
         self._in_flight = 0
         self._began_at_s: float | None = None
@@ -121,9 +141,11 @@ class AdaptiveLimit:
     @property
     def limit(self) -> int:
         """Calls that may be out at once."""
-        return int(self._limit)
+        return int(self._limit) if self._baselines else self._settings.floor
 
-    def observe(self, latency_s: float, in_flight: int, now_s: float, *, dropped: bool = False) -> Change | None:
+    def observe(
+        self, latency_s: float, in_flight: int, now_s: float, *, dropped: bool = False, kind: str = ""
+    ) -> Change | None:
         """Take in a call that ended; return the step, if the limit moved by it.
 
         Args:
@@ -131,6 +153,7 @@ class AdaptiveLimit:
             in_flight: Calls that were out as it ended, itself included.
             now_s: On the loop's clock.
             dropped: The dependency refused it or let it time out. Not: cancelled, or bad input.
+            kind: Calls of one kind take about the same time when the dependency is not loaded.
         """
         if self._began_at_s is None:
             self._begin(now_s)
@@ -138,9 +161,8 @@ class AdaptiveLimit:
         if dropped:
             self._drops += 1
         else:
-            self._answers += 1
-            self._latency_s += max(0.0, latency_s)
-        samples = self._answers + self._drops
+            self._count(max(0.0, latency_s), kind)
+        samples = self._drops + sum(one.count for one in self._answers.values())
         if samples < self._settings.samples_min or now_s - (self._began_at_s or 0.0) < self._settings.window_s:
             return None
         change = self._step(self._drops >= self._settings.drop_rate * samples)
@@ -151,30 +173,53 @@ class AdaptiveLimit:
     def _unused(self) -> bool:
         return self._in_flight * 2 < self.limit
 
+    def _count(self, latency_s: float, kind: str) -> None:
+        known = self._baselines.keys() | self._answers.keys()
+        answers = self._answers.setdefault(kind if kind in known or len(known) < KINDS_MAX else "", _Answers())
+        answers.count += 1
+        answers.latency_s += latency_s
+
     def _begin(self, now_s: float | None) -> None:
         """Begin a window."""
         self._began_at_s = now_s
-        self._answers = 0
+        self._answers: dict[str, _Answers] = {}
         self._drops = 0
-        self._latency_s = 0.0
         self._in_flight = 0
 
     def _step(self, overloaded: bool) -> Change | None:  # noqa: FBT001 - one word of evidence
+        before, known = self.limit, bool(self._baselines)
         slope = 0.5 if overloaded else self._slope()
-        before = self.limit
-        after = step(self._limit, slope, self._settings)
-        if after < self._limit or not self._unused:
-            self._limit = after
+        if known:
+            after = step(self._limit, slope, self._settings)
+            if after < self._limit or not self._unused:
+                self._limit = after
         if self.limit == before:
             return None
         reason = Reason.DROPS if overloaded else Reason.SLOW if self.limit < before else Reason.ROOM
         return Change(before, self.limit, reason)
 
     def _slope(self) -> float:
-        recent_s = self._latency_s / self._answers
-        if self.baseline_s == 0.0 or recent_s < self.baseline_s:
-            self.baseline_s = recent_s
-        slope = gradient(self.baseline_s, recent_s, self._settings.tolerance)
+        """Learn from a window's answers; return the gradient."""
+        load = max(1.0, self._load())
+        for kind, mean_s in self._means():
+            # Unknown, or learnt from answers that took no time: what the load seen in the known kinds leaves of it.
+            at_rest_s = self._baselines.get(kind) or mean_s / load
+            self._baselines[kind] = min(at_rest_s, mean_s)
+        slope = gradient(1.0, self._load(), self._settings.tolerance)
+        counts = {kind: one.count for kind, one in self._answers.items()}
+        self.baseline_s = sum(n * self._baselines[kind] for kind, n in counts.items()) / sum(counts.values())
         if self._unused or self.limit == self._settings.floor:
-            self.baseline_s += (recent_s - self.baseline_s) / self._settings.baseline_windows
+            for kind, mean_s in self._means():
+                self._baselines[kind] += (mean_s - self._baselines[kind]) / self._settings.baseline_windows
         return slope
+
+    def _means(self) -> list[tuple[str, float]]:
+        """Return the window's mean latency by kind."""
+        return [(kind, answers.latency_s / answers.count) for kind, answers in self._answers.items()]
+
+    def _load(self) -> float:
+        """Return how many times as long as at rest the window's calls of known kinds took, on average; 1 if unknown."""
+        known = [(one, at_rest_s) for kind, one in self._answers.items() if (at_rest_s := self._baselines.get(kind))]
+        if not known:
+            return 1.0
+        return sum(one.latency_s / at_rest_s for one, at_rest_s in known) / sum(one.count for one, _ in known)

@@ -20,12 +20,18 @@ from penstock.pools.guard import HEALTHY_CODES, CircuitOpen, Guard
 
 log = logging.getLogger(__name__)
 
+M = TypeVar("M")
 T = TypeVar("T")
 
 #: Retries of one call at most, whatever the budget holds.
 RETRIES_MAX: Final = 2
 #: When those refused for want of a place may try again, while nothing is known of the dependency's latency.
 RETRY_AFTER_S: Final = 1.0
+#: How long a dependency is left alone at most because it asked for it: its clock or its unit may be wrong.
+HOLD_S_MAX: Final = 30.0
+#: Code of the ``Rejected`` by which a dependency says when it may be asked again. Until then it is asked nothing: a
+#: limit on concurrency cannot hold a caller back that is refused a hundred times a second.
+PAUSE_CODE: Final = "dependency_limited"
 
 
 @dataclass(slots=True)
@@ -35,7 +41,7 @@ class Counts:
     Attributes:
         calls: First tries, refused ones included.
         retries: Tries after the first.
-        refused: Tries refused here: the limit was reached.
+        refused: Tries refused here: the limit was reached, or the dependency had asked for a pause.
         left_alone: Tries refused here: the breaker was open.
         dropped: Tries that the dependency refused, failed, or let time out.
     """
@@ -52,13 +58,18 @@ def never() -> bool:
     return False
 
 
+def nobody_listens(_limit: int) -> None:
+    """Hear of a new limit and do nothing."""
+
+
 class Remote:
     """Calls to one remote dependency.
 
     From the outside in: the retries, the limit, the guard, the work's deadline, the call.
 
-    Above the limit a call is refused at once: nothing waits outside a topic. The limit learns from one
-    mean latency, so operations that differ a lot in duration want a ``Remote`` each.
+    Above the limit a call is refused at once: nothing waits outside a topic. A pool that serves a topic by it has no
+    more permits than the limit (``on_limit``); then messages wait in their topic instead of being refused. Each
+    operation's latency is learnt for itself, and all share the limit.
 
     Args:
         guard: The dependency's breaker.
@@ -73,6 +84,7 @@ class Remote:
     Attributes:
         counts: What became of the calls so far.
         in_flight: Calls that are out.
+        on_limit: Called with each new limit.
     """
 
     def __init__(
@@ -80,12 +92,14 @@ class Remote:
     ) -> None:
         self.counts = Counts()
         self.in_flight = 0
+        self.on_limit: Callable[[int], None] = nobody_listens
         self._guard = guard
         self._clock = clock
         self._limit = AdaptiveLimit(limits)
         self._retries = retries
         self._budget = RetryBudget(retries)
         self._random = random
+        self._hold_until_s = 0.0
 
     def __repr__(self) -> str:
         return f"<Remote {self._guard.dependency} {self.in_flight}/{self.limit} out, {self._guard.state.name.lower()}>"
@@ -94,6 +108,21 @@ class Remote:
     def limit(self) -> int:
         """Calls that may be out at once, now."""
         return self._limit.limit
+
+    def handler(
+        self, operation: Callable[[M], str], handler: Callable[[M, Work], Awaitable[T]]
+    ) -> Callable[[M, Work], Awaitable[T]]:
+        """Return a bus handler that asks the dependency by way of this, as :meth:`penstock.pools.guard.Guard.handler`.
+
+        Args:
+            operation: What a message asks for.
+            handler: Asks for it; harmless to repeat.
+        """
+
+        async def asking(message: M, work: Work) -> T:
+            return await self.call(operation(message), lambda: handler(message, work), work)
+
+        return asking
 
     async def call(
         self,
@@ -118,7 +147,7 @@ class Remote:
             congested: Whether the work's own queue is congested.
 
         Raises:
-            Rejected: The limit is reached (``dependency_busy``).
+            Rejected: The limit is reached, or the dependency has asked for a pause (``dependency_busy``).
             CircuitOpen: The breaker is open.
             Expired: The deadline passed.
             PenstockError: Whatever the last try raised.
@@ -149,12 +178,7 @@ class Remote:
 
     async def _try(self, operation: str, make: Callable[[], Awaitable[T]], work: Work) -> T:
         """Make one call, if there is a place for it, and learn from how it ends."""
-        if self.in_flight >= self._limit.limit:
-            self.counts.refused += 1
-            dependency = self._guard.dependency
-            retry_after_s = self._limit.baseline_s or RETRY_AFTER_S
-            detail = f"{dependency} is busy with as many calls as it can take"
-            raise Rejected(detail, code="dependency_busy", retry_after_s=retry_after_s)
+        self._check_place()
 
         async def bounded() -> T:
             async with limit(work.deadline):
@@ -168,24 +192,45 @@ class Remote:
             self._failed(operation, error, began_s)
             raise
         else:
-            self._observe(began_s, dropped=False)
+            self._observe(operation, began_s, dropped=False)
         finally:
             self.in_flight -= 1
         return result
+
+    def _check_place(self) -> None:
+        """Refuse a call for which there is no place.
+
+        Raises:
+            Rejected: The limit is reached, or the dependency has asked for a pause.
+        """
+        dependency, pause_s = self._guard.dependency, self._hold_until_s - self._clock.now()
+        if pause_s > 0.0:
+            detail, retry_after_s = f"{dependency} has asked to be left alone for a while", pause_s
+        elif self.in_flight >= self._limit.limit:
+            detail = f"{dependency} is busy with as many calls as it can take"
+            retry_after_s = self._limit.baseline_s or RETRY_AFTER_S
+        else:
+            return
+        self.counts.refused += 1
+        raise Rejected(detail, code="dependency_busy", retry_after_s=retry_after_s)
 
     def _failed(self, operation: str, error: BaseException, began_s: float) -> None:
         """Learn from an error; one that says nothing of the load is not even a sample."""
         if isinstance(error, CircuitOpen):
             self.counts.left_alone += 1
             return
-        took_s = self._clock.now() - began_s
+        now_s = self._clock.now()
+        if isinstance(error, Rejected) and error.code == PAUSE_CODE:
+            self._hold_until_s = max(self._hold_until_s, now_s + min(error.retry_after_s, HOLD_S_MAX))
+        took_s = now_s - began_s
         if isinstance(error, Rejected) or self._guard.judge(operation, error, took_s) is Outcome.FAILURE:
             self.counts.dropped += 1
-            self._observe(began_s, dropped=True)
+            self._observe(operation, began_s, dropped=True)
 
-    def _observe(self, began_s: float, *, dropped: bool) -> None:
+    def _observe(self, operation: str, began_s: float, *, dropped: bool) -> None:
         now_s = self._clock.now()
-        change = self._limit.observe(now_s - began_s, self.in_flight, now_s, dropped=dropped)
+        change = self._limit.observe(now_s - began_s, self.in_flight, now_s, dropped=dropped, kind=operation)
         if change is not None:
             dependency = self._guard.dependency
             log.debug("limit of %s: %d to %d, %s", dependency, change.before, change.after, change.reason)
+            self.on_limit(change.after)

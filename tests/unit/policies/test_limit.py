@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.kernel.errors import Invalid
-from penstock.policies.limit import AdaptiveLimit, Change, LimitSettings, Reason, gradient, step
+from penstock.policies.limit import KINDS_MAX, AdaptiveLimit, Change, LimitSettings, Reason, gradient, step
 
 
 def drive(it: AdaptiveLimit, latency_s: float, seconds: float, began_s: float = 0.0, **changed: object) -> float:
@@ -81,10 +81,62 @@ def test_lasting_overload_is_not_taken_for_normal() -> None:
 
 def test_a_step_tells_its_reason() -> None:
     it = AdaptiveLimit(LimitSettings(samples_min=1, window_s=0.0, smoothing_up=1.0))
+    assert it.observe(0.01, 1, 0.0) == Change(1, 4, Reason.ROOM)
     assert it.observe(0.01, 4, 0.0) == Change(4, 6, Reason.ROOM)
     assert it.observe(1.0, 6, 1.0) == Change(6, 4, Reason.SLOW)
     assert it.observe(1.0, 4, 2.0, dropped=True) == Change(4, 3, Reason.DROPS)
     assert it.observe(0.0, 0, 3.0) is None
+
+
+def test_until_the_latency_at_rest_is_known_the_limit_is_the_floor() -> None:
+    it = AdaptiveLimit(LimitSettings(initial=16, samples_min=2))
+    assert it.limit == 1
+    now = drive(it, 0.0, 1.0, dropped=True)
+    assert it.limit == 1, "refusals tell no latency"
+    drive(it, 0.01, 0.5, now)
+    assert it.limit >= 16
+
+
+@pytest.mark.parametrize("initial", [4, 16, 64])
+@pytest.mark.parametrize("capacity", [1, 4])
+def test_a_high_beginning_is_not_taken_for_the_dependency_s_nature(initial: int, capacity: int) -> None:
+    """A dependency that serves so many at once in 10 ms, and is loaded from the first call on."""
+    it, now, seen = AdaptiveLimit(LimitSettings(initial=initial)), 0.0, []
+    for _ in range(400):
+        for _ in range(5):
+            now += 0.05
+            it.observe(0.01 * max(1.0, it.limit / capacity), it.limit, now)
+        seen.append(it.limit)
+    assert it.baseline_s == pytest.approx(0.01, rel=0.5)
+    assert max(seen[50:]) <= 4 * capacity
+
+
+def test_kinds_of_calls_that_differ_in_length_are_not_taken_for_load() -> None:
+    it, now = AdaptiveLimit(LimitSettings()), 0.0
+    for turn in range(200):
+        mostly = turn % 2 == 0  # one window of queries, one of batches that take twenty times as long
+        for n in range(20):
+            now += 0.0125
+            kind = "query" if (n % 5 > 0) is mostly else "document"
+            it.observe(0.01 if kind == "query" else 0.2, it.limit, now, kind=kind)
+    assert it.limit == 64
+
+
+def test_a_kind_that_is_new_under_load_is_taken_to_suffer_as_the_known_ones_do() -> None:
+    it = AdaptiveLimit(LimitSettings(initial=32, samples_min=2, window_s=0.0))
+    for latency_s, kind in ((0.01, "query"), (0.01, "query"), (0.04, "query"), (0.4, "document")):
+        change = it.observe(latency_s, it.limit, 0.0, kind=kind)
+    assert change is not None
+    assert change.reason is Reason.SLOW
+    assert it.baseline_s == pytest.approx((0.01 + 0.1) / 2)
+
+
+def test_kinds_beyond_the_bound_share_one_baseline() -> None:
+    it = AdaptiveLimit(LimitSettings())
+    for n in range(400):
+        it.observe(0.01, it.limit, n / 80, kind=str(n % 100))
+    assert it.limit > 4
+    assert len(it._baselines) <= KINDS_MAX + 1
 
 
 def test_the_headroom_vanishes_with_the_gradient() -> None:

@@ -18,7 +18,8 @@ from penstock.policies.breaker import State
 from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
 from penstock.pools.guard import CircuitOpen, Guard
-from penstock.pools.remote import RETRIES_MAX, Remote
+from penstock.pools.permits import Permits
+from penstock.pools.remote import HOLD_S_MAX, PAUSE_CODE, RETRIES_MAX, Remote
 from tests.clock import BEGIN_S, quiet, virtual
 
 WORK = Work.background()
@@ -198,6 +199,8 @@ async def test_a_failure_that_opens_the_breaker_is_not_retried_and_others_are_le
 @virtual
 async def test_above_the_limit_a_call_is_refused_at_once():
     remote, server = make_remote(limits=LimitSettings(initial=2)), FakeServer()
+    await known(remote)
+    server.takes_s = 0.5
     out = [asyncio.create_task(remote.call("search", server, WORK)) for _ in range(2)]
     await quiet()
     now_s = asyncio.get_running_loop().time()
@@ -205,11 +208,18 @@ async def test_above_the_limit_a_call_is_refused_at_once():
         await remote.call("search", server, WORK)
     assert asyncio.get_running_loop().time() == now_s
     error = caught.value
-    assert (error.code, error.by_client, error.retry_after_s) == ("dependency_busy", False, 1.0)
+    assert (error.code, error.by_client, error.retry_after_s) == ("dependency_busy", False, pytest.approx(0.05))
     assert (remote.in_flight, remote.counts.refused, len(server.asked)) == (2, 1, 2)
     assert await asyncio.gather(*out) == ["yes"] * 2
     assert await remote.call("search", server, WORK) == "yes"
     assert remote.in_flight == 0
+
+
+async def known(remote: Remote) -> None:
+    """Let it learn what the server takes when it is not loaded."""
+    server = FakeServer(0.05)
+    for _ in range(8):
+        await remote.call("search", server, WORK)
 
 
 @pytest.mark.parametrize("steps", range(6))
@@ -348,3 +358,58 @@ async def test_retries_stay_a_tenth_of_the_calls_and_the_minimum(share):
     counts = remote.counts
     assert counts.retries <= settings.ratio * counts.calls + settings.saved_max + settings.per_s_min * 63
     assert counts.retries > 0
+
+
+@virtual
+async def test_a_remote_that_says_when_to_come_back_is_asked_nothing_until_then():
+    remote, server = make_remote(), FakeServer()
+    server.once(Rejected("at its limit", code=PAUSE_CODE, retry_after_s=4.0))
+    with pytest.raises(Rejected, match="at its limit"):
+        await remote.call("search", server, WORK)
+    for _ in range(1000):
+        with pytest.raises(Rejected, match="left alone") as caught:
+            await remote.call("search", server, WORK)
+        await asyncio.sleep(0.003)
+    assert caught.value.code == "dependency_busy"
+    assert caught.value.retry_after_s == pytest.approx(1.0, abs=0.1)
+    assert (len(server.asked), remote.counts.refused) == (1, 1000)
+    assert remote._guard.state is State.CLOSED
+    await asyncio.sleep(1)
+    assert await remote.call("search", server, WORK) == "yes"
+
+
+@virtual
+async def test_a_remote_that_asks_for_a_pause_of_a_day_gets_half_a_minute():
+    remote, server = make_remote(), FakeServer()
+    server.once(Rejected("at its limit", code=PAUSE_CODE, retry_after_s=86_400.0))
+    with pytest.raises(Rejected):
+        await remote.call("search", server, WORK)
+    await asyncio.sleep(HOLD_S_MAX)
+    assert await remote.call("search", server, WORK) == "yes"
+
+
+@virtual
+async def test_a_pool_with_as_many_permits_as_the_limit_is_never_refused():
+    remote, server = make_remote(limits=LimitSettings(ceiling=16)), FakeServer(0.05, 2)
+    permits, told = Permits("embed", 16), []
+    remote.on_limit = lambda most: (told.append(most), permits.resize(most))
+    permits.resize(remote.limit)
+    asks = remote.handler(lambda message: message, lambda _message, _work: server())
+    loop, free = asyncio.get_running_loop(), asyncio.Event()
+    permits.on_free(free.set)
+
+    async def pump() -> None:
+        running = set()
+        while loop.time() < BEGIN_S + 30:
+            free.clear()
+            while permits.try_acquire():
+                running.add(task := asyncio.create_task(asks("query", WORK)))
+                task.add_done_callback(lambda task: (running.discard(task), permits.release()))
+            await free.wait()
+        await asyncio.gather(*running)
+
+    await pump()
+    assert told[0] == 4
+    assert remote.counts.refused == 0
+    assert remote.counts.calls >= 0.9 * 30 * 2 / 0.05
+    assert max(told) <= 8
