@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The library would start a thread per core beside the model's own, and warn after a fork.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-_CHARACTERS_PER_TOKEN_MAX = 64
+CHARACTERS_PER_TOKEN_MAX = 64
 """A text is cut to so many characters a token before it is tokenised: a 1 MB text costs 6 ms
 instead of 470. Only a text whose first 256 tokens span 16 000 characters (runs of blanks, words
 past 100 letters) is cut short by it."""
@@ -46,7 +46,7 @@ class TextTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise Invalid(f"cannot read the tokenizer {path}: {error}", field=str(path), code="tokenizer") from error
         padding = self._cut.padding or {}
-        self._pad_id = int(padding.get("pad_id", self._cut.token_to_id("[PAD]") or 0))
+        self.pad_id = int(padding.get("pad_id", self._cut.token_to_id("[PAD]") or 0))
         for tokenizer in (self._whole, self._cut):
             tokenizer.no_padding()
             tokenizer.no_truncation()
@@ -58,14 +58,14 @@ class TextTokenizer:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of every text, special tokens included, cut to ``tokens_max``."""
-        longest = self.tokens_max * _CHARACTERS_PER_TOKEN_MAX
+        longest = self.tokens_max * CHARACTERS_PER_TOKEN_MAX
         encoded = self._cut.encode_batch_fast([well_formed(text[:longest]) for text in texts])
         return [encoding.ids for encoding in encoded]
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return ids and mask, each ``int32 [n, longest]``, padded on the right."""
         longest = max(map(len, rows), default=0)
-        ids = np.full((len(rows), longest), self._pad_id, np.int32)
+        ids = np.full((len(rows), longest), self.pad_id, np.int32)
         mask = np.zeros((len(rows), longest), np.int32)
         for number, row in enumerate(rows):
             ids[number, : len(row)] = row

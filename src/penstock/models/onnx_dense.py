@@ -1,0 +1,79 @@
+"""Dense vectors by a ready ONNX graph: any sentence encoder with mean or CLS pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from penstock.kernel.errors import Broken, Invalid
+from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, plan
+from penstock.models.contract import Floats
+from penstock.models.onnx_files import OnnxFiles
+from penstock.models.onnx_session import TextSession, Tokens
+from penstock.models.onnx_tokens import TextRows
+from penstock.models.stop import Stop
+
+#: Outputs that exporters make; the first that a graph has is used.
+OUTPUTS: Final = ("sentence_embedding", "last_hidden_state", "token_embeddings")
+
+
+class OnnxEncoder:
+    """Runs a sentence encoder; several threads may call it at once.
+
+    An output ``[n, dim]`` is taken as the texts' vectors, one ``[n, tokens, dim]`` is pooled as the model's files say.
+    There are no token vectors to be had from it for late interaction: what they are worth depends on a projection that
+    is made for the built-in model only.
+
+    Args:
+        files: The model.
+        threads: Native threads a call.
+        call_tokens_max: Padded tokens of one call of the model.
+
+    Raises:
+        Broken: ONNX Runtime refuses the graph.
+        Invalid: The tokenizer cannot be read, or the graph gives no vectors.
+    """
+
+    def __init__(self, files: OnnxFiles, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
+        self.model = f"{files.name}-{files.fingerprint()}"
+        self._rows = TextRows(files.tokenizer, files.tokens_max)
+        self.tokenizer = self._rows.tokenizer
+        self._pooling = files.pooling
+        self._call_tokens_max = call_tokens_max
+        self._session = TextSession(files.graph, OUTPUTS, threads)
+        self.dim = 0
+        self.dim = self.run(["a"]).shape[1]
+
+    def run(self, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+        """Return ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
+
+        Raises:
+            Broken: ONNX Runtime fails, or gives what is no vector.
+            Stopped: ``stop`` was asked.
+        """
+        rows = self._rows.rows(texts)
+        vectors: list[Floats | None] = [None] * len(rows)
+        with self._session.job(stop) as run:
+            for group in plan([len(row) for row in rows], self._call_tokens_max, PADDING_TOKENS_MAX):
+                tokens = self._rows.pad([rows[place] for place in group])
+                for place, vector in zip(group, self._pooled(run(tokens), tokens), strict=True):
+                    vectors[place] = vector
+        return np.array(vectors, np.float32).reshape(len(rows), -1 if rows else self.dim)
+
+    def _pooled(self, output: Floats, tokens: Tokens) -> Floats:
+        """Return one vector of length 1 for each row."""
+        if output.ndim == 3 and self._pooling == "cls":
+            output = output[:, 0]
+        elif output.ndim == 3:
+            weights = tokens.mask[:, :, None].astype(np.float32)
+            output = (output * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1.0)
+        if output.ndim != 2:
+            shape = list(output.shape)
+            raise Invalid(f"the dense model gives {self._session.output} as {shape}, which are no vectors")
+        lengths = np.linalg.norm(output, axis=1, keepdims=True)
+        if not np.isfinite(lengths).all() or not (lengths > 0.0).all():
+            raise Broken("the dense model gave a vector that is not finite or has no length", code="bad_vector")
+        normalised: Floats = (output / lengths).astype(np.float32)
+        return normalised

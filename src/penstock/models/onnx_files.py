@@ -1,0 +1,158 @@
+"""Finds the files of a model that comes as a ready ONNX graph: in a directory, or on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.kernel.errors import Invalid, Unavailable
+from penstock.models.source import sha256
+
+#: Where a graph may lie in a directory or repository; the first that is there counts.
+GRAPHS: Final = ("model.onnx", "onnx/model.onnx")
+TOKENIZER: Final = "tokenizer.json"
+CONFIG: Final = "config.json"
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+POOLING: Final = "1_Pooling/config.json"
+#: Read where they are there.
+OPTIONAL: Final = (CONFIG, TOKENIZER_CONFIG, POOLING)
+
+#: Tokens after which a text is cut where nothing says more or less.
+TOKENS_MAX: Final = 512
+
+#: A commit: a branch or a tag may mean other weights tomorrow, and vectors of two models never mix.
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_REPOSITORY: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+#: Model types whose positions begin after the padding's, so that two are never used.
+_OFFSET_POSITIONS: Final = frozenset({"roberta", "xlm-roberta", "camembert"})
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFiles:
+    """The files of one model.
+
+    Attributes:
+        name: Its name: the directory's, or the repository's.
+        graph: The ONNX graph.
+        tokenizer: ``tokenizer.json``.
+        tokens_max: Tokens after which a text is cut, special tokens included.
+        pooling: ``mean`` or ``cls``: how token vectors become one, where the graph leaves that open.
+    """
+
+    name: str
+    graph: Path
+    tokenizer: Path
+    tokens_max: int
+    pooling: str = "mean"
+
+    def fingerprint(self) -> str:
+        """Return sixteen hexadecimal digits over graph, weights beside it, tokenizer and whatever makes the vectors."""
+        # Weights too large for one file lie beside the graph: model.onnx_data, model.onnx.data.
+        beside = sorted(self.graph.parent.glob(f"{self.graph.name}?data*"))
+        digests = [sha256(path) for path in (self.graph, *beside, self.tokenizer)]
+        return hashlib.sha256(json.dumps([digests, self.tokens_max, self.pooling]).encode()).hexdigest()[:16]
+
+
+def find_directory(directory: Path, section: str) -> OnnxFiles:
+    """Find a model in a directory.
+
+    Args:
+        directory: The directory.
+        section: Where it is set (``models.rerank``), for errors.
+
+    Raises:
+        Invalid: A file is missing or cannot be used (``model_directory``).
+    """
+    graph = next((directory / name for name in GRAPHS if (directory / name).is_file()), None)
+    missing = [] if graph is not None else [" or ".join(GRAPHS)]
+    missing += [] if (directory / TOKENIZER).is_file() else [TOKENIZER]
+    if graph is None or missing:
+        detail = f"{section}.path: {directory} lacks {', '.join(missing)}"
+        raise Invalid(detail, field=f"{section}.path", code="model_directory")
+    return _files(directory.resolve().name, graph, directory)
+
+
+def find_on_hub(repository: str, revision: str, section: str, cache: Path | None = None) -> OnnxFiles:
+    """Find a model on the hub, or in the hub's cache on this machine; may download it.
+
+    Args:
+        repository: ``owner/name``.
+        revision: The commit, all 40 digits.
+        section: Where it is set, for errors.
+        cache: The hub's cache directory; ``None`` for the hub's own default.
+
+    Raises:
+        Invalid: The repository's name or the revision is none.
+        Unavailable: The hub does not answer or has no such files.
+    """
+    if not _REPOSITORY.fullmatch(repository):
+        raise Invalid(f"{section}.model: {repository!r} is no repository", field=f"{section}.model", code="model_name")
+    if not _COMMIT.fullmatch(revision):
+        detail = (
+            f"{section}.revision: must be a commit of {repository}, all 40 digits, so that the model stays the same"
+        )
+        raise Invalid(detail, field=f"{section}.revision", code="model_revision")
+    try:
+        # Imported here: optional, and slow to import.
+        from huggingface_hub import snapshot_download  # noqa: PLC0415 - see above
+    except ImportError as error:
+        raise _absent(repository, section, "huggingface_hub is not installed") from error
+    wanted = [*GRAPHS, "model.onnx?data*", "onnx/model.onnx?data*", TOKENIZER, *OPTIONAL]
+    try:
+        found = Path(snapshot_download(repository, revision=revision, cache_dir=cache, allow_patterns=wanted))
+    except Exception as error:  # the hub raises its own, httpx's and OSError; all mean: not from here
+        raise _absent(repository, section, f"the Hugging Face hub did not answer ({type(error).__name__})") from error
+    graph = next((found / name for name in GRAPHS if (found / name).is_file()), None)
+    if graph is None or not (found / TOKENIZER).is_file():
+        raise _absent(repository, section, f"it lacks {GRAPHS[0]} or {TOKENIZER}")
+    return _files(repository.rpartition("/")[2], graph, found)
+
+
+def _absent(repository: str, section: str, why: str) -> Unavailable:
+    detail = f"{section}: no model {repository}: {why}; set {section}.path to a directory that holds it"
+    return Unavailable(detail, dependency=section, code="model_missing")
+
+
+def _files(name: str, graph: Path, directory: Path) -> OnnxFiles:
+    return OnnxFiles(name, graph, directory / TOKENIZER, _tokens_max(directory), _pooling(directory / POOLING))
+
+
+def _tokens_max(directory: Path) -> int:
+    """Return the longest text that the model reads: its positions, or less if its tokenizer says so."""
+    config = _record(directory / CONFIG)
+    limits = [TOKENS_MAX]
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and positions > 0:
+        limits.append(positions - 2 if config.get("model_type") in _OFFSET_POSITIONS else positions)
+    longest = _record(directory / TOKENIZER_CONFIG).get("model_max_length")
+    if isinstance(longest, int) and longest > 0:
+        limits.append(longest)
+    return min(limits)
+
+
+def _pooling(path: Path) -> str:
+    """Return how the vectors of tokens become one.
+
+    Raises:
+        Invalid: In a way that is not supported.
+    """
+    modes = {key for key, on in _record(path).items() if key.startswith("pooling_mode_") and on}
+    if modes <= {"pooling_mode_mean_tokens"}:
+        return "mean"
+    if modes == {"pooling_mode_cls_token"}:
+        return "cls"
+    raise Invalid(f"{path}: only mean and cls pooling are supported", field=str(path), code="model_architecture")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Invalid(f"cannot read {path}: {error}", field=str(path), code="model_config") from error
+    return record if isinstance(record, dict) else {}

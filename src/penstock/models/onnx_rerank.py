@@ -1,0 +1,68 @@
+"""Scores of texts against a query by a cross-encoder, a ready ONNX graph that reads both together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from penstock.kernel.errors import Broken, Invalid
+from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, plan
+from penstock.models.contract import Floats
+from penstock.models.onnx_files import OnnxFiles
+from penstock.models.onnx_session import TextSession
+from penstock.models.onnx_tokens import PairRows
+from penstock.models.stop import Stop
+
+#: Outputs that exporters make; the first that a graph has is used.
+OUTPUTS: Final = ("logits", "scores")
+
+
+class OnnxCrossEncoder:
+    """Runs a cross-encoder; several threads may call it at once.
+
+    An output ``[n, 1]`` or ``[n]`` is the score; of ``[n, 2]`` (irrelevant, relevant) it is the difference of the two
+    logits, which orders texts as the probability of the second does.
+
+    Args:
+        files: The model.
+        threads: Native threads a call.
+        call_tokens_max: Padded tokens of one call of the model.
+
+    Raises:
+        Broken: ONNX Runtime refuses the graph.
+        Invalid: The tokenizer cannot be read, or the graph gives no scores.
+    """
+
+    def __init__(self, files: OnnxFiles, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
+        self.model = f"{files.name}-{files.fingerprint()}"
+        self._rows = PairRows(files.tokenizer, files.tokens_max)
+        self._call_tokens_max = call_tokens_max
+        self._session = TextSession(files.graph, OUTPUTS, threads)
+        self.run("a", ["a"])
+
+    def run(self, query: str, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+        """Return ``float32 [n]``, the higher the more relevant, in the order of ``texts``.
+
+        Raises:
+            Broken: ONNX Runtime fails, or gives a score that is not finite.
+            Invalid: The query leaves no room for a text (``query_too_long``).
+            Stopped: ``stop`` was asked.
+        """
+        rows = self._rows.rows(query, texts)
+        scores = np.zeros(len(rows), np.float32)
+        with self._session.job(stop) as run:
+            for group in plan([len(row) for row in rows], self._call_tokens_max, PADDING_TOKENS_MAX):
+                scores[group] = self._scores(run(self._rows.pad([rows[place] for place in group])), len(group))
+        if not np.isfinite(scores).all():
+            raise Broken("the reranker gave a score that is not finite", code="bad_score")
+        return scores
+
+    def _scores(self, output: Floats, count: int) -> Floats:
+        if output.shape == (count, 2):
+            return output[:, 1] - output[:, 0]
+        if output.shape not in {(count,), (count, 1)}:
+            shape = list(output.shape)
+            raise Invalid(f"the reranker gives {self._session.output} as {shape}, which are no scores")
+        return output.reshape(count)

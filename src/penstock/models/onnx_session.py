@@ -1,0 +1,110 @@
+"""A ready ONNX graph of a text model: its inputs fed by name, its first output returned, each run stoppable.
+
+Unlike the graph that Penstock prepares for its own model (:mod:`penstock.models.dense`), such a graph comes as its
+exporter left it: with ``int64`` or ``int32`` inputs, with or without ``token_type_ids``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from penstock.kernel.errors import Broken, Invalid
+from penstock.models.contract import Floats
+from penstock.models.stop import Stop, Stopped
+
+IDS: Final = "input_ids"
+MASK: Final = "attention_mask"
+TYPES: Final = "token_type_ids"
+
+_INTEGERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A batch of token rows, padded: ids, mask and token types, each ``[n, longest]`` of integers."""
+
+    ids: NDArray[np.int32]
+    mask: NDArray[np.int32]
+    types: NDArray[np.int32]
+
+
+class TextSession:
+    """A loaded graph; several threads may run it at once.
+
+    Args:
+        path: The graph.
+        outputs: Names of outputs to look for; the first of them that the graph has is used, else its first output.
+        threads: Native threads a call.
+
+    Bounds: ``threads`` native threads for each caller; with 1 the caller's own and no other.
+
+    Attributes:
+        output: Name of the output that is used.
+
+    Raises:
+        Invalid: The graph wants inputs that no text gives (``model_inputs``).
+        Broken: ONNX Runtime refuses it.
+    """
+
+    def __init__(self, path: Path, outputs: Sequence[str] = (), threads: int = 1) -> None:
+        self._path = path
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), _options(threads), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # the runtime's exceptions share no narrower base
+            raise Broken(f"ONNX Runtime cannot load {path}: {error}", code="model_load") from error
+        self._inputs = {one.name: _INTEGERS.get(one.type) for one in self._session.get_inputs()}
+        strange = [name for name, kind in self._inputs.items() if name not in {IDS, MASK, TYPES} or kind is None]
+        if strange or IDS not in self._inputs:
+            detail = f"{path}: takes {', '.join(self._inputs)}; only {IDS}, {MASK} and {TYPES} of integers are known"
+            raise Invalid(detail, field=str(path), code="model_inputs")
+        named = [one.name for one in self._session.get_outputs()]
+        self.output = next((name for name in outputs if name in named), named[0])
+
+    def __repr__(self) -> str:
+        return f"<TextSession {self._path.name} {self.output}>"
+
+    @contextmanager
+    def job(self, stop: Stop | None) -> Iterator[Callable[[Tokens], Floats]]:
+        """Yield a function that runs the graph once and returns the output; ``stop`` ends all of a job's runs early.
+
+        The function raises ``Stopped`` where ``stop`` was asked, and ``Broken`` where ONNX Runtime fails.
+        """
+        stop, options = stop or Stop(), onnxruntime.RunOptions()
+        stop.check()
+        with stop.heard_by(partial(setattr, options, "terminate", True)):
+            yield partial(self._run, options, stop)
+
+    def _run(self, options: onnxruntime.RunOptions, stop: Stop, tokens: Tokens) -> Floats:
+        stop.check()
+        given: dict[str, NDArray[Any]] = {IDS: tokens.ids, MASK: tokens.mask, TYPES: tokens.types}
+        feed = {name: given[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
+        try:
+            output = self._session.run([self.output], feed, options)[0]
+        except Exception as error:  # as above
+            if stop.asked:
+                raise Stopped from None
+            raise Broken(f"ONNX Runtime failed over {self._path}: {error}", code="model_run") from error
+        array: Floats = np.asarray(output, np.float32)
+        return array
+
+
+def _options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    # Shapes differ from call to call: a remembered memory plan per shape would only grow.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return options

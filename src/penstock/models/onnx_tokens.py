@@ -1,0 +1,104 @@
+"""Texts, and pairs of a query and a text, as the token rows that a ready ONNX graph reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from penstock.kernel.errors import Invalid
+from penstock.models.onnx_session import Tokens
+from penstock.models.tokenizer import CHARACTERS_PER_TOKEN_MAX, TextTokenizer, well_formed
+
+#: The share of a pair's tokens that a query must leave for the text.
+TEXT_SHARE_MIN: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One text or pair: its token ids, and for each the number of the part it belongs to."""
+
+    ids: Sequence[int]
+    types: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TextRows:
+    """Rows of single texts, cut at the model's length.
+
+    Args:
+        path: ``tokenizer.json``.
+        tokens_max: Tokens after which a text is cut, special tokens included.
+
+    Raises:
+        Invalid: The file cannot be read as a tokenizer.
+    """
+
+    def __init__(self, path: Path, tokens_max: int) -> None:
+        self.tokenizer = TextTokenizer(path, tokens_max)
+
+    def rows(self, texts: Sequence[str]) -> list[Row]:
+        """Return a row for each text."""
+        return [Row(ids, [0] * len(ids)) for ids in self.tokenizer.ids(texts)]
+
+    def pad(self, rows: Sequence[Row]) -> Tokens:
+        """Return the rows as one batch, padded on the right."""
+        return padded(rows, self.tokenizer.pad_id)
+
+
+class PairRows:
+    """Rows of a query with each of several texts. The text is cut at the model's length, the query never.
+
+    Args:
+        path: ``tokenizer.json``; its template says what stands around and between the two.
+        tokens_max: Tokens after which a pair is cut, special tokens included.
+
+    Raises:
+        Invalid: The file cannot be read as a tokenizer.
+    """
+
+    def __init__(self, path: Path, tokens_max: int) -> None:
+        self.tokens_max = tokens_max
+        self._texts = TextTokenizer(path, tokens_max)
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(tokens_max, strategy="only_second")
+        self._special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+
+    def rows(self, query: str, texts: Sequence[str]) -> list[Row]:
+        """Return a row for each text.
+
+        Raises:
+            Invalid: The query leaves too little for a text (``query_too_long``). Scores for its beginning alone would
+                be scores for another query.
+        """
+        asked = well_formed(query)
+        longest = self.tokens_max * CHARACTERS_PER_TOKEN_MAX
+        # One over the limit need not be counted to its end.
+        room = self.tokens_max - self._special - self._texts.count([asked[:longest]])[0]
+        if room < TEXT_SHARE_MIN * self.tokens_max:
+            detail = f"the query is longer than the reranker can read beside a text ({self.tokens_max} tokens in all)"
+            raise Invalid(detail, field="query", code="query_too_long")
+        encoded = self._tokenizer.encode_batch([(asked, well_formed(text[:longest])) for text in texts])
+        return [Row(one.ids, one.type_ids) for one in encoded]
+
+    def pad(self, rows: Sequence[Row]) -> Tokens:
+        """Return the rows as one batch, padded on the right."""
+        return padded(rows, self._texts.pad_id)
+
+
+def padded(rows: Sequence[Row], pad_id: int) -> Tokens:
+    """Return rows as one batch, padded on the right."""
+    shape = len(rows), max(map(len, rows), default=0)
+    ids, mask, types = np.full(shape, pad_id, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row.ids
+        mask[number, : len(row)] = 1
+        types[number, : len(row)] = row.types
+    return Tokens(ids, mask, types)
