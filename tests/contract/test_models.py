@@ -22,7 +22,6 @@ from penstock.models.onnx_sparse import OnnxSparse
 from penstock.models.remote import RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
 from penstock.models.remote_endpoint import Endpoint, EndpointSettings
 from penstock.models.remote_shapes import CohereRerank, OpenAiDense, TeiDense, TeiRerank, TeiSparse
-from penstock.models.rerank import DenseReranker
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.pools.ml import MlWorkers
 from penstock.pools.threads import Threads
@@ -57,7 +56,8 @@ class Local:
         self._workers = workers
 
     async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> Any:
-        return await self._workers.embed(EmbedBatch(list(texts), kind), work)
+        embedded = await self._workers.embed(EmbedBatch(list(texts), kind), work)
+        return getattr(embedded, "dense", embedded)
 
     async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> Any:
         return await self._workers.sparse(SparseBatch(list(texts), kind), work)
@@ -111,10 +111,6 @@ def crossed(kind: str) -> Backend:
     return local(lambda where: {"rerank": OnnxCrossEncoder(find_directory(graphs.write(where, kind), "models.rerank"))})
 
 
-def cosine(where: Path) -> dict[str, Any]:
-    return {"rerank": DenseReranker(OnnxEncoder(find_directory(graphs.write(where, "dense"), "models.dense")))}
-
-
 def openai(endpoint: Endpoint) -> RemoteEmbedder:
     return RemoteEmbedder(endpoint, OpenAiDense("tiny"), DIM, 32)
 
@@ -139,7 +135,6 @@ SPARSE = {
     "tei on the loopback": remote("/embed_sparse", lambda e: RemoteSparseEncoder(e, TeiSparse(), 3), real=True),
 }
 RERANK = {
-    "cosine": local(cosine),
     "onnx, one score": crossed("cross"),
     "onnx, two classes": crossed("cross2"),
     "tei": remote("/rerank", lambda endpoint: RemoteReranker(endpoint, TeiRerank(), 3)),

@@ -84,7 +84,10 @@ class Books:
         pools, workers = self._world.core.pools, self._world.workers()
         for pool in pools.all():
             (intake,) = self._world.core.bus._intakes[TOPIC_OF[pool.name]]
-            assert pool.active == intake.running <= pool.limit, (pool, intake)
+            # A limit that has just shrunk lets what is out come back first.
+            remote = self._world.core.remotes.get(pool.name)
+            most = pool.limit if remote is None else remote._limit._settings.ceiling
+            assert pool.active == intake.running <= most, (pool, intake)
             assert pool.name not in workers or workers[pool.name].running <= pool.active, (pool, workers[pool.name])
         budget = pools.embed._budget
         assert budget.used == pools.embed.active + pools.sparse.active + pools.rerank.active <= budget.total, budget

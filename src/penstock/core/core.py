@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from penstock import __version__
 from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
-from penstock.bus.contract import Bus
+from penstock.bus.contract import Bus, Handler
 from penstock.core import readings, state
 from penstock.core.parts import Parts
 from penstock.http import answers, openapi
@@ -25,10 +26,14 @@ from penstock.kernel.work import Work
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure
 from penstock.policies.levels import LevelSettings
+from penstock.policies.limit import LimitSettings
+from penstock.policies.retry import RetrySettings
 from penstock.pools.cached import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guard import Guard
 from penstock.pools.guarded import GuardedStore
 from penstock.pools.house import Pools
+from penstock.pools.permits import Permits
+from penstock.pools.remote import Remote
 from penstock.search.answers import AnswerCache
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.rungs import Rungs
@@ -61,6 +66,7 @@ class Core:
         bus: Where work waits.
         pools: The permits.
         guards: A circuit breaker for each dependency, by its name.
+        remotes: The limits and retries toward those that are other servers, by the same names.
         rungs: The degradation ladder.
         memory: The watch over memory.
         alarms: What is wrong.
@@ -79,6 +85,7 @@ class Core:
             name: Guard(name, settings.breaker, clock, patience_s=patience_s, random=parts.luck)
             for name, patience_s in patience(settings.timeouts).items()
         }
+        self.remotes = {name: self._remote(name) for name in sorted(parts.remote)}
         self.caches = _caches(parts)
         self.rungs = Rungs(
             settings.degradation,
@@ -167,16 +174,37 @@ class Core:
 
     def _subscribe(self, search: SearchPipeline, writer: SegmentWriter) -> None:
         """Let the pools serve the topics; guards stand behind the topics, so that waiting is no failure."""
-        bus, pools, guards, workers = self.bus, self.pools, self.guards, self._parts.workers
-        embed = guards["embed"].handler("embed", workers.embed)
-        sparse = guards["sparse"].handler("encode", workers.sparse)
-        rerank = guards["rerank"].handler("rerank", workers.rerank)
+        bus, pools, workers = self.bus, self.pools, self._parts.workers
+        embed = self._shielded("embed", Topic.ML_EMBED, workers.embed, lambda batch: str(batch.kind))
+        sparse = self._shielded("sparse", Topic.ML_SPARSE, workers.sparse, lambda batch: str(batch.kind))
+        rerank = self._shielded("rerank", Topic.ML_RERANK, workers.rerank, lambda _: "rerank")
         bus.subscribe(Topic.ML_EMBED, embed, pools.embed, lambda batch: str(batch.kind))
         bus.subscribe(Topic.ML_SPARSE, sparse, pools.sparse, lambda batch: str(batch.kind))
         bus.subscribe(Topic.ML_RERANK, rerank, pools.rerank)
         bus.subscribe(Topic.SEARCH_REQUEST, search.run, pools.search)
         bus.subscribe(Topic.INDEX_REQUEST, writer.write, pools.index)
         bus.subscribe(Topic.INDEX_CHUNK, workers.chunk, pools.chunk)
+
+    def _shielded(self, name: str, topic: Topic, handler: Handler, operation: Callable[[Any], str]) -> Handler:
+        """Return a model's handler behind its guard and, if it is another server, behind its limit and retries."""
+        remote = self.remotes.get(name)
+        if remote is not None:
+            return remote.handler(operation, handler, partial(self.bus.congested, topic))
+        return self.guards[name].handler(name, handler)
+
+    def _remote(self, name: str) -> Remote:
+        """Return the limit toward a model that is another server: its pool has as many permits.
+
+        So what the server cannot take now waits in its topic, in the topic's order, where it can be seen and refused.
+        """
+        permits: Permits = getattr(self.pools, name)
+        most = permits.limit
+        limits = LimitSettings(initial=min(LimitSettings().initial, most), ceiling=most)
+        clock, luck = self._parts.clock, self._parts.luck
+        remote = Remote(self.guards[name], clock, limits=limits, retries=RetrySettings(), random=luck)
+        remote.on_limit = permits.resize
+        permits.resize(remote.limit)
+        return remote
 
     def _index(self, store: VectorStore) -> IndexPipeline:
         bus, settings = self.bus, self._parts.settings
@@ -244,6 +272,7 @@ class Core:
         metrics.read(readings.pool_readings(self.pools, self.bus))
         metrics.read(readings.topic_readings(self.bus))
         metrics.read(readings.guard_readings(self.guards.values()))
+        metrics.read(readings.remote_readings(self.remotes))
         metrics.read(readings.ladder_readings(self.rungs))
         metrics.read(readings.cache_readings(tuple(self.caches.values())))
         metrics.read(readings.memory_readings(self.memory))

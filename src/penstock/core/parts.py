@@ -67,6 +67,7 @@ class Parts:
         workers: What the pools do.
         cache: Makes a cache.
         memory: Makes the watch over memory.
+        remote: What is asked of another server, by the names of guards: ``embed``, ``sparse``, ``rerank``.
         readiness: Why the parts themselves cannot work; empty when they can.
         luck: Draws for jitter.
     """
@@ -80,5 +81,6 @@ class Parts:
     workers: Workers
     cache: MakeCache
     memory: MakeMemoryWatch
+    remote: frozenset[str] = frozenset()
     readiness: Callable[[], list[str]] = list
     luck: Random = random.random

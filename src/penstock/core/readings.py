@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
 from penstock.bus.contract import Bus, TopicState
 from penstock.kernel.messages import Topic
 from penstock.pools.guard import Guard
 from penstock.pools.house import Pools
+from penstock.pools.remote import Remote
 from penstock.search.rungs import Rungs
 from penstock.stores.cache import Cache, CacheState
 from penstock.telemetry.memory import MemoryWatch
@@ -67,6 +69,15 @@ def guard_readings(guards: Iterable[Guard]) -> list[Reading]:
     """Return the breakers' states (M5)."""
     every = tuple(guards)
     return [("circuit_breaker_state", lambda: [((one.dependency,), float(one.state)) for one in every])]
+
+
+def remote_readings(remotes: Mapping[str, Remote]) -> list[Reading]:
+    """Return what became of calls to other servers."""
+
+    def calls() -> list[Sample]:
+        return [((name, what), float(n)) for name, one in remotes.items() for what, n in asdict(one.counts).items()]
+
+    return [("dependency_calls_total", calls)]
 
 
 def ladder_readings(rungs: Rungs) -> list[Reading]:

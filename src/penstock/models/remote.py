@@ -155,7 +155,7 @@ class RemoteEmbedder:
 
         with _blamed(kind):
             rows = await in_batches(texts, self._size, ask)
-        return np.array(rows, np.float32).reshape(len(texts), -1 if rows else self.dim)
+        return np.array(rows, np.float32).reshape(len(rows), -1 if rows else self.dim)
 
 
 class RemoteSparseEncoder:
@@ -219,6 +219,23 @@ class RemoteReranker:
                 raise self._endpoint.broken(str(error)) from None
 
         return np.array(await in_batches(texts, self._size, ask), np.float32)
+
+
+class CosineReranker:
+    """Cosine between query and text by a model behind an endpoint, as :class:`penstock.models.rerank.DenseReranker`.
+
+    Args:
+        embedder: The model.
+    """
+
+    def __init__(self, embedder: RemoteEmbedder) -> None:
+        self._embedder = embedder
+
+    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> DenseVectors:
+        """Return ``float32 [n]``; raises and is cancelled as :meth:`RemoteEmbedder.embed`."""
+        (asked,) = await self._embedder.embed([query], TextKind.QUERY, work)
+        scores: DenseVectors = (await self._embedder.embed(texts, TextKind.DOCUMENT, work)) @ asked
+        return scores
 
 
 def _normalised(rows: DenseVectors, dim: int) -> DenseVectors:

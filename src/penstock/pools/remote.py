@@ -110,17 +110,21 @@ class Remote:
         return self._limit.limit
 
     def handler(
-        self, operation: Callable[[M], str], handler: Callable[[M, Work], Awaitable[T]]
+        self,
+        operation: Callable[[M], str],
+        handler: Callable[[M, Work], Awaitable[T]],
+        congested: Callable[[], bool] = never,
     ) -> Callable[[M, Work], Awaitable[T]]:
         """Return a bus handler that asks the dependency by way of this, as :meth:`penstock.pools.guard.Guard.handler`.
 
         Args:
             operation: What a message asks for.
             handler: Asks for it; harmless to repeat.
+            congested: Whether the topic that the messages come from is congested.
         """
 
         async def asking(message: M, work: Work) -> T:
-            return await self.call(operation(message), lambda: handler(message, work), work)
+            return await self.call(operation(message), lambda: handler(message, work), work, congested=congested)
 
         return asking
 
