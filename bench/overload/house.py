@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -24,8 +25,11 @@ from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings, DegradationSettings, GuardSettings, HttpSettings
 from penstock.kernel.work import Work
 from penstock.policies.ladder import Rung
+from penstock.policies.limit import LimitSettings
+from penstock.policies.retry import RetrySettings
 from penstock.pools.guard import Guard
 from penstock.pools.permits import Permits
+from penstock.pools.remote import Remote
 from penstock.search.degradation import RETRY_AFTER_S
 from penstock.search.rungs import Rungs
 from penstock.telemetry.bus_metrics import BusMetrics
@@ -66,16 +70,8 @@ class House:
             lambda: variant.always_pressed or self._bus.used(Topic.SEARCH_REQUEST) >= PRESSED,
             clock,
         )
-        if variant.breaker:
-            guard = Guard(
-                "dependency",
-                GuardSettings(timeout=BREAKER_S),
-                clock,
-                patience_s=DEADLINE_S / 2,
-                random=self._luck.random,
-            )
-            ask = workshop.ask
-            workshop.ask = lambda: guard.call("ask", ask)
+        self._patience_s = DEADLINE_S * variant.patience
+        self._dependency = _dependency(variant, workshop, load, clock, self._luck)
         senses = Senses(pressure=pressure(self._bus.refuses)) if variant.pressure else Senses()
         self.gate = Gate(self._answer, HttpSettings(rate_limit=0), Metrics(), senses)
 
@@ -115,7 +111,23 @@ class House:
             if rung is Rung.CACHED_ONLY and self._luck.random() < REMEMBERED:
                 return Answer(order.id, ["cached"])
             raise Rejected("the server has more searches than it can answer", retry_after_s=RETRY_AFTER_S)
-        return await self._workshop.work(order, COSTS[rung], rung.word)
+        hurried = work.within(self._patience_s, "dependency", self._now())
+        return await self._workshop.work(order, COSTS[rung], rung.word, lambda: self._dependency(hurried))
+
+
+def _dependency(
+    variant: Variant, workshop: Workshop, load: Load, clock: MonotonicClock, luck: random.Random
+) -> Callable[[Work], Awaitable[None]]:
+    """Return how the dependency is asked: bare, behind a breaker, or behind a limit as well."""
+    if not variant.breaker:
+        return lambda _work: workshop.ask()
+    guard = Guard("dependency", GuardSettings(timeout=BREAKER_S), clock, patience_s=DEADLINE_S / 2, random=luck.random)
+    if not variant.limited:
+        return lambda _work: guard.call("ask", workshop.ask)
+    most = max(1, int(load.permits * variant.share))
+    limits = LimitSettings(initial=min(LimitSettings().initial, most), ceiling=most)
+    remote = Remote(guard, clock, limits=limits, retries=RetrySettings(), random=luck.random)
+    return lambda work: remote.call("ask", workshop.ask, work)
 
 
 def _kind(order: Order) -> str:

@@ -26,6 +26,9 @@ ABLATION: Final = {
     "ladder to the end": ("steady 2", "steady 20"),
     "bounded fifo": ("steady 2", "steady 20", "hog"),
     "no breaker": ("dependency",),
+    "no limit": ("dependency",),
+    "no bulkhead": ("dependency",),
+    "no hurry": ("dependency",),
 }
 #: What a mechanism costs shows where the server's core is what is short.
 ABLATION_COMPUTING: Final = ("no topic pressure", "no hopeless refusal", "no newest first", "neither of both")

@@ -70,6 +70,9 @@ class Variant(msgspec.Struct, frozen=True):
         always_pressed: Whether it climbs to the last two rungs although the queue is not nearly full.
         pressure: Whether the gate looks at the topic before it lets a request in.
         breaker: Whether a breaker stands before the dependency.
+        limited: Whether an adaptive limit and a retry budget stand before it too.
+        share: Share of the permits that calls to it may hold at once, at least one, where it is limited.
+        patience: Share of a request's time that its call to it may take; 1 for all of it.
         queue_size: The topic's bound.
     """
 
@@ -79,6 +82,9 @@ class Variant(msgspec.Struct, frozen=True):
     always_pressed: bool = False
     pressure: bool = True
     breaker: bool = True
+    limited: bool = True
+    share: float = 0.5
+    patience: float = 0.25
     queue_size: int = 1000
 
 

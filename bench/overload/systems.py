@@ -25,7 +25,12 @@ WITHOUT: Final = {
     "no hopeless refusal": Variant("what could not end in time queues", {"refuse_hopeless": False}),
     "neither of both": Variant("neither discard nor refusal", {"discard": False, "refuse_hopeless": False}),
     "no topic pressure": Variant("the gate does not look at the topic", pressure=False),
-    "no breaker": Variant("the dependency is always asked", breaker=False),
+    "no limit": Variant(
+        "a breaker alone before the dependency, which may take all the time", limited=False, patience=1.0
+    ),
+    "no bulkhead": Variant("calls to the dependency may hold every permit", share=1.0),
+    "no hurry": Variant("a call to the dependency may take all the time", patience=1.0),
+    "no breaker": Variant("the dependency is always asked, and may take all the time", breaker=False, patience=1.0),
     "ladder to the end": Variant("the ladder climbs to refuse whenever congested", always_pressed=True),
     "bounded fifo": Variant(
         "discipline fifo, no discard, no refusal, no ladder",

@@ -61,7 +61,7 @@ def _over_load(results: Results, what: Callable[[Summary], float], *, computing:
 def _phases(results: Results) -> Iterator[str]:
     rows = []
     names: list[str] = []
-    for system in (*MAIN, "no breaker"):
+    for system in (*MAIN, *(name for name, where in ABLATION.items() if "dependency" in where)):
         for found in results.of(system, "dependency"):
             names = list(found.phases)
             rows.append((system, *(f"{one['asking']:.2f} / {one['others']:.2f}" for one in found.phases.values())))

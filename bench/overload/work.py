@@ -14,7 +14,7 @@ from bench.overload.burning import burn
 from bench.overload.records import Held
 from bench.overload.scenarios import Phase
 from bench.overload.workload import KINDS, Load
-from penstock.kernel.errors import Unavailable
+from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.pools.threads import Threads
 
 #: The dependency's time to answer, well and slow.
@@ -80,7 +80,7 @@ class Workshop:
         dependency: What some of the work asks.
 
     Attributes:
-        ask: Asks the dependency; a system may put something in between.
+        ask: Asks the dependency.
         held: Who held a permit.
     """
 
@@ -97,13 +97,16 @@ class Workshop:
         self._began_s = self._dependency.began_s = at_s
         self.held.clear()
 
-    async def work(self, order: Order, share: float = 1.0, word: str = "") -> Answer:
+    async def work(
+        self, order: Order, share: float = 1.0, word: str = "", ask: Callable[[], Awaitable[None]] | None = None
+    ) -> Answer:
         """Work on one order; call it while holding a permit.
 
         Args:
             order: What is asked.
             share: How much of the work is done.
             word: What the answer says about the rest.
+            ask: Asks the dependency; directly by default. What it refuses, or cannot get in its time, is done without.
         """
         degraded = [word] if word else []
         worth_s = KINDS[order.kind].service_s * share
@@ -111,8 +114,12 @@ class Workshop:
         try:
             if order.asks:
                 try:
-                    await self.ask()
-                except (ConnectionError, Unavailable):
+                    await (ask or self.ask)()
+                except (ConnectionError, Unavailable, Rejected):
+                    degraded.append("dependency")
+                except Expired as error:
+                    if error.operation != "dependency":
+                        raise
                     degraded.append("dependency")
             await self._spend(worth_s)
             done = True
