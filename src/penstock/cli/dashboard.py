@@ -13,9 +13,9 @@ from typing import Final
 from rich.text import Text
 
 from penstock.cli.figures import UNKNOWN, bar, capped, compact, megabytes, percent, sparkline
+from penstock.cli.pace import duration_shown
 from penstock.cli.rates import Flow, Rates, Watch, total
 from penstock.cli.records import Breaker, Pool, Snapshot, Stand, Topic
-from penstock.cli.tally import duration_shown
 from penstock.cli.terminal import harmless
 
 #: A line longer than this is hard to follow, however wide the terminal is.

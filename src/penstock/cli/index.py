@@ -104,22 +104,28 @@ def summary_lines(tally: Tally, collection: str) -> list[str]:
 def _list(setup: Setup, order: Order, *, as_json: bool) -> None:
     roots = roots_of(order.paths, (), force=order.force)
     left_out: list[tuple[Path, str]] = []
-    findings = find(roots, setup.settings.index.max_file, lambda path, reason: left_out.append((path, reason)))
+    targets = find(roots, setup.settings.index.max_file, lambda path, reason: left_out.append((path, reason)))
     if as_json:
-        print_json(
-            {
-                "collection": order.collection,
-                "would_index": [{"path": one.id, "bytes": one.size} for one in findings.targets],
-                "skipped": [{"path": _text(path), "reason": reason} for path, reason in left_out],
-            }
-        )
+        would_index = [{"path": one.id, "bytes": one.size} for one in targets]
+        skipped = [{"path": _text(path), "reason": reason} for path, reason in left_out]
+        print_json({"collection": order.collection, "would_index": would_index, "skipped": skipped})
         return
-    for one in findings.targets:
+    files = size = skips = 0
+    for one in targets:
+        skips += _tell_skipped(left_out)
         click.echo(f"index  {harmless(one.id)}")
+        files, size = files + 1, size + one.size
+    skips += _tell_skipped(left_out)
+    click.echo(f"{files} files to index, {size / 1e6:.1f} MB; {skips} skipped", err=True)
+
+
+def _tell_skipped(left_out: list[tuple[Path, str]]) -> int:
+    """Print what was skipped since the last time, forget it, and return how many there were."""
     for path, reason in left_out:
         click.echo(f"skip   {harmless(str(path))}  ({reason})")
-    size = sum(one.size for one in findings.targets)
-    click.echo(f"{len(findings.targets)} files to index, {size / 1e6:.1f} MB; {len(left_out)} skipped", err=True)
+    count = len(left_out)
+    left_out.clear()
+    return count
 
 
 def _text(path: Path) -> str:

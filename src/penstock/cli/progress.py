@@ -10,7 +10,8 @@ from typing import Final, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
-from penstock.cli.tally import Pace, Tally, duration_shown
+from penstock.cli.pace import Pace, duration_shown
+from penstock.cli.tally import Tally
 from penstock.cli.terminal import logs_above
 
 LINE_EVERY_S: Final = 5.0
@@ -20,11 +21,11 @@ class Display(Protocol):
     """What a run reports to."""
 
     def stage(self, text: str) -> None:
-        """Say what is being done before the number of files to send is known."""
+        """Say what is being done besides sending."""
         ...
 
     def advance(self, tally: Tally) -> None:
-        """Show the tally; called at every change."""
+        """Show the tally; called at every change, and every second."""
         ...
 
 
@@ -52,8 +53,9 @@ def display(console: Console, *, quiet: bool = False) -> Iterator[Display]:
 
 
 class _Bar:
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, now: Callable[[], float] = time.monotonic) -> None:
         self._progress = progress
+        self._now = now
         self._task = progress.add_task("Starting", total=None, shown="")
         self._pace = Pace()
 
@@ -61,13 +63,14 @@ class _Bar:
         self._progress.update(self._task, description=text)
 
     def advance(self, tally: Tally) -> None:
-        self._pace.mark(time.monotonic(), tally.bytes_done, tally.chunks)
+        now_s = self._now()
+        self._pace.mark(now_s, tally)
         self._progress.update(
             self._task,
             description="Indexing",
-            completed=tally.bytes_done,
-            total=max(1, tally.bytes_total),
-            shown=line(tally, self._pace),
+            completed=tally.effort_done,
+            total=max(1, tally.effort_total),
+            shown=line(tally, self._pace, now_s),
         )
 
 
@@ -89,8 +92,8 @@ class _Lines:
 
     def advance(self, tally: Tally) -> None:
         now_s = self._now()
-        self._pace.mark(now_s, tally.bytes_done, tally.chunks)
-        self._say(now_s, f"Indexing: {line(tally, self._pace)}")
+        self._pace.mark(now_s, tally)
+        self._say(now_s, f"Indexing: {line(tally, self._pace, now_s)}")
 
     def _say(self, now_s: float, text: str) -> None:
         if now_s >= self._next_s:
@@ -106,10 +109,10 @@ class _Nothing:
         """Show nothing."""
 
 
-def line(tally: Tally, pace: Pace) -> str:
+def line(tally: Tally, pace: Pace, now_s: float) -> str:
     """Return files, chunks, rate and time left in one line."""
-    left = duration_shown(pace.left_s(tally.bytes_total))
+    left = duration_shown(pace.left_s(now_s, tally))
     return (
         f"{tally.files_done}/{tally.files_total} files · {tally.chunks} chunks · "
-        f"{pace.chunks_per_s():.0f} chunks/s · {left} left"
+        f"{pace.chunks_per_s(now_s, tally):.0f} chunks/s · {left} left"
     )

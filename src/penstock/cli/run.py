@@ -1,4 +1,4 @@
-"""One index run: list, walk, plan, send, remove. The tally tells at any moment what has been done."""
+"""One index run: list, compare, send, remove. The tally tells at any moment what has been done."""
 
 from __future__ import annotations
 
@@ -6,26 +6,36 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
-from penstock.cli.planning import Plan, Root, Target, batches, listed_roots, plan
+from penstock.cli.known import Known
+from penstock.cli.planning import Root, Target, batches, is_below_any, listed_root
 from penstock.cli.problems import summary
 from penstock.cli.progress import Display
 from penstock.cli.records import Indexed, Listed, Outcome, Page
-from penstock.cli.sources import encoded, find, hashes_of, request_body, roots_of
+from penstock.cli.sources import encoded, find, hash_of, request_body, roots_of
 from penstock.cli.tally import Failure, Tally
+from penstock.indexing.walk import SkipReason
 from penstock.kernel.errors import Expired, Invalid
 from penstock.kernel.settings import Settings
 from penstock.kernel.together import together
 
-#: Small requests keep the bar moving and the loss of an interruption small; two of them keep the models busy.
+#: Small requests keep the bar moving and the loss of an interruption small; several of them keep the models busy.
 BATCH_BYTES_MAX: Final = 16_000
 IN_FLIGHT_MAX: Final = 2
 REMOVE_IDS_MAX: Final = 500
 #: Room in a request for what stands around the documents.
 ENVELOPE_BYTES: Final = 64
+#: Files compared before the display is told, and an interruption heard.
+SLICE_FILES: Final = 100
+#: Unreadable files and directories remembered, so that what is listed below them is not removed; with more of them
+#: nothing is removed at all.
+UNREADABLE_MAX: Final = 1000
+#: How often the display is told while nothing happens.
+BEAT_S: Final = 1.0
 
 
 class Index(Protocol):
@@ -57,11 +67,39 @@ class Order:
     force: bool = False
 
 
+@dataclass(slots=True)
+class _Scope:
+    """What a run is about.
+
+    Attributes:
+        roots: What the user named.
+        known: What the collection holds.
+        unreadable: Files and directories that could not be read; what is listed below them has not vanished.
+    """
+
+    roots: Sequence[Root]
+    known: Known
+    unreadable: list[Path] = field(default_factory=list)
+
+    def may_remove(self, id_: str) -> bool:
+        """Return whether a listed document has vanished from below what the user named."""
+        return (
+            self.known.has_vanished(id_)
+            and is_below_any(id_, [root.named for root in self.roots])
+            and not is_below_any(id_, self.unreadable)
+        )
+
+
 class Run:
     """An index run.
 
+    The files are walked twice, once to compare and count, once to send, so that no list of them is kept.
+
     Attributes:
         tally: Counts; right at any moment, also after a cancellation.
+
+    Bounds: what :class:`Known` takes for each document of the collection, ``IN_FLIGHT_MAX`` requests,
+        ``UNREADABLE_MAX`` paths.
     """
 
     def __init__(self, api: Index, settings: Settings, order: Order, tally: Tally, display: Display) -> None:
@@ -86,36 +124,61 @@ class Run:
         roots_of(self._order.paths, (), force=self._order.force)
         self._display.stage("Reading the collection's listing")
         await self._api.create_collection(self._order.collection)
-        listing = {one.id: one async for one in self._listing()}
+        scope = await self._listed()
         async with _timed(self.tally):
-            what = await self._plan(listing)
-            self.tally.unchanged += len(what.unchanged)
-            self.tally.files_total = len(what.send)
-            self.tally.bytes_total = sum(one.size for one in what.send)
-            self._display.advance(self.tally)
-            await self._send(what.send)
-            await self._remove(what.remove)
+            await self._compare(scope)
+            await self._send(scope)
+            await self._remove(scope)
+
+    async def _listed(self) -> _Scope:
+        """Read the collection's listing."""
+        known = Known()
+        projects: set[str] = set()
+        async for one in self._listing():
+            known.add(one.id, one.hash)
+            if (project := listed_root(one.id, one.path)) is not None:
+                projects.add(project)
+        known.close()
+        paths = [Path(project) for project in sorted(projects)]
+        roots = await asyncio.to_thread(roots_of, self._order.paths, paths, force=self._order.force)
+        return _Scope(roots, known)
 
     async def _listing(self) -> AsyncIterator[Listed]:
         async for page in self._api.documents(self._order.collection):
             for one in page.documents:
                 yield one
 
-    async def _plan(self, listing: dict[str, Listed]) -> Plan:
+    # --- Compare
+
+    async def _compare(self, scope: _Scope) -> None:
+        """Find out what is unchanged, and how much there is to send."""
         self._display.stage("Looking for files")
-        roots = await asyncio.to_thread(self._roots, listing)
-        findings = await asyncio.to_thread(find, roots, self._file_bytes_max)
-        self.tally.skipped.update(findings.skipped)
-        self._display.stage(f"Comparing {len(findings.targets)} files")
-        pairs = hashes_of(findings.targets, listing, self._file_bytes_max)
-        hashes = await asyncio.to_thread(lambda: dict(pairs))
-        return plan(listing, findings.targets, hashes, [root.named for root in roots], findings.unseen)
+        files, compared = 0, self._compared(scope)
+        while count := await asyncio.to_thread(lambda: sum(1 for _ in islice(compared, SLICE_FILES))):
+            files += count
+            self._display.stage(f"Comparing: {files} files, {self.tally.unchanged} unchanged")
+        self._display.advance(self.tally)
 
-    def _roots(self, listing: dict[str, Listed]) -> list[Root]:
-        return roots_of(self._order.paths, listed_roots(listing.values()), force=self._order.force)
+    def _compared(self, scope: _Scope) -> Iterator[None]:
+        """Compare file by file; runs in a thread, one slice at a time."""
 
-    async def _send(self, targets: Sequence[Target]) -> None:
-        source = batches(self._encoded(targets), self._documents_max, BATCH_BYTES_MAX)
+        def skip(path: Path, reason: str) -> None:
+            self.tally.skipped[reason] += 1
+            if reason == SkipReason.UNREADABLE and len(scope.unreadable) <= UNREADABLE_MAX:
+                scope.unreadable.append(path)
+
+        for one in find(scope.roots, self._file_bytes_max, skip):
+            if scope.known.see(one.id) and scope.known.compare(one.id, hash_of(one, self._file_bytes_max)):
+                self.tally.unchanged += 1
+            else:
+                self.tally.files_total += 1
+                self.tally.bytes_total += one.size
+            yield
+
+    # --- Send
+
+    async def _send(self, scope: _Scope) -> None:
+        source = batches(self._encoded(scope), self._documents_max, BATCH_BYTES_MAX)
         turn = asyncio.Lock()
 
         async def courier() -> None:
@@ -126,11 +189,23 @@ class Run:
                     return
                 await self._deliver(batch)
 
-        await together([courier() for _ in range(IN_FLIGHT_MAX)])
+        beat = asyncio.create_task(self._beat())
+        try:
+            await together([courier() for _ in range(IN_FLIGHT_MAX)])
+        finally:
+            beat.cancel()
 
-    def _encoded(self, targets: Sequence[Target]) -> Iterator[tuple[Target, bytes]]:
+    async def _beat(self) -> None:
+        """Tell the display now and then, also while a large file takes its time."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self._display.advance(self.tally)
+
+    def _encoded(self, scope: _Scope) -> Iterator[tuple[Target, bytes]]:
         """Yield encoded documents; runs in a thread, one at a time."""
-        for one in targets:
+        for one in find(scope.roots, self._file_bytes_max):
+            if scope.known.is_current(one.id):
+                continue
             document = encoded(one, self._file_bytes_max, self._body_bytes_max)
             if isinstance(document, Failure):
                 self._done(one)
@@ -139,6 +214,8 @@ class Run:
                 yield one, document
 
     async def _deliver(self, batch: Sequence[tuple[Target, bytes]]) -> None:
+        size = sum(one.size for one, _ in batch)
+        self.tally.set_off(len(batch), size)
         try:
             answer = await self._api.add(self._order.collection, request_body([document for _, document in batch]))
         except (Expired, Invalid) as error:
@@ -150,6 +227,8 @@ class Run:
             outcomes = {outcome.id: outcome for outcome in answer.documents}
             for one, _ in batch:
                 self._count(one, outcomes.get(one.id) or Outcome(one.id, "failed", error={"code": "no_outcome"}))
+        finally:
+            self.tally.set_off(-len(batch), -size)
         self._display.advance(self.tally)
 
     def _count(self, one: Target, outcome: Outcome) -> None:
@@ -160,18 +239,31 @@ class Run:
         elif outcome.status == "unchanged":
             self.tally.unchanged += 1
         else:
-            self.tally.fail(str(one.file), *summary(outcome.error or {}))
+            self.tally.fail(one.id, *summary(outcome.error or {}))
 
     def _done(self, one: Target) -> None:
         self.tally.files_done += 1
         self.tally.bytes_done += one.size
 
-    async def _remove(self, ids: Sequence[str]) -> None:
+    # --- Remove
+
+    async def _remove(self, scope: _Scope) -> None:
+        """Remove documents whose file has vanished or is not indexed any more; the listing is read again for them."""
+        if not scope.known.unseen or len(scope.unreadable) > UNREADABLE_MAX:
+            return
+        self._display.stage("Removing vanished documents")
+        waiting: list[str] = []
+        async for one in self._listing():
+            if scope.may_remove(one.id):
+                waiting.append(one.id)
+            if len(waiting) == REMOVE_IDS_MAX:
+                await self._drop(waiting)
+                waiting = []
+        await self._drop(waiting)
+
+    async def _drop(self, ids: Sequence[str]) -> None:
         if ids:
-            self._display.stage(f"Removing {len(ids)} vanished documents")
-        for start in range(0, len(ids), REMOVE_IDS_MAX):
-            some = ids[start : start + REMOVE_IDS_MAX]
-            self.tally.removed += await self._api.remove(self._order.collection, some)
+            self.tally.removed += await self._api.remove(self._order.collection, ids)
 
 
 @asynccontextmanager

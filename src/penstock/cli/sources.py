@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from penstock.cli.planning import UNREADABLE_NAME, Root, Target, target
-from penstock.cli.records import Listed
 from penstock.cli.tally import Failure
 from penstock.indexing.digest import document_hash
 from penstock.indexing.language import language_of
 from penstock.indexing.reading import FileChanged, read_text
-from penstock.indexing.walk import Found, SkipReason, WalkSettings, project_root, refuse_broad_root, walk
+from penstock.indexing.walk import Found, WalkSettings, project_root, refuse_broad_root, walk
 from penstock.kernel.errors import Invalid
 
 FIRST_LINE_CHARS: Final = 200
-
-
-@dataclass(slots=True)
-class Findings:
-    """What the walk brought.
-
-    Attributes:
-        targets: Files to index.
-        skipped: Why others are not, counted.
-        unseen: What could not be read now.
-    """
-
-    targets: list[Target] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    unseen: list[Path] = field(default_factory=list)
 
 
 def roots_of(paths: Sequence[Path], known_roots: Sequence[Path], *, force: bool) -> list[Root]:
@@ -54,51 +36,37 @@ def roots_of(paths: Sequence[Path], known_roots: Sequence[Path], *, force: bool)
     return roots
 
 
-def find(roots: Sequence[Root], file_bytes_max: int, on_skip: Callable[[Path, str], None] | None = None) -> Findings:
-    """Walk the roots.
+def find(
+    roots: Sequence[Root], file_bytes_max: int, on_skip: Callable[[Path, str], None] = lambda _path, _reason: None
+) -> Iterator[Target]:
+    """Yield the files below the roots, one by one: however many there are, none is kept.
 
     Args:
         roots: From :func:`roots_of`.
         file_bytes_max: Larger files are skipped.
         on_skip: Told each skipped file or directory with its reason.
     """
-    findings = Findings()
-
-    def skip(path: Path, reason: str) -> None:
-        findings.skipped[reason] += 1
-        if on_skip is not None:
-            on_skip(path, reason)
-
     for entry in walk([root.named for root in roots], WalkSettings(file_bytes_max=file_bytes_max)):
         if not isinstance(entry, Found):
-            skip(entry.path, str(entry.reason))
-            if entry.reason is SkipReason.UNREADABLE:
-                findings.unseen.append(entry.path)
+            on_skip(entry.path, str(entry.reason))
         elif (one := target(entry.path, entry.size, roots)) is not None:
-            findings.targets.append(one)
+            yield one
         else:
-            skip(entry.path, UNREADABLE_NAME)
-    return findings
+            on_skip(entry.path, UNREADABLE_NAME)
 
 
-def hashes_of(
-    targets: Iterable[Target], listing: Mapping[str, Listed], file_bytes_max: int
-) -> Iterator[tuple[str, str]]:
-    """Yield (id, content hash) of the listed targets; a file that cannot be read has none and is tried again later."""
-    for one in targets:
-        listed = listing.get(one.id)
-        if listed is None or not listed.hash:
-            continue
-        try:
-            text, language = _read(one, file_bytes_max)
-        except (OSError, FileChanged, Invalid):
-            continue
-        yield one.id, document_hash(text, one.path, language, {})
+def hash_of(one: Target, file_bytes_max: int) -> str:
+    """Return a file's content hash; empty for one that cannot be read: it is tried again later."""
+    try:
+        text, language = _read(one, file_bytes_max)
+    except (OSError, FileChanged, Invalid):
+        return ""
+    return document_hash(text, one.path, language, {})
 
 
 def encoded(one: Target, file_bytes_max: int, body_bytes_max: int) -> bytes | Failure:
     """Return the document of a file as JSON, or why there is none."""
-    shown = str(one.file)
+    shown = one.id
     try:
         text, language = _read(one, file_bytes_max)
     except (FileChanged, Invalid) as error:

@@ -1,13 +1,18 @@
 import asyncio
+import os
+import tracemalloc
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from penstock.cli import run as run_module
+from penstock.cli import sources
 from penstock.cli.records import Indexed, Listed, Outcome, Page
-from penstock.cli.run import Order, Run
+from penstock.cli.run import UNREADABLE_MAX, Order, Run
 from penstock.cli.tally import Tally
 from penstock.indexing.digest import document_hash
+from penstock.indexing.reading import FileChanged
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.settings import HttpSettings, Settings
 
@@ -220,3 +225,117 @@ def test_a_cancelled_run_has_counted_what_was_done(tree):
     assert tally.indexed == 3
     server.add = add
     assert counts(run(server, tree)) == (1, 3, 0, 0)
+
+
+def test_vanished_files_are_removed_only_below_the_named_paths(tree, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree, other)
+    server.stored["note-1"] = ("h", "")
+    (tree / "a.py").unlink()
+    (other / "kept.py").unlink()
+    assert counts(run(server, tree)) == (0, 2, 1, 0)
+    assert str(other / "kept.py") in server.stored
+    assert "note-1" in server.stored
+
+
+def test_what_cannot_be_read_now_has_not_vanished(tree, monkeypatch):
+    (tree / "shut").mkdir()
+    (tree / "shut" / "d.py").write_text("d\n")
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "a.py").unlink()
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert counts(run(server, tree)) == (0, 2, 1, 0)
+    assert str(tree / "shut" / "d.py") in server.stored
+
+
+def test_with_too_much_unreadable_nothing_is_removed(tree, monkeypatch):
+    for number in range(UNREADABLE_MAX + 1):
+        (tree / f"shut{number}").mkdir()
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "a.py").unlink()
+    scandir = os.scandir
+
+    def refusing(path):
+        if "shut" in str(path):
+            raise PermissionError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    tally = run(server, tree)
+    assert counts(tally) == (0, 2, 0, 0)
+    assert tally.skipped == {"unreadable": UNREADABLE_MAX + 1}
+
+
+def test_a_file_that_vanishes_before_it_is_sent_fails_alone(tree, monkeypatch):
+    (tree / "d.py").write_text("d\n")
+    encoded = run_module.encoded
+
+    def vanishing(one, *limits):
+        (tree / "b.py").unlink(missing_ok=True)
+        return encoded(one, *limits)
+
+    monkeypatch.setattr(run_module, "encoded", vanishing)
+    tally = run(FakeIndex(), tree)
+    # The walk may have seen it already, or may not find it any more.
+    assert tally.indexed == 3
+    assert {each.code for each in tally.errors} <= {"file_vanished"}
+
+
+def test_a_file_that_keeps_changing_fails_alone(tree, monkeypatch):
+    read_text = sources.read_text
+
+    def changing(path, bytes_max):
+        if path.name == "b.py":
+            raise FileChanged(path)
+        return read_text(path, bytes_max)
+
+    monkeypatch.setattr(sources, "read_text", changing)
+    tally = run(FakeIndex(), tree)
+    assert counts(tally) == (2, 0, 0, 1)
+    assert tally.errors[0].code == "file_changed"
+
+
+def test_a_loop_of_directories_ends(tree):
+    (tree / "sub").mkdir()
+    (tree / "sub" / "up").symlink_to(tree, target_is_directory=True)
+    tally = run(FakeIndex(), tree)
+    assert counts(tally) == (3, 0, 0, 0)
+    assert tally.skipped == {"symlink_loop": 1}
+
+
+class ForgetfulIndex(FakeIndex):
+    """A server that keeps nothing, so that what is measured is the client."""
+
+    def _store(self, document):
+        return Outcome(document["id"], "indexed", chunks=1)
+
+
+def test_memory_does_not_grow_with_the_tree(tmp_path):
+    def peak(files):
+        root = tmp_path / str(files)
+        for number in range(files):
+            place = root / f"d{number // 100}"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"f{number}.txt").write_text("x")
+        tracemalloc.start()
+        try:
+            assert run(ForgetfulIndex(), root).indexed == files
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(200)  # what is made once: patterns, tables
+    few, many = peak(300), peak(3000)
+    assert many < few + 200_000

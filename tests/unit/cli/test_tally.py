@@ -1,50 +1,15 @@
-import pytest
-
 from penstock.cli.index import summary_lines
+from penstock.cli.pace import Pace
 from penstock.cli.progress import line
-from penstock.cli.tally import ERRORS_MAX, Pace, Tally, duration_shown
-
-
-def test_time_left_follows_the_recent_past():
-    pace = Pace(window_s=10)
-    for second in range(101):
-        pace.mark(second, second * 100, second * 2)
-    for second in range(101, 121):
-        pace.mark(second, 10_000 + (second - 100) * 10, 200 + second - 100)
-    assert pace.chunks_per_s() == pytest.approx(1)
-    assert pace.left_s(10_300) == pytest.approx(10)
-
-
-def test_nothing_is_claimed_before_anything_is_known():
-    pace = Pace()
-    assert pace.left_s(100) is None
-    pace.mark(0, 0, 0)
-    assert pace.left_s(100) is None
-    assert pace.chunks_per_s() == 0
-    pace.mark(0, 10, 1)
-    assert pace.left_s(100) is None
-
-
-def test_time_left_is_never_negative():
-    pace = Pace()
-    pace.mark(0, 0, 0)
-    pace.mark(1, 200, 1)
-    assert pace.left_s(100) == 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(None, "–"), (0.2, "0s"), (59.6, "1m00s"), (125, "2m05s"), (3725, "1h02m")]
-)
-def test_durations_are_short(seconds, shown):
-    assert duration_shown(seconds) == shown
+from penstock.cli.tally import ERRORS_MAX, Tally
 
 
 def test_the_progress_line_tells_files_chunks_rate_and_time_left():
-    pace = Pace()
-    pace.mark(0, 0, 0)
-    pace.mark(2, 100, 10)
-    tally = Tally(files_done=3, files_total=9, chunks=10, bytes_total=300)
-    assert line(tally, pace) == "3/9 files · 10 chunks · 5 chunks/s · 4s left"
+    pace, tally = Pace(), Tally(files_total=9, bytes_total=900)
+    pace.mark(0, tally)
+    tally.files_done, tally.bytes_done, tally.chunks = 3, 300, 10
+    pace.mark(2, tally)
+    assert line(tally, pace, 2) == "3/9 files · 10 chunks · 5 chunks/s · 4s left"
 
 
 def test_the_object_has_exactly_the_promised_members():

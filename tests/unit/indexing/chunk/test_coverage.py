@@ -77,6 +77,11 @@ def test_every_line_is_in_exactly_one_chunk(count: TokenCount, text: str, langua
         ("word " * 20_000, "markdown"),
         ("}\n" * 20_000, "c"),
         ("a\n" + "\n" * 100_000 + "b", "text"),
+        ("word " * 200_000, "text"),
+        ("\N{WAVING HAND SIGN}\N{EMOJI MODIFIER FITZPATRICK TYPE-4}\N{ZERO WIDTH JOINER}" * 20_000, "text"),
+        ("\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED} \N{RIGHT-TO-LEFT OVERRIDE}" * 20_000, "markdown"),
+        ("e\N{COMBINING ACUTE ACCENT}" * 50_000, "python"),
+        ("\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 50_000, "text"),
     ],
 )
 def test_extreme_texts_are_cut_without_recursion(count: TokenCount, cut: Cut, text: str, language: str) -> None:
