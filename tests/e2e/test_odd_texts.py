@@ -51,4 +51,4 @@ def test_odd_texts_are_indexed_found_and_given_back(tmp_path, data_dir):
 
     status = penstock_json("status", "--data-dir", data_dir)
     # 32 characters are charged as a token, so a word of a megabyte is some 130 chunks, not one and not a million.
-    assert len(TEXTS) < status["collections"][0]["chunks"] < 220
+    assert len(TEXTS) < status["collections"][0]["chunks"] < 300
