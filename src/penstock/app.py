@@ -169,6 +169,8 @@ class App:
             workers=self._workers(models),
             cache=cache,
             memory=lambda caches: MemoryWatch(limit, caches),
+            snapshots=self._store.snapshots,
+            upkeep=lambda: self._store.link.upkeep,
             readiness=lambda: [] if self._store.link.alive else ["the store process is not running"],
         )
 

@@ -110,6 +110,7 @@ def test_every_error_code_is_documented_with_its_status_and_no_other():
         bodies.DeleteBody,
         bodies.EmbedBody,
         bodies.RerankBody,
+        bodies.RestoreBody,
     ],
 )
 def test_every_field_of_a_body_is_documented(record):

@@ -23,6 +23,7 @@ from penstock.pools.permits import Permits
 from penstock.search.pipeline import SearchPipeline
 from penstock.stores.contract import CollectionInfo
 from penstock.telemetry.metrics import Metrics
+from tests.fakes.memory_snapshots import MemorySnapshots
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeReranker, FakeSparseEncoder
 
@@ -207,6 +208,7 @@ class Api:
             model="m",
             status=self._status,
             readiness=lambda: self.reasons,
+            snapshots=MemorySnapshots(self.store),
         )
         self.routes = Routes(Operations(services), self.metrics, openapi.document())
         self.gate = Gate(self.routes, self.settings.http, self.metrics, senses)

@@ -22,6 +22,8 @@ LONG: Final = Patience(attempts_max=12)
 READ_S: Final = 60.0
 #: A single file of a megabyte is more than a thousand chunks, some twenty seconds of two cores.
 INDEX_READ_S: Final = 600.0
+#: Gigabytes take a while to be copied and packed.
+SNAPSHOT_READ_S: Final = 3600.0
 _JSON: Final = {"content-type": "application/json"}
 
 T = TypeVar("T")
@@ -95,6 +97,17 @@ class Api:
     async def status(self, patience: Patience = SHORT) -> dict[str, Any]:
         """Return ``/v1/status`` as it came."""
         return _decode(await self._call("GET", "/v1/status", patience), dict[str, Any])
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Make a snapshot in the data directory and return what is told of it."""
+        return _decode(await self._call("POST", "/v1/snapshots", timeout=SNAPSHOT_READ_S), dict[str, Any])
+
+    async def restore(self, name: str, *, force: bool) -> list[Collection]:
+        """Take in a snapshot that lies in the data directory; return its collections."""
+        path = f"/v1/snapshots/{quote(name, safe='')}/restore"
+        content = msgspec.json.encode({"force": force})
+        body = await self._call("POST", path, content=content, timeout=SNAPSHOT_READ_S)
+        return _decode(body, dict[str, list[Collection]]).get("collections", [])
 
     async def _call(
         self,

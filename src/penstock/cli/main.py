@@ -23,6 +23,8 @@ COMMANDS: Final = {
     "index": ("index", "Index files and directories."),
     "search": ("search", "Search a collection."),
     "status": ("status", "Show collections and what the server is doing."),
+    "snapshot": ("snapshot", "Save every collection in one file."),
+    "restore": ("restore", "Take in what a snapshot holds."),
     "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),

@@ -155,6 +155,8 @@ class Core:
             embedder=embedder,
             sparse=encoder,
             reranker=BusReranker(bus, clock, settings.timeouts),
+            snapshots=parts.snapshots,
+            forget=remembered.forget,
             model=parts.encoders.model,
             status=self._status,
             readiness=self.reasons,
@@ -276,6 +278,7 @@ class Core:
         metrics.read(readings.ladder_readings(self.rungs))
         metrics.read(readings.cache_readings(tuple(self.caches.values())))
         metrics.read(readings.memory_readings(self.memory))
+        metrics.read(readings.upkeep_readings(self._parts.upkeep))
         metrics.read(self.gate.readings())
         metrics.read(self.alarms.readings())
         for one in (self._observer, self.heartbeat):

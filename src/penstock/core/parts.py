@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.bus.books import BusObserver
@@ -13,7 +13,7 @@ from penstock.kernel.clock import Clock
 from penstock.kernel.settings import Settings
 from penstock.policies.jitter import Random
 from penstock.stores.cache import Cache
-from penstock.stores.contract import VectorStore
+from penstock.stores.contract import NoSnapshots, Snapshots, Upkeep, VectorStore
 from penstock.telemetry.memory import MemoryWatch
 
 #: Makes a cache: its name, entries at most, bytes at most, age at most in seconds.
@@ -68,6 +68,8 @@ class Parts:
         cache: Makes a cache.
         memory: Makes the watch over memory.
         remote: What is asked of another server, by the names of guards: ``embed``, ``sparse``, ``rerank``.
+        snapshots: Makes and restores snapshots of the store.
+        upkeep: How the upkeep of each collection stands.
         readiness: Why the parts themselves cannot work; empty when they can.
         luck: Draws for jitter.
     """
@@ -82,5 +84,7 @@ class Parts:
     cache: MakeCache
     memory: MakeMemoryWatch
     remote: frozenset[str] = frozenset()
+    snapshots: Snapshots = field(default_factory=NoSnapshots)
+    upkeep: Callable[[], list[Upkeep]] = list
     readiness: Callable[[], list[str]] = list
     luck: Random = random.random

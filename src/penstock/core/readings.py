@@ -13,6 +13,7 @@ from penstock.pools.house import Pools
 from penstock.pools.remote import Remote
 from penstock.search.rungs import Rungs
 from penstock.stores.cache import Cache, CacheState
+from penstock.stores.contract import Upkeep
 from penstock.telemetry.memory import MemoryWatch
 from penstock.telemetry.metrics import Reading, Sample, single
 
@@ -113,4 +114,20 @@ def memory_readings(watch: MemoryWatch) -> list[Reading]:
         single("memory_used_bytes", lambda: float(watch.used)),
         single("memory_limit_bytes", lambda: float(watch.limit.bytes)),
         single("memory_level", lambda: float(watch.level)),
+    ]
+
+
+def upkeep_readings(upkeep: Callable[[], list[Upkeep]]) -> list[Reading]:
+    """Return what becomes of the store's generations."""
+
+    def ended() -> list[Sample]:
+        every = upkeep()
+        return [
+            (("made",), float(sum(one.made for one in every))),
+            (("given_up",), float(sum(one.given_up for one in every))),
+        ]
+
+    return [
+        single("store_generations_making", lambda: float(sum(one.stage != "" for one in upkeep()))),
+        ("store_generations_total", ended),
     ]

@@ -118,6 +118,16 @@ class CollectionBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A new collection's layout; nothing can be chosen yet."""
 
 
+class RestoreBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to restore a snapshot.
+
+    Attributes:
+        force: Whether collections that are there may be replaced.
+    """
+
+    force: bool = False
+
+
 class EmbedBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Texts to embed.
 

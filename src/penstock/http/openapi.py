@@ -30,6 +30,7 @@ _TAGS: Final = {
     "search": "Ask a collection.",
     "documents": "Put documents in, list them, take them out.",
     "collections": "Make, describe and delete collections.",
+    "snapshots": "Keep everything in one file, and get it back.",
     "models": "The models by themselves.",
     "server": "How the server is, for people and for monitoring.",
 }
@@ -52,6 +53,7 @@ _EXAMPLES: Final[dict[type, Any]] = {
     bodies.DocumentsBody: {"documents": _DOCUMENTS},
     bodies.DeleteBody: {"ids": ["notes"]},
     bodies.CollectionBody: {},
+    bodies.RestoreBody: {"force": False},
     bodies.EmbedBody: {"texts": ["parse a JSON string"], "kind": "query"},
     bodies.SparseBody: {"texts": ["parse a JSON string"], "kind": "query"},
     bodies.RerankBody: {"query": "parse a JSON string", "texts": ["json.loads(text)", "open(path).read()"]},
@@ -126,6 +128,8 @@ def _tag(path: str) -> str:
         return "documents"
     if path.endswith("/search"):
         return "search"
+    if "snapshots" in path:
+        return "snapshots"
     if "collections" in path:
         return "collections"
     return "server" if path.endswith("status") else "models"

@@ -6,7 +6,7 @@ import codecs
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -36,7 +36,16 @@ from penstock.kernel.work import Criticality, Work
 from penstock.models.contract import Embedder, Reranker, SparseEncoder
 from penstock.search import filters
 from penstock.search.records import SearchRequest, SearchResult
-from penstock.stores.contract import CollectionInfo, Condition, Match, Prefix, VectorStore
+from penstock.stores.contract import (
+    CollectionInfo,
+    Condition,
+    Match,
+    NoSnapshots,
+    Prefix,
+    Snapshot,
+    Snapshots,
+    VectorStore,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +76,8 @@ class Services:
     status: Callable[[list[CollectionInfo]], answers.ServerStatus]
     readiness: Callable[[], list[str]]
     alerts: Callable[[], list[answers.AlertStatus]] = list
+    snapshots: Snapshots = field(default_factory=NoSnapshots)
+    forget: Callable[[str], object] = len
 
 
 class Operations:
@@ -129,6 +140,22 @@ class Operations:
         await self._services.store.drop(name, work)
         await self._services.bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), work)
         return answers.Deleted(1)
+
+    async def make_snapshot(self, request: Request) -> Snapshot:
+        """Make a snapshot of every collection, a file in the data directory."""
+        return await self._services.snapshots.make(self._work(request))
+
+    async def restore_snapshot(self, request: Request) -> answers.Collections:
+        """Take in what a snapshot in the data directory holds."""
+        data = await request.body()
+        body = bodies.decode(data, bodies.RestoreBody) if data.strip() else bodies.RestoreBody()
+        services, work = self._services, self._work(request)
+        layout = CollectionInfo("", services.embedder.dim, services.model)
+        restored = await services.snapshots.restore(request.path_params["name"], layout, work, force=body.force)
+        for info in restored:
+            services.forget(info.name)
+            await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), work)
+        return answers.Collections(restored)
 
     async def index_documents(self, request: Request) -> answers.IndexAnswer:
         """Index documents: JSON, or NDJSON with one document a line."""

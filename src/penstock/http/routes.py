@@ -26,7 +26,7 @@ from penstock.kernel.messages import Topic
 from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 from penstock.search.records import SearchResult
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.contract import CollectionInfo, Snapshot
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 
 log = logging.getLogger(__name__)
@@ -169,6 +169,16 @@ API: Final = (
         answers.Ranking,
         body=bodies.RerankBody,
         topics=(Topic.ML_RERANK,),
+    ),
+    Endpoint("POST", "/v1/snapshots", "make_snapshot", "Make a snapshot of every collection", Snapshot),
+    Endpoint(
+        "POST",
+        "/v1/snapshots/{name}/restore",
+        "restore_snapshot",
+        "Take in what a snapshot holds",
+        answers.Collections,
+        body=bodies.RestoreBody,
+        body_required=False,
     ),
     Endpoint("GET", "/v1/status", "status", "The server at a glance", answers.ServerStatus),
     Endpoint("GET", "/v1/alerts", "alerts", "Alerts, those active now first", answers.Alerts),

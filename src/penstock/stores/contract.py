@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.kernel.errors import Invalid
 from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
 
@@ -264,3 +265,61 @@ class Upkeep(msgspec.Struct, frozen=True):
     made: int = 0
     given_up: int = 0
     reason: str = ""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A snapshot that has been made.
+
+    Attributes:
+        name: Its file in the directory ``snapshots`` of the data directory.
+        bytes: The file's size.
+        made_at: When, RFC 3339 in UTC.
+        collections: The names of what it holds.
+    """
+
+    name: str
+    bytes: int
+    made_at: str
+    collections: list[str]
+
+
+class Snapshots(Protocol):
+    """Snapshots of every collection of a store."""
+
+    async def make(self, work: Work) -> Snapshot:
+        """Make a snapshot; each collection is as it was at one moment.
+
+        Cancellation: No file is left behind that could be taken for a snapshot.
+        """
+        ...
+
+    async def restore(self, name: str, layout: CollectionInfo, work: Work, *, force: bool) -> list[CollectionInfo]:
+        """Take in what a snapshot holds, each collection whole or not at all.
+
+        Args:
+            name: Its file's name.
+            layout: Whose vectors they must be: the server's model and dimension.
+            work: Deadline and label.
+            force: Whether collections that are there may be replaced.
+
+        Raises:
+            Invalid: There is none of that name (``snapshot_not_found``), it is not whole (``snapshot_damaged``),
+                another model made it (``collection_conflict``), or something is in its place (``collection_exists``).
+        """
+        ...
+
+
+class NoSnapshots:
+    """The ``Snapshots`` of a store that makes none."""
+
+    async def make(self, _work: Work) -> Snapshot:
+        """Refuse."""
+        raise _unsupported()
+
+    async def restore(self, _name: str, _layout: CollectionInfo, _work: Work, *, force: bool) -> list[CollectionInfo]:  # noqa: ARG002
+        """Refuse."""
+        raise _unsupported()
+
+
+def _unsupported() -> Invalid:
+    return Invalid("this store makes no snapshots", field="snapshot")

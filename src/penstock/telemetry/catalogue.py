@@ -65,6 +65,11 @@ _COUNTERS: Final = _table(
     ("cache_hits_total", "cache", "Keys asked for and found"),
     ("cache_misses_total", "cache", "Keys asked for and not found"),
     ("cache_evictions_total", "cache", "Entries given up for want of room"),
+    (
+        "store_generations_total",
+        "outcome",
+        "Generations of collections that were made or given up",
+    ),
     ("alerts_raised_total", "alert severity", "How often an alert was raised"),
 )
 
@@ -85,6 +90,7 @@ _GAUGES: Final = _table(
     ("memory_used_bytes", "", "Memory that counts against the limit"),
     ("memory_limit_bytes", "", "The memory limit"),
     ("memory_level", "", "0 calm, 1 high, 2 critical"),
+    ("store_generations_making", "", "Collections whose next generation is being made"),
     ("event_loop_lag_seconds_max", "", "How late the event loop was at most, of about 15 s"),
     ("task_count", "", "asyncio tasks"),
     ("thread_count", "", "Threads"),

@@ -667,3 +667,26 @@ async def test_the_documentation_loads_nothing_but_itself():
     assert re.findall(r'(?:src|href)="(?!#|data:,|/openapi.json)[^"]*"', text) == []
     assert "innerHTML" not in text
     assert ' style="' not in text
+
+
+# Snapshots
+
+
+@virtual
+async def test_a_snapshot_is_made_and_restored_where_nothing_is_in_the_way_or_by_force():
+    api = await Api().with_collection()
+    told = await api.ask("POST", "/v1/snapshots")
+    assert (told.status, told.json["collections"]) == (200, ["default"])
+    path = f"/v1/snapshots/{told.json['name']}/restore"
+    there = await api.ask("POST", path)
+    assert (there.status, there.json["code"]) == (409, "collection_exists")
+    assert (await api.ask("DELETE", "/v1/collections/default")).status == 200
+    restored = await api.ask("POST", path, {"force": True})
+    assert [one["name"] for one in restored.json["collections"]] == ["default"]
+    assert (await api.ask("GET", "/v1/collections/default")).status == 200
+
+
+@virtual
+async def test_a_snapshot_that_is_not_there_is_not_found():
+    answer = await Api().ask("POST", "/v1/snapshots/absent/restore")
+    assert (answer.status, answer.json["code"]) == (404, "snapshot_not_found")

@@ -55,6 +55,7 @@ class StoreLink:
         program: What to run, after the interpreter; tests run another.
 
     Attributes:
+        directory: The directory that it serves.
         on_ready: Called whenever a process has come up, the first and every later one.
         on_upkeep: Called whenever ``upkeep`` has changed.
         upkeep: How the upkeep of each collection stands, as last told.
@@ -64,7 +65,7 @@ class StoreLink:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_upkeep: Callable[[], None] = lambda: None
         self.upkeep: list[Upkeep] = []
-        self._directory = directory
+        self.directory = directory
         self._rule = rule
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
@@ -140,7 +141,7 @@ class StoreLink:
                 [
                     sys.executable,
                     *self._program,
-                    str(self._directory),
+                    str(self.directory),
                     str(theirs.fileno()),
                     msgspec.json.encode(self._rule).decode(),
                 ],

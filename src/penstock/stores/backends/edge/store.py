@@ -10,6 +10,7 @@ from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.link import StoreLink
+from penstock.stores.backends.edge.snapshots import EdgeSnapshots
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.contract import (
     ArmQuery,
@@ -31,6 +32,10 @@ class EdgeStore:
         timeouts: The limit of one operation.
         clock: The loop's clock.
         settings: When collections are optimised.
+
+    Attributes:
+        link: The store process.
+        snapshots: Snapshots of all of it.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class EdgeStore:
     ) -> None:
         kept = settings or StoreSettings()
         self.link = StoreLink(data_dir / "collections", Rule(kept.optimize_points, kept.optimize_quiet))
+        self.snapshots = EdgeSnapshots(data_dir, [self.link])
         self._timeouts = timeouts
         self._clock = clock
 

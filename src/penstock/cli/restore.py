@@ -1,0 +1,59 @@
+"""``penstock restore``: take in what a snapshot holds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import click
+
+from penstock.cli.options import Setup, common, json_option
+from penstock.cli.output import print_json
+from penstock.cli.records import Collection
+from penstock.cli.session import connect
+from penstock.cli.snapshot import SNAPSHOTS
+from penstock.cli.terminal import harmless, notices, results
+from penstock.telemetry.logs import configure
+
+
+@click.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace collections of the same names.")
+@json_option
+@common
+def command(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
+    """Take in what a snapshot holds, with or without a running server.
+
+    The whole file is checked first; then each collection is taken in at once, or not at all. Vectors of another
+    model than the server's are refused.
+    """
+    configure(setup.client_log_level)
+    restored = asyncio.run(_restore(setup, file, force=force))
+    if as_json:
+        print_json({"collections": [{"name": one.name, "documents": one.documents} for one in restored]})
+    else:
+        for one in restored:
+            results().print(f"{harmless(one.name)}: {one.documents:,} documents", soft_wrap=True)
+    return 0
+
+
+async def _restore(setup: Setup, file: Path, *, force: bool) -> list[Collection]:
+    async with connect(setup.settings, setup.data_dir, notices()) as api:
+        lent = setup.data_dir / SNAPSHOTS / f"restore-{os.getpid()}.snapshot"
+        try:
+            await asyncio.to_thread(_lend, file, lent)
+            return await api.restore(lent.name, force=force)
+        finally:
+            await asyncio.to_thread(lent.unlink, missing_ok=True)
+
+
+def _lend(file: Path, lent: Path) -> None:
+    """Let the server see a file: by another name of it where that is possible, else by a copy."""
+    lent.parent.mkdir(parents=True, exist_ok=True)
+    lent.unlink(missing_ok=True)
+    try:
+        lent.hardlink_to(file.resolve())
+    except OSError:
+        shutil.copyfile(file, lent)
