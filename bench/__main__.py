@@ -10,6 +10,7 @@ from typing import Any
 import uvloop
 
 from bench import bus, indexing, interference, quality, refusal
+from bench.embed import conduct as embed
 from bench.overload import conduct, plan
 from bench.peers import serve as peers
 from bench.report import Report
@@ -19,6 +20,7 @@ from bench.search import conduct as search
 BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "index": indexing.run,
     "search": search.run,
+    "embed": embed.run,
     "interference": interference.run,
     "quality": quality.run,
     "scale": scale.run,
@@ -76,6 +78,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     named = [name for name in arguments.peers.split(",") if name]
     return {
         "overload": {"quick": quick, "only": arguments.only, "out": arguments.out},
+        "embed": {"quick": quick, "out": arguments.out},
         "search": {**kept, **sized, **short, "peers": named, "python": arguments.python},
         "interference": {**kept, **sized, **short},
         "index": {**kept, **short, **({"files": 20} if quick else {})},

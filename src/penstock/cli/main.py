@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),
+    "check-model": ("check_model", "Compare the prepared model with its own float32 form."),
 }
 
 #: Exit codes beside 0; 1 is a command's own "no" (nothing found, some files failed).

@@ -1,7 +1,9 @@
 """Builds the ONNX graph of a BERT sentence encoder straight from its weights, without PyTorch.
 
-The graph uses ONNX Runtime's fused operators (domain ``com.microsoft``), pools and normalises
-inside, and folds the token types (always 0 here) into the position table.
+The graph uses ONNX Runtime's fused operators (domain ``com.microsoft``) where they are the faster ones, pools and
+normalises inside, and folds the token types (always 0 here) into the position table. One fused operator is
+left out on purpose: ``SkipLayerNormalization`` takes four times as long on a processor as the sum and the plain
+``LayerNormalization`` it stands for (160 tokens on AVX2: 396 against 80 µs, thirteen times a text).
 
 Inputs: ``input_ids`` and ``attention_mask``, ``int32 [batch, sequence]``, padded on the right.
 Outputs: ``sentence`` (``float32 [batch, hidden]``, mean of the unmasked tokens, L2-normalised) and
@@ -85,8 +87,7 @@ class _Encoder:
         table = self._constant("positions", positions + types[0])
         rows = self._node("Slice", [table, zero, length], "position_rows")
         rows = self._node("Unsqueeze", [rows, zero], "position")
-        inputs = [self._word_rows(words), rows, *self._norm("embeddings.LayerNorm")]
-        return self._fused("SkipLayerNormalization", inputs, "embedded", epsilon=shape.epsilon)
+        return self._sum_norm([self._word_rows(words), rows], "embeddings.LayerNorm", "embedded")
 
     def _word_rows(self, words: Floats) -> str:
         if self._precision is Precision.FLOAT32:
@@ -104,8 +105,7 @@ class _Encoder:
         context = self._attention(hidden, root + "attention.self.")
         attended = self._add_norm(context, hidden, root + "attention.output.", shape.hidden)
         inner = self._product(attended, root + "intermediate.dense", shape.hidden, shape.intermediate)
-        bias = self._vector(root + "intermediate.dense.bias", shape.intermediate)
-        inner = self._fused("BiasGelu", [inner, bias], root + "gelu")
+        inner = self._fused("Gelu", [inner], root + "gelu")
         return self._add_norm(inner, attended, root + "output.", shape.intermediate)
 
     def _attention(self, hidden: str, root: str) -> str:
@@ -134,25 +134,28 @@ class _Encoder:
         return self._fused("QAttention", inputs, root + "context", num_heads=heads)
 
     def _add_norm(self, inner: str, residual: str, root: str, size: int) -> str:
-        hidden = self._shape.hidden
-        product = self._product(inner, root + "dense", size, hidden)
-        inputs = [
-            product,
-            residual,
-            *self._norm(root + "LayerNorm"),
-            self._vector(root + "dense.bias", hidden),
-        ]
-        return self._fused("SkipLayerNormalization", inputs, root + "normed", epsilon=self._shape.epsilon)
+        product = self._product(inner, root + "dense", size, self._shape.hidden)
+        return self._sum_norm([product, residual], root + "LayerNorm", root + "normed")
+
+    def _sum_norm(self, terms: list[str], norm: str, output: str) -> str:
+        total = self._node("Add", terms, output + ".sum")
+        weight, bias = (self._vector(f"{norm}.{part}", self._shape.hidden) for part in ("weight", "bias"))
+        return self._node("LayerNormalization", [total, weight, bias], output, axis=-1, epsilon=self._shape.epsilon)
 
     def _product(self, left: str, name: str, rows: int, columns: int) -> str:
+        """Matrix product and bias."""
         weight = self._weights.get(name + ".weight", columns, rows).T
+        bias = self._vector(name + ".bias", columns)
         if self._precision is Precision.FLOAT32:
-            return self._node("MatMul", [left, self._constant(name + ".weight", weight)], name + ".product")
+            product = self._node("MatMul", [left, self._constant(name + ".weight", weight)], name + ".bare")
+            return self._node("Add", [product, bias], name + ".product")
         levels, scales = symmetric(weight, 0, self._precision.level_max)
         inputs = [
             left,
             self._constant(name + ".weight", levels),
             self._constant(name + ".scale", scales),
+            "",  # the zero point: 0
+            bias,
         ]
         return self._fused("DynamicQuantizeMatMul", inputs, name + ".product")
 
@@ -183,12 +186,6 @@ class _Encoder:
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(_FUSED, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR, producer_name="penstock")
-
-    def _norm(self, root: str) -> list[str]:
-        return [
-            self._vector(root + ".weight", self._shape.hidden),
-            self._vector(root + ".bias", self._shape.hidden),
-        ]
 
     def _vector(self, name: str, size: int) -> str:
         return self._constant(name, self._weights.get(name, size))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the prepared directory and graph; raising it prepares every model anew."""
 
 _GRAPH = "model.onnx"
