@@ -1,8 +1,8 @@
 """The peers: fastembed's own runner and plain ONNX Runtime, both on the same weights in float32.
 
 Their graph is our float32 graph without pooling. Attention and GELU are fused in it already, as ONNX Runtime's
-optimiser fuses them when it loads an export (where it recognises them); sums and norms it fuses at load here as well. So
-they get what their users have at best.
+optimiser fuses them when it loads an export (where it recognises them); sums and norms it fuses at load here as well.
+So they get what their users have at best.
 """
 
 from __future__ import annotations
