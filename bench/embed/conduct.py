@@ -7,11 +7,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from bench.drawing import save
 from bench.embed import plots, texts
 from bench.embed.peers import peers
 from bench.embed.results import Course, Results, Taken
@@ -51,7 +53,7 @@ async def run(*, quick: bool = False, out: Path | None = None) -> Report:
     report = Report("embed", results.figures(), results.peers())
     if out is not None:
         report.save(out, results.plain())
-        tell(f"drew {', '.join(plots.draw(results, out))}")
+        save(out / "embed.svg", partial(plots.figure, results))
     return report
 
 

@@ -1,40 +1,26 @@
-"""The plot of the embedding benchmark, as SVG. Needs matplotlib; without it nothing is drawn and that is said."""
+"""The plot of the embedding benchmark."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from bench.drawing import save
 from bench.embed.results import OURS, Results
-from bench.plots import SETTINGS
 
 COLOURS: Final = ("#c2185b", "#1565c0", "#64b5f6", "#616161", "#8d6e63")
 TITLES: Final = {"mixed": "bulk, texts of mixed lengths", "even": "bulk, texts of one length"}
 
 
-def draw(results: Results, out: Path) -> list[str]:
-    """Draw throughput and latency; return the files' names."""
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - optional
-        from matplotlib import pyplot  # noqa: ICN001, PLC0415 - the whole word reads better
-    except ImportError:
-        print("matplotlib is not installed: no plots", file=sys.stderr)
-        return []
-    mpl.use("svg")
-    with mpl.rc_context(SETTINGS):
-        figure = _figure(pyplot, results)
-        figure.savefig(out / "embed.svg", metadata={"Date": None}, bbox_inches="tight")
-        pyplot.close(figure)
-    return ["embed.svg"]
-
-
-def _figure(pyplot: Any, results: Results) -> Any:
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 2.8))
+def figure(results: Results, pyplot: Any) -> Any:
+    """Draw throughput and latency; return the figure."""
+    drawn, axes = pyplot.subplots(1, 3, figsize=(12, 2.8))
     names = results.systems
     places = list(range(len(names)))[::-1]
     for axis, (task, title) in zip(axes, TITLES.items(), strict=False):
@@ -57,14 +43,14 @@ def _figure(pyplot: Any, results: Results) -> Any:
         axis.set_yticks(places, names if axis is axes[0] else [""] * len(names))
         axis.grid(visible=False, axis="y")
     axes[0].get_yticklabels()[names.index(OURS)].set_weight("bold")
-    figure.tight_layout()
-    return figure
+    drawn.tight_layout()
+    return drawn
 
 
 def main(arguments: Sequence[str]) -> None:
     """Draw again from a file: ``python -m bench.embed.plots embed.json DIR``."""
     found = json.loads(Path(arguments[0]).read_text())["results"]
-    print(*draw(msgspec.convert(found, Results), Path(arguments[1])))
+    save(Path(arguments[1]) / "embed.svg", partial(figure, msgspec.convert(found, Results)))
 
 
 if __name__ == "__main__":
