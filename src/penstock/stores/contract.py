@@ -149,7 +149,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
         chunks: Points.
         created_at: RFC 3339, UTC.
         disk_bytes: What its files take up.
-        indexed: Points that a graph has; the others are compared one by one.
+        indexed: Points that its generation has indexed; later ones are compared one by one.
         upkeep: How far its next generation is: ``copying``, ``optimising`` or ``replaying``; empty if none is made.
     """
 

@@ -10,6 +10,7 @@ from penstock.kernel.errors import Broken
 from penstock.stores.backends.edge import collection as module
 from penstock.stores.backends.edge import journal, space, wire
 from penstock.stores.backends.edge.shelf import Shelf
+from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.memory_store import sparse, unit
 
@@ -70,6 +71,32 @@ def test_writes_wait_only_while_the_files_are_copied_and_are_in_the_new_generati
     shelf.close()
     again = Shelf(tmp_path)
     assert found(again) == 4
+    again.close()
+
+
+def test_a_generation_is_begun_when_enough_has_been_written_and_not_again(tmp_path):
+    rule = Rule(points=10, quiet_s=0.0)
+    shelf = Shelf(tmp_path, rule)
+    shelf.create(INFO)
+    shelf.update(upsert(*(f"a{n}" for n in range(9))))
+    shelf.look(10.0)
+    assert list(shelf.renewals()) == []
+    shelf.update(upsert("a9"))
+    shelf.look(10.5)
+    assert list(shelf.renewals()) == [], "it looks once a second"
+    shelf.look(11.0)
+    while list(shelf.renewals()):
+        step(shelf)
+    assert shelf.describe("c").indexed == 10
+    shelf.look(12.0)
+    assert list(shelf.renewals()) == []
+    shelf.close()
+    again = Shelf(tmp_path, rule)
+    again.look(10.0)
+    assert list(again.renewals()) == []
+    again.update(upsert(*(f"b{n}" for n in range(10))))
+    again.look(11.0)
+    assert len(list(again.renewals())) == 1
     again.close()
 
 

@@ -50,7 +50,6 @@ class Collection:
         self._step = step
         self._renewal: Renewal | None = None
         self._copies: list[Copying] = []
-        self._left = 0
         self._changed = 0
         self._updated_s = time.monotonic()
         self._failed_s = -math.inf
@@ -67,13 +66,13 @@ class Collection:
 
     def describe(self) -> CollectionInfo:
         """Return its layout, its counts and how its upkeep stands."""
-        sizes = self.shard.sizes()
+        chunks = self.shard.count()
         return msgspec.structs.replace(
             self.manifest,
             documents=self.shard.count([Match("chunk", [0])]),
-            chunks=self.shard.count(),
+            chunks=chunks,
             disk_bytes=disk_bytes(self.home),
-            indexed=min(sizes.indexed, sizes.points),
+            indexed=min(self.manifest.indexed, chunks),
             upkeep=self._renewal.stage if self._renewal is not None else "",
         )
 
@@ -99,10 +98,10 @@ class Collection:
         """Return whether a new generation should be begun now."""
         if self._renewal is not None:
             return False
-        sizes, now_s = self.shard.sizes(), time.monotonic()
+        points, now_s = self.shard.points(), time.monotonic()
         condition = upkeep.Condition(
-            points=sizes.points,
-            loose=sizes.points - sizes.indexed - self._left,
+            points=points,
+            loose=points - self.manifest.indexed,
             changed=self._changed,
             quiet_s=now_s - self._updated_s,
             failed_s=now_s - self._failed_s,
@@ -202,7 +201,8 @@ class Collection:
 
     def _swap(self, renewal: Renewal, fresh: Shard) -> None:
         """Let the new generation serve."""
-        self._name(fresh, msgspec.structs.replace(self.manifest, generation=self.manifest.following))
+        stated = msgspec.structs.replace(self.manifest, generation=self.manifest.following, indexed=renewal.points)
+        self._name(fresh, stated)
         renewal.close()
         self._renewal = None
         self._tell(stage="", made=self.upkeep.made + 1, reason="")
@@ -213,8 +213,6 @@ class Collection:
         self._step("named")
         outlived, old = self.home / self.manifest.generation, self.shard
         self.manifest, self.shard = stated, fresh
-        sizes = fresh.sizes()
-        self._left = max(0, sizes.points - sizes.indexed)
         try:
             old.close()
         except Panicked:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,15 +30,6 @@ FACETS: Final = "facets"
 SCALES: Final = "scales"
 
 _HEAD_FIELDS: Final = ["id", "hash", "chunks", "path"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What a shard is made of: points, those of them that are in a graph, segments."""
-
-    points: int
-    indexed: int
-    segments: int
 
 
 class Shard:
@@ -161,11 +151,10 @@ class Shard:
         with _translated():
             self._shard.optimize()
 
-    def sizes(self) -> Sizes:
-        """Return how many points there are, and how many of them a graph has."""
+    def points(self) -> int:
+        """Return about how many points there are, at once: without looking at them."""
         with _translated():
-            info = self._shard.info()
-        return Sizes(info.points_count, info.indexed_vectors_count, info.segments_count)
+            return self._shard.info().points_count
 
     def _update(self, operation: qe.UpdateOperation) -> None:
         with _translated():

@@ -76,6 +76,7 @@ class Renewal:
 
     Attributes:
         stage: How far it is.
+        points: How many points it has indexed, once it is open; those replayed are not.
 
     Bounds: that of :class:`Journal`; a second copy of the collection on the disk.
 
@@ -85,6 +86,7 @@ class Renewal:
 
     def __init__(self, home: Path, name: str, shard: Shard, source: Path, step: Step = unwatched) -> None:
         self.stage = Stage.COPYING
+        self.points = 0
         self._step = step
         self._place = home / name
         # An optimiser whose parent was killed may outlive it for a moment: it must not meet its successor.
@@ -182,6 +184,7 @@ class Renewal:
         manifest.sync(self._place.parent)
         self._step("placed")
         self._fresh = Shard.load(self._place)
+        self.points = self._fresh.points()
         self.stage = Stage.REPLAYING
         self._step("loaded")
 

@@ -42,7 +42,7 @@ class Condition:
 
     Attributes:
         points: Points.
-        loose: Points that no graph has, beyond those that the last generation left out.
+        loose: Points written since the last generation was copied, less those deleted.
         changed: Points replaced or deleted since the last generation, about.
         quiet_s: Seconds since the last update.
         failed_s: Seconds since a generation was given up; infinite if none was.
