@@ -9,8 +9,9 @@ from typing import Any
 
 import uvloop
 
-from bench import bus, indexing, interference, quality, refusal
+from bench import bus, indexing, quality, refusal
 from bench.embed import conduct as embed
+from bench.interference import conduct as interference
 from bench.overload import conduct, plan
 from bench.peers import serve as peers
 from bench.report import Report

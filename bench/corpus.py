@@ -1,9 +1,9 @@
 """Real texts, and their vectors, the same for every system that is compared.
 
 Texts: the documents of the test collections (``../shared/data``, read in place), then Python's own standard library,
-both cut by Penstock's chunker. Each chunk is one document of one chunk, without a path, so that every system holds the
-same rows. Queries: the collections' own. Vectors: the server's (``/v1/embed``), which has just made them to index the
-texts.
+both cut by Penstock's chunker, into short chunks. Each is one document of one chunk, without a path, so that every
+system holds the same rows. Queries: the collections' own. Vectors: the server's (``/v1/embed``), which has just made
+them to index the texts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from penstock.indexing.chunk import chunk
 from penstock.indexing.composition import sparse_query, sparse_text
 from penstock.indexing.reading import read_text
 from penstock.indexing.walk import Found, walk
-from penstock.indexing.worker import SPECIAL_TOKENS
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.vectors import SparseVector
 from penstock.models.sparse import Bm25Runner, Bm25Settings
@@ -36,6 +35,9 @@ ROOT: Final = Path(__file__).parent.parent
 DATA: Final = ROOT.parent / "shared" / "data"
 COLLECTIONS: Final = ("cranfield", "cisi", "cosqa-dev")
 LIBRARY: Final = Path(sysconfig.get_path("stdlib"))
+#: Short chunks, so that 20 000 of them are embedded in minutes: the time of a search does not depend on them, but for
+#: the hits' texts that it returns and for late interaction, which looks at a vector for every two tokens.
+CHUNK_TOKENS: Final = 64
 #: Texts in one request: vectors as JSON are some 8 KB each.
 BATCH_TEXTS: Final = 200
 
@@ -115,14 +117,15 @@ class Corpus:
 
 
 def texts(chunks: int, tokenizer: TextTokenizer, data: Path = DATA) -> list[str]:
-    """Return so many different chunks of real text.
+    """Return so many different chunks of real text, of ``CHUNK_TOKENS`` at most.
 
     Raises:
         ValueError: There are not so many.
     """
-    budget, found = tokenizer.tokens_max - SPECIAL_TOKENS, dict[str, None]()
+    found: dict[str, None] = {}
     for text, language in _sources(data):
-        found.update(dict.fromkeys(one.text for one in chunk(text, language, tokens_max=budget, count=tokenizer.count)))
+        cut = chunk(text, language, tokens_max=CHUNK_TOKENS, count=tokenizer.count)
+        found.update(dict.fromkeys(one.text for one in cut))
         if len(found) >= chunks:
             return list(found)[:chunks]
     raise ValueError(f"there are {len(found)} chunks of real text, not {chunks}")

@@ -25,7 +25,7 @@ from bench.scale.synthetic import DIM, Block, World
 from bench.worker import Order, work
 from penstock.kernel.clock import MonotonicClock
 from penstock.kernel.deadline import Deadline
-from penstock.kernel.settings import TimeoutSettings
+from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Criticality, Work
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
@@ -101,7 +101,8 @@ class Size:
         return found
 
     def _store(self) -> EdgeStore:
-        return EdgeStore(self._data_dir, TimeoutSettings(store=600.0), MonotonicClock())
+        timeouts, kept = TimeoutSettings(store=600.0), StoreSettings(optimize_quiet=1.0)
+        return EdgeStore(self._data_dir, timeouts, MonotonicClock(), kept)
 
     async def _fill(self) -> dict[str, Any]:
         """Write every chunk, and wait until the store has nothing left to do for itself."""

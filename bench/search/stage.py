@@ -28,6 +28,10 @@ from penstock.models.tokenizer import TextTokenizer
 IDLE_SHARE: Final = 0.05
 IDLE_S: Final = 2.0
 SETTLE_S_MAX: Final = 300.0
+#: The store's optimiser is kept away.
+NEVER: Final = {"STORE_OPTIMIZE_POINTS": "0"}
+#: Seconds without an update after which the optimiser may begin, by default 5: it has begun by then if it ever will.
+BEGINS_S: Final = 8.0
 #: Stands in the work directory once everything in it is whole.
 WHOLE: Final = "whole"
 
@@ -44,6 +48,11 @@ class Places:
         return self.root / "data"
 
     @property
+    def raw(self) -> Path:
+        """The data directory as filled, before the store's optimiser has seen it."""
+        return self.root / "data-raw"
+
+    @property
     def copy(self) -> Path:
         """The data directory of the Penstock in process."""
         return self.root / "data-in-process"
@@ -56,7 +65,7 @@ class Places:
     @property
     def models(self) -> Path:
         """The prepared model."""
-        return self.data / "models"
+        return self.raw / "models"
 
 
 def set_up(work: Path, chunks: int, data: Path) -> tuple[Places, Corpus]:
@@ -72,12 +81,15 @@ def set_up(work: Path, chunks: int, data: Path) -> tuple[Places, Corpus]:
         prepared = prepare(find_source(SourceSettings()), places.models)
         tell(f"cutting real texts into {chunks} chunks")
         given = corpus.texts(chunks, TextTokenizer(prepared.tokenizer_path, prepared.tokens_max), data)
-        with serving(places.data) as server:
+        with serving(places.raw, NEVER) as server:
             tell("indexing them through HTTP")
             dense = corpus.fill(server.url, given, places.root / "parts")
             corpus.collect(server.url, given, dense, corpus.queries(data)).save(places.corpus)
-            settle(server)
-        shutil.rmtree(places.copy, ignore_errors=True)
+        for directory in (places.data, places.copy):
+            shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(places.raw, places.data)
+        with serving(places.data) as server:
+            tell(f"at rest after {settle(server):.0f} s")
         shutil.copytree(places.data, places.copy)
         (places.root / WHOLE).touch()
     return places, Corpus.load(places.corpus)
@@ -90,6 +102,7 @@ def settle(server: Server) -> float:
         TimeoutError: It did not come to rest.
     """
     began_s = time.monotonic()
+    time.sleep(BEGINS_S)
     while time.monotonic() - began_s < SETTLE_S_MAX:
         before_s = sum(server.cpu_s().values())
         time.sleep(IDLE_S)
