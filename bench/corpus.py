@@ -208,16 +208,17 @@ def collect(url: str, chunks: list[str], dense: NDArray[np.float32], asked: list
             chunks,
             asked,
             dense,
-            _embedded(client, asked, "query"),
+            # One by one, as in a search: in eight bits a text's vector depends a little on what is embedded with it.
+            _embedded(client, asked, "query", 1),
             in_rows(bm25.encode_documents([sparse_text(text, "", "") for text in chunks])),
             in_rows(bm25.encode_queries([sparse_query(text) for text in asked])),
         )
 
 
-def _embedded(client: httpx.Client, given: Sequence[str], kind: str) -> NDArray[np.float32]:
+def _embedded(client: httpx.Client, given: Sequence[str], kind: str, batch: int = BATCH_TEXTS) -> NDArray[np.float32]:
     parts = []
-    for first in range(0, len(given), BATCH_TEXTS):
-        body = {"texts": list(given[first : first + BATCH_TEXTS]), "kind": kind}
+    for first in range(0, len(given), batch):
+        body = {"texts": list(given[first : first + batch]), "kind": kind}
         answer = client.post("/v1/embed", json=body)
         answer.raise_for_status()
         parts.append(np.array(answer.json()["embeddings"], np.float32))

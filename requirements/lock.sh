@@ -9,8 +9,8 @@ compile() {
 compile "$1" pyproject.toml --upgrade requirements/runtime.txt ""
 compile "$1" pyproject.toml --extra=dev requirements/dev.txt "--constraint requirements/runtime.txt"
 compile "$1" pyproject.toml --extra=bench requirements/bench.txt "--constraint requirements/runtime.txt"
-# fastembed wants another huggingface-hub than the runtime has: an environment of its own, with the other peers in it.
-compile "$1" pyproject.toml --extra=bench requirements/fastembed.txt requirements/fastembed.in
+# fastembed wants another huggingface-hub than the runtime has: an environment of its own, with the runtime in it.
+compile "$1" pyproject.toml requirements/fastembed.in requirements/fastembed.txt ""
 compile "$1" requirements/build.in --upgrade requirements/build.txt ""
 # requirements/model.txt is pinned by hand: the weights package is installed without its dependencies,
 # so there is nothing to resolve (docs/decisions/0003).

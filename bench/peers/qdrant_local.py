@@ -12,6 +12,8 @@ from bench.peers.contract import CANDIDATES, HITS, Query
 
 NAME: Final = "bench"
 UPSERT_POINTS: Final = 1000
+#: It counts ranks from 0, as the engine does.
+RRF_K: Final = 61
 
 
 class QdrantLocal:
@@ -64,5 +66,5 @@ def _hybrid(query: Query) -> models.QueryRequest:
         models.Prefetch(query=query.dense.tolist(), using="dense", limit=CANDIDATES),
         models.Prefetch(query=_sparse(query), using="sparse", limit=CANDIDATES),
     ]
-    fusion = models.FusionQuery(fusion=models.Fusion.RRF)
+    fusion = models.RrfQuery(rrf=models.Rrf(k=RRF_K))
     return models.QueryRequest(prefetch=arms, query=fusion, limit=HITS, with_payload=True)
