@@ -34,7 +34,7 @@ from penstock.models.tokenizer import TextTokenizer
 from penstock.pools.ml import MlWorkers
 from penstock.pools.processes import Processes
 from penstock.pools.threads import Threads
-from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.backends.edge.fleet import EdgeFleet
 from penstock.stores.backends.memory import MemoryCache
 from penstock.stores.cache import Cache
 from penstock.stores.lock import DirectoryLock
@@ -69,7 +69,7 @@ class App:
         self._clock: Clock = MonotonicClock()
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
-        self._store = EdgeStore(data_dir, settings.timeouts, self._clock, settings.store)
+        self._fleet = EdgeFleet(data_dir, settings.timeouts, self._clock, settings.store)
         self._threads = Threads(settings.ml.threads or cores(), "penstock-ml")
         self._processes: Processes | None = None
         self._core: Core | None = None
@@ -91,9 +91,9 @@ class App:
         self._lock.acquire()
         try:
             models = await asyncio.to_thread(self._load, progress or (lambda *_: None))
-            await self._store.start()
+            await self._fleet.start()
             self._core = core = Core(self._parts(models))
-            self._store.link.on_ready = core.guards["store"].renew
+            self._fleet.when_ready(core.guards["store"].renew)
             core.start()
         except BaseException:
             await self.close()
@@ -118,7 +118,7 @@ class App:
         if self._processes is not None:
             await self._processes.close()
         await self._threads.close()
-        await self._store.close()
+        await self._fleet.close()
         self._lock.release()
 
     @property
@@ -164,14 +164,14 @@ class App:
             data_dir=self.data_dir,
             clock=clock,
             bus=bus,
-            store=self._store,
+            store=self._fleet.store,
             encoders=models.encoders,
             workers=self._workers(models),
             cache=cache,
             memory=lambda caches: MemoryWatch(limit, caches),
-            snapshots=self._store.snapshots,
-            upkeep=lambda: self._store.link.upkeep,
-            readiness=lambda: [] if self._store.link.alive else ["the store process is not running"],
+            snapshots=self._fleet.snapshots,
+            upkeep=self._fleet.upkeep,
+            readiness=lambda: [] if self._fleet.alive else ["a store process is not running"],
         )
 
     def _workers(self, models: _Models) -> Workers:

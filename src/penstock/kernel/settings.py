@@ -267,6 +267,10 @@ class StoreSettings:
     data_dir: str = setting(
         "", _text("PENSTOCK_DATA_DIR", "data directory; empty: ./.penstock if it exists, else the user's")
     )
+    shards: int = setting(
+        0,
+        Spec("STORE_SHARDS", "store processes over which new collections are spread; 0: by cores", Unit.COUNT, 0, 64),
+    )
     optimize_points: int = setting(
         10_000,
         Spec(

@@ -150,6 +150,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
         created_at: RFC 3339, UTC.
         disk_bytes: What its files take up.
         indexed: Points that its generation has indexed; later ones are compared one by one.
+        shards: Over how many store processes it is spread; fixed when it is made.
         upkeep: How far its next generation is: ``copying``, ``optimising`` or ``replaying``; empty if none is made.
     """
 
@@ -162,6 +163,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     disk_bytes: int = 0
     indexed: int = 0
     upkeep: str = ""
+    shards: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,9 @@ class Manifest(CollectionInfo, frozen=True):
 
     Attributes:
         generation: Name of the directory that holds the points.
-        shards: Over how many store processes the collection is spread; fixed when it was made.
     """
 
     generation: str = FIRST
-    shards: int = 1
 
     @property
     def following(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,13 +34,15 @@ class EdgeSnapshots:
     Args:
         data_dir: The data directory.
         links: The store processes, the first for ``collections`` and so on.
+        restored: Called with the name of each collection that has been taken in.
 
     Bounds: one snapshot is made or restored at a time; on the disk two further copies meanwhile.
     """
 
-    def __init__(self, data_dir: Path, links: Sequence[StoreLink]) -> None:
+    def __init__(self, data_dir: Path, links: Sequence[StoreLink], restored: Callable[[str], None]) -> None:
         self._place = data_dir / "snapshots"
         self._links = links
+        self._restored = restored
         self._one = asyncio.Lock()
 
     async def make(self, work: Work) -> Snapshot:
@@ -64,7 +66,7 @@ class EdgeSnapshots:
         async with self._one:
             opening = await asyncio.to_thread(archive.opening_of, file)
             there = await self._links[0].ask(wire.ListCollections(), list[CollectionInfo], work)
-            _check(opening, layout, {info.name for info in there} if not force else set())
+            _check(opening, layout, len(self._links), {info.name for info in there} if not force else set())
             draft = self._draft("restore")
             try:
                 await asyncio.to_thread(archive.unpack, file, draft)
@@ -74,16 +76,20 @@ class EdgeSnapshots:
 
     async def _copy(self, draft: Path, work: Work) -> list[Manifest]:
         """Copy every collection, one after the other; return their manifests."""
-        link = self._links[0]
         await asyncio.to_thread(draft.mkdir, parents=True)
-        found = await link.ask(wire.ListCollections(), list[CollectionInfo], work)
+        found = await self._links[0].ask(wire.ListCollections(), list[CollectionInfo], work)
         for info in found:
-            await link.ask(wire.Copy(info.name, str(draft / info.name)), object, work)
+            for number, link in enumerate(self._links[: info.shards]):
+                await link.ask(wire.Copy(info.name, str(_part(draft, info.name, number))), object, work)
         return [await asyncio.to_thread(manifest.read, draft / info.name) for info in found]
 
     async def _adopt(self, draft: Path, stated: Manifest, work: Work, *, force: bool) -> CollectionInfo:
-        command = wire.Adopt(stated.name, str(draft / stated.name), force)
-        return await self._links[0].ask(command, CollectionInfo, work)
+        """Take in a collection, the first shard's part last: it is the one that says that it is there."""
+        for number, link in reversed([*enumerate(self._links[: stated.shards])]):
+            command = wire.Adopt(stated.name, str(_part(draft, stated.name, number)), force or number > 0)
+            info = await link.ask(command, CollectionInfo, work)
+        self._restored(stated.name)
+        return info
 
     def _draft(self, purpose: str) -> Path:
         """Return a path beside the collections; the next start removes what is left there."""
@@ -95,7 +101,12 @@ class EdgeSnapshots:
         return self._place / name
 
 
-def _check(opening: Opening, layout: CollectionInfo, there: set[str]) -> None:
+def _part(draft: Path, name: str, number: int) -> Path:
+    """Return where a shard's part of a collection is; no collection has a tilde in its name."""
+    return draft / (f"{name}~{number + 1}" if number else name)
+
+
+def _check(opening: Opening, layout: CollectionInfo, shards: int, there: set[str]) -> None:
     """Refuse, before anything is touched, what could not be searched or would be replaced unasked."""
     for stated in opening.collections:
         if (stated.model, stated.dim) != (layout.model, layout.dim):
@@ -104,6 +115,13 @@ def _check(opening: Opening, layout: CollectionInfo, there: set[str]) -> None:
                 f" {layout.model} ({layout.dim}-d) with which this server works",
                 field="snapshot",
                 code="collection_conflict",
+            )
+        if stated.shards > shards:
+            raise Invalid(
+                f"the snapshot's collection {stated.name!r} is spread over {stated.shards} store processes, of which"
+                f" {shards} run; set store.shards to {stated.shards} or more",
+                field="snapshot",
+                code="shards_missing",
             )
         if stated.name in there:
             raise Invalid(

@@ -10,7 +10,6 @@ from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.link import StoreLink
-from penstock.stores.backends.edge.snapshots import EdgeSnapshots
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.contract import (
     ArmQuery,
@@ -25,25 +24,30 @@ from penstock.stores.contract import (
 
 
 class EdgeStore:
-    """Embedded Qdrant; see :class:`penstock.stores.contract.VectorStore` for each method.
+    """Embedded Qdrant in one process; see :class:`penstock.stores.contract.VectorStore` for each method.
 
     Args:
         data_dir: The data directory; collections live in ``collections`` below it.
         timeouts: The limit of one operation.
         clock: The loop's clock.
         settings: When collections are optimised.
+        number: Which of the server's store processes it is, from 0; the second's collections are in ``collections-2``.
 
     Attributes:
         link: The store process.
-        snapshots: Snapshots of all of it.
     """
 
     def __init__(
-        self, data_dir: Path, timeouts: TimeoutSettings, clock: Clock, settings: StoreSettings | None = None
+        self,
+        data_dir: Path,
+        timeouts: TimeoutSettings,
+        clock: Clock,
+        settings: StoreSettings | None = None,
+        number: int = 0,
     ) -> None:
         kept = settings or StoreSettings()
-        self.link = StoreLink(data_dir / "collections", Rule(kept.optimize_points, kept.optimize_quiet))
-        self.snapshots = EdgeSnapshots(data_dir, [self.link])
+        directory = data_dir / (f"collections-{number + 1}" if number else "collections")
+        self.link = StoreLink(directory, Rule(kept.optimize_points, kept.optimize_quiet))
         self._timeouts = timeouts
         self._clock = clock
 

@@ -1,0 +1,83 @@
+"""The store processes of a server: how many there are, and what they are as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.kernel.clock import Clock
+from penstock.kernel.cores import cores
+from penstock.kernel.settings import StoreSettings, TimeoutSettings
+from penstock.kernel.together import together
+from penstock.stores.backends.edge.shards import ShardedStore
+from penstock.stores.backends.edge.snapshots import EdgeSnapshots
+from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.contract import Upkeep, VectorStore
+
+#: Cores for each store process where nobody says how many there should be: the others are for models.
+CORES_PER_SHARD: Final = 8
+
+#: Store processes where nobody says how many; each search asks all of them.
+SHARDS_MAX: Final = 4
+
+
+class EdgeFleet:
+    """Every store process of a data directory.
+
+    Args:
+        data_dir: The data directory: ``collections`` is the first process's, ``collections-2`` the second's.
+        timeouts: The limit of one operation.
+        clock: The loop's clock.
+        settings: How many there are, and when collections are optimised.
+
+    Attributes:
+        store: All of them as one store.
+        snapshots: Snapshots of all of them.
+    """
+
+    def __init__(self, data_dir: Path, timeouts: TimeoutSettings, clock: Clock, settings: StoreSettings) -> None:
+        wanted = settings.shards or default_shards(cores())
+        # What was spread over more than are wanted now needs them still.
+        count = max(wanted, there(data_dir))
+        self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number) for number in range(count)]
+        sharded = ShardedStore(self._stores, wanted)
+        self.store: VectorStore = sharded if count > 1 else self._stores[0]
+        self.snapshots = EdgeSnapshots(data_dir, [one.link for one in self._stores], sharded.forget)
+
+    @property
+    def alive(self) -> bool:
+        """Whether every process runs and listens."""
+        return all(one.link.alive for one in self._stores)
+
+    def upkeep(self) -> list[Upkeep]:
+        """Return how the upkeep of each collection stands in each process."""
+        return [upkeep for one in self._stores for upkeep in one.link.upkeep]
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Call ``call`` whenever one of the processes has come up again."""
+        for one in self._stores:
+            one.link.on_ready = call
+
+    async def start(self) -> None:
+        """Start every process; see :meth:`penstock.stores.backends.edge.link.StoreLink.start`."""
+        await together([one.start() for one in self._stores])
+
+    async def close(self) -> None:
+        """Flush everything and end every process."""
+        closing: list[Coroutine[Any, Any, None]] = [one.close() for one in self._stores]
+        await asyncio.gather(*closing)
+
+
+def default_shards(available: int) -> int:
+    """Return how many store processes a machine of so many cores gets."""
+    return min(SHARDS_MAX, max(1, available // CORES_PER_SHARD))
+
+
+def there(data_dir: Path) -> int:
+    """Return how many processes a data directory has been used with."""
+    number = 1
+    while (data_dir / f"collections-{number + 1}").is_dir():
+        number += 1
+    return number

@@ -1,0 +1,194 @@
+"""Several store processes as one store: each holds a shard of every collection (DESIGN §2).
+
+A document and its chunks lie in the shard that the hash of its id names. What is about one document asks
+one process, a search asks all of them at once and merges what they find. Over how many a collection is
+spread is fixed when it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from penstock.kernel.errors import Invalid
+from penstock.kernel.ids import point_id
+from penstock.kernel.together import together
+from penstock.kernel.work import Work
+from penstock.stores.contract import (
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    Filter,
+    Head,
+    HeadPage,
+    Point,
+    Scored,
+    VectorStore,
+)
+
+T = TypeVar("T")
+
+
+def shard_of(document: str, shards: int) -> int:
+    """Return the number of the shard in which a document lies, from 0."""
+    digest = hashlib.blake2b(document.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % shards
+
+
+class ShardedStore:
+    """A ``VectorStore`` over several; see :class:`penstock.stores.contract.VectorStore` for each method.
+
+    A shard that cannot answer fails what needs it (``Unavailable``): every search, and the writes of its documents.
+
+    Args:
+        stores: The stores, always in the same order.
+        shards: Over how many of them new collections are spread.
+
+    Bounds: remembers the spread of each collection that it has been asked about.
+    """
+
+    def __init__(self, stores: Sequence[VectorStore], shards: int) -> None:
+        self._stores = list(stores)
+        self._shards = shards
+        self._spread: dict[str, int] = {}
+
+    def forget(self, collection: str) -> None:
+        """Ask anew how a collection is spread: it may have been restored."""
+        self._spread.pop(collection, None)
+
+    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+        """Create a collection in as many shards as new ones have, or return the same one."""
+        there = {one.name: one for one in await self._stores[0].collections(work)}
+        shards = there[info.name].shards if info.name in there else self._shards
+        wanted = msgspec.structs.replace(info, shards=shards)
+        # The first is made last: it is the one that says that the collection is there.
+        for store in reversed(self._stores[:shards]):
+            await store.create(wanted, work)
+        return await self.collection(info.name, work)
+
+    async def collections(self, work: Work) -> list[CollectionInfo]:
+        """Return every collection that the first shard knows."""
+        found = await _all([store.collections(work) for store in self._stores])
+        by_name = [{info.name: info for info in infos} for infos in found]
+        self._spread = {info.name: info.shards for info in found[0]}
+        return [
+            _summed([infos[info.name] for infos in by_name[: info.shards] if info.name in infos]) for info in found[0]
+        ]
+
+    async def collection(self, name: str, work: Work) -> CollectionInfo:
+        """Return one collection."""
+        return _summed(await self._each(name, work, lambda store: store.collection(name, work)))
+
+    async def drop(self, name: str, work: Work) -> None:
+        """Delete a collection; from the first shard last, so that an interrupted deletion can be repeated."""
+        for store in reversed(await self._of(name, work)):
+            try:
+                await store.drop(name, work)
+            except Invalid as error:
+                if error.code != "collection_not_found" or store is self._stores[0]:
+                    raise
+        self.forget(name)
+
+    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+        """Write points, each to its document's shard."""
+        stores = await self._of(collection, work)
+        groups: dict[int, list[Point]] = defaultdict(list)
+        for point in points:
+            groups[shard_of(point.payload.id, len(stores))].append(point)
+        await together([stores[number].upsert(collection, group, work) for number, group in groups.items()])
+
+    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+        """Delete surplus chunks."""
+        await (await self._with(collection, document, work)).trim(collection, document, chunks, work)
+
+    async def seal(self, collection: str, head: Head, work: Work) -> None:
+        """Mark a document complete."""
+        await (await self._with(collection, head.id, work)).seal(collection, head, work)
+
+    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+        """Delete documents."""
+        return sum(await self._each(collection, work, lambda store: store.delete(collection, filter, work)))
+
+    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+        """Ask one arm of every shard, and keep the best.
+
+        Scores of the sparse arm weigh terms by how rare they are in their own shard.
+        """
+        found = await self._each(collection, work, lambda store: store.search(collection, query, work))
+        return _best(found, query.limit)
+
+    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+        """Read payloads."""
+        found = await self._each(collection, work, lambda store: store.fetch(collection, points, work))
+        return {place: payload for payloads in found for place, payload in payloads.items()}
+
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+        """Read a page of heads in the order of their point ids."""
+        pages = await self._each(collection, work, lambda store: store.heads(collection, filter, after, limit, work))
+        heads = sorted((point_id(head.id, 0), head) for page in pages for head in page.heads)
+        later = [place for place, _ in heads[limit:]] + [page.next for page in pages if page.next is not None]
+        return HeadPage([head for _, head in heads[:limit]], min(later, default=None))
+
+    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+        """Read the heads of given documents."""
+        stores = await self._of(collection, work)
+        groups: dict[int, list[str]] = defaultdict(list)
+        for document in documents:
+            groups[shard_of(document, len(stores))].append(document)
+        found = await _all([stores[number].find(collection, group, work) for number, group in groups.items()])
+        return {id: head for heads in found for id, head in heads.items()}
+
+    async def _of(self, collection: str, work: Work) -> list[VectorStore]:
+        """Return the stores over which a collection is spread."""
+        if collection not in self._spread:
+            self._spread[collection] = (await self._stores[0].collection(collection, work)).shards
+        shards = self._spread[collection]
+        if shards > len(self._stores):
+            raise Invalid(
+                f"collection {collection!r} is spread over {shards} store processes, of which"
+                f" {len(self._stores)} run; set store.shards to {shards} or more",
+                field="collection",
+                code="shards_missing",
+            )
+        return self._stores[:shards]
+
+    async def _with(self, collection: str, document: str, work: Work) -> VectorStore:
+        stores = await self._of(collection, work)
+        return stores[shard_of(document, len(stores))]
+
+    async def _each(self, collection: str, work: Work, ask: Callable[[VectorStore], Coroutine[Any, Any, T]]) -> list[T]:
+        """Ask every shard of a collection at once."""
+        return await _all([ask(store) for store in await self._of(collection, work)])
+
+
+async def _all(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all at once and return what they return, in their order; the first error cancels the others."""
+    if len(asked) == 1:
+        return [await asked[0]]
+    answers: dict[int, T] = {}
+
+    async def keep(number: int, one: Coroutine[Any, Any, T]) -> None:
+        answers[number] = await one
+
+    await together([keep(number, one) for number, one in enumerate(asked)])
+    return [answers[number] for number in range(len(asked))]
+
+
+def _best(found: Iterable[Sequence[Scored]], limit: int) -> list[Scored]:
+    return heapq.nsmallest(limit, (hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.point))
+
+
+def _summed(infos: Sequence[CollectionInfo]) -> CollectionInfo:
+    return msgspec.structs.replace(
+        infos[0],
+        documents=sum(info.documents for info in infos),
+        chunks=sum(info.chunks for info in infos),
+        disk_bytes=sum(info.disk_bytes for info in infos),
+        indexed=sum(info.indexed for info in infos),
+        upkeep=next((info.upkeep for info in infos if info.upkeep), ""),
+    )
