@@ -20,7 +20,7 @@ from penstock.models.prepare import Prepared
 from penstock.models.rerank import DenseReranker
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.pools.house import Pools
-from penstock.pools.ml import MlWorkers
+from penstock.pools.ml import BULK_NICENESS, MlWorkers
 from penstock.pools.threads import Threads
 
 PATIENCE_S = 60.0
@@ -61,8 +61,10 @@ class Penstock:
         settings, clock = Settings(), MonotonicClock()
         runner = OnnxDense(prepared)
         self._threads = Threads(cores(), "bench-ml")
+        self._bulk = Threads(cores(), "bench-bulk", BULK_NICENESS)
         self._bus = MemoryBus(settings.bus, {}, clock)
-        workers = MlWorkers(runner, Bm25Runner(Bm25Settings()), DenseReranker(runner), self._threads)
+        sparse, rerank = Bm25Runner(Bm25Settings()), DenseReranker(runner)
+        workers = MlWorkers(runner, sparse, rerank, self._threads, self._bulk)
         permits = Pools(settings).embed
         self._bus.subscribe(Topic.ML_EMBED, workers.embed, permits, lambda batch: str(batch.kind))
         self._embedder = BusEmbedder(self._bus, clock, settings.timeouts, settings.ml, runner.dim)
@@ -79,6 +81,7 @@ class Penstock:
         """Stop the bus and the threads."""
         await self._bus.close()
         await self._threads.close()
+        await self._bulk.close()
 
 
 def _label(criticality: Criticality) -> Work:

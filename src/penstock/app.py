@@ -31,7 +31,7 @@ from penstock.models.rerank import DenseReranker
 from penstock.models.source import SourceSettings, find_source
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.models.tokenizer import TextTokenizer
-from penstock.pools.ml import MlWorkers
+from penstock.pools.ml import BULK_NICENESS, MlWorkers
 from penstock.pools.processes import Processes
 from penstock.pools.threads import Threads
 from penstock.stores.backends.edge.fleet import EdgeFleet
@@ -70,7 +70,9 @@ class App:
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
         self._fleet = EdgeFleet(data_dir, settings.timeouts, self._clock, settings.store)
-        self._threads = Threads(settings.ml.threads or cores(), "penstock-ml")
+        count = settings.ml.threads or cores()
+        self._threads = Threads(count, "penstock-ml")
+        self._bulk = Threads(count, "penstock-bulk", BULK_NICENESS)
         self._processes: Processes | None = None
         self._core: Core | None = None
 
@@ -118,6 +120,7 @@ class App:
         if self._processes is not None:
             await self._processes.close()
         await self._threads.close()
+        await self._bulk.close()
         await self._fleet.close()
         self._lock.release()
 
@@ -176,7 +179,7 @@ class App:
 
     def _workers(self, models: _Models) -> Workers:
         """Return what the pools do: models in threads, chunkers in processes."""
-        ml = MlWorkers(models.dense, models.sparse, models.rerank, self._threads)
+        ml = MlWorkers(models.dense, models.sparse, models.rerank, self._threads, self._bulk)
         count = min(self.settings.index.chunk_workers, cores())
         self._processes = Processes(count, worker.prepare, (models.tokenizer,))
         cutter = worker.Cutter(self._processes.run)

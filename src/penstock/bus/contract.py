@@ -17,8 +17,12 @@ Handler = Callable[[Any, Work], Awaitable[Any]]
 class Slots(Protocol):
     """Permission to run one more handler. Taking never waits: waiting happens in the topic."""
 
-    def try_acquire(self) -> bool:
-        """Take a slot if one is free."""
+    def try_acquire(self, rank: int = Criticality.INTERACTIVE) -> bool:
+        """Take a slot if one is free for this class.
+
+        Args:
+            rank: The class of the message that is next; some slots may be kept for the more urgent ones.
+        """
         ...
 
     def release(self) -> None:

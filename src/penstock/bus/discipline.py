@@ -206,6 +206,11 @@ class FairQueue(Generic[W]):
         """Whether any class is."""
         return any(one.congestion.congested for one in self._classes)
 
+    @property
+    def front(self) -> int:
+        """The most urgent class that waits; 0 where nothing waits, or classes count for nothing."""
+        return next((rank for rank, one in enumerate(self._classes) if one.count), 0)
+
     def congests(self, rank: int) -> bool:
         """Return whether this class is congested; without classes all share one verdict."""
         return self._classes[rank if self._discipline.classes else 0].congestion.congested

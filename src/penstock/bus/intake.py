@@ -14,6 +14,7 @@ from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Expired, Rejected
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.wheel import cancel, watch
+from penstock.kernel.work import Criticality
 from penstock.policies.discard import Verdict
 
 #: Workers of one topic that wait for something to do.
@@ -24,7 +25,8 @@ class Intake:
     """A topic's buffer, the slots, the handler and its workers.
 
     One rule drives it: whenever a message arrives or a slot becomes free, :meth:`pump` starts as many handlers as
-    messages and slots allow, synchronously. No task waits for a slot.
+    messages and slots allow, synchronously. No task waits for a slot. A message may find a slot though others wait:
+    one that is kept for the more urgent.
 
     Args:
         topic: Where messages wait.
@@ -94,7 +96,7 @@ class Intake:
         """
         self._counts.offered += 1
         topic = self.topic
-        if not topic.queue.count and self.running < self._running_max and self._slots.try_acquire():
+        if not topic.queue.count and self.running < self._running_max and self._slots.try_acquire(envelope.rank):
             self._counts.admitted += 1
             self._start(envelope, now_s)
         elif not topic.enter(envelope, now_s, self.running):
@@ -103,6 +105,8 @@ class Intake:
             envelope.at_s = min(envelope.at_s, now_s + self._publish_s)
             watch(envelope, now_s)
             return False
+        elif envelope.rank < Criticality.BULK:
+            self.pump()
         if envelope.reply is not None:  # events have alarms while they are blocked only
             watch(envelope, now_s)
         return True
@@ -138,7 +142,7 @@ class Intake:
     def pump(self) -> None:
         """Start handlers while there are messages and slots, and no more than one topic may have (P8)."""
         queue = self.topic.queue
-        while queue.count and self.running < self._running_max and self._slots.try_acquire():
+        while queue.count and self.running < self._running_max and self._slots.try_acquire(queue.front):
             now_s = self.now()
             envelope = self.next(now_s)
             if envelope is None:

@@ -21,7 +21,8 @@ class Pools:
     def __init__(self, settings: Settings) -> None:
         ml = settings.ml
         budget = self.ml = Budget(ml.max_inflight)
-        self.embed = Permits("embed", ml.embed_workers, budget)
+        # Half of them are kept from bulk work: a query must not wait until a batch of chunks has ended.
+        self.embed = Permits("embed", ml.embed_workers, budget, kept=ml.embed_workers // 2)
         self.sparse = Permits("sparse", ml.sparse_workers, budget)
         self.rerank = Permits("rerank", ml.rerank_workers, budget)
         self.search = Permits("search", settings.search.workers)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Final
 
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
 from penstock.kernel.vectors import DenseVectors, SparseVector
-from penstock.kernel.work import Work
+from penstock.kernel.work import Criticality, Work
 from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
 from penstock.models.stop import Stop
 from penstock.pools.threads import Threads
+
+#: A thread so nice gets a tenth of what an ordinary one gets where both want the same core (Linux: 110 to 1024).
+BULK_NICENESS: Final = 10
 
 
 class MlWorkers:
@@ -20,21 +24,32 @@ class MlWorkers:
         sparse: Runs the sparse model.
         rerank: Runs the reranker.
         threads: What they run on; as many as cores, whatever the permits admit.
+        bulk: What bulk work runs on: as many again, of a priority so low that they stand still while the others
+            compute (``BULK_NICENESS``); the same as the others by default.
     """
 
-    def __init__(self, dense: DenseRunner, sparse: SparseRunner, rerank: RerankRunner, threads: Threads) -> None:
+    def __init__(
+        self,
+        dense: DenseRunner,
+        sparse: SparseRunner,
+        rerank: RerankRunner,
+        threads: Threads,
+        bulk: Threads | None = None,
+    ) -> None:
         self._dense = dense
         self._sparse = sparse
         self._rerank = rerank
         self._threads = threads
+        self._bulk = bulk or threads
 
-    async def embed(self, message: EmbedBatch, _work: Work) -> DenseVectors:
+    async def embed(self, message: EmbedBatch, work: Work) -> DenseVectors:
         """Return ``float32 [n, dim]``, L2-normalised, in the order of the texts.
 
         Cancellation: The run is asked to stop; this returns when it has.
         """
         stop = Stop()
-        return await self._threads.run(partial(self._dense.run, message.texts, stop), stop.ask)
+        threads = self._bulk if work.criticality is Criticality.BULK else self._threads
+        return await threads.run(partial(self._dense.run, message.texts, stop), stop.ask)
 
     async def sparse(self, message: SparseBatch, _work: Work) -> list[SparseVector]:
         """Return one sparse vector for each text.

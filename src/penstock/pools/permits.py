@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from penstock.kernel.errors import Invalid
+from penstock.kernel.work import Criticality
 
 
 class Budget:
@@ -108,6 +109,7 @@ class Permits:
         limit: Permits at most.
         budget: A budget shared with other pools, if any.
         weight: What one permit costs of it; no more than all of it.
+        kept: Permits that work of the lowest class may not take, so that more urgent work need not wait for its end.
 
     Attributes:
         name: As given.
@@ -118,11 +120,12 @@ class Permits:
         Invalid: ``limit`` or ``weight`` is less than 1, or a permit costs more than the whole budget.
     """
 
-    def __init__(self, name: str, limit: int, budget: Budget | None = None, weight: int = 1) -> None:
+    def __init__(self, name: str, limit: int, budget: Budget | None = None, weight: int = 1, *, kept: int = 0) -> None:
         self.name = name
         self.limit = _at_least_one(name, limit)
         self.active = 0
         self._weight = _at_least_one(name, weight)
+        self._kept = kept
         self._shared = budget is not None
         self._budget = budget if budget is not None else Budget(limit * weight)
         self._budget.carry(name, weight)
@@ -130,9 +133,10 @@ class Permits:
     def __repr__(self) -> str:
         return f"<Permits {self.name} {self.active}/{self.limit}>"
 
-    def try_acquire(self) -> bool:
-        """Take a permit if the pool and its budget allow one more."""
-        if self.active >= self.limit or not self._budget.try_take(self._weight, self):
+    def try_acquire(self, rank: int = Criticality.INTERACTIVE) -> bool:
+        """Take a permit if the pool and its budget allow one more to work of this class."""
+        limit = self.limit if rank < Criticality.BULK else max(1, self.limit - self._kept)
+        if self.active >= limit or not self._budget.try_take(self._weight, self):
             return False
         self.active += 1
         return True

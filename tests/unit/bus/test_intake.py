@@ -26,7 +26,7 @@ from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Work
+from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
 from tests.clock import BEGIN_S, VirtualLoop, quiet, run, tick, virtual
 
@@ -366,6 +366,34 @@ async def test_a_cancelled_waiter_swallows_no_permit_granted_in_the_same_step() 
     await quiet()
     assert rig.ends() == {"answered": 1, "left": 1}
     rig.check_idle()
+
+
+@virtual
+async def test_an_urgent_message_takes_a_kept_slot_though_bulk_work_waits() -> None:
+    rig = Rig(never, slots=2)
+    rig.slots = Permits("kept", 2, kept=1)
+    rig.bus.subscribe("kept", never, rig.slots)
+
+    def ask(criticality: Criticality) -> asyncio.Task[Any]:
+        work = Work(Deadline(BEGIN_S + 1e6, "search"), criticality)
+        return asyncio.create_task(rig.bus.request("kept", criticality.name, work))
+
+    tasks = [ask(Criticality.BULK) for _ in range(3)]
+    await quiet()
+    kept = rig.bus.state()[1]
+    assert (kept.running, kept.waiting) == (1, 2)
+    tasks.append(ask(Criticality.INTERACTIVE))
+    await quiet()
+    kept = rig.bus.state()[1]
+    assert (kept.running, kept.waiting) == (2, 2)
+    tasks[0].cancel()  # an urgent one is at work: bulk work may not have the last slot
+    await quiet()
+    assert rig.bus.state()[1].running == 1
+    tasks[-1].cancel()
+    await quiet()
+    assert (rig.bus.state()[1].running, rig.bus.state()[1].waiting) == (1, 1)
+    await rig.bus.close()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @virtual

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from penstock.kernel.settings import MlSettings, Settings
+from penstock.kernel.work import Criticality
 from penstock.pools.house import Pools
 
 
 def test_each_pool_has_the_size_of_its_setting() -> None:
     sizes = {pool.name: pool.limit for pool in Pools(Settings()).all()}
     assert sizes == {"embed": 4, "sparse": 4, "rerank": 2, "search": 16, "index": 8, "chunk": 4}
+
+
+def test_bulk_work_leaves_half_of_the_embed_pool_to_queries() -> None:
+    embed = Pools(Settings()).embed
+    while embed.try_acquire(Criticality.BULK):
+        pass
+    assert embed.active == 2
+    assert embed.try_acquire(Criticality.INTERACTIVE)
 
 
 def test_the_ml_pools_borrow_from_one_budget_and_no_other_does() -> None:

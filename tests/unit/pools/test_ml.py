@@ -9,10 +9,11 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
 from penstock.kernel.vectors import DenseVectors, SparseVector
-from penstock.kernel.work import Work
+from penstock.kernel.work import Criticality, Work
 from penstock.models.stop import Stop
 from penstock.pools.ml import MlWorkers
 from tests.clock import virtual
@@ -99,6 +100,16 @@ def test_queries_and_documents_are_encoded_each_in_their_way(kind: TextKind, val
 async def test_texts_are_scored_against_the_query(workers: MlWorkers) -> None:
     scores = await workers.rerank(RerankTexts("b", ["abc", "xyz"]), WORK)
     assert scores.tolist() == [1, 0]
+
+
+@virtual
+async def test_bulk_work_has_threads_of_its_own() -> None:
+    threads, bulk = Threads(), Threads()
+    workers = MlWorkers(Dense(), Sparse(), Rerank(), threads, bulk)
+    for criticality in Criticality:
+        work = Work(Deadline.never(), criticality)
+        await workers.embed(EmbedBatch(["a"], TextKind.DOCUMENT), work)
+    assert (threads.calls, bulk.calls) == (2, 1)
 
 
 @virtual

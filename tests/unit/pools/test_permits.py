@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from penstock.kernel.errors import Invalid
+from penstock.kernel.work import Criticality
 from penstock.pools.permits import Budget, Permits
 
 
@@ -56,6 +57,20 @@ def test_a_pool_never_exceeds_its_limit() -> None:
     permits.release()
     assert permits.try_acquire()
     assert repr(permits) == "<Permits search 2/2>"
+
+
+def test_some_permits_are_kept_from_bulk_work() -> None:
+    permits = Permits("embed", 4, kept=2)
+    assert [permits.try_acquire(Criticality.BULK) for _ in range(3)] == [True, True, False]
+    assert [permits.try_acquire(rank) for rank in (Criticality.STANDARD, Criticality.INTERACTIVE)] == [True, True]
+    assert not permits.try_acquire()
+    for _ in range(3):
+        permits.release()
+    assert permits.try_acquire(Criticality.BULK)
+
+
+def test_a_pool_of_one_permit_gives_it_to_bulk_work_as_well() -> None:
+    assert Permits("embed", 1, kept=1).try_acquire(Criticality.BULK)
 
 
 def test_pools_borrow_from_one_budget() -> None:

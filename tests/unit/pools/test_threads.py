@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -290,3 +293,19 @@ async def test_closing_the_threads_answers_calls_that_wait(executor: HandExecuto
         await task
     await quiet()
     assert permits.active == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there each thread has a priority of its own")
+def test_only_threads_that_shall_be_nice_are() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    async def asked(threads: Threads) -> int:
+        found = await threads.run(priority)
+        await threads.close()
+        return found
+
+    own = priority()
+    assert asyncio.run(asked(Threads(1, "usual"))) == own
+    assert asyncio.run(asked(Threads(1, "bulk", 3))) == min(own + 3, 19)
+    assert priority() == own
