@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from bench import bus, indexing, quality, refusal
+from bench import bus, code, indexing, quality, refusal
 from bench.embed import conduct as embed
 from bench.interference import conduct as interference
 from bench.overload import conduct, plan
@@ -19,6 +19,7 @@ from bench.scale import conduct as scale
 from bench.search import conduct as search
 
 BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
+    "code": code.run,
     "index": indexing.run,
     "search": search.run,
     "embed": embed.run,
@@ -66,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     retrieval.add_argument("--peers", default=",".join(peers.NAMES), metavar="NAMES", help="which peers; default: all")
     retrieval.add_argument("--python", default=sys.executable, metavar="FILE", help="interpreter that has the peers")
     retrieval.add_argument("--collections", metavar="NAMES", help="of quality: which; default: all")
+    asked = parser.add_argument_group("code")
+    asked.add_argument("--half", default="proof", choices=(*code.HALVES, "all"), help="which questions are asked")
     overload = parser.add_argument_group("overload")
     overload.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(plan.PARTS)}")
     return parser
@@ -78,6 +81,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     short = {"rounds": 1} if quick else {}
     named = [name for name in arguments.peers.split(",") if name]
     return {
+        "code": {**kept, "half": arguments.half},
         "overload": {"quick": quick, "only": arguments.only, "out": arguments.out},
         "embed": {"quick": quick, "out": arguments.out},
         "search": {**kept, **sized, **short, "peers": named, "python": arguments.python},

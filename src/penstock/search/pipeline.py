@@ -31,9 +31,9 @@ from penstock.search.degradation import (
     word_of_arm,
 )
 from penstock.search.fusion import minmax, rrf
-from penstock.search.priors import about_tests, reweighed
 from penstock.search.records import QUERY_CHARACTERS_MAX, Hit, SearchRequest, SearchResult
 from penstock.search.run import Run, explainer, hit
+from penstock.search.signals import reweighed
 from penstock.stores.contract import Arm, ArmQuery, Scored, VectorStore
 
 Encode = Callable[[str, Work], Awaitable[DenseVectors | SparseVector]]
@@ -205,7 +205,7 @@ class SearchPipeline:
         run.scores[arm].update({scored.point: scored.score for scored in found})
 
     async def _hits(self, run: Run, ranked: Sequence[Scored], fused: Sequence[Scored]) -> list[Hit]:
-        """Read the chunks of the best and, where they were rescored, weigh their places in.
+        """Read the chunks of the best and, where they were rescored, weigh in what their names and places tell.
 
         One deleted meanwhile is left out.
         """
@@ -216,9 +216,10 @@ class SearchPipeline:
             return []
         payloads = await self._store.fetch(request.collection, [scored.point for scored in best], run.work)
         best = [scored for scored in best if scored.point in payloads]
-        if rescored and not about_tests(request.query):
-            ranked = best = reweighed(best, {point: payload.path for point, payload in payloads.items()})
-        explain = explainer(run, ranked, fused) if request.explain else None
+        if rescored:
+            best = reweighed(request.query, best, payloads)
+        stages = {"rerank": ranked, "signals": best} if rescored else {}
+        explain = explainer(run, fused, stages) if request.explain else None
         return [hit(scored, payloads[scored.point], explain) for scored in best[: request.limit]]
 
 

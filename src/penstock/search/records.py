@@ -101,7 +101,8 @@ class Hit(msgspec.Struct, frozen=True, omit_defaults=False):
         symbol: Qualified enclosing symbol or heading trail, may be empty.
         language: Lower-case language name, may be empty.
         metadata: The document's metadata.
-        explain: Ranks and scores by stage (``dense``, ``sparse``, ``fusion``, ``rerank``).
+        explain: Ranks and scores by stage (``dense``, ``sparse``, ``fusion``, ``rerank``,
+            ``signals``).
     """
 
     id: str

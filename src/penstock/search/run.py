@@ -73,13 +73,20 @@ class Run:
         self.degraded.append(what)
 
 
-def explainer(run: Run, ranked: Sequence[Scored], fused: Sequence[Scored]) -> Callable[[str], dict[str, Place]]:
-    """Return a function from a point to its places in every stage that ran."""
+def explainer(
+    run: Run, fused: Sequence[Scored], later: Mapping[str, Sequence[Scored]]
+) -> Callable[[str], dict[str, Place]]:
+    """Return a function from a point to its places in every stage that ran.
+
+    Args:
+        run: The search.
+        fused: What the fusion gave.
+        later: What the stages after it gave, by name.
+    """
     stages: dict[str, Sequence[Scored]] = dict(run.rankings)
     if len(run.rankings) > 1:
         stages["fusion"] = fused
-    if ranked is not fused:
-        stages["rerank"] = ranked
+    stages.update(later)
     ranks = {name: {scored.point: rank for rank, scored in enumerate(ranking, 1)} for name, ranking in stages.items()}
     scores: dict[str, Mapping[str, float]] = {
         name: run.scores.get(name) or {scored.point: scored.score for scored in ranking}

@@ -306,10 +306,10 @@ async def test_explain_tells_each_stages_rank_and_score():
     house = await House().fill()
     result = await house.search("the cat", explain=True)
     first, places = result.hits[0], result.hits[0].explain
-    assert set(places) == {"dense", "sparse", "fusion", "rerank"}
+    assert set(places) == {"dense", "sparse", "fusion", "rerank", "signals"}
     assert (places["dense"].rank, places["sparse"].rank, places["fusion"].rank, places["rerank"].rank) == (1, 1, 1, 1)
     assert places["fusion"].score == pytest.approx(2 / 61)
-    assert places["rerank"].score == first.score
+    assert places["signals"].score == first.score
     wordless = next(hit for hit in result.hits if hit.id == "parse")
     assert (wordless.explain["sparse"].rank, wordless.explain["sparse"].score) == (None, None)
     assert wordless.explain["rerank"].rank is not None
@@ -349,13 +349,13 @@ async def test_what_is_tested_comes_before_its_test():
     result = await (await with_a_test_of_the_cat()).search(explain=True)
     assert ids(result)[:2] == ["cat", "test_cat"]
     assert result.hits[0].score > result.hits[1].score
-    assert [hit.explain["rerank"].rank for hit in result.hits[:2]] == [1, 2]
+    assert [hit.explain["signals"].rank for hit in result.hits[:2]] == [1, 2]
 
 
 @virtual
 async def test_a_query_about_tests_leaves_them_where_they_are():
-    result = await (await with_a_test_of_the_cat()).search("the cat tests")
-    scores = {hit.id: hit.score for hit in result.hits}
+    result = await (await with_a_test_of_the_cat()).search("tests of sat", explain=True)
+    scores = {hit.id: hit.explain["rerank"].score / hit.explain["signals"].score for hit in result.hits}
     assert scores["cat"] == scores["test_cat"]
 
 
