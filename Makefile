@@ -8,7 +8,7 @@ BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench lock clean
+.PHONY: help serve test check compile format bench lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ check: $(VENV)/.dev ## Lint, types, import contracts
 	@$(BIN)/mypy
 	@PYTHONPATH=src $(BIN)/lint-imports --no-cache
 
+compile: $(VENV)/.dev ## Compile the bus's hot path where it is (needs a C compiler); again after each change of it
+	@$(BIN)/python tools/compile.py
+
 format: $(VENV)/.dev ## Format and mend what can be mended
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 
@@ -35,7 +38,8 @@ bench: $(VENV)/.bench ## Run the benchmarks; `make bench NAME=search OPTIONS=--q
 lock: $(VENV)/.dev ## Pin every dependency anew
 	@$(PIP) install pip-tools && sh requirements/lock.sh $(BIN)/pip-compile
 
-clean: ## Remove the environment; the data in .penstock stays
+clean: ## Remove the environment and what was compiled; the data in .penstock stays
+	@$(PYTHON) tools/compile.py --remove
 	@rm -rf $(VENV)
 
 $(VENV)/bin/python:

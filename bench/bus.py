@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from bench.report import Figure, Report, median
+from penstock.bus import topic
 from penstock.bus.backends.memory import MemoryBus
 from penstock.kernel.clock import MonotonicClock
 from penstock.kernel.deadline import Deadline
@@ -47,7 +48,7 @@ async def run() -> Report:
         _ratio(rates["request"], rates["queue + future + timeout"]),
         _ratio(rates["request, one caller"], rates["queue + future + timeout, one caller"]),
     )
-    figures = (
+    figures: tuple[Figure, ...] = (
         Figure("publish → handle", median(rates["publish"]), "1/s"),
         Figure("asyncio.Queue", median(rates["queue"]), "1/s"),
         Figure("publish / asyncio.Queue", publish, "×", "≥ 0.25", publish >= 0.25),
@@ -58,6 +59,7 @@ async def run() -> Report:
         Figure("the same, ratio", alone, "×", "≥ 1.0", alone >= 1.0),
         Figure("request → reply, queued", median(rates["wait"]), "1/s"),
     )
+    figures += (Figure("hot path compiled (0 no, 1 yes)", float(not topic.__file__.endswith(".py")), ""),)
     peers = {name: median(found) for name, found in rates.items() if name.startswith("queue")}
     return Report("bus", figures, peers)
 

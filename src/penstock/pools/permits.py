@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from penstock.kernel.errors import Invalid
 from penstock.kernel.work import Criticality
+
+#: Whom a budget is kept for when it is kept for nobody.
+_NOBODY: Final = object()
 
 
 class Budget:
@@ -37,15 +41,15 @@ class Budget:
         self.used = 0
         self._heaviest = 1
         self._listeners: deque[Callable[[], None]] = deque()
-        self._refused: object | None = None
-        self._kept_for: object | None = None
+        self._refused: object = _NOBODY
+        self._kept_for: object = _NOBODY
 
     def __repr__(self) -> str:
         return f"<Budget {self.used}/{self.total}>"
 
     def try_take(self, weight: int, who: object) -> bool:
         """Take ``weight`` for ``who`` if that much is left and not kept for another."""
-        if self._kept_for not in (None, who):
+        if self._kept_for is not _NOBODY and self._kept_for is not who:
             return False
         if self.used + weight > self.total:
             self._refused = who
@@ -84,15 +88,15 @@ class Budget:
 
     def offer(self) -> None:
         """Tell those who wait, one after the other, that they may ask again."""
-        self._kept_for = None
+        self._kept_for = _NOBODY
         for offer in tuple(self._listeners):
-            self._refused = None
+            self._refused = _NOBODY
             before = self.used
             offer()
             if self.used > before:
                 self._listeners.remove(offer)
                 self._listeners.append(offer)
-            elif self._refused is not None:
+            elif self._refused is not _NOBODY:
                 self._kept_for = self._refused
                 return
 

@@ -3,49 +3,62 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.bus.discipline import COST_S_MIN, SWEEP_MIN, Discipline, FairQueue, Waiting
+from penstock.bus.discipline import COST_S_MIN, SWEEP_MIN, Discipline, FairQueue
+from penstock.bus.envelope import Envelope
+from penstock.bus.intake import Intake
+from penstock.bus.topic import Topic
+from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Invalid
-from penstock.kernel.work import Criticality
+from penstock.kernel.settings import BusSettings
+from penstock.kernel.work import Criticality, Work
 from penstock.policies.congestion import CongestionSettings
+from penstock.pools.permits import Permits
 
 INTERACTIVE, STANDARD, BULK = Criticality
 #: Congested after a tenth of a second above a millisecond.
 TOUCHY = CongestionSettings(target_s_min=0.001, window_s_min=0.1)
 
 
-class Note(Waiting):
-    """Something that waits."""
-
-    def __init__(
-        self, name: object, client: str = "a", rank: int = STANDARD, cost_s: float = 1.0, *, ordered: bool = False
-    ) -> None:
-        super().__init__(client, rank, ordered=ordered)
-        self.name = name
-        self.cost_s = self.expected_s = cost_s
-
-    def __repr__(self) -> str:
-        return f"<{self.name} of {self.client}>"
+async def nothing(_message: Any, _work: Work) -> None:
+    """Handle nothing."""
 
 
-def queue(capacity: int = 10_000, congestion: CongestionSettings | None = None, **switches: object) -> FairQueue[Note]:
+INTAKE = Intake(Topic("t", 1), nothing, Permits("t", 1), BusSettings(), MonotonicClock())
+
+
+def note(
+    name: object, client: str = "a", rank: Criticality = STANDARD, cost_s: float = 1.0, *, ordered: bool = False
+) -> Envelope:
+    """Return something that waits."""
+    reply: Any = None if ordered else object()
+    one = Envelope(name, Work(Deadline.never(), rank, client), INTAKE, 0.0, reply)
+    one.cost_s = one.expected_s = cost_s
+    return one
+
+
+def queue(
+    capacity: int = 10_000, congestion: CongestionSettings | None = None, **switches: object
+) -> FairQueue[Envelope]:
     return FairQueue(capacity, Discipline(**switches), congestion or CongestionSettings())  # type: ignore[arg-type]
 
 
-def drain(waiting: FairQueue[Note], now_s: float = 0.0) -> list[object]:
-    return [one.name for one in iter(lambda: waiting.pop(now_s), None) if one is not None]
+def drain(waiting: FairQueue[Envelope], now_s: float = 0.0) -> list[object]:
+    return [one.message for one in iter(lambda: waiting.pop(now_s), None) if one is not None]
 
 
-def congest(waiting: FairQueue[Note], *ranks: int) -> float:
+def congest(waiting: FairQueue[Envelope], *ranks: int) -> float:
     """Let a message stand long enough that its class is congested; return the time."""
     for rank in ranks or (STANDARD,):
-        waiting.push(Note("old", "somebody", rank), 0.0)
-        waiting.push(Note("later", "somebody", rank), 10.0)
+        waiting.push(note("old", "somebody", rank), 0.0)
+        waiting.push(note("later", "somebody", rank), 10.0)
     return 10.0
 
 
@@ -60,7 +73,7 @@ def test_a_discipline_out_of_bounds_is_refused(wrong: dict[str, float]) -> None:
 
 def test_its_repr_is_a_status_line() -> None:
     waiting = queue(10, TOUCHY)
-    waiting.push(Note(1, rank=BULK), 0.0)
+    waiting.push(note(1, rank=BULK), 0.0)
     assert repr(waiting) == "<FairQueue 0+0+1 of 10>"
     congest(waiting)
     assert repr(waiting) == "<FairQueue 0+2+1 of 10 congested>"
@@ -73,7 +86,7 @@ def test_its_repr_is_a_status_line() -> None:
 def test_more_urgent_classes_go_first() -> None:
     waiting = queue(class_floor=0.0)
     for n, rank in enumerate([BULK, STANDARD, INTERACTIVE] * 2):
-        waiting.push(Note((rank.name, n), rank=rank), 0.0)
+        waiting.push(note((rank.name, n), rank=rank), 0.0)
     assert [name for name, _ in drain(waiting)] == ["INTERACTIVE"] * 2 + ["STANDARD"] * 2 + ["BULK"] * 2  # type: ignore[misc]
 
 
@@ -82,13 +95,13 @@ def shares(costs: dict[Criticality, float], pops: int, floor: float = 0.1) -> di
     waiting = queue(class_floor=floor)
     served = dict.fromkeys(Criticality, 0.0)
     for rank, cost_s in costs.items():
-        waiting.push(Note(rank, rank=rank, cost_s=cost_s), 0.0)
-        waiting.push(Note(rank, rank=rank, cost_s=cost_s), 0.0)
+        waiting.push(note(rank, rank=rank, cost_s=cost_s), 0.0)
+        waiting.push(note(rank, rank=rank, cost_s=cost_s), 0.0)
     for _ in range(pops):
         one = waiting.pop(0.0)
         assert one is not None
         served[Criticality(one.rank)] += one.cost_s
-        waiting.push(Note(one.name, rank=one.rank, cost_s=one.cost_s), 0.0)
+        waiting.push(note(one.message, rank=one.rank, cost_s=one.cost_s), 0.0)
     total_s = sum(served.values())
     return {rank: cost_s / total_s for rank, cost_s in served.items()}
 
@@ -118,30 +131,30 @@ def test_a_class_that_comes_one_message_at_a_time_gets_no_more_than_its_tenth() 
     # Otherwise a sequential client of the lowest class would be served after every urgent message.
     waiting, served = queue(), Counter[str]()
     for _ in range(3):
-        waiting.push(Note("interactive", rank=INTERACTIVE), 0.0)
+        waiting.push(note("interactive", rank=INTERACTIVE), 0.0)
     away = True
     for _ in range(5000):
         if away:
-            waiting.push(Note("bulk", rank=BULK), 0.0)
+            waiting.push(note("bulk", rank=BULK), 0.0)
         one = waiting.pop(0.0)
         assert one is not None
-        served[str(one.name)] += 1
-        away = one.name == "bulk"
+        served[str(one.message)] += 1
+        away = one.message == "bulk"
         if not away:
-            waiting.push(Note("interactive", rank=INTERACTIVE), 0.0)
+            waiting.push(note("interactive", rank=INTERACTIVE), 0.0)
     assert served["bulk"] / served.total() == pytest.approx(0.1, abs=0.01)
 
 
 def test_a_class_earns_nothing_while_it_is_away() -> None:
     waiting = queue()
     for _ in range(1000):
-        waiting.push(Note("interactive", rank=INTERACTIVE), 0.0)
-        waiting.push(Note("standard", rank=STANDARD), 0.0)
+        waiting.push(note("interactive", rank=INTERACTIVE), 0.0)
+        waiting.push(note("standard", rank=STANDARD), 0.0)
     for _ in range(900):
         waiting.pop(0.0)
     for _ in range(100):
-        waiting.push(Note("bulk", rank=BULK), 0.0)
-    assert sum(one is not None and one.name == "bulk" for one in [waiting.pop(0.0) for _ in range(50)]) <= 6
+        waiting.push(note("bulk", rank=BULK), 0.0)
+    assert sum(one is not None and one.message == "bulk" for one in [waiting.pop(0.0) for _ in range(50)]) <= 6
 
 
 # --- Clients
@@ -150,8 +163,8 @@ def test_a_class_earns_nothing_while_it_is_away() -> None:
 def test_clients_share_a_class_by_cost_not_by_count() -> None:
     waiting, served = queue(), Counter[str]()
     for n in range(3000):
-        waiting.push(Note(n, "cheap", cost_s=0.01), 0.0)
-        waiting.push(Note(n, "dear", cost_s=0.3), 0.0)
+        waiting.push(note(n, "cheap", cost_s=0.01), 0.0)
+        waiting.push(note(n, "dear", cost_s=0.3), 0.0)
     while served.total() < 62:
         one = waiting.pop(0.0)
         assert one is not None
@@ -162,18 +175,18 @@ def test_clients_share_a_class_by_cost_not_by_count() -> None:
 def test_a_flood_does_not_hold_up_a_client_that_asks_now_and_then() -> None:
     waiting = queue()
     for n in range(1000):
-        waiting.push(Note(n, "flood"), 0.0)
+        waiting.push(note(n, "flood"), 0.0)
     for turn in range(20):
-        waiting.push(Note("mine", "small"), 0.0)
-        assert "mine" in [waiting.pop(0.0).name for _ in range(2)], turn  # type: ignore[union-attr]
+        waiting.push(note("mine", "small"), 0.0)
+        assert "mine" in [waiting.pop(0.0).message for _ in range(2)], turn  # type: ignore[union-attr]
 
 
 def test_many_small_clients_do_not_starve_a_heavy_one() -> None:
     waiting, served = queue(), Counter[str]()
     for n in range(100):
-        waiting.push(Note(n, "heavy", cost_s=5.0), 0.0)
+        waiting.push(note(n, "heavy", cost_s=5.0), 0.0)
     for n in range(9000):
-        waiting.push(Note(n, f"small {n % 9}"), 0.0)
+        waiting.push(note(n, f"small {n % 9}"), 0.0)
     cost_s = 0.0
     while cost_s < 1000:
         one = waiting.pop(0.0)
@@ -186,12 +199,12 @@ def test_many_small_clients_do_not_starve_a_heavy_one() -> None:
 def test_an_idle_client_saves_up_nothing() -> None:
     waiting = queue()
     for n in range(100):
-        waiting.push(Note(n, "busy"), 0.0)
-    waiting.push(Note("hello", "idle"), 0.0)
+        waiting.push(note(n, "busy"), 0.0)
+    waiting.push(note("hello", "idle"), 0.0)
     for _ in range(60):
         waiting.pop(0.0)
     for n in range(40):
-        waiting.push(Note(n, "idle"), 0.0)
+        waiting.push(note(n, "idle"), 0.0)
     next_ones = Counter(waiting.pop(0.0).client for _ in range(20))  # type: ignore[union-attr]
     assert next_ones == {"idle": 10, "busy": 10}
 
@@ -199,23 +212,23 @@ def test_an_idle_client_saves_up_nothing() -> None:
 def test_a_client_owes_what_it_had_even_if_it_waits_for_nothing_in_between() -> None:
     waiting = queue()
     for n in range(100):
-        waiting.push(Note(n, "other"), 0.0)
+        waiting.push(note(n, "other"), 0.0)
     served = Counter[str]()
-    waiting.push(Note("dear", "mine", cost_s=10.0), 0.0)
+    waiting.push(note("dear", "mine", cost_s=10.0), 0.0)
     for _ in range(11):
         one = waiting.pop(0.0)
         assert one is not None
         served[one.client] += 1
         if one.client == "mine":  # at once the next
-            waiting.push(Note("dear", "mine", cost_s=10.0), 0.0)
+            waiting.push(note("dear", "mine", cost_s=10.0), 0.0)
     assert served == {"mine": 1, "other": 10}
 
 
 def test_a_message_that_costs_nothing_is_charged_a_little() -> None:
     waiting = queue()
     for n in range(10):
-        waiting.push(Note(n, "free", cost_s=0.0), 0.0)
-        waiting.push(Note(n, "tiny", cost_s=COST_S_MIN), 0.0)
+        waiting.push(note(n, "free", cost_s=0.0), 0.0)
+        waiting.push(note(n, "tiny", cost_s=COST_S_MIN), 0.0)
     assert Counter(waiting.pop(0.0).client for _ in range(10)) == {"free": 5, "tiny": 5}  # type: ignore[union-attr]
 
 
@@ -226,7 +239,7 @@ def test_two_clients_that_wait_are_never_further_apart_than_their_dearest_messag
     # The fairness bound of start-time fair queueing, over every interval in which both wait.
     waiting, left = queue(), Counter[str]()
     for n, (client, cost_s) in enumerate(messages):
-        waiting.push(Note(n, client, cost_s=cost_s), 0.0)
+        waiting.push(note(n, client, cost_s=cost_s), 0.0)
         left[client] += 1
     had = {"a": 0.0, "b": 0.0}
     gaps = [0.0]
@@ -246,7 +259,7 @@ def test_two_clients_that_wait_are_never_further_apart_than_their_dearest_messag
 def test_one_client_is_served_in_the_order_of_its_messages() -> None:
     waiting = queue()
     for n in range(50):
-        waiting.push(Note(n), 0.0)
+        waiting.push(note(n), 0.0)
     assert drain(waiting) == list(range(50))
 
 
@@ -255,7 +268,7 @@ def test_a_congested_class_serves_the_newest_first() -> None:
     now_s = congest(waiting)
     assert waiting.congested
     for n in range(3):
-        waiting.push(Note(n), now_s)
+        waiting.push(note(n), now_s)
     assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == [2, 1, 0]
 
 
@@ -263,17 +276,17 @@ def test_ordered_messages_are_never_overtaken_by_later_ones_of_their_client() ->
     waiting = queue(congestion=TOUCHY)
     now_s = congest(waiting)
     for n in range(6):
-        waiting.push(Note(n, ordered=n % 2 == 0), now_s)
+        waiting.push(note(n, ordered=n % 2 == 0), now_s)
     assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == list(range(6))
 
 
 def test_newest_first_comes_back_when_the_last_ordered_one_has_gone() -> None:
     waiting = queue(congestion=TOUCHY)
     now_s = congest(waiting)
-    event = Note("event", ordered=True)
+    event = note("event", ordered=True)
     waiting.push(event, now_s)
     for n in range(3):
-        waiting.push(Note(n), now_s)
+        waiting.push(note(n), now_s)
     waiting.remove(event, now_s)
     assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == [2, 1, 0]
 
@@ -308,7 +321,7 @@ def test_the_target_follows_the_service_time() -> None:
 @pytest.mark.parametrize("place", range(5))
 def test_a_message_is_taken_out_at_any_place(place: int) -> None:
     waiting = queue()
-    notes = [Note(n) for n in range(5)]
+    notes = [note(n) for n in range(5)]
     for one in notes:
         waiting.push(one, 0.0)
     assert waiting.remove(notes[place], 0.0)
@@ -318,14 +331,14 @@ def test_a_message_is_taken_out_at_any_place(place: int) -> None:
 
 def test_what_is_not_here_is_not_taken_out() -> None:
     waiting = queue()
-    assert not waiting.remove(Note(1), 0.0)
+    assert not waiting.remove(note(1), 0.0)
     assert waiting.pop(0.0) is None
 
 
 def test_dead_messages_are_skipped_from_both_ends() -> None:
     waiting = queue(congestion=TOUCHY)
     now_s = congest(waiting)
-    notes = [Note(n) for n in range(6)]
+    notes = [note(n) for n in range(6)]
     for one in notes:
         waiting.push(one, now_s)
     for n in (0, 5, 4):
@@ -333,7 +346,7 @@ def test_dead_messages_are_skipped_from_both_ends() -> None:
     assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == [3, 2, 1]
 
 
-def sizes(waiting: FairQueue[Note]) -> int:
+def sizes(waiting: FairQueue[Envelope]) -> int:
     """Return the longest of its inner lists."""
     return max(
         max(len(one.arrivals), len(one.heap), len(one.flows), *(len(flow.items) for flow in one.flows.values()), 0, 0)
@@ -346,12 +359,12 @@ def sizes(waiting: FairQueue[Note]) -> int:
 def test_what_is_dead_is_swept_out(clients: int, leave: str) -> None:
     # One message stays, so that the class never begins anew; all others come and go.
     waiting = queue()
-    waiting.push(Note("stays", "stays", cost_s=1e12), 0.0)
+    waiting.push(note("stays", "stays", cost_s=1e12), 0.0)
     waiting.pop(0.0)
-    waiting.push(Note("stays", "stays"), 0.0)
-    here: deque[Note] = deque()
+    waiting.push(note("stays", "stays"), 0.0)
+    here: deque[Envelope] = deque()
     for n in range(3000):
-        one = Note(n, f"client {n % clients}", cost_s=n % 5)
+        one = note(n, f"client {n % clients}", cost_s=n % 5)
         waiting.push(one, 0.0)
         here.append(one)
         if len(here) > 3:
@@ -366,10 +379,10 @@ def test_what_is_dead_is_swept_out(clients: int, leave: str) -> None:
 def test_of_too_many_clients_that_owe_the_debts_are_forgotten() -> None:
     # All owe more than the one that always waits has ever paid: none can be told to be even.
     waiting = queue(class_floor=0.0)
-    waiting.push(Note("stays", "stays", cost_s=1.0), 0.0)
+    waiting.push(note("stays", "stays", cost_s=1.0), 0.0)
     for n in range(500):
-        waiting.push(Note(n, f"client {n}", cost_s=1e6), 0.0)
-        waiting.push(Note("stays", "stays", cost_s=1.0), 0.0)
+        waiting.push(note(n, f"client {n}", cost_s=1e6), 0.0)
+        waiting.push(note("stays", "stays", cost_s=1.0), 0.0)
         waiting.pop(0.0)
     assert sizes(waiting) <= 2 * (SWEEP_MIN + waiting.count + 1)
 
@@ -377,7 +390,7 @@ def test_of_too_many_clients_that_owe_the_debts_are_forgotten() -> None:
 # --- What waits ahead
 
 
-def ahead(waiting: FairQueue[Note], client: str = "a", rank: int = STANDARD, cost_s: float = 1.0) -> float:
+def ahead(waiting: FairQueue[Envelope], client: str = "a", rank: int = STANDARD, cost_s: float = 1.0) -> float:
     return waiting.ahead_s(client, rank, cost_s)
 
 
@@ -388,13 +401,13 @@ def test_nothing_is_ahead_of_the_first() -> None:
 def test_all_of_ones_own_is_ahead_and_as_much_of_each_other_client() -> None:
     waiting = queue()
     for n in range(3):
-        waiting.push(Note(n), 0.0)
+        waiting.push(note(n), 0.0)
     assert ahead(waiting) == 3.0
     for n in range(100):
-        waiting.push(Note(n, "flood"), 0.0)
+        waiting.push(note(n, "flood"), 0.0)
     assert ahead(waiting) == 3.0 + (3.0 + 1.0)
     assert ahead(waiting, "new") == 2 * 1.0
-    waiting.push(Note(1, "short"), 0.0)
+    waiting.push(note(1, "short"), 0.0)
     assert ahead(waiting, "flood") == 104.0  # no more than there is
 
 
@@ -407,15 +420,15 @@ def test_ones_own_is_not_ahead_while_the_newest_goes_first() -> None:
 def test_higher_classes_are_ahead_as_far_as_the_floor_lets_them() -> None:
     waiting = queue()
     for n in range(5):
-        waiting.push(Note(n, rank=INTERACTIVE), 0.0)
+        waiting.push(note(n, rank=INTERACTIVE), 0.0)
     assert ahead(waiting, rank=BULK) == 5.0
     for n in range(500):
-        waiting.push(Note(n, rank=INTERACTIVE), 0.0)
+        waiting.push(note(n, rank=INTERACTIVE), 0.0)
     assert ahead(waiting, rank=BULK) == pytest.approx(10.0)
     assert ahead(waiting, rank=INTERACTIVE) == 505.0
     no_floor = queue(class_floor=0.0)
     for n in range(500):
-        no_floor.push(Note(n, rank=INTERACTIVE), 0.0)
+        no_floor.push(note(n, rank=INTERACTIVE), 0.0)
     assert ahead(no_floor, rank=BULK) == 500.0
 
 
@@ -423,7 +436,7 @@ def test_higher_classes_are_ahead_as_far_as_the_floor_lets_them() -> None:
 def test_never_more_is_ahead_than_there_is(messages: list[tuple[str, Criticality, float]]) -> None:
     waiting = queue()
     for n, (client, rank, cost_s) in enumerate(messages):
-        waiting.push(Note(n, client, rank, cost_s), 0.0)
+        waiting.push(note(n, client, rank, cost_s), 0.0)
     total_s = sum(cost_s for _, _, cost_s in messages)
     assert waiting.expected_s == pytest.approx(total_s)
     for rank in Criticality:
@@ -436,7 +449,7 @@ def test_never_more_is_ahead_than_there_is(messages: list[tuple[str, Criticality
 def test_without_classes_all_are_one() -> None:
     waiting = queue(classes=False)
     for n, rank in enumerate([BULK, INTERACTIVE, STANDARD]):
-        waiting.push(Note(n, rank=rank), 0.0)
+        waiting.push(note(n, rank=rank), 0.0)
     assert drain(waiting) == [0, 1, 2]
     assert repr(waiting) == "<FairQueue 0 of 10000>"
 
@@ -444,7 +457,7 @@ def test_without_classes_all_are_one() -> None:
 def test_without_fair_clients_the_first_goes_first() -> None:
     waiting = queue(fair_clients=False)
     for n in range(20):
-        waiting.push(Note(n, "flood" if n < 19 else "small"), 0.0)
+        waiting.push(note(n, "flood" if n < 19 else "small"), 0.0)
     assert ahead(waiting, "small") == 20.0
     assert drain(waiting) == list(range(20))
 
@@ -453,16 +466,16 @@ def test_without_newest_first_a_congested_class_keeps_the_order() -> None:
     waiting = queue(congestion=TOUCHY, newest_first=False)
     now_s = congest(waiting)
     for n in range(3):
-        waiting.push(Note(n), now_s)
+        waiting.push(note(n), now_s)
     assert waiting.congested
     assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == [0, 1, 2]
 
 
 def test_plain_first_in_first_out_switches_everything_off() -> None:
-    waiting: FairQueue[Note] = FairQueue(100, Discipline.fifo(), TOUCHY)
+    waiting: FairQueue[Envelope] = FairQueue(100, Discipline.fifo(), TOUCHY)
     ranks = list(Criticality)
     for n in range(30):
-        waiting.push(Note(n, f"client {n % 4}", ranks[n % 3], 1.0 + n), n / 10)
+        waiting.push(note(n, f"client {n % 4}", ranks[n % 3], 1.0 + n), n / 10)
     assert waiting.congested
     assert drain(waiting, 3.0) == list(range(30))
 
@@ -475,13 +488,13 @@ class Model:
 
     def __init__(self, discipline: Discipline) -> None:
         self.discipline = discipline
-        self.waiting: list[Note] = []
+        self.waiting: list[Envelope] = []
 
-    def key(self, one: Note) -> tuple[int, str]:
+    def key(self, one: Envelope) -> tuple[int, str]:
         rank = one.rank if self.discipline.classes else 0
         return rank, one.client if self.discipline.fair_clients else ""
 
-    def may_be_next(self, one: Note, *, newest: bool) -> bool:
+    def may_be_next(self, one: Envelope, *, newest: bool) -> bool:
         """Return whether ``one`` is the right one of its client and class."""
         same = [other for other in self.waiting if self.key(other) == self.key(one)]
         if newest and not any(other.ordered for other in same):
@@ -502,11 +515,11 @@ class DisciplineMachine(RuleBasedStateMachine):
     )
     def begin(self, classes: bool, fair: bool, newest: bool, floor: float) -> None:  # noqa: FBT001
         rules = Discipline(classes, floor, fair, 1.0, newest)
-        self.queue: FairQueue[Note] = FairQueue(self.capacity, rules, TOUCHY)
+        self.queue: FairQueue[Envelope] = FairQueue(self.capacity, rules, TOUCHY)
         self.model = Model(rules)
         self.now_s = 1000.0
         self.sent = 0
-        self.gone: list[Note] = []
+        self.gone: list[Envelope] = []
 
     @precondition(lambda self: len(self.model.waiting) < self.capacity)
     @rule(
@@ -517,7 +530,7 @@ class DisciplineMachine(RuleBasedStateMachine):
     )
     def push(self, client: str, rank: Criticality, cost_s: float, ordered: bool) -> None:  # noqa: FBT001
         self.sent += 1
-        one = Note(self.sent, client, rank, cost_s, ordered=ordered)
+        one = note(self.sent, client, rank, cost_s, ordered=ordered)
         self.queue.push(one, self.now_s)
         self.model.waiting.append(one)
 

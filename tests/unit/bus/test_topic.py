@@ -17,15 +17,25 @@ from penstock.bus import topic as topic_module
 from penstock.bus.books import Unobserved
 from penstock.bus.discipline import SWEEP_MIN, Discipline
 from penstock.bus.envelope import Envelope, Stage
+from penstock.bus.intake import Intake
 from penstock.bus.topic import KINDS_MAX, Rules, Topic
+from penstock.kernel.clock import MonotonicClock
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level, LevelSettings
+from penstock.pools.permits import Permits
 
 NOW_S = 1000.0
 FREE = Rules(Discipline(client_share=1.0))
+
+
+async def nothing(_message: Any, _work: Work) -> None:
+    """Handle nothing."""
+
+
+INTAKE = Intake(Topic("t", 1), nothing, Permits("t", 1), BusSettings(), MonotonicClock())
 
 
 class Reply:
@@ -43,13 +53,13 @@ class Watcher(Unobserved):
 
 
 def event(message: object = "event", client: str = "a") -> Envelope:
-    return Envelope(message, Work(Deadline.never(), client=client), None, NOW_S)  # type: ignore[arg-type]
+    return Envelope(message, Work(Deadline.never(), client=client), INTAKE, NOW_S)
 
 
 def request(message: object = "request", client: str = "a", within_s: float = math.inf) -> Envelope:
     work = Work(Deadline(NOW_S + within_s, "search"), client=client)
     reply: Any = Reply()
-    return Envelope(message, work, None, NOW_S, reply)  # type: ignore[arg-type]
+    return Envelope(message, work, INTAKE, NOW_S, reply)
 
 
 def enter(topic: Topic, *envelopes: Envelope, working: int = 1) -> list[bool]:
@@ -229,7 +239,7 @@ def test_an_event_is_never_refused_for_its_deadline() -> None:
     topic = Topic("t", 100, FREE)
     learn(topic, 1.0, "event")
     enter(topic, *(event() for _ in range(9)))
-    late = Envelope("event", Work(Deadline(NOW_S + 0.1, "x")), None, NOW_S)  # type: ignore[arg-type]
+    late = Envelope("event", Work(Deadline(NOW_S + 0.1, "x")), INTAKE, NOW_S)
     assert enter(topic, late) == [True]
 
 
@@ -442,7 +452,7 @@ TestTopicAgainstItsModel.settings = settings(max_examples=80, stateful_step_coun
 def test_a_message_is_abandoned_once_its_reply_is_settled(answered: bool) -> None:  # noqa: FBT001
     loop = asyncio.new_event_loop()
     reply: asyncio.Future[object] = loop.create_future()
-    one = Envelope("m", Work.background(), None, NOW_S, reply)  # type: ignore[arg-type]
+    one = Envelope("m", Work.background(), INTAKE, NOW_S, reply)
     assert not one.abandoned
     if answered:
         reply.set_result(1)

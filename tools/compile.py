@@ -1,0 +1,66 @@
+"""Compiles the bus's hot path to native code, in place; ``--remove`` takes it back.
+
+``make compile`` runs it. Needs a C compiler and the development environment; the sources stay what they are, and
+Python prefers what is compiled beside them. So it must be run again after each change of these files.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+SOURCES: Final = Path(__file__).resolve().parent.parent / "src"
+
+#: What runs for every message.
+MODULES: Final = (
+    "penstock/bus/backends/memory.py",
+    "penstock/bus/discipline.py",
+    "penstock/bus/ends.py",
+    "penstock/bus/envelope.py",
+    "penstock/bus/intake.py",
+    "penstock/bus/service.py",
+    "penstock/bus/topic.py",
+    "penstock/bus/worker.py",
+    "penstock/kernel/wheel.py",
+    "penstock/policies/congestion.py",
+    "penstock/policies/estimate.py",
+    "penstock/pools/permits.py",
+)
+
+
+def compiled() -> list[Path]:
+    """Return the compiled files that lie beside the sources."""
+    shared = SOURCES.glob("*__mypyc*.so")
+    return sorted(
+        {*shared, *(so for module in MODULES for so in (SOURCES / module).parent.glob(f"{Path(module).stem}.*.so"))}
+    )
+
+
+def remove() -> None:
+    """Delete the compiled files."""
+    for path in compiled():
+        path.unlink()
+
+
+def build() -> None:
+    """Compile ``MODULES``.
+
+    Raises:
+        SystemExit: There is no compiler, or it failed.
+    """
+    from mypyc.build import mypycify  # noqa: PLC0415 - not needed to remove
+    from setuptools import setup  # noqa: PLC0415
+
+    remove()
+    os.chdir(SOURCES)
+    with tempfile.TemporaryDirectory() as scratch:
+        extensions = mypycify([*MODULES], opt_level="3", debug_level="0", target_dir=scratch)
+        command = ["--quiet", "build_ext", "--inplace", "--build-temp", scratch, "--build-lib", scratch]
+        setup(name="penstock-compiled", ext_modules=extensions, script_args=command, py_modules=[])
+
+
+if __name__ == "__main__":
+    remove() if "--remove" in sys.argv[1:] else build()
