@@ -12,7 +12,7 @@ import qdrant_edge as qe
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.kernel.ids import point_id
-from penstock.stores.backends.edge import facets, wire
+from penstock.stores.backends.edge import facets, tuning, wire
 from penstock.stores.contract import (
     Arm,
     ChunkPayload,
@@ -42,7 +42,7 @@ class Shard:
     def create(cls, path: Path, dim: int) -> Shard:
         """Create a shard with named vectors ``dense`` and ``sparse`` and its payload indexes."""
         config = qe.EdgeConfig(
-            vectors={Arm.DENSE: qe.EdgeVectorParams(size=dim, distance=qe.Distance.Dot)},
+            vectors={Arm.DENSE: tuning.dense(dim)},
             sparse_vectors={Arm.SPARSE: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
         )
         with _translated():
@@ -253,6 +253,7 @@ def _query(search: wire.Search) -> qe.QueryRequest:
         query = qe.Query.Nearest(_sparse(search.vector), using="sparse")
     return qe.QueryRequest(
         limit=search.limit,
+        params=tuning.SEARCHING,
         query=query,
         filter=qe.Filter(must=conditions) if conditions else None,
         with_payload=False,

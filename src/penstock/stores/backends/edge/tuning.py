@@ -29,6 +29,20 @@ DELETED_SHARE: Final = 0.2
 THREADS: Final = 1
 
 
+#: Of the candidates that the bytes find, so many times the wanted number is compared by the vectors themselves: what is
+#: found is as good as with the vectors alone, and every score is exact.
+OVERSAMPLING: Final = 2.0
+
+#: How vectors are searched; without it the scores of dense ones would be those of the bytes.
+SEARCHING: Final = qe.SearchParams(quantization=qe.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING))
+
+
+def dense(dim: int) -> qe.EdgeVectorParams:
+    """Return how dense vectors are kept: as they are, and once they are indexed also as bytes in memory."""
+    quantised = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, memory=qe.Memory.Pinned)
+    return qe.EdgeVectorParams(size=dim, distance=qe.Distance.Dot, quantization_config=quantised)
+
+
 def config() -> qe.EdgeConfig:
     """Return the settings under which a copy is optimised; the vectors stay as they are."""
     return qe.EdgeConfig(
