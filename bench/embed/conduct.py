@@ -25,7 +25,7 @@ from penstock.models.quantise import Precision
 from penstock.models.source import SourceSettings, find_source
 from penstock.models.tokenizer import TextTokenizer
 
-FULL: Final = Course(texts=256, rounds=5, queries=200)
+FULL: Final = Course(texts=128, rounds=5, queries=150)
 QUICK: Final = Course(texts=64, rounds=2, queries=40)
 EVEN_TOKENS: Final = 160
 #: Queries of one system before the next one's turn.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.bus.backends.memory import MemoryBus
@@ -26,6 +26,7 @@ from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings, cores
 from penstock.kernel.work import Work
 from penstock.models.dense import OnnxDense
+from penstock.models.device import available, choose
 from penstock.models.prepare import prepare
 from penstock.models.rerank import DenseReranker
 from penstock.models.source import SourceSettings, find_source
@@ -133,8 +134,9 @@ class App:
     def _load(self, progress: Progress) -> _Models:
         directory = self.settings.model.dir
         source = find_source(SourceSettings(Path(directory) if directory else None))
-        prepared = prepare(source, self._model_cache, progress)
-        dense = OnnxDense(prepared)
+        device = choose(self.settings.model.device, available())
+        prepared = prepare(source, self._model_cache, progress, device.precision)
+        dense = OnnxDense(prepared, device=device)
         tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
         bm25 = Bm25Settings()
         encoders = Encoders(
@@ -148,7 +150,9 @@ class App:
 
     def _parts(self, models: _Models) -> Parts:
         """Return what the core stands on."""
-        settings, clock = self.settings, self._clock
+        ml, clock = self.settings.ml, self._clock
+        batch_tokens = ml.batch_tokens or models.dense.device.batch_tokens
+        settings = replace(self.settings, ml=replace(ml, batch_tokens=batch_tokens))
         limit = find_limit(settings.memory.limit)
 
         def bus(observer: BusObserver) -> Bus:

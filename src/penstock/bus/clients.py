@@ -13,7 +13,7 @@ from penstock.kernel.settings import MlSettings, TimeoutSettings
 from penstock.kernel.together import together
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.kernel.work import Work
-from penstock.models.batching import plan
+from penstock.models.batching import SLICE_TOKENS_MAX, plan
 
 #: Characters a token stands for at least in ordinary text; only used to balance batches.
 CHARACTERS_PER_TOKEN = 3
@@ -35,7 +35,7 @@ class BusEmbedder:
         self._bus = bus
         self._clock = clock
         self._timeouts = timeouts
-        self._batch_tokens = ml.batch_tokens
+        self._batch_tokens = ml.batch_tokens or SLICE_TOKENS_MAX
         self._tokens_max = 256
 
     async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> DenseVectors:

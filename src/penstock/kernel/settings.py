@@ -96,7 +96,14 @@ class MlSettings:
         Spec("ML_THREADS", "threads that compute; 0: one per core", Unit.COUNT, 0, 1024),
     )
     batch_tokens: int = setting(
-        448, _count("ML_BATCH_TOKENS", "padded tokens in one run of the dense model", 1_000_000)
+        0,
+        Spec(
+            "ML_BATCH_TOKENS",
+            "padded tokens in one run of the dense model; 0: what suits the device",
+            Unit.COUNT,
+            0,
+            1_000_000,
+        ),
     )
 
 
@@ -288,9 +295,10 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """Where the dense model comes from."""
+    """Where the dense model comes from, and where it runs."""
 
     dir: str = setting("", _text("MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
+    device: str = setting("cpu", _text("MODEL_DEVICE", "where the dense model runs", "cpu", "cuda", "auto"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 SLICE_TOKENS_MAX = 448
 """Tokens one thread should work off before it looks for something more urgent. Measured with int8,
 one thread a call and both cores of the reference machine busy: 384 tokens take 25 ms (p95 34), 512
-take 41 ms (p95 51)."""
+take 41 ms (p95 51). Without VNNI they
+take about twice that; queries do not wait for it there either, bulk work steps aside for them."""
 
 CALL_TOKENS_MAX = 64
 """Padded tokens of one call of the model. With one thread a call, grouping gains nothing for chunks

@@ -29,7 +29,8 @@ import numpy as np
 import onnxruntime
 
 from penstock.kernel.errors import Broken
-from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, plan
+from penstock.models.batching import plan
+from penstock.models.device import Device, available, check, processor
 from penstock.models.stop import Stop, Stopped
 from penstock.models.tokenizer import TextTokenizer
 
@@ -47,30 +48,42 @@ class OnnxDense:
     other); calls of ``call_tokens_max`` padded tokens or of one text.
     """
 
-    def __init__(self, prepared: Prepared, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        threads: int = 1,
+        call_tokens_max: int | None = None,
+        device: Device | None = None,
+    ) -> None:
         """Load the graph and run it once, so that the first caller finds it warm.
 
         Args:
             prepared: What ``prepare`` returned.
             threads: Native threads a call; callers times threads must not exceed the cores.
-            call_tokens_max: Budget of one call of the model. With 0 every text runs alone: its
-                vector is then the same to the last bit whatever it came with, at two thirds of the
-                throughput for texts of 10 tokens.
+            call_tokens_max: Budget of one call of the model; what suits the device if ``None``. With 0 every
+                text runs alone: its vector is then the same to the last bit whatever it came with, at two
+                thirds of the throughput for texts of 10 tokens.
+
+            device: Where it runs; the processor if ``None``.
 
         Raises:
             Broken: ONNX Runtime refuses the graph.
+            Unavailable: It cannot start the device.
             Invalid: The tokenizer cannot be read.
         """
         self.dim = prepared.dim
         self.model = f"{prepared.name}-{prepared.fingerprint}"
         self.tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
-        self._call_tokens_max = call_tokens_max
+        self.device = device or processor()
+        check(self.device, available())
+        self._call_tokens_max = self.device.call_tokens_max if call_tokens_max is None else call_tokens_max
         try:
             self._session = onnxruntime.InferenceSession(
-                str(prepared.path), _options(threads), providers=["CPUExecutionProvider"]
+                str(prepared.path), _options(threads, self.device), providers=list(self.device.providers)
             )
         except Exception as error:  # the runtime's exceptions share no narrower base
             raise Broken(f"ONNX Runtime cannot load {prepared.path}: {error}", code="model_load") from error
+        check(self.device, self._session.get_providers())
         self.run([""])
 
     def run(self, texts: Sequence[str], stop: Stop | None = None) -> Floats:
@@ -111,7 +124,7 @@ class OnnxDense:
         vectors = np.empty((len(rows), self.dim), np.float32)
         options, stop = onnxruntime.RunOptions(), stop or Stop()
         with stop.heard_by(partial(setattr, options, "terminate", True)):
-            for group in plan([len(row) for row in rows], self._call_tokens_max, PADDING_TOKENS_MAX):
+            for group in plan([len(row) for row in rows], self._call_tokens_max, self.device.padding_tokens_max):
                 stop.check()
                 ids, mask = self.tokenizer.pad([rows[position] for position in group])
                 try:
@@ -124,14 +137,15 @@ class OnnxDense:
         return vectors
 
 
-def _options(threads: int) -> onnxruntime.SessionOptions:
+def _options(threads: int, device: Device) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     # Shapes differ from call to call: a remembered memory plan per shape would only grow.
     options.enable_mem_pattern = False
-    # The graph comes with its operators fused; the higher levels would fuse sums and norms as well, and that is slower.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if device.name == "cpu":
+        # The graph comes with its operators fused; the higher levels would fuse sums and norms too, which is slower.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
     return options

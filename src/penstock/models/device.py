@@ -1,0 +1,100 @@
+"""Where the model runs: on the processor or on a GPU, and what suits either."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from penstock.kernel.errors import Invalid, Unavailable
+from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, SLICE_TOKENS_MAX
+from penstock.models.quantise import Precision, best_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CPU: Final = "CPUExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+
+GPU_TOKENS_MAX: Final = 16_384
+"""Padded tokens of one call on a GPU: 64 texts of full length, whose largest tensor takes 200 MB of its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device and how it likes its work.
+
+    Attributes:
+        name: ``cpu`` or ``cuda``.
+        providers: ONNX Runtime's execution providers, the wanted one first.
+        precision: Number format of the prepared graph.
+        call_tokens_max: Padded tokens of one call of the model.
+        padding_tokens_max: Padding worth having in one call.
+        batch_tokens: Padded tokens of one message to the pool.
+    """
+
+    name: str
+    providers: tuple[str, ...]
+    precision: Precision
+    call_tokens_max: int
+    padding_tokens_max: int
+    batch_tokens: int
+
+
+def processor() -> Device:
+    """Return this machine's processor: eight-bit products, calls of one text or a few short ones."""
+    return Device("cpu", (CPU,), best_precision(), CALL_TOKENS_MAX, PADDING_TOKENS_MAX, SLICE_TOKENS_MAX)
+
+
+def gpu() -> Device:
+    """Return the GPU: it wants many rows at once, and padding costs it little; float32, for want of dynamic int8."""
+    return Device("cuda", (CUDA, CPU), Precision.FLOAT32, GPU_TOKENS_MAX, GPU_TOKENS_MAX // 4, GPU_TOKENS_MAX)
+
+
+def available() -> list[str]:
+    """Return the execution providers that the installed runtime was built with."""
+    # Imported here: it takes a moment, and who only reads settings need not wait for it.
+    import onnxruntime  # noqa: PLC0415 - see above
+
+    found: list[str] = onnxruntime.get_available_providers()
+    return found
+
+
+def choose(wanted: str, available: Sequence[str]) -> Device:
+    """Return the device to run on.
+
+    Args:
+        wanted: ``cpu``, ``cuda``, or ``auto`` for the GPU where the runtime knows one.
+        available: Execution providers that the installed runtime was built with.
+
+    Raises:
+        Invalid: ``cuda`` is wanted, and the runtime was built without it.
+    """
+    if wanted == "cpu" or (wanted == "auto" and CUDA not in available):
+        return processor()
+    if CUDA not in available:
+        raise Invalid(
+            f"MODEL_DEVICE is cuda, but the installed ONNX Runtime has only {', '.join(available)}; "
+            "install onnxruntime-gpu in its place, or set MODEL_DEVICE to cpu",
+            field="MODEL_DEVICE",
+            code="model_device",
+        )
+    return gpu()
+
+
+def check(device: Device, working: Sequence[str]) -> None:
+    """See that a session runs where it should: the runtime falls back to the processor and only logs it.
+
+    Args:
+        device: The device.
+        working: Providers that the session has.
+
+    Raises:
+        Unavailable: The wanted one is not among them.
+    """
+    if device.providers[0] not in working:
+        raise Unavailable(
+            f"ONNX Runtime could not start {device.providers[0]}: the GPU, its driver, CUDA or cuDNN is missing; "
+            "set MODEL_DEVICE to cpu to go on without",
+            dependency="embed model",
+            code="model_device",
+        )
