@@ -17,7 +17,7 @@ from penstock.kernel.vectors import DenseVectors
 from penstock.kernel.work import Criticality, Work
 from penstock.models.dense import OnnxDense
 from penstock.models.prepare import Prepared
-from penstock.models.rerank import DenseReranker
+from penstock.models.rerank import LateReranker
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.pools.house import Pools
 from penstock.pools.ml import BULK_NICENESS, MlWorkers
@@ -63,19 +63,19 @@ class Penstock:
         self._threads = Threads(cores(), "bench-ml")
         self._bulk = Threads(cores(), "bench-bulk", BULK_NICENESS)
         self._bus = MemoryBus(settings.bus, {}, clock)
-        sparse, rerank = Bm25Runner(Bm25Settings()), DenseReranker(runner)
+        sparse, rerank = Bm25Runner(Bm25Settings()), LateReranker(runner)
         workers = MlWorkers(runner, sparse, rerank, self._threads, self._bulk)
         permits = Pools(settings).embed
         self._bus.subscribe(Topic.ML_EMBED, workers.embed, permits, lambda batch: str(batch.kind))
-        self._embedder = BusEmbedder(self._bus, clock, settings.timeouts, settings.ml, runner.dim)
+        self._embedder = BusEmbedder(self._bus, clock, settings.timeouts, settings.ml, dim=runner.dim)
 
     async def bulk(self, texts: Sequence[str]) -> DenseVectors:
         """Embed them as a document's chunks are."""
-        return await self._embedder.embed(texts, TextKind.DOCUMENT, _label(Criticality.BULK))
+        return (await self._embedder.embed(texts, TextKind.DOCUMENT, _label(Criticality.BULK))).dense
 
     async def query(self, text: str) -> DenseVectors:
         """Embed it as a search's query is."""
-        return await self._embedder.embed([text], TextKind.QUERY, _label(Criticality.INTERACTIVE))
+        return (await self._embedder.embed([text], TextKind.QUERY, _label(Criticality.INTERACTIVE))).dense
 
     async def close(self) -> None:
         """Stop the bus and the threads."""

@@ -28,7 +28,7 @@ from penstock.kernel.work import Work
 from penstock.models.dense import OnnxDense
 from penstock.models.device import available, choose
 from penstock.models.prepare import prepare
-from penstock.models.rerank import DenseReranker
+from penstock.models.rerank import LateReranker
 from penstock.models.source import SourceSettings, find_source
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.models.tokenizer import TextTokenizer
@@ -50,7 +50,7 @@ class _Models:
 
     dense: OnnxDense
     sparse: Bm25Runner
-    rerank: DenseReranker
+    rerank: LateReranker
     tokenizer: TextTokenizer
     encoders: Encoders
 
@@ -145,8 +145,9 @@ class App:
             sparse=f"bm25-{bm25!r}",
             reads_whole=lambda text: not tokenizer.truncated(text),
             sparse_query=sparse_query,
+            late=dense.late,
         )
-        return _Models(dense, Bm25Runner(bm25), DenseReranker(dense), tokenizer, encoders)
+        return _Models(dense, Bm25Runner(bm25), LateReranker(dense), tokenizer, encoders)
 
     def _parts(self, models: _Models) -> Parts:
         """Return what the core stands on."""

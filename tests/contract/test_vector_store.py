@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.ids import point_id
+from penstock.kernel.late import levels
 from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import link
@@ -121,8 +123,9 @@ def point(id: str, chunk: int = 0, *, dense: Any = None, terms: Any = None, **fi
 
 
 def test_a_new_collection_is_empty_and_dated(shop):
-    info = shop.do(shop.store.create(CollectionInfo("fresh", 2, "m"), WORK))
-    assert (info.name, info.dim, info.model, info.documents, info.chunks) == ("fresh", 2, "m", 0, 0)
+    info = shop.do(shop.store.create(CollectionInfo("fresh", 2, "m", late=8), WORK))
+    assert (info.name, info.dim, info.late, info.model) == ("fresh", 2, 8, "m")
+    assert (info.documents, info.chunks) == (0, 0)
     assert info.created_at.endswith("+00:00")
     assert info in shop.do(shop.store.collections(WORK))
 
@@ -174,11 +177,12 @@ def test_a_dropped_collection_is_gone_and_may_be_made_anew(shop):
         lambda store: store.seal("absent", Head("a", "h", 1), WORK),
         lambda store: store.delete("absent", (), WORK),
         lambda store: store.search("absent", ArmQuery(unit(1, 0), 1), WORK),
+        lambda store: store.search_all("absent", [ArmQuery(unit(1, 0), 1)], WORK),
         lambda store: store.fetch("absent", [], WORK),
         lambda store: store.heads("absent", (), None, 1, WORK),
         lambda store: store.find("absent", [], WORK),
     ],
-    ids=["collection", "drop", "upsert", "trim", "seal", "delete", "search", "fetch", "heads", "find"],
+    ids=["collection", "drop", "upsert", "trim", "seal", "delete", "search", "search_all", "fetch", "heads", "find"],
 )
 def test_an_unknown_collection_is_named(shop, ask):
     with pytest.raises(Invalid, match="absent") as caught:
@@ -388,6 +392,69 @@ def test_among_scores_exactly_the_given_points(shop, query):
     exact = {scored.point: scored.score for scored in everything}
     assert {s.point: s.score for s in found} == pytest.approx({place: exact[place] for place in wanted[:2]})
     assert shop.do(shop.store.search(name, ArmQuery(query, 10, among=[]), WORK)) == []
+
+
+def tokens(*rows: tuple[float, ...]) -> np.ndarray:
+    """Return token vectors that point along these rows, whose sums are zero."""
+    return levels(np.array([unit(*row) for row in rows], np.float32))
+
+
+LATE = 16
+EAST, NORTH, WEST = (1, -1) * 4 + (0, 0) * 4, (0, 0) * 4 + (1, -1) * 4, (-1, 1) * 4 + (0, 0) * 4
+
+
+def with_tokens(shop: Shop) -> str:
+    """Return a collection of five points, the last without token vectors."""
+    name = f"late{next(NUMBERS)}"
+    shop.do(shop.store.create(CollectionInfo(name, 2, "m", late=LATE), WORK))
+    rows = {"both": (WEST, EAST, NORTH), "east": (EAST,), "mean": ((1, -1) * 8,), "west": (WEST, WEST)}
+    shop.put(name, *(replace(point(id), late=tokens(*ones)) for id, ones in rows.items()), point("none"))
+    return name
+
+
+def test_token_vectors_score_by_the_best_of_each_query_token(shop):
+    name = with_tokens(shop)
+    places = {point_id(id, 0): id for id in ("both", "east", "mean", "west", "none")}
+    query = ArmQuery(tokens(EAST, NORTH), 10, among=list(places))
+    for found in (
+        shop.do(shop.store.search(name, query, WORK)),
+        *shop.do(shop.store.search_all(name, [query], WORK)),
+    ):
+        assert [places[scored.point] for scored in found] == ["both", "mean", "east", "west"]
+        assert [scored.score for scored in found] == pytest.approx([1, 2**-0.5, 0.5, -0.5], abs=0.02)
+
+
+def test_a_head_that_is_sealed_keeps_its_token_vectors(shop):
+    name = with_tokens(shop)
+    shop.do(shop.store.seal(name, Head("east", "h", 1), WORK))
+    query = ArmQuery(tokens(EAST), 1, among=[point_id("east", 0)])
+    assert shop.do(shop.store.search(name, query, WORK))[0].score == pytest.approx(1, abs=0.02)
+
+
+def test_a_collection_without_token_vectors_takes_points_with_them_and_finds_nothing_by_them(shop):
+    name = shop.collection()
+    shop.put(name, replace(point("a"), late=tokens(EAST)), point("b"))
+    assert shop.do(shop.store.collection(name, WORK)).late == 0
+    among = [point_id("a", 0), point_id("b", 0)]
+    queries = [ArmQuery(tokens(EAST), 2, among=among), ArmQuery(unit(1, 0), 2, among=among)]
+    late, dense = shop.do(shop.store.search_all(name, queries, WORK))
+    assert (late, {scored.point for scored in dense}) == ([], set(among))
+    assert shop.do(shop.store.search(name, queries[0], WORK)) == []
+
+
+def test_a_collection_without_token_vectors_stays_as_it_is_when_it_is_made_again_with_them(shop):
+    name = shop.collection()
+    assert shop.do(shop.store.create(CollectionInfo(name, 2, "m", late=LATE), WORK)).late == 0
+
+
+def test_several_queries_are_answered_each_in_its_place(shop):
+    name = shop.collection()
+    shop.put(name, point("a", terms=sparse(t1=1)), point("b", dense=unit(0, 1), terms=sparse(t2=1)))
+    queries = [ArmQuery(sparse(t2=1), 5), ArmQuery(unit(1, 0), 1), ArmQuery(sparse(t9=1), 5)]
+    answers = shop.do(shop.store.search_all(name, queries, WORK))
+    assert [[scored.point for scored in one] for one in answers] == [[point_id("b", 0)], [point_id("a", 0)], []]
+    assert answers == [shop.do(shop.store.search(name, query, WORK)) for query in queries]
+    assert shop.do(shop.store.search_all(name, [], WORK)) == []
 
 
 def test_among_and_filter_hold_together(shop):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
 import math
 from collections import Counter
@@ -15,6 +16,7 @@ import numpy as np
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.ids import point_id
+from penstock.kernel.late import similarity
 from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
 from penstock.stores.contract import (
@@ -89,7 +91,9 @@ class MemoryStore:
 
     async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
         await self._begin("upsert", points, work)
-        self._of(collection).update({_id(point.payload): point for point in points})
+        keeps = self._infos[collection].late if collection in self._infos else 0
+        kept = [point if keeps else dataclasses.replace(point, late=None) for point in points]
+        self._of(collection).update({_id(point.payload): point for point in kept})
 
     async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
         await self._begin("trim", document, work)
@@ -102,7 +106,7 @@ class MemoryStore:
             raise Unavailable("the document is gone", dependency="store", code="write_conflict")
         point = points[place]
         payload = msgspec.structs.replace(point.payload, hash=head.hash, chunks=head.chunks)
-        points[place] = Point(payload, point.dense, point.sparse)
+        points[place] = Point(payload, point.dense, point.sparse, point.late)
 
     async def delete(self, collection: str, filter: Filter, work: Work) -> int:
         await self._begin("delete", filter, work)
@@ -111,9 +115,22 @@ class MemoryStore:
 
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         await self._begin("search", query, work)
+        return self._search(collection, query)
+
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+        if not queries:
+            return []
+        await self._begin("search_all", queries, work)
+        return [self._search(collection, query) for query in queries]
+
+    def _search(self, collection: str, query: ArmQuery) -> list[Scored]:
         points = self._of(collection)
         if isinstance(query.vector, SparseVector):
             scores = _sparse_scores(points, query.vector)
+        elif query.vector.dtype == np.uint8:
+            scores = {
+                place: similarity(query.vector, point.late) for place, point in points.items() if point.late is not None
+            }
         else:
             scores = {place: float(point.dense @ query.vector) for place, point in points.items()}
         wanted = None if query.among is None else set(query.among)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from penstock.kernel.late import levels
 from penstock.kernel.messages import TextKind
-from penstock.kernel.vectors import SparseVector
+from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.kernel.work import Work
 
 DIM = 8
@@ -47,6 +48,20 @@ def embedding(text: str) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
+def token_vectors(text: str) -> np.ndarray:
+    """Return a token vector for each word, ``uint8 [words, 8]``; equal words have equal ones."""
+    words = text.lower().split() or [""]
+    rows = np.full((len(words), DIM), -1 / DIM, np.float32)
+    rows[range(len(words)), [zlib.crc32(word.encode()) % DIM for word in words]] += 1
+    return levels(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def embeddings(texts: Sequence[str], *, late: bool) -> Embeddings:
+    """Return what the fake models make of texts."""
+    dense = np.array([embedding(text) for text in texts], np.float32).reshape(-1, DIM)
+    return Embeddings(dense, [token_vectors(text) for text in texts] if late else None)
+
+
 def terms(text: str) -> SparseVector:
     """Return the distinct words, each with weight 1."""
     numbers = sorted({zlib.crc32(word.encode()) for word in text.lower().split()})
@@ -56,15 +71,16 @@ def terms(text: str) -> SparseVector:
 class FakeEmbedder:
     """See :class:`penstock.models.contract.Embedder`."""
 
-    def __init__(self, hook: Hook = nothing) -> None:
+    def __init__(self, hook: Hook = nothing, late: int = DIM) -> None:
         self.dim = DIM
+        self.late = late
         self.hook = hook
         self.asked: list[list[str]] = []
 
-    async def embed(self, texts: Sequence[str], _kind: TextKind, _work: Work) -> np.ndarray:
+    async def embed(self, texts: Sequence[str], _kind: TextKind, _work: Work, *, late: bool = False) -> Embeddings:
         self.asked.append(list(texts))
         await self.hook(texts)
-        return np.array([embedding(text) for text in texts], np.float32).reshape(-1, DIM)
+        return embeddings(texts, late=late and self.late > 0)
 
 
 class FakeSparseEncoder:

@@ -12,6 +12,7 @@ import httpx
 from penstock.core.parts import Parts
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.messages import EmbedBatch
+from penstock.kernel.vectors import Embeddings
 from penstock.kernel.work import Work
 from penstock.models.remote import RemoteEmbedder
 from penstock.models.remote_endpoint import Endpoint, EndpointSettings
@@ -53,10 +54,11 @@ class RemoteWorld(World):
         settings = EndpointSettings("embed", "models.dense", "http://models.test", KEY, 16)
         endpoint = Endpoint(settings, "/v1/embeddings", LoopClock(), self.endpoint)
         self._model = RemoteEmbedder(endpoint, OpenAiDense("tiny"), DIM, 32)
-        return replace(super()._parts(), remote=frozenset({"embed"}))
+        parts = super()._parts()
+        return replace(parts, remote=frozenset({"embed"}), encoders=replace(parts.encoders, late=0))
 
     async def _embed(self, batch: EmbedBatch, work: Work) -> Any:
-        return await self._model.embed(batch.texts, batch.kind, work)
+        return Embeddings(await self._model.embed(batch.texts, batch.kind, work))
 
 
 async def flooded(world: RemoteWorld, seconds: float, look: Callable[[], int], rate: float = 40) -> list[int]:

@@ -46,7 +46,7 @@ from tests.clock import VirtualLoop, quiet
 from tests.fakes.api import Caller
 from tests.fakes.faults import Dependency
 from tests.fakes.memory_store import MemoryStore
-from tests.fakes.models import DIM, embedding, terms
+from tests.fakes.models import DIM, embedding, embeddings, terms, token_vectors
 from tests.simulation.books import Books
 from tests.simulation.replies import Reply, reply_of
 
@@ -249,7 +249,7 @@ class World:
             clock=clock,
             bus=bus,
             store=self.store,
-            encoders=Encoders("model", DIM, "sparse", lambda _: True, lambda text: text),
+            encoders=Encoders("model", DIM, "sparse", lambda _: True, lambda text: text, late=DIM),
             workers=Workers(self._embed, self._encode, self._rerank, self._chunk),
             cache=cache,
             memory=lambda caches: MemoryWatch(limit, caches, used=lambda _: int(self.memory_share * MEMORY_BYTES)),
@@ -259,7 +259,7 @@ class World:
 
     async def _embed(self, batch: EmbedBatch, _work: Work) -> Any:
         await self.dense.work()
-        return _rows(batch.texts)
+        return embeddings(batch.texts, late=batch.late)
 
     async def _encode(self, batch: SparseBatch, _work: Work) -> Any:
         await self.sparse.work()
@@ -280,11 +280,12 @@ class World:
     async def _fill(self) -> None:
         """Put a document for each word into the default collection."""
         work = Work.background()
-        await self.store.create(CollectionInfo("default", DIM, "model"), work)
+        await self.store.create(CollectionInfo("default", DIM, "model", late=DIM), work)
         points = []
         for word in WORDS:
             text = f"{word} and more of {word}"
-            points.append(Point(ChunkPayload(word, 0, text, hash="h", chunks=1), embedding(text), terms(text)))
+            payload = ChunkPayload(word, 0, text, hash="h", chunks=1)
+            points.append(Point(payload, embedding(text), terms(text), token_vectors(text)))
         await self.store.upsert("default", points, work)
 
 

@@ -8,10 +8,11 @@ import numpy as np
 
 from penstock.bus.contract import Bus
 from penstock.kernel.clock import Clock
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
 from penstock.kernel.settings import MlSettings, TimeoutSettings
 from penstock.kernel.together import together
-from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
 from penstock.kernel.work import Work
 from penstock.models.batching import SLICE_TOKENS_MAX, plan
 
@@ -27,32 +28,41 @@ class BusEmbedder:
         clock: The loop's clock.
         timeouts: T5 limits each part.
         ml: The token budget of a part.
-        dim: Dimension of the vectors.
+        dim: Dimension of the dense vectors.
+        late: That of the token vectors; 0 for a model without.
     """
 
-    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, ml: MlSettings, dim: int) -> None:
+    def __init__(
+        self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, ml: MlSettings, *, dim: int, late: int = 0
+    ) -> None:
         self.dim = dim
+        self.late = late
         self._bus = bus
         self._clock = clock
         self._timeouts = timeouts
         self._batch_tokens = ml.batch_tokens or SLICE_TOKENS_MAX
         self._tokens_max = 256
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> DenseVectors:
-        """Return ``float32 [n, dim]`` in the order of ``texts``; the first error cancels the rest.
+    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:
+        """Return the vectors in the order of ``texts``; the first error cancels the rest.
 
         Cancellation: Parts that wait are taken back, parts that run are stopped.
         """
         lengths = [min(self._tokens_max, len(t) // CHARACTERS_PER_TOKEN + 2) for t in texts]
         vectors = np.empty((len(texts), self.dim), np.float32)
+        wanted = late and self.late > 0
+        tokens: dict[int, TokenVectors] = {}
 
         async def part(places: list[int]) -> None:
             label = work.within(self._timeouts.embed, "embed", self._clock.now())
-            batch = EmbedBatch([texts[place] for place in places], kind)
-            vectors[places] = await self._bus.request(Topic.ML_EMBED, batch, label)
+            batch = EmbedBatch([texts[place] for place in places], kind, wanted)
+            embedded: Embeddings = await self._bus.request(Topic.ML_EMBED, batch, label)
+            vectors[places] = embedded.dense
+            if embedded.late is not None:
+                tokens.update(zip(places, embedded.late, strict=True))
 
         await together([part(p) for p in plan(lengths, self._batch_tokens)])
-        return vectors
+        return Embeddings(vectors, [tokens[place] for place in range(len(texts))] if wanted else None)
 
 
 class BusSparseEncoder:

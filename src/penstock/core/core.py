@@ -167,7 +167,10 @@ class Core:
     def _encoders(self) -> tuple[Embedder, SparseEncoder]:
         """Return what the pipelines encode with: what is remembered, else by way of a topic."""
         parts, settings = self._parts, self._parts.settings
-        embedder = BusEmbedder(self.bus, parts.clock, settings.timeouts, settings.ml, parts.encoders.dim)
+        encoders = parts.encoders
+        embedder = BusEmbedder(
+            self.bus, parts.clock, settings.timeouts, settings.ml, dim=encoders.dim, late=encoders.late
+        )
         encoder = BusSparseEncoder(self.bus, parts.clock, settings.timeouts)
         return (
             CachedEmbedder(embedder, self.caches["embed"], parts.encoders.model),

@@ -31,6 +31,7 @@ class Encoders:
     Attributes:
         model: The dense model's name and fingerprint; a collection remembers it.
         dim: Its dimension.
+        late: Components of its token vectors; 0 for a model without.
         sparse: The sparse model's name and settings.
         reads_whole: Whether the dense model reads the whole of a text.
         sparse_query: A query's text as the sparse model wants it.
@@ -41,6 +42,7 @@ class Encoders:
     sparse: str
     reads_whole: Callable[[str], bool]
     sparse_query: Callable[[str], str]
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,8 @@ class Operations:
         if data.strip():
             bodies.decode(data, bodies.CollectionBody)
         services, work = self._services, self._work(request)
-        wanted = CollectionInfo(request.path_params["name"], services.embedder.dim, services.model)
+        embedder = services.embedder
+        wanted = CollectionInfo(request.path_params["name"], embedder.dim, services.model, late=embedder.late)
         info = await services.store.create(wanted, work)
         await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), work)
         return info
@@ -246,8 +247,8 @@ class Operations:
         """Embed texts with the dense model."""
         body = bodies.decode(await request.body(), bodies.EmbedBody)
         work = self._work(request, body.timeout_ms)
-        vectors = await self._services.embedder.embed(body.texts, body.kind, work)
-        return answers.Embeddings(self._services.model, self._services.embedder.dim, vectors.tolist())
+        embedded = await self._services.embedder.embed(body.texts, body.kind, work)
+        return answers.Embeddings(self._services.model, self._services.embedder.dim, embedded.dense.tolist())
 
     async def sparse(self, request: Request) -> answers.SparseVectors:
         """Encode texts as sparse vectors."""

@@ -25,6 +25,7 @@ from penstock.kernel.errors import Broken, Invalid, PenstockError
 from penstock.kernel.messages import ChunkText, TextKind
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.together import together
+from penstock.kernel.vectors import Embeddings
 from penstock.kernel.work import Work
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.stores.contract import ChunkPayload, Head, Point, VectorStore
@@ -40,7 +41,7 @@ class SegmentWriter:
     """Handler of ``index.request``: embeds a segment both ways at once and writes it.
 
     Args:
-        embedder: Makes dense vectors.
+        embedder: Makes dense vectors, and token vectors if it can.
         sparse: Makes sparse vectors.
         store: Takes the points.
     """
@@ -61,18 +62,17 @@ class SegmentWriter:
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:
-            vectors["dense"] = await self._embedder.embed(dense_texts, TextKind.DOCUMENT, work)
+            vectors["dense"] = await self._embedder.embed(dense_texts, TextKind.DOCUMENT, work, late=True)
 
         async def encode() -> None:
             vectors["sparse"] = await self._sparse.encode(sparse_texts, TextKind.DOCUMENT, work)
 
         await together([embed(), encode()])
-        if not np.isfinite(vectors["dense"]).all():
+        embedded: Embeddings = vectors["dense"]
+        if not np.isfinite(embedded.dense).all():
             raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
-        points = [
-            Point(chunk, dense, sparse)
-            for chunk, dense, sparse in zip(chunks, vectors["dense"], vectors["sparse"], strict=True)
-        ]
+        late = embedded.late if embedded.late is not None else [None] * len(chunks)
+        points = [Point(*parts) for parts in zip(chunks, embedded.dense, vectors["sparse"], late, strict=True)]
         await self._store.upsert(segment.collection, points, work)
 
 

@@ -49,10 +49,17 @@ class TextKind(enum.StrEnum):
 
 
 class EmbedBatch(msgspec.Struct, frozen=True):
-    """Embed these texts in one run of the model; the reply is ``float32 [n, dim]``."""
+    """Embed these texts in one run of the model; the reply is :class:`penstock.kernel.vectors.Embeddings`.
+
+    Attributes:
+        texts: The texts.
+        kind: What they are.
+        late: Whether their token vectors are wanted too.
+    """
 
     texts: list[str]
     kind: TextKind
+    late: bool = False
 
 
 class SparseBatch(msgspec.Struct, frozen=True):

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.kernel.late import TokenVectors
+
 DenseVectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """What one run of a dense model makes of some texts.
+
+    Attributes:
+        dense: ``float32 [n, dim]``, L2-normalised.
+        late: Token vectors of each text, ``uint8 [rows, late]`` (:mod:`penstock.kernel.late`); ``None`` where they
+            were not asked for, or the model has none.
+    """
+
+    dense: DenseVectors
+    late: Sequence[TokenVectors] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

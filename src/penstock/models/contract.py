@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.kernel.vectors import SparseVector
+from penstock.kernel.vectors import Embeddings, SparseVector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DenseRunner",
     "Embedder",
+    "Embeddings",
     "Floats",
+    "LateRunner",
     "RerankRunner",
     "Reranker",
     "SparseEncoder",
@@ -37,15 +39,26 @@ Floats = NDArray[np.float32]
 
 
 class Embedder(Protocol):
-    """Turns texts into dense vectors."""
+    """Turns texts into dense vectors, and where wanted into token vectors by the same run."""
 
     @property
     def dim(self) -> int:
-        """Components of a vector."""
+        """Components of a dense vector."""
         ...
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> Floats:
-        """Return ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
+    @property
+    def late(self) -> int:
+        """Components of a token vector; 0 for a model that gives none."""
+        ...
+
+    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:
+        """Return the texts' vectors, in their order.
+
+        Args:
+            texts: The texts.
+            kind: What they are.
+            work: Whose they are.
+            late: Whether token vectors are wanted too.
 
         Raises:
             Rejected: The pool is full.
@@ -94,6 +107,19 @@ class DenseRunner(Protocol):
             texts: The texts.
             stop: When it is asked, the run ends as soon as it can and raises ``Stopped``.
         """
+        ...
+
+
+class LateRunner(DenseRunner, Protocol):
+    """Dense model that gives token vectors by the same run."""
+
+    @property
+    def late(self) -> int:
+        """Components of a token vector."""
+        ...
+
+    def run_late(self, texts: Sequence[str], kind: TextKind, stop: Stop | None = None) -> Embeddings:
+        """Return both; otherwise as :meth:`DenseRunner.run`."""
         ...
 
 

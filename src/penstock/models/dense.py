@@ -29,16 +29,22 @@ import numpy as np
 import onnxruntime
 
 from penstock.kernel.errors import Broken
+from penstock.kernel.vectors import Embeddings
 from penstock.models.batching import plan
 from penstock.models.device import Device, available, check, processor
+from penstock.models.late import token_vectors
 from penstock.models.stop import Stop, Stopped
 from penstock.models.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from penstock.kernel.late import TokenVectors
+    from penstock.kernel.messages import TextKind
     from penstock.models.contract import Floats
     from penstock.models.prepare import Prepared
+
+_NO_TOKENS = np.empty((0, 0), np.uint8)
 
 
 class OnnxDense:
@@ -72,6 +78,7 @@ class OnnxDense:
             Invalid: The tokenizer cannot be read.
         """
         self.dim = prepared.dim
+        self.late = prepared.late
         self.model = f"{prepared.name}-{prepared.fingerprint}"
         self.tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
         self.device = device or processor()
@@ -104,6 +111,29 @@ class OnnxDense:
         stop.check()
         return self.run_ids(self.tokenizer.ids(texts), stop)
 
+    def run_late(self, texts: Sequence[str], kind: TextKind, stop: Stop | None = None) -> Embeddings:
+        """Embed texts, and keep what the same run makes of their tokens.
+
+        Args:
+            texts: The texts.
+            kind: What they are; see :func:`penstock.models.late.token_vectors`.
+            stop: Ends the run early.
+
+        Raises:
+            Broken: ONNX Runtime fails.
+            Stopped: ``stop`` was asked.
+        """
+        stop = stop or Stop()
+        stop.check()
+        rows = self.tokenizer.ids(texts)
+        vectors = np.empty((len(rows), self.dim), np.float32)
+        late: list[TokenVectors] = [_NO_TOKENS] * len(rows)
+        for group, (sentences, tokens) in self._calls(rows, ["sentence", "late"], stop):
+            vectors[group] = sentences
+            for position, projected in zip(group, tokens, strict=True):
+                late[position] = token_vectors(projected[: len(rows[position])], kind)
+        return Embeddings(vectors, late)
+
     def run_ids(self, rows: Sequence[Sequence[int]], stop: Stop | None = None) -> Floats:
         """Embed texts already tokenised by ``tokenizer.ids``.
 
@@ -122,19 +152,26 @@ class OnnxDense:
             Stopped: ``stop`` was asked.
         """
         vectors = np.empty((len(rows), self.dim), np.float32)
-        options, stop = onnxruntime.RunOptions(), stop or Stop()
+        for group, (sentences,) in self._calls(rows, ["sentence"], stop or Stop()):
+            vectors[group] = sentences
+        return vectors
+
+    def _calls(
+        self, rows: Sequence[Sequence[int]], outputs: list[str], stop: Stop
+    ) -> Iterator[tuple[list[int], list[Floats]]]:
+        """Call the model for group after group; yield the group's places in ``rows`` and its outputs."""
+        options = onnxruntime.RunOptions()
         with stop.heard_by(partial(setattr, options, "terminate", True)):
             for group in plan([len(row) for row in rows], self._call_tokens_max, self.device.padding_tokens_max):
                 stop.check()
                 ids, mask = self.tokenizer.pad([rows[position] for position in group])
                 try:
-                    output = self._session.run(["sentence"], {"input_ids": ids, "attention_mask": mask}, options)
+                    output = self._session.run(outputs, {"input_ids": ids, "attention_mask": mask}, options)
                 except Exception as error:  # as above
                     if stop.asked:
                         raise Stopped from None
                     raise Broken(f"ONNX Runtime failed: {error}", code="model_run") from error
-                vectors[group] = output[0]
-        return vectors
+                yield group, output
 
 
 def _options(threads: int, device: Device) -> onnxruntime.SessionOptions:

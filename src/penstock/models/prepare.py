@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.models.architecture import Weights, read_shape
 from penstock.models.cache import MANIFEST, TEMPORARY, exclusive, publish, sweep, translated
+from penstock.models.late import late_dim
 from penstock.models.quantise import Precision, best_precision
 from penstock.models.source import sha256
+from penstock.models.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-FORMAT = 2
+FORMAT = 3
 """Version of the prepared directory and graph; raising it prepares every model anew."""
+
+VECTORS = 1
+"""Version of the dense vectors that a prepared graph makes; raising it shuts out every collection made before."""
 
 _GRAPH = "model.onnx"
 _TOKENIZER = "tokenizer.json"
@@ -45,17 +50,19 @@ class Prepared:
         path: The ONNX graph.
         tokenizer_path: ``tokenizer.json``.
         name: Name of the model.
-        dim: Components of a vector.
+        dim: Components of a dense vector.
+        late: Components of a token vector.
         tokens_max: Tokens after which a text is cut, special tokens included.
         precision: Number format of the graph.
-        fingerprint: Sixteen hexadecimal digits over weights, tokenizer, config, format and
-            precision: vectors of two fingerprints must not be mixed.
+        fingerprint: Sixteen hexadecimal digits over weights, tokenizer, config, precision and
+            ``VECTORS``: vectors of two fingerprints must not be mixed.
     """
 
     path: Path
     tokenizer_path: Path
     name: str
     dim: int
+    late: int
     tokens_max: int
     precision: Precision
     fingerprint: str
@@ -118,6 +125,7 @@ def _build(source: Source, cache_dir: Path, report: Progress, precision: Precisi
         "fingerprint": fingerprint,
         "precision": precision,
         "dim": shape.hidden,
+        "late": late_dim(shape.hidden),
         "tokens_max": shape.tokens_max,
         "source": {"origin": source.origin, "sha256": digests, "stamps": stamps},
     }
@@ -146,6 +154,7 @@ def _build(source: Source, cache_dir: Path, report: Progress, precision: Precisi
 def _write(source: Source, shape: BertShape, precision: Precision, directory: Path, report: Progress) -> None:
     # Imported here: onnx is needed on a cold start only.
     from penstock.models.graph import write_graph  # noqa: PLC0415 - see above
+    from penstock.models.projection import add_projection  # noqa: PLC0415 - see above
 
     def layer_done(layer: int) -> None:
         report("building", layer, shape.layers)
@@ -153,10 +162,11 @@ def _write(source: Source, shape: BertShape, precision: Precision, directory: Pa
     with Weights(source.weights) as weights:
         write_graph(weights, shape, precision, directory / _GRAPH, layer_done)
     shutil.copyfile(source.tokenizer, directory / _TOKENIZER)
+    add_projection(directory / _GRAPH, TextTokenizer(directory / _TOKENIZER, shape.tokens_max))
 
 
 def _fingerprint(digests: dict[str, str], precision: Precision) -> str:
-    text = json.dumps([FORMAT, precision, sorted(digests.items())])
+    text = json.dumps([VECTORS, precision, sorted(digests.items())])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -187,6 +197,7 @@ def _prepared(directory: Path, manifest: dict[str, Any]) -> Prepared:
         tokenizer_path=directory / _TOKENIZER,
         name=manifest["name"],
         dim=manifest["dim"],
+        late=manifest["late"],
         tokens_max=manifest["tokens_max"],
         precision=Precision(manifest["precision"]),
         fingerprint=manifest["fingerprint"],

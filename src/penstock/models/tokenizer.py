@@ -81,6 +81,11 @@ class TextTokenizer:
         encoded = self._whole.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
         return [len(encoding.ids) for encoding in encoded]
 
+    def words(self) -> list[str]:
+        """Return the vocabulary's whole words of two letters and more, in the order of their ids."""
+        vocabulary = sorted(self._whole.get_vocab().items(), key=lambda entry: entry[1])
+        return [word for word, _ in vocabulary if len(word) > 1 and word.isalpha()]
+
     def truncated(self, text: str) -> bool:
         """Return whether ``encode`` loses part of the text."""
         return self.count([text])[0] + self._special > self.tokens_max

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import Final, Generic, TypeVar
 
 import numpy as np
 
 from penstock.kernel.errors import PenstockError
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.messages import TextKind
-from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
 from penstock.kernel.work import Work
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.pools.flight import SingleFlight
@@ -20,6 +24,8 @@ V = TypeVar("V")
 
 #: Long enough that two texts never meet.
 KEY_BYTES: Final = 16
+
+_NO_TOKENS: Final = np.empty((0, 0), np.uint8)
 
 
 class TextMemory(Generic[V]):
@@ -107,8 +113,19 @@ class TextMemory(Generic[V]):
             return
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Text:
+    """What a dense model made of one text; ``late`` has no rows where it was not asked for."""
+
+    dense: DenseVectors
+    late: TokenVectors
+
+
 class CachedEmbedder:
     """An ``Embedder`` that remembers.
+
+    A text's dense vector alone and the same with its token vectors are remembered apart: few texts are asked for both
+    ways, and one that is costs a second run, not a wrong answer.
 
     Args:
         inner: The model.
@@ -118,20 +135,24 @@ class CachedEmbedder:
 
     def __init__(self, inner: Embedder, cache: Cache, fingerprint: str) -> None:
         self.dim = inner.dim
+        self.late = inner.late
         self._inner = inner
-        self._memory: TextMemory[DenseVectors] = TextMemory(cache, fingerprint, _pack_dense, self._unpack)
+        self._plain: TextMemory[_Text] = TextMemory(cache, fingerprint, _pack_text, partial(_unpack_text, inner.dim, 0))
+        self._whole: TextMemory[_Text] = TextMemory(
+            cache, f"{fingerprint} late", _pack_text, partial(_unpack_text, inner.dim, inner.late)
+        )
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> DenseVectors:
-        """Return ``float32 [n, dim]`` in the order of ``texts``; the array is the caller's own."""
+    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:
+        """Return the vectors in the order of ``texts``; the dense array is the caller's own, the others are shared."""
+        wanted = late and self.late > 0
 
-        async def encode(missing: list[str]) -> Sequence[DenseVectors]:
-            return list(await self._inner.embed(missing, kind, work))
+        async def encode(missing: list[str]) -> Sequence[_Text]:
+            embedded = await self._inner.embed(missing, kind, work, late=wanted)
+            return [_Text(*both) for both in zip(embedded.dense, embedded.late or repeat(_NO_TOKENS), strict=False)]
 
-        rows = await self._memory.recall(texts, kind, work, encode)
-        return np.array(rows, np.float32).reshape(-1, self.dim)
-
-    def _unpack(self, data: bytes) -> DenseVectors | None:
-        return np.frombuffer(data, np.float32) if len(data) == 4 * self.dim else None
+        known = await (self._whole if wanted else self._plain).recall(texts, kind, work, encode)
+        dense = np.array([one.dense for one in known], np.float32).reshape(-1, self.dim)
+        return Embeddings(dense, [one.late for one in known] if wanted else None)
 
 
 class CachedSparseEncoder:
@@ -156,9 +177,17 @@ class CachedSparseEncoder:
         return await self._memory.recall(texts, kind, work, encode)
 
 
-def _pack_dense(vector: DenseVectors) -> bytes | None:
-    """Return the components; a vector that is not finite is an error that must not be remembered."""
-    return vector.tobytes() if np.isfinite(vector).all() else None
+def _pack_text(text: _Text) -> bytes | None:
+    """Return the components, then the token vectors; what is not finite is an error that must not be remembered."""
+    return text.dense.tobytes() + text.late.tobytes() if np.isfinite(text.dense).all() else None
+
+
+def _unpack_text(dim: int, late: int, data: bytes) -> _Text | None:
+    rest = len(data) - 4 * dim
+    if rest < 0 or (rest % late or not rest if late else rest):
+        return None
+    tokens = np.frombuffer(data, np.uint8, offset=4 * dim).reshape(-1, late) if late else _NO_TOKENS
+    return _Text(np.frombuffer(data, np.float32, count=dim), tokens)
 
 
 def _pack_sparse(vector: SparseVector) -> bytes | None:

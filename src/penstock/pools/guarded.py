@@ -80,6 +80,10 @@ class GuardedStore:
         """Ask one arm."""
         return await self._guard.call("search", lambda: self._inner.search(collection, query, work))
 
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+        """Ask several arms at once."""
+        return await self._guard.call("search", lambda: self._inner.search_all(collection, queries, work))
+
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
         return await self._guard.call("fetch", lambda: self._inner.fetch(collection, points, work))

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Final
 
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
-from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
 from penstock.kernel.work import Criticality, Work
-from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
+from penstock.models.contract import LateRunner, RerankRunner, SparseRunner
 from penstock.models.stop import Stop
 from penstock.pools.threads import Threads
 
@@ -30,7 +30,7 @@ class MlWorkers:
 
     def __init__(
         self,
-        dense: DenseRunner,
+        dense: LateRunner,
         sparse: SparseRunner,
         rerank: RerankRunner,
         threads: Threads,
@@ -42,14 +42,16 @@ class MlWorkers:
         self._threads = threads
         self._bulk = bulk or threads
 
-    async def embed(self, message: EmbedBatch, work: Work) -> DenseVectors:
-        """Return ``float32 [n, dim]``, L2-normalised, in the order of the texts.
+    async def embed(self, message: EmbedBatch, work: Work) -> Embeddings:
+        """Return the texts' vectors, in their order.
 
         Cancellation: The run is asked to stop; this returns when it has.
         """
         stop = Stop()
         threads = self._bulk if work.criticality is Criticality.BULK else self._threads
-        return await threads.run(partial(self._dense.run, message.texts, stop), stop.ask)
+        if message.late:
+            return await threads.run(partial(self._dense.run_late, message.texts, message.kind, stop), stop.ask)
+        return Embeddings(await threads.run(partial(self._dense.run, message.texts, stop), stop.ask))
 
     async def sparse(self, message: SparseBatch, _work: Work) -> list[SparseVector]:
         """Return one sparse vector for each text.

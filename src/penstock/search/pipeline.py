@@ -36,7 +36,7 @@ from penstock.search.run import Run, explainer, hit
 from penstock.search.signals import reweighed
 from penstock.stores.contract import Arm, ArmQuery, Scored, VectorStore
 
-Encode = Callable[[str, Work], Awaitable[DenseVectors | SparseVector]]
+Encode = Callable[[Run, str, Work], Awaitable[DenseVectors | SparseVector]]
 
 #: Candidates whose places are looked at after rescoring; what is further down stays there.
 SHORTLIST: Final = 50
@@ -155,7 +155,7 @@ class SearchPipeline:
         work = run.work if run.alone else self._hurried(run.work)
         try:
             with run.stage(f"{arm}_encode"):
-                vector = await encode(query, work)
+                vector = await encode(run, query, work)
             with run.stage(arm):
                 wanted = ArmQuery(vector, run.plan.candidates, run.request.filter)
                 found = await self._store.search(run.request.collection, wanted, work)
@@ -174,35 +174,42 @@ class SearchPipeline:
         now_s = self._clock.now()
         return work.within(ARM_SHARE * work.deadline.remaining_s(now_s), work.deadline.operation, now_s)
 
-    async def _dense_vector(self, query: str, work: Work) -> DenseVectors:
-        """Return ``float32 [dim]``."""
-        vectors = await self._embedder.embed([query], TextKind.QUERY, work)
-        vector: DenseVectors = vectors[0]
+    async def _dense_vector(self, run: Run, query: str, work: Work) -> DenseVectors:
+        """Return ``float32 [dim]``, and keep the token vectors that the same run of the model gave."""
+        embedded = await self._embedder.embed([query], TextKind.QUERY, work, late=True)
+        run.tokens = embedded.late[0] if embedded.late else None
+        vector: DenseVectors = embedded.dense[0]
         return vector
 
-    async def _sparse_vector(self, query: str, work: Work) -> SparseVector:
+    async def _sparse_vector(self, _run: Run, query: str, work: Work) -> SparseVector:
         encoded = await self._sparse.encode([self._prepare(query)], TextKind.QUERY, work)
         return encoded[0]
 
     async def _rescore(self, run: Run, fused: list[Scored]) -> list[Scored]:
-        """Complete both arms' scores of every candidate and mix them; on failure keep the fusion."""
+        """Complete every score of every candidate and mix them; on failure keep the fusion."""
         try:
-            await together([self._complete(run, arm, fused) for arm in (Arm.DENSE, Arm.SPARSE)])
+            await self._complete(run, fused)
         except MENDABLE as error:
             if run.work.deadline.passed(self._clock.now()):
                 raise
             run.give_up(NO_RERANK, error)
             return fused
-        return rescoring.mixture(fused, run.scores[Arm.DENSE], run.scores[Arm.SPARSE], run.weights)
+        return rescoring.mixture(fused, run.scores, run.weights)
 
-    async def _complete(self, run: Run, arm: Arm, candidates: Sequence[Scored]) -> None:
-        """Ask an arm for the exact scores of candidates that only the other arm found."""
-        unknown = rescoring.missing(candidates, run.scores[arm])
-        if not unknown:
-            return
-        query = ArmQuery(run.vectors[arm], len(unknown), among=unknown)
-        found = await self._store.search(run.request.collection, query, run.work)
-        run.scores[arm].update({scored.point: scored.score for scored in found})
+    async def _complete(self, run: Run, candidates: Sequence[Scored]) -> None:
+        """Ask for the exact scores that are not known yet, all at once.
+
+        An arm's are those of candidates that only the other arm found; nobody knows the late ones.
+        """
+        unknown: dict[str, list[str]] = {arm: rescoring.missing(candidates, run.scores[arm]) for arm in Arm}
+        if run.tokens is not None:
+            unknown[rescoring.LATE] = [scored.point for scored in candidates[: rescoring.LATE_CANDIDATES]]
+            run.vectors[rescoring.LATE] = run.tokens
+        asked = {name: points for name, points in unknown.items() if points}
+        queries = [ArmQuery(run.vectors[name], len(points), among=points) for name, points in asked.items()]
+        answers = await self._store.search_all(run.request.collection, queries, run.work)
+        for name, found in zip(asked, answers, strict=True):
+            run.scores.setdefault(name, {}).update({scored.point: scored.score for scored in found})
 
     async def _hits(self, run: Run, ranked: Sequence[Scored], fused: Sequence[Scored]) -> list[Hit]:
         """Read the chunks of the best and, where they were rescored, weigh in what their names and places tell.

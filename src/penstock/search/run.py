@@ -10,10 +10,13 @@ from typing import Final
 
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Broken, PenstockError, Rejected
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.kernel.work import Work
 from penstock.search.degradation import Plan
+from penstock.search.fusion import best_first
 from penstock.search.records import Hit, Place, SearchRequest
+from penstock.search.rescoring import LATE
 from penstock.stores.contract import Arm, ChunkPayload, Scored
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,8 @@ class Run:
     stages: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
     rankings: dict[str, list[Scored]] = field(default_factory=dict)
-    vectors: dict[str, DenseVectors | SparseVector] = field(default_factory=dict)
+    vectors: dict[str, DenseVectors | SparseVector | TokenVectors] = field(default_factory=dict)
+    tokens: TokenVectors | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     failures: list[PenstockError] = field(default_factory=list)
 
@@ -86,6 +90,8 @@ def explainer(
     stages: dict[str, Sequence[Scored]] = dict(run.rankings)
     if len(run.rankings) > 1:
         stages["fusion"] = fused
+    if run.scores.get(LATE):
+        stages[LATE] = best_first(run.scores[LATE])
     stages.update(later)
     ranks = {name: {scored.point: rank for rank, scored in enumerate(ranking, 1)} for name, ranking in stages.items()}
     scores: dict[str, Mapping[str, float]] = {

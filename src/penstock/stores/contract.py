@@ -1,9 +1,9 @@
 """The vector store as the rest of the house sees it.
 
-A collection holds points; a point is one chunk of one document, with a dense vector, a sparse
-vector and a payload. The point of chunk 0 is the document's *head*: it carries the document's
-hash and chunk count, and it is written (or sealed) last, so that a head with a hash means that
-the whole document is there. There is no second catalogue that could disagree with the points.
+A collection holds points; a point is one chunk of one document, with a dense vector, a sparse vector, token vectors
+where the collection keeps them, and a payload. The point of chunk 0 is the document's *head*: it carries the document's
+hash and chunk count, and it is written (or sealed) last, so that a head with a hash means that the whole document is
+there. There is no second catalogue that could disagree with the points.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.kernel.errors import Invalid
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
 
@@ -99,11 +100,13 @@ class Point:
         payload: What is stored beside the vectors; its ``id`` and ``chunk`` give the point's id.
         dense: ``float32 [dim]``, L2-normalised.
         sparse: Sparse vector of the chunk's sparse text.
+        late: Token vectors, ``uint8 [rows, late]``, at least one; a collection that keeps none leaves them aside.
     """
 
     payload: ChunkPayload
     dense: NDArray[np.float32]
     sparse: SparseVector
+    late: TokenVectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ class CollectionInfo(msgspec.Struct, frozen=True):
         indexed: Points that its generation has indexed; later ones are compared one by one.
         shards: Over how many store processes it is spread; fixed when it is made.
         upkeep: How far its next generation is: ``copying``, ``optimising`` or ``replaying``; empty if none is made.
+        late: Components of its token vectors; 0 for a collection that keeps none, because it was made before there
+            were any, or by a model that gives none: its hits are ranked without late interaction.
     """
 
     name: str
@@ -164,20 +169,22 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     indexed: int = 0
     upkeep: str = ""
     shards: int = 1
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ArmQuery:
-    """What one arm looks for.
+    """What one arm looks for, or what known candidates are measured by.
 
     Attributes:
-        vector: Dense ``float32 [dim]`` or a sparse vector; its type chooses the arm.
+        vector: Dense ``float32 [dim]``, a sparse vector, or token vectors ``uint8 [tokens, late]``; its type chooses
+            what is compared. Token vectors score by :mod:`penstock.kernel.late`'s MaxSim, ask only with ``among``.
         limit: Hits wanted.
         filter: Conditions that hits must meet.
         among: Only these points, where given; for exact scores of known candidates.
     """
 
-    vector: NDArray[np.float32] | SparseVector
+    vector: NDArray[np.float32] | SparseVector | TokenVectors
     limit: int
     filter: Filter = ()
     among: Sequence[str] | None = field(default=None)
@@ -235,7 +242,14 @@ class VectorStore(Protocol):
         ...
 
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
-        """Return the best points of one arm, best first."""
+        """Return the best points of one arm, best first.
+
+        Token vectors find nothing in a collection that keeps none.
+        """
+        ...
+
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+        """Answer several queries in one round trip, as :meth:`search` answers each; none: no trip."""
         ...
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:

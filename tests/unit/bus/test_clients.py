@@ -13,7 +13,7 @@ from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Expired, Unavailable
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
 from penstock.kernel.settings import BusSettings, MlSettings, TimeoutSettings
-from penstock.kernel.vectors import SparseVector
+from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.kernel.work import Work
 from penstock.pools.permits import Permits
 from tests.clock import quiet, virtual
@@ -28,24 +28,28 @@ def bus_serving(topic: Topic, handler) -> MemoryBus:
     return bus
 
 
-def embedder(bus: MemoryBus) -> BusEmbedder:
-    return BusEmbedder(bus, LoopClock(), TIMEOUTS, MlSettings(batch_tokens=64), 1)
+def embedder(bus: MemoryBus, late: int = 0) -> BusEmbedder:
+    return BusEmbedder(bus, LoopClock(), TIMEOUTS, MlSettings(batch_tokens=64), dim=1, late=late)
 
 
 @virtual
 async def test_a_batch_is_split_worked_in_parallel_and_put_together_in_order() -> None:
     batches: list[EmbedBatch] = []
 
-    async def embed(message: EmbedBatch, work: Work) -> np.ndarray:
+    async def embed(message: EmbedBatch, work: Work) -> Embeddings:
         batches.append(message)
         assert work.client == "alice"
         await asyncio.sleep(1 / len(batches))  # later parts come back earlier
-        return np.array([[len(text)] for text in message.texts], np.float32)
+        assert message.late
+        tokens = [np.full((1, 2), len(text), np.uint8) for text in message.texts]
+        return Embeddings(np.array([[len(text)] for text in message.texts], np.float32), tokens)
 
     texts = ["x" * n for n in (90, 3, 60, 30, 120, 9, 150)]
-    vectors = await embedder(bus_serving(Topic.ML_EMBED, embed)).embed(texts, TextKind.DOCUMENT, WORK)
-    assert vectors.dtype == np.float32
-    assert vectors[:, 0].tolist() == [len(text) for text in texts]
+    stub = embedder(bus_serving(Topic.ML_EMBED, embed), late=2)
+    vectors = await stub.embed(texts, TextKind.DOCUMENT, WORK, late=True)
+    assert vectors.dense.dtype == np.float32
+    assert vectors.dense[:, 0].tolist() == [len(text) for text in texts]
+    assert [tokens.tolist() for tokens in vectors.late] == [[[len(text)] * 2] for text in texts]
     assert len(batches) > 1
     assert asyncio.get_running_loop().time() < 1002
 
@@ -53,7 +57,18 @@ async def test_a_batch_is_split_worked_in_parallel_and_put_together_in_order() -
 @virtual
 async def test_no_texts_need_no_model() -> None:
     bus = MemoryBus(BusSettings(), {}, LoopClock())
-    assert (await embedder(bus).embed([], TextKind.QUERY, WORK)).shape == (0, 1)
+    assert (await embedder(bus).embed([], TextKind.QUERY, WORK)).dense.shape == (0, 1)
+
+
+@pytest.mark.parametrize(("late", "wanted"), [(0, True), (2, False)])
+@virtual
+async def test_token_vectors_that_nobody_wants_or_has_are_not_asked_for(late: int, wanted: bool) -> None:  # noqa: FBT001
+    async def embed(message: EmbedBatch, _work: Work) -> Embeddings:
+        assert not message.late
+        return Embeddings(np.zeros((len(message.texts), 1), np.float32))
+
+    stub = embedder(bus_serving(Topic.ML_EMBED, embed), late=late)
+    assert (await stub.embed(["a"], TextKind.QUERY, WORK, late=wanted)).late is None
 
 
 @virtual

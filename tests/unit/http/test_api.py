@@ -394,9 +394,9 @@ async def test_a_caller_may_lower_its_class_and_not_raise_it(path, said, became)
         seen.append(work)
         return await ask(topic, message, work)
 
-    async def embedding(texts, kind, work):
+    async def embedding(texts, kind, work, *, late=False):
         seen.append(work)
-        return await embed(texts, kind, work)
+        return await embed(texts, kind, work, late=late)
 
     api.bus.request, api.embedder.embed = request, embedding
     headers = {"x-api-key": "k"} | ({} if said is None else {"X-Criticality": said})

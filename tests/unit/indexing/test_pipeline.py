@@ -11,7 +11,7 @@ from penstock.indexing.records import Document, Status
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
-from penstock.kernel.vectors import SparseVector
+from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.kernel.work import Work
 from penstock.stores.contract import CollectionInfo
 from tests.clock import virtual
@@ -29,9 +29,10 @@ class Models:
         self.texts = []
         self.value = 1.0
 
-    async def embed(self, texts, _kind, _work):
+    async def embed(self, texts, _kind, _work, *, late):
         self.texts.extend(texts)
-        return np.full((len(texts), self.dim), self.value, np.float32)
+        tokens = [np.full((len(text), 2), 128, np.uint8) for text in texts]
+        return Embeddings(np.full((len(texts), self.dim), self.value, np.float32), tokens if late else None)
 
     async def encode(self, texts, _kind, _work):
         return [SparseVector(np.array([len(t)], np.uint32), np.ones(1, np.float32)) for t in texts]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from penstock.kernel.errors import Broken
+from penstock.kernel.messages import TextKind
 from penstock.models.dense import OnnxDense
 from penstock.models.prepare import prepare
-from penstock.models.rerank import DenseReranker
+from penstock.models.rerank import LateReranker
 from penstock.models.stop import Stop, Stopped
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def test_a_run_stopped_before_it_begins_does_not_begin(runner: OnnxDense) -> Non
         runner.run(TEXTS, stop)
     with pytest.raises(Stopped):
         runner.run_ids([[2, 3]], stop)
+    with pytest.raises(Stopped):
+        runner.run_late(TEXTS, TextKind.QUERY, stop)
 
 
 def test_stopping_a_run_that_has_ended_changes_nothing(runner: OnnxDense) -> None:
@@ -139,4 +142,4 @@ def test_a_rerank_is_stopped_with_the_model_under_it(runner: OnnxDense) -> None:
     stop = Stop()
     stop.ask()
     with pytest.raises(Stopped):
-        DenseReranker(runner).run("la", TEXTS, stop)
+        LateReranker(runner).run("la", TEXTS, stop)

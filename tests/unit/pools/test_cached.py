@@ -13,7 +13,7 @@ from penstock.kernel.work import Work
 from penstock.pools.cached import CachedEmbedder, CachedSparseEncoder
 from penstock.stores.backends.memory import MemoryCache
 from tests.clock import quiet, virtual
-from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms
+from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms, token_vectors
 
 WORK = Work.background()
 DOWN = Unavailable("down", dependency="x")
@@ -39,8 +39,8 @@ async def test_a_text_is_encoded_once_and_the_order_is_kept():
     model, cache = FakeEmbedder(), memory()
     embedder = CachedEmbedder(model, cache, "m")
     assert embedder.dim == DIM
-    first = await embedder.embed(["a", "b"], DOCUMENT, WORK)
-    second = await embedder.embed(["c", "b", "a", "c", "d"], DOCUMENT, WORK)
+    first = (await embedder.embed(["a", "b"], DOCUMENT, WORK)).dense
+    second = (await embedder.embed(["c", "b", "a", "c", "d"], DOCUMENT, WORK)).dense
     assert model.asked == [["a", "b"], ["c", "d"]]
     assert np.array_equal(first, [embedding("a"), embedding("b")])
     assert np.array_equal(second, [embedding(text) for text in "cbacd"])
@@ -51,7 +51,7 @@ async def test_a_text_is_encoded_once_and_the_order_is_kept():
 @virtual
 async def test_no_texts_make_no_rows_and_ask_nobody():
     model = FakeEmbedder()
-    assert (await CachedEmbedder(model, memory(), "m").embed([], QUERY, WORK)).shape == (0, DIM)
+    assert (await CachedEmbedder(model, memory(), "m").embed([], QUERY, WORK)).dense.shape == (0, DIM)
     assert model.asked == []
 
 
@@ -59,9 +59,9 @@ async def test_no_texts_make_no_rows_and_ask_nobody():
 async def test_what_a_caller_does_to_its_array_changes_nobody_elses():
     embedder = CachedEmbedder(FakeEmbedder(), memory(), "m")
     mine, theirs = await asyncio.gather(*(embedder.embed(["a"], QUERY, WORK) for _ in range(2)))
-    mine[:] = 7
-    assert np.array_equal(theirs, [embedding("a")])
-    assert np.array_equal(await embedder.embed(["a"], QUERY, WORK), [embedding("a")])
+    mine.dense[:] = 7
+    assert np.array_equal(theirs.dense, [embedding("a")])
+    assert np.array_equal((await embedder.embed(["a"], QUERY, WORK)).dense, [embedding("a")])
 
 
 @virtual
@@ -79,7 +79,9 @@ async def test_every_text_has_a_key(text):
     model = FakeEmbedder()
     embedder = CachedEmbedder(model, memory(), "m")
     for _ in range(2):
-        assert np.array_equal(await embedder.embed([text, "other"], QUERY, WORK), [embedding(text), embedding("other")])
+        assert np.array_equal(
+            (await embedder.embed([text, "other"], QUERY, WORK)).dense, [embedding(text), embedding("other")]
+        )
     assert len(model.asked) == 1
 
 
@@ -89,7 +91,7 @@ async def test_the_same_text_asked_for_at_once_is_encoded_once():
     embedder = CachedEmbedder(model, memory(), "m")
     answers = await asyncio.gather(*(embedder.embed(["a"], QUERY, WORK) for _ in range(5)))
     assert model.asked == [["a"]]
-    assert all(np.array_equal(answer, [embedding("a")]) for answer in answers)
+    assert all(np.array_equal(answer.dense, [embedding("a")]) for answer in answers)
 
 
 @virtual
@@ -100,8 +102,30 @@ async def test_a_cancelled_leaders_text_is_encoded_for_those_who_still_want_it()
     follower = asyncio.create_task(embedder.embed(["b", "c"], QUERY, WORK))
     await quiet()
     leader.cancel()
-    assert np.array_equal(await follower, [embedding("b"), embedding("c")])
+    assert np.array_equal((await follower).dense, [embedding("b"), embedding("c")])
     assert model.asked == [["a", "b"], ["c"], ["b"]]
+
+
+@virtual
+async def test_token_vectors_are_remembered_with_the_dense_one():
+    model, cache = FakeEmbedder(), memory()
+    embedder = CachedEmbedder(model, cache, "m")
+    assert embedder.late == DIM
+    texts = ["a", "b c d"]
+    for _ in range(2):
+        both = await embedder.embed(texts, DOCUMENT, WORK, late=True)
+        assert np.array_equal(both.dense, [embedding(text) for text in texts])
+        assert [tokens.tolist() for tokens in both.late] == [token_vectors(text).tolist() for text in texts]
+    assert len(model.asked) == 1
+    assert (await embedder.embed(texts, DOCUMENT, WORK)).late is None
+    assert len(model.asked) == 2
+
+
+@virtual
+async def test_a_model_without_token_vectors_gives_none_when_asked():
+    embedder = CachedEmbedder(FakeEmbedder(late=0), memory(), "m")
+    for _ in range(2):
+        assert (await embedder.embed(["a"], QUERY, WORK, late=True)).late is None
 
 
 @virtual
@@ -119,7 +143,7 @@ async def test_a_cache_that_fails_is_one_that_has_forgotten_everything():
     model = FakeEmbedder()
     embedder = CachedEmbedder(model, FailingCache("c", 1, 1, LoopClock()), "m")
     for _ in range(2):
-        assert np.array_equal(await embedder.embed(["a"], QUERY, WORK), [embedding("a")])
+        assert np.array_equal((await embedder.embed(["a"], QUERY, WORK)).dense, [embedding("a")])
     assert len(model.asked) == 2
 
 
@@ -131,7 +155,7 @@ async def test_bytes_of_another_length_are_a_miss():
 
     dense, sparse = FakeEmbedder(), FakeSparseEncoder()
     odd = Odd("c", 1, 1000, LoopClock())
-    assert np.array_equal(await CachedEmbedder(dense, odd, "m").embed(["a"], QUERY, WORK), [embedding("a")])
+    assert np.array_equal((await CachedEmbedder(dense, odd, "m").embed(["a"], QUERY, WORK)).dense, [embedding("a")])
     assert len(await CachedSparseEncoder(sparse, odd, "m").encode(["a"], QUERY, WORK)) == 1
     assert (len(dense.asked), len(sparse.asked)) == (1, 1)
 
@@ -139,9 +163,9 @@ async def test_bytes_of_another_length_are_a_miss():
 @virtual
 async def test_a_vector_that_is_not_finite_is_not_remembered():
     class Wild(FakeEmbedder):
-        async def embed(self, texts, kind, work):
-            vectors = await super().embed(texts, kind, work)
-            vectors[0, 0] = np.nan
+        async def embed(self, texts, kind, work, *, late=False):
+            vectors = await super().embed(texts, kind, work, late=late)
+            vectors.dense[0, 0] = np.nan
             return vectors
 
     class WildSparse(FakeSparseEncoder):

@@ -12,7 +12,7 @@ import pytest
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
-from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
 from penstock.kernel.work import Criticality, Work
 from penstock.models.stop import Stop
 from penstock.pools.ml import MlWorkers
@@ -23,7 +23,7 @@ WORK = Work.background()
 
 
 class Dense:
-    model, dim, tokens_max = "fake", 1, 8
+    model, dim, late, tokens_max = "fake", 1, 4, 8
 
     def __init__(self) -> None:
         self.stops: list[Stop] = []
@@ -33,6 +33,10 @@ class Dense:
         if "" in texts:
             raise Invalid("an empty text")
         return np.array([[len(text)] for text in texts], np.float32)
+
+    def run_late(self, texts: Sequence[str], kind: TextKind, stop: Stop) -> Embeddings:
+        rows = 2 if kind is TextKind.QUERY else 1
+        return Embeddings(self.run(texts, stop), [np.zeros((rows, self.late), np.uint8) for _ in texts])
 
 
 class Sparse:
@@ -81,9 +85,19 @@ def workers(threads: Threads) -> MlWorkers:
 
 @virtual
 async def test_a_batch_is_one_run_of_the_dense_model(workers: MlWorkers, threads: Threads) -> None:
-    vectors = await workers.embed(EmbedBatch(["a", "bbb", "cc"], TextKind.DOCUMENT), WORK)
-    assert vectors.tolist() == [[1], [3], [2]]
+    embedded = await workers.embed(EmbedBatch(["a", "bbb", "cc"], TextKind.DOCUMENT), WORK)
+    assert embedded.dense.tolist() == [[1], [3], [2]]
+    assert embedded.late is None
     assert threads.calls == 1
+
+
+@virtual
+async def test_token_vectors_that_are_wanted_come_of_the_same_run(workers: MlWorkers, threads: Threads) -> None:
+    for kind, rows in ((TextKind.QUERY, 2), (TextKind.DOCUMENT, 1)):
+        embedded = await workers.embed(EmbedBatch(["a", "bbb"], kind, late=True), WORK)
+        assert embedded.dense.tolist() == [[1], [3]]
+        assert [tokens.shape for tokens in embedded.late] == [(rows, 4), (rows, 4)]
+    assert threads.calls == 2
 
 
 @pytest.mark.parametrize(("kind", "value"), [(TextKind.QUERY, 1.0), (TextKind.DOCUMENT, 2.0)])

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.ids import point_id
+from penstock.kernel.late import similarity
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
@@ -19,7 +21,7 @@ from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchR
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
-from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms
+from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms, token_vectors
 
 WORK = Work.background()
 TEXTS = {"cat": "the cat sat", "dog": "a dog sat", "parse": "parse json text", "mat": "on the mat"}
@@ -38,10 +40,18 @@ class House:
     #: Whether the bus around the pipeline ends it at the deadline, or an arm notices it first.
     cut_off: bool = True
 
+    #: Components of the collection's token vectors; 0: it was made before there were any.
+    late: int = DIM
+
     async def fill(self) -> "House":
-        await self.store.create(CollectionInfo("c", DIM, "m"), WORK)
+        await self.store.create(CollectionInfo("c", DIM, "m", late=self.late), WORK)
         points = [
-            Point(ChunkPayload(id, 0, text, language=id[0], metadata={"k": id}), embedding(text), terms(text))
+            Point(
+                ChunkPayload(id, 0, text, language=id[0], metadata={"k": id}),
+                embedding(text),
+                terms(text),
+                token_vectors(text),
+            )
             for id, text in TEXTS.items()
         ]
         await self.store.upsert("c", points, WORK)
@@ -64,6 +74,11 @@ class House:
 
     def searches(self) -> list[ArmQuery]:
         return [argument for operation, argument in self.store.asked if operation == "search"]
+
+    def completed(self) -> list[ArmQuery]:
+        """Return what was asked of known candidates, all in one operation."""
+        (queries,) = [argument for operation, argument in self.store.asked if operation == "search_all"]
+        return list(queries)
 
 
 def is_sparse(query: ArmQuery) -> bool:
@@ -91,7 +106,7 @@ async def test_the_best_document_comes_first_and_every_stage_is_timed():
 async def test_the_limit_cuts_the_hits_and_lifts_the_candidates():
     house = await House(candidates=2).fill()
     assert len((await house.search(limit=1)).hits) == 1
-    assert {query.limit for query in house.searches() if query.among is None} == {2}
+    assert {query.limit for query in house.searches()} == {2}
     assert len((await house.search(limit=4)).hits) == 4
 
 
@@ -202,7 +217,7 @@ async def test_an_arms_own_error_at_the_deadline_is_no_degradation():
 
 async def _rescoring_fails_after(house: House, seconds: float, error: Exception) -> None:
     async def hook(operation: str, argument: Any) -> None:
-        if operation == "search" and argument.among is not None:
+        if operation == "search_all":
             await asyncio.sleep(seconds)
             raise error
 
@@ -229,15 +244,35 @@ async def test_a_rerank_cut_off_by_the_deadline_expires():
 
 
 @virtual
-async def test_rerank_gives_every_candidate_both_exact_scores():
+async def test_rerank_gives_every_candidate_every_exact_score():
     house = await House(candidates=2).fill()
     result = await house.search("parse sat", explain=True, limit=4)
     for hit in result.hits:
         assert hit.explain["dense"].score == pytest.approx(float(embedding("parse sat") @ embedding(TEXTS[hit.id])))
-    completed = [query for query in house.searches() if query.among is not None]
+        late = similarity(token_vectors("parse sat"), token_vectors(TEXTS[hit.id]))
+        assert hit.explain["late"].score == pytest.approx(late)
+    completed = house.completed()
     assert completed
     for query in completed:
         assert query.limit == len(query.among)
+    assert len(completed[-1].among) == len(result.hits)
+
+
+@virtual
+async def test_a_collection_without_token_vectors_is_ranked_by_its_arms():
+    house = await House(late=0).fill()
+    result = await house.search("the cat", explain=True)
+    assert ids(result)[0] == "cat"
+    assert set(result.hits[0].explain) == {"dense", "sparse", "fusion", "rerank", "signals"}
+    assert result.degraded == []
+
+
+@virtual
+async def test_a_model_without_token_vectors_is_not_asked_for_them():
+    house = await House(embedder=FakeEmbedder(late=0)).fill()
+    result = await house.search("the cat", explain=True)
+    assert set(result.hits[0].explain) == {"dense", "sparse", "fusion", "rerank", "signals"}
+    assert all(query.vector.dtype != np.uint8 for query in house.completed() if not is_sparse(query))
 
 
 @virtual
@@ -274,10 +309,9 @@ async def test_the_filter_holds_for_every_arm_and_candidate():
     result = await house.search("the cat parse", filter=conditions)
     assert set(ids(result)) == {"dog", "parse"}
     for query in house.searches():
-        if query.among is None:
-            assert query.filter == conditions
-        else:
-            assert set(query.among) <= {point_id("dog", 0), point_id("parse", 0)}
+        assert query.filter == conditions
+    for query in house.completed():
+        assert set(query.among) <= {point_id("dog", 0), point_id("parse", 0)}
 
 
 @virtual
@@ -306,8 +340,10 @@ async def test_explain_tells_each_stages_rank_and_score():
     house = await House().fill()
     result = await house.search("the cat", explain=True)
     first, places = result.hits[0], result.hits[0].explain
-    assert set(places) == {"dense", "sparse", "fusion", "rerank", "signals"}
-    assert (places["dense"].rank, places["sparse"].rank, places["fusion"].rank, places["rerank"].rank) == (1, 1, 1, 1)
+    assert set(places) == {"dense", "sparse", "late", "fusion", "rerank", "signals"}
+    assert {places[name].rank for name in ("dense", "sparse", "fusion", "rerank")} == {1}
+    # Another text has the same two words for the fake model; equal ones stand in the order of their ids.
+    assert places["late"].score == max(hit.explain["late"].score for hit in result.hits)
     assert places["fusion"].score == pytest.approx(2 / 61)
     assert places["signals"].score == first.score
     wordless = next(hit for hit in result.hits if hit.id == "parse")
@@ -340,7 +376,7 @@ async def with_a_test_of_the_cat() -> House:
     house = await House().fill()
     text = "the cat sat"
     payload = ChunkPayload("test_cat", 0, text, path="tests/test_cat.py")
-    await house.store.upsert("c", [Point(payload, embedding(text), terms(text))], WORK)
+    await house.store.upsert("c", [Point(payload, embedding(text), terms(text), token_vectors(text))], WORK)
     return house
 
 

@@ -247,7 +247,7 @@ async def test_a_strict_search_is_refused_when_the_rerank_fails():
     it = await house()
 
     async def hook(operation: str, argument: Any) -> None:
-        if operation == "search" and argument.among is not None:
+        if operation == "search_all":
             raise DOWN
 
     it.store.hook = hook

@@ -73,6 +73,15 @@ def test_all_searches_of_a_collection_go_as_one_batch():
     assert found[2] == [{"point": "p", "score": 6.0}]
 
 
+def test_several_queries_of_one_request_join_the_batch_and_come_back_together():
+    shelf = Shelf()
+    several = wire.Request(2, wire.SearchAll("c", [search(0, 6).command, search(0, 7).command]))
+    found = answers(shelf, search(1, 5), several, search(3, 8))
+    assert shelf.log == [("search", [5, 6, 7, 8])]
+    assert [[hit["score"] for hit in hits] for hits in found[2]] == [[6.0], [7.0]]
+    assert [found[number][0]["score"] for number in (1, 3)] == [5.0, 8.0]
+
+
 def test_searches_of_two_collections_are_no_batch():
     shelf = Shelf()
     assert answers(shelf, search(1), search(2, collection="d"))[2] == "collection_not_found"

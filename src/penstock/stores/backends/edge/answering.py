@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +41,7 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
     wire.Heads: lambda shelf, c: shelf.shard(c.collection).heads(c.filter, c.after, c.limit),
     wire.Find: lambda shelf, c: shelf.shard(c.collection).find(c.documents),
     wire.Search: lambda shelf, c: shelf.shard(c.collection).search([c])[0],
+    wire.SearchAll: lambda shelf, c: shelf.shard(c.collection).search(c.searches),
     wire.Adopt: lambda shelf, c: shelf.adopt(Path(c.source), force=c.force),
     wire.Optimize: lambda shelf, c: shelf.collection(c.collection).begin(),
     wire.Close: lambda shelf, _: shelf.close(),
@@ -51,7 +53,7 @@ def batches(requests: Iterable[wire.Request]) -> list[list[wire.Request]]:
     searches: dict[str, list[wire.Request]] = {}
     found: list[list[wire.Request]] = []
     for request in requests:
-        if not isinstance(request.command, wire.Search):
+        if not isinstance(request.command, wire.Search | wire.SearchAll):
             found.append([request])
         elif request.command.collection in searches:
             searches[request.command.collection].append(request)
@@ -70,15 +72,21 @@ def answer(shelf: Shelf, batch: list[wire.Request]) -> Iterator[bytes]:
 
 
 def _search_together(shelf: Shelf, requests: list[wire.Request]) -> Iterator[bytes]:
-    searches = [r.command for r in requests if isinstance(r.command, wire.Search)]
+    commands: list[Any] = [request.command for request in requests]
+    every = [search for command in commands for search in _searches(command)]
     try:
-        found = shelf.shard(searches[0].collection).search(searches)
+        found = iter(shelf.shard(commands[0].collection).search(every))
     except PenstockError:
         # One bad query spoils a batch: find out which by asking one by one.
         yield from (outcome(shelf, request) for request in requests)
         return
-    for request, hits in zip(requests, found, strict=True):
-        yield success(request.number, hits)
+    for request, command in zip(requests, commands, strict=True):
+        hits = list(islice(found, len(_searches(command))))
+        yield success(request.number, hits if isinstance(command, wire.SearchAll) else hits[0])
+
+
+def _searches(command: wire.Search | wire.SearchAll) -> list[wire.Search]:
+    return command.searches if isinstance(command, wire.SearchAll) else [command]
 
 
 def outcome(shelf: Shelf, request: wire.Request) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import qdrant_edge as qe
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.kernel.ids import point_id
+from penstock.kernel.late import cosine
 from penstock.stores.backends.edge import facets, tuning, wire
 from penstock.stores.contract import (
     Arm,
@@ -29,6 +31,9 @@ from penstock.stores.contract import (
 FACETS: Final = "facets"
 SCALES: Final = "scales"
 
+#: The name of the token vectors.
+LATE: Final = "late"
+
 _HEAD_FIELDS: Final = ["id", "hash", "chunks", "path"]
 
 
@@ -37,12 +42,22 @@ class Shard:
 
     def __init__(self, shard: qe.EdgeShard) -> None:
         self._shard = shard
+        self._late = _keeps_late(shard)
 
     @classmethod
-    def create(cls, path: Path, dim: int) -> Shard:
-        """Create a shard with named vectors ``dense`` and ``sparse`` and its payload indexes."""
+    def create(cls, path: Path, dim: int, late: int = 0) -> Shard:
+        """Create a shard with its named vectors and payload indexes.
+
+        Args:
+            path: Its directory.
+            dim: Components of a dense vector.
+            late: Components of a token vector; 0 for none.
+        """
+        vectors = {Arm.DENSE.value: tuning.dense(dim)}
+        if late:
+            vectors[LATE] = _late_params(late)
         config = qe.EdgeConfig(
-            vectors={Arm.DENSE: tuning.dense(dim)},
+            vectors=vectors,
             sparse_vectors={Arm.SPARSE: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
         )
         with _translated():
@@ -74,7 +89,7 @@ class Shard:
 
     def upsert(self, points: Iterable[wire.WirePoint]) -> None:
         """Write points in one operation of the engine's log."""
-        self._update(qe.UpdateOperation.upsert_points([_point(p) for p in points]))
+        self._update(qe.UpdateOperation.upsert_points([_point(p, late=self._late) for p in points]))
 
     def trim(self, document: str, chunks: int) -> None:
         """Delete the document's chunks numbered ``chunks`` and above."""
@@ -108,11 +123,12 @@ class Shard:
             return self._shard.count(qe.CountRequest(exact=True, filter=_filter(conditions)))
 
     def search(self, searches: Sequence[wire.Search]) -> list[list[Scored]]:
-        """Answer several one-arm queries as one planned batch."""
+        """Answer several one-arm queries as one planned batch; token vectors find nothing where none are kept."""
+        known = [self._late or not isinstance(s.vector, wire.Late) for s in searches]
         with _translated():
-            batch = qe.QueryBatchRequest([_query(s) for s in searches])
-            found = self._shard.query_batch(batch)
-        return [[Scored(str(p.id), p.score) for p in hits] for hits in found]
+            batch = qe.QueryBatchRequest([_query(s) for s in compress(searches, known)])
+            found = iter(self._shard.query_batch(batch))
+        return [_scored(s, next(found)) if is_known else [] for s, is_known in zip(searches, known, strict=True)]
 
     def fetch(self, points: Sequence[str]) -> dict[str, ChunkPayload]:
         """Return the payloads of the points that exist."""
@@ -205,7 +221,7 @@ _ERRORS: Final = (
 )
 
 
-def _point(point: wire.WirePoint) -> qe.Point:
+def _point(point: wire.WirePoint, *, late: bool) -> qe.Point:
     stored = point.payload
     # Path and language are there even when empty: a filter may ask for that.
     payload = {
@@ -216,11 +232,49 @@ def _point(point: wire.WirePoint) -> qe.Point:
         FACETS: facets.facets(stored.metadata),
         SCALES: facets.scales(stored.metadata),
     }
-    vectors = {
+    vectors: dict[str, Any] = {
         Arm.DENSE.value: np.frombuffer(point.dense.data, "<f4").tolist(),
         Arm.SPARSE.value: _sparse(point.sparse),
     }
+    if late and point.late is not None:
+        vectors[LATE] = _late(point.late)
     return qe.Point(point_id(stored.id, stored.chunk), vectors, payload)
+
+
+def _late_params(late: int) -> qe.EdgeVectorParams:
+    """Return how token vectors are kept: as bytes, compared by MaxSim, read from their file, in no graph."""
+    return qe.EdgeVectorParams(
+        size=late,
+        distance=qe.Distance.Dot,
+        multivector_config=qe.MultiVectorConfig(qe.MultiVectorComparator.MaxSim),
+        datatype=qe.VectorStorageDatatype.Uint8,
+        hnsw_config=qe.HnswIndexConfig(m=0, ef_construct=1, full_scan_threshold=0),
+    )
+
+
+#: What the engine says when it is asked for a vector that its shard does not have.
+_NO_SUCH_VECTOR: Final = "Not existing vector name"
+
+
+def _keeps_late(shard: qe.EdgeShard) -> bool:
+    """Return whether a shard keeps token vectors: the engine tells when it is asked, though with too short a one."""
+    try:
+        shard.query(qe.QueryRequest(limit=1, query=qe.Query.Nearest([[0.0]], using=LATE)))
+    except Exception as error:  # noqa: BLE001 - the engine's errors have no narrower base
+        return _NO_SUCH_VECTOR not in str(error)
+    return True
+
+
+def _late(vectors: wire.Late) -> Any:
+    return np.frombuffer(vectors.data, np.uint8).reshape(vectors.rows, -1).tolist()
+
+
+def _scored(search: wire.Search, found: Iterable[qe.ScoredPoint]) -> list[Scored]:
+    """Return hits with the score that the contract promises."""
+    if not isinstance(search.vector, wire.Late):
+        return [Scored(str(p.id), p.score) for p in found]
+    query = np.frombuffer(search.vector.data, np.uint8).reshape(search.vector.rows, -1)
+    return [Scored(str(p.id), cosine(p.score, query)) for p in found]
 
 
 def _sparse(vector: wire.Sparse) -> qe.SparseVector:
@@ -249,6 +303,8 @@ def _query(search: wire.Search) -> qe.QueryRequest:
         conditions.append(qe.HasIdCondition(set(search.among)))
     if isinstance(search.vector, wire.Dense):
         query = qe.Query.Nearest(np.frombuffer(search.vector.data, "<f4").tolist(), using="dense")
+    elif isinstance(search.vector, wire.Late):
+        query = qe.Query.Nearest(_late(search.vector), using=LATE)
     else:
         query = qe.Query.Nearest(_sparse(search.vector), using="sparse")
     return qe.QueryRequest(

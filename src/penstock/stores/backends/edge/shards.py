@@ -122,6 +122,13 @@ class ShardedStore:
         found = await self._each(collection, work, lambda store: store.search(collection, query, work))
         return _best(found, query.limit)
 
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+        """Ask several arms of every shard at once."""
+        if not queries:
+            return []
+        found = await self._each(collection, work, lambda store: store.search_all(collection, queries, work))
+        return [_best(shards, query.limit) for query, *shards in zip(queries, *found, strict=True)]
+
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
         found = await self._each(collection, work, lambda store: store.fetch(collection, points, work))

@@ -98,6 +98,13 @@ class EdgeStore:
         command = wire.pack_search(collection, query)
         return await self.link.ask(command, list[Scored], self._limited(work))
 
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+        """Ask several arms at once."""
+        if not queries:
+            return []
+        command = wire.SearchAll(collection, [wire.pack_search(collection, query) for query in queries])
+        return await self.link.ask(command, list[list[Scored]], self._limited(work))
+
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
         command = wire.Fetch(collection, list(points))

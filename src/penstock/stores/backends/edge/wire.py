@@ -7,12 +7,13 @@ socket pair; nothing else can connect.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import SparseVector
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Condition, Head, Point
 
@@ -32,12 +33,20 @@ class Sparse(msgspec.Struct, frozen=True, tag="sparse", array_like=True):
     values: bytes
 
 
+class Late(msgspec.Struct, frozen=True, tag="late", array_like=True):
+    """Token vectors, ``uint8``, row after row."""
+
+    data: bytes
+    rows: int
+
+
 class WirePoint(msgspec.Struct, frozen=True, array_like=True):
     """A point without its id, which follows from its payload."""
 
     payload: ChunkPayload
     dense: Dense
     sparse: Sparse
+    late: Late | None = None
 
 
 class Create(msgspec.Struct, frozen=True, tag="create"):
@@ -95,10 +104,17 @@ class Search(msgspec.Struct, frozen=True, tag="search"):
     """Ask one arm."""
 
     collection: str
-    vector: Dense | Sparse
+    vector: Dense | Sparse | Late
     limit: int
     filter: list[Condition]
     among: list[str] | None
+
+
+class SearchAll(msgspec.Struct, frozen=True, tag="search_all"):
+    """Ask several arms of one collection at once."""
+
+    collection: str
+    searches: list[Search]
 
 
 class Fetch(msgspec.Struct, frozen=True, tag="fetch"):
@@ -159,6 +175,7 @@ Command = (
     | Seal
     | Delete
     | Search
+    | SearchAll
     | Fetch
     | Heads
     | Find
@@ -209,12 +226,18 @@ def frame(record: msgspec.Struct) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def pack_vector(vector: NDArray[np.float32] | SparseVector) -> Dense | Sparse:
+def pack_vector(vector: NDArray[np.float32] | SparseVector | TokenVectors) -> Dense | Sparse | Late:
     """Return a vector as it travels."""
-    return _sparse(vector) if isinstance(vector, SparseVector) else _dense(vector)
+    if isinstance(vector, SparseVector):
+        return _sparse(vector)
+    return _late(vector) if vector.dtype == np.uint8 else _dense(vector)
 
 
-def _dense(vector: NDArray[np.float32]) -> Dense:
+def _late(vectors: NDArray[Any]) -> Late:
+    return Late(np.ascontiguousarray(vectors).tobytes(), len(vectors))
+
+
+def _dense(vector: NDArray[Any]) -> Dense:
     return Dense(np.ascontiguousarray(vector, "<f4").tobytes())
 
 
@@ -225,7 +248,8 @@ def _sparse(vector: SparseVector) -> Sparse:
 
 def pack_point(point: Point) -> WirePoint:
     """Return a point as it travels."""
-    return WirePoint(point.payload, _dense(point.dense), _sparse(point.sparse))
+    late = None if point.late is None else _late(point.late)
+    return WirePoint(point.payload, _dense(point.dense), _sparse(point.sparse), late)
 
 
 def pack_search(collection: str, query: ArmQuery) -> Search:
