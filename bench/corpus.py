@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.report import tell
+from bench.workbench import ROOT
 from penstock.cli.beir import read_benchmark
 from penstock.indexing.chunk import chunk
 from penstock.indexing.composition import sparse_query, sparse_text
@@ -31,7 +32,6 @@ from penstock.kernel.vectors import SparseVector
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.models.tokenizer import TextTokenizer
 
-ROOT: Final = Path(__file__).parent.parent
 DATA: Final = ROOT.parent / "shared" / "data"
 COLLECTIONS: Final = ("cranfield", "cisi", "cosqa-dev")
 LIBRARY: Final = Path(sysconfig.get_path("stdlib"))

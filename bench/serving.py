@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from bench.processes import by_role, cpu_s, memory_mb
+from bench.workbench import ROOT
 from penstock.stores.lock import holder
 
-ROOT: Final = Path(__file__).parent.parent
 START_S_MAX: Final = 120.0
 END_S_MAX: Final = 60.0
 POLL_S: Final = 0.005

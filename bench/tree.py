@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.corpus import LIBRARY
-from bench.worker import ROOT
+from bench.workbench import ROOT
 from penstock.cli.planning import Root
 from penstock.cli.sources import encoded, find
 from penstock.indexing.chunk import chunk

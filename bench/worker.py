@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-ROOT = Path(__file__).parent.parent
+from bench.workbench import ROOT
+
 #: How long a worker may take to end once its orders have ended; then it is killed.
 END_S_MAX = 30.0
 
