@@ -1,1 +1,7 @@
 """Named workloads. ``python -m bench`` lists them; each prints one JSON object last with ``--json``."""
+
+from pathlib import Path
+from typing import Final
+
+#: The project's directory.
+ROOT: Final = Path(__file__).parent.parent

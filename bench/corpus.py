@@ -1,9 +1,10 @@
-"""Real texts, and their vectors, the same for every system that is compared.
+"""A corpus, the same for every system that is compared: real texts, their words, and dense vectors made of real ones.
 
 Texts: the documents of the test collections (``../shared/data``, read in place), then Python's own standard library,
 both cut by Penstock's chunker, into short chunks. Each is one document of one chunk, without a path, so that every
-system holds the same rows. Queries: the collections' own. Vectors: the server's (``/v1/embed``), which has just made
-them to index the texts.
+system holds the same rows. Sparse vectors are those of the texts. Dense ones: every tenth is that of its text, and each
+of the nine after it lies about it at random, since embedding all of them would take longer than measuring. Queries: the
+collections' own, with their own vectors.
 """
 
 from __future__ import annotations
@@ -12,34 +13,39 @@ import json
 import random
 import sysconfig
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.report import tell
-from bench.workbench import ROOT
+from bench import ROOT
 from penstock.cli.beir import read_benchmark
 from penstock.indexing.chunk import chunk
 from penstock.indexing.composition import sparse_query, sparse_text
 from penstock.indexing.reading import read_text
 from penstock.indexing.walk import Found, walk
+from penstock.kernel.cores import cores
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.vectors import SparseVector
+from penstock.models.dense import OnnxDense
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.models.tokenizer import TextTokenizer
 
 DATA: Final = ROOT.parent / "shared" / "data"
 COLLECTIONS: Final = ("cranfield", "cisi", "cosqa-dev")
 LIBRARY: Final = Path(sysconfig.get_path("stdlib"))
-#: Short chunks, so that 20 000 of them are embedded in minutes: the time of a search does not depend on them, but for
-#: the hits' texts that it returns and for late interaction, which looks at a vector for every two tokens.
-CHUNK_TOKENS: Final = 64
-#: Texts in one request: vectors as JSON are some 8 KB each.
-BATCH_TEXTS: Final = 200
+#: Chunks as functions and paragraphs are: the time of a search depends on their length in two things, the texts that an
+#: answer carries, and late interaction, which looks at one vector for every two tokens.
+CHUNK_TOKENS: Final = 128
+#: Chunks about one real vector, and how far from it they lie: cosines of .86 to it, and of .73 to each other.
+NEIGHBOURS: Final = 10
+SPREAD: Final = 0.6
+#: Texts that a thread embeds at a time.
+SLICE_TEXTS: Final = 16
+_SEED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class Corpus:
         query_dense: ``float32 [queries, dim]``.
         sparse: Of the texts.
         query_sparse: Of the queries.
+        late: Token vectors of every tenth text, where the model gives some; a text has those of the tenth before it.
     """
 
     texts: list[str]
@@ -92,6 +99,7 @@ class Corpus:
     query_dense: NDArray[np.float32]
     sparse: Sparse
     query_sparse: Sparse
+    late: list[NDArray[np.uint8]] = field(default_factory=list)
 
     def save(self, directory: Path) -> None:
         """Write everything below a directory."""
@@ -168,58 +176,44 @@ def _sources(data: Path) -> Iterator[tuple[str, str]]:
                 continue
 
 
-def fill(url: str, chunks: Sequence[str], kept: Path) -> NDArray[np.float32]:
-    """Index chunks, each as one document, into ``default``; return their vectors.
+def build(chunks: list[str], asked: list[str], dense: OnnxDense) -> Corpus:
+    """Return texts and queries with all their vectors."""
+    bm25 = Bm25Runner(Bm25Settings())
+    # One by one, as in a search: in eight bits a text's vector depends a little on what is embedded with it.
+    queries = np.concatenate([dense.run([text]) for text in asked])
+    middles, late = _embedded(chunks[::NEIGHBOURS], dense)
+    return Corpus(
+        chunks,
+        asked,
+        around(middles, len(chunks)),
+        queries,
+        in_rows(bm25.encode_documents([sparse_text(text, "", "") for text in chunks])),
+        in_rows(bm25.encode_queries([sparse_query(text) for text in asked])),
+        late,
+    )
+
+
+def around(middles: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
+    """Return so many rows: each middle, and after it those that lie about it.
 
     Args:
-        url: Of the server.
-        chunks: The texts.
-        kept: Directory for the vectors of finished batches: an interrupted run is taken up there.
+        middles: ``float32 [n, dim]``, L2-normalised.
+        rows: At most ``NEIGHBOURS`` times ``n``.
 
     Returns:
-        ``float32 [chunks, dim]``.
-
-    Raises:
-        ValueError: The server made another number of chunks of them.
+        ``float32 [rows, dim]``, L2-normalised.
     """
-    kept.mkdir(parents=True, exist_ok=True)
-    with httpx.Client(base_url=url, timeout=600, trust_env=False) as client:
-        client.put("/v1/collections/default").raise_for_status()
-        for first in range(0, len(chunks), BATCH_TEXTS):
-            part, batch = kept / f"{first}.npy", chunks[first : first + BATCH_TEXTS]
-            if part.exists():
-                continue
-            documents = [{"id": str(first + number), "text": text} for number, text in enumerate(batch)]
-            answer = client.post("/v1/collections/default/documents", json={"documents": documents})
-            answer.raise_for_status()
-            if (made := sum(one["chunks"] for one in answer.json()["documents"])) != len(batch):
-                raise ValueError(f"{len(batch)} texts became {made} chunks")
-            np.save(part, _embedded(client, batch, "document"))
-            if first % (10 * BATCH_TEXTS) == 0:
-                tell(f"  {first + len(batch)} of {len(chunks)} chunks indexed")
-    return np.concatenate([np.load(kept / f"{first}.npy") for first in range(0, len(chunks), BATCH_TEXTS)])
+    repeated = np.repeat(middles, NEIGHBOURS, axis=0)[:rows]
+    apart = np.random.default_rng(_SEED).standard_normal(repeated.shape, np.float32)
+    apart *= SPREAD / np.linalg.norm(apart, axis=1, keepdims=True)
+    apart[::NEIGHBOURS] = 0
+    moved = repeated + apart
+    scaled: NDArray[np.float32] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return scaled
 
 
-def collect(url: str, chunks: list[str], dense: NDArray[np.float32], asked: list[str]) -> Corpus:
-    """Return texts and queries with all their vectors; those of the queries are the server's."""
-    bm25 = Bm25Runner(Bm25Settings())
-    with httpx.Client(base_url=url, timeout=600, trust_env=False) as client:
-        return Corpus(
-            chunks,
-            asked,
-            dense,
-            # One by one, as in a search: in eight bits a text's vector depends a little on what is embedded with it.
-            _embedded(client, asked, "query", 1),
-            in_rows(bm25.encode_documents([sparse_text(text, "", "") for text in chunks])),
-            in_rows(bm25.encode_queries([sparse_query(text) for text in asked])),
-        )
-
-
-def _embedded(client: httpx.Client, given: Sequence[str], kind: str, batch: int = BATCH_TEXTS) -> NDArray[np.float32]:
-    parts = []
-    for first in range(0, len(given), batch):
-        body = {"texts": list(given[first : first + batch]), "kind": kind}
-        answer = client.post("/v1/embed", json=body)
-        answer.raise_for_status()
-        parts.append(np.array(answer.json()["embeddings"], np.float32))
-    return np.concatenate(parts)
+def _embedded(chunks: Sequence[str], dense: OnnxDense) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
+    """Return the vectors of texts, and their token vectors where the model gives some."""
+    with ThreadPoolExecutor(cores()) as threads:
+        parts = [chunks[first : first + SLICE_TEXTS] for first in range(0, len(chunks), SLICE_TEXTS)]
+        return np.concatenate(list(threads.map(dense.run, parts))), []

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench import ROOT
 from bench.processes import by_role, cpu_s, memory_mb
-from bench.workbench import ROOT
 from penstock.stores.lock import holder
 
 START_S_MAX: Final = 120.0

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from bench import ROOT
 from bench.corpus import LIBRARY
-from bench.workbench import ROOT
 from penstock.cli.planning import Root
 from penstock.cli.sources import encoded, find
 from penstock.indexing.chunk import chunk
@@ -60,7 +60,7 @@ def index(root: Path, data_dir: Path, collection: str = "default") -> dict[str, 
 def dense_texts(root: Path, tokenizer: TextTokenizer) -> list[str]:
     """Return what the model is given of a tree, chunk by chunk, as the server makes it."""
     settings, budget, found = Settings(), tokenizer.tokens_max - SPECIAL_TOKENS, []
-    for one in find([Root(root, root)], settings.index.max_file).targets:
+    for one in find([Root(root, root)], settings.index.max_file):
         raw = encoded(one, settings.index.max_file, settings.http.max_body)
         assert isinstance(raw, bytes)
         document = msgspec.json.decode(raw, type=Document)

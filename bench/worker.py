@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from bench.workbench import ROOT
+from bench import ROOT
 
 #: How long a worker may take to end once its orders have ended; then it is killed.
 END_S_MAX = 30.0

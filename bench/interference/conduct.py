@@ -63,7 +63,7 @@ async def run(  # noqa: PLR0913 - each is an option of the command
     """
     with ExitStack() as stack:
         place = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
-        places, corpus = stage.set_up(place, chunks, data)
+        places, corpus = await stage.set_up(place, chunks, data)
         copy, tree = places.root / "data-interference", places.root / "tree"
         shutil.rmtree(copy, ignore_errors=True)
         stack.callback(shutil.rmtree, copy, ignore_errors=True)

@@ -61,7 +61,7 @@ async def run(  # noqa: PLR0913 - each is an option of the command
     """
     with ExitStack() as stack:
         place = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
-        places, corpus = stage.set_up(place, chunks, data)
+        places, corpus = await stage.set_up(place, chunks, data)
         starts_s = stage.starts(places, STARTS)
         found, absent = stack.enter_context(stage.neighbours(peers, places, python))
         course = Course(stack, places, corpus, found, seconds)

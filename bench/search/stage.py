@@ -5,6 +5,7 @@ Everything is kept in the work directory, so that a second run begins at once.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -20,9 +21,16 @@ from bench.corpus import Corpus
 from bench.report import tell
 from bench.serving import Server, serving
 from bench.worker import Failed, Worker
+from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.deadline import Deadline
+from penstock.kernel.settings import StoreSettings, TimeoutSettings
+from penstock.kernel.vectors import SparseVector
+from penstock.kernel.work import Criticality, Work
+from penstock.models.dense import OnnxDense
 from penstock.models.prepare import prepare
 from penstock.models.source import SourceSettings, find_source
-from penstock.models.tokenizer import TextTokenizer
+from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.contract import ChunkPayload, Point
 
 #: The server is settled when all its processes together used less than this share of a core for this long.
 IDLE_SHARE: Final = 0.05
@@ -32,15 +40,27 @@ SETTLE_S_MAX: Final = 300.0
 NEVER: Final = {"STORE_OPTIMIZE_POINTS": "0"}
 #: Seconds without an update after which the optimiser may begin, by default 5: it has begun by then if it ever will.
 BEGINS_S: Final = 8.0
+UPSERT_POINTS: Final = 500
 #: Stands in the work directory once everything in it is whole.
 WHOLE: Final = "whole"
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where things are kept in a work directory, for a number of chunks."""
+    """Where things are kept in a work directory, for a number of chunks and a model."""
 
-    root: Path
+    work: Path
+    name: str
+
+    @property
+    def root(self) -> Path:
+        """What belongs to this corpus."""
+        return self.work / self.name
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything is there."""
+        return (self.root / WHOLE).exists()
 
     @property
     def data(self) -> Path:
@@ -65,34 +85,67 @@ class Places:
     @property
     def models(self) -> Path:
         """The prepared model."""
-        return self.raw / "models"
+        return self.work / "models"
 
 
-def set_up(work: Path, chunks: int, data: Path) -> tuple[Places, Corpus]:
-    """Fill a server and save its vectors, unless that has been done in this work directory.
+async def set_up(work: Path, chunks: int, data: Path) -> tuple[Places, Corpus]:
+    """Make a corpus and a server filled with it, unless that has been done in this work directory with this model.
 
     Args:
         work: The work directory.
         chunks: How many chunks.
         data: Where the test collections are.
     """
-    places = Places(work.resolve() / f"chunks-{chunks}")
-    if not (places.root / WHOLE).exists():
-        prepared = prepare(find_source(SourceSettings()), places.models)
-        tell(f"cutting real texts into {chunks} chunks")
-        given = corpus.texts(chunks, TextTokenizer(prepared.tokenizer_path, prepared.tokens_max), data)
-        with serving(places.raw, NEVER) as server:
-            tell("indexing them through HTTP")
-            dense = corpus.fill(server.url, given, places.root / "parts")
-            corpus.collect(server.url, given, dense, corpus.queries(data)).save(places.corpus)
-        for directory in (places.data, places.copy):
-            shutil.rmtree(directory, ignore_errors=True)
-        shutil.copytree(places.raw, places.data)
-        with serving(places.data) as server:
-            tell(f"at rest after {settle(server):.0f} s")
-        shutil.copytree(places.data, places.copy)
-        (places.root / WHOLE).touch()
+    places = _places(work, chunks)
+    if not places.whole:
+        _begin(places, chunks, data)
+        await fill(places.raw, Corpus.load(places.corpus))
+        _complete(places)
     return places, Corpus.load(places.corpus)
+
+
+def _places(work: Path, chunks: int) -> Places:
+    prepared = prepare(find_source(SourceSettings()), work.resolve() / "models")
+    return Places(work.resolve(), f"chunks-{chunks}-{prepared.fingerprint}")
+
+
+def _begin(places: Places, chunks: int, data: Path) -> None:
+    """Make the corpus, and an empty collection as a server makes it."""
+    shutil.rmtree(places.root, ignore_errors=True)
+    dense = OnnxDense(prepare(find_source(SourceSettings()), places.models))
+    tell(f"cutting real texts into {chunks} chunks, embedding a tenth of them")
+    given = corpus.texts(chunks, dense.tokenizer, data)
+    corpus.build(given, corpus.queries(data), dense).save(places.corpus)
+    shutil.copytree(places.models, places.raw / "models")
+    with serving(places.raw, {**NEVER, "STORE_SHARDS": "1"}) as server:
+        httpx.put(f"{server.url}/v1/collections/default", trust_env=False).raise_for_status()
+
+
+def _complete(places: Places) -> None:
+    """Let a server optimise a copy of what was filled, and copy that once more."""
+    shutil.copytree(places.raw, places.data)
+    with serving(places.data) as server:
+        tell(f"filled; at rest after {settle(server):.0f} s")
+    shutil.copytree(places.data, places.copy)
+    (places.root / WHOLE).touch()
+
+
+async def fill(data_dir: Path, given: Corpus) -> None:
+    """Write a corpus into the collection ``default`` of a server that does not run, past the model."""
+    work = Work(Deadline(math.inf, "bench"), Criticality.BULK, "bench", "bench")
+    store = EdgeStore(data_dir, TimeoutSettings(store=600.0), MonotonicClock(), StoreSettings(optimize_points=0))
+    await store.start()
+    try:
+        for first in range(0, len(given.texts), UPSERT_POINTS):
+            rows = range(first, min(first + UPSERT_POINTS, len(given.texts)))
+            await store.upsert("default", [_point(given, row) for row in rows], work)
+    finally:
+        await store.close()
+
+
+def _point(given: Corpus, row: int) -> Point:
+    payload = ChunkPayload(str(row), 0, given.texts[row], language="text", hash="bench", chunks=1)
+    return Point(payload, given.dense[row], SparseVector(*given.sparse.row(row)))
 
 
 def settle(server: Server) -> float:

@@ -1,8 +1,9 @@
 """Texts, queries and vectors that every system gets."""
 
 import numpy as np
+import pytest
 
-from bench.corpus import Corpus, fresh, in_rows
+from bench.corpus import Corpus, around, fresh, in_rows
 from penstock.kernel.vectors import SparseVector
 
 
@@ -37,3 +38,12 @@ def test_fresh_queries_are_all_different_and_none_was_given():
 
 def test_a_query_of_one_word_is_never_made_empty():
     assert list(fresh(["word"], 1)) == []
+
+
+def test_every_tenth_vector_is_its_texts_and_the_others_lie_about_it():
+    middles = np.eye(3, 64, dtype=np.float32)
+    rows = around(middles, 25)
+    assert rows.shape == (25, 64)
+    assert np.array_equal(rows[::10], middles)
+    assert rows[1:10] @ middles[0] == pytest.approx(np.full(9, 0.857), abs=0.1)
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(25), abs=1e-5)
