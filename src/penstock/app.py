@@ -7,6 +7,7 @@ special about a real process: a directory, models, threads, processes.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,8 +39,11 @@ from penstock.pools.threads import Threads
 from penstock.stores.backends.edge.fleet import EdgeFleet
 from penstock.stores.backends.memory import MemoryCache
 from penstock.stores.cache import Cache
+from penstock.stores.contract import CollectionInfo
 from penstock.stores.lock import DirectoryLock
 from penstock.telemetry.memory import MemoryWatch, find_limit
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
@@ -96,11 +100,20 @@ class App:
             models = await asyncio.to_thread(self._load, progress or (lambda *_: None))
             await self._fleet.start()
             self._core = core = Core(self._parts(models))
+            core.foreign |= await self._foreign(models.encoders)
             self._fleet.when_ready(core.guards["store"].renew)
             core.start()
         except BaseException:
             await self.close()
             raise
+
+    async def _foreign(self, encoders: Encoders) -> dict[str, CollectionInfo]:
+        """Return the collections that another model made."""
+        there = await self._fleet.store.collections(Work.background())
+        found = {info.name: info for info in there if (info.model, info.dim) != (encoders.model, encoders.dim)}
+        for name, info in found.items():
+            log.warning("collection %s is of another model, %s: neither searched nor written", name, info.model)
+        return found
 
     def announce(self, url: str) -> None:
         """Let other commands on this data directory find the server."""

@@ -7,8 +7,7 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from penstock.stores.backends.edge import archive
-from penstock.stores.backends.edge.manifest import remove
+from penstock.stores.backends.edge import archive, manifest
 from tests.e2e.conftest import penstock, penstock_json
 from tests.e2e.test_server import documents
 
@@ -92,4 +91,21 @@ def made_by_another(file: Path, whole: bytes, tmp_path: Path) -> None:
     archive.unpack(file, tmp_path / "unpacked")
     stated = msgspec.structs.replace(opening.collections[0], model="other-model", dim=3)
     archive.pack(tmp_path / "unpacked", file, msgspec.structs.replace(opening, collections=[stated]))
-    remove(tmp_path / "unpacked")
+    manifest.remove(tmp_path / "unpacked")
+
+
+def test_a_server_neither_searches_nor_writes_what_another_model_made(serve, data_dir):
+    server = serve()
+    with server.client() as client:
+        write(client, 0, 3)
+    server.terminate()
+    home = data_dir / "collections" / "default"
+    stated = manifest.read(home)
+    manifest.write(home, msgspec.structs.replace(stated, model="other-model"))
+    again = serve()
+    with again.client() as client:
+        for path, body in (("/v1/search", {"query": "alpha"}), (PATH, {"documents": documents(0, 1)})):
+            answer = client.post(path, json=body)
+            assert (answer.status_code, answer.json()["code"]) == (409, "collection_conflict")
+            assert "other-model" in answer.json()["detail"]
+            assert stated.model in answer.json()["detail"]

@@ -166,6 +166,7 @@ class Api:
 
     Attributes:
         reasons: Why it is not ready; tests fill it.
+        foreign: Collections of another model; tests fill it.
     """
 
     def __init__(self, http: HttpSettings | None = None, senses: Senses | None = None) -> None:
@@ -175,6 +176,7 @@ class Api:
         self.sparse = FakeSparseEncoder()
         self.metrics = Metrics()
         self.reasons: list[str] = []
+        self.foreign: dict[str, CollectionInfo] = {}
         clock = LoopClock()
         self.bus = MemoryBus(self.settings.bus, {}, clock)
         search = SearchPipeline(
@@ -209,6 +211,7 @@ class Api:
             status=self._status,
             readiness=lambda: self.reasons,
             snapshots=MemorySnapshots(self.store),
+            foreign=self.foreign,
         )
         self.routes = Routes(Operations(services), self.metrics, openapi.document())
         self.gate = Gate(self.routes, self.settings.http, self.metrics, senses)

@@ -72,6 +72,7 @@ class Core:
         alarms: What is wrong.
         heartbeat: What looks at all of it again and again.
         gate: The ASGI application.
+        foreign: Collections of another model than the server's, by name: neither searched nor written.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -98,6 +99,7 @@ class Core:
         self.alarms = Alarms(self._sources(), clock)
         senses = Senses(pressure(self.bus.refuses), lambda: self.memory.level, parts.luck)
         self.gate = Gate(self._dispatch, settings.http, self.metrics, senses)
+        self.foreign: dict[str, CollectionInfo] = {}
         self._announcements: set[asyncio.Task[None]] = set()
         self._began_s = clock.now()
         self._routes = self._wire()
@@ -157,6 +159,7 @@ class Core:
             reranker=BusReranker(bus, clock, settings.timeouts),
             snapshots=parts.snapshots,
             forget=remembered.forget,
+            foreign=self.foreign,
             model=parts.encoders.model,
             status=self._status,
             readiness=self.reasons,

@@ -78,6 +78,7 @@ class Services:
     alerts: Callable[[], list[answers.AlertStatus]] = list
     snapshots: Snapshots = field(default_factory=NoSnapshots)
     forget: Callable[[str], object] = len
+    foreign: dict[str, CollectionInfo] = field(default_factory=dict)
 
 
 class Operations:
@@ -109,6 +110,7 @@ class Operations:
         work = self._work(request, body.timeout_ms)
         work = work.within(self._services.settings.timeouts.search, "search", self._now())
         request.scope["penstock.deadline_s"] = work.deadline.at_s
+        self._refuse_foreign(collection)
         result: SearchResult = await self._services.bus.request(Topic.SEARCH_REQUEST, asked, work)
         done = SearchComplete(collection, len(result.hits), result.took_ms, tuple(result.degraded))
         await self._services.bus.publish(Topic.SEARCH_COMPLETE, done, work)
@@ -139,6 +141,7 @@ class Operations:
         """Delete a collection and everything in it."""
         name, work = request.path_params["name"], self._work(request)
         await self._services.store.drop(name, work)
+        self._services.foreign.pop(name, None)
         await self._services.bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), work)
         return answers.Deleted(1)
 
@@ -155,6 +158,7 @@ class Operations:
         restored = await services.snapshots.restore(request.path_params["name"], layout, work, force=body.force)
         for info in restored:
             services.forget(info.name)
+            services.foreign.pop(info.name, None)
             await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), work)
         return answers.Collections(restored)
 
@@ -187,6 +191,7 @@ class Operations:
         """Index sub-batch by sub-batch (D9), in order, telling the bus as it goes."""
         bus, size = self._services.bus, self._services.settings.http.max_batch
         outcomes: list[Outcome] = []
+        self._refuse_foreign(collection)
         await self._services.store.collection(collection, work)
         for first in range(0, len(documents), size):
             batch = documents[first : first + size]
@@ -283,6 +288,21 @@ class Operations:
         """Tell whether the server can work, and why not."""
         reasons = self._services.readiness()
         return answers.Readiness(not reasons, reasons)
+
+    def _refuse_foreign(self, name: str) -> None:
+        """Refuse a collection whose vectors another model made: their distances to ours would mean nothing.
+
+        Raises:
+            Invalid: It is such a one (``collection_conflict``).
+        """
+        services, info = self._services, self._services.foreign.get(name)
+        if info is not None:
+            raise Invalid(
+                f"collection {name!r} holds vectors of {info.model} ({info.dim}-d), not of {services.model}"
+                f" ({services.embedder.dim}-d) with which this server works; index it anew under another name",
+                field="collection",
+                code="collection_conflict",
+            )
 
     def _now(self) -> float:
         return self._services.clock.now()

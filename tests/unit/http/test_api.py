@@ -16,12 +16,13 @@ from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
-from penstock.kernel.work import Criticality
+from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
+from penstock.stores.contract import CollectionInfo
 from tests.clock import BEGIN_S, quiet, virtual
 from tests.fakes.api import Api, Caller, scope
-from tests.fakes.models import fails_with, takes
+from tests.fakes.models import DIM, fails_with, takes
 
 DOCUMENTS = "/v1/collections/default/documents"
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -690,3 +691,18 @@ async def test_a_snapshot_is_made_and_restored_where_nothing_is_in_the_way_or_by
 async def test_a_snapshot_that_is_not_there_is_not_found():
     answer = await Api().ask("POST", "/v1/snapshots/absent/restore")
     assert (answer.status, answer.json["code"]) == (404, "snapshot_not_found")
+
+
+@virtual
+@pytest.mark.parametrize("other", [CollectionInfo("c", DIM, "old"), CollectionInfo("c", DIM + 1, "m")])
+async def test_a_collection_of_another_model_is_refused_with_both_named(other):
+    api = Api()
+    api.foreign["c"] = await api.store.create(other, Work.background())
+    for path, body in (("search", {"query": "x"}), ("documents", {"documents": [{"id": "a", "text": "x"}]})):
+        answer = await api.ask("POST", f"/v1/collections/c/{path}", body)
+        assert (answer.status, answer.json["code"]) == (409, "collection_conflict")
+        assert f"{other.model} ({other.dim}-d)" in answer.json["detail"]
+        assert f"m ({DIM}-d)" in answer.json["detail"]
+    assert (await api.ask("DELETE", "/v1/collections/c")).status == 200
+    assert (await api.ask("PUT", "/v1/collections/c")).status == 200
+    assert (await api.ask("POST", "/v1/collections/c/search", {"query": "x"})).status == 200
