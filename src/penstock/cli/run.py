@@ -93,7 +93,7 @@ class _Scope:
 class Run:
     """An index run.
 
-    The files are walked twice, once to compare and count, once to send, so that no list of them is kept.
+    The files are walked twice, once to compare and count, once to send what there is to send, so that no list of them is kept.
 
     Attributes:
         tally: Counts; right at any moment, also after a cancellation.
@@ -127,7 +127,8 @@ class Run:
         scope = await self._listed()
         async with _timed(self.tally):
             await self._compare(scope)
-            await self._send(scope)
+            if self.tally.files_total:
+                await self._send(scope)
             await self._remove(scope)
 
     async def _listed(self) -> _Scope:

@@ -339,3 +339,20 @@ def test_memory_does_not_grow_with_the_tree(tmp_path):
     peak(200)  # what is made once: patterns, tables
     few, many = peak(300), peak(3000)
     assert many < few + 200_000
+
+
+def test_an_unchanged_tree_is_walked_once(tree, monkeypatch):
+    server, walks = FakeIndex(), []
+    run(server, tree)
+    find = run_module.find
+
+    def counted(*how):
+        walks.append(how)
+        return find(*how)
+
+    monkeypatch.setattr(run_module, "find", counted)
+    assert counts(run(server, tree)) == (0, 3, 0, 0)
+    assert len(walks) == 1
+    (tree / "a.py").write_text("changed\n")
+    assert counts(run(server, tree)) == (1, 2, 0, 0)
+    assert len(walks) == 3
