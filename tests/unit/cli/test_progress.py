@@ -1,8 +1,9 @@
 import io
 
 from rich.console import Console
+from rich.progress import Progress
 
-from penstock.cli.progress import LINE_EVERY_S, _Lines, display
+from penstock.cli.progress import LINE_EVERY_S, _Bar, _Lines, display
 from penstock.cli.tally import Tally
 
 
@@ -54,8 +55,17 @@ def test_a_short_run_and_a_quiet_one_say_nothing():
 
 
 def test_a_terminal_shows_the_line_beside_the_bar():
+    progress = Progress(console=piped())
+    bar = _Bar(progress, lambda: 0.0)
+    bar.stage("Looking for files")
+    assert progress.tasks[0].description == "Looking for files"
+    bar.advance(Tally(files_total=3, bytes_total=30))
+    assert progress.tasks[0].description == "Indexing"
+    assert progress.tasks[0].fields["shown"].startswith("0/3 files")
+
+
+def test_a_terminal_is_left_as_it_was():
     console = Console(file=io.StringIO(), force_terminal=True, width=120, _environ={"TERM": "xterm"})
     with display(console) as shown:
-        shown.stage("Looking for files")
         shown.advance(Tally(files_total=3, bytes_total=30))
-    assert "0/3 files" in console.file.getvalue()
+    assert console.file.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, the bar is wiped
