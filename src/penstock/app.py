@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.bus.backends.memory import MemoryBus
@@ -20,20 +20,15 @@ from penstock.core.parts import Encoders, Parts, Workers
 from penstock.http.gate import Gate
 from penstock.indexing import worker
 from penstock.indexing.chunk import Chunk
-from penstock.indexing.composition import sparse_query
+from penstock.indexing.composition import dense_text, sparse_query, sparse_text
 from penstock.kernel.clock import Clock, MonotonicClock
 from penstock.kernel.errors import Broken
 from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings, cores
 from penstock.kernel.work import Work
-from penstock.models.dense import OnnxDense
-from penstock.models.device import available, choose
-from penstock.models.prepare import prepare
-from penstock.models.rerank import LateReranker
-from penstock.models.source import SourceSettings, find_source
-from penstock.models.sparse import Bm25Runner, Bm25Settings
-from penstock.models.tokenizer import TextTokenizer
-from penstock.pools.ml import BULK_NICENESS, MlWorkers
+from penstock.models.choice import Choice, Models
+from penstock.pools.asking import handlers
+from penstock.pools.ml import BULK_NICENESS
 from penstock.pools.processes import Processes
 from penstock.pools.threads import Threads
 from penstock.stores.backends.edge.fleet import EdgeFleet
@@ -46,17 +41,6 @@ from penstock.telemetry.memory import MemoryWatch, find_limit
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(slots=True)
-class _Models:
-    """The models, loaded."""
-
-    dense: OnnxDense
-    sparse: Bm25Runner
-    rerank: LateReranker
-    tokenizer: TextTokenizer
-    encoders: Encoders
 
 
 class App:
@@ -79,6 +63,7 @@ class App:
         self._threads = Threads(count, "penstock-ml")
         self._bulk = Threads(count, "penstock-bulk", BULK_NICENESS)
         self._processes: Processes | None = None
+        self._models: Models | None = None
         self._core: Core | None = None
 
     @property
@@ -87,7 +72,7 @@ class App:
         return self._started.gate
 
     async def start(self, progress: Progress | None = None) -> None:
-        """Take the directory, prepare the model, start the store, wire the topics.
+        """Take the directory, prepare and check the models, start the store, wire the topics.
 
         Args:
             progress: Called, from another thread, with a stage's name, what is done of it and its total.
@@ -97,7 +82,9 @@ class App:
         """
         self._lock.acquire()
         try:
-            models = await asyncio.to_thread(self._load, progress or (lambda *_: None))
+            choice = Choice(self.settings, self._model_cache, self._clock)
+            self._models = models = await asyncio.to_thread(choice.load, progress or (lambda *_: None))
+            await models.check(self._clock)
             await self._fleet.start()
             self._core = core = Core(self._parts(models))
             core.foreign |= await self._foreign(models.encoders)
@@ -135,6 +122,8 @@ class App:
             await self._processes.close()
         await self._threads.close()
         await self._bulk.close()
+        if self._models is not None:
+            await self._models.close()
         await self._fleet.close()
         self._lock.release()
 
@@ -144,28 +133,10 @@ class App:
             raise Broken("the server has not been started")
         return self._core
 
-    def _load(self, progress: Progress) -> _Models:
-        directory = self.settings.model.dir
-        source = find_source(SourceSettings(Path(directory) if directory else None))
-        device = choose(self.settings.model.device, available())
-        prepared = prepare(source, self._model_cache, progress, device.precision)
-        dense = OnnxDense(prepared, device=device)
-        tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
-        bm25 = Bm25Settings()
-        encoders = Encoders(
-            model=dense.model,
-            dim=dense.dim,
-            sparse=f"bm25-{bm25!r}",
-            reads_whole=lambda text: not tokenizer.truncated(text),
-            sparse_query=sparse_query,
-            late=dense.late,
-        )
-        return _Models(dense, Bm25Runner(bm25), LateReranker(dense), tokenizer, encoders)
-
-    def _parts(self, models: _Models) -> Parts:
+    def _parts(self, models: Models) -> Parts:
         """Return what the core stands on."""
         ml, clock = self.settings.ml, self._clock
-        batch_tokens = ml.batch_tokens or models.dense.device.batch_tokens
+        batch_tokens = ml.batch_tokens or models.batch_tokens
         settings = replace(self.settings, ml=replace(ml, batch_tokens=batch_tokens))
         limit = find_limit(settings.memory.limit)
 
@@ -186,8 +157,9 @@ class App:
             clock=clock,
             bus=bus,
             store=self._fleet.store,
-            encoders=models.encoders,
+            encoders=_encoders(models),
             workers=self._workers(models),
+            remote=models.remote,
             cache=cache,
             memory=lambda caches: MemoryWatch(limit, caches),
             snapshots=self._fleet.snapshots,
@@ -195,9 +167,9 @@ class App:
             readiness=lambda: [] if self._fleet.alive else ["a store process is not running"],
         )
 
-    def _workers(self, models: _Models) -> Workers:
-        """Return what the pools do: models in threads, chunkers in processes."""
-        ml = MlWorkers(models.dense, models.sparse, models.rerank, self._threads, self._bulk)
+    def _workers(self, models: Models) -> Workers:
+        """Return what the pools do: models in threads or asked over HTTP, chunkers in processes."""
+        embed, encode, rerank = handlers(models, self._threads, self._bulk)
         count = min(self.settings.index.chunk_workers, cores())
         self._processes = Processes(count, worker.prepare, (models.tokenizer,))
         cutter = worker.Cutter(self._processes.run)
@@ -205,7 +177,28 @@ class App:
         async def chunk(message: ChunkText, _work: Work) -> list[Chunk]:
             return await cutter(message)
 
-        return Workers(ml.embed, ml.sparse, ml.rerank, chunk)
+        return Workers(embed, encode, rerank, chunk)
+
+
+def _encoders(models: Models) -> Encoders:
+    """Return what the core has to know of the models.
+
+    Identifiers are split for BM25 alone: a learned model has its own notion of what a word means.
+    """
+    dense, sparse, _ = models.used
+    learned = models.learned
+    return Encoders(
+        model=dense.name,
+        dim=models.dim,
+        late=models.late,
+        sparse=sparse.name,
+        reads_whole=lambda text: not models.tokenizer.truncated(text),
+        sparse_query=(lambda text: text) if learned else sparse_query,
+        sparse_text=dense_text if learned else sparse_text,
+        learned=sparse.name if learned else "",
+        crossed=models.crossed,
+        used=tuple(models.used),
+    )
 
 
 def build(settings: Settings, data_dir: Path, model_cache: Path | None = None) -> App:

@@ -22,6 +22,7 @@ from penstock.models.onnx_sparse import OnnxSparse
 from penstock.models.remote import RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
 from penstock.models.remote_endpoint import Endpoint, EndpointSettings
 from penstock.models.remote_shapes import CohereRerank, OpenAiDense, TeiDense, TeiRerank, TeiSparse
+from penstock.models.rerank import CosineRunner
 from penstock.models.sparse import Bm25Runner, Bm25Settings
 from penstock.pools.ml import MlWorkers
 from penstock.pools.threads import Threads
@@ -56,8 +57,7 @@ class Local:
         self._workers = workers
 
     async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> Any:
-        embedded = await self._workers.embed(EmbedBatch(list(texts), kind), work)
-        return getattr(embedded, "dense", embedded)
+        return await self._workers.embed(EmbedBatch(list(texts), kind), work)
 
     async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> Any:
         return await self._workers.sparse(SparseBatch(list(texts), kind), work)
@@ -119,6 +119,10 @@ def tei(endpoint: Endpoint) -> RemoteEmbedder:
     return RemoteEmbedder(endpoint, TeiDense(), DIM, 3)
 
 
+def cosine(where: Path) -> dict[str, Any]:
+    return {"rerank": CosineRunner(OnnxEncoder(find_directory(graphs.write(where, "dense"), "models.dense")))}
+
+
 DENSE = {
     "onnx, one vector a text": encoder("dense"),
     "onnx, one vector a token": encoder("tokens"),
@@ -135,6 +139,7 @@ SPARSE = {
     "tei on the loopback": remote("/embed_sparse", lambda e: RemoteSparseEncoder(e, TeiSparse(), 3), real=True),
 }
 RERANK = {
+    "cosine": local(cosine),
     "onnx, one score": crossed("cross"),
     "onnx, two classes": crossed("cross2"),
     "tei": remote("/rerank", lambda endpoint: RemoteReranker(endpoint, TeiRerank(), 3)),
@@ -168,24 +173,24 @@ def over(backends: dict[str, Backend]) -> Callable[[Callable[..., Coroutine[Any,
 @over(DENSE)
 async def test_each_text_has_a_vector_of_length_one_in_the_texts_order(model):
     for kind in KINDS:
-        vectors = await model.embed(TEXTS, kind, WORK)
+        vectors = (await model.embed(TEXTS, kind, WORK)).dense
         assert vectors.dtype == np.float32
         assert vectors.shape[0] == len(TEXTS)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
         order = [2, 0, 3, 1]
-        again = await model.embed([TEXTS[place] for place in order], kind, WORK)
+        again = (await model.embed([TEXTS[place] for place in order], kind, WORK)).dense
         np.testing.assert_allclose(again, vectors[order], atol=1e-5)
         assert vectors[0] @ vectors[1] < 0.999
 
 
 @over(DENSE)
 async def test_no_texts_have_no_vectors(model):
-    assert (await model.embed([], TextKind.DOCUMENT, WORK)).shape[0] == 0
+    assert (await model.embed([], TextKind.DOCUMENT, WORK)).dense.shape[0] == 0
 
 
 @over(DENSE)
 async def test_odd_texts_have_vectors_too(model):
-    vectors = await model.embed(ODD, TextKind.DOCUMENT, WORK)
+    vectors = (await model.embed(ODD, TextKind.DOCUMENT, WORK)).dense
     assert vectors.shape[0] == len(ODD)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
 
@@ -193,17 +198,17 @@ async def test_odd_texts_have_vectors_too(model):
 @over(DENSE)
 async def test_many_texts_at_once_keep_their_order(model):
     texts = [" ".join(["alpha"] * (1 + n % 9) + ["beta"] * (n % 4)) for n in range(100)]
-    vectors = await model.embed(texts, TextKind.DOCUMENT, WORK)
+    vectors = (await model.embed(texts, TextKind.DOCUMENT, WORK)).dense
     for place in (0, 37, 99):
-        alone = await model.embed([texts[place]], TextKind.DOCUMENT, WORK)
+        alone = (await model.embed([texts[place]], TextKind.DOCUMENT, WORK)).dense
         np.testing.assert_allclose(vectors[place], alone[0], atol=1e-5)
 
 
 @over(DENSE)
 async def test_calls_at_once_do_not_disturb_each_other(model):
-    expected = await model.embed(TEXTS, TextKind.QUERY, WORK)
-    for vectors in await asyncio.gather(*(model.embed(TEXTS, TextKind.QUERY, WORK) for _ in range(8))):
-        np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    expected = (await model.embed(TEXTS, TextKind.QUERY, WORK)).dense
+    for embedded in await asyncio.gather(*(model.embed(TEXTS, TextKind.QUERY, WORK) for _ in range(8))):
+        np.testing.assert_allclose(embedded.dense, expected, atol=1e-5)
 
 
 @over(DENSE)
@@ -214,7 +219,7 @@ async def test_a_cancelled_call_leaves_the_model_as_it_was(model):
             await asyncio.sleep(0)
         call.cancel()
         await asyncio.wait([call])
-    assert (await model.embed(TEXTS, TextKind.QUERY, WORK)).shape[0] == len(TEXTS)
+    assert (await model.embed(TEXTS, TextKind.QUERY, WORK)).dense.shape[0] == len(TEXTS)
 
 
 # --- Sparse

@@ -208,6 +208,7 @@ class Api:
             sparse=self.sparse,
             reranker=FakeReranker(),
             model="m",
+            learned="",
             status=self._status,
             readiness=lambda: self.reasons,
             snapshots=MemorySnapshots(self.store),

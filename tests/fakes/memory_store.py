@@ -72,7 +72,7 @@ class MemoryStore:
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             self._infos[info.name] = msgspec.structs.replace(info, created_at=now)
             self._points[info.name] = {}
-        elif (there.dim, there.model) != (info.dim, info.model):
+        elif (there.dim, there.model, there.sparse) != (info.dim, info.model, info.sparse):
             raise Invalid("another layout", field="collection", code="collection_conflict")
         return self._describe(info.name)
 

@@ -12,7 +12,6 @@ import httpx
 from penstock.core.parts import Parts
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.messages import EmbedBatch
-from penstock.kernel.vectors import Embeddings
 from penstock.kernel.work import Work
 from penstock.models.remote import RemoteEmbedder
 from penstock.models.remote_endpoint import Endpoint, EndpointSettings
@@ -58,7 +57,7 @@ class RemoteWorld(World):
         return replace(parts, remote=frozenset({"embed"}), encoders=replace(parts.encoders, late=0))
 
     async def _embed(self, batch: EmbedBatch, work: Work) -> Any:
-        return Embeddings(await self._model.embed(batch.texts, batch.kind, work))
+        return await self._model.embed(batch.texts, batch.kind, work)
 
 
 async def flooded(world: RemoteWorld, seconds: float, look: Callable[[], int], rate: float = 40) -> list[int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from penstock.cli.kinds import missing
 from penstock.cli.schema import FLAGS, known, settings_from
 from penstock.cli.settings_file import read_file
 from penstock.cli.values import Value, from_text, shown
@@ -86,6 +87,9 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
     given |= _texts(variables, faults)
     given |= _texts(((FLAGS[flag], flag, text) for flag, text in flags.items()), faults)
     faults += _contradictions(given)
+    faults += missing(
+        {name: one.value for name, one in given.items()}, {name: one.origin for name, one in given.items()}
+    )
     if faults:
         raise Invalid(_message(faults), field="settings", code="settings_invalid")
     origins = {one.yaml: given[one.yaml].origin if one.yaml in given else DEFAULT for one in known()}

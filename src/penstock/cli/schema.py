@@ -47,7 +47,7 @@ class Known:
 
 def yaml_section(section: str) -> str:
     """Return the dotted YAML name of a section."""
-    return section if section in TOP_LEVEL else f"{CONCURRENCY}.{section}"
+    return TOP_LEVEL.get(section, f"{CONCURRENCY}.{section}")
 
 
 @cache

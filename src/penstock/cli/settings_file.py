@@ -115,7 +115,8 @@ def _is_null(node: yaml.Node) -> bool:
 
 
 def _sections() -> frozenset[str]:
-    return frozenset({CONCURRENCY, *(one.yaml.rpartition(".")[0] for one in known())})
+    parts = (one.yaml.split(".") for one in known())
+    return frozenset({CONCURRENCY, *(".".join(names[:n]) for names in parts for n in range(1, len(names)))})
 
 
 def suggestion(dotted: str) -> str:

@@ -47,6 +47,11 @@ def _print(status: dict[str, Any]) -> None:
     console.print(f"data        {harmless(str(status.get('data_dir', '')))}")
     if status.get("model"):
         console.print(f"model       {status['model']}, {status.get('dim', '?')} dimensions")
+    for one in status.get("models", [])[1:]:
+        # The dense model has its line already.
+        where = " at ".join(filter(None, (str(one.get("name", "")), str(one.get("url", "")))))
+        note = f" ({one['note']})" if one.get("note") else ""
+        console.print(f"{one.get('part', ''):<12}{harmless(where)}{harmless(note)}")
     if server:
         ready = "yes" if status.get("ready") else f"no: {', '.join(status.get('reasons', []))}"
         console.print(f"ready       {ready}; {status.get('in_flight', 0)} in flight")

@@ -36,12 +36,16 @@ _SIZE: Final = re.compile(rf"({_NUMBER})\s*([a-zA-Z]{{0,3}})")
 _PLAIN: Final = re.compile(_NUMBER)
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,20}")
 
+#: Shown in the place of a secret that is set.
+HIDDEN: Final = "(set)"
+
 _EXPECTED: Final = {
     Unit.COUNT: "a whole number",
     Unit.NUMBER: "a number",
     Unit.DURATION: "a duration such as 30s, 500ms, 5m or 1h",
     Unit.SIZE: "a size such as 10MB, 256KiB or a number of bytes",
     Unit.TEXT: "text",
+    Unit.SECRET: "text",
     Unit.FLAG: "true or false",
 }
 
@@ -82,7 +86,7 @@ def from_yaml(value: object, spec: Spec) -> Value:
     if value is None:
         raise ValueError("has no value")
     unit = spec.unit
-    if isinstance(value, str) and unit in {Unit.DURATION, Unit.SIZE, Unit.TEXT}:
+    if isinstance(value, str) and unit in {Unit.DURATION, Unit.SIZE, Unit.TEXT, Unit.SECRET}:
         return from_text(value, spec)
     if isinstance(value, bool):
         if unit is Unit.FLAG:
@@ -91,11 +95,15 @@ def from_yaml(value: object, spec: Spec) -> Value:
         return _within(value, spec)
     elif isinstance(value, int | float) and unit in {Unit.DURATION, Unit.NUMBER} and abs(value) < 1e18:
         return _within(float(value), spec)
-    raise ValueError(f"{value!r} is not {_EXPECTED[unit]}")
+    # A key of digits only that YAML took for a number is a secret all the same.
+    what = "its value" if unit is Unit.SECRET else repr(value)
+    raise ValueError(f"{what} is not {_EXPECTED[unit]}")
 
 
 def shown(value: Value, unit: Unit) -> str:
-    """Return the value as a person would write it; reading it again gives the same value."""
+    """Return the value as a person would write it; reading it again gives the same value, but for a secret's."""
+    if unit is Unit.SECRET:
+        return HIDDEN if value else ""
     if unit is Unit.FLAG:
         return "true" if value else "false"
     if isinstance(value, str):
@@ -108,7 +116,7 @@ def shown(value: Value, unit: Unit) -> str:
 
 
 def _read(text: str, unit: Unit) -> Value | None:
-    if unit is Unit.TEXT:
+    if unit in {Unit.TEXT, Unit.SECRET}:
         return text
     if unit is Unit.FLAG:
         return _WORDS.get(text.lower())

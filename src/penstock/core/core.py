@@ -30,7 +30,7 @@ from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
 from penstock.pools.cached import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guard import Guard
-from penstock.pools.guarded import GuardedStore
+from penstock.pools.guarded import GuardedStore, Layout
 from penstock.pools.house import Pools
 from penstock.pools.permits import Permits
 from penstock.pools.remote import Remote
@@ -134,7 +134,9 @@ class Core:
         """Subscribe the pools to the topics, and hand the pipelines their Protocols."""
         parts, bus, clock, settings = self._parts, self.bus, self._parts.clock, self._parts.settings
         remembered = AnswerCache(self.caches["answers"])
-        store = GuardedStore(parts.store, self.guards["store"], remembered.forget)
+        encoders = parts.encoders
+        layout = Layout(encoders.model, encoders.dim, encoders.learned)
+        store = GuardedStore(parts.store, self.guards["store"], remembered.forget, layout)
         embedder, encoder = self._encoders()
         search = SearchPipeline(
             embedder=embedder,
@@ -147,7 +149,7 @@ class Core:
             rung=self.rungs.rung,
             answers=remembered,
         )
-        self._subscribe(search, SegmentWriter(embedder, encoder, store))
+        self._subscribe(search, SegmentWriter(embedder, encoder, store, parts.encoders.sparse_text))
         services = Services(
             settings=settings,
             clock=clock,
@@ -161,6 +163,7 @@ class Core:
             forget=remembered.forget,
             foreign=self.foreign,
             model=parts.encoders.model,
+            learned=parts.encoders.learned,
             status=self._status,
             readiness=self.reasons,
             alerts=self._alerts,
@@ -314,6 +317,7 @@ class Core:
             traffic=state.traffic_status(self.gate, self.metrics),
             process=state.process_status(self.heartbeat.lag_s_max()),
             alerts=[alert for alert in self._alerts() if alert.active],
+            models=state.model_status(parts.encoders.used),
         )
 
     def _alerts(self) -> list[answers.AlertStatus]:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from penstock.bus.books import BusObserver
 from penstock.bus.contract import Bus, Handler
+from penstock.indexing.composition import sparse_text
 from penstock.kernel.clock import Clock
 from penstock.kernel.settings import Settings
+from penstock.models.used import InUse
 from penstock.policies.jitter import Random
 from penstock.stores.cache import Cache
 from penstock.stores.contract import NoSnapshots, Snapshots, Upkeep, VectorStore
@@ -35,6 +37,10 @@ class Encoders:
         sparse: The sparse model's name and settings.
         reads_whole: Whether the dense model reads the whole of a text.
         sparse_query: A query's text as the sparse model wants it.
+        sparse_text: A chunk's text, path and symbol as the sparse model wants them.
+        learned: Name of a model of learned sparse vectors; empty for BM25. A collection remembers it.
+        crossed: Whether the reranker reads query and text together, so that searches have it read their best again.
+        used: The models, for people.
     """
 
     model: str
@@ -42,6 +48,10 @@ class Encoders:
     sparse: str
     reads_whole: Callable[[str], bool]
     sparse_query: Callable[[str], str]
+    sparse_text: Callable[[str, str, str], str] = sparse_text
+    learned: str = ""
+    crossed: bool = False
+    used: tuple[InUse, ...] = ()
     late: int = 0
 
 

@@ -12,6 +12,7 @@ from penstock.bus.contract import TopicState
 from penstock.http import answers
 from penstock.http.gate import Gate
 from penstock.kernel.work import Criticality
+from penstock.models.used import InUse
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import Guard
 from penstock.stores.cache import Cache
@@ -91,6 +92,11 @@ def alert_status(record: AlertRecord) -> answers.AlertStatus:
         record.since,
         record.until or UNSET,
     )
+
+
+def model_status(used: Iterable[InUse]) -> list[answers.ModelStatus]:
+    """Return the models in use."""
+    return [answers.ModelStatus(one.part, one.kind, one.name, one.url, one.note) for one in used]
 
 
 def process_status(loop_lag_s_max: float) -> answers.ProcessStatus:

@@ -277,6 +277,24 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     loop_lag_ms_max: float = 0.0
 
 
+class ModelStatus(msgspec.Struct, frozen=True):
+    """A model in use.
+
+    Attributes:
+        part: ``dense``, ``sparse`` or ``rerank``.
+        kind: ``builtin``, ``bm25``, ``onnx``, ``openai``, ``tei`` or ``cohere``.
+        name: Its name; vectors of two names never mix.
+        url: Its endpoint; empty for one that the server runs itself.
+        note: What is absent with it, or was wrong at the start; empty for nothing.
+    """
+
+    part: str
+    kind: str
+    name: str
+    url: str = ""
+    note: str = ""
+
+
 class ServerStatus(msgspec.Struct, frozen=True):
     """The server at a glance."""
 
@@ -298,6 +316,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     traffic: TrafficStatus = TrafficStatus()
     process: ProcessStatus = ProcessStatus()
     alerts: list[AlertStatus] = []
+    models: list[ModelStatus] = []
 
 
 def to_json(record: Any) -> bytes:

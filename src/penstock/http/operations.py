@@ -73,6 +73,7 @@ class Services:
     sparse: SparseEncoder
     reranker: Reranker
     model: str
+    learned: str
     status: Callable[[list[CollectionInfo]], answers.ServerStatus]
     readiness: Callable[[], list[str]]
     alerts: Callable[[], list[answers.AlertStatus]] = list
@@ -126,8 +127,8 @@ class Operations:
         if data.strip():
             bodies.decode(data, bodies.CollectionBody)
         services, work = self._services, self._work(request)
-        embedder = services.embedder
-        wanted = CollectionInfo(request.path_params["name"], embedder.dim, services.model, late=embedder.late)
+        embedder, name = services.embedder, request.path_params["name"]
+        wanted = CollectionInfo(name, embedder.dim, services.model, late=embedder.late, sparse=services.learned)
         info = await services.store.create(wanted, work)
         await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), work)
         return info

@@ -44,12 +44,20 @@ class SegmentWriter:
         embedder: Makes dense vectors, and token vectors if it can.
         sparse: Makes sparse vectors.
         store: Takes the points.
+        sparse_words: A chunk's text, path and symbol as the sparse model wants them.
     """
 
-    def __init__(self, embedder: Embedder, sparse: SparseEncoder, store: VectorStore) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        sparse: SparseEncoder,
+        store: VectorStore,
+        sparse_words: Callable[[str, str, str], str] = sparse_text,
+    ) -> None:
         self._embedder = embedder
         self._sparse = sparse
         self._store = store
+        self._sparse_words = sparse_words
 
     async def write(self, segment: Segment, work: Work) -> None:
         """Embed and write.
@@ -58,7 +66,7 @@ class SegmentWriter:
         """
         chunks: list[ChunkPayload] = segment.chunks
         dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
-        sparse_texts = [sparse_text(c.text, c.path, c.symbol) for c in chunks]
+        sparse_texts = [self._sparse_words(c.text, c.path, c.symbol) for c in chunks]
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:

@@ -12,7 +12,7 @@ from penstock.indexing.chunk import Chunk, chunk
 from penstock.indexing.language import TEXT
 from penstock.kernel.errors import Broken
 from penstock.kernel.messages import ChunkText
-from penstock.models.tokenizer import TextTokenizer
+from penstock.models.rough import TokenCounter
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +23,10 @@ SPECIAL_TOKENS = 2
 class _Process:
     """This process's tokenizer; worker functions are found by name and cannot carry it."""
 
-    tokenizer: TextTokenizer
+    tokenizer: TokenCounter
 
 
-def prepare(tokenizer: TextTokenizer) -> None:
+def prepare(tokenizer: TokenCounter) -> None:
     """Keep the tokenizer for every later call in this process."""
     _Process.tokenizer = tokenizer
 

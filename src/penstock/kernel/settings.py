@@ -25,6 +25,7 @@ class Unit(enum.StrEnum):
     DURATION = "duration"
     SIZE = "size"
     TEXT = "text"
+    SECRET = "secret"  # noqa: S105 - the unit's name
     NUMBER = "number"
     FLAG = "flag"
 
@@ -55,8 +56,8 @@ RUNGS: Final = ("full", "fewer_candidates", "no_rerank", "one_arm", "cached_only
 
 
 def setting(default: object, spec: Spec) -> Any:
-    """Return a dataclass field that carries ``spec``."""
-    return dataclasses.field(default=default, metadata={KEY: spec})
+    """Return a dataclass field that carries ``spec``; a secret is no part of the record's ``repr``."""
+    return dataclasses.field(default=default, metadata={KEY: spec}, repr=spec.unit is not Unit.SECRET)
 
 
 def _count(env: str, doc: str, most: float = 1_000_000) -> Spec:
@@ -81,6 +82,10 @@ def _switch(env: str, doc: str) -> Spec:
 
 def _text(env: str, doc: str, *choices: str) -> Spec:
     return Spec(env, doc, Unit.TEXT, 0, 4096, choices)
+
+
+def _secret(env: str, doc: str) -> Spec:
+    return Spec(env, doc, Unit.SECRET, 0, 4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +307,59 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DenseModelSettings:
+    """The dense model: the built-in one, a ready graph, or an endpoint."""
+
+    kind: str = setting(
+        "builtin", _text("DENSE_KIND", "where dense vectors come from", "builtin", "onnx", "openai", "tei")
+    )
+    path: str = setting("", _text("DENSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
+    model: str = setting("", _text("DENSE_MODEL", "onnx: repository on the hub; openai, tei: the model's name there"))
+    revision: str = setting("", _text("DENSE_REVISION", "onnx: commit of the repository, all 40 digits"))
+    url: str = setting("", _text("DENSE_URL", "openai, tei: address of the endpoint"))
+    api_key: str = setting("", _secret("DENSE_API_KEY", "openai, tei: sent as a bearer token"))
+    dim: int = setting(
+        0,
+        Spec("DENSE_DIM", "openai, tei: dimension; where it is set, the endpoint may be down at the start", at_least=0),
+    )
+    batch: int = setting(32, _count("DENSE_BATCH", "openai, tei: texts in one request at most", 2048))
+    tokens: int = setting(
+        256, Spec("DENSE_TOKENS", "openai, tei: tokens of a chunk, counted roughly", Unit.COUNT, 64, 32_768)
+    )
+    query_prefix: str = setting("", _text("DENSE_QUERY_PREFIX", "openai, tei: put in front of every query"))
+    document_prefix: str = setting("", _text("DENSE_DOCUMENT_PREFIX", "openai, tei: put in front of every chunk"))
+
+
+@dataclass(frozen=True, slots=True)
+class SparseModelSettings:
+    """The sparse model: BM25, a ready graph of learned weights, or an endpoint."""
+
+    kind: str = setting("bm25", _text("SPARSE_KIND", "where sparse vectors come from", "bm25", "onnx", "tei"))
+    path: str = setting("", _text("SPARSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
+    model: str = setting("", _text("SPARSE_MODEL", "onnx: repository on the hub; tei: the model's name"))
+    revision: str = setting("", _text("SPARSE_REVISION", "onnx: commit of the repository, all 40 digits"))
+    url: str = setting("", _text("SPARSE_URL", "tei: address of the endpoint"))
+    api_key: str = setting("", _secret("SPARSE_API_KEY", "tei: sent as a bearer token"))
+    batch: int = setting(32, _count("SPARSE_BATCH", "tei: texts in one request at most", 2048))
+
+
+@dataclass(frozen=True, slots=True)
+class RerankModelSettings:
+    """The reranker: late interaction of the dense model, or a cross-encoder as a ready graph or behind an endpoint."""
+
+    kind: str = setting(
+        "builtin", _text("RERANK_KIND", "what reads the best candidates again", "builtin", "onnx", "tei", "cohere")
+    )
+    path: str = setting("", _text("RERANK_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
+    model: str = setting("", _text("RERANK_MODEL", "onnx: repository on the hub; tei, cohere: the model's name there"))
+    revision: str = setting("", _text("RERANK_REVISION", "onnx: commit of the repository, all 40 digits"))
+    url: str = setting("", _text("RERANK_URL", "tei, cohere: address of the endpoint"))
+    api_key: str = setting("", _secret("RERANK_API_KEY", "tei, cohere: sent as a bearer token"))
+    batch: int = setting(32, _count("RERANK_BATCH", "tei, cohere: texts in one request at most", 2048))
+    texts: int = setting(20, _count("RERANK_TEXTS", "best candidates of a search that a cross-encoder reads", 1000))
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set. Sections not in ``TOP_LEVEL`` stand under ``concurrency:``."""
 
@@ -320,7 +378,17 @@ class Settings:
     server: ServerSettings = dataclasses.field(default_factory=ServerSettings)
     store: StoreSettings = dataclasses.field(default_factory=StoreSettings)
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
+    dense_model: DenseModelSettings = dataclasses.field(default_factory=DenseModelSettings)
+    sparse_model: SparseModelSettings = dataclasses.field(default_factory=SparseModelSettings)
+    rerank_model: RerankModelSettings = dataclasses.field(default_factory=RerankModelSettings)
 
 
-#: Sections written at the top of the file; the others stand under ``concurrency:`` (SPEC §9).
-TOP_LEVEL: Final = frozenset({"server", "store", "model"})
+#: Sections written outside of ``concurrency:`` (SPEC §9), and by what name.
+TOP_LEVEL: Final = {
+    "server": "server",
+    "store": "store",
+    "model": "model",
+    "dense_model": "models.dense",
+    "sparse_model": "models.sparse",
+    "rerank_model": "models.rerank",
+}

@@ -124,13 +124,13 @@ class LateRunner(DenseRunner, Protocol):
 
 
 class SparseRunner(Protocol):
-    """Sparse model on the calling thread; quick enough never to be stopped."""
+    """Sparse model on the calling thread; ``stop`` as of :class:`DenseRunner`."""
 
-    def encode_documents(self, texts: Sequence[str]) -> list[SparseVector]:
+    def encode_documents(self, texts: Sequence[str], stop: Stop | None = None) -> list[SparseVector]:
         """Return one vector per document, in order."""
         ...
 
-    def encode_queries(self, texts: Sequence[str]) -> list[SparseVector]:
+    def encode_queries(self, texts: Sequence[str], stop: Stop | None = None) -> list[SparseVector]:
         """Return one vector per query, in order."""
         ...
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from penstock.kernel.errors import Broken, Invalid
 from penstock.kernel.messages import TextKind
-from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
 from penstock.kernel.work import Work
 from penstock.models.remote_endpoint import BatchTooLarge, Endpoint
 from penstock.models.remote_shapes import (
@@ -113,7 +113,7 @@ class Prefixes:
 
 
 class RemoteEmbedder:
-    """An ``Embedder`` that asks an endpoint.
+    """An ``Embedder`` that asks an endpoint. It gives no token vectors: no late interaction with it.
 
     Args:
         endpoint: Where.
@@ -129,12 +129,14 @@ class RemoteEmbedder:
         self, endpoint: Endpoint, shape: DenseShape, dim: int, batch: int, prefixes: Prefixes = Prefixes()
     ) -> None:
         self.dim = dim
+        self.late = 0
+        self.batch = batch
         self._endpoint = endpoint
         self._shape = shape
         self._size = BatchSize(batch)
         self._prefixes = prefixes
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> DenseVectors:
+    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:  # noqa: ARG002 - there are none
         """Return ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
 
         Raises:
@@ -155,7 +157,7 @@ class RemoteEmbedder:
 
         with _blamed(kind):
             rows = await in_batches(texts, self._size, ask)
-        return np.array(rows, np.float32).reshape(len(rows), -1 if rows else self.dim)
+        return Embeddings(np.array(rows, np.float32).reshape(len(rows), -1 if rows else self.dim))
 
 
 class RemoteSparseEncoder:
@@ -233,8 +235,9 @@ class CosineReranker:
 
     async def rerank(self, query: str, texts: Sequence[str], work: Work) -> DenseVectors:
         """Return ``float32 [n]``; raises and is cancelled as :meth:`RemoteEmbedder.embed`."""
-        (asked,) = await self._embedder.embed([query], TextKind.QUERY, work)
-        scores: DenseVectors = (await self._embedder.embed(texts, TextKind.DOCUMENT, work)) @ asked
+        asked = await self._embedder.embed([query], TextKind.QUERY, work)
+        told = await self._embedder.embed(texts, TextKind.DOCUMENT, work)
+        scores: DenseVectors = told.dense @ asked.dense[0]
         return scores
 
 

@@ -12,7 +12,7 @@ from penstock.kernel.messages import TextKind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from penstock.models.contract import Floats, LateRunner
+    from penstock.models.contract import DenseRunner, Floats, LateRunner
     from penstock.models.stop import Stop
 
 
@@ -35,4 +35,21 @@ class LateReranker:
         cosines = told.dense @ asked.dense[0]
         late = np.array([similarity(asked.late[0], tokens) for tokens in told.late], np.float32)
         scores: Floats = (cosines + late) / 2
+        return scores
+
+
+class CosineRunner:
+    """Cosine of query and text, by a dense model that gives no token vectors.
+
+    It adds nothing to a dense search with the same model; it gives texts that were never indexed a score.
+    """
+
+    def __init__(self, runner: DenseRunner) -> None:
+        """Score with ``runner``."""
+        self._runner = runner
+
+    def run(self, query: str, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+        """Return the cosines, ``float32 [n]``, in the order of ``texts``; ``stop`` ends the run early."""
+        vectors = self._runner.run([query, *texts], stop)
+        scores: Floats = vectors[1:] @ vectors[0]
         return scores

@@ -19,6 +19,8 @@ from penstock.models.tokenizer import well_formed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from penstock.models.stop import Stop
+
 _TOKENIZERS = {
     "word": qdrant_edge.TokenizerType.Word,
     "code": qdrant_edge.TokenizerType.Code,
@@ -70,12 +72,12 @@ class Bm25Runner:
         except (KeyError, ValueError) as error:
             raise Invalid(f"BM25: {error}", field="bm25", code="bm25_settings") from error
 
-    def encode_documents(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return one vector per document; an empty text has an empty vector."""
+    def encode_documents(self, texts: Sequence[str], _stop: Stop | None = None) -> list[SparseVector]:
+        """Return one vector per document; an empty text has an empty vector. Too quick to be stopped."""
         return [_vector(self._bm25.embed_document(well_formed(text))) for text in texts]
 
-    def encode_queries(self, texts: Sequence[str]) -> list[SparseVector]:
-        """Return one vector per query: every distinct term weighs 1."""
+    def encode_queries(self, texts: Sequence[str], _stop: Stop | None = None) -> list[SparseVector]:
+        """Return one vector per query: every distinct term weighs 1. Too quick to be stopped."""
         return [_vector(self._bm25.embed_query(well_formed(text))) for text in texts]
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
+from penstock.kernel.errors import Invalid
 from penstock.kernel.work import Work
 from penstock.pools.guard import Guard
 from penstock.stores.contract import (
@@ -23,6 +26,45 @@ def nobody_listens(_collection: str) -> None:
     """Hear of a removal and do nothing."""
 
 
+#: Collections known to fit; beyond them each is asked for anew.
+FITTING_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What this server's models make: vectors of two models never mix.
+
+    Attributes:
+        model: The dense model's name.
+        dim: Its dimension.
+        learned: Name of a model of learned sparse vectors; empty for BM25.
+    """
+
+    model: str
+    dim: int
+    learned: str = ""
+
+    def check(self, info: CollectionInfo) -> None:
+        """Refuse a collection that other models made.
+
+        Raises:
+            Invalid: Both are named (``collection_conflict``).
+        """
+        if (info.model, info.dim, info.sparse) == (self.model, self.dim, self.learned):
+            return
+        theirs, ours = _named(info.model, info.dim, info.sparse), _named(self.model, self.dim, self.learned)
+        raise Invalid(
+            f"collection {info.name!r} holds vectors of {theirs}, and this server makes those of {ours}; start it with"
+            " the models of the collection, or index into another one",
+            field="collection",
+            code="collection_conflict",
+        )
+
+
+def _named(model: str, dim: int, learned: str) -> str:
+    return f"{model} ({dim}-d)" + (f" with {learned}" if learned else "")
+
+
 class GuardedStore:
     """A ``VectorStore`` behind a guard; see :class:`penstock.stores.contract.VectorStore` for each method.
 
@@ -31,12 +73,24 @@ class GuardedStore:
         guard: Its breaker; every method may raise ``CircuitOpen``.
         removed: Called with the collection's name when something may have been removed from it, so that
             remembered answers are forgotten; also when the removal failed half-way or was cancelled.
+        layout: What the server's models make; points are written to and searched in a collection of that layout
+            only. Without it, in every one.
+
+    Bounds: ``FITTING_MAX`` names of collections that fit.
     """
 
-    def __init__(self, inner: VectorStore, guard: Guard, removed: Callable[[str], None] = nobody_listens) -> None:
+    def __init__(
+        self,
+        inner: VectorStore,
+        guard: Guard,
+        removed: Callable[[str], None] = nobody_listens,
+        layout: Layout | None = None,
+    ) -> None:
         self._inner = inner
         self._guard = guard
         self._removed = removed
+        self._layout = layout
+        self._fitting: set[str] = set()
 
     async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
         """Create a collection or return the same one."""
@@ -52,13 +106,16 @@ class GuardedStore:
 
     async def drop(self, name: str, work: Work) -> None:
         """Delete a collection."""
+        self._fitting.discard(name)
         try:
             await self._guard.call("drop", lambda: self._inner.drop(name, work))
         finally:
+            self._fitting.discard(name)
             self._removed(name)
 
     async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
         """Write points."""
+        await self._check(collection, work)
         await self._guard.call("upsert", lambda: self._inner.upsert(collection, points, work))
 
     async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
@@ -78,10 +135,12 @@ class GuardedStore:
 
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm."""
+        await self._check(collection, work)
         return await self._guard.call("search", lambda: self._inner.search(collection, query, work))
 
     async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
         """Ask several arms at once."""
+        await self._check(collection, work)
         return await self._guard.call("search", lambda: self._inner.search_all(collection, queries, work))
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
@@ -95,3 +154,16 @@ class GuardedStore:
     async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
         """Read the heads of given documents."""
         return await self._guard.call("find", lambda: self._inner.find(collection, documents, work))
+
+    async def _check(self, collection: str, work: Work) -> None:
+        """Refuse a collection of another layout; asks the store once for each collection.
+
+        Raises:
+            Invalid: Other models made it.
+        """
+        if self._layout is None or collection in self._fitting:
+            return
+        self._layout.check(await self.collection(collection, work))
+        if len(self._fitting) >= FITTING_MAX:
+            self._fitting.clear()
+        self._fitting.add(collection)

@@ -56,10 +56,11 @@ class MlWorkers:
     async def sparse(self, message: SparseBatch, _work: Work) -> list[SparseVector]:
         """Return one sparse vector for each text.
 
-        Cancellation: This returns when the run has come to its end, which cannot be hastened.
+        Cancellation: As :meth:`embed`.
         """
+        stop = Stop()
         encode = self._sparse.encode_queries if message.kind is TextKind.QUERY else self._sparse.encode_documents
-        return await self._threads.run(partial(encode, message.texts))
+        return await self._threads.run(partial(encode, message.texts, stop), stop.ask)
 
     async def rerank(self, message: RerankTexts, _work: Work) -> DenseVectors:
         """Return ``float32 [n]``, higher is better.

@@ -154,6 +154,8 @@ class CollectionInfo(msgspec.Struct, frozen=True):
         disk_bytes: What its files take up.
         indexed: Points that its generation has indexed; later ones are compared one by one.
         shards: Over how many store processes it is spread; fixed when it is made.
+        sparse: Name of the model of its sparse vectors, where they say themselves what a term is worth; empty for
+            BM25, whose vectors are weighed by how rare a term is in the collection.
         upkeep: How far its next generation is: ``copying``, ``optimising`` or ``replaying``; empty if none is made.
         late: Components of its token vectors; 0 for a collection that keeps none, because it was made before there
             were any, or by a model that gives none: its hits are ranked without late interaction.
@@ -170,6 +172,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     upkeep: str = ""
     shards: int = 1
     late: int = 0
+    sparse: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,3 +234,49 @@ def test_any_file_is_read_or_refused_with_its_name(tmp_path_factory, data):
         assert "penstock.yaml" in error.detail  # noqa: PT017 - refusing is one of the two right answers
     else:
         assert dataclasses.is_dataclass(loaded.settings)
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        (
+            {"DENSE_KIND": "openai", "DENSE_URL": "http://h"},
+            "environment DENSE_KIND: openai needs models.dense.url and models.dense.model (DENSE_URL, DENSE_MODEL)",
+        ),
+        (
+            {"RERANK_KIND": "onnx", "RERANK_MODEL": "a/b"},
+            "environment RERANK_KIND: onnx needs models.rerank.path or models.rerank.model and models.rerank.revision",
+        ),
+        ({"SPARSE_KIND": "tei"}, "environment SPARSE_KIND: tei needs models.sparse.url"),
+        ({"DENSE_KIND": "word2vec"}, "'word2vec' is none of builtin, onnx, openai, tei"),
+    ],
+)
+def test_a_kind_of_model_that_lacks_what_it_needs_is_refused(environ, said):
+    assert said in refusal(None, environ)
+
+
+def test_models_have_their_own_sections_in_the_file(file):
+    path = file(
+        "models:\n  dense: {kind: tei, url: 'http://h', model: m, dim: 384}\n  rerank:\n    kind: onnx\n    path: p\n"
+    )
+    settings = load(path, {"DENSE_API_KEY": "sk-1"}, {}).settings
+    assert (settings.dense_model.kind, settings.dense_model.dim, settings.dense_model.api_key) == ("tei", 384, "sk-1")
+    assert (settings.rerank_model.kind, settings.rerank_model.path) == ("onnx", "p")
+    assert settings.sparse_model.kind == "bm25"
+
+
+def test_a_fault_of_a_kind_in_a_file_names_file_and_key(file):
+    path = file("models: {sparse: {kind: onnx}}")
+    assert f"{path}: models.sparse.kind: onnx needs models.sparse.path or" in refusal(path)
+
+
+def test_an_unknown_name_of_a_model_s_section_is_refused_with_a_suggestion(file):
+    message = refusal(file("models: {dense: {knid: tei}}"))
+    assert "models.dense.knid" in message
+    assert "did you mean models.dense.kind?" in message
+
+
+def test_a_secret_is_in_no_fault(file):
+    long = "k" * 5000
+    assert long not in refusal(None, {"DENSE_API_KEY": long})
+    assert "123456" not in refusal(file("models: {dense: {api_key: 123456}}"))

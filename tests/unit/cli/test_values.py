@@ -143,3 +143,10 @@ def test_any_text_is_read_or_refused_with_a_reason(text):
 )
 def test_values_are_shown_as_people_write_them(value, unit, text):
     assert shown(value, unit) == text
+
+
+def test_a_secret_is_read_as_it_is_and_never_shown():
+    secret = Spec("KEY", "a key", Unit.SECRET, 0, 4096)
+    assert from_text(" sk-1 ", secret) == "sk-1"
+    assert from_yaml("sk-1", secret) == "sk-1"
+    assert [shown(value, Unit.SECRET) for value in ("", "sk-1")] == ["", "(set)"]

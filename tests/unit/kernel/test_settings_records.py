@@ -8,7 +8,7 @@ import re
 import pytest
 
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
-from penstock.kernel.settings import KEY, TOP_LEVEL, Settings, Spec, Unit
+from penstock.kernel.settings import KEY, TOP_LEVEL, DenseModelSettings, Settings, Spec, Unit
 
 SECTIONS = [(section.name, section.default_factory) for section in dataclasses.fields(Settings)]
 FIELDS = [
@@ -31,7 +31,7 @@ def test_a_setting_says_its_name_its_bounds_and_its_meaning(field: dataclasses.F
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_default_obeys_its_own_bounds(field: dataclasses.Field) -> None:
     spec, default = field.metadata[KEY], field.default
-    if spec.unit is Unit.TEXT:
+    if spec.unit in {Unit.TEXT, Unit.SECRET}:
         assert isinstance(default, str)
         assert not spec.choices or default in spec.choices
     else:
@@ -41,7 +41,9 @@ def test_a_default_obeys_its_own_bounds(field: dataclasses.Field) -> None:
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_default_has_the_type_its_unit_asks_for(field: dataclasses.Field) -> None:
     unit = field.metadata[KEY].unit
-    expected = {Unit.TEXT: str, Unit.DURATION: float, Unit.NUMBER: float, Unit.FLAG: bool}.get(unit, int)
+    expected = {Unit.TEXT: str, Unit.SECRET: str, Unit.DURATION: float, Unit.NUMBER: float, Unit.FLAG: bool}.get(
+        unit, int
+    )
     assert type(field.default) is expected
     assert field.type == expected.__name__
 
@@ -52,7 +54,13 @@ def test_environment_names_are_unique() -> None:
 
 
 def test_sections_at_the_top_of_the_file_exist() -> None:
-    assert {name for name, _ in SECTIONS} >= TOP_LEVEL
+    assert {name for name, _ in SECTIONS} >= TOP_LEVEL.keys()
+
+
+def test_a_secret_is_not_shown_with_its_record() -> None:
+    changed = dataclasses.replace(Settings(), dense_model=DenseModelSettings(kind="openai", api_key="sk-secret"))
+    assert "sk-secret" not in repr(changed)
+    assert "openai" in repr(changed)
 
 
 def test_settings_cannot_be_changed_after_the_edge() -> None:

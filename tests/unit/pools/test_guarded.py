@@ -5,11 +5,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from penstock.kernel.clock import LoopClock
-from penstock.kernel.errors import Unavailable
+from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.kernel.work import Work
 from penstock.pools.guard import CircuitOpen, Guard
-from penstock.pools.guarded import GuardedStore
+from penstock.pools.guarded import FITTING_MAX, GuardedStore, Layout
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Head, Match, Point, VectorStore
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
@@ -86,3 +86,48 @@ async def test_removals_are_told_also_when_nobody_knows_whether_they_happened():
         with pytest.raises(Unavailable):
             await removal
     assert removed == ["c"] * 3
+
+
+@pytest.mark.parametrize(
+    ("layout", "named"),
+    [
+        (Layout("other", DIM), f"vectors of m ({DIM}-d), and this server makes those of other ({DIM}-d)"),
+        (Layout("m", 2 * DIM), f"this server makes those of m ({2 * DIM}-d)"),
+        (Layout("m", DIM, "splade"), f"this server makes those of m ({DIM}-d) with splade"),
+    ],
+)
+@virtual
+async def test_points_of_another_model_are_neither_written_nor_searched_and_both_are_named(layout, named):
+    inner = await store()
+    behind = GuardedStore(inner, guard(), layout=layout)
+    for operation in ("upsert", "search"):
+        with pytest.raises(Invalid) as caught:
+            await OPERATIONS[operation](behind)
+        assert named in caught.value.detail
+        assert (caught.value.code, caught.value.field) == ("collection_conflict", "collection")
+    assert {name for name, _ in inner.asked} == {"collection"}
+    await OPERATIONS["find"](behind)
+    await OPERATIONS["delete"](behind)
+
+
+@virtual
+async def test_a_collection_that_fits_is_asked_about_once_until_it_is_dropped():
+    inner = await store()
+    behind = GuardedStore(inner, guard(), layout=Layout("m", DIM))
+    for _ in range(3):
+        await OPERATIONS["upsert"](behind)
+        await OPERATIONS["search"](behind)
+    assert [name for name, _ in inner.asked].count("collection") == 1
+    await behind.drop("c", WORK)
+    await inner.create(CollectionInfo("c", DIM, "other"), WORK)
+    with pytest.raises(Invalid, match="vectors of other"):
+        await OPERATIONS["search"](behind)
+
+
+@virtual
+async def test_what_is_known_of_collections_is_bounded():
+    inner = await store()
+    behind = GuardedStore(inner, guard(), layout=Layout("m", DIM))
+    behind._fitting = {str(number) for number in range(FITTING_MAX)}
+    await OPERATIONS["search"](behind)
+    assert behind._fitting == {"c"}

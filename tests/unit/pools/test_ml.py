@@ -43,10 +43,10 @@ class Sparse:
     def _encode(self, texts: Sequence[str], value: float) -> list[SparseVector]:
         return [SparseVector(np.array([len(text)], np.uint32), np.array([value], np.float32)) for text in texts]
 
-    def encode_queries(self, texts: Sequence[str]) -> list[SparseVector]:
+    def encode_queries(self, texts: Sequence[str], _stop: Stop) -> list[SparseVector]:
         return self._encode(texts, 1.0)
 
-    def encode_documents(self, texts: Sequence[str]) -> list[SparseVector]:
+    def encode_documents(self, texts: Sequence[str], _stop: Stop) -> list[SparseVector]:
         return self._encode(texts, 2.0)
 
 

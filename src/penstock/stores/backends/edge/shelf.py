@@ -204,10 +204,13 @@ class Shelf:
 
     def _same_layout(self, wanted: CollectionInfo) -> CollectionInfo:
         there = self._collections[wanted.name].manifest
-        if (there.dim, there.model) != (wanted.dim, wanted.model):
+        if (there.dim, there.model, there.sparse) != (wanted.dim, wanted.model, wanted.sparse):
+            theirs, ours = (
+                f"{one.model} ({one.dim}-d)" + (f" with {one.sparse}" if one.sparse else "") for one in (there, wanted)
+            )
             raise Invalid(
-                f"collection {there.name!r} holds vectors of {there.model} ({there.dim}-d), not of"
-                f" {wanted.model} ({wanted.dim}-d); use another name or delete it first",
+                f"collection {there.name!r} holds vectors of {theirs}, not of {ours};"
+                " use another name or delete it first",
                 field="collection",
                 code="collection_conflict",
             )

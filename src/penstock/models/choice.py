@@ -1,0 +1,264 @@
+"""Which models are used, as the settings say: loaded into this process, or asked over HTTP and checked once.
+
+Loading blocks and belongs in a thread; checking asks every endpoint one question, at the start. An endpoint that is
+*wrong* (its key, its address, its answers) stops the start, whatever it is for. One that is merely *down* stops it only
+where nothing can be done without it: the dense model, unless its dimension is set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from penstock.kernel.clock import Clock
+from penstock.kernel.deadline import Deadline
+from penstock.kernel.errors import Unavailable
+from penstock.kernel.messages import TextKind
+from penstock.kernel.settings import DenseModelSettings, RerankModelSettings, Settings, SparseModelSettings
+from penstock.kernel.together import together
+from penstock.kernel.work import Work
+from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
+from penstock.models.dense import OnnxDense
+from penstock.models.device import available, choose
+from penstock.models.onnx_dense import OnnxEncoder
+from penstock.models.onnx_files import OnnxFiles, find_directory, find_on_hub
+from penstock.models.onnx_rerank import OnnxCrossEncoder
+from penstock.models.onnx_sparse import OnnxSparse
+from penstock.models.prepare import prepare
+from penstock.models.remote import CosineReranker, Prefixes, RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
+from penstock.models.remote_check import CHECK_S, QUESTION, down
+from penstock.models.remote_endpoint import Endpoint, EndpointSettings
+from penstock.models.remote_shapes import CohereRerank, OpenAiDense, RerankShape, TeiDense, TeiRerank, TeiSparse
+from penstock.models.rerank import CosineRunner, LateReranker
+from penstock.models.rough import RoughCounter, TokenCounter
+from penstock.models.source import SourceSettings, find_source
+from penstock.models.sparse import Bm25Runner, Bm25Settings
+from penstock.models.used import InUse
+
+log = logging.getLogger(__name__)
+
+DENSE: Final = "models.dense"
+SPARSE: Final = "models.sparse"
+RERANK: Final = "models.rerank"
+
+#: What is absent with a dense model other than the built-in one.
+NO_LATE: Final = "no late interaction: the dense model gives no token vectors"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Models:
+    """The models in use. ``check`` them once, ``close`` them in the end.
+
+    Attributes:
+        dense: The dense model: a runner for this process's threads, or what asks an endpoint.
+        sparse: The sparse one.
+        rerank: The reranker.
+        dim: Dimension of dense vectors; 0 until an endpoint has told it.
+        tokenizer: Counts the tokens of chunks.
+        used: What the status shows, in the order dense, sparse, rerank.
+    """
+
+    dense: DenseRunner | RemoteEmbedder
+    sparse: SparseRunner | RemoteSparseEncoder
+    rerank: RerankRunner | RemoteReranker | CosineReranker
+    dim: int
+    tokenizer: TokenCounter
+    used: list[InUse]
+    _endpoints: list[Endpoint] = field(default_factory=list)
+
+    @property
+    def late(self) -> int:
+        """Components of the dense model's token vectors; 0 for one that gives none."""
+        return self.dense.late if isinstance(self.dense, OnnxDense) else 0
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of one message to the dense model that suit it; 0 where nothing is known."""
+        if isinstance(self.dense, RemoteEmbedder):
+            return self.dense.batch * self.tokenizer.tokens_max
+        return self.dense.device.batch_tokens if isinstance(self.dense, OnnxDense) else 0
+
+    @property
+    def learned(self) -> bool:
+        """Whether sparse vectors carry what a term is worth, so that the store is not to weigh them by IDF again."""
+        return self.used[1].kind != "bm25"
+
+    @property
+    def crossed(self) -> bool:
+        """Whether the reranker reads query and text together, so that searches have it read their best again."""
+        return self.used[2].kind != "builtin"
+
+    @property
+    def remote(self) -> frozenset[str]:
+        """Which parts other servers run, by the names of their guards."""
+        asked = {"embed": self.dense, "sparse": self.sparse, "rerank": self.rerank}
+        kinds = RemoteEmbedder | RemoteSparseEncoder | RemoteReranker | CosineReranker
+        return frozenset(name for name, model in asked.items() if isinstance(model, kinds))
+
+    async def check(self, clock: Clock) -> None:
+        """Ask every endpoint one question, all at once.
+
+        Raises:
+            Invalid: One is wrong; the message names the setting.
+            Unavailable: The dense model is down and its dimension is not set (``endpoint_down``).
+
+        Bounds: ``CHECK_S``.
+        """
+        work = Work(Deadline.never().within(CHECK_S, "check", clock.now()))
+        await together([self._check_dense(work), self._check_sparse(work), self._check_rerank(work)])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for endpoint in self._endpoints:
+            await endpoint.close()
+
+    async def _check_dense(self, work: Work) -> None:
+        dense = self.dense
+        if not isinstance(dense, RemoteEmbedder):
+            return
+
+        async def ask() -> None:
+            dense.dim = (await dense.embed([QUESTION], TextKind.DOCUMENT, work)).dense.shape[1]
+
+        why = await down(ask, work, DENSE, self.used[0].url)
+        self.dim = dense.dim
+        if not self.dim:
+            why = why or f"{DENSE}: {self.used[0].url} is at its limit"
+            raise Unavailable(f"{why}; set {DENSE}.dim to start without it", dependency="embed", code="endpoint_down")
+        self._note(0, why)
+
+    async def _check_sparse(self, work: Work) -> None:
+        sparse = self.sparse
+        if isinstance(sparse, RemoteSparseEncoder):
+            ask = lambda: sparse.encode([QUESTION], TextKind.DOCUMENT, work)  # noqa: E731 - needed here alone
+            self._note(1, await down(ask, work, SPARSE, self.used[1].url))
+
+    async def _check_rerank(self, work: Work) -> None:
+        rerank = self.rerank
+        if isinstance(rerank, RemoteReranker):
+            ask = lambda: rerank.rerank(QUESTION, [QUESTION], work)  # noqa: E731 - needed here alone
+            self._note(2, await down(ask, work, RERANK, self.used[2].url))
+
+    def _note(self, place: int, why: str) -> None:
+        if why:
+            log.warning("%s; started without it", why)
+            self.used[place] = replace(self.used[place], note="down at the start")
+
+
+class Choice:
+    """Makes the models that the settings ask for.
+
+    Args:
+        settings: The settings.
+        cache: Where prepared models are kept.
+        clock: The loop's clock.
+        transport: Carries the requests to endpoints; the network by default.
+    """
+
+    def __init__(
+        self, settings: Settings, cache: Path, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._clock = clock
+        self._transport = transport
+        self._endpoints: list[Endpoint] = []
+
+    def load(self, progress: Progress) -> Models:
+        """Find, prepare and load what runs in this process; blocks.
+
+        Args:
+            progress: Called with a stage's name, what is done of it and its total.
+
+        Raises:
+            PenstockError: A model is missing or cannot be used.
+        """
+        dense, tokenizer, dense_used = self._dense(progress)
+        sparse, sparse_used = self._sparse()
+        rerank, rerank_used = self._rerank(dense)
+        used = [dense_used, sparse_used, rerank_used]
+        return Models(dense, sparse, rerank, dense.dim, tokenizer, used, self._endpoints)
+
+    def _dense(self, progress: Progress) -> tuple[DenseRunner | RemoteEmbedder, TokenCounter, InUse]:
+        chosen = self._settings.dense_model
+        if chosen.kind == "builtin":
+            directory = self._settings.model.dir
+            source = find_source(SourceSettings(Path(directory) if directory else None))
+            device = choose(self._settings.model.device, available())
+            builtin = OnnxDense(prepare(source, self._cache, progress, device.precision), device=device)
+            return builtin, builtin.tokenizer, InUse("dense", chosen.kind, builtin.model)
+        if chosen.kind == "onnx":
+            encoder = OnnxEncoder(_files(chosen, DENSE))
+            return encoder, encoder.tokenizer, InUse("dense", chosen.kind, encoder.model)
+        shape = OpenAiDense(chosen.model) if chosen.kind == "openai" else TeiDense()
+        endpoint = self._endpoint("embed", DENSE, chosen, shape.path)
+        prefixes = Prefixes(chosen.query_prefix, chosen.document_prefix)
+        embedder = RemoteEmbedder(endpoint, shape, chosen.dim, chosen.batch, prefixes)
+        return embedder, RoughCounter(chosen.tokens), InUse("dense", chosen.kind, _remote_name(chosen), endpoint.url)
+
+    def _sparse(self) -> tuple[SparseRunner | RemoteSparseEncoder, InUse]:
+        chosen = self._settings.sparse_model
+        if chosen.kind == "bm25":
+            bm25 = Bm25Settings()
+            return Bm25Runner(bm25), InUse("sparse", chosen.kind, f"bm25-{bm25!r}")
+        if chosen.kind == "onnx":
+            encoder = OnnxSparse(_files(chosen, SPARSE))
+            return encoder, InUse("sparse", chosen.kind, encoder.model)
+        shape = TeiSparse()
+        endpoint = self._endpoint("sparse", SPARSE, chosen, shape.path)
+        remote = RemoteSparseEncoder(endpoint, shape, chosen.batch)
+        return remote, InUse("sparse", chosen.kind, f"{chosen.kind}/{chosen.model}", endpoint.url)
+
+    def _rerank(
+        self, dense: DenseRunner | RemoteEmbedder
+    ) -> tuple[RerankRunner | RemoteReranker | CosineReranker, InUse]:
+        chosen = self._settings.rerank_model
+        if chosen.kind == "builtin":
+            if isinstance(dense, RemoteEmbedder):
+                return CosineReranker(dense), InUse("rerank", chosen.kind, "cosine of the dense model", note=NO_LATE)
+            if isinstance(dense, OnnxDense):
+                return LateReranker(dense), InUse("rerank", chosen.kind, "late interaction of the dense model")
+            return CosineRunner(dense), InUse("rerank", chosen.kind, "cosine of the dense model", note=NO_LATE)
+        if chosen.kind == "onnx":
+            encoder = OnnxCrossEncoder(_files(chosen, RERANK))
+            return encoder, InUse("rerank", chosen.kind, encoder.model)
+        shape: RerankShape = CohereRerank(chosen.model) if chosen.kind == "cohere" else TeiRerank()
+        endpoint = self._endpoint("rerank", RERANK, chosen, shape.path)
+        name = f"{chosen.kind}/{chosen.model}" if chosen.model else chosen.kind
+        return RemoteReranker(endpoint, shape, chosen.batch), InUse("rerank", chosen.kind, name, endpoint.url)
+
+    def _endpoint(
+        self,
+        dependency: str,
+        section: str,
+        chosen: DenseModelSettings | SparseModelSettings | RerankModelSettings,
+        path: str,
+    ) -> Endpoint:
+        # No more calls are out than the pool has permits; a connection is never waited for.
+        permits = getattr(self._settings.ml, f"{dependency}_workers")
+        settings = EndpointSettings(dependency, section, chosen.url, chosen.api_key, permits)
+        endpoint = Endpoint(settings, path, self._clock, self._transport)
+        self._endpoints.append(endpoint)
+        return endpoint
+
+
+def _files(chosen: DenseModelSettings | SparseModelSettings | RerankModelSettings, section: str) -> OnnxFiles:
+    if chosen.path:
+        return find_directory(Path(chosen.path), section)
+    return find_on_hub(chosen.model, chosen.revision, section)
+
+
+def _remote_name(chosen: DenseModelSettings) -> str:
+    """Return what the vectors are called: they are others with another prefix."""
+    name = f"{chosen.kind}/{chosen.model}"
+    if not chosen.document_prefix:
+        return name
+    return f"{name}-{hashlib.sha256(chosen.document_prefix.encode()).hexdigest()[:8]}"
