@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -136,11 +137,15 @@ def test_creating_twice_returns_the_collection_that_is_there(shop):
     assert shop.do(shop.store.create(CollectionInfo(name, 2, "m"), WORK)).documents == 1
 
 
-@pytest.mark.parametrize("other", [CollectionInfo("", 3, "m"), CollectionInfo("", 2, "n")], ids=["dim", "model"])
+@pytest.mark.parametrize(
+    "other",
+    [CollectionInfo("", 3, "m"), CollectionInfo("", 2, "n"), CollectionInfo("", 2, "m", sparse="splade")],
+    ids=["dim", "model", "sparse model"],
+)
 def test_another_layout_is_a_conflict(shop, other):
     name = shop.collection()
     with pytest.raises(Invalid) as caught:
-        shop.do(shop.store.create(CollectionInfo(name, other.dim, other.model), WORK))
+        shop.do(shop.store.create(msgspec.structs.replace(other, name=name), WORK))
     assert (caught.value.code, caught.value.field) == ("collection_conflict", "collection")
 
 
@@ -348,6 +353,19 @@ def test_dense_search_orders_by_cosine_and_heeds_the_limit(shop):
     found = shop.do(shop.store.search(name, ArmQuery(unit(1, 0), 4), WORK))
     assert [scored.point for scored in found] == [point_id(f"d{n}", 0) for n in range(4)]
     assert [scored.score for scored in found] == pytest.approx([(1 + n * n) ** -0.5 for n in range(4)], abs=1e-5)
+
+
+def test_learned_sparse_vectors_score_by_their_weights_alone(shop):
+    shop.do(shop.store.create(CollectionInfo("learned", 2, "m", sparse="splade"), WORK))
+    shop.put("learned", point("common", terms=sparse(t1=2)), point("rare", terms=sparse(t2=2)))
+    shop.put("learned", *[point(f"more-{n}", terms=sparse(t1=1)) for n in range(5)])
+    found = shop.do(shop.store.search("learned", ArmQuery(sparse(t1=0.5, t2=0.5), 10), WORK))
+    scores = {scored.point: scored.score for scored in found}
+    assert scores[point_id("common", 0)] == pytest.approx(1.0)
+    assert scores[point_id("rare", 0)] == pytest.approx(1.0)
+    assert scores[point_id("more-0", 0)] == pytest.approx(0.5)
+    assert shop.do(shop.store.collection("learned", WORK)).sparse == "splade"
+    shop.do(shop.store.drop("learned", WORK))
 
 
 def test_sparse_search_weighs_rare_terms_and_leaves_out_what_shares_none(shop):

@@ -126,7 +126,7 @@ class MemoryStore:
     def _search(self, collection: str, query: ArmQuery) -> list[Scored]:
         points = self._of(collection)
         if isinstance(query.vector, SparseVector):
-            scores = _sparse_scores(points, query.vector)
+            scores = _sparse_scores(points, query.vector, learned=bool(self._infos[collection].sparse))
         elif query.vector.dtype == np.uint8:
             scores = {
                 place: similarity(query.vector, point.late) for place, point in points.items() if point.late is not None
@@ -255,8 +255,8 @@ def _time(text: str) -> dt.datetime:
     return when if when.tzinfo else when.replace(tzinfo=dt.UTC)
 
 
-def _sparse_scores(points: Mapping[str, Point], query: SparseVector) -> dict[str, float]:
-    """Return ``Σ query · value · idf`` of the points that share a term (Robertson's idf, as Lucene)."""
+def _sparse_scores(points: Mapping[str, Point], query: SparseVector, *, learned: bool) -> dict[str, float]:
+    """Return ``Σ query · value · idf`` of the points that share a term (Robertson's idf, as Lucene; learned: 1)."""
     vectors = {
         place: dict(zip(point.sparse.indices.tolist(), point.sparse.values.tolist(), strict=True))
         for place, point in points.items()
@@ -271,7 +271,8 @@ def _sparse_scores(points: Mapping[str, Point], query: SparseVector) -> dict[str
             if term in vector
         ]
         if shared:
-            scores[place] = sum(share * math.log((total - n + 0.5) / (n + 0.5) + 1) for share, n in shared)
+            idf = {n: 1.0 if learned else math.log((total - n + 0.5) / (n + 0.5) + 1) for _, n in shared}
+            scores[place] = sum(share * idf[n] for share, n in shared)
     return scores
 
 

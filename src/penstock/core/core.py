@@ -35,7 +35,7 @@ from penstock.pools.house import Pools
 from penstock.pools.permits import Permits
 from penstock.pools.remote import Remote
 from penstock.search.answers import AnswerCache
-from penstock.search.pipeline import SearchPipeline
+from penstock.search.pipeline import Cross, SearchPipeline
 from penstock.search.rungs import Rungs
 from penstock.stores.cache import Cache
 from penstock.stores.contract import CollectionInfo, VectorStore
@@ -138,6 +138,7 @@ class Core:
         layout = Layout(encoders.model, encoders.dim, encoders.learned)
         store = GuardedStore(parts.store, self.guards["store"], remembered.forget, layout)
         embedder, encoder = self._encoders()
+        reranker = BusReranker(bus, clock, settings.timeouts)
         search = SearchPipeline(
             embedder=embedder,
             sparse=encoder,
@@ -148,6 +149,7 @@ class Core:
             reads_whole=parts.encoders.reads_whole,
             rung=self.rungs.rung,
             answers=remembered,
+            cross=Cross(reranker, settings.rerank_model.texts) if encoders.crossed else None,
         )
         self._subscribe(search, SegmentWriter(embedder, encoder, store, parts.encoders.sparse_text))
         services = Services(
@@ -158,7 +160,7 @@ class Core:
             index=self._index(store),
             embedder=embedder,
             sparse=encoder,
-            reranker=BusReranker(bus, clock, settings.timeouts),
+            reranker=reranker,
             snapshots=parts.snapshots,
             forget=remembered.forget,
             foreign=self.foreign,

@@ -6,22 +6,24 @@ business; what it must do is notice a failing arm and answer from the other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from penstock.kernel.clock import Clock
-from penstock.kernel.errors import Broken, Expired, Rejected, Unavailable
+from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.together import together
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.kernel.work import Criticality, Work
-from penstock.models.contract import Embedder, SparseEncoder
+from penstock.models.contract import Embedder, Reranker, SparseEncoder
 from penstock.policies.ladder import Rung
 from penstock.search import rescoring
 from penstock.search.answers import AnswerCache
+from penstock.search.crossing import placed, texts_read
 from penstock.search.degradation import (
     CACHED,
     NO_RERANK,
@@ -34,7 +36,7 @@ from penstock.search.fusion import minmax, rrf
 from penstock.search.records import QUERY_CHARACTERS_MAX, Hit, SearchRequest, SearchResult
 from penstock.search.run import Run, explainer, hit
 from penstock.search.signals import reweighed
-from penstock.stores.contract import Arm, ArmQuery, Scored, VectorStore
+from penstock.stores.contract import Arm, ArmQuery, ChunkPayload, Scored, VectorStore
 
 Encode = Callable[[Run, str, Work], Awaitable[DenseVectors | SparseVector]]
 
@@ -44,8 +46,19 @@ SHORTLIST: Final = 50
 #: The share of the time left that an arm may take where there are two.
 ARM_SHARE: Final = 0.8
 
+#: The share of the time left that a cross-encoder may take.
+CROSS_SHARE: Final = 0.5
+
 #: Errors of one arm that the other arm can make up for; ``Invalid`` is the request's own.
 MENDABLE: Final = (Unavailable, Rejected, Expired, Broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """A cross-encoder, and how many texts of a search it reads."""
+
+    reranker: Reranker
+    texts: int
 
 
 class SearchPipeline:
@@ -61,6 +74,7 @@ class SearchPipeline:
         reads_whole: Whether the dense model reads the whole of a text.
         rung: The degradation ladder's rung for a class now, asked once for each search.
         answers: Remembered answers for the rung that has nothing else; without them it refuses.
+        cross: Reads query and text together; the best candidates of both arms are ordered by it.
     """
 
     def __init__(  # noqa: PLR0913 - a composition root passes each part by name
@@ -75,6 +89,7 @@ class SearchPipeline:
         reads_whole: Callable[[str], bool],
         rung: Callable[[Criticality], Rung] = lambda _: Rung.FULL,
         answers: AnswerCache | None = None,
+        cross: Cross | None = None,
     ) -> None:
         self._embedder = embedder
         self._sparse = sparse
@@ -85,6 +100,7 @@ class SearchPipeline:
         self._reads_whole = reads_whole
         self._rung = rung
         self._answers = answers
+        self._cross = cross
 
     async def run(self, request: SearchRequest, work: Work) -> SearchResult:
         """Answer one search.
@@ -135,8 +151,7 @@ class SearchPipeline:
         if run.plan.rerank and len(run.rankings) > 1:
             with run.stage("rerank"):
                 ranked = await self._rescore(run, fused)
-        with run.stage("fetch"):
-            return await self._hits(run, ranked, fused)
+        return await self._hits(run, ranked, fused)
 
     async def _retrieve(self, run: Run, query: str) -> None:
         """Ask the plan's arms at the same time (W2), then the spare one if they came back empty-handed."""
@@ -216,18 +231,43 @@ class SearchPipeline:
 
         One deleted meanwhile is left out.
         """
-        request, rescored = run.request, ranked is not fused
+        request, cross = run.request, self._cross if run.plan.rerank and len(run.plan.arms) > 1 else None
+        rescored = ranked is not fused or cross is not None
         wanted = max(request.limit, SHORTLIST) if rescored else request.limit
         best = ranked[:wanted]
-        if not best:
-            return []
-        payloads = await self._store.fetch(request.collection, [scored.point for scored in best], run.work)
+        with run.stage("fetch"):
+            points = [scored.point for scored in best]
+            payloads = await self._store.fetch(request.collection, points, run.work) if points else {}
         best = [scored for scored in best if scored.point in payloads]
+        stages = {"rerank": ranked} if ranked is not fused else {}
+        if cross is not None and best:
+            with run.stage("cross"):
+                best = stages["cross"] = await self._crossed(run, cross, best, payloads)
         if rescored:
-            best = reweighed(request.query, best, payloads)
-        stages = {"rerank": ranked, "signals": best} if rescored else {}
+            best = stages["signals"] = reweighed(request.query, best, payloads)
         explain = explainer(run, fused, stages) if request.explain else None
         return [hit(scored, payloads[scored.point], explain) for scored in best[: request.limit]]
+
+    async def _crossed(
+        self, run: Run, cross: Cross, best: list[Scored], payloads: Mapping[str, ChunkPayload]
+    ) -> list[Scored]:
+        """Order the very best by what a cross-encoder says of them; on failure they stay as they are.
+
+        It gets a share of the time only: one that hangs must leave enough to answer without it.
+        """
+        count = texts_read(cross.texts, run.plan.candidates, max(self._settings.candidates, run.request.limit))
+        texts = [payloads[scored.point].text for scored in best[:count]]
+        now_s, deadline = self._clock.now(), run.work.deadline
+        work = run.work.within(CROSS_SHARE * deadline.remaining_s(now_s), deadline.operation, now_s)
+        try:
+            relevance = await cross.reranker.rerank(run.request.query[:QUERY_CHARACTERS_MAX], texts, work)
+        except (*MENDABLE, Invalid) as error:
+            if deadline.passed(self._clock.now()):
+                raise
+            if NO_RERANK not in run.degraded:
+                run.give_up(NO_RERANK, error)
+            return best
+        return placed(best, relevance.tolist())
 
 
 def _fuse(run: Run) -> list[Scored]:

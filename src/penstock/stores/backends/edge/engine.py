@@ -42,24 +42,24 @@ class Shard:
 
     def __init__(self, shard: qe.EdgeShard) -> None:
         self._shard = shard
-        self._late = _keeps_late(shard)
+        self._late = _keeps(shard, qe.Query.Nearest([[0.0]], using=LATE))
+        learned = _keeps(shard, qe.Query.Nearest(qe.SparseVector([0], [1.0]), using=tuning.LEARNED))
+        self._sparse = tuning.LEARNED if learned else Arm.SPARSE.value
 
     @classmethod
-    def create(cls, path: Path, dim: int, late: int = 0) -> Shard:
+    def create(cls, path: Path, dim: int, late: int = 0, *, learned: bool = False) -> Shard:
         """Create a shard with its named vectors and payload indexes.
 
         Args:
             path: Its directory.
             dim: Components of a dense vector.
             late: Components of a token vector; 0 for none.
+            learned: Whether sparse vectors say themselves what a term is worth.
         """
         vectors = {Arm.DENSE.value: tuning.dense(dim)}
         if late:
             vectors[LATE] = _late_params(late)
-        config = qe.EdgeConfig(
-            vectors=vectors,
-            sparse_vectors={Arm.SPARSE: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
-        )
+        config = qe.EdgeConfig(vectors=vectors, sparse_vectors=tuning.sparse_vectors(learned=learned))
         with _translated():
             shard = qe.EdgeShard.create(str(path), config)
             for key, params in _INDEXES.items():
@@ -81,6 +81,11 @@ class Shard:
         with _translated():
             return cls(qe.EdgeShard.load(str(path), config))
 
+    @property
+    def learned(self) -> bool:
+        """Whether its sparse vectors say themselves what a term is worth."""
+        return self._sparse == tuning.LEARNED
+
     def close(self) -> None:
         """Flush and close."""
         with _translated():
@@ -89,7 +94,7 @@ class Shard:
 
     def upsert(self, points: Iterable[wire.WirePoint]) -> None:
         """Write points in one operation of the engine's log."""
-        self._update(qe.UpdateOperation.upsert_points([_point(p, late=self._late) for p in points]))
+        self._update(qe.UpdateOperation.upsert_points([_point(p, self._sparse, late=self._late) for p in points]))
 
     def trim(self, document: str, chunks: int) -> None:
         """Delete the document's chunks numbered ``chunks`` and above."""
@@ -126,7 +131,7 @@ class Shard:
         """Answer several one-arm queries as one planned batch; token vectors find nothing where none are kept."""
         known = [self._late or not isinstance(s.vector, wire.Late) for s in searches]
         with _translated():
-            batch = qe.QueryBatchRequest([_query(s) for s in compress(searches, known)])
+            batch = qe.QueryBatchRequest([_query(s, self._sparse) for s in compress(searches, known)])
             found = iter(self._shard.query_batch(batch))
         return [_scored(s, next(found)) if is_known else [] for s, is_known in zip(searches, known, strict=True)]
 
@@ -221,7 +226,7 @@ _ERRORS: Final = (
 )
 
 
-def _point(point: wire.WirePoint, *, late: bool) -> qe.Point:
+def _point(point: wire.WirePoint, sparse: str, *, late: bool) -> qe.Point:
     stored = point.payload
     # Path and language are there even when empty: a filter may ask for that.
     payload = {
@@ -234,7 +239,7 @@ def _point(point: wire.WirePoint, *, late: bool) -> qe.Point:
     }
     vectors: dict[str, Any] = {
         Arm.DENSE.value: np.frombuffer(point.dense.data, "<f4").tolist(),
-        Arm.SPARSE.value: _sparse(point.sparse),
+        sparse: _sparse(point.sparse),
     }
     if late and point.late is not None:
         vectors[LATE] = _late(point.late)
@@ -256,10 +261,10 @@ def _late_params(late: int) -> qe.EdgeVectorParams:
 _NO_SUCH_VECTOR: Final = "Not existing vector name"
 
 
-def _keeps_late(shard: qe.EdgeShard) -> bool:
-    """Return whether a shard keeps token vectors: the engine tells when it is asked, though with too short a one."""
+def _keeps(shard: qe.EdgeShard, query: qe.Query) -> bool:
+    """Return whether a shard keeps vectors of a name: the engine tells when it is asked, though with too short one."""
     try:
-        shard.query(qe.QueryRequest(limit=1, query=qe.Query.Nearest([[0.0]], using=LATE)))
+        shard.query(qe.QueryRequest(limit=1, query=query))
     except Exception as error:  # noqa: BLE001 - the engine's errors have no narrower base
         return _NO_SUCH_VECTOR not in str(error)
     return True
@@ -297,7 +302,7 @@ def _head(payload: dict[str, Any] | None) -> Head:
     )
 
 
-def _query(search: wire.Search) -> qe.QueryRequest:
+def _query(search: wire.Search, sparse: str) -> qe.QueryRequest:
     conditions: list[Any] = [_condition(c) for c in search.filter]
     if search.among is not None:
         conditions.append(qe.HasIdCondition(set(search.among)))
@@ -306,7 +311,7 @@ def _query(search: wire.Search) -> qe.QueryRequest:
     elif isinstance(search.vector, wire.Late):
         query = qe.Query.Nearest(_late(search.vector), using=LATE)
     else:
-        query = qe.Query.Nearest(_sparse(search.vector), using="sparse")
+        query = qe.Query.Nearest(_sparse(search.vector), using=sparse)
     return qe.QueryRequest(
         limit=search.limit,
         params=tuning.SEARCHING,

@@ -77,7 +77,10 @@ def optimise(directory: Path) -> None:
     Raises:
         PenstockError: The engine could not.
     """
-    shard = Shard.load(directory, tuning.config())
+    shard = Shard.load(directory)
+    learned = shard.learned
+    shard.close()
+    shard = Shard.load(directory, tuning.config(learned=learned))
     shard.optimize()
     shard.close()
 

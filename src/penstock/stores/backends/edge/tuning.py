@@ -11,6 +11,10 @@ import qdrant_edge as qe
 
 from penstock.stores.contract import Arm
 
+#: The name of sparse vectors that say themselves what a term is worth. Those of BM25 are named after their arm; one
+#: shard uses one of the two names.
+LEARNED: Final = "learned"
+
 #: Edges of a graph node, and candidates looked at while it is built: with them the engine finds as
 #: good as everything that an exact search finds.
 HNSW_M: Final = 16
@@ -43,11 +47,23 @@ def dense(dim: int) -> qe.EdgeVectorParams:
     return qe.EdgeVectorParams(size=dim, distance=qe.Distance.Dot, quantization_config=quantised)
 
 
-def config() -> qe.EdgeConfig:
-    """Return the settings under which a copy is optimised; the vectors stay as they are."""
+def sparse_vectors(*, learned: bool) -> dict[str, qe.EdgeSparseVectorParams]:
+    """Return the sparse vectors of a shard by name: the engine weighs those of BM25 by how rare a term is."""
+    params = {Arm.SPARSE.value: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)}
+    if learned:
+        params[LEARNED] = qe.EdgeSparseVectorParams()
+    return params
+
+
+def config(*, learned: bool = False) -> qe.EdgeConfig:
+    """Return the settings under which a copy is optimised; the vectors stay as they are.
+
+    Args:
+        learned: Whether the shard's sparse vectors say themselves what a term is worth.
+    """
     return qe.EdgeConfig(
-        # The engine wants some vectors named; all others stay as they were made.
-        sparse_vectors={Arm.SPARSE: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
+        # The engine wants the sparse vectors named; all others stay as they were made.
+        sparse_vectors=sparse_vectors(learned=learned),
         hnsw_config=qe.HnswIndexConfig(
             m=HNSW_M,
             ef_construct=HNSW_EF_CONSTRUCT,

@@ -1,0 +1,43 @@
+"""A cross-encoder reads the best candidates again: it decides their order, not which they are. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from penstock.search.fusion import best_first
+from penstock.stores.contract import Scored
+
+#: The range that scores are spread over where the candidates' own range is none, as a share of their size.
+RANGE_MIN: Final = 1e-3
+
+
+def texts_read(texts: int, candidates: int, full: int) -> int:
+    """Return how many texts are read where fewer candidates are taken: the same share of them, at least one.
+
+    Args:
+        texts: How many are read otherwise.
+        candidates: Candidates taken from each arm.
+        full: How many are taken otherwise.
+    """
+    return max(1, min(texts, texts * candidates // full))
+
+
+def placed(ranked: Sequence[Scored], relevance: Sequence[float]) -> list[Scored]:
+    """Return the ranking with its first ones in the order of their relevance.
+
+    Their scores are spread over the range that those had before: whatever scale the model has (logits, probabilities),
+    they stay above those that it has not read, and what weighs scores afterwards weighs as before.
+
+    Args:
+        ranked: Best first.
+        relevance: The model's scores of the first ones, higher is better.
+    """
+    read, rest = ranked[: len(relevance)], ranked[len(relevance) :]
+    if not read:
+        return list(rest)
+    low, high = read[-1].score, read[0].score
+    high = max(high, low + RANGE_MIN * max(abs(low), 1.0))
+    least, most = min(relevance), max(relevance)
+    step = (high - low) / (most - least) if most > least else 0.0
+    return [*best_first({c.point: low + step * (r - least) for c, r in zip(read, relevance, strict=True)}), *rest]
