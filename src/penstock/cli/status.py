@@ -74,10 +74,17 @@ def collection_rows(collections: list[dict[str, Any]]) -> Rows:
             f"{one.get('documents', 0):,}",
             f"{one.get('chunks', 0):,}",
             f"{one.get('disk_bytes', 0) / 1e6:,.1f} MB",
+            harmless(str(one.get("upkeep", ""))) or indexed(one),
         ]
         for one in collections
     ]
-    return Rows(["collection", "documents", "chunks", "on disk"], rows, numbers=frozenset({1, 2, 3}))
+    return Rows(["collection", "documents", "chunks", "on disk", "indexed"], rows, numbers=frozenset({1, 2, 3, 4}))
+
+
+def indexed(collection: dict[str, Any]) -> str:
+    """Return the share of a collection's chunks that its generation has indexed."""
+    chunks = collection.get("chunks", 0)
+    return f"{collection.get('indexed', 0) / chunks:.0%}" if chunks else ""
 
 
 def pool_rows(status: dict[str, Any]) -> Rows:

@@ -1,0 +1,12 @@
+from penstock.cli.status import collection_rows
+
+
+def test_a_collection_tells_how_much_of_it_is_indexed_or_what_is_being_made():
+    collections = [
+        {"name": "a", "documents": 10, "chunks": 40, "disk_bytes": 2_000_000, "indexed": 30},
+        {"name": "b", "documents": 1, "chunks": 4, "indexed": 0, "upkeep": "optimising"},
+        {"name": "c", "documents": 0, "chunks": 0},
+    ]
+    table = collection_rows(collections)
+    assert [row[0] for row in table.rows] == ["a", "b", "c"]
+    assert [row[-1] for row in table.rows] == ["75%", "optimising", ""]
