@@ -15,6 +15,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,7 @@ from penstock.indexing.reading import read_text
 from penstock.indexing.walk import Found, walk
 from penstock.kernel.cores import cores
 from penstock.kernel.errors import PenstockError
+from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import SparseVector
 from penstock.models.dense import OnnxDense
 from penstock.models.sparse import Bm25Runner, Bm25Settings
@@ -66,6 +68,11 @@ class Sparse:
         """Return one vector's terms and weights."""
         part = slice(self.starts[number], self.starts[number + 1])
         return self.terms[part], self.weights[part]
+
+    def first(self, count: int) -> Sparse:
+        """Return the first rows."""
+        starts = self.starts[: count + 1]
+        return Sparse(starts, self.terms[: starts[-1]], self.weights[: starts[-1]])
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -109,6 +116,8 @@ class Corpus:
             for name in ("sparse", "query_sparse")
             for part in ("starts", "terms", "weights")
         }
+        arrays["late_starts"] = np.cumsum([0, *(len(rows) for rows in self.late)], dtype=np.int64)
+        arrays["late"] = np.concatenate(self.late) if self.late else np.empty((0, 0), np.uint8)
         np.savez(directory / "vectors.npz", dense=self.dense, query_dense=self.query_dense, **arrays)
         (directory / "texts.json").write_text(json.dumps({"texts": self.texts, "queries": self.queries}))
 
@@ -121,7 +130,8 @@ class Corpus:
             Sparse(*(found[f"{name}_{part}"] for part in ("starts", "terms", "weights")))
             for name in ("sparse", "query_sparse")
         )
-        return cls(words["texts"], words["queries"], found["dense"], found["query_dense"], sparse, asked)
+        late = np.split(found["late"], found["late_starts"][1:-1]) if len(found["late"]) else []
+        return cls(words["texts"], words["queries"], found["dense"], found["query_dense"], sparse, asked, late)
 
 
 def texts(chunks: int, tokenizer: TextTokenizer, data: Path = DATA) -> list[str]:
@@ -214,6 +224,7 @@ def around(middles: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
 
 def _embedded(chunks: Sequence[str], dense: OnnxDense) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
     """Return the vectors of texts, and their token vectors where the model gives some."""
+    parts = [chunks[first : first + SLICE_TEXTS] for first in range(0, len(chunks), SLICE_TEXTS)]
     with ThreadPoolExecutor(cores()) as threads:
-        parts = [chunks[first : first + SLICE_TEXTS] for first in range(0, len(chunks), SLICE_TEXTS)]
-        return np.concatenate(list(threads.map(dense.run, parts))), []
+        found = list(threads.map(partial(dense.run_late, kind=TextKind.DOCUMENT), parts))
+    return np.concatenate([part.dense for part in found]), [rows for part in found for rows in part.late or ()]

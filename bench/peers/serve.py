@@ -1,7 +1,7 @@
 """A worker around one peer: ``python -m bench.peers.serve NAME``.
 
 Orders: ``fill`` (``corpus``, ``directory``), ``measure`` (``hybrid``, ``batch``, ``seconds``, and ``texts`` where the
-queries are to be embedded too), ``find`` (``hybrid``).
+queries are to be embedded too), ``find`` (``hybrid``, ``count``).
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ class Desk:
 
     def _find(self, order: Order) -> dict[str, Any]:
         batch = FIND_BATCH if self._peer.batches else 1
-        groups = [self._queries[first : first + batch] for first in range(0, len(self._queries), batch)]
+        wanted = self._queries[: order["count"]]
+        groups = [wanted[first : first + batch] for first in range(0, len(wanted), batch)]
         return {"found": [rows for group in groups for rows in self._peer.search(group, hybrid=order["hybrid"])]}
 
 

@@ -1,7 +1,8 @@
 """One size in a process of its own: fill the store, load it again, ask it. A :mod:`bench.worker`.
 
-What is measured is the store with its process, as the search pipeline asks it (both arms of a query at once, 100
-candidates each); the model, whose time does not depend on the collection, is left out.
+What is measured is the store with its process, as the search pipeline asks it: both arms of a query at once, 100
+candidates each, then the token vectors of all of them. The model, whose time does not depend on the collection, is
+left out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from bench.processes import by_role, cpu_s, disk_mb, memory_mb
 from bench.report import percentile, tell
-from bench.scale.synthetic import DIM, Block, World
+from bench.scale.synthetic import DIM, LATE, Block, World
 from bench.worker import Order, work
 from penstock.kernel.clock import MonotonicClock
 from penstock.kernel.deadline import Deadline
@@ -31,6 +32,13 @@ from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
 
 NAME: Final = "scale"
+#: What is asked for: its name, the arms, and whether the candidates are measured by their token vectors too.
+_WAYS: Final = (
+    ("dense", (0,), False),
+    ("sparse", (1,), False),
+    ("both arms", (0, 1), False),
+    ("rescored", (0, 1), True),
+)
 UPSERT_POINTS: Final = 500
 UPSERTS_AT_ONCE: Final = 2
 CANDIDATES: Final = 100
@@ -88,8 +96,8 @@ class Size:
         found["load_s"] = time.perf_counter() - began_s
         try:
             found["disk_mb"] = disk_mb(self._data_dir)
-            for name, arms in (("dense", (0,)), ("sparse", (1,)), ("both arms", (0, 1))):
-                loud = await self._ask(store, arms)
+            for name, arms, rescores in _WAYS:
+                loud = await self._ask(store, arms, rescores=rescores)
                 found |= {f"{name}, p50 ms": loud.p50_ms, f"{name}, p99 ms": loud.p99_ms, f"{name}, 1/s": loud.rate}
                 tell(
                     f"  {name}: p50 {loud.p50_ms:.1f} ms, p99 {loud.p99_ms:.1f} ms, {CALLERS} callers {loud.rate:.0f}/s"
@@ -109,7 +117,7 @@ class Size:
         store = self._store()
         await store.start()
         try:
-            await store.create(CollectionInfo(NAME, DIM, "synthetic"), _work())
+            await store.create(CollectionInfo(NAME, DIM, "synthetic", late=LATE), _work())
             began_s, first, writing = time.perf_counter(), 0, set[asyncio.Task[None]]()
             for block in self._world.blocks(self._chunks, UPSERT_POINTS):
                 self._exact.look(block.dense)
@@ -127,17 +135,21 @@ class Size:
         finally:
             await store.close()
 
-    async def _ask(self, store: EdgeStore, arms: Sequence[int]) -> Loud:
-        asked = [self._asked(number, arms) for number in range(self._effort.queries)]
+    async def _ask(self, store: EdgeStore, arms: Sequence[int], *, rescores: bool) -> Loud:
+        asked = [(number, self._asked(number, arms)) for number in range(self._effort.queries)]
 
-        async def once(queries: list[ArmQuery]) -> float:
+        async def once(place: tuple[int, list[ArmQuery]]) -> float:
+            number, queries = place
             began_s = time.perf_counter()
-            await asyncio.gather(*(store.search(NAME, query, _work()) for query in queries))
+            found = await asyncio.gather(*(store.search(NAME, query, _work()) for query in queries))
+            if rescores:
+                among = list({one.point for arm in found for one in arm})
+                await store.search(NAME, ArmQuery(self._queries.late[number], len(among), among=among), _work())
             return (time.perf_counter() - began_s) * 1000
 
-        for queries in asked[:50]:
-            await once(queries)
-        alone_ms = [await once(queries) for queries in asked]
+        for place in asked[:50]:
+            await once(place)
+        alone_ms = [await once(place) for place in asked]
         count, until_s = 0, time.perf_counter() + self._effort.seconds
 
         async def caller(place: int) -> None:
@@ -194,8 +206,8 @@ class Exact:
 
 def _points(block: Block, first: int) -> list[Point]:
     return [
-        Point(ChunkPayload(str(first + number), 0, TEXT, hash="synthetic", chunks=1), vector, sparse)
-        for number, (vector, sparse) in enumerate(zip(block.dense, block.sparse, strict=True))
+        Point(ChunkPayload(str(first + number), 0, TEXT, hash="synthetic", chunks=1), *vectors)
+        for number, vectors in enumerate(zip(block.dense, block.sparse, block.late, strict=True))
     ]
 
 

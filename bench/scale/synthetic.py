@@ -17,6 +17,10 @@ CLUSTER_CHUNKS: Final = 200
 DIRECTIONS: Final = 64
 #: Length of what tells a chunk from its cluster's middle, which has length 1: neighbours then have cosines of .5 to .8.
 SPREAD: Final = 0.8
+#: Token vectors of one chunk, of one query, and their components, in bytes (what 80 tokens leave, pooled by two).
+CHUNK_ROWS: Final = 40
+QUERY_ROWS: Final = 12
+LATE: Final = 64
 #: Terms there are, of one chunk, of one query; the commonest are missing as stop words are (Zipf and Mandelbrot).
 VOCABULARY: Final = 200_000
 CHUNK_TERMS: Final = 60
@@ -32,10 +36,12 @@ class Block:
     Attributes:
         dense: ``float32 [rows, DIM]``, L2-normalised.
         sparse: One for each row.
+        late: ``uint8 [rows, CHUNK_ROWS or QUERY_ROWS, LATE]``.
     """
 
     dense: NDArray[np.float32]
     sparse: list[SparseVector]
+    late: NDArray[np.uint8]
 
 
 class World:
@@ -75,7 +81,8 @@ class World:
             SparseVector(*_distinct(some, weight if terms == CHUNK_TERMS else np.ones_like(weight)))
             for some, weight in zip(drawn, weights, strict=True)
         ]
-        return Block(_normalised(middles + apart), sparse)
+        shape = (rows, CHUNK_ROWS if terms == CHUNK_TERMS else QUERY_ROWS, LATE)
+        return Block(_normalised(middles + apart), sparse, chance.integers(64, 192, shape, np.uint8))
 
 
 def _distinct(

@@ -145,7 +145,8 @@ async def fill(data_dir: Path, given: Corpus) -> None:
 
 def _point(given: Corpus, row: int) -> Point:
     payload = ChunkPayload(str(row), 0, given.texts[row], language="text", hash="bench", chunks=1)
-    return Point(payload, given.dense[row], SparseVector(*given.sparse.row(row)))
+    late = given.late[row // corpus.NEIGHBOURS] if given.late else None
+    return Point(payload, given.dense[row], SparseVector(*given.sparse.row(row)), late)
 
 
 def settle(server: Server) -> float:

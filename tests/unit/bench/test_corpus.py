@@ -21,11 +21,14 @@ def test_an_empty_sparse_vector_has_an_empty_row():
 
 def test_a_corpus_is_read_as_it_was_written(tmp_path):
     dense = np.eye(3, 4, dtype=np.float32)
-    Corpus(["a", "b", "c"], ["q"], dense, dense[:1], _rows(), _rows()).save(tmp_path / "corpus")
+    late = [np.full((rows, 64), rows, np.uint8) for rows in (2, 1)]
+    Corpus(["a", "b", "c"], ["q"], dense, dense[:1], _rows(), _rows(), late).save(tmp_path / "corpus")
     found = Corpus.load(tmp_path / "corpus")
     assert (found.texts, found.queries) == (["a", "b", "c"], ["q"])
     assert np.array_equal(found.dense, dense)
     assert np.array_equal(found.query_sparse.terms, _rows().terms)
+    assert [rows.shape for rows in found.late] == [(2, 64), (1, 64)]
+    assert found.late[1][0, 0] == 1
 
 
 def test_fresh_queries_are_all_different_and_none_was_given():

@@ -45,7 +45,7 @@ def test_blocks_that_pass_give_the_same_as_looking_at_everything():
 
 
 def test_a_size_is_a_row_and_a_figure_has_its_unit():
-    measured = {10_000: {"both arms, p50 ms": 1.234, "memory_mb": 210.4, "recall@10": 0.987}}
+    measured = {10_000: {"rescored, p50 ms": 1.234, "memory_mb": 210.4, "recall@10": 0.987}}
     head, _, row = table(measured).splitlines()
     assert head.startswith("| chunks | search, p50, ms |")
     assert row.startswith("| 10 000 | 1.23 |")
