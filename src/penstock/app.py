@@ -87,7 +87,7 @@ class App:
             await models.check(self._clock)
             await self._fleet.start()
             self._core = core = Core(self._parts(models))
-            core.foreign |= await self._foreign(models.encoders)
+            core.foreign |= await self._foreign(_encoders(models))
             self._fleet.when_ready(core.guards["store"].renew)
             core.start()
         except BaseException:
@@ -97,7 +97,8 @@ class App:
     async def _foreign(self, encoders: Encoders) -> dict[str, CollectionInfo]:
         """Return the collections that another model made."""
         there = await self._fleet.store.collections(Work.background())
-        found = {info.name: info for info in there if (info.model, info.dim) != (encoders.model, encoders.dim)}
+        ours = (encoders.model, encoders.dim, encoders.learned)
+        found = {info.name: info for info in there if (info.model, info.dim, info.sparse) != ours}
         for name, info in found.items():
             log.warning("collection %s is of another model, %s: neither searched nor written", name, info.model)
         return found

@@ -93,7 +93,8 @@ class _Scope:
 class Run:
     """An index run.
 
-    The files are walked twice, once to compare and count, once to send what there is to send, so that no list of them is kept.
+    The files are walked twice, once to compare and count, once to send what there is to send, so that no list of them
+    is kept.
 
     Attributes:
         tally: Counts; right at any moment, also after a cancellation.

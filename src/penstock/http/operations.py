@@ -34,6 +34,7 @@ from penstock.kernel.messages import (
 from penstock.kernel.settings import Settings
 from penstock.kernel.work import Criticality, Work
 from penstock.models.contract import Embedder, Reranker, SparseEncoder
+from penstock.pools.guarded import Layout
 from penstock.search import filters
 from penstock.search.records import SearchRequest, SearchResult
 from penstock.stores.contract import (
@@ -298,12 +299,7 @@ class Operations:
         """
         services, info = self._services, self._services.foreign.get(name)
         if info is not None:
-            raise Invalid(
-                f"collection {name!r} holds vectors of {info.model} ({info.dim}-d), not of {services.model}"
-                f" ({services.embedder.dim}-d) with which this server works; index it anew under another name",
-                field="collection",
-                code="collection_conflict",
-            )
+            Layout(services.model, services.embedder.dim, services.learned).check(info)
 
     def _now(self) -> float:
         return self._services.clock.now()
