@@ -18,6 +18,8 @@ from penstock.models.batching import SLICE_TOKENS_MAX, plan
 
 #: Characters a token stands for at least in ordinary text; only used to balance batches.
 CHARACTERS_PER_TOKEN = 3
+#: Tokens of a text that a model reads at most, for the same purpose.
+TOKENS_MAX = 256
 
 
 class BusEmbedder:
@@ -41,14 +43,13 @@ class BusEmbedder:
         self._clock = clock
         self._timeouts = timeouts
         self._batch_tokens = ml.batch_tokens or SLICE_TOKENS_MAX
-        self._tokens_max = 256
 
     async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:
         """Return the vectors in the order of ``texts``; the first error cancels the rest.
 
         Cancellation: Parts that wait are taken back, parts that run are stopped.
         """
-        lengths = [min(self._tokens_max, len(t) // CHARACTERS_PER_TOKEN + 2) for t in texts]
+        lengths = [tokens_about(text) for text in texts]
         vectors = np.empty((len(texts), self.dim), np.float32)
         wanted = late and self.late > 0
         tokens: dict[int, TokenVectors] = {}
@@ -66,19 +67,42 @@ class BusEmbedder:
 
 
 class BusSparseEncoder:
-    """A ``SparseEncoder`` that asks ``ml.sparse``."""
+    """A ``SparseEncoder`` that asks ``ml.sparse``.
 
-    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings) -> None:
+    Args:
+        bus: Where the texts are encoded.
+        clock: The loop's clock.
+        timeouts: T5 limits each part.
+        batch_tokens: The token budget of a part; 0 for all texts at once, where they take hardly any time.
+    """
+
+    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, batch_tokens: int = 0) -> None:
         self._bus = bus
         self._clock = clock
         self._timeouts = timeouts
+        self._batch_tokens = batch_tokens
 
     async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
-        """Return one sparse vector for each text."""
-        label = work.within(self._timeouts.embed, "sparse", self._clock.now())
-        batch = SparseBatch(list(texts), kind)
-        encoded: list[SparseVector] = await self._bus.request(Topic.ML_SPARSE, batch, label)
-        return encoded
+        """Return one sparse vector for each text; the first error cancels the rest.
+
+        Cancellation: Parts that wait are taken back, parts that run are stopped.
+        """
+        vectors: dict[int, SparseVector] = {}
+
+        async def part(places: Sequence[int]) -> None:
+            label = work.within(self._timeouts.embed, "sparse", self._clock.now())
+            batch = SparseBatch([texts[place] for place in places], kind)
+            vectors.update(zip(places, await self._bus.request(Topic.ML_SPARSE, batch, label), strict=True))
+
+        whole = [range(len(texts))]
+        parts = plan([tokens_about(text) for text in texts], self._batch_tokens) if self._batch_tokens else whole
+        await together([part(places) for places in parts])
+        return [vectors[place] for place in range(len(texts))]
+
+
+def tokens_about(text: str) -> int:
+    """Return about how many tokens a model reads of a text; only used to balance batches."""
+    return min(TOKENS_MAX, len(text) // CHARACTERS_PER_TOKEN + 2)
 
 
 class BusReranker:

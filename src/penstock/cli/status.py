@@ -47,11 +47,8 @@ def _print(status: dict[str, Any]) -> None:
     console.print(f"data        {harmless(str(status.get('data_dir', '')))}")
     if status.get("model"):
         console.print(f"model       {status['model']}, {status.get('dim', '?')} dimensions")
-    for one in status.get("models", [])[1:]:
-        # The dense model has its line already.
-        where = " at ".join(filter(None, (str(one.get("name", "")), str(one.get("url", "")))))
-        note = f" ({one['note']})" if one.get("note") else ""
-        console.print(f"{one.get('part', ''):<12}{harmless(where)}{harmless(note)}")
+    for one in status.get("models", []):
+        console.print(f"{one.get('part', ''):<12}{harmless(in_use(one))}")
     if server:
         ready = "yes" if status.get("ready") else f"no: {', '.join(status.get('reasons', []))}"
         console.print(f"ready       {ready}; {status.get('in_flight', 0)} in flight")
@@ -64,6 +61,15 @@ def _print(status: dict[str, Any]) -> None:
     if server:
         console.print()
         print_rows(console, pool_rows(status))
+
+
+def in_use(model: dict[str, Any]) -> str:
+    """Return a model's name (its kind, where that tells all), where it is asked, and what is to be said of it."""
+    kind, name = str(model.get("kind", "")), str(model.get("name", ""))
+    words = [kind if kind in {"builtin", "bm25"} else name]
+    words += [f"at {model['url']}"] if model.get("url") else []
+    words += [f"({model['note']})"] if model.get("note") else []
+    return " ".join(words)
 
 
 def collection_rows(collections: list[dict[str, Any]]) -> Rows:

@@ -23,6 +23,7 @@ from penstock.indexing.records import Segment
 from penstock.kernel.messages import AlertTriggered, ChunkText, Topic
 from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.work import Work
+from penstock.models.batching import SLICE_TOKENS_MAX
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure
 from penstock.policies.levels import LevelSettings
@@ -179,7 +180,10 @@ class Core:
         embedder = BusEmbedder(
             self.bus, parts.clock, settings.timeouts, settings.ml, dim=encoders.dim, late=encoders.late
         )
-        encoder = BusSparseEncoder(self.bus, parts.clock, settings.timeouts)
+        # A learned model takes as long as the dense one: a query must not wait behind all of a document's chunks.
+        heavy = bool(encoders.learned) and "sparse" not in parts.remote
+        batch_tokens = (settings.ml.batch_tokens or SLICE_TOKENS_MAX) if heavy else 0
+        encoder = BusSparseEncoder(self.bus, parts.clock, settings.timeouts, batch_tokens)
         return (
             CachedEmbedder(embedder, self.caches["embed"], parts.encoders.model),
             CachedSparseEncoder(encoder, self.caches["sparse"], parts.encoders.sparse),

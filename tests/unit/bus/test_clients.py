@@ -131,3 +131,21 @@ async def test_sparse_and_rerank_hand_their_messages_on() -> None:
     assert await encoder.encode(["a"], TextKind.QUERY, WORK) == [vector]
     reranker = BusReranker(bus_serving(Topic.ML_RERANK, rerank), LoopClock(), TIMEOUTS)
     assert (await reranker.rerank("q", ["a", "b"], WORK)).tolist() == [1, 2]
+
+
+@virtual
+async def test_texts_for_a_heavy_sparse_model_are_split_and_put_together_in_order() -> None:
+    sizes: list[int] = []
+
+    async def encode(message: SparseBatch, _work: Work) -> list[SparseVector]:
+        sizes.append(len(message.texts))
+        await asyncio.sleep(1 / len(sizes))
+        return [SparseVector(np.array([len(t)], np.uint32), np.ones(1, np.float32)) for t in message.texts]
+
+    texts = ["x" * n for n in (90, 3, 60, 30, 120, 9, 150)]
+    for batch_tokens, parts in ((64, 4), (0, 1)):
+        sizes.clear()
+        stub = BusSparseEncoder(bus_serving(Topic.ML_SPARSE, encode), LoopClock(), TIMEOUTS, batch_tokens)
+        vectors = await stub.encode(texts, TextKind.DOCUMENT, WORK)
+        assert [int(one.indices[0]) for one in vectors] == [len(text) for text in texts]
+        assert len(sizes) == parts
