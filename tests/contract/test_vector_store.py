@@ -183,11 +183,25 @@ def test_a_dropped_collection_is_gone_and_may_be_made_anew(shop):
         lambda store: store.delete("absent", (), WORK),
         lambda store: store.search("absent", ArmQuery(unit(1, 0), 1), WORK),
         lambda store: store.search_all("absent", [ArmQuery(unit(1, 0), 1)], WORK),
+        lambda store: store.vectors("absent", [], WORK),
         lambda store: store.fetch("absent", [], WORK),
         lambda store: store.heads("absent", (), None, 1, WORK),
         lambda store: store.find("absent", [], WORK),
     ],
-    ids=["collection", "drop", "upsert", "trim", "seal", "delete", "search", "search_all", "fetch", "heads", "find"],
+    ids=[
+        "collection",
+        "drop",
+        "upsert",
+        "trim",
+        "seal",
+        "delete",
+        "search",
+        "search_all",
+        "vectors",
+        "fetch",
+        "heads",
+        "find",
+    ],
 )
 def test_an_unknown_collection_is_named(shop, ask):
     with pytest.raises(Invalid, match="absent") as caught:
@@ -463,6 +477,13 @@ def test_a_collection_without_token_vectors_takes_points_with_them_and_finds_not
 def test_a_collection_without_token_vectors_stays_as_it_is_when_it_is_made_again_with_them(shop):
     name = shop.collection()
     assert shop.do(shop.store.create(CollectionInfo(name, 2, "m", late=LATE), WORK)).late == 0
+
+
+def test_dense_vectors_come_back_as_they_went_in(shop):
+    name = shop.collection()
+    shop.put(name, point("a", dense=unit(3, 4)), point("b"))
+    found = shop.do(shop.store.vectors(name, [point_id("a", 0), point_id("absent", 0)], WORK))
+    assert {place: vector.tolist() for place, vector in found.items()} == {point_id("a", 0): unit(3, 4).tolist()}
 
 
 def test_several_queries_are_answered_each_in_its_place(shop):

@@ -141,6 +141,11 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda scored: (-scored.score, scored.point))[: query.limit]
 
+    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, np.ndarray]:
+        await self._begin("vectors", points, work)
+        there = self._of(collection)
+        return {place: there[place].dense for place in points if place in there}
+
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         await self._begin("fetch", points, work)
         there = self._of(collection)

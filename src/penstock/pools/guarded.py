@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from penstock.kernel.errors import Invalid
 from penstock.kernel.work import Work
 from penstock.pools.guard import Guard
@@ -142,6 +145,10 @@ class GuardedStore:
         """Ask several arms at once."""
         await self._check(collection, work)
         return await self._guard.call("search", lambda: self._inner.search_all(collection, queries, work))
+
+    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
+        """Read dense vectors."""
+        return await self._guard.call("vectors", lambda: self._inner.vectors(collection, points, work))
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""

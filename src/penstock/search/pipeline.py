@@ -194,6 +194,7 @@ class SearchPipeline:
         embedded = await self._embedder.embed([query], TextKind.QUERY, work, late=True)
         run.tokens = embedded.late[0] if embedded.late else None
         vector: DenseVectors = embedded.dense[0]
+        run.dense = vector
         return vector
 
     async def _sparse_vector(self, _run: Run, query: str, work: Work) -> SparseVector:
@@ -204,12 +205,29 @@ class SearchPipeline:
         """Complete every score of every candidate and mix them; on failure keep the fusion."""
         try:
             await self._complete(run, fused)
+            ranked = rescoring.mixture(fused, run.scores, run.weights)
+            if not run.plan.word and await self._feed_back(run, ranked):
+                ranked = rescoring.mixture(fused, run.scores, run.weights)
         except MENDABLE as error:
             if run.work.deadline.passed(self._clock.now()):
                 raise
             run.give_up(NO_RERANK, error)
             return fused
-        return rescoring.mixture(fused, run.scores, run.weights)
+        return ranked
+
+    async def _feed_back(self, run: Run, ranked: Sequence[Scored]) -> bool:
+        """Ask for the cosines to the query moved towards its best hits; return whether there were any."""
+        best = [scored.point for scored in ranked[: rescoring.FEEDBACK_HITS]]
+        if run.dense is None or not best:
+            return False
+        hits = await self._store.vectors(run.request.collection, best, run.work)
+        if not hits:
+            return False
+        query = rescoring.moved(run.dense, list(hits.values()))
+        among = [scored.point for scored in ranked]
+        found = await self._store.search(run.request.collection, ArmQuery(query, len(among), among=among), run.work)
+        run.scores[rescoring.FEEDBACK] = {scored.point: scored.score for scored in found}
+        return bool(found)
 
     async def _complete(self, run: Run, candidates: Sequence[Scored]) -> None:
         """Ask for the exact scores that are not known yet, all at once.

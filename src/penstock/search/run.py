@@ -37,6 +37,7 @@ class Run:
     degraded: list[str] = field(default_factory=list)
     rankings: dict[str, list[Scored]] = field(default_factory=dict)
     vectors: dict[str, DenseVectors | SparseVector | TokenVectors] = field(default_factory=dict)
+    dense: DenseVectors | None = None
     tokens: TokenVectors | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     failures: list[PenstockError] = field(default_factory=list)

@@ -255,6 +255,10 @@ class VectorStore(Protocol):
         """Answer several queries in one round trip, as :meth:`search` answers each; none: no trip."""
         ...
 
+    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
+        """Return the dense vectors, ``float32 [dim]``, of the points that (still) exist, by id."""
+        ...
+
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Return the payloads of the points that (still) exist, by id."""
         ...

@@ -28,6 +28,7 @@ OPERATIONS: dict[str, Callable[[VectorStore], Awaitable[object]]] = {
     "trim": lambda s: s.trim("c", "d", 1, WORK),
     "search": lambda s: s.search("c", ArmQuery(embedding("cat"), 5), WORK),
     "search_all": lambda s: s.search_all("c", [ArmQuery(embedding("cat"), 5)], WORK),
+    "vectors": lambda s: s.vectors("c", ["p"], WORK),
     "fetch": lambda s: s.fetch("c", ["p"], WORK),
     "heads": lambda s: s.heads("c", (), None, 5, WORK),
     "find": lambda s: s.find("c", ["d"], WORK),

@@ -18,6 +18,7 @@ from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult, Weights
+from penstock.search.rescoring import moved
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
@@ -73,7 +74,7 @@ class House:
             return await pipeline.run(request, work)
 
     def searches(self) -> list[ArmQuery]:
-        return [argument for operation, argument in self.store.asked if operation == "search"]
+        return [query for name, query in self.store.asked if name == "search" and query.among is None]
 
     def completed(self) -> list[ArmQuery]:
         """Return what was asked of known candidates, all in one operation."""
@@ -256,6 +257,33 @@ async def test_rerank_gives_every_candidate_every_exact_score():
     for query in completed:
         assert query.limit == len(query.among)
     assert len(completed[-1].among) == len(result.hits)
+
+
+@virtual
+async def test_the_query_is_moved_towards_its_best_hits_and_asked_again():
+    house = await House().fill()
+    await house.search("the cat")
+    (best,) = [points for name, points in house.store.asked if name == "vectors"]
+    assert best[0] == point_id("cat", 0)
+    again = [query for name, query in house.store.asked if name == "search" and query.among is not None]
+    (query,) = again
+    hits = [embedding(TEXTS[id]) for id in TEXTS if point_id(id, 0) in best]
+    assert query.vector == pytest.approx(moved(embedding("the cat"), hits))
+    assert set(query.among) == {point_id(id, 0) for id in TEXTS}
+
+
+@virtual
+async def test_hits_that_are_gone_move_nothing():
+    house = await House().fill()
+
+    async def hook(operation: str, _: Any) -> None:
+        if operation == "vectors":
+            house.store.hook = lambda *_: asyncio.sleep(0)
+            await house.store.delete("c", (), WORK)
+
+    house.store.hook = hook
+    result = await house.search("the cat")
+    assert (result.hits, result.degraded) == ([], [])
 
 
 @virtual

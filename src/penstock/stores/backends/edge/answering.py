@@ -41,6 +41,7 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
     wire.Heads: lambda shelf, c: shelf.shard(c.collection).heads(c.filter, c.after, c.limit),
     wire.Find: lambda shelf, c: shelf.shard(c.collection).find(c.documents),
     wire.Search: lambda shelf, c: shelf.shard(c.collection).search([c])[0],
+    wire.Vectors: lambda shelf, c: shelf.shard(c.collection).vectors(c.points),
     wire.SearchAll: lambda shelf, c: shelf.shard(c.collection).search(c.searches),
     wire.Adopt: lambda shelf, c: shelf.adopt(Path(c.source), force=c.force),
     wire.Optimize: lambda shelf, c: shelf.collection(c.collection).begin(),

@@ -135,6 +135,13 @@ class Shard:
             found = iter(self._shard.query_batch(batch))
         return [_scored(s, next(found)) if is_known else [] for s, is_known in zip(searches, known, strict=True)]
 
+    def vectors(self, points: Sequence[str]) -> dict[str, bytes]:
+        """Return the dense vectors of the points that exist, ``float32`` little-endian."""
+        with _translated():
+            ids: list[qe.PointId] = [*points]
+            records: list[Any] = self._shard.retrieve(ids, with_payload=False, with_vector=[Arm.DENSE.value])
+        return {str(r.id): np.array(r.vector[Arm.DENSE.value], "<f4").tobytes() for r in records}
+
     def fetch(self, points: Sequence[str]) -> dict[str, ChunkPayload]:
         """Return the payloads of the points that exist."""
         with _translated():

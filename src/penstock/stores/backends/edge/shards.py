@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from penstock.kernel.errors import Invalid
 from penstock.kernel.ids import point_id
@@ -128,6 +130,11 @@ class ShardedStore:
             return []
         found = await self._each(collection, work, lambda store: store.search_all(collection, queries, work))
         return [_best(shards, query.limit) for query, *shards in zip(queries, *found, strict=True)]
+
+    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
+        """Read dense vectors."""
+        found = await self._each(collection, work, lambda store: store.vectors(collection, points, work))
+        return {place: vector for vectors in found for place, vector in vectors.items()}
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""

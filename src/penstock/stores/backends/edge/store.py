@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from penstock.kernel.clock import Clock
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
@@ -104,6 +107,11 @@ class EdgeStore:
             return []
         command = wire.SearchAll(collection, [wire.pack_search(collection, query) for query in queries])
         return await self.link.ask(command, list[list[Scored]], self._limited(work))
+
+    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
+        """Read dense vectors."""
+        found = await self.link.ask(wire.Vectors(collection, list(points)), dict[str, bytes], self._limited(work))
+        return {point: np.frombuffer(data, "<f4") for point, data in found.items()}
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""

@@ -117,6 +117,13 @@ class SearchAll(msgspec.Struct, frozen=True, tag="search_all"):
     searches: list[Search]
 
 
+class Vectors(msgspec.Struct, frozen=True, tag="vectors"):
+    """Read dense vectors."""
+
+    collection: str
+    points: list[str]
+
+
 class Fetch(msgspec.Struct, frozen=True, tag="fetch"):
     """Read payloads."""
 
@@ -176,6 +183,7 @@ Command = (
     | Delete
     | Search
     | SearchAll
+    | Vectors
     | Fetch
     | Heads
     | Find
