@@ -58,6 +58,9 @@ def _print(status: dict[str, Any]) -> None:
         return
     console.print()
     print_rows(console, collection_rows(collections))
+    if plain := plainly_ranked(collections):
+        console.print()
+        console.print(plain)
     if server:
         console.print()
         print_rows(console, pool_rows(status))
@@ -85,6 +88,14 @@ def collection_rows(collections: list[dict[str, Any]]) -> Rows:
         for one in collections
     ]
     return Rows(["collection", "documents", "chunks", "on disk", "indexed"], rows, numbers=frozenset({1, 2, 3, 4}))
+
+
+def plainly_ranked(collections: list[dict[str, Any]]) -> str:
+    """Return what is to be said of collections that are ranked without late interaction; empty if there are none."""
+    names = ", ".join(harmless(str(one.get("name", ""))) for one in collections if not one.get("late"))
+    if not names:
+        return ""
+    return f"without token vectors, so ranked without late interaction until deleted and indexed anew: {names}"
 
 
 def indexed(collection: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-from penstock.cli.status import collection_rows
+from penstock.cli.status import collection_rows, plainly_ranked
 
 
 def test_a_collection_tells_how_much_of_it_is_indexed_or_what_is_being_made():
@@ -10,3 +10,10 @@ def test_a_collection_tells_how_much_of_it_is_indexed_or_what_is_being_made():
     table = collection_rows(collections)
     assert [row[0] for row in table.rows] == ["a", "b", "c"]
     assert [row[-1] for row in table.rows] == ["75%", "optimising", ""]
+
+
+def test_collections_without_token_vectors_are_named():
+    assert plainly_ranked([{"name": "old"}, {"name": "new", "late": 64}, {"name": "older", "late": 0}]).endswith(
+        "until deleted and indexed anew: old, older"
+    )
+    assert plainly_ranked([{"name": "new", "late": 64}]) == ""
