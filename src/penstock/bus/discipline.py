@@ -29,7 +29,8 @@ class Discipline:
         class_floor: Share of the service kept for each waiting class below the one in front.
         fair_clients: Clients of one class share its service.
         client_share: Share of the buffer one client may fill; 1 for all of it.
-        newest_first: Within a client, while the class is congested.
+        newest_first: Within a client, while the class is congested; where there are classes, not in ``bulk``, whose
+            callers want all of it and not the latest of it.
     """
 
     classes: bool = True
@@ -110,13 +111,15 @@ class _Class:
         "flows",
         "heap",
         "latest",
+        "newest_first",
         "unswept",
         "virtual",
         "watched_s",
     )
 
-    def __init__(self, congestion: CongestionSettings) -> None:
+    def __init__(self, congestion: CongestionSettings, *, newest_first: bool) -> None:
         self.congestion = Congestion(congestion)
+        self.newest_first = newest_first
         self.arrivals: deque[Waiting] = deque()
         self.flows: dict[str, _Flow] = {}
         self.heap: list[tuple[float, int, _Flow]] = []
@@ -170,8 +173,8 @@ class FairQueue(Generic[W]):
     start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each pop goes to the client charged
     least so far, and charges it the message's cost. Deficit round robin gives the same shares, but needs a
     quantum as large as the dearest message to be O(1), and then serves thirty cheap ones in a row.
-    **Within a client** first in first out; newest first while the class is congested and none of the
-    client's messages is ``ordered``.
+    **Within a client** first in first out; newest first while the class is congested, is not ``bulk``
+    and none of the client's messages is ``ordered``.
 
     Args:
         capacity: Messages at most.
@@ -190,7 +193,12 @@ class FairQueue(Generic[W]):
         self.count = 0
         self.expected_s = 0.0
         self._discipline = discipline
-        self._classes = [_Class(congestion) for _ in (Criticality if discipline.classes else (0,))]
+        newest = discipline.newest_first
+        self._classes = (
+            [_Class(congestion, newest_first=newest and rank is not Criticality.BULK) for rank in Criticality]
+            if discipline.classes
+            else [_Class(congestion, newest_first=newest)]
+        )
         self._uneven = False
         self._turns = count()
 
@@ -265,7 +273,7 @@ class FairQueue(Generic[W]):
         start, turn, flow = heap[0]
         one.virtual = start
         items = flow.items
-        newest = one.congestion.congested and not flow.ordered and self._discipline.newest_first
+        newest = one.newest_first and one.congestion.congested and not flow.ordered
         entry: W = items.pop() if newest else items.popleft()  # type: ignore[assignment]
         while entry.flow is None:
             entry = items.pop() if newest else items.popleft()  # type: ignore[assignment]
@@ -303,7 +311,7 @@ class FairQueue(Generic[W]):
         own_s, others = 0.0, one.backlogged
         if flow is not None and flow.live:
             others -= 1
-            newest = one.congestion.congested and self._discipline.newest_first and not flow.ordered
+            newest = one.newest_first and one.congestion.congested and not flow.ordered
             own_s = 0.0 if newest else flow.expected_s
         class_s = min(one.expected_s, own_s + others * (own_s + cost_s))
         higher_s = sum(other.expected_s for other in self._classes[: self._classes.index(one)])

@@ -272,6 +272,16 @@ def test_a_congested_class_serves_the_newest_first() -> None:
     assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == [2, 1, 0]
 
 
+def test_bulk_work_keeps_its_order_however_congested_it_is() -> None:
+    waiting = queue(congestion=TOUCHY)
+    now_s = congest(waiting, BULK)
+    for n in range(3):
+        waiting.push(note(n, rank=BULK), now_s)
+    assert waiting.congests(BULK)
+    assert waiting.ahead_s("a", BULK, 1.0) > 0.0
+    assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == [0, 1, 2]
+
+
 def test_ordered_messages_are_never_overtaken_by_later_ones_of_their_client() -> None:
     waiting = queue(congestion=TOUCHY)
     now_s = congest(waiting)
@@ -536,7 +546,7 @@ class DisciplineMachine(RuleBasedStateMachine):
 
     @rule()
     def pop(self) -> None:
-        newest_first = self.model.discipline.newest_first
+        rules = self.model.discipline
         congested = {rank: self.queue.congests(rank) for rank in Criticality}
         one = self.queue.pop(self.now_s)
         if not self.model.waiting:
@@ -544,7 +554,9 @@ class DisciplineMachine(RuleBasedStateMachine):
             return
         assert one is not None
         assert one in self.model.waiting
-        assert self.model.may_be_next(one, newest=newest_first and congested[Criticality(one.rank)])
+        hurried = one.rank != BULK or not rules.classes
+        newest = rules.newest_first and hurried and congested[Criticality(one.rank)]
+        assert self.model.may_be_next(one, newest=newest)
         if self.model.discipline.classes and not self.model.discipline.class_floor:
             assert one.rank == min(other.rank for other in self.model.waiting)
         self.model.waiting.remove(one)
