@@ -23,9 +23,8 @@ from penstock.kernel.errors import Expired, Invalid
 from penstock.kernel.settings import Settings
 from penstock.kernel.together import together
 
-#: Small requests keep the bar moving and the loss of an interruption small; two of them keep the models busy. With three
-#: or four, segments overtake each other in a congested topic, where the newest goes first, and on a busy machine the
-#: oldest ran into its time limit.
+#: Small requests keep the bar moving and the loss of an interruption small; two of them keep the models busy, more
+#: only wait longer.
 BATCH_BYTES_MAX: Final = 16_000
 IN_FLIGHT_MAX: Final = 2
 REMOVE_IDS_MAX: Final = 500
