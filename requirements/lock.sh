@@ -1,10 +1,12 @@
 #!/bin/sh
-# Writes the lock files: exact versions with hashes, naming no host. Usage: lock.sh PIP-COMPILE
+# Writes the lock files: exact versions with hashes, naming no host.
+# Extras stay in the names: without them pip takes a newer version for the extra, for which there is no hash.
+# Usage: lock.sh PIP-COMPILE
 set -eu
 cd "$(dirname "$0")/.."
 compile() {
     "$1" --quiet --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
-        --no-emit-trusted-host --strip-extras --allow-unsafe --annotation-style=line "$2" "$3" -o "$4" $5
+        --no-emit-trusted-host --no-strip-extras --allow-unsafe --annotation-style=line "$2" "$3" -o "$4" $5
 }
 compile "$1" pyproject.toml --upgrade requirements/runtime.txt ""
 compile "$1" pyproject.toml --extra=dev requirements/dev.txt "--constraint requirements/runtime.txt"

@@ -39,5 +39,9 @@ def placed(ranked: Sequence[Scored], relevance: Sequence[float]) -> list[Scored]
     low, high = read[-1].score, read[0].score
     high = max(high, low + RANGE_MIN * max(abs(low), 1.0))
     least, most = min(relevance), max(relevance)
-    step = (high - low) / (most - least) if most > least else 0.0
-    return [*best_first({c.point: low + step * (r - least) for c, r in zip(read, relevance, strict=True)}), *rest]
+    span = most - least
+
+    def spread(score: float) -> float:
+        return low + (high - low) * ((score - least) / span if span > 0 else 0.0)
+
+    return [*best_first({c.point: spread(r) for c, r in zip(read, relevance, strict=True)}), *rest]

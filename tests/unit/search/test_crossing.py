@@ -194,6 +194,7 @@ def test_candidates_of_one_score_are_ordered_all_the_same():
     assert placed(ranked, []) == ranked
     assert placed([], []) == []
     assert {one.score for one in placed(ranked, [2.0, 2.0])} == {0.5}
+    assert placed([Scored("a", 0.9), Scored("b", 0.1)], [0.0, 5e-324])[0] == Scored("b", 0.9)
 
 
 @given(
