@@ -32,7 +32,7 @@ BATCH: Final = 16
 FRESH_PER_SECOND: Final = 500
 STARTS: Final = 5
 #: Queries whose recall is looked at: some peers take a third of a second for each.
-RECALLED: Final = 200
+RECALLED: Final = 100
 #: The share of capacity at which latency is measured in an open loop, and for how long each round.
 LOAD: Final = 0.7
 OPEN_S: Final = 12.0
