@@ -76,7 +76,7 @@ def command(*arguments: str | Path) -> list[str]:
 def penstock(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run a penstock command to its end."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(), timeout=100, check=False
+        command(*arguments), capture_output=True, text=True, cwd=cwd, env=environment(), timeout=240, check=False
     )
 
 

@@ -95,7 +95,7 @@ class Intake:
             Rejected: It is refused at once.
         """
         self._counts.offered += 1
-        topic = self.topic
+        topic, waits = self.topic, False
         if not topic.queue.count and self.running < self._running_max and self._slots.try_acquire(envelope.rank):
             self._counts.admitted += 1
             self._start(envelope, now_s)
@@ -105,10 +105,12 @@ class Intake:
             envelope.at_s = min(envelope.at_s, now_s + self._publish_s)
             watch(envelope, now_s)
             return False
-        elif envelope.rank < Criticality.BULK:
-            self.pump()
+        else:
+            waits = True
         if envelope.reply is not None:  # events have alarms while they are blocked only
             watch(envelope, now_s)
+        if waits and envelope.rank < Criticality.BULK:  # last: it may end the message, and its alarm with it
+            self.pump()
         return True
 
     def leave(self, envelope: Envelope) -> None:

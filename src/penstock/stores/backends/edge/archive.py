@@ -116,38 +116,55 @@ def opening_of(file: Path) -> Opening:
 
 
 def unpack(file: Path, target: Path) -> None:
-    """Write what a snapshot holds into a new directory.
+    """Write what a snapshot holds into a new directory; nothing is written before all of it is checked.
 
     Raises:
-        Invalid: It is damaged, cut off or of another format (``snapshot_damaged``); the directory is half made.
+        Invalid: It is damaged, cut off or of another format (``snapshot_damaged``).
         OSError: It could not be read or written.
     """
-    target.mkdir(parents=True)
+    with file.open("rb") as reader:
+        _check(reader)
+        reader.seek(0)
+        target.mkdir(parents=True)
+        _write(reader, target)
+
+
+def _check(reader: IO[bytes]) -> None:
+    """Read a snapshot to its end.
+
+    Raises:
+        Invalid: It is not what was written.
+    """
     digest = hashlib.blake2b(MAGIC, digest_size=32)
+    for record, data in _frames(reader):
+        if isinstance(record, Closing):
+            if record.digest != digest.digest() or reader.read(1):
+                raise damaged("its checksum is another")
+            return
+        digest.update(data)
+    raise damaged("it is cut off")
+
+
+def _write(reader: IO[bytes], target: Path) -> None:
     writer: IO[bytes] | None = None
     try:
-        with file.open("rb") as reader:
-            for record, data in _frames(reader):
-                match record:
-                    case Closing():
-                        if record.digest != digest.digest() or reader.read(1):
-                            raise damaged("its checksum is another")
-                        return
-                    case Directory():
-                        _inside(target, record.path).mkdir()
-                    case File():
-                        if writer is not None:
-                            writer.close()
-                        writer = _inside(target, record.path).open("xb")
-                        writer.truncate(record.size)
-                    case Extent() if writer is not None:
-                        writer.seek(record.offset)
-                        writer.write(record.data)
-                digest.update(data)
+        for record, _ in _frames(reader):
+            match record:
+                case Closing():
+                    return
+                case Directory():
+                    _inside(target, record.path).mkdir()
+                case File():
+                    if writer is not None:
+                        writer.close()
+                    writer = _inside(target, record.path).open("xb")
+                    writer.truncate(record.size)
+                case Extent() if writer is not None:
+                    writer.seek(record.offset)
+                    writer.write(record.data)
     finally:
         if writer is not None:
             writer.close()
-    raise damaged("it is cut off")
 
 
 def damaged(reason: str) -> Invalid:
