@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Protocol
+from typing import Final, Protocol
 
 from penstock.kernel.work import Work
 from penstock.policies.levels import Level
@@ -60,8 +60,11 @@ class Counts:
         refused = dict(self.refused)
         for code, count in other.refused.items():
             refused[code] = refused.get(code, 0) + count
-        names = (one.name for one in fields(self) if one.name != "refused")
-        return Counts(refused=refused, **{name: getattr(self, name) + getattr(other, name) for name in names})
+        return Counts(refused=refused, **{name: getattr(self, name) + getattr(other, name) for name in _NUMBERS})
+
+
+#: The counts that are single numbers: found once, as every scrape and status adds them up.
+_NUMBERS: Final = tuple(one.name for one in fields(Counts) if one.name != "refused")
 
 
 class BusObserver(Protocol):

@@ -22,7 +22,7 @@ from penstock.stores.contract import Arm, ChunkPayload, Scored
 log = logging.getLogger(__name__)
 
 #: When a strict search may try again, unless what failed knows better.
-RETRY_AFTER_S: Final = 1.0
+FAILED_RETRY_AFTER_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Run:
             raise Rejected(
                 f"the search is strict, and the answer would be degraded: {what} ({error.detail})",
                 code="degraded",
-                retry_after_s=getattr(error, "retry_after_s", RETRY_AFTER_S),
+                retry_after_s=getattr(error, "retry_after_s", FAILED_RETRY_AFTER_S),
             ) from error
         self.degraded.append(what)
 
