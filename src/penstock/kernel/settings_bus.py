@@ -1,0 +1,38 @@
+"""Settings of the event bus and of the brokers that may carry it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.kernel.setting import Spec, Unit, count, duration, setting, switch, text
+
+
+@dataclass(frozen=True, slots=True)
+class BusSettings:
+    """The event bus (SPEC §3)."""
+
+    backend: str = setting("memory", text("BUS_BACKEND", "memory", "memory"))
+    buffer_size: int = setting(1000, count("BUS_BUFFER_SIZE", "events buffered per topic (B1)"))
+    publish_timeout: float = setting(5.0, duration("BUS_PUBLISH_TIMEOUT", "a publisher waits on a full topic (B2, T7)"))
+    request_timeout: float = setting(30.0, duration("BUS_REQUEST_TIMEOUT", "a requester waits for its reply (B3, T8)"))
+    handler_timeout: float = setting(60.0, duration("BUS_HANDLER_TIMEOUT", "a handler runs (B4, T9)"))
+    handlers_per_topic: int = setting(100, count("BUS_HANDLERS_PER_TOPIC", "handlers running per topic (P8)", 100_000))
+    discipline: str = setting("fair", text("BUS_DISCIPLINE", "order of a topic's messages", "fair", "fifo"))
+    client_share: float = setting(
+        0.25, Spec("BUS_CLIENT_SHARE", "share of a buffer one client may fill", Unit.NUMBER, 0.001, 1)
+    )
+    class_floor: float = setting(
+        0.1, Spec("BUS_CLASS_FLOOR", "share of the service kept for each lower class that waits", Unit.NUMBER, 0, 0.3)
+    )
+    classes: bool = setting(True, switch("BUS_CLASSES", "more urgent classes are served first"))
+    fair_clients: bool = setting(True, switch("BUS_FAIR_CLIENTS", "clients of a class get equal shares of its service"))
+    newest_first: bool = setting(True, switch("BUS_NEWEST_FIRST", "a congested queue serves the newest first"))
+    discard: bool = setting(True, switch("BUS_DISCARD", "what can no longer end in time is not begun"))
+    refuse_hopeless: bool = setting(True, switch("BUS_REFUSE_HOPELESS", "what could not end in time is not let queue"))
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """Redis (L4)."""
+
+    pool_size: int = setting(20, count("REDIS_POOL_SIZE", "connections to Redis (L4)", 4096))
