@@ -43,11 +43,14 @@ class Features:
             always, requests while it is not congested.
         persistent: Messages survive the bus's own process.
         redelivers: A message whose handler died is handed to another.
+        blocks: The publisher of an event waits for room in each subscriber's own buffer; else for room in the
+            broker's, and a slow subscriber falls behind in its own time.
     """
 
     ordered: bool
     persistent: bool
     redelivers: bool
+    blocks: bool = True
 
 
 @dataclass(frozen=True, slots=True)
