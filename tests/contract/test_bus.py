@@ -12,20 +12,25 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.contract import Bus, Features, Handler, TopicState
+from penstock.bus.desk import Transport
+from penstock.bus.distributed import BrokerBus
+from penstock.bus.link import Link
+from penstock.bus.wire import Wire
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
-from penstock.kernel.settings import BusSettings
+from penstock.kernel.settings import BusSettings, GuardSettings
 from penstock.kernel.work import Work
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
+from tests.fakes.broker import FakeBroker, Server
 
 SPEC_LIMITS = BusSettings(
     buffer_size=3, publish_timeout=5.0, request_timeout=30.0, handler_timeout=60.0, client_share=1.0
@@ -53,6 +58,12 @@ class Backend:
     settle: Callable[[], Coroutine[Any, Any, None]]
 
 
+def over_a_fake_broker(limits: BusSettings) -> Bus:
+    server = Server(limits.buffer_size + limits.handlers_per_topic)
+    transport = Transport(FakeBroker(server), Wire({}, limits.record_max), Link("fake", GuardSettings()))
+    return BrokerBus(transport, limits, {"small": 1}, LoopClock())
+
+
 BACKENDS = [
     Backend(
         name="memory",
@@ -61,7 +72,15 @@ BACKENDS = [
         limits=SPEC_LIMITS,
         run=run,
         settle=quiet,
-    )
+    ),
+    Backend(
+        name="fake",
+        make=over_a_fake_broker,
+        features=Features(ordered=True, persistent=True, redelivers=True, blocks=False),
+        limits=replace(SPEC_LIMITS, ahead=0),
+        run=run,
+        settle=quiet,
+    ),
 ]
 
 
@@ -120,6 +139,12 @@ def on_every_bus(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
     functools.update_wrapper(ordinary, test, assigned=("__name__", "__doc__", "__module__", "__qualname__"))
     del ordinary.__wrapped__  # type: ignore[attr-defined]
     return ordinary
+
+
+def in_one_process(rig: Rig) -> None:
+    """Go on only where publishers and subscribers share buffers, and moments."""
+    if not rig.bus.features.blocks:
+        pytest.skip("publishers and subscribers share no buffer here")
 
 
 async def echo(message: object, _work: Work) -> object:
@@ -316,7 +341,9 @@ async def test_a_blocked_requester_whose_own_deadline_is_tighter_expires(rig: Ri
 
 
 @pytest.mark.parametrize("lag_s", [0.0, 10.0])
-@pytest.mark.parametrize("backend", [b for b in BACKENDS if b.run is run], ids=lambda backend: backend.name)
+@pytest.mark.parametrize(
+    "backend", [b for b in BACKENDS if b.run is run and b.features.blocks], ids=lambda backend: backend.name
+)
 def test_room_a_slot_and_the_timeout_in_one_moment_mean_handled_not_refused(backend: Backend, lag_s: float) -> None:
     # Two handlers end together: one makes room for who waits in ``put``, the other's slot takes the message at once.
     # With a lag its timeout fires before it wakes up. Telling it "refused, nothing was done" would be a lie.
@@ -603,6 +630,7 @@ async def test_a_publisher_cancelled_while_it_waits_for_room_leaves_nothing(rig:
 
 @on_every_bus
 async def test_a_publisher_cancelled_when_room_and_slot_came_at_once_gives_the_slot_back(rig: Rig) -> None:
+    in_one_process(rig)
     # Two slots come back in one moment: the first makes room for who waits in ``put``, the second starts the
     # handler, and only then the requester wakes up to its cancellation, before the handler took a step.
     # Each handler takes long enough that its slot is offered around after it.
@@ -666,6 +694,7 @@ async def test_an_event_nobody_subscribed_to_is_no_error(rig: Rig) -> None:
 
 @on_every_bus
 async def test_a_subscriber_with_a_full_buffer_holds_up_no_other(rig: Rig) -> None:
+    in_one_process(rig)
     slow, quick = Gate(), Gate()
     rig.serve(slow)
     rig.serve(quick, 100)
@@ -685,6 +714,7 @@ async def test_a_subscriber_with_a_full_buffer_holds_up_no_other(rig: Rig) -> No
 
 @on_every_bus
 async def test_two_subscribers_with_full_buffers_cost_one_publish_timeout(rig: Rig) -> None:
+    in_one_process(rig)
     gates = [Gate(), Gate()]
     for gate in gates:
         rig.serve(gate, topic="small")
@@ -703,6 +733,7 @@ async def test_two_subscribers_with_full_buffers_cost_one_publish_timeout(rig: R
 
 @on_every_bus
 async def test_a_publisher_of_an_event_waits_no_longer_than_its_own_deadline(rig: Rig) -> None:
+    in_one_process(rig)
     gate = Gate()
     rig.serve(gate, topic="small")
     for n in range(2):
@@ -746,7 +777,7 @@ async def test_an_event_that_comes_too_late_is_counted_and_logged(rig: Rig, capl
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
+@pytest.mark.parametrize("backend", [b for b in BACKENDS if b.features.blocks], ids=lambda backend: backend.name)
 def test_a_buffer_full_of_late_messages_is_cleared_at_once(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     # Once each late message gave its slot back inside the loop that took it: a recursion as deep as the buffer.
     limits = BusSettings(buffer_size=5000)
@@ -810,6 +841,7 @@ async def test_a_closed_bus_refuses_and_can_be_closed_again(rig: Rig) -> None:
 async def test_close_refuses_the_publisher_of_an_event_that_waits_for_room(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
+    in_one_process(rig)
     rig.serve(Gate(), topic="small")
     for n in range(2):
         await rig.bus.publish("small", n, rig.work())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.setting import Spec, Unit, count, duration, setting, switch, text
+from penstock.kernel.setting import Spec, Unit, count, duration, setting, size, switch, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,18 @@ class BusSettings:
     newest_first: bool = setting(True, switch("BUS_NEWEST_FIRST", "a congested queue serves the newest first"))
     discard: bool = setting(True, switch("BUS_DISCARD", "what can no longer end in time is not begun"))
     refuse_hopeless: bool = setting(True, switch("BUS_REFUSE_HOPELESS", "what could not end in time is not let queue"))
+    tries: int = setting(
+        3, count("BUS_TRIES", "redis, kafka: deliveries of one message, then it is a dead letter", 1000)
+    )
+    ahead: int = setting(
+        2,
+        Spec("BUS_AHEAD", "redis, kafka: messages taken beside those whose handlers run", Unit.COUNT, 0, 10_000),
+    )
+    record_max: int = setting(16_000_000, size("BUS_RECORD_MAX", "redis, kafka: larger messages are not sent"))
+    lease: float = setting(
+        5.0, Spec("BUS_LEASE", "redis, kafka: an instance silent for so long is dead", Unit.DURATION, 2, 300)
+    )
+    prefix: str = setting("penstock", text("BUS_PREFIX", "redis, kafka: begins all names there"))
 
 
 @dataclass(frozen=True, slots=True)

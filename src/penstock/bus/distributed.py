@@ -1,0 +1,395 @@
+"""The bus over a broker: several processes, the same topics, the same promises.
+
+There are two halves, and a bus of one process (:class:`penstock.bus.backends.memory.MemoryBus`) in each. **Asking:**
+each topic has its bounded buffer here, in its usual order; its handler is another instance, its slots are a
+:class:`penstock.bus.window.Window` as wide as what the workers take at once. So what has to wait waits where it was
+asked, under the same rules as in one process, and the gate can look at it. **Serving:** a
+:class:`penstock.bus.consumer.Consumer` takes for each subscribed topic what can be begun at once and little more.
+
+Who serves what is told from instance to instance (:mod:`penstock.bus.directory`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial, reduce
+from typing import Any, Final
+
+from penstock.bus.backends.memory import MemoryBus
+from penstock.bus.books import UNOBSERVED, BusObserver, Counts
+from penstock.bus.broker import BEAT_S, PATIENCE_S, Channel, Kind
+from penstock.bus.consumer import BACKOFF_S, WAIT_S, Consumer, Terms
+from penstock.bus.contract import Features, Handler, Refusal, Slots, TopicState
+from penstock.bus.desk import Desk, Transport
+from penstock.bus.directory import Directory, Room
+from penstock.bus.ends import draining
+from penstock.bus.link import Link
+from penstock.bus.sides import Asking, Serving
+from penstock.bus.window import Window
+from penstock.bus.wire import Cancel, Failure, Hello, Reply, Unreadable
+from penstock.kernel.clock import Clock
+from penstock.kernel.deadline import limit
+from penstock.kernel.errors import Expired, PenstockError, Rejected, Unavailable
+from penstock.kernel.messages import REQUEST_TOPICS, Topic
+from penstock.kernel.settings import BusSettings
+from penstock.kernel.work import Criticality, Work
+from penstock.policies.breaker import State
+from penstock.policies.levels import Level
+
+log = logging.getLogger(__name__)
+
+#: Requests of one topic under way at most, however many workers there are.
+UNDER_WAY_MAX: Final = 10_000
+#: Withdrawn requests remembered, in case they come to be taken only afterwards.
+CANCELLED_MAX: Final = 10_000
+#: An instance says hello with every so many beats.
+HELLO_BEATS: Final = 3
+#: Longer than any limit: the tighter one is the asking instance's, and travels with the message.
+UNLIMITED_S: Final = 86_400.0
+#: Topics of facts; all others but ``REQUEST_TOPICS`` may carry both.
+EVENT_TOPICS: Final = frozenset(Topic) - frozenset(REQUEST_TOPICS)
+
+
+class BrokerBus:
+    """Topics over a broker. Made inside the running loop, for it begins to beat and to listen at once.
+
+    Args:
+        transport: What carries it.
+        settings: Bounds, limits and which mechanisms are on.
+        capacities: Buffers that differ from ``settings.buffer_size``, by topic.
+        clock: The loop's clock.
+        observer: Is told of waits, service times and levels.
+
+    Bounds: each topic's buffer, ``UNDER_WAY_MAX`` requests, ``CANCELLED_MAX`` withdrawn ones, and those of its parts.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        settings: BusSettings,
+        capacities: Mapping[str, int],
+        clock: Clock,
+        observer: BusObserver = UNOBSERVED,
+    ) -> None:
+        self._broker, self._wire, self._link = transport.broker, transport.wire, transport.link
+        self._settings = settings
+        self._clock = clock
+        self._windows: dict[str, Window] = {}
+        self._slots: dict[str, list[Slots]] = {}
+        self._kinds: dict[str, Callable[[Any], str]] = {}
+        self._rooms: dict[str, Room] = {}
+        self._consumers: list[Consumer] = []
+        self._cancelled: OrderedDict[tuple[str, int], None] = OrderedDict()
+        self._directory = Directory()
+        self._desk = Desk(transport, clock, settings.publish_timeout)
+        self._serves = Serving(observer, self._windows) if observer is not UNOBSERVED else UNOBSERVED
+        asks = Asking(observer, self._slots) if observer is not UNOBSERVED else UNOBSERVED
+        limits = replace(settings, handler_timeout=UNLIMITED_S, handlers_per_topic=UNDER_WAY_MAX)
+        self._asking = MemoryBus(limits, capacities, clock, asks)
+        limits = replace(settings, request_timeout=UNLIMITED_S, client_share=1.0, buffer_size=UNDER_WAY_MAX)
+        self._serving = MemoryBus(limits, {}, clock, self._serves)
+        self._terms = Terms(transport, clock, settings.tries, settings.ahead, self._cancelled.__contains__)
+        self._closed = self._leaving = False
+        self._link.on_open = self._desk.fail
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._beat(), name="beat"), loop.create_task(self._listen(), name="listen")]
+
+    def __repr__(self) -> str:
+        return f"<BrokerBus {self._link!r} {self._directory!r}>"
+
+    @property
+    def features(self) -> Features:
+        """What the broker can do."""
+        return self._broker.features
+
+    @property
+    def link(self) -> Link:
+        """The broker's circuit breaker."""
+        return self._link
+
+    def serving(self) -> dict[str, int]:
+        """Return how many living instances serve each topic, this one included."""
+        return self._directory.serving(self._clock.now())
+
+    # --- What the rooms above do
+
+    def subscribe(
+        self,
+        topic: str,
+        handler: Handler,
+        slots: Slots,
+        kind_of: Callable[[Any], str] | None = None,
+        group: str = "",
+    ) -> None:
+        """See :meth:`penstock.bus.contract.Bus.subscribe`.
+
+        Args:
+            topic: The topic.
+            handler: What is done with a message.
+            slots: Permission to run one more.
+            kind_of: Names a message's kind.
+            group: For events that must not be lost: the subscribers of this name share them, whichever instance they
+                belong to; each is tried again where its handler fails, and buried after ``settings.tries``.
+        """
+        self._slots.setdefault(topic, []).append(slots)
+        if kind_of is not None:
+            self._kinds[topic] = kind_of
+        if topic not in EVENT_TOPICS:
+            self._serving.subscribe(topic, handler, slots, kind_of)
+            work = Channel(topic, Kind.WORK)
+            consumer = next((one for one in self._consumers if one.channel == work), None)
+            self._feed(consumer or self._consume(work, "", self._serving, partial(self._at_once, topic)), slots)
+            self._greet()
+        if topic not in REQUEST_TOPICS:
+            limits = replace(self._settings, discipline="fifo", discard=False, refuse_hopeless=False)
+            limits = replace(limits, request_timeout=UNLIMITED_S, buffer_size=UNDER_WAY_MAX)
+            inner = MemoryBus(limits, {}, self._clock, self._serves)
+            inner.subscribe(topic, handler, slots, kind_of)
+            self._feed(self._consume(Channel(topic, Kind.NEWS), group, inner, partial(self._count, slots)), slots)
+
+    async def publish(self, topic: str, message: Any, work: Work) -> None:
+        """See :meth:`penstock.bus.contract.Bus.publish`; the broker is the only subscriber that is waited for.
+
+        Raises:
+            Rejected: The channel stayed full for the publish timeout (B2), or the bus is closed.
+            Expired: The work's deadline passed first.
+            Unavailable: The broker is not reachable.
+        """
+        if self._closed:
+            raise draining()
+        now_s, deadline = self._clock.now(), work.deadline
+        if deadline.passed(now_s):
+            raise Expired(deadline.operation)
+        within_s = min(self._settings.publish_timeout, deadline.remaining_s(now_s))
+        if not self._desk.ready.is_set():
+            self._link.check()
+            async with limit(deadline.within(within_s, "publish", now_s)):
+                await self._desk.ready.wait()
+        record = self._wire.message(0, "", topic, message, (work, now_s))
+        try:
+            await self._desk.send(Channel(topic, Kind.NEWS), record, self._broker.address, within_s)
+        except Rejected:
+            if deadline.passed(self._clock.now()):
+                raise Expired(deadline.operation) from None
+            raise
+
+    async def request(self, topic: str, message: Any, work: Work) -> Any:
+        """See :meth:`penstock.bus.contract.Bus.request`.
+
+        Raises:
+            Unavailable: Nobody serves the topic, or the broker is not reachable.
+        """
+        if self._closed:
+            raise draining()
+        if topic not in self._windows and not self._ask(topic):
+            raise Unavailable(f"nobody serves {topic}", dependency=topic)
+        if topic not in self._rooms:
+            raise Unavailable(f"nobody serves {topic} any more", dependency=topic)
+        self._link.check()
+        return await self._asking.request(topic, message, work)
+
+    def used(self, topic: str) -> float:
+        """See :meth:`penstock.bus.contract.Bus.used`."""
+        return max(self._asking.used(topic), self._serving.used(topic))
+
+    def refuses(self, topic: str, work: Work, at: Level = Level.CRITICAL) -> Refusal | None:
+        """See :meth:`penstock.bus.contract.Bus.refuses`."""
+        return self._asking.refuses(topic, work, at)
+
+    def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
+        """See :meth:`penstock.bus.contract.Bus.congested`."""
+        return (self._asking if topic in self._windows else self._serving).congested(topic, criticality)
+
+    def state(self) -> list[TopicState]:
+        """Return every topic's state: where it is asked, as it waits here; else as it is served here."""
+        asked = {one.name: one for one in self._asking.state()}
+        served = {one.name: one for one in self._serving.state()}
+        told: dict[str, list[TopicState]] = {}
+        for consumer in self._consumers:
+            if consumer.channel.kind is Kind.NEWS:
+                told.setdefault(consumer.channel.topic, []).extend(consumer.inner.state())
+        names = [*asked, *(name for name in (served | told) if name not in asked)]
+        return [merged(asked.get(name), served.get(name), told.get(name, []), self._extra(name)) for name in names]
+
+    async def drain(self) -> None:
+        """Take no more work, say so, and wait until what was taken has ended."""
+        self._leaving = True
+        await self._say_hello()
+        await asyncio.gather(*(consumer.drain() for consumer in self._consumers))
+
+    async def close(self) -> None:
+        """Refuse new messages, hand back what others can do, cancel what waits and what runs, and wait for its end."""
+        if self._closed:
+            return
+        self._closed = self._leaving = True
+        await self._asking.close()
+        for consumer in self._consumers:
+            consumer.begin_close()
+        inner = {id(bus): bus for bus in (self._serving, *(one.inner for one in self._consumers))}
+        await asyncio.gather(*(bus.close() for bus in inner.values()))
+        await asyncio.gather(*(consumer.close(PATIENCE_S) for consumer in self._consumers))
+        await self._say_hello()
+        await self._desk.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._broker.close()
+
+    # --- Asking
+
+    def _ask(self, topic: str) -> bool:
+        """Begin to ask a topic that somebody serves; return whether somebody does."""
+        room = self._rooms.get(topic)
+        if room is None:
+            return False
+        window = self._windows[topic] = Window()
+        window.resize(room)
+        self._asking.subscribe(topic, self._desk.handler(topic), window, self._kinds.get(topic))
+        return True
+
+    def _refresh(self) -> None:
+        """Look anew how much of each topic may be under way."""
+        now_s = self._clock.now()
+        self._rooms = self._directory.rooms(now_s)
+        for topic, window in self._windows.items():
+            window.resize(self._rooms.get(topic, Room()))
+
+    # --- Serving
+
+    def _consume(self, channel: Channel, group: str, inner: MemoryBus, at_once: Callable[[], int]) -> Consumer:
+        consumer = Consumer(channel, group, inner, at_once, self._terms)
+        self._consumers.append(consumer)
+        return consumer
+
+    def _feed(self, consumer: Consumer, slots: Slots) -> None:
+        slots.on_free(consumer.free)
+        consumer.free()
+
+    def _count(self, slots: Slots) -> int:
+        """Return how many handlers slots allow, as far as they tell."""
+        return min(getattr(slots, "limit", self._settings.handlers_per_topic), self._settings.handlers_per_topic)
+
+    def _at_once(self, topic: str) -> int:
+        return sum(self._count(slots) for slots in self._slots[topic])
+
+    # --- Among the instances
+
+    def _hello(self, *, asks: bool = False) -> Hello:
+        serves = {topic: self._at_once(topic) for topic in self._slots if topic not in EVENT_TOPICS}
+        return Hello(self._broker.address, serves, self._settings.ahead, asks, self._leaving)
+
+    def _greet(self) -> None:
+        """Know oneself, without the broker."""
+        self._directory.hear(self._hello(), self._clock.now())
+        self._refresh()
+
+    async def _say_hello(self, *, asks: bool = False) -> None:
+        self._greet()
+        if self._link.state is State.CLOSED:
+            with suppress(Unavailable):
+                await self._broker.tell(self._wire.record(self._hello(asks=asks)))
+
+    async def _beat(self) -> None:
+        """Say that this instance lives, to the broker and to the others, and notice when the broker does not answer."""
+        beats = 0
+        while True:
+            began_s, well = self._clock.now(), self._link.state is State.CLOSED and self._desk.ready.is_set()
+            try:
+                await self._broker.beat()
+            except PenstockError as error:
+                log.debug("%s does not answer: %s", self._broker.name, error)
+                self._link.failed(self._clock.now() - began_s)
+            else:
+                self._desk.ready.set()
+                self._link.beaten()
+            if beats % HELLO_BEATS == 0 or not well:
+                await self._say_hello(asks=not well)
+            beats += 1
+            self._greet()
+            await asyncio.sleep(BEAT_S)
+
+    async def _listen(self) -> None:
+        """Read the mailbox."""
+        await self._desk.ready.wait()
+        while True:
+            try:
+                records = await self._broker.listen(WAIT_S)
+            except PenstockError as error:
+                log.debug("no mail: %s", error)
+                await asyncio.sleep(BACKOFF_S)
+                continue
+            for record in records:
+                await self._hear(record)
+
+    async def _hear(self, record: bytes) -> None:
+        """Take in one note."""
+        try:
+            note = self._wire.read(record)
+        except Unreadable as error:
+            log.warning("a note was not understood: %s", error)
+            return
+        if isinstance(note, Reply | Failure):
+            self._desk.settle(note)
+        elif isinstance(note, Cancel):
+            self._withdrawn((note.address, note.id))
+        elif isinstance(note, Hello) and note.address != self._broker.address:
+            self._directory.hear(note, self._clock.now())
+            self._refresh()
+            if note.asks:
+                with suppress(Unavailable):
+                    await self._broker.reply(note.address, self._wire.record(self._hello()))
+
+    def _withdrawn(self, asked: tuple[str, int]) -> None:
+        self._cancelled[asked] = None
+        if len(self._cancelled) > CANCELLED_MAX:
+            self._cancelled.popitem(last=False)
+        for consumer in self._consumers:
+            consumer.withdraw(asked)
+
+    def _extra(self, topic: str) -> Counts:
+        """Return what became of records of a topic that no handler has seen, and of replies that came too late."""
+        found = reduce(Counts.plus, (one.extra for one in self._consumers if one.channel.topic == topic), Counts())
+        return found.plus(Counts(late=self._desk.late.get(topic, 0)))
+
+
+def merged(asked: TopicState | None, served: TopicState | None, told: list[TopicState], extra: Counts) -> TopicState:
+    """Return one state of a topic from its parts.
+
+    Where it is asked here, its messages are counted there, once, from their beginning to their end; of what serves them
+    here only what is not known there is added.
+
+    Args:
+        asked: Requests that wait here.
+        served: Requests that are worked here.
+        told: Events, of each subscriber.
+        extra: What the parts do not know.
+    """
+    parts = [asked] if asked is not None else [served] if served is not None else []
+    counts = reduce(Counts.plus, (one.counts for one in (*parts, *told)), Counts())
+    for one in told:  # an event that was not begun in time is lost, whoever notices
+        late = one.counts.expired_waiting
+        counts = replace(counts, expired_waiting=counts.expired_waiting - late)
+    if asked is not None and served is not None:
+        counts = replace(counts, raised=counts.raised + served.raised, late=counts.late + served.late)
+        extra = Counts(late=extra.late, lost=extra.lost, offered=extra.lost)
+    counts = counts.plus(extra)
+    parts += told
+    return TopicState(
+        parts[0].name,
+        sum(one.waiting for one in parts),
+        sum(one.capacity for one in parts) if asked is None else asked.capacity,
+        sum(one.running for one in parts),
+        counts.raised,
+        counts.late,
+        counts.lost,
+        blocked=sum(one.blocked for one in parts),
+        level=max(one.level for one in parts),
+        congested=any(one.congested for one in parts),
+        stopping=sum(one.stopping for one in parts),
+        counts=counts,
+    )
