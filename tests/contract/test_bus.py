@@ -631,6 +631,7 @@ async def test_a_publisher_cancelled_while_it_waits_for_room_leaves_nothing(rig:
 @on_every_bus
 async def test_a_publisher_cancelled_when_room_and_slot_came_at_once_gives_the_slot_back(rig: Rig) -> None:
     in_one_process(rig)
+
     # Two slots come back in one moment: the first makes room for who waits in ``put``, the second starts the
     # handler, and only then the requester wakes up to its cancellation, before the handler took a step.
     # Each handler takes long enough that its slot is offered around after it.
