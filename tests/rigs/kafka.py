@@ -4,6 +4,7 @@ The jars come from Maven once and are kept in the user's cache. One broker serve
 them on two cores after eight; an archive of their classes would save one second of each.
 """
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -13,10 +14,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 HERE = Path(__file__).parent / "kafka_broker"
 FETCH_S = 240
@@ -145,13 +150,34 @@ class Cluster:
             broker.kill()
 
 
-def available() -> str | None:
+@functools.cache
+def missing() -> str | None:
     """Return why there can be no broker here; ``None`` where there can."""
     try:
         _jars()
     except Missing as why:
         return str(why)
     return None
+
+
+def needed() -> None:
+    """Skip the test where there can be no broker."""
+    why = missing()
+    if why is not None:
+        pytest.skip(why)
+
+
+@functools.cache
+def shared() -> Cluster:
+    """Return this process's one broker, which starts at the first use and ends with the process.
+
+    Tests that share it use names of their own. Where there can be no broker, the test is skipped.
+    """
+    needed()
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-kafka-", ignore_cleanup_errors=True))
+    return stack.enter_context(kafka(Path(directory) / "kafka", secured=True))
 
 
 @contextlib.contextmanager
@@ -316,3 +342,19 @@ def _fetch(home: Path) -> None:
     if fetched.returncode:
         raise Missing("no Kafka: Maven could not fetch its jars")
     partly.rename(home / "jars")
+
+
+async def crash(broker: Any) -> None:
+    """End one instance of ours as if its process had been killed: it says no word, to its group least of all."""
+    for crew in broker._crews.values():
+        crew._commits.cancel()
+        consumer = crew._consumer
+        consumer._closed = True
+        coordinator = consumer._coordinator
+        for task in (coordinator._coordination_task, coordinator._heartbeat_task, consumer._fetcher._fetch_task):
+            if task is not None:
+                task.cancel()
+        await consumer._client.close()
+    broker._crews = {}
+    broker._readers = []
+    await broker.close()

@@ -12,7 +12,7 @@ from typing import Final
 
 from penstock.kernel.cores import cores
 from penstock.kernel.setting import KEY, Spec, Unit, count, duration, entries, setting, size, text
-from penstock.kernel.settings_bus import BusSettings, RedisSettings
+from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettings
 from penstock.kernel.settings_models import DenseModelSettings, ModelSettings, RerankModelSettings, SparseModelSettings
 
 __all__ = [
@@ -230,6 +230,7 @@ class Settings:
     timeouts: TimeoutSettings = dataclasses.field(default_factory=TimeoutSettings)
     qdrant: QdrantSettings = dataclasses.field(default_factory=QdrantSettings)
     redis: RedisSettings = dataclasses.field(default_factory=RedisSettings)
+    kafka: KafkaSettings = dataclasses.field(default_factory=KafkaSettings)
     breaker: GuardSettings = dataclasses.field(default_factory=GuardSettings)
     cache: CacheSettings = dataclasses.field(default_factory=CacheSettings)
     degradation: DegradationSettings = dataclasses.field(default_factory=DegradationSettings)

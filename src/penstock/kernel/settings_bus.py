@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.setting import Spec, Unit, count, duration, setting, size, switch, text
+from penstock.kernel.setting import Spec, Unit, count, duration, secret, setting, size, switch, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +48,29 @@ class RedisSettings:
     """Redis (L4)."""
 
     pool_size: int = setting(20, count("REDIS_POOL_SIZE", "connections to Redis (L4)", 4096))
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Kafka (L5)."""
+
+    bootstrap: str = setting(
+        "127.0.0.1:9092", text("KAFKA_BOOTSTRAP", "Kafka brokers to ask first: host:port, with commas between")
+    )
+    partitions: int = setting(
+        8, count("KAFKA_PARTITIONS", "partitions of a new work topic; no more workers can share it", 1000)
+    )
+    mailboxes: int = setting(16, count("KAFKA_MAILBOXES", "partitions for replies, over which instances spread", 1000))
+    replication: int = setting(
+        0, Spec("KAFKA_REPLICATION", "copies of a new topic; 0: three, or as many as brokers", Unit.COUNT, 0, 100)
+    )
+    session_timeout: float = setting(
+        6.0, duration("KAFKA_SESSION_TIMEOUT", "a worker not heard of for so long loses its partitions to others")
+    )
+    tls: bool = setting(False, switch("KAFKA_TLS", "talk to Kafka by TLS"))
+    ca: str = setting("", text("KAFKA_CA", "file of certificates to believe; empty: the system's"))
+    sasl: str = setting(
+        "", text("KAFKA_SASL", "how to log in to Kafka; empty: not", "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+    )
+    user: str = setting("", text("KAFKA_USER", "name to log in to Kafka with"))
+    password: str = setting("", secret("KAFKA_PASSWORD", "password to log in to Kafka with"))

@@ -1,0 +1,1 @@
+"""Kafka as the broker between processes; imported only where it is the setting."""

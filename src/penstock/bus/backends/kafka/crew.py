@@ -1,0 +1,217 @@
+"""A place in a consumer group: partitions come and go, what is done is committed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from aiokafka import TopicPartition, errors
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.structs import OffsetAndMetadata
+
+from penstock.bus.backends.kafka.access import translate
+from penstock.bus.backends.kafka.cluster import Cluster
+from penstock.bus.backends.kafka.lane import Lane
+from penstock.bus.backends.kafka.source import LOOK_MS, STAND_MS
+from penstock.bus.broker import PATIENCE_S
+from penstock.kernel.errors import PenstockError
+
+log = logging.getLogger(__name__)
+
+#: What is done is committed so often at most.
+COMMIT_S: Final = 0.05
+#: How long partitions that are asked back wait for what runs; a message that takes longer is delivered once more.
+SETTLE_S: Final = 2.0
+SETTLE_LOOK_S: Final = 0.01
+#: Heartbeats in a session: how soon a member hears that others have come or gone.
+BEATS: Final = 8
+#: Written beside a committed offset: owners that died there, in a row. Whoever begins adds itself, and takes itself
+#: off when it leaves in peace.
+PEACE: Final = "0"
+BEGUN: Final = "1"
+
+
+class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
+    """This instance's membership in a group, for any number of topics.
+
+    Args:
+        cluster: Whose.
+        group: The group's name.
+        purge: Called with partitions that are no longer ours: what was fetched and not handed out is forgotten.
+
+    Bounds: Two connections to a broker: one that reads, one to the group's coordinator. Of each partition
+    :data:`penstock.bus.backends.kafka.lane.SPAN_MAX` records not committed.
+    """
+
+    def __init__(self, cluster: Cluster, group: str, purge: Callable[[Collection[TopicPartition]], None]) -> None:
+        session_ms = int(cluster.terms.kafka.session_timeout * 1000)
+        self._cluster = cluster
+        self._group = group
+        self._purge = purge
+        self._topics: list[str] = []
+        self._mine: set[TopicPartition] = set()
+        self._lanes: dict[TopicPartition, Lane] = {}
+        self._changed = asyncio.Event()
+        self._dirty = asyncio.Event()
+        self._commits: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+        self._consumer: Any = cluster.consumer(
+            group_id=group,
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=session_ms // BEATS,
+            # Members have so long to let go: those that have to settle first need it.
+            rebalance_timeout_ms=max(session_ms, int((SETTLE_S + PATIENCE_S) * 1000)),
+            fetch_max_wait_ms=STAND_MS,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Crew {self._group} {len(self._mine)} partitions>"
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            Unavailable: The broker does not answer.
+        """
+        await self._cluster.ask(self._consumer.start)
+        self._commits = asyncio.get_running_loop().create_task(self._keep_committing(), name=f"commits {self._group}")
+
+    async def stop(self) -> None:
+        """Commit what is done and leave."""
+        if self._commits is not None:
+            self._commits.cancel()
+            await asyncio.gather(self._commits, return_exceptions=True)
+        with contextlib.suppress(errors.KafkaError, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S / 2):
+                await self._commit(PEACE, self._mine)
+        await self._consumer.stop()
+
+    async def join(self, topic: str) -> None:
+        """Share a topic's partitions with the others."""
+        async with self._changing:
+            self._topics.append(topic)
+            self._consumer.subscribe(self._topics, listener=self)
+
+    # --- What a reader does
+
+    async def fetch(self, topic: str, count: int) -> list[Any]:
+        """See :class:`penstock.bus.backends.kafka.source.Source`."""
+        ready = [one for one in self._mine if one.topic == topic and self._lanes[one].room() > 0]
+        careful = [one for one in ready if self._lanes[one].careful]
+        plain = [one for one in ready if one not in careful]
+        found: list[Any] = []
+        try:
+            for one in careful:
+                found += await self._get(one, wait_ms=0, count=1)
+            if plain:
+                found += await self._get(*plain, wait_ms=0 if found else LOOK_MS, count=count)
+            elif not found:
+                await self._get(TopicPartition(topic, -1), wait_ms=0, count=1)  # hear what goes wrong
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), LOOK_MS / 1000)
+        except errors.KafkaError as error:
+            raise translate(error, self._cluster.terms) from error
+        return found
+
+    async def _get(self, *partitions: TopicPartition, wait_ms: int, count: int) -> list[Any]:
+        batches = await self._consumer.getmany(*partitions, timeout_ms=wait_ms, max_records=count)
+        return [record for records in batches.values() for record in records]
+
+    def take(self, partition: TopicPartition, offset: int) -> int:
+        """See :class:`penstock.bus.backends.kafka.source.Source`."""
+        return self._lanes[partition].take(offset)
+
+    def done(self, partition: TopicPartition, offset: int) -> None:
+        """See :class:`penstock.bus.backends.kafka.source.Source`."""
+        lane = self._lanes.get(partition)
+        if lane is None:
+            return
+        lane.done(offset)
+        if lane.dirty:
+            self._dirty.set()
+
+    async def leave(self, topic: str) -> None:
+        """See :class:`penstock.bus.backends.kafka.source.Source`."""
+        async with self._changing:
+            self._topics.remove(topic)
+            ours = {one for one in self._mine if one.topic == topic}
+            with contextlib.suppress(errors.KafkaError, TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._commit(PEACE, ours)
+            self._mine -= ours
+            self._purge(ours)
+            if self._topics:
+                self._consumer.subscribe(self._topics, listener=self)
+            else:
+                self._consumer.unsubscribe()
+
+    # --- What the group does
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Partitions are asked back: end what runs if that is soon, commit, and say that we leave in peace."""
+        mine, self._mine = self._mine, set()
+        self._purge(mine)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + SETTLE_S
+        while any(self._lanes[one].running for one in mine) and loop.time() < until_s:  # noqa: ASYNC110 - at most 2 s
+            await asyncio.sleep(SETTLE_LOOK_S)
+        with contextlib.suppress(errors.KafkaError, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S / 2):
+                await self._commit(PEACE, mine)
+        log.debug("%s gave back %d partitions", self, len(revoked))
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Partitions are ours: look what became of their last owners, and say that we have begun."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._take_over(assigned)
+        except (errors.KafkaError, TimeoutError, PenstockError) as error:
+            log.warning("%s does not know who had its partitions before: %s", self, error)
+        for one in assigned:
+            self._lanes.setdefault(one, Lane())
+        left = [one for one, lane in self._lanes.items() if one not in assigned and not lane.running]
+        for one in left:
+            del self._lanes[one]
+        self._mine = set(assigned)
+        self._dirty.set()
+        self._changed.set()
+
+    async def _take_over(self, assigned: Collection[TopicPartition]) -> None:
+        marks = await self._cluster.marks(self._group, assigned) if assigned else {}
+        begun = {}
+        for one in assigned:
+            mark = marks.get(one)
+            if mark is None or mark.offset < 0:
+                start, died = await self._consumer.position(one), 0
+            else:
+                start, died = mark.offset, int(mark.metadata) if mark.metadata.isdecimal() else 0
+            self._lanes.setdefault(one, Lane()).begin(start, died)
+            begun[one] = OffsetAndMetadata(start, str(died + 1))
+        if begun:
+            await self._consumer.commit(begun)
+
+    # --- Committing
+
+    async def _keep_committing(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            dirty = {one for one in self._mine if self._lanes[one].dirty}
+            try:
+                await self._commit(BEGUN, dirty)
+                self._changed.set()
+            except errors.KafkaError as error:
+                log.debug("%s could not commit, and will again: %r", self, error)
+                self._dirty.set()
+            await asyncio.sleep(COMMIT_S)
+
+    async def _commit(self, mark: str, partitions: Collection[TopicPartition]) -> None:
+        heads = {one: self._lanes[one].head for one in partitions if self._lanes[one].head >= 0}
+        if heads:
+            await self._consumer.commit({one: OffsetAndMetadata(head, mark) for one, head in heads.items()})
+        for one, head in heads.items():
+            self._lanes[one].committed = max(self._lanes[one].committed, head)
