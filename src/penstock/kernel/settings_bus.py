@@ -70,7 +70,7 @@ class KafkaSettings:
     tls: bool = setting(False, switch("KAFKA_TLS", "talk to Kafka by TLS"))
     ca: str = setting("", text("KAFKA_CA", "file of certificates to believe; empty: the system's"))
     sasl: str = setting(
-        "", text("KAFKA_SASL", "how to log in to Kafka; empty: not", "", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+        "none", text("KAFKA_SASL", "how to log in to Kafka", "none", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
     )
     user: str = setting("", text("KAFKA_USER", "name to log in to Kafka with"))
     password: str = setting("", secret("KAFKA_PASSWORD", "password to log in to Kafka with"))

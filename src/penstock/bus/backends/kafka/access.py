@@ -91,7 +91,7 @@ def translate(error: BaseException, terms: Terms) -> PenstockError:
         return Invalid(detail, field="bus.record_max", code="too_large")
     settings = terms.kafka
     known = {
-        "sasl": settings.sasl or "a plain connection",
+        "sasl": settings.sasl,
         "user": settings.user or "anybody",
         "prefix": terms.prefix,
         "replication": settings.replication,
@@ -126,21 +126,22 @@ def options(terms: Terms, client_id: str) -> dict[str, Any]:
         Invalid: The file of certificates cannot be read, or user and password are incomplete.
     """
     settings = terms.kafka
-    if settings.sasl and not (settings.user and settings.password):
+    by_name = settings.sasl != "none"
+    if by_name and not (settings.user and settings.password):
         raise Invalid(f"{settings.sasl} needs a user and a password", field="kafka.user")
     made: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap,
         "client_id": client_id,
         "request_timeout_ms": int(REQUEST_S * 1000),
         "retry_backoff_ms": int(BACKOFF_S * 1000),
-        "security_protocol": ("SASL_" if settings.sasl else "") + ("SSL" if settings.tls else "PLAINTEXT"),
+        "security_protocol": ("SASL_" if by_name else "") + ("SSL" if settings.tls else "PLAINTEXT"),
     }
     if settings.tls:
         try:
             made["ssl_context"] = ssl.create_default_context(cafile=settings.ca or None)
         except OSError as error:  # an SSLError too
             raise Invalid(f"cannot read certificates from {settings.ca}", field="kafka.ca") from error
-    if settings.sasl:
+    if by_name:
         made["sasl_mechanism"] = settings.sasl
         made["sasl_plain_username"] = settings.user
         made["sasl_plain_password"] = settings.password

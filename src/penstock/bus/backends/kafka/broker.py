@@ -225,7 +225,7 @@ class KafkaBroker:
         if crew is None:
             if CONNECTIONS + CONNECTIONS_CREW * (1 + len(self._crews)) > CONNECTIONS_MAX:
                 detail = f"no group {group}: it would take more than {CONNECTIONS_MAX} connections to a broker (L5)"
-                raise Invalid(detail, code="too_many_groups")
+                raise Invalid(detail)
             crew = Crew(self._cluster, group, self._purge)
             await crew.start()
             self._crews[group] = crew
