@@ -36,6 +36,7 @@ from penstock.stores.backends.memory import MemoryCache
 from penstock.stores.cache import Cache
 from penstock.stores.contract import CollectionInfo
 from penstock.stores.lock import DirectoryLock
+from penstock.stores.service import StoreService
 from penstock.telemetry.memory import MemoryWatch, find_limit
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class App:
         self._clock: Clock = MonotonicClock()
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
-        self._fleet = EdgeFleet(data_dir, settings.timeouts, self._clock, settings.store)
+        self._points = points(settings, data_dir, self._clock)
         count = settings.ml.threads or cores()
         self._threads = Threads(count, "penstock-ml")
         self._bulk = Threads(count, "penstock-bulk", BULK_NICENESS)
@@ -82,13 +83,17 @@ class App:
         """
         self._lock.acquire()
         try:
+            if self._points.remote:
+                # A server that is not there should not be told after a model has been prepared.
+                await self._points.start()
             choice = Choice(self.settings, self._model_cache, self._clock)
             self._models = models = await asyncio.to_thread(choice.load, progress or (lambda *_: None))
             await models.check(self._clock)
-            await self._fleet.start()
+            if not self._points.remote:
+                await self._points.start()
             self._core = core = Core(self._parts(models))
             core.foreign |= await self._foreign(_encoders(models))
-            self._fleet.when_ready(core.guards["store"].renew)
+            self._points.when_ready(core.guards["store"].renew)
             core.start()
         except BaseException:
             await self.close()
@@ -96,7 +101,7 @@ class App:
 
     async def _foreign(self, encoders: Encoders) -> dict[str, CollectionInfo]:
         """Return the collections that another model made."""
-        there = await self._fleet.store.collections(Work.background())
+        there = await self._points.store.collections(Work.background())
         ours = (encoders.model, encoders.dim, encoders.learned)
         found = {info.name: info for info in there if (info.model, info.dim, info.sparse) != ours}
         for name, info in found.items():
@@ -125,7 +130,7 @@ class App:
         await self._bulk.close()
         if self._models is not None:
             await self._models.close()
-        await self._fleet.close()
+        await self._points.close()
         self._lock.release()
 
     @property
@@ -157,15 +162,15 @@ class App:
             data_dir=self.data_dir,
             clock=clock,
             bus=bus,
-            store=self._fleet.store,
+            store=self._points.store,
             encoders=_encoders(models),
             workers=self._workers(models),
-            remote=models.remote,
+            remote=models.remote | ({"store"} if self._points.remote else set()),
             cache=cache,
             memory=lambda caches: MemoryWatch(limit, caches),
-            snapshots=self._fleet.snapshots,
-            upkeep=self._fleet.upkeep,
-            readiness=lambda: [] if self._fleet.alive else ["a store process is not running"],
+            snapshots=self._points.snapshots,
+            upkeep=self._points.upkeep,
+            readiness=lambda: self._points.missing,
         )
 
     def _workers(self, models: Models) -> Workers:
@@ -200,6 +205,26 @@ def _encoders(models: Models) -> Encoders:
         crossed=models.crossed,
         used=tuple(models.used),
     )
+
+
+def points(settings: Settings, data_dir: Path, clock: Clock, backend: str = "") -> StoreService:
+    """Return what keeps the points, not started yet.
+
+    Args:
+        settings: Which it is, and how it is run or where it is.
+        data_dir: The data directory, for the embedded engine.
+        clock: The loop's clock.
+        backend: ``edge`` or ``qdrant``; empty for what the settings say.
+
+    Raises:
+        Invalid: The settings cannot be used.
+    """
+    if (backend or settings.store.backend) == "qdrant":
+        # Its client takes a second and a half to import, which who does not use it need not wait for.
+        from penstock.stores.backends.qdrant.server import QdrantServer  # noqa: PLC0415
+
+        return QdrantServer(settings.qdrant, settings.timeouts, clock)
+    return EdgeFleet(data_dir, settings.timeouts, clock, settings.store)
 
 
 def build(settings: Settings, data_dir: Path, model_cache: Path | None = None) -> App:

@@ -1,4 +1,4 @@
-"""What a kind of model needs: a directory or a commit of a repository, an address, a name."""
+"""What a choice needs: a kind of model its directory or address, a store or a bus that is a server where it is."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Final
 from penstock.cli.schema import known
 from penstock.cli.values import Value
 
-#: By section and kind: what must be set. Of several sets one is enough; the first is named.
+#: By setting and value: what must be set. Of several sets one is enough; the first is named.
 NEEDS: Final[Mapping[tuple[str, str], tuple[tuple[str, ...], ...]]] = {
-    ("models.dense", "onnx"): (("path",), ("model", "revision")),
-    ("models.dense", "openai"): (("url", "model"),),
-    ("models.dense", "tei"): (("url", "model"),),
-    ("models.sparse", "onnx"): (("path",), ("model", "revision")),
-    ("models.sparse", "tei"): (("url", "model"),),
-    ("models.rerank", "onnx"): (("path",), ("model", "revision")),
-    ("models.rerank", "tei"): (("url",),),
-    ("models.rerank", "cohere"): (("url", "model"),),
+    ("models.dense.kind", "onnx"): (("models.dense.path",), ("models.dense.model", "models.dense.revision")),
+    ("models.dense.kind", "openai"): (("models.dense.url", "models.dense.model"),),
+    ("models.dense.kind", "tei"): (("models.dense.url", "models.dense.model"),),
+    ("models.sparse.kind", "onnx"): (("models.sparse.path",), ("models.sparse.model", "models.sparse.revision")),
+    ("models.sparse.kind", "tei"): (("models.sparse.url", "models.sparse.model"),),
+    ("models.rerank.kind", "onnx"): (("models.rerank.path",), ("models.rerank.model", "models.rerank.revision")),
+    ("models.rerank.kind", "tei"): (("models.rerank.url",),),
+    ("models.rerank.kind", "cohere"): (("models.rerank.url", "models.rerank.model"),),
+    ("store.backend", "qdrant"): (("concurrency.qdrant.url",),),
 }
 
 
 def missing(values: Mapping[str, Value], origins: Mapping[str, str]) -> Iterator[str]:
-    """Yield a fault for each chosen kind of model that lacks what it needs.
+    """Yield a fault for each choice that lacks what it needs.
 
     Args:
         values: What is set, by YAML name.
         origins: Where it was set.
     """
     variables = {one.yaml: one.spec.env for one in known()}
-    for (section, kind), needs in NEEDS.items():
-        chosen = f"{section}.kind"
-        if values.get(chosen) != kind or any(all(values.get(f"{section}.{name}") for name in need) for need in needs):
+    for (chosen, value), needs in NEEDS.items():
+        if values.get(chosen) != value or any(all(values.get(name) for name in need) for need in needs):
             continue
-        wanted = " or ".join(" and ".join(f"{section}.{name}" for name in need) for need in needs)
-        names = ", ".join(variables[f"{section}.{name}"] for need in needs for name in need)
+        wanted = " or ".join(" and ".join(need) for need in needs)
+        names = ", ".join(variables[name] for need in needs for name in need)
         origin = origins[chosen]
         where = origin if origin.startswith("environment") else f"{origin}: {chosen}"
-        yield f"{where}: {kind} needs {wanted} ({names})"
+        yield f"{where}: {value} needs {wanted} ({names})"

@@ -26,6 +26,7 @@ from penstock.kernel.work import Work
 from penstock.models.batching import SLICE_TOKENS_MAX
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure
+from penstock.policies.breaker import State
 from penstock.policies.levels import LevelSettings
 from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
@@ -51,6 +52,9 @@ SLOW_S = 1.0
 
 #: From this share of its buffer on, searches may be answered from memory only, or refused by the ladder (D1).
 PRESSED = LevelSettings().high
+
+#: Calls to a store that is another server that may always be out, however slow it is: enough for a few searches.
+STORE_CALLS_MIN = 8
 
 #: Announcements of alerts on their way to the bus; those beyond are only logged and listed.
 ANNOUNCEMENTS_MAX = 100
@@ -124,7 +128,10 @@ class Core:
 
     def reasons(self) -> list[str]:
         """Return why the server cannot work now; empty when it can."""
-        return (["the server is shutting down"] if self.gate.draining else []) + self._parts.readiness()
+        reasons = ["the server is shutting down"] if self.gate.draining else []
+        if "store" in self.remotes and self.guards["store"].state is State.OPEN:
+            reasons.append("the vector store does not answer")
+        return reasons + self._parts.readiness()
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._routes(scope, receive, send)
@@ -137,7 +144,7 @@ class Core:
         remembered = AnswerCache(self.caches["answers"])
         encoders = parts.encoders
         layout = Layout(encoders.model, encoders.dim, encoders.learned)
-        store = GuardedStore(parts.store, self.guards["store"], remembered.forget, layout)
+        store = GuardedStore(parts.store, self.guards["store"], remembered.forget, layout, self.remotes.get("store"))
         embedder, encoder = self._encoders()
         reranker = BusReranker(bus, clock, settings.timeouts)
         search = SearchPipeline(
@@ -214,6 +221,8 @@ class Core:
 
         So what the server cannot take now waits in its topic, in the topic's order, where it can be seen and refused.
         """
+        if name == "store":
+            return self._remote_store()
         permits: Permits = getattr(self.pools, name)
         most = permits.limit
         limits = LimitSettings(initial=min(LimitSettings().initial, most), ceiling=most)
@@ -221,6 +230,24 @@ class Core:
         remote = Remote(self.guards[name], clock, limits=limits, retries=RetrySettings(), random=luck)
         remote.on_limit = permits.resize
         permits.resize(remote.limit)
+        return remote
+
+    def _remote_store(self) -> Remote:
+        """Return the limit toward a store that is another server: searches and writes get permits as it moves.
+
+        Half of the places are for searches, a quarter for writes; second arms, listings and all else share the rest.
+        """
+        settings, most = self._parts.settings, self._parts.settings.qdrant.pool_size
+        limits = LimitSettings(initial=max(1, most // 2), floor=min(STORE_CALLS_MIN, max(1, most // 2)), ceiling=most)
+
+        def share(limit: int) -> None:
+            self.pools.search.resize(max(1, min(settings.search.workers, limit // 2)))
+            self.pools.index.resize(max(1, min(settings.index.workers, limit // 4)))
+
+        clock, luck = self._parts.clock, self._parts.luck
+        remote = Remote(self.guards["store"], clock, limits=limits, retries=RetrySettings(), random=luck)
+        remote.on_limit = share
+        share(remote.limit)
         return remote
 
     def _index(self, store: VectorStore) -> IndexPipeline:

@@ -1,7 +1,7 @@
 """Settings records: frozen, one per room, each field with its names and its meaning.
 
-How a field is declared is told in :mod:`penstock.kernel.setting`; the records of the bus and of the models have
-modules of their own and are known by their names here too.
+How a field is declared is told in :mod:`penstock.kernel.setting`; the records of the bus, of the models and of the
+store have modules of their own and are known by their names here too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from penstock.kernel.cores import cores
 from penstock.kernel.setting import KEY, Spec, Unit, count, duration, entries, setting, size, text
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettings
 from penstock.kernel.settings_models import DenseModelSettings, ModelSettings, RerankModelSettings, SparseModelSettings
+from penstock.kernel.settings_store import QdrantSettings, StoreSettings
 
 __all__ = [
     "KEY",
@@ -136,13 +137,6 @@ class TimeoutSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class QdrantSettings:
-    """Qdrant as a server of its own (L3)."""
-
-    pool_size: int = setting(32, count("QDRANT_POOL_SIZE", "connections to a Qdrant server (L3)", 4096))
-
-
-@dataclass(frozen=True, slots=True)
 class GuardSettings:
     """The circuit breakers, one for each dependency (SPEC §5)."""
 
@@ -190,32 +184,6 @@ class ServerSettings:
     host: str = setting("127.0.0.1", text("HOST", "address to listen on"))
     port: int = setting(8080, Spec("PORT", "port to listen on; 0: any free one", Unit.COUNT, 0, 65_535))
     log_level: str = setting("info", text("LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error"))
-
-
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
-    """The embedded store."""
-
-    data_dir: str = setting(
-        "", text("PENSTOCK_DATA_DIR", "data directory; empty: ./.penstock if it exists, else the user's")
-    )
-    shards: int = setting(
-        0,
-        Spec("STORE_SHARDS", "store processes over which new collections are spread; 0: by cores", Unit.COUNT, 0, 64),
-    )
-    optimize_points: int = setting(
-        10_000,
-        Spec(
-            "STORE_OPTIMIZE_POINTS",
-            "a collection gets a new generation only once so many points are outside its graph; 0: never",
-            Unit.COUNT,
-            0,
-            1_000_000_000,
-        ),
-    )
-    optimize_quiet: float = setting(
-        5.0, duration("STORE_OPTIMIZE_QUIET", "without a write for so long it is worth it earlier")
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penstock.kernel.errors import Invalid
 from penstock.kernel.work import Work
 from penstock.pools.guard import Guard
+from penstock.pools.remote import Remote
 from penstock.stores.contract import (
     ArmQuery,
     ChunkPayload,
@@ -23,6 +24,8 @@ from penstock.stores.contract import (
     Scored,
     VectorStore,
 )
+
+T = TypeVar("T")
 
 
 def nobody_listens(_collection: str) -> None:
@@ -78,6 +81,7 @@ class GuardedStore:
             remembered answers are forgotten; also when the removal failed half-way or was cancelled.
         layout: What the server's models make; points are written to and searched in a collection of that layout
             only. Without it, in every one.
+        remote: Limits and retries toward a store that is another server, by the same guard.
 
     Bounds: ``FITTING_MAX`` names of collections that fit.
     """
@@ -88,30 +92,32 @@ class GuardedStore:
         guard: Guard,
         removed: Callable[[str], None] = nobody_listens,
         layout: Layout | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self._inner = inner
         self._guard = guard
         self._removed = removed
         self._layout = layout
+        self._remote = remote
         self._fitting: set[str] = set()
 
     async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
         """Create a collection or return the same one."""
-        return await self._guard.call("create", lambda: self._inner.create(info, work))
+        return await self._ask("create", lambda: self._inner.create(info, work), work)
 
     async def collections(self, work: Work) -> list[CollectionInfo]:
         """Return every collection."""
-        return await self._guard.call("collections", lambda: self._inner.collections(work))
+        return await self._ask("collections", lambda: self._inner.collections(work), work)
 
     async def collection(self, name: str, work: Work) -> CollectionInfo:
         """Return one collection."""
-        return await self._guard.call("collection", lambda: self._inner.collection(name, work))
+        return await self._ask("collection", lambda: self._inner.collection(name, work), work)
 
     async def drop(self, name: str, work: Work) -> None:
         """Delete a collection."""
         self._fitting.discard(name)
         try:
-            await self._guard.call("drop", lambda: self._inner.drop(name, work))
+            await self._ask("drop", lambda: self._inner.drop(name, work), work, idempotent=False)
         finally:
             self._fitting.discard(name)
             self._removed(name)
@@ -119,48 +125,56 @@ class GuardedStore:
     async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
         """Write points."""
         await self._check(collection, work)
-        await self._guard.call("upsert", lambda: self._inner.upsert(collection, points, work))
+        await self._ask("upsert", lambda: self._inner.upsert(collection, points, work), work)
 
     async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
         """Delete surplus chunks."""
-        await self._guard.call("trim", lambda: self._inner.trim(collection, document, chunks, work))
+        await self._ask("trim", lambda: self._inner.trim(collection, document, chunks, work), work)
 
     async def seal(self, collection: str, head: Head, work: Work) -> None:
         """Mark a document complete."""
-        await self._guard.call("seal", lambda: self._inner.seal(collection, head, work))
+        await self._ask("seal", lambda: self._inner.seal(collection, head, work), work)
 
     async def delete(self, collection: str, filter: Filter, work: Work) -> int:
         """Delete documents."""
         try:
-            return await self._guard.call("delete", lambda: self._inner.delete(collection, filter, work))
+            # Not again: the second time it would count nothing.
+            make = lambda: self._inner.delete(collection, filter, work)  # noqa: E731 - needed here alone
+            return await self._ask("delete", make, work, idempotent=False)
         finally:
             self._removed(collection)
 
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm."""
         await self._check(collection, work)
-        return await self._guard.call("search", lambda: self._inner.search(collection, query, work))
+        return await self._ask("search", lambda: self._inner.search(collection, query, work), work)
 
     async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
         """Ask several arms at once."""
         await self._check(collection, work)
-        return await self._guard.call("search", lambda: self._inner.search_all(collection, queries, work))
+        return await self._ask("search", lambda: self._inner.search_all(collection, queries, work), work)
 
     async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
         """Read dense vectors."""
-        return await self._guard.call("vectors", lambda: self._inner.vectors(collection, points, work))
+        return await self._ask("vectors", lambda: self._inner.vectors(collection, points, work), work)
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
-        return await self._guard.call("fetch", lambda: self._inner.fetch(collection, points, work))
+        return await self._ask("fetch", lambda: self._inner.fetch(collection, points, work), work)
 
     async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
         """Read a page of heads."""
-        return await self._guard.call("heads", lambda: self._inner.heads(collection, filter, after, limit, work))
+        return await self._ask("heads", lambda: self._inner.heads(collection, filter, after, limit, work), work)
 
     async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
         """Read the heads of given documents."""
-        return await self._guard.call("find", lambda: self._inner.find(collection, documents, work))
+        return await self._ask("find", lambda: self._inner.find(collection, documents, work), work)
+
+    async def _ask(self, operation: str, make: Callable[[], Awaitable[T]], work: Work, *, idempotent: bool = True) -> T:
+        """Ask the store, if it may be asked now; again where it failed in passing and that does no harm."""
+        if self._remote is None:
+            return await self._guard.call(operation, make)
+        return await self._remote.call(operation, make, work, idempotent=idempotent)
 
     async def _check(self, collection: str, work: Work) -> None:
         """Refuse a collection of another layout; asks the store once for each collection.

@@ -60,7 +60,11 @@ _COUNTERS: Final = _table(
     ("event_bus_level_reached_total", "topic level", "How often a topic's fill rose to high or critical"),
     ("event_bus_late_replies_total", "topic", "Replies that came when nobody waited any more"),
     ("event_bus_handler_errors_total", "topic", "Handlers that raised what they should not"),
-    ("dependency_calls_total", "dependency outcome", "Calls to models on other servers, by what became of them"),
+    (
+        "dependency_calls_total",
+        "dependency outcome",
+        "Calls to models or a store on other servers, by what became of them",
+    ),
     ("degradation_moves_total", "criticality rung", "How often the ladder moved to a rung"),
     ("cache_hits_total", "cache", "Keys asked for and found"),
     ("cache_misses_total", "cache", "Keys asked for and not found"),

@@ -4,7 +4,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.stores.backends.edge.facets import FACET_CHARACTERS_MAX, facet, facets, flatten, scale_key, scales
+from penstock.stores.backends.facets import FACET_CHARACTERS_MAX, facet, facets, flatten, scale_key, scales
 
 scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 metadata = st.dictionaries(

@@ -7,34 +7,16 @@ from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import qdrant_edge as qe
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import cosine
-from penstock.stores.backends.edge import facets, tuning, wire
-from penstock.stores.contract import (
-    Arm,
-    ChunkPayload,
-    Condition,
-    Head,
-    HeadPage,
-    Match,
-    Prefix,
-    Range,
-    Scored,
-)
-
-#: Payload fields for filters on metadata, see :mod:`penstock.stores.backends.edge.facets`.
-FACETS: Final = "facets"
-SCALES: Final = "scales"
-
-#: The name of the token vectors.
-LATE: Final = "late"
-
-_HEAD_FIELDS: Final = ["id", "hash", "chunks", "path"]
+from penstock.stores.backends import records
+from penstock.stores.backends.edge import tuning, wire
+from penstock.stores.backends.layout import LATE, LEARNED
+from penstock.stores.contract import Arm, ChunkPayload, Condition, Head, HeadPage, Match, Range, Scored
 
 
 class Shard:
@@ -43,8 +25,8 @@ class Shard:
     def __init__(self, shard: qe.EdgeShard) -> None:
         self._shard = shard
         self._late = _keeps(shard, qe.Query.Nearest([[0.0]], using=LATE))
-        learned = _keeps(shard, qe.Query.Nearest(qe.SparseVector([0], [1.0]), using=tuning.LEARNED))
-        self._sparse = tuning.LEARNED if learned else Arm.SPARSE.value
+        learned = _keeps(shard, qe.Query.Nearest(qe.SparseVector([0], [1.0]), using=LEARNED))
+        self._sparse = LEARNED if learned else Arm.SPARSE.value
 
     @classmethod
     def create(cls, path: Path, dim: int, late: int = 0, *, learned: bool = False) -> Shard:
@@ -84,7 +66,7 @@ class Shard:
     @property
     def learned(self) -> bool:
         """Whether its sparse vectors say themselves what a term is worth."""
-        return self._sparse == tuning.LEARNED
+        return self._sparse == LEARNED
 
     def close(self) -> None:
         """Flush and close."""
@@ -139,15 +121,15 @@ class Shard:
         """Return the dense vectors of the points that exist, ``float32`` little-endian."""
         with _translated():
             ids: list[qe.PointId] = [*points]
-            records: list[Any] = self._shard.retrieve(ids, with_payload=False, with_vector=[Arm.DENSE.value])
-        return {str(r.id): np.array(r.vector[Arm.DENSE.value], "<f4").tobytes() for r in records}
+            found: list[Any] = self._shard.retrieve(ids, with_payload=False, with_vector=[Arm.DENSE.value])
+        return {str(r.id): np.array(r.vector[Arm.DENSE.value], "<f4").tobytes() for r in found}
 
     def fetch(self, points: Sequence[str]) -> dict[str, ChunkPayload]:
         """Return the payloads of the points that exist."""
         with _translated():
             ids: list[qe.PointId] = [*points]
-            records = self._shard.retrieve(ids, with_payload=True, with_vector=False)
-        return {str(r.id): _payload(r.payload) for r in records}
+            found = self._shard.retrieve(ids, with_payload=True, with_vector=False)
+        return {str(r.id): records.payload(r.payload) for r in found}
 
     def heads(self, conditions: Sequence[Condition], after: str | None, limit: int) -> HeadPage:
         """Return a page of heads in the order of their point ids."""
@@ -155,19 +137,19 @@ class Shard:
             offset=after,
             limit=limit,
             filter=_filter([*conditions, Match("chunk", [0])]),
-            with_payload=_HEAD_FIELDS,
+            with_payload=records.HEAD_FIELDS,
             with_vector=False,
         )
         with _translated():
-            records, following = self._shard.scroll(request)
-        return HeadPage([_head(r.payload) for r in records], str(following) if following else None)
+            found, following = self._shard.scroll(request)
+        return HeadPage([records.head(r.payload) for r in found], str(following) if following else None)
 
     def find(self, documents: Sequence[str]) -> list[Head]:
         """Return the heads of those of the documents that exist."""
         ids: list[qe.PointId] = [point_id(document, 0) for document in documents]
         with _translated():
-            records = self._shard.retrieve(ids, with_payload=_HEAD_FIELDS, with_vector=False)
-        return [_head(r.payload) for r in records]
+            found = self._shard.retrieve(ids, with_payload=records.HEAD_FIELDS, with_vector=False)
+        return [records.head(r.payload) for r in found]
 
     def flush(self) -> None:
         """Write everything through to the files; they do not change until the next update."""
@@ -190,11 +172,8 @@ class Shard:
 
 
 _INDEXES: Final[dict[str, Any]] = {
-    "id": qe.KeywordIndexParams(),
-    "path": qe.KeywordIndexParams(prefix=True),
-    "language": qe.KeywordIndexParams(),
-    "chunk": qe.IntegerIndexParams(lookup=True, range=True),
-    FACETS: qe.KeywordIndexParams(),
+    **{key: qe.KeywordIndexParams(prefix=prefix) for key, prefix in records.KEYWORDS.items()},
+    records.CHUNK: qe.IntegerIndexParams(lookup=True, range=True),
 }
 
 
@@ -234,23 +213,13 @@ _ERRORS: Final = (
 
 
 def _point(point: wire.WirePoint, sparse: str, *, late: bool) -> qe.Point:
-    stored = point.payload
-    # Path and language are there even when empty: a filter may ask for that.
-    payload = {
-        **msgspec.to_builtins(msgspec.structs.replace(stored, metadata={})),
-        "path": stored.path,
-        "language": stored.language,
-        "metadata": msgspec.json.encode(stored.metadata).decode(),
-        FACETS: facets.facets(stored.metadata),
-        SCALES: facets.scales(stored.metadata),
-    }
     vectors: dict[str, Any] = {
         Arm.DENSE.value: np.frombuffer(point.dense.data, "<f4").tolist(),
         sparse: _sparse(point.sparse),
     }
     if late and point.late is not None:
         vectors[LATE] = _late(point.late)
-    return qe.Point(point_id(stored.id, stored.chunk), vectors, payload)
+    return qe.Point(point_id(point.payload.id, point.payload.chunk), vectors, records.record(point.payload))
 
 
 def _late_params(late: int) -> qe.EdgeVectorParams:
@@ -293,22 +262,6 @@ def _sparse(vector: wire.Sparse) -> qe.SparseVector:
     return qe.SparseVector(np.frombuffer(vector.indices, "<u4").tolist(), np.frombuffer(vector.values, "<f4").tolist())
 
 
-def _payload(payload: dict[str, Any] | None) -> ChunkPayload:
-    fields = {key: value for key, value in (payload or {}).items() if key not in (FACETS, SCALES)}
-    fields["metadata"] = msgspec.json.decode(fields["metadata"])
-    return msgspec.convert(fields, ChunkPayload)
-
-
-def _head(payload: dict[str, Any] | None) -> Head:
-    fields = payload or {}
-    return Head(
-        id=fields.get("id", ""),
-        hash=fields.get("hash", ""),
-        chunks=fields.get("chunks", 0),
-        path=fields.get("path", ""),
-    )
-
-
 def _query(search: wire.Search, sparse: str) -> qe.QueryRequest:
     conditions: list[Any] = [_condition(c) for c in search.filter]
     if search.among is not None:
@@ -334,25 +287,12 @@ def _filter(conditions: Sequence[Condition]) -> qe.Filter:
 
 
 def _condition(condition: Condition) -> Any:
-    key = condition.key
-    if isinstance(condition, Prefix):
-        # The engine's own prefix of nothing matches nothing.
-        return qe.FieldCondition(key, match=qe.MatchPrefix(condition.prefix)) if condition.prefix else qe.Filter()
-    if isinstance(condition, Range):
-        path = f'{SCALES}."{facets.scale_key(key.removeprefix(facets.METADATA))}"'
-        return qe.FieldCondition(path if key.startswith(facets.METADATA) else key, range=_range(condition))
-    if key.startswith(facets.METADATA):
-        path = key.removeprefix(facets.METADATA)
-        return qe.FieldCondition(FACETS, match=qe.MatchAny([facets.facet(path, v) for v in condition.values]))
-    # A record's own fields are strings and integers only.
-    values: list[Any] = list(condition.values)
-    return qe.FieldCondition(key, match=qe.MatchAny(values))
-
-
-def _range(condition: Range) -> qe.RangeFloat | qe.RangeDateTime:
-    bounds: dict[str, Any] = {
-        name: bound for name in ("gt", "gte", "lt", "lte") if (bound := getattr(condition, name)) is not None
-    }
-    if any(isinstance(bound, str) for bound in bounds.values()):
-        return qe.RangeDateTime(**bounds)
-    return qe.RangeFloat(**bounds)
+    match records.tested(condition):
+        case records.OneOf(field, values):
+            return qe.FieldCondition(field, match=qe.MatchAny(values))
+        case records.Begins(field, prefix):
+            return qe.FieldCondition(field, match=qe.MatchPrefix(prefix))
+        case records.Between(field, bounds, timed):
+            return qe.FieldCondition(field, range=qe.RangeDateTime(**bounds) if timed else qe.RangeFloat(**bounds))
+        case None:
+            return qe.Filter()

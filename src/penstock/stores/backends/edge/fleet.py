@@ -14,7 +14,7 @@ from penstock.kernel.together import together
 from penstock.stores.backends.edge.shards import ShardedStore
 from penstock.stores.backends.edge.snapshots import EdgeSnapshots
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import Upkeep, VectorStore
+from penstock.stores.contract import Snapshots, Upkeep, VectorStore
 
 #: Cores for each store process where nobody says how many there should be: the others are for models.
 CORES_PER_SHARD: Final = 8
@@ -44,12 +44,17 @@ class EdgeFleet:
         self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number) for number in range(count)]
         sharded = ShardedStore(self._stores, wanted)
         self.store: VectorStore = sharded if count > 1 else self._stores[0]
-        self.snapshots = EdgeSnapshots(data_dir, [one.link for one in self._stores], sharded.forget)
+        self.snapshots: Snapshots = EdgeSnapshots(data_dir, [one.link for one in self._stores], sharded.forget)
 
     @property
-    def alive(self) -> bool:
-        """Whether every process runs and listens."""
-        return all(one.link.alive for one in self._stores)
+    def remote(self) -> bool:
+        """Whether it is another server."""
+        return False
+
+    @property
+    def missing(self) -> list[str]:
+        """Whether every process runs and listens, in words."""
+        return [] if all(one.link.alive for one in self._stores) else ["a store process is not running"]
 
     def upkeep(self) -> list[Upkeep]:
         """Return how the upkeep of each collection stands in each process."""

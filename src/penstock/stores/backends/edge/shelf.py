@@ -7,7 +7,6 @@ name begins with a dot is half made or half deleted, and is removed at the next 
 from __future__ import annotations
 
 import datetime as dt
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,12 +24,11 @@ from penstock.stores.backends.edge.renewal import Renewal, Step, unwatched
 from penstock.stores.backends.edge.space import check_space
 from penstock.stores.backends.edge.updates import GROWING, Update
 from penstock.stores.backends.edge.upkeep import Rule
+from penstock.stores.backends.layout import check_name, check_same
 from penstock.stores.contract import CollectionInfo, Upkeep
 
 #: How often it is looked whether a collection is due for a new generation, or the disk gets full.
 LOOK_S: Final = 1.0
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class Shelf:
@@ -99,12 +97,7 @@ class Shelf:
             Invalid: The name is not allowed, or taken by another layout.
         """
         name = wanted.name
-        if not _NAME.fullmatch(name):
-            raise Invalid(
-                "a collection's name is 1 to 64 letters, digits, '-', '_' or '.', and begins with a letter or a digit",
-                field="collection",
-                code="invalid_name",
-            )
+        check_name(name)
         if name in self._collections:
             return self._same_layout(wanted)
         check_space(self._root)
@@ -203,15 +196,5 @@ class Shelf:
         self._collections[stated.name] = Collection(home, stated, self._step)
 
     def _same_layout(self, wanted: CollectionInfo) -> CollectionInfo:
-        there = self._collections[wanted.name].manifest
-        if (there.dim, there.model, there.sparse) != (wanted.dim, wanted.model, wanted.sparse):
-            theirs, ours = (
-                f"{one.model} ({one.dim}-d)" + (f" with {one.sparse}" if one.sparse else "") for one in (there, wanted)
-            )
-            raise Invalid(
-                f"collection {there.name!r} holds vectors of {theirs}, not of {ours};"
-                " use another name or delete it first",
-                field="collection",
-                code="collection_conflict",
-            )
+        check_same(self._collections[wanted.name].manifest, wanted)
         return self.describe(wanted.name)

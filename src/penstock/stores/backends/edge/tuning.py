@@ -9,33 +9,20 @@ from typing import Final
 
 import qdrant_edge as qe
 
+from penstock.stores.backends.layout import (
+    DELETED_SHARE,
+    FULL_SCAN_KB,
+    HNSW_EF_CONSTRUCT,
+    HNSW_M,
+    INDEXING_KB,
+    LEARNED,
+    OVERSAMPLING,
+    QUANTILE,
+)
 from penstock.stores.contract import Arm
-
-#: The name of sparse vectors that say themselves what a term is worth. Those of BM25 are named after their arm; one
-#: shard uses one of the two names.
-LEARNED: Final = "learned"
-
-#: Edges of a graph node, and candidates looked at while it is built: with them the engine finds as
-#: good as everything that an exact search finds.
-HNSW_M: Final = 16
-HNSW_EF_CONSTRUCT: Final = 128
-
-#: Kilobytes of vectors below which comparing everything is quicker than walking a graph.
-FULL_SCAN_KB: Final = 10_000
-
-#: Kilobytes of vectors from which on a segment gets a graph.
-INDEXING_KB: Final = 10_000
-
-#: Share of deleted points at which a segment is written anew.
-DELETED_SHARE: Final = 0.2
 
 #: Threads that build a graph; the others are left to searches and models.
 THREADS: Final = 1
-
-
-#: Of the candidates that the bytes find, so many times the wanted number is compared by the vectors themselves: what is
-#: found is as good as with the vectors alone, and every score is exact.
-OVERSAMPLING: Final = 2.0
 
 #: How vectors are searched; without it the scores of dense ones would be those of the bytes.
 SEARCHING: Final = qe.SearchParams(quantization=qe.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING))
@@ -43,7 +30,7 @@ SEARCHING: Final = qe.SearchParams(quantization=qe.QuantizationSearchParams(resc
 
 def dense(dim: int) -> qe.EdgeVectorParams:
     """Return how dense vectors are kept: as they are, and once they are indexed also as bytes in memory."""
-    quantised = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=0.99, memory=qe.Memory.Pinned)
+    quantised = qe.ScalarQuantizationConfig(qe.ScalarType.Int8, quantile=QUANTILE, memory=qe.Memory.Pinned)
     return qe.EdgeVectorParams(size=dim, distance=qe.Distance.Dot, quantization_config=quantised)
 
 

@@ -13,6 +13,8 @@ equality, and an object nested deeper than 128 levels ends its process as soon a
 from __future__ import annotations
 
 import hashlib
+import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
@@ -27,6 +29,9 @@ METADATA: Final = "metadata."
 
 #: A longer facet is replaced by its digest: the index keeps every distinct one.
 FACET_CHARACTERS_MAX: Final = 256
+
+#: Longer integers are kept as floats for ranges.
+INTEGER_BITS: Final = 63
 
 
 def flatten(metadata: Mapping[str, Any]) -> Iterator[tuple[str, Scalar]]:
@@ -66,9 +71,19 @@ def scales(metadata: Mapping[str, Any]) -> dict[str, list[float | str]]:
         measure = value
         if isinstance(value, str):
             measure = moment(value) or ""
+        if type(measure) is int and measure.bit_length() > INTEGER_BITS:
+            measure = _rounded(measure)
         if not isinstance(measure, bool) and measure != "":
             found.setdefault(scale_key(path), []).append(measure)
     return found
+
+
+def _rounded(number: int) -> float:
+    """Return a number that the stores' integers cannot hold as they compare it anyway."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.copysign(sys.float_info.max, number)
 
 
 def scale_key(path: str) -> str:

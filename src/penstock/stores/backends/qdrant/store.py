@@ -1,0 +1,324 @@
+"""``VectorStore`` on a Qdrant server."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from itertools import compress
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.kernel.clock import Clock
+from penstock.kernel.errors import Broken, Invalid, Unavailable
+from penstock.kernel.ids import point_id
+from penstock.kernel.settings import QdrantSettings, TimeoutSettings
+from penstock.kernel.together import together
+from penstock.kernel.work import Work
+from penstock.stores.backends import layout, records
+from penstock.stores.backends.qdrant import schema, wire
+from penstock.stores.backends.qdrant.connection import Call, Connection
+from penstock.stores.backends.qdrant.errors import STORE, not_found
+from penstock.stores.backends.qdrant.schema import Stated
+from penstock.stores.contract import (
+    Arm,
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    Filter,
+    Head,
+    HeadPage,
+    Match,
+    Point,
+    Range,
+    Scored,
+)
+
+#: Collections whose layout is remembered; beyond them each is asked for anew.
+KNOWN_MAX: Final = 10_000
+
+#: Collections described at once.
+DESCRIBED_MAX: Final = 8
+
+_COLLECTION: Final = "/collections/{collection}"
+_POINTS: Final = "/collections/{collection}/points"
+
+#: A write is answered when it has been applied; a replica never keeps another of two writes than its fellows.
+_WRITTEN: Final = {"wait": "true", "ordering": "medium"}
+
+
+class QdrantStore:
+    """A Qdrant server, one node or a cluster; see :class:`penstock.stores.contract.VectorStore` for each method.
+
+    Collections that are not Penstock's are left alone: neither listed nor written nor deleted.
+
+    Args:
+        connection: The server.
+        settings: How new collections are spread.
+        timeouts: The limit of one operation.
+        clock: The loop's clock.
+
+    Bounds: the layouts of ``KNOWN_MAX`` collections.
+    """
+
+    def __init__(
+        self, connection: Connection, settings: QdrantSettings, timeouts: TimeoutSettings, clock: Clock
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._timeouts = timeouts
+        self._clock = clock
+        self._known: dict[str, Stated] = {}
+
+    # --- Collections
+
+    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+        """Create a collection or return the same one; what an interrupted creation left out is made up for."""
+        layout.check_name(info.name)
+        work = self._limited(work)
+        there = await self._described(info.name, work)
+        if there is None:
+            now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            wanted = Stated(info.model, info.dim, now, info.late, info.sparse)
+            there = await self._make(info.name, wanted, work)
+        found = schema.stated(there)
+        if found is None:
+            theirs, ours = schema.vectors_of(there), layout.said(info)
+            raise layout.conflict(
+                f"the Qdrant server has a collection {info.name!r} that is not Penstock's, with the vectors {theirs},"
+                f" where one of {ours} is wanted"
+            )
+        layout.check_same(found.info(info.name), info)
+        missing = [one for one in schema.indexes().items() if one[0] not in (there.get("payload_schema") or {})]
+        await together([self._index(info.name, *one, work) for one in missing])
+        return await self._info(found, info.name, there, work)
+
+    async def collections(self, work: Work) -> list[CollectionInfo]:
+        """Return every collection of Penstock's."""
+        work = self._limited(work)
+        listed = await self._connection.ask(Call("GET", "/collections", timed=False), work)
+        prefix = self._connection.prefix
+        every = (one["name"] for one in listed["collections"])
+        names = sorted(name.removeprefix(prefix) for name in every if name.startswith(prefix))
+        found: dict[str, CollectionInfo] = {}
+
+        async def describe(name: str) -> None:
+            there = await self._described(name, work)
+            kept = schema.stated(there) if there is not None else None
+            if kept is not None:
+                found[name] = await self._info(kept, name, there, work)
+
+        for first in range(0, len(names), DESCRIBED_MAX):
+            await together([describe(name) for name in names[first : first + DESCRIBED_MAX]])
+        return [found[name] for name in names if name in found]
+
+    async def collection(self, name: str, work: Work) -> CollectionInfo:
+        """Return one collection."""
+        work = self._limited(work)
+        there = await self._described(name, work)
+        kept = schema.stated(there) if there is not None else None
+        if kept is None:
+            raise not_found(name)
+        return await self._info(kept, name, there, work)
+
+    async def drop(self, name: str, work: Work) -> None:
+        """Delete a collection."""
+        work = self._limited(work)
+        self._known.pop(name, None)
+        await self._kept(name, work)
+        self._known.pop(name, None)
+        await self._connection.ask(Call("DELETE", _COLLECTION, name), work)
+
+    # --- Writing
+
+    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+        """Write points."""
+        work = self._limited(work)
+        kept = await self._kept(collection, work)
+        if points:
+            body = {"points": [wire.point(one, kept) for one in points]}
+            await self._ask(Call("PUT", _POINTS, collection, body, _WRITTEN), work)
+
+    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+        """Delete surplus chunks."""
+        surplus = wire.filtered([Match("id", [document]), Range(records.CHUNK, gte=float(chunks))])
+        await self._delete(collection, surplus, self._limited(work))
+
+    async def seal(self, collection: str, head: Head, work: Work) -> None:
+        """Mark a document complete."""
+        work = self._limited(work)
+        if head.id not in await self.find(collection, [head.id], work):
+            raise Unavailable(
+                "the document was deleted while it was being written; send it again",
+                dependency=STORE,
+                code="write_conflict",
+            )
+        body = {"payload": {"hash": head.hash, "chunks": head.chunks}, "points": [point_id(head.id, 0)]}
+        await self._ask(Call("POST", f"{_POINTS}/payload", collection, body, _WRITTEN), work)
+
+    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+        """Delete documents."""
+        work = self._limited(work)
+        documents = await self._count(collection, [*filter, _HEAD], work)
+        await self._delete(collection, wire.filtered(filter), work)
+        return documents
+
+    # --- Reading
+
+    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+        """Ask one arm."""
+        return (await self.search_all(collection, [query], work))[0]
+
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+        """Ask several arms at once."""
+        if not queries:
+            return []
+        work = self._limited(work)
+        kept = await self._kept(collection, work)
+        asked = [wire.answerable(query, kept) for query in queries]
+        searches = [wire.search(query, kept) for query in compress(queries, asked)]
+        if not searches:
+            return [[] for _ in queries]
+        answers = iter(
+            await self._ask(Call("POST", f"{_POINTS}/query/batch", collection, {"searches": searches}), work)
+        )
+        return [
+            wire.scored(query, next(answers)) if is_asked else []
+            for query, is_asked in zip(queries, asked, strict=True)
+        ]
+
+    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
+        """Read dense vectors."""
+        name = Arm.DENSE.value
+        body = {"ids": list(points), "with_payload": False, "with_vector": [name]}
+        found = await self._retrieve(collection, body, self._limited(work))
+        return {str(one["id"]): np.array(one["vector"][name], np.float32) for one in found}
+
+    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+        """Read payloads."""
+        body = {"ids": list(points), "with_payload": True, "with_vector": False}
+        found = await self._retrieve(collection, body, self._limited(work))
+        return {str(one["id"]): records.payload(one["payload"]) for one in found}
+
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+        """Read a page of heads in the order of their point ids."""
+        body = {
+            "filter": wire.filtered([*filter, _HEAD]),
+            "limit": limit,
+            "offset": after,
+            "with_payload": records.HEAD_FIELDS,
+            "with_vector": False,
+        }
+        work = self._limited(work)
+        await self._kept(collection, work)
+        page = await self._ask(Call("POST", f"{_POINTS}/scroll", collection, body), work)
+        following = page.get("next_page_offset")
+        return HeadPage([records.head(one["payload"]) for one in page["points"]], str(following) if following else None)
+
+    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+        """Read the heads of given documents."""
+        ids = [point_id(document, 0) for document in documents]
+        body = {"ids": ids, "with_payload": records.HEAD_FIELDS, "with_vector": False}
+        found = await self._retrieve(collection, body, self._limited(work))
+        heads = [records.head(one["payload"]) for one in found]
+        return {head.id: head for head in heads}
+
+    # --- What they share
+
+    def _limited(self, work: Work) -> Work:
+        return work.within(self._timeouts.store, "store", self._clock.now())
+
+    async def _ask(self, call: Call, work: Work) -> Any:
+        """Ask about a collection; what is known of it is forgotten when the server does not take the request."""
+        try:
+            return await self._connection.ask(call, work)
+        except (Broken, Invalid):
+            # Another process may have dropped it, or made another in its place.
+            self._known.pop(call.collection, None)
+            raise
+
+    async def _kept(self, name: str, work: Work) -> Stated:
+        """Return what a collection keeps.
+
+        Raises:
+            Invalid: There is no such collection, or it is not Penstock's (``collection_not_found``).
+        """
+        kept = self._known.get(name)
+        if kept is None:
+            there = await self._described(name, work)
+            kept = schema.stated(there) if there is not None else None
+            if kept is None:
+                raise not_found(name)
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[name] = kept
+        return kept
+
+    async def _described(self, name: str, work: Work) -> Any:
+        """Return what the server says of a collection; ``None`` where it has none of that name."""
+        try:
+            layout.check_name(name)
+            return await self._connection.ask(Call("GET", _COLLECTION, name, timed=False), work)
+        except Invalid:
+            return None
+
+    async def _make(self, name: str, wanted: Stated, work: Work) -> Any:
+        """Make a collection and return what the server says of it.
+
+        Raises:
+            Broken: The server does not keep what it was told of the collection: it is too old (``store_old``).
+        """
+        body = schema.creation(wanted, self._settings.shards, self._settings.replicas)
+        try:
+            await self._connection.ask(Call("PUT", _COLLECTION, name, body), work)
+        except Broken as error:
+            # Another process may have been quicker; then it is looked at like any other.
+            there = await self._described(name, work)
+            if there is None:
+                raise error from None
+            return there
+        there = await self._described(name, work)
+        if there is None or schema.stated(there) is None:
+            await self._connection.ask(Call("DELETE", _COLLECTION, name), work)
+            raise Broken("the Qdrant server keeps no metadata of collections: it is too old", code="store_old")
+        return there
+
+    async def _index(self, name: str, field: str, params: Mapping[str, Any], work: Work) -> None:
+        body = {"field_name": field, "field_schema": params}
+        await self._connection.ask(Call("PUT", f"{_COLLECTION}/index", name, body, _WRITTEN), work)
+
+    async def _info(self, found: Stated, name: str, there: Any, work: Work) -> CollectionInfo:
+        """Return a collection with its counts."""
+        counts: dict[str, int] = {}
+
+        async def count(what: str, filter: Sequence[Any]) -> None:
+            counts[what] = await self._count(name, filter, work)
+
+        await together([count("documents", [_HEAD]), count("chunks", [])])
+        return msgspec.structs.replace(
+            found.info(name),
+            documents=counts["documents"],
+            chunks=counts["chunks"],
+            indexed=min(there.get("indexed_vectors_count") or 0, counts["chunks"]),
+            upkeep="optimising" if schema.optimising(there) else "",
+            shards=there["config"]["params"].get("shard_number") or 1,
+        )
+
+    async def _count(self, collection: str, conditions: Sequence[Any], work: Work) -> int:
+        body = {"filter": wire.filtered(conditions), "exact": True}
+        await self._kept(collection, work)
+        return int((await self._ask(Call("POST", f"{_POINTS}/count", collection, body), work))["count"])
+
+    async def _delete(self, collection: str, filter: Mapping[str, Any], work: Work) -> None:
+        await self._kept(collection, work)
+        await self._ask(Call("POST", f"{_POINTS}/delete", collection, {"filter": filter}, _WRITTEN), work)
+
+    async def _retrieve(self, collection: str, body: Mapping[str, Any], work: Work) -> list[Any]:
+        await self._kept(collection, work)
+        found: list[Any] = await self._ask(Call("POST", _POINTS, collection, body), work) if body["ids"] else []
+        return found
+
+
+_HEAD: Final = Match(records.CHUNK, [0])

@@ -1,0 +1,97 @@
+"""Points, queries and filters as a Qdrant server reads them, and its answers as ours. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from penstock.kernel.ids import point_id
+from penstock.kernel.late import cosine
+from penstock.kernel.vectors import SparseVector
+from penstock.stores.backends import layout, records
+from penstock.stores.backends.qdrant.schema import Stated
+from penstock.stores.contract import Arm, ArmQuery, Condition, Filter, Point, Scored
+
+#: How vectors are searched; without it the scores of dense ones would be those of the bytes.
+_SEARCHING: Final = {"quantization": {"rescore": True, "oversampling": layout.OVERSAMPLING}}
+
+
+def point(one: Point, kept: Stated) -> dict[str, Any]:
+    """Return a point with the vectors that its collection keeps."""
+    vectors: dict[str, Any] = {
+        Arm.DENSE.value: _floats(one.dense),
+        kept.sparse_name: _sparse(one.sparse),
+    }
+    if kept.late and one.late is not None:
+        vectors[layout.LATE] = one.late.tolist()
+    stored = one.payload
+    return {"id": point_id(stored.id, stored.chunk), "vector": vectors, "payload": records.record(stored)}
+
+
+def answerable(query: ArmQuery, kept: Stated) -> bool:
+    """Return whether a query can find anything, so that it is worth asking."""
+    if query.among is not None and not query.among:
+        return False
+    if isinstance(query.vector, SparseVector):
+        return len(query.vector.indices) > 0
+    return query.vector.dtype != np.uint8 or kept.late > 0
+
+
+def search(query: ArmQuery, kept: Stated) -> dict[str, Any]:
+    """Return a query of one arm."""
+    must = _must(query.filter)
+    if query.among is not None:
+        must.append({"has_id": list(query.among)})
+    asked: dict[str, Any] = {"limit": query.limit, "params": _SEARCHING, "with_payload": False, "with_vector": False}
+    if must:
+        asked["filter"] = {"must": must}
+    vector = query.vector
+    if isinstance(vector, SparseVector):
+        return {**asked, "query": _sparse(vector), "using": kept.sparse_name}
+    if vector.dtype == np.uint8:
+        return {**asked, "query": vector.tolist(), "using": layout.LATE}
+    return {**asked, "query": _floats(vector), "using": Arm.DENSE.value}
+
+
+def scored(query: ArmQuery, found: Any) -> list[Scored]:
+    """Return hits with the score that the contract promises."""
+    hits = [(str(one["id"]), float(one["score"])) for one in found["points"]]
+    vector = query.vector
+    if isinstance(vector, SparseVector) or vector.dtype != np.uint8:
+        return [Scored(*hit) for hit in hits]
+    tokens = vector.astype(np.uint8)
+    return [Scored(place, cosine(score, tokens)) for place, score in hits]
+
+
+def filtered(conditions: Filter | Sequence[Condition]) -> dict[str, Any]:
+    """Return a filter; without a condition it lets everything through."""
+    return {"must": _must(conditions)}
+
+
+def _must(conditions: Sequence[Condition]) -> list[dict[str, Any]]:
+    return [tested for condition in conditions if (tested := _condition(condition)) is not None]
+
+
+def _condition(condition: Condition) -> dict[str, Any] | None:
+    match records.tested(condition):
+        case records.OneOf(field, values):
+            # A list of both is refused; a field of ours holds either integers or strings.
+            wanted = int if field == records.CHUNK else str
+            return {"key": field, "match": {"any": [value for value in values if type(value) is wanted]}}
+        case records.Begins(field, prefix):
+            return {"key": field, "match": {"prefix": prefix}}
+        case records.Between(field, bounds, _):
+            return {"key": field, "range": bounds}
+        case None:
+            return None
+
+
+def _floats(vector: Any) -> list[float]:
+    floats: list[float] = np.asarray(vector, np.float32).tolist()
+    return floats
+
+
+def _sparse(vector: SparseVector) -> dict[str, Any]:
+    return {"indices": vector.indices.tolist(), "values": np.asarray(vector.values, np.float32).tolist()}

@@ -1,0 +1,52 @@
+"""A store from its start to its end, as the app knows it: processes of ours, or a server elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from penstock.stores.contract import Snapshots, Upkeep, VectorStore
+
+
+class StoreService(Protocol):
+    """What keeps the points."""
+
+    @property
+    def store(self) -> VectorStore:
+        """It as a store."""
+        ...
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """Its snapshots."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is another server, toward which calls are limited and retried."""
+        ...
+
+    @property
+    def missing(self) -> list[str]:
+        """What of it does not run that should; empty when all does."""
+        ...
+
+    def upkeep(self) -> list[Upkeep]:
+        """Return how the upkeep of each collection stands."""
+        ...
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Call ``call`` whenever a part of it has come up again."""
+        ...
+
+    async def start(self) -> None:
+        """Start it, or look whether it is there.
+
+        Raises:
+            PenstockError: Saying what is missing, within seconds.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Write everything through and end it, or let go of it."""
+        ...

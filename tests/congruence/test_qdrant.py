@@ -1,0 +1,228 @@
+"""The embedded engine beside Qdrant's client: the same documents, the same queries, the same hits.
+
+The client asks the server at ``QDRANT_URL`` where that is set, else its own local mode; the test's id says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.ids import point_id
+from penstock.kernel.late import levels
+from penstock.kernel.settings import TimeoutSettings
+from penstock.kernel.vectors import SparseVector
+from penstock.kernel.work import Work
+from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.contract import (
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    Filter,
+    Head,
+    Match,
+    Point,
+    Prefix,
+    Range,
+    VectorStore,
+)
+from tests.contract.test_vector_store import QDRANT
+from tests.fakes.qdrant import qdrant_server, remove_all
+
+WORK = Work.background()
+DIM, LATE, DOCUMENTS, CHUNKS, TERMS = 32, 16, 60, 3, 40
+LANGUAGES = ("python", "go", "", "markdown")
+
+FILTERS: dict[str, Filter] = {
+    "none": (),
+    "language": (Match("language", ["python", "go"]),),
+    "prefix": (Prefix("path", "src/1"),),
+    "metadata": (Match("metadata.team", ["core"]),),
+    "range": (Range("metadata.year", gte=2021, lt=2024),),
+    "times": (Range("metadata.at", gte="2024-01-01T00:00:00+00:00", lt="2024-01-20T00:00:00+00:00"),),
+    "both": (Match("metadata.team", ["core"]), Range("metadata.year", gt=2022)),
+    "nothing": (Match("id", ["absent"]),),
+}
+
+
+@dataclass
+class Pair:
+    """The embedded store and the other, and the loop that both live on."""
+
+    runner: asyncio.Runner
+    embedded: VectorStore
+    other: VectorStore
+
+    def both(self, ask: Any) -> tuple[Any, Any]:
+        """Ask both the same."""
+        return self.runner.run(ask(self.embedded)), self.runner.run(ask(self.other))
+
+    def same(self, ask: Any) -> Any:
+        """Ask both the same and return what both answer."""
+        embedded, other = self.both(ask)
+        assert embedded == other
+        return embedded
+
+
+class Texts:
+    """Documents out of nothing, always the same."""
+
+    def __init__(self) -> None:
+        self._luck = np.random.default_rng(11)
+
+    def dense(self) -> np.ndarray:
+        vector = self._luck.normal(size=DIM).astype(np.float32)
+        return vector / np.linalg.norm(vector)
+
+    def sparse(self, terms: int) -> SparseVector:
+        indices = self._luck.choice(TERMS, terms, replace=False).astype(np.uint32)
+        return SparseVector(indices, self._luck.uniform(0.5, 2, terms).astype(np.float32))
+
+    def tokens(self, rows: int) -> np.ndarray:
+        vectors = self._luck.normal(size=(rows, LATE)).astype(np.float32)
+        vectors -= vectors.mean(axis=1, keepdims=True)
+        return levels(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+    def point(self, document: int, chunk: int) -> Point:
+        payload = ChunkPayload(
+            id=f"d{document}",
+            chunk=chunk,
+            text=f"text {document}.{chunk}",
+            path=f"src/{document}.py",
+            language=LANGUAGES[document % 4],
+            metadata={
+                "team": ("core", "web")[document % 2],
+                "year": 2020 + document % 5,
+                "at": f"2024-01-{document % 28 + 1:02}",
+            },
+        )
+        return Point(payload, self.dense(), self.sparse(6), self.tokens(int(self._luck.integers(1, 5))))
+
+
+@pytest.fixture(scope="module", params=[QDRANT])
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    embedded = EdgeStore(tmp_path_factory.mktemp("edge"), TimeoutSettings(), LoopClock())
+    with asyncio.Runner() as runner:
+        server = qdrant_server()
+        runner.run(embedded.start())
+        runner.run(server.start())
+        yield Pair(runner, embedded, server.store)
+        runner.run(remove_all(server))
+        runner.run(embedded.close())
+
+
+@dataclass
+class Shelf:
+    """What both stores hold.
+
+    Attributes:
+        texts: Where it comes from.
+        rarity: Whether both weigh terms alike. The engine counts what it has overwritten or deleted until it builds
+            its segments anew, the client's local mode does not; vectors that say themselves what a term is worth are
+            free of it.
+        gone: Documents that were deleted.
+    """
+
+    texts: Texts
+    rarity: bool
+    gone: int
+
+
+@pytest.fixture(scope="module", params=["new", "changed", "changed, learned"])
+def shelf(request: pytest.FixtureRequest, pair: Pair) -> Shelf:
+    """Write the documents to both stores, then change some as an index run does: rewritten, cut, sealed, deleted."""
+    changed, learned = request.param.startswith("changed"), request.param.endswith("learned")
+    made = Texts()
+    points = [made.point(document, chunk) for document in range(DOCUMENTS) for chunk in range(CHUNKS)]
+    again = [made.point(document, 0) for document in range(0, DOCUMENTS, 7)]
+    heads = [Head(f"d{document}", f"h{document}", CHUNKS) for document in range(0, DOCUMENTS, 2)]
+
+    async def fill(store: VectorStore) -> int:
+        if "c" in [one.name for one in await store.collections(WORK)]:
+            await store.drop("c", WORK)
+        await store.create(CollectionInfo("c", DIM, "m", late=LATE, sparse="splade" if learned else ""), WORK)
+        for first in range(0, len(points), 50):
+            await store.upsert("c", points[first : first + 50], WORK)
+        for head in heads:
+            await store.seal("c", head, WORK)
+        if not changed:
+            return 0
+        await store.upsert("c", again, WORK)
+        await store.trim("c", "d3", 1, WORK)
+        return await store.delete("c", (Match("language", ["markdown"]), Range("metadata.year", lt=2022)), WORK)
+
+    gone = pair.same(fill)
+    assert gone == (6 if changed else 0)
+    return Shelf(made, learned or not changed, gone)
+
+
+def alike(embedded: Any, other: Any) -> None:
+    """Hits are the same, in the same order, with the same scores."""
+    assert [hit.point for hit in embedded] == [hit.point for hit in other]
+    assert [hit.score for hit in embedded] == pytest.approx([hit.score for hit in other], abs=1e-4, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_both_find_the_same_by_either_arm(pair, shelf, name):
+    for _ in range(10):
+        for vector in (shelf.texts.dense(), shelf.texts.sparse(4)):
+            alone = isinstance(vector, SparseVector) and not shelf.rarity
+            query = ArmQuery(vector, 1000 if alone else 25, FILTERS[name])
+            embedded, other = pair.both(lambda store, query=query: store.search("c", query, WORK))
+            if alone:
+                assert {hit.point for hit in embedded} == {hit.point for hit in other}
+            else:
+                alike(embedded, other)
+            assert bool(embedded) is (name != "nothing")
+
+
+def test_both_score_the_same_candidates_alike_in_one_trip(pair, shelf):
+    texts = shelf.texts
+    for _ in range(10):
+        found = pair.runner.run(pair.embedded.search("c", ArmQuery(texts.dense(), 40), WORK))
+        among = [hit.point for hit in found]
+        vectors = [texts.dense(), texts.tokens(6), *([texts.sparse(5)] if shelf.rarity else [])]
+        queries = [ArmQuery(vector, len(among), among=among) for vector in vectors]
+        embedded, other = pair.both(lambda store, queries=queries: store.search_all("c", queries, WORK))
+        for one, two in zip(embedded, other, strict=True):
+            alike(one, two)
+        assert len(embedded[0]) == len(embedded[1]) == len(among)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_both_list_the_same_heads_in_the_same_pages(pair, shelf, name):
+    after, seen = None, 0
+    for _ in range(DOCUMENTS):
+        page = pair.same(lambda store, after=after: store.heads("c", FILTERS[name], after, 7, WORK))
+        seen += len(page.heads)
+        after = page.next
+        if after is None:
+            break
+    assert (seen > 0) is (name != "nothing")
+
+
+def test_both_hold_the_same_points(pair, shelf):
+    places = [point_id(f"d{document}", chunk) for document in range(DOCUMENTS) for chunk in range(CHUNKS)]
+    payloads = pair.same(lambda store: store.fetch("c", places, WORK))
+    embedded, other = pair.both(lambda store: store.vectors("c", places, WORK))
+    assert embedded.keys() == other.keys() == payloads.keys()
+    assert all(np.array_equal(embedded[place], other[place]) for place in embedded)
+    documents = [f"d{document}" for document in range(DOCUMENTS)]
+    assert pair.same(lambda store: store.find("c", documents, WORK))
+
+
+def test_both_count_the_same(pair, shelf):
+    one, two = pair.both(lambda store: store.collection("c", WORK))
+    assert (one.documents, one.chunks) == (two.documents, two.chunks) == (DOCUMENTS - shelf.gone, len_of(pair))
+    assert (one.dim, one.model, one.late, one.sparse) == (two.dim, two.model, two.late, two.sparse)
+
+
+def len_of(pair: Pair) -> int:
+    places = [point_id(f"d{document}", chunk) for document in range(DOCUMENTS) for chunk in range(CHUNKS)]
+    return len(pair.runner.run(pair.embedded.fetch("c", places, WORK)))

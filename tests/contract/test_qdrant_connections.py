@@ -1,0 +1,125 @@
+"""L3: a Qdrant server never sees more connections than are allowed, and sees the same ones again."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.deadline import Deadline
+from penstock.kernel.errors import Expired, Unavailable
+from penstock.kernel.settings import QdrantSettings, TimeoutSettings
+from penstock.kernel.work import Work
+from penstock.stores.backends.qdrant.server import QdrantServer
+from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
+from tests.fakes.memory_store import sparse, unit
+from tests.fakes.qdrant import FakeQdrant, Listening
+
+WORK = Work.background()
+CALLERS = 300
+QUERY = ArmQuery(unit(1, 0), 1)
+POINT = Point(ChunkPayload(id="a", chunk=0, text="a"), unit(1, 0), sparse(t1=1))
+
+
+def slow(seconds: float) -> Any:
+    """Return a hook that takes its time over searches."""
+
+    async def hook(_method: str, path: str, _headers: dict[str, str]) -> None:
+        if path.endswith("/batch"):
+            await asyncio.sleep(seconds)
+
+    return hook
+
+
+def full(allowed: int) -> Any:
+    """Return a hook that answers no search before so many are there at once."""
+    there, every = itertools.count(1), asyncio.Event()
+
+    async def hook(_method: str, path: str, _headers: dict[str, str]) -> None:
+        if path.endswith("/batch"):
+            if next(there) == allowed:
+                every.set()
+            await every.wait()
+
+    return hook
+
+
+@pytest.mark.parametrize("allowed", [32, 3])
+def test_a_burst_of_callers_shares_the_connections_that_are_allowed(allowed):
+    fake = FakeQdrant()
+
+    async def scenario() -> list[int]:
+        server = QdrantServer(QdrantSettings(url=door.url, pool_size=allowed), TimeoutSettings(), LoopClock())
+        await server.start()
+        await server.store.create(CollectionInfo("c", 2, "m"), WORK)
+        await server.store.upsert("c", [POINT], WORK)
+        fake.hook = full(allowed)
+        found = await asyncio.gather(*(server.store.search("c", QUERY, WORK) for _ in range(CALLERS)))
+        await server.close()
+        return [len(hits) for hits in found]
+
+    with Listening(fake) as door:
+        assert asyncio.run(scenario()) == [1] * CALLERS
+        assert door.most == allowed
+        assert door.accepted == allowed, "connections are kept for the next requests"
+
+
+def test_callers_that_give_up_leave_the_connections_to_the_others():
+    fake = FakeQdrant()
+
+    async def scenario() -> None:
+        server = QdrantServer(QdrantSettings(url=door.url, pool_size=4), TimeoutSettings(), LoopClock())
+        store = server.store
+        await store.create(CollectionInfo("c", 2, "m"), WORK)
+        await store.upsert("c", [POINT], WORK)
+        fake.hook = slow(30.0)
+        loop = asyncio.get_running_loop()
+        hasty = [store.search("c", QUERY, Work(Deadline(loop.time() + 0.2, "search"))) for _ in range(40)]
+        ends = await asyncio.gather(*hasty, return_exceptions=True)
+        assert {type(end) for end in ends} == {Expired}
+        fake.hook = slow(0.0)
+        found = await asyncio.gather(*(store.search("c", QUERY, WORK) for _ in range(40)))
+        assert all(found)
+        await server.close()
+
+    with Listening(fake) as door:
+        asyncio.run(scenario())
+        assert door.most <= 8, "those given up are closed, and the server has not noticed all of them yet"
+
+
+def test_a_server_that_ends_and_comes_back_is_asked_over_new_connections():
+    fake = FakeQdrant()
+
+    async def scenario(url: str) -> None:
+        server = QdrantServer(QdrantSettings(url=url), TimeoutSettings(), LoopClock())
+        with Listening(fake, port=int(url.rpartition(":")[2])):
+            await server.store.create(CollectionInfo("c", 2, "m"), WORK)
+        with pytest.raises(Unavailable):
+            await server.store.collections(WORK)
+        with Listening(fake, port=int(url.rpartition(":")[2])):
+            assert [one.name for one in await server.store.collections(WORK)] == ["c"]
+        await server.close()
+
+    with Listening(fake) as door:
+        url = door.url
+    asyncio.run(scenario(url))
+
+
+def test_late_vectors_travel_as_whole_numbers():
+    fake = FakeQdrant()
+
+    async def scenario() -> None:
+        server = QdrantServer(QdrantSettings(url=door.url), TimeoutSettings(), LoopClock())
+        await server.store.create(CollectionInfo("c", 2, "m", late=4), WORK)
+        tokens = np.full((3, 4), 200, np.uint8)
+        await server.store.upsert("c", [Point(POINT.payload, POINT.dense, POINT.sparse, tokens)], WORK)
+        await server.close()
+
+    with Listening(fake) as door:
+        asyncio.run(scenario())
+    sent = next(said for method, path, _, said in fake.asked if (method, path) == ("PUT", "/collections/c/points"))
+    assert sent["points"][0]["vector"]["late"] == [[200] * 4] * 3

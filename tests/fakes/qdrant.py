@@ -1,0 +1,292 @@
+"""A Qdrant server of our own: the official client's local mode behind the HTTP that a server speaks.
+
+So the adapter's requests are really written, parsed by the client's own models, and answered. What the local mode does
+not do as a server does is in ``SHORTCOMINGS``; where it matters it is made good here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import threading
+import warnings
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+
+import httpx
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
+from qdrant_client import AsyncQdrantClient, models
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.settings import QdrantSettings, TimeoutSettings
+from penstock.kernel.work import Work
+from penstock.stores.backends.qdrant.server import QdrantServer
+
+#: What tells the local mode from a server, as seen with qdrant-client 1.20.
+SHORTCOMINGS = (
+    "it counts points without a term when it tells how rare a term is",
+    "it keeps token vectors as floats: that they are bytes is not shown",
+    "it compares everything with everything: graphs, quantisation and rescoring are not shown",
+    "it has no payload indexes: that they are asked for is shown, not that they help",
+    "it knows no cluster: write ordering, shards and replicas are taken and forgotten",
+)
+
+HEADERS = {"content-type": "application/json"}
+
+_SERVERS = itertools.count()
+
+#: Called with each request before it is answered; may raise, wait, or answer itself.
+Hook = Callable[[str, str, dict[str, str]], Awaitable["httpx.Response | None"]]
+
+
+async def nothing(_method: str, _path: str, _headers: dict[str, str]) -> None:
+    """Let every request pass."""
+
+
+class FakeQdrant(httpx.AsyncBaseTransport):
+    """The server; as a transport it is asked in process, :meth:`answer` serves others.
+
+    Attributes:
+        hook: Where a test takes hold.
+        asked: Every request so far: method, path, parameters, body.
+        fields: The payload indexes by collection.
+    """
+
+    def __init__(self, key: str = "", version: str = "1.20.0") -> None:
+        self.hook: Hook = nothing
+        self.asked: list[tuple[str, str, dict[str, str], Any]] = []
+        self.fields: dict[str, dict[str, Any]] = {}
+        self._key = key
+        self._version = version
+        self._local = AsyncQdrantClient(":memory:")
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        params = dict(request.url.params)
+        return await self.answer(request.method, request.url.path, params, dict(request.headers), body)
+
+    async def answer(
+        self, method: str, path: str, params: dict[str, str], headers: dict[str, str], body: bytes
+    ) -> httpx.Response:
+        said = json.loads(body) if body else None
+        self.asked.append((method, path, params, said))
+        taken = await self.hook(method, path, headers)
+        if taken is not None:
+            return taken
+        if path == "/":
+            return told({"title": "qdrant - vector search engine", "version": self._version})
+        if self._key and headers.get("api-key") != self._key:
+            return refusal(401 if "api-key" not in headers else 403, "Invalid API key or JWT")
+        for pattern, operation in _ROUTES.items():
+            if found := re.fullmatch(pattern, f"{method} {path}"):
+                return await self._run(operation, found.groupdict().get("name", ""), said)
+        return refusal(404, "")
+
+    async def _run(self, operation: Callable[..., Awaitable[Any]], name: str, said: Any) -> httpx.Response:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                if name and operation is not _create and not await self._local.collection_exists(name):
+                    return refusal(404, f"Not found: Collection `{name}` doesn't exist!")
+                result = await operation(self, name, said)
+            except (ValueError, AssertionError) as error:
+                return refusal(400, str(error))
+        return told({"result": to_jsonable_python(result, exclude_none=True), "status": "ok", "time": 0.0})
+
+
+def qdrant_server() -> QdrantServer:
+    """Return the server at ``QDRANT_URL`` where that is set, else one of our own."""
+    url = os.environ.get("QDRANT_URL", "")
+    key = os.environ.get("QDRANT_API_KEY", "")
+    # Names of this process alone: others may test on the same server.
+    prefix = f"test-{os.getpid()}-{next(_SERVERS)}-"
+    settings = QdrantSettings(url=url or "http://qdrant", api_key=key, prefix=prefix)
+    return QdrantServer(settings, TimeoutSettings(), LoopClock(), None if url else FakeQdrant())
+
+
+async def remove_all(server: QdrantServer) -> None:
+    """Delete every collection of this server's prefix, and close it."""
+    for one in await server.store.collections(Work.background()):
+        await server.store.drop(one.name, Work.background())
+    await server.close()
+
+
+def told(what: Any) -> httpx.Response:
+    return httpx.Response(200, headers=HEADERS, content=json.dumps(what).encode())
+
+
+def refusal(status: int, said: str) -> httpx.Response:
+    content = json.dumps({"status": {"error": said}, "time": 0.0}).encode() if said else b""
+    return httpx.Response(status, headers=HEADERS, content=content)
+
+
+async def _collections(server: FakeQdrant, _name: str, _said: Any) -> Any:
+    return await server._local.get_collections()
+
+
+async def _create(server: FakeQdrant, name: str, said: Any) -> Any:
+    if await server._local.collection_exists(name):
+        raise ValueError(f"Wrong input: Collection `{name}` already exists!")
+    asked = _read(models.CreateCollection, said)
+    server.fields[name] = {}
+    return await server._local.create_collection(
+        name, asked.vectors, sparse_vectors_config=asked.sparse_vectors, metadata=asked.metadata
+    )
+
+
+async def _describe(server: FakeQdrant, name: str, _said: Any) -> Any:
+    found = to_jsonable_python(await server._local.get_collection(name), exclude_none=True)
+    return {**found, "payload_schema": server.fields[name]}
+
+
+async def _drop(server: FakeQdrant, name: str, _said: Any) -> Any:
+    return await server._local.delete_collection(name)
+
+
+async def _index(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.CreateFieldIndex, said)
+    server.fields[name][asked.field_name] = {"data_type": "keyword", "params": said["field_schema"], "points": 0}
+    return _UPDATED
+
+
+async def _upsert(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.PointsList, said)
+    await server._local.upsert(name, asked.points)
+    return _UPDATED
+
+
+async def _retrieve(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.PointRequest, said)
+    return await server._local.retrieve(name, asked.ids, asked.with_payload, asked.with_vector)
+
+
+async def _query(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = TypeAdapter(list[models.QueryRequest]).validate_python(said["searches"])
+    return await server._local.query_batch_points(name, asked)
+
+
+async def _scroll(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.ScrollRequest, said)
+    found, following = await server._local.scroll(
+        name,
+        asked.filter,
+        asked.limit,
+        offset=asked.offset,
+        with_payload=asked.with_payload,
+        with_vectors=asked.with_vector,
+    )
+    return {"points": found, "next_page_offset": following}
+
+
+async def _count(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.CountRequest, said)
+    return await server._local.count(name, asked.filter, exact=True)
+
+
+async def _delete(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.FilterSelector, said)
+    await server._local.delete(name, asked)
+    return _UPDATED
+
+
+async def _payload(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.SetPayload, said)
+    await server._local.set_payload(name, asked.payload, asked.points)
+    return _UPDATED
+
+
+def _read(model: Any, said: Any) -> Any:
+    return model.model_validate(said)
+
+
+_UPDATED = {"operation_id": 1, "status": "completed"}
+
+_NAME = "/collections/(?P<name>[^/]+)"
+_ROUTES: dict[str, Callable[..., Awaitable[Any]]] = {
+    "GET /collections": _collections,
+    f"GET {_NAME}": _describe,
+    f"PUT {_NAME}": _create,
+    f"DELETE {_NAME}": _drop,
+    f"PUT {_NAME}/index": _index,
+    f"PUT {_NAME}/points": _upsert,
+    f"POST {_NAME}/points": _retrieve,
+    f"POST {_NAME}/points/query/batch": _query,
+    f"POST {_NAME}/points/scroll": _scroll,
+    f"POST {_NAME}/points/count": _count,
+    f"POST {_NAME}/points/delete": _delete,
+    f"POST {_NAME}/points/payload": _payload,
+}
+
+
+class Listening:
+    """A :class:`FakeQdrant` on a free loopback port, in a thread of its own; enter it to start it.
+
+    Attributes:
+        url: Where it is.
+        open: Connections that are open now.
+        most: As many as were ever open at once.
+        accepted: Connections so far.
+    """
+
+    def __init__(self, server: FakeQdrant, port: int = 0) -> None:
+        self.url = ""
+        self.open = self.most = self.accepted = 0
+        self._server = server
+        self._port = port
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shut()
+
+    def shut(self) -> None:
+        """Stop listening and cut every connection."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set_result, None)
+            self._thread.join(10)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._over = asyncio.get_running_loop().create_future()
+        listener = await asyncio.start_server(self._converse, "127.0.0.1", self._port)
+        self.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        self._ready.set()
+        await self._over
+        listener.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        self.accepted += 1
+        self.most = max(self.most, self.open)
+        try:
+            while await self._answer_one(reader, writer):
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines if line)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        method, target, _ = first.split(" ")
+        url = httpx.URL(f"http://x{target}")
+        answer = await self._server.answer(method, url.path, dict(url.params), headers, body)
+        head = f"HTTP/1.1 {answer.status_code} x\r\ncontent-type: application/json\r\n"
+        writer.write(f"{head}content-length: {len(answer.content)}\r\n\r\n".encode() + answer.content)
+        return True
