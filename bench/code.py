@@ -18,9 +18,8 @@ from bench.report import Figure, Report
 from bench.workbench import MODELS, workbench
 from penstock.app import build
 from penstock.kernel.settings import HttpSettings, Settings
+from penstock.ranking.signals import SIGNALS, Signals, reweighed
 from penstock.search.records import Hit
-from penstock.search.signals import SIGNALS, Signals, reweighed
-from penstock.stores.contract import Scored
 
 #: Chunks asked for: as many as the default weighs again.
 DEPTH = 50
@@ -85,9 +84,8 @@ def half_of(question: Question) -> str:
 def weighed(one: Asked, signals: Signals) -> list[Hit]:
     """Return the default's hits in the order that other signals give them."""
     hits = {f"{hit.id}#{hit.chunk}": hit for hit in one.hits["default"]}
-    before = [Scored(name, _score_before(hit)) for name, hit in hits.items()]
-    before.sort(key=lambda scored: -scored.score)
-    return [hits[scored.point] for scored in reweighed(one.question.query, before, hits, signals)]
+    before = {name: _score_before(hit) for name, hit in hits.items()}
+    return [hits[name] for name in reweighed(one.question.query, before, hits, signals)]
 
 
 def reciprocal(rank: int | None) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.corpus import Sparse
-from penstock.search.fusion import rrf
-from penstock.stores.contract import Scored
+from penstock.ranking.fusion import rrf
+from penstock.ranking.records import Ranking
 
 #: Candidates that each arm gives to the fusion.
 CANDIDATES: Final = 100
@@ -56,7 +56,7 @@ def sparse(documents: Sparse, asked: Sparse, k: int) -> list[list[int]]:
 def hybrid(dense_found: Sequence[list[int]], sparse_found: Sequence[list[int]], k: int) -> list[list[int]]:
     """Return both arms' rows fused by reciprocal rank."""
     return [
-        [int(one.point) for one in rrf({"dense": _ranked(first), "sparse": _ranked(second)}, {})[:k]]
+        list(rrf({"dense": _ranked(first), "sparse": _ranked(second)}, {}))[:k]
         for first, second in zip(dense_found, sparse_found, strict=True)
     ]
 
@@ -67,8 +67,8 @@ def recall(found: Sequence[Sequence[int]], exact: Sequence[Sequence[int]], k: in
     return sum(shares) / len(shares)
 
 
-def _ranked(rows: Sequence[int]) -> list[Scored]:
-    return [Scored(str(row), -float(rank)) for rank, row in enumerate(rows)]
+def _ranked(rows: Sequence[int]) -> Ranking[int]:
+    return {row: -float(rank) for rank, row in enumerate(rows)}
 
 
 def _best(scores: NDArray[np.float32], k: int) -> list[int]:

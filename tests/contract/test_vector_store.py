@@ -24,6 +24,8 @@ from penstock.kernel.ids import point_id
 from penstock.kernel.late import levels
 from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.work import Work
+from penstock.ranking.records import Retrieval
+from penstock.stores import driving
 from penstock.stores.backends.edge import link
 from penstock.stores.backends.edge.shards import ShardedStore
 from penstock.stores.backends.edge.store import EdgeStore
@@ -213,7 +215,8 @@ def test_a_dropped_collection_is_gone_and_may_be_made_anew(shop):
         lambda store: store.delete("absent", (), WORK),
         lambda store: store.search("absent", ArmQuery(unit(1, 0), 1), WORK),
         lambda store: store.search_all("absent", [ArmQuery(unit(1, 0), 1)], WORK),
-        lambda store: store.vectors("absent", [], WORK),
+        lambda store: store.tokens("absent", [], WORK),
+        lambda store: store.retrieve("absent", WANTED, (), WORK),
         lambda store: store.fetch("absent", [], WORK),
         lambda store: store.heads("absent", (), None, 1, WORK),
         lambda store: store.find("absent", [], WORK),
@@ -227,7 +230,8 @@ def test_a_dropped_collection_is_gone_and_may_be_made_anew(shop):
         "delete",
         "search",
         "search_all",
-        "vectors",
+        "tokens",
+        "retrieve",
         "fetch",
         "heads",
         "find",
@@ -476,34 +480,31 @@ def with_tokens(shop: Shop) -> str:
     return name
 
 
-def test_token_vectors_score_by_the_best_of_each_query_token(shop):
+def kept(shop, name, *documents):
+    """Return the token vectors that a store gives for documents, by their ids."""
+    places = {point_id(document, 0): document for document in documents}
+    found = shop.do(shop.store.tokens(name, list(places), WORK))
+    return {places[place]: vectors.tolist() for place, vectors in found.items()}
+
+
+def test_token_vectors_come_back_as_they_went_in(shop):
     name = with_tokens(shop)
-    places = {point_id(id, 0): id for id in ("both", "east", "mean", "west", "none")}
-    query = ArmQuery(tokens(EAST, NORTH), 10, among=list(places))
-    for found in (
-        shop.do(shop.store.search(name, query, WORK)),
-        *shop.do(shop.store.search_all(name, [query], WORK)),
-    ):
-        assert [places[scored.point] for scored in found] == ["both", "mean", "east", "west"]
-        assert [scored.score for scored in found] == pytest.approx([1, 2**-0.5, 0.5, -0.5], abs=0.02)
+    both, west = tokens(WEST, EAST, NORTH).tolist(), tokens(WEST, WEST).tolist()
+    assert kept(shop, name, "both", "west", "none", "absent") == {"both": both, "west": west}
 
 
 def test_a_head_that_is_sealed_keeps_its_token_vectors(shop):
     name = with_tokens(shop)
     shop.do(shop.store.seal(name, Head("east", "h", 1), WORK))
-    query = ArmQuery(tokens(EAST), 1, among=[point_id("east", 0)])
-    assert shop.do(shop.store.search(name, query, WORK))[0].score == pytest.approx(1, abs=0.02)
+    assert kept(shop, name, "east") == {"east": tokens(EAST).tolist()}
 
 
-def test_a_collection_without_token_vectors_takes_points_with_them_and_finds_nothing_by_them(shop):
+def test_a_collection_without_token_vectors_takes_points_with_them_and_keeps_none(shop):
     name = shop.collection()
     shop.put(name, replace(point("a"), late=tokens(EAST)), point("b"))
     assert shop.do(shop.store.collection(name, WORK)).late == 0
-    among = [point_id("a", 0), point_id("b", 0)]
-    queries = [ArmQuery(tokens(EAST), 2, among=among), ArmQuery(unit(1, 0), 2, among=among)]
-    late, dense = shop.do(shop.store.search_all(name, queries, WORK))
-    assert (late, {scored.point for scored in dense}) == ([], set(among))
-    assert shop.do(shop.store.search(name, queries[0], WORK)) == []
+    assert kept(shop, name, "a", "b") == {}
+    assert shop.found(name) == {"a", "b"}
 
 
 def test_a_collection_without_token_vectors_stays_as_it_is_when_it_is_made_again_with_them(shop):
@@ -511,11 +512,50 @@ def test_a_collection_without_token_vectors_stays_as_it_is_when_it_is_made_again
     assert shop.do(shop.store.create(CollectionInfo(name, 2, "m", late=LATE), WORK)).late == 0
 
 
-def test_dense_vectors_come_back_as_they_went_in(shop):
-    name = shop.collection()
-    shop.put(name, point("a", dense=unit(3, 4)), point("b"))
-    found = shop.do(shop.store.vectors(name, [point_id("a", 0), point_id("absent", 0)], WORK))
-    assert {place: vector.tolist() for place, vector in found.items()} == {point_id("a", 0): unit(3, 4).tolist()}
+WANTED = Retrieval(10, 10, unit(1, 0.2), sparse(t1=1, t2=1), tokens(EAST, NORTH))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        WANTED,
+        replace(WANTED, query="text of both", explain=True),
+        replace(WANTED, limit=2),
+        replace(WANTED, candidates=2),
+        replace(WANTED, tokens=None),
+        replace(WANTED, fusion="minmax", explain=True),
+        replace(WANTED, rerank=False),
+        replace(WANTED, rerank=False, limit=2, weights={"dense": 1.0, "sparse": 3.0}),
+        replace(WANTED, rerank=False, explain=True),
+        replace(WANTED, dense=None),
+        replace(WANTED, sparse=None),
+    ],
+    ids=lambda wanted: " ".join(name for name in ("rerank", "explain", "query") if getattr(wanted, name)) or "plain",
+)
+@pytest.mark.parametrize("conditions", [(), (Match("id", ["both", "none", "west"]),)], ids=["all", "filtered"])
+def test_a_search_is_answered_as_step_by_step(shop, wanted, conditions):
+    name = with_tokens(shop)
+    turned = {"both": 0.1, "east": 0.3, "mean": 0.6, "none": 1.0, "west": 1.5, "far": 3.0}
+    for number, (id, angle) in enumerate(turned.items(), 1):
+        late = tokens(EAST if number % 2 else NORTH) if id != "none" else None
+        terms = sparse(t1=number, t2=1) if id != "far" else sparse(t3=1)
+        shop.put(name, replace(point(id, dense=unit(np.cos(angle), np.sin(angle)), terms=terms), late=late))
+    found = shop.do(shop.store.retrieve(name, wanted, conditions, WORK))
+    expected = shop.do(driving.retrieve(shop.store, name, wanted, conditions, WORK))
+    assert [hit.payload for hit in found.hits] == [hit.payload for hit in expected.hits]
+    assert [hit.score for hit in found.hits] == pytest.approx([hit.score for hit in expected.hits], rel=1e-4)
+    assert [hit.places for hit in found.hits] == [hit.places for hit in expected.hits]
+    assert bool(found.hits[0].places) is wanted.explain
+    assert (found.failures, len(found.hits) <= wanted.limit) == ({}, True)
+
+
+def test_the_tokens_of_a_search_decide_between_texts_that_are_alike_otherwise(shop):
+    found = shop.do(shop.store.retrieve(with_tokens(shop), replace(WANTED, limit=3), (), WORK))
+    assert found.hits[0].payload.id == "both"
+
+
+def test_a_search_of_an_empty_collection_finds_nothing(shop):
+    assert shop.do(shop.store.retrieve(shop.collection(), WANTED, (), WORK)).hits == []
 
 
 def test_several_queries_are_answered_each_in_its_place(shop):

@@ -16,9 +16,11 @@ import numpy as np
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.ids import point_id
-from penstock.kernel.late import similarity
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
+from penstock.ranking.records import Retrieval, Scored
+from penstock.stores import driving
 from penstock.stores.contract import (
     ArmQuery,
     ChunkPayload,
@@ -31,7 +33,7 @@ from penstock.stores.contract import (
     Point,
     Prefix,
     Range,
-    Scored,
+    Retrieved,
 )
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -113,6 +115,9 @@ class MemoryStore:
         gone = self._remove(collection, lambda payload: matches(payload, filter))
         return sum(payload.chunk == 0 for payload in gone)
 
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+        return await driving.retrieve(self, collection, wanted, filter, work)
+
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         await self._begin("search", query, work)
         return self._search(collection, query)
@@ -127,10 +132,6 @@ class MemoryStore:
         points = self._of(collection)
         if isinstance(query.vector, SparseVector):
             scores = _sparse_scores(points, query.vector, learned=bool(self._infos[collection].sparse))
-        elif query.vector.dtype == np.uint8:
-            scores = {
-                place: similarity(query.vector, point.late) for place, point in points.items() if point.late is not None
-            }
         else:
             scores = {place: float(point.dense @ query.vector) for place, point in points.items()}
         wanted = None if query.among is None else set(query.among)
@@ -141,10 +142,10 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda scored: (-scored.score, scored.point))[: query.limit]
 
-    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, np.ndarray]:
-        await self._begin("vectors", points, work)
+    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+        await self._begin("tokens", points, work)
         there = self._of(collection)
-        return {place: there[place].dense for place in points if place in there}
+        return {place: there[place].late for place in points if place in there and there[place].late is not None}
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         await self._begin("fetch", points, work)

@@ -49,7 +49,7 @@ def embedding(text: str) -> np.ndarray:
 
 
 def token_vectors(text: str) -> np.ndarray:
-    """Return a token vector for each word, ``uint8 [words, 8]``; equal words have equal ones."""
+    """Return a token vector for each word, ``int8 [words, 8]``; equal words have equal ones."""
     words = text.lower().split() or [""]
     rows = np.full((len(words), DIM), -1 / DIM, np.float32)
     rows[range(len(words)), [zlib.crc32(word.encode()) % DIM for word in words]] += 1

@@ -20,11 +20,11 @@ from tests.simulation.world import CAPACITY, CROWD, World, changed
 @virtual
 async def test_overload_climbs_the_ladder_and_every_answer_says_what_it_lacks():
     async with World() as world:
-        replies = await world.flood(4 * CAPACITY, 4)
+        replies = await world.flood(4 * CAPACITY, 4, explain=True)
         assert {"none", "rerank_reduced", "no_rerank", "one_arm"} <= set(words(replies)), words(replies)
         for one in replies:
             if one.status == 200:
-                stages, lacks = set(one.json["stages"]), one.json["degraded"]
+                stages, lacks = {stage for hit in one.json["hits"] for stage in hit["explain"]}, one.json["degraded"]
                 assert "rerank" in stages or lacks, "without rerank, and does not say so"
                 assert {"dense", "sparse"} <= stages or lacks in (["one_arm"], ["cached"]), lacks
         counted = world.core.metrics.counts(world.core.metrics.degraded)

@@ -13,7 +13,8 @@ from penstock.http.diagnosis import find_fault
 from penstock.indexing.records import Document
 from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import TextKind
-from penstock.search.records import LIMIT_MAX, FusionName, Weights
+from penstock.ranking.records import FusionName
+from penstock.search.records import LIMIT_MAX, Weights
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ class Embeddings:
 
     Attributes:
         dense: ``float32 [n, dim]``, L2-normalised.
-        late: Token vectors of each text, ``uint8 [rows, late]`` (:mod:`penstock.kernel.late`); ``None`` where they
+        late: Token vectors of each text, ``int8 [rows, late]`` (:mod:`penstock.kernel.late`); ``None`` where they
             were not asked for, or the model has none.
     """
 

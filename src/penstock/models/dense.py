@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from penstock.models.contract import Floats
     from penstock.models.prepare import Prepared
 
-_NO_TOKENS = np.empty((0, 0), np.uint8)
+_NO_TOKENS = np.empty((0, 0), np.int8)
 
 
 class OnnxDense:

@@ -33,7 +33,7 @@ def token_vectors(rows: Floats, kind: TextKind) -> TokenVectors:
         kind: A query keeps every token, a document the direction between each two neighbours.
 
     Returns:
-        ``uint8 [tokens, late]``, or half as many rows, rounded up.
+        ``int8 [tokens, late]``, or half as many rows, rounded up.
     """
     if kind is TextKind.DOCUMENT:
         rows = np.add.reduceat(rows, np.arange(0, len(rows), POOLED), axis=0)

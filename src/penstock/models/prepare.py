@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]
 
-FORMAT = 3
+FORMAT = 4
 """Version of the prepared directory and graph; raising it prepares every model anew."""
 
 VECTORS = 1

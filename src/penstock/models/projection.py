@@ -7,8 +7,7 @@ for every machine. Measured against components found on the test collections the
 
 The basis inside that subspace is free, and two choices are made. All components shall carry alike, so that bytes suit
 them all; and a basis shall hang on the subspace alone, not on the order or sign of components that differ by rounding
-from machine to machine. Both hold for the orthonormal basis that is nearest to a fixed set of waves. It has one
-dimension less than the vectors have components: they lie in the hyperplane of sum zero (:mod:`penstock.kernel.late`).
+from machine to machine. Both hold for the orthonormal basis that is nearest to a fixed set of waves.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def sample(words: list[str]) -> list[str]:
 
 
 def projection(states: Floats) -> Floats:
-    """Return the matrix, ``float32 [hidden, late]``; its columns' sum is zero.
+    """Return the matrix, ``float32 [hidden, late]``, its columns orthonormal.
 
     Args:
         states: Hidden states, ``float32 [tokens, hidden]``.
@@ -94,14 +93,15 @@ def projection(states: Floats) -> Floats:
     unit = states.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     _, vectors = np.linalg.eigh(unit.T @ unit)
-    subspace = vectors[:, hidden - (late - 1) :]
-    nearest, _, turn = np.linalg.svd(subspace @ (subspace.T @ _waves(hidden, late - 1)), full_matrices=False)
-    plane = _waves(late, late - 1)
-    matrix: Floats = (nearest @ turn @ plane.T).astype(np.float32)
+    subspace = vectors[:, hidden - late :]
+    nearest, _, turn = np.linalg.svd(subspace @ (subspace.T @ _waves(hidden, late)), full_matrices=False)
+    matrix: Floats = (nearest @ turn).astype(np.float32)
     return matrix
 
 
 def _waves(size: int, count: int) -> NDArray[Any]:
-    """Return the ``count`` slowest waves over ``size`` places (DCT-II): orthonormal columns, each of sum zero."""
-    places, turns = np.arange(size)[:, None] + 0.5, np.arange(1, count + 1)[None, :]
-    return np.asarray(np.cos(np.pi * places * turns / size) * np.sqrt(2 / size))
+    """Return the ``count`` slowest waves over ``size`` places (DCT-II), the constant first: orthonormal columns."""
+    places, turns = np.arange(size)[:, None] + 0.5, np.arange(count)[None, :]
+    waves = np.asarray(np.cos(np.pi * places * turns / size) * np.sqrt(2 / size))
+    waves[:, 0] /= np.sqrt(2)
+    return waves

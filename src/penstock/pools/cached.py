@@ -25,7 +25,7 @@ V = TypeVar("V")
 #: Long enough that two texts never meet.
 KEY_BYTES: Final = 16
 
-_NO_TOKENS: Final = np.empty((0, 0), np.uint8)
+_NO_TOKENS: Final = np.empty((0, 0), np.int8)
 
 
 class TextMemory(Generic[V]):
@@ -186,7 +186,7 @@ def _unpack_text(dim: int, late: int, data: bytes) -> _Text | None:
     rest = len(data) - 4 * dim
     if rest < 0 or (rest % late or not rest if late else rest):
         return None
-    tokens = np.frombuffer(data, np.uint8, offset=4 * dim).reshape(-1, late) if late else _NO_TOKENS
+    tokens = np.frombuffer(data, np.int8, offset=4 * dim).reshape(-1, late) if late else _NO_TOKENS
     return _Text(np.frombuffer(data, np.float32, count=dim), tokens)
 
 

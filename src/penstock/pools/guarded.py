@@ -6,13 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from penstock.kernel.errors import Invalid
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.work import Work
 from penstock.pools.guard import Guard
 from penstock.pools.remote import Remote
+from penstock.ranking.records import Retrieval, Scored
 from penstock.stores.contract import (
     ArmQuery,
     ChunkPayload,
@@ -21,7 +20,7 @@ from penstock.stores.contract import (
     Head,
     HeadPage,
     Point,
-    Scored,
+    Retrieved,
     VectorStore,
 )
 
@@ -144,6 +143,11 @@ class GuardedStore:
         finally:
             self._removed(collection)
 
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+        """Answer a search."""
+        await self._check(collection, work)
+        return await self._ask("search", lambda: self._inner.retrieve(collection, wanted, filter, work), work)
+
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm."""
         await self._check(collection, work)
@@ -154,9 +158,10 @@ class GuardedStore:
         await self._check(collection, work)
         return await self._ask("search", lambda: self._inner.search_all(collection, queries, work), work)
 
-    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
-        """Read dense vectors."""
-        return await self._ask("vectors", lambda: self._inner.vectors(collection, points, work), work)
+    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+        """Read token vectors."""
+        await self._check(collection, work)
+        return await self._ask("tokens", lambda: self._inner.tokens(collection, points, work), work)
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""

@@ -2,5 +2,5 @@
 
 Enters: ``SearchRequest``. Leaves: ``SearchResult``, which says what it could not do.
 May refuse: a request that makes no sense (``Invalid``); both arms down (``Unavailable``).
-Read next: :mod:`penstock.search.pipeline`, then :mod:`penstock.search.fusion`.
+Read next: :mod:`penstock.search.pipeline`, then :mod:`penstock.ranking.course`.
 """

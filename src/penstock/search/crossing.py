@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from penstock.search.fusion import best_first
-from penstock.stores.contract import Scored
+from penstock.ranking.fusion import best_first
+from penstock.ranking.records import P, Ranking
 
 #: The range that scores are spread over where the candidates' own range is none, as a share of their size.
 RANGE_MIN: Final = 1e-3
@@ -23,7 +23,7 @@ def texts_read(texts: int, candidates: int, full: int) -> int:
     return max(1, min(texts, texts * candidates // full))
 
 
-def placed(ranked: Sequence[Scored], relevance: Sequence[float]) -> list[Scored]:
+def placed(ranked: Ranking[P], relevance: Sequence[float]) -> Ranking[P]:
     """Return the ranking with its first ones in the order of their relevance.
 
     Their scores are spread over the range that those had before: whatever scale the model has (logits, probabilities),
@@ -33,10 +33,11 @@ def placed(ranked: Sequence[Scored], relevance: Sequence[float]) -> list[Scored]
         ranked: Best first.
         relevance: The model's scores of the first ones, higher is better.
     """
-    read, rest = ranked[: len(relevance)], ranked[len(relevance) :]
+    points, scores = list(ranked), list(ranked.values())
+    read = points[: len(relevance)]
     if not read:
-        return list(rest)
-    low, high = read[-1].score, read[0].score
+        return dict(ranked)
+    low, high = scores[len(read) - 1], scores[0]
     high = max(high, low + RANGE_MIN * max(abs(low), 1.0))
     least, most = min(relevance), max(relevance)
     span = most - least
@@ -44,4 +45,5 @@ def placed(ranked: Sequence[Scored], relevance: Sequence[float]) -> list[Scored]
     def spread(score: float) -> float:
         return low + (high - low) * ((score - least) / span if span > 0 else 0.0)
 
-    return [*best_first({c.point: spread(r) for c, r in zip(read, relevance, strict=True)}), *rest]
+    first = best_first({point: spread(score) for point, score in zip(read, relevance, strict=True)})
+    return {**first, **{point: ranked[point] for point in points[len(read) :]}}

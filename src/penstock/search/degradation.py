@@ -21,8 +21,8 @@ from typing import Final
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import SearchSettings
 from penstock.policies.ladder import Rung, serve_at
+from penstock.ranking.records import Arm
 from penstock.search.records import SearchRequest
-from penstock.stores.contract import Arm
 
 QUERY_TRUNCATED: Final = "query_truncated"
 RERANK_REDUCED: Final = "rerank_reduced"

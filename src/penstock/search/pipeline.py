@@ -1,4 +1,4 @@
-"""One query: encode, ask both arms at once, fuse, rescore, fetch.
+"""One query: encode it both ways at once, retrieve, let a cross-encoder read the best.
 
 The pipeline sees Protocols only. Whether an embedder is a thread or a topic away is none of its
 business; what it must do is notice a failing arm and answer from the other.
@@ -6,22 +6,23 @@ business; what it must do is notice a failing arm and answer from the other.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from penstock.kernel.clock import Clock
-from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.errors import Invalid, PenstockError, Rejected
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.together import together
-from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.kernel.work import Criticality, Work
 from penstock.models.contract import Embedder, Reranker, SparseEncoder
 from penstock.policies.ladder import Rung
-from penstock.search import rescoring
+from penstock.ranking.course import MENDABLE, RERANK
+from penstock.ranking.records import Arm, Ranking, Retrieval
+from penstock.ranking.signals import reweighed
 from penstock.search.answers import AnswerCache
 from penstock.search.crossing import placed, texts_read
 from penstock.search.degradation import (
@@ -32,15 +33,13 @@ from penstock.search.degradation import (
     plan,
     word_of_arm,
 )
-from penstock.search.fusion import minmax, rrf
 from penstock.search.records import QUERY_CHARACTERS_MAX, Hit, SearchRequest, SearchResult
-from penstock.search.run import Run, explainer, hit
-from penstock.search.signals import reweighed
-from penstock.stores.contract import Arm, ArmQuery, ChunkPayload, Scored, VectorStore
+from penstock.search.run import Run, hit, reordered
+from penstock.stores.contract import Found, VectorStore
 
-Encode = Callable[[Run, str, Work], Awaitable[DenseVectors | SparseVector]]
+Encode = Callable[[Run, str, Work], Awaitable[None]]
 
-#: Candidates whose places are looked at after rescoring; what is further down stays there.
+#: Hits that a cross-encoder may be given, and that are weighed after it.
 SHORTLIST: Final = 50
 
 #: The share of the time left that an arm may take where there are two.
@@ -48,9 +47,6 @@ ARM_SHARE: Final = 0.8
 
 #: The share of the time left that a cross-encoder may take.
 CROSS_SHARE: Final = 0.5
-
-#: Errors of one arm that the other arm can make up for; ``Invalid`` is the request's own.
-MENDABLE: Final = (Unavailable, Rejected, Expired, Broken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,158 +135,110 @@ class SearchPipeline:
         return msgspec.structs.replace(found, stages=run.stages, degraded=[*found.degraded, CACHED])
 
     async def _searched(self, run: Run) -> list[Hit]:
-        """Ask, fuse, rescore, fetch."""
+        """Encode, retrieve, and let a cross-encoder read the best if there is one."""
         query = run.request.query[:QUERY_CHARACTERS_MAX]
         if len(query) < len(run.request.query) or not self._reads_whole(query):
             run.degraded.append(QUERY_TRUNCATED)
         if run.plan.word:
             run.degraded.append(run.plan.word)
-        await self._retrieve(run, query)
-        with run.stage("fusion"):
-            ranked = fused = _fuse(run)
-        if run.plan.rerank and len(run.rankings) > 1:
-            with run.stage("rerank"):
-                ranked = await self._rescore(run, fused)
-        return await self._hits(run, ranked, fused)
-
-    async def _retrieve(self, run: Run, query: str) -> None:
-        """Ask the plan's arms at the same time (W2), then the spare one if they came back empty-handed."""
         encoders: dict[Arm, Encode] = {Arm.DENSE: self._dense_vector, Arm.SPARSE: self._sparse_vector}
         arms, spare = run.plan.arms, run.plan.spare
-        await together([self._ask(run, arm, query, encoders[arm]) for arm in arms])
-        if spare is not None and not any(run.rankings.values()):
-            await self._ask(run, spare, query, encoders[spare])
-            if spare in run.rankings:
-                run.rankings = {spare: run.rankings[spare]}
-        if not run.rankings:
+        await together([self._encode(run, arm, query, encoders[arm]) for arm in arms])
+        cross = self._cross if run.plan.rerank and len(arms) > 1 else None
+        found = await self._retrieved(run, query, cross)
+        if spare is not None and not found:
+            run.dense = run.sparse = None
+            await self._encode(run, spare, query, encoders[spare])
+            found = await self._retrieved(run, query, cross)
+        if not run.answered:
             raise run.failures[0]
+        if cross is not None and found:
+            with run.stage("cross"):
+                found = await self._crossed(run, query, cross, found)
+        return [hit(one) for one in found[: run.request.limit]]
 
-    async def _ask(self, run: Run, arm: Arm, query: str, encode: Encode) -> None:
-        """Encode the query for one arm and ask it; note its failure instead of raising it."""
-        work = run.work if run.alone else self._hurried(run.work)
+    async def _encode(self, run: Run, arm: Arm, query: str, encode: Encode) -> None:
+        """Encode the query for one arm; note its failure instead of raising it."""
         try:
             with run.stage(f"{arm}_encode"):
-                vector = await encode(run, query, work)
-            with run.stage(arm):
-                wanted = ArmQuery(vector, run.plan.candidates, run.request.filter)
-                found = await self._store.search(run.request.collection, wanted, work)
+                await encode(run, query, run.work if run.alone else self._hurried(run.work))
         except MENDABLE as error:
             if run.alone or run.work.deadline.passed(self._clock.now()):
                 raise
-            run.failures.append(error)
-            run.give_up(word_of_arm(arm), error)
-            return
-        run.vectors[arm] = vector
-        run.rankings[arm] = found
-        run.scores[arm] = {scored.point: scored.score for scored in found}
+            self._note(run, word_of_arm(arm), error)
 
     def _hurried(self, work: Work) -> Work:
         """Return the label of an arm: an arm that hangs must leave the other one time to answer."""
         now_s = self._clock.now()
         return work.within(ARM_SHARE * work.deadline.remaining_s(now_s), work.deadline.operation, now_s)
 
-    async def _dense_vector(self, run: Run, query: str, work: Work) -> DenseVectors:
-        """Return ``float32 [dim]``, and keep the token vectors that the same run of the model gave."""
+    async def _dense_vector(self, run: Run, query: str, work: Work) -> None:
+        """Note ``float32 [dim]``, and the token vectors that the same run of the model gave."""
         embedded = await self._embedder.embed([query], TextKind.QUERY, work, late=True)
         run.tokens = embedded.late[0] if embedded.late else None
-        vector: DenseVectors = embedded.dense[0]
-        run.dense = vector
-        return vector
+        run.dense = embedded.dense[0]
 
-    async def _sparse_vector(self, _run: Run, query: str, work: Work) -> SparseVector:
-        encoded = await self._sparse.encode([self._prepare(query)], TextKind.QUERY, work)
-        return encoded[0]
+    async def _sparse_vector(self, run: Run, query: str, work: Work) -> None:
+        (run.sparse,) = await self._sparse.encode([self._prepare(query)], TextKind.QUERY, work)
 
-    async def _rescore(self, run: Run, fused: list[Scored]) -> list[Scored]:
-        """Complete every score of every candidate and mix them; on failure keep the fusion."""
-        try:
-            await self._complete(run, fused)
-            ranked = rescoring.mixture(fused, run.scores, run.weights)
-            if not run.plan.word and await self._feed_back(run, ranked):
-                ranked = rescoring.mixture(fused, run.scores, run.weights)
-        except MENDABLE as error:
+    async def _retrieved(self, run: Run, query: str, cross: Cross | None) -> list[Found]:
+        """Ask the store for what has been encoded, if anything has."""
+        if run.dense is None and run.sparse is None:
+            return []
+        request, plan = run.request, run.plan
+        wanted = Retrieval(
+            limit=request.limit if cross is None else max(request.limit, SHORTLIST),
+            candidates=plan.candidates,
+            dense=run.dense,
+            sparse=run.sparse,
+            tokens=run.tokens if plan.rerank else None,
+            weights=run.weights,
+            fusion=request.fusion,
+            rerank=plan.rerank,
+            query=query if cross is None else "",
+            explain=request.explain,
+        )
+        with run.stage("retrieve"):
+            try:
+                answer = await self._store.retrieve(request.collection, wanted, request.filter, run.work)
+            except MENDABLE as error:
+                if plan.spare is None or run.work.deadline.passed(self._clock.now()):
+                    raise
+                self._note(run, word_of_arm(Arm.SPARSE if run.dense is None else Arm.DENSE), error)
+                return []
+        run.answered = True
+        for what, failure in answer.failures.items():
             if run.work.deadline.passed(self._clock.now()):
-                raise
-            run.give_up(NO_RERANK, error)
-            return fused
-        return ranked
+                raise failure
+            self._note(run, NO_RERANK if what == RERANK else word_of_arm(Arm(what)), failure)
+        return answer.hits
 
-    async def _feed_back(self, run: Run, ranked: Sequence[Scored]) -> bool:
-        """Ask for the cosines to the query moved towards its best hits; return whether there were any."""
-        best = [scored.point for scored in ranked[: rescoring.FEEDBACK_HITS]]
-        if run.dense is None or not best:
-            return False
-        hits = await self._store.vectors(run.request.collection, best, run.work)
-        if not hits:
-            return False
-        query = rescoring.moved(run.dense, list(hits.values()))
-        among = [scored.point for scored in ranked]
-        found = await self._store.search(run.request.collection, ArmQuery(query, len(among), among=among), run.work)
-        run.scores[rescoring.FEEDBACK] = {scored.point: scored.score for scored in found}
-        return bool(found)
+    def _note(self, run: Run, word: str, error: PenstockError) -> None:
+        """Go on without a part that failed."""
+        run.failures.append(error)
+        run.give_up(word, error)
 
-    async def _complete(self, run: Run, candidates: Sequence[Scored]) -> None:
-        """Ask for the exact scores that are not known yet, all at once.
+    async def _crossed(self, run: Run, query: str, cross: Cross, found: list[Found]) -> list[Found]:
+        """Order the very best by what a cross-encoder says of them, and weigh in what names and places tell.
 
-        An arm's are those of candidates that only the other arm found; nobody knows the late ones.
+        On failure they stay as they are. It gets a share of the time only: one that hangs must leave enough to answer
+        without it.
         """
-        unknown: dict[str, list[str]] = {arm: rescoring.missing(candidates, run.scores[arm]) for arm in Arm}
-        if run.tokens is not None:
-            unknown[rescoring.LATE] = [scored.point for scored in candidates[: rescoring.LATE_CANDIDATES]]
-            run.vectors[rescoring.LATE] = run.tokens
-        asked = {name: points for name, points in unknown.items() if points}
-        queries = [ArmQuery(run.vectors[name], len(points), among=points) for name, points in asked.items()]
-        answers = await self._store.search_all(run.request.collection, queries, run.work)
-        for name, found in zip(asked, answers, strict=True):
-            run.scores.setdefault(name, {}).update({scored.point: scored.score for scored in found})
-
-    async def _hits(self, run: Run, ranked: Sequence[Scored], fused: Sequence[Scored]) -> list[Hit]:
-        """Read the chunks of the best and, where they were rescored, weigh in what their names and places tell.
-
-        One deleted meanwhile is left out.
-        """
-        request, cross = run.request, self._cross if run.plan.rerank and len(run.plan.arms) > 1 else None
-        rescored = ranked is not fused or cross is not None
-        wanted = max(request.limit, SHORTLIST) if rescored else request.limit
-        best = ranked[:wanted]
-        with run.stage("fetch"):
-            points = [scored.point for scored in best]
-            payloads = await self._store.fetch(request.collection, points, run.work) if points else {}
-        best = [scored for scored in best if scored.point in payloads]
-        stages = {"rerank": ranked} if ranked is not fused else {}
-        if cross is not None and best:
-            with run.stage("cross"):
-                best = stages["cross"] = await self._crossed(run, cross, best, payloads)
-        if rescored:
-            best = stages["signals"] = reweighed(request.query, best, payloads)
-        explain = explainer(run, fused, stages) if request.explain else None
-        return [hit(scored, payloads[scored.point], explain) for scored in best[: request.limit]]
-
-    async def _crossed(
-        self, run: Run, cross: Cross, best: list[Scored], payloads: Mapping[str, ChunkPayload]
-    ) -> list[Scored]:
-        """Order the very best by what a cross-encoder says of them; on failure they stay as they are.
-
-        It gets a share of the time only: one that hangs must leave enough to answer without it.
-        """
-        count = texts_read(cross.texts, run.plan.candidates, max(self._settings.candidates, run.request.limit))
-        texts = [payloads[scored.point].text for scored in best[:count]]
+        best = {one.point: one.score for one in found}
+        payloads = {one.point: one.payload for one in found}
+        limit = max(self._settings.candidates, run.request.limit)
+        count = texts_read(cross.texts, run.plan.candidates, limit)
+        texts = [one.payload.text for one in found[:count]]
         now_s, deadline = self._clock.now(), run.work.deadline
         work = run.work.within(CROSS_SHARE * deadline.remaining_s(now_s), deadline.operation, now_s)
+        stages: dict[str, Ranking[str]] = {}
         try:
-            relevance = await cross.reranker.rerank(run.request.query[:QUERY_CHARACTERS_MAX], texts, work)
+            relevance = await cross.reranker.rerank(query, texts, work)
+            best = stages["cross"] = placed(best, relevance.tolist())
         except (*MENDABLE, Invalid) as error:
             if deadline.passed(self._clock.now()):
                 raise
             if NO_RERANK not in run.degraded:
                 run.give_up(NO_RERANK, error)
-            return best
-        return placed(best, relevance.tolist())
-
-
-def _fuse(run: Run) -> list[Scored]:
-    """Fuse the arms that answered; a single one keeps its own scores."""
-    if len(run.rankings) == 1:
-        return next(iter(run.rankings.values()))
-    fuse = rrf if run.request.fusion == "rrf" else minmax
-    return fuse(run.rankings, run.weights)
+        best = stages["signals"] = reweighed(query, best, payloads)
+        return reordered(found, best, stages)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from penstock.kernel.errors import Invalid
+from penstock.ranking.records import FusionName, Place
 from penstock.stores.contract import Filter
 
 #: Hits in one answer at most.
@@ -15,9 +16,6 @@ LIMIT_MAX: Final = 1000
 
 #: A longer query is cut here before any model sees it; the answer says so.
 QUERY_CHARACTERS_MAX: Final = 16_384
-
-FusionName = Literal["rrf", "minmax"]
-
 
 #: A larger weight says nothing that a smaller one of the other arm would not, and might overflow.
 WEIGHT_MAX: Final = 1000
@@ -73,18 +71,6 @@ class SearchRequest(msgspec.Struct, frozen=True):
                 raise Invalid(f"a weight must lie between 0 and {WEIGHT_MAX}", field=f"weights.{name}")
         if self.weights.dense == 0 and self.weights.sparse == 0:
             raise Invalid("at least one arm needs a weight above 0", field="weights")
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where a stage put a hit.
-
-    Attributes:
-        rank: From 1; null when the stage did not find it among its candidates.
-        score: The stage's own score, null when it gave none.
-    """
-
-    rank: int | None
-    score: float | None
 
 
 class Hit(msgspec.Struct, frozen=True, omit_defaults=False):

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.kernel.work import Work
+from penstock.ranking.records import Arm, Place, Ranking
 from penstock.search.degradation import Plan
-from penstock.search.fusion import best_first
-from penstock.search.records import Hit, Place, SearchRequest
-from penstock.search.rescoring import LATE
-from penstock.stores.contract import Arm, ChunkPayload, Scored
+from penstock.search.records import Hit, SearchRequest
+from penstock.stores.contract import Found
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,11 @@ class Run:
     plan: Plan
     stages: dict[str, float] = field(default_factory=dict)
     degraded: list[str] = field(default_factory=list)
-    rankings: dict[str, list[Scored]] = field(default_factory=dict)
-    vectors: dict[str, DenseVectors | SparseVector | TokenVectors] = field(default_factory=dict)
     dense: DenseVectors | None = None
+    sparse: SparseVector | None = None
     tokens: TokenVectors | None = None
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
     failures: list[PenstockError] = field(default_factory=list)
+    answered: bool = False
 
     @property
     def alone(self) -> bool:
@@ -78,40 +78,26 @@ class Run:
         self.degraded.append(what)
 
 
-def explainer(
-    run: Run, fused: Sequence[Scored], later: Mapping[str, Sequence[Scored]]
-) -> Callable[[str], dict[str, Place]]:
-    """Return a function from a point to its places in every stage that ran.
+def reordered(found: Sequence[Found], order: Ranking[str], stages: Mapping[str, Ranking[str]]) -> list[Found]:
+    """Return hits in another order; those that tell their places tell those of some more stages."""
+    by_point = {one.point: one for one in found}
+    ranks = {name: {point: rank for rank, point in enumerate(stage, 1)} for name, stage in stages.items()}
 
-    Args:
-        run: The search.
-        fused: What the fusion gave.
-        later: What the stages after it gave, by name.
-    """
-    stages: dict[str, Sequence[Scored]] = dict(run.rankings)
-    if len(run.rankings) > 1:
-        stages["fusion"] = fused
-    if run.scores.get(LATE):
-        stages[LATE] = best_first(run.scores[LATE])
-    stages.update(later)
-    ranks = {name: {scored.point: rank for rank, scored in enumerate(ranking, 1)} for name, ranking in stages.items()}
-    scores: dict[str, Mapping[str, float]] = {
-        name: run.scores.get(name) or {scored.point: scored.score for scored in ranking}
-        for name, ranking in stages.items()
-    }
+    def moved(point: str, score: float) -> Found:
+        one = by_point[point]
+        further = {name: Place(ranks[name].get(point), stage.get(point)) for name, stage in stages.items()}
+        return Found(point, score, one.payload, {**one.places, **further} if one.places else {})
 
-    def explain(point: str) -> dict[str, Place]:
-        return {name: Place(ranks[name].get(point), scores[name].get(point)) for name in stages}
-
-    return explain
+    return [moved(point, score) for point, score in order.items()]
 
 
-def hit(scored: Scored, payload: ChunkPayload, explain: Callable[[str], dict[str, Place]] | None) -> Hit:
-    """Return a point as the answer shows it."""
+def hit(found: Found) -> Hit:
+    """Return what was found as the answer shows it; without places if they were not asked for."""
+    payload = found.payload
     return Hit(
         id=payload.id,
         chunk=payload.chunk,
-        score=scored.score,
+        score=found.score,
         path=payload.path,
         start_line=payload.start_line,
         end_line=payload.end_line,
@@ -119,5 +105,5 @@ def hit(scored: Scored, payload: ChunkPayload, explain: Callable[[str], dict[str
         symbol=payload.symbol,
         language=payload.language,
         metadata=payload.metadata,
-        **({"explain": explain(scored.point)} if explain is not None else {}),
+        explain=found.places or msgspec.UNSET,
     )

@@ -8,7 +8,6 @@ there. There is no second catalogue that could disagree with the points.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,19 +16,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.kernel.errors import Invalid
+from penstock.kernel.errors import Invalid, PenstockError
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
+from penstock.ranking.records import Place, Retrieval, Scored
 
 Scalar = str | int | float | bool
-
-
-class Arm(enum.StrEnum):
-    """The two ways of retrieving."""
-
-    DENSE = "dense"
-    SPARSE = "sparse"
 
 
 class Match(msgspec.Struct, frozen=True, tag="match"):
@@ -100,21 +93,13 @@ class Point:
         payload: What is stored beside the vectors; its ``id`` and ``chunk`` give the point's id.
         dense: ``float32 [dim]``, L2-normalised.
         sparse: Sparse vector of the chunk's sparse text.
-        late: Token vectors, ``uint8 [rows, late]``, at least one; a collection that keeps none leaves them aside.
+        late: Token vectors, ``int8 [rows, late]``, at least one; a collection that keeps none leaves them aside.
     """
 
     payload: ChunkPayload
     dense: NDArray[np.float32]
     sparse: SparseVector
     late: TokenVectors | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A point as one arm found it: its id and the arm's own score, higher is better."""
-
-    point: str
-    score: float
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -180,17 +165,45 @@ class ArmQuery:
     """What one arm looks for, or what known candidates are measured by.
 
     Attributes:
-        vector: Dense ``float32 [dim]``, a sparse vector, or token vectors ``uint8 [tokens, late]``; its type chooses
-            what is compared. Token vectors score by :mod:`penstock.kernel.late`'s MaxSim, ask only with ``among``.
+        vector: Dense ``float32 [dim]``, or a sparse vector; its type chooses the arm.
         limit: Hits wanted.
         filter: Conditions that hits must meet.
         among: Only these points, where given; for exact scores of known candidates.
     """
 
-    vector: NDArray[np.float32] | SparseVector | TokenVectors
+    vector: NDArray[np.float32] | SparseVector
     limit: int
     filter: Filter = ()
     among: Sequence[str] | None = field(default=None)
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True):
+    """A hit.
+
+    Attributes:
+        point: Its id.
+        score: The last stage's; comparable within one answer only.
+        payload: What is stored beside its vectors.
+        places: Where every stage put it, if that was asked for.
+    """
+
+    point: str
+    score: float
+    payload: ChunkPayload
+    places: dict[str, Place]
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """An answer.
+
+    Attributes:
+        hits: Best first.
+        failures: What had to be left out, an arm by its name or ``rerank``, and why.
+    """
+
+    hits: list[Found]
+    failures: Mapping[str, PenstockError]
 
 
 class VectorStore(Protocol):
@@ -244,19 +257,27 @@ class VectorStore(Protocol):
         """Delete every chunk of the documents that match; return the number of documents."""
         ...
 
-    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
-        """Return the best points of one arm, best first.
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+        """Answer a search: both arms, fused, rescored, read, by the one course of :mod:`penstock.ranking.course`.
 
-        Token vectors find nothing in a collection that keeps none.
+        Nothing is asked of an arm whose vector is not given. An arm or a rescoring that fails is left out and named;
+        of a chunk deleted meanwhile there is no hit.
+
+        Raises:
+            PenstockError: No arm could answer, or the hits could not be read.
         """
+        ...
+
+    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+        """Return the best points of one arm, best first."""
         ...
 
     async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
         """Answer several queries in one round trip, as :meth:`search` answers each; none: no trip."""
         ...
 
-    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
-        """Return the dense vectors, ``float32 [dim]``, of the points that (still) exist, by id."""
+    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+        """Return the token vectors, ``int8 [rows, late]``, of the points that (still) exist and have some, by id."""
         ...
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:

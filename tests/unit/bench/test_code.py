@@ -7,9 +7,9 @@ import pytest
 from bench import library
 from bench.code import HALVES, KINDS, NOTHING, Asked, half_of, reciprocal, weighed, within
 from bench.library import Place, Question
+from penstock.ranking.signals import Signals
 from penstock.search.records import Hit
 from penstock.search.records import Place as Rank
-from penstock.search.signals import Signals
 
 
 def test_there_are_enough_questions_of_every_kind_and_none_twice():

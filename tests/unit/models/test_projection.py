@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny_bert
 
-from penstock.kernel.late import ZERO
 from penstock.kernel.messages import TextKind
 from penstock.models.dense import OnnxDense
 from penstock.models.late import LATE_DIM, late_dim, token_vectors
@@ -27,13 +26,10 @@ def _states(rows: int = 500, hidden: int = 96, rank: int = 80, seed: int = 0) ->
     return (draws.normal(size=(rows, rank)) * weights @ draws.normal(size=(rank, hidden))).astype(np.float32)
 
 
-def test_projection_is_isometric_on_its_subspace_and_sums_to_zero() -> None:
+def test_projection_is_isometric_on_its_subspace() -> None:
     matrix = projection(_states())
     assert (matrix.dtype, matrix.shape) == (np.float32, (96, LATE_DIM))
-    np.testing.assert_allclose(matrix.sum(axis=1), 0, atol=1e-5)
-    values = np.linalg.svd(matrix, compute_uv=False)
-    np.testing.assert_allclose(values[:-1], 1, atol=1e-5)
-    assert values[-1] < 1e-5
+    np.testing.assert_allclose(np.linalg.svd(matrix, compute_uv=False), 1, atol=1e-5)
 
 
 def test_projection_keeps_what_tells_tokens_apart() -> None:
@@ -43,7 +39,7 @@ def test_projection_keeps_what_tells_tokens_apart() -> None:
 
 
 def test_projection_hangs_on_the_subspace_alone() -> None:
-    states = _states(rank=63)  # the 63 directions are the subspace, whatever lies how far along them
+    states = _states(rank=64)  # the 64 directions are the subspace, whatever lies how far along them
     other = (states[::-1] * 3).copy()
     np.testing.assert_allclose(projection(states), projection(other), atol=1e-3)
 
@@ -72,8 +68,7 @@ def test_the_run_with_token_vectors_gives_the_same_dense_ones(tiny: Source, tmp_
         np.testing.assert_array_equal(embedded.dense, runner.run(texts))
         for tokens, row in zip(embedded.late, runner.tokenizer.ids(texts), strict=True):
             rows = len(row) if kind is TextKind.QUERY else (len(row) + 1) // 2
-            assert (tokens.dtype, tokens.shape) == (np.uint8, (rows, runner.late))
-            assert ((tokens.astype(int) - ZERO).sum(axis=1) == 0).all()
+            assert (tokens.dtype, tokens.shape) == (np.int8, (rows, runner.late))
 
 
 def test_padding_leaves_no_trace_in_the_token_vectors(tiny: Source, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from penstock.policies.ladder import Rung
 from penstock.search.crossing import placed, texts_read
 from penstock.search.pipeline import CROSS_SHARE, Cross, SearchPipeline
 from penstock.search.records import SearchRequest, SearchResult, Weights
-from penstock.stores.contract import ChunkPayload, CollectionInfo, Point, Scored
+from penstock.stores.contract import ChunkPayload, CollectionInfo, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, Hook, embedding, fails_with, nothing, takes, terms
@@ -164,7 +164,7 @@ async def test_a_failed_rescoring_and_a_failed_cross_encoder_are_told_once():
     house = await House(Backwards(fails_with(Broken("x")))).fill()
 
     async def down(operation: str, _argument: Any) -> None:
-        if operation == "search_all":
+        if operation == "tokens":
             raise Unavailable("down", dependency="store")
 
     house.store.hook = down
@@ -183,18 +183,17 @@ async def test_where_nothing_is_found_nothing_is_read():
 
 
 def test_scores_stay_in_the_range_of_those_that_were_read():
-    ranked = [Scored(name, score) for name, score in (("a", 0.9), ("b", 0.7), ("c", 0.5), ("d", 0.4))]
-    after = placed(ranked, [-7.0, 3.0, -2.0])
-    assert [(one.point, pytest.approx(one.score)) for one in after] == [("b", 0.9), ("c", 0.7), ("a", 0.5), ("d", 0.4)]
+    after = placed({"a": 0.9, "b": 0.7, "c": 0.5, "d": 0.4}, [-7.0, 3.0, -2.0])
+    assert list(after.items()) == [("b", pytest.approx(0.9)), ("c", 0.7), ("a", pytest.approx(0.5)), ("d", 0.4)]
 
 
 def test_candidates_of_one_score_are_ordered_all_the_same():
-    ranked = [Scored("a", 0.5), Scored("b", 0.5)]
-    assert [one.point for one in placed(ranked, [0.0, 1.0])] == ["b", "a"]
+    ranked = {"a": 0.5, "b": 0.5}
+    assert list(placed(ranked, [0.0, 1.0])) == ["b", "a"]
     assert placed(ranked, []) == ranked
-    assert placed([], []) == []
-    assert {one.score for one in placed(ranked, [2.0, 2.0])} == {0.5}
-    assert placed([Scored("a", 0.9), Scored("b", 0.1)], [0.0, 5e-324])[0] == Scored("b", 0.9)
+    assert placed({}, []) == {}
+    assert set(placed(ranked, [2.0, 2.0]).values()) == {0.5}
+    assert next(iter(placed({"a": 0.9, "b": 0.1}, [0.0, 5e-324]).items())) == ("b", 0.9)
 
 
 @given(
@@ -202,12 +201,12 @@ def test_candidates_of_one_score_are_ordered_all_the_same():
     st.lists(st.floats(-100, 100), max_size=20),
 )
 def test_nothing_is_lost_and_what_was_read_stays_above_what_was_not(scores, relevance):
-    ranked = [Scored(str(number), score) for number, score in enumerate(scores)]
+    ranked = {str(number): score for number, score in enumerate(scores)}
     relevance = relevance[: len(ranked)]
     after = placed(ranked, relevance)
-    assert {one.point for one in after} == {one.point for one in ranked}
-    assert after[len(relevance) :] == ranked[len(relevance) :]
-    assert all(one.score >= ranked[max(0, len(relevance) - 1)].score - 1e-9 for one in after[: len(relevance)])
+    assert set(after) == set(ranked)
+    assert list(after.items())[len(relevance) :] == list(ranked.items())[len(relevance) :]
+    assert all(score >= scores[max(0, len(relevance) - 1)] - 1e-9 for score in list(after.values())[: len(relevance)])
 
 
 def test_fewer_candidates_mean_fewer_texts_in_the_same_share():

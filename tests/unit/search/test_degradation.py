@@ -5,10 +5,10 @@ import pytest
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import SearchSettings
 from penstock.policies.ladder import Rung
+from penstock.ranking.records import Arm
 from penstock.search import degradation
 from penstock.search.degradation import KEPT_ARM, Plan, plan
 from penstock.search.records import SearchRequest, Weights
-from penstock.stores.contract import Arm
 
 BOTH = (Arm.DENSE, Arm.SPARSE)
 SETTINGS = SearchSettings()

@@ -5,20 +5,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.ids import point_id
-from penstock.kernel.late import similarity
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult, Weights
-from penstock.search.rescoring import moved
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
@@ -74,12 +71,15 @@ class House:
             return await pipeline.run(request, work)
 
     def searches(self) -> list[ArmQuery]:
-        return [query for name, query in self.store.asked if name == "search" and query.among is None]
+        """Return what the arms were asked."""
+        return [query for query in self._queries() if query.among is None]
 
     def completed(self) -> list[ArmQuery]:
-        """Return what was asked of known candidates, all in one operation."""
-        (queries,) = [argument for operation, argument in self.store.asked if operation == "search_all"]
-        return list(queries)
+        """Return what was asked of known candidates."""
+        return [query for query in self._queries() if query.among is not None]
+
+    def _queries(self) -> list[ArmQuery]:
+        return [query for name, queries in self.store.asked if name == "search_all" for query in queries]
 
 
 def is_sparse(query: ArmQuery) -> bool:
@@ -99,7 +99,7 @@ async def test_the_best_document_comes_first_and_every_stage_is_timed():
     result = await (await House().fill()).search()
     assert ids(result)[0] == "cat"
     assert result.hits[0].text == "the cat sat"
-    assert set(result.stages) == {"dense_encode", "dense", "sparse_encode", "sparse", "fusion", "rerank", "fetch"}
+    assert set(result.stages) == {"dense_encode", "sparse_encode", "retrieve"}
     assert result.degraded == []
 
 
@@ -136,7 +136,6 @@ async def test_an_arm_that_is_down_is_made_up_for_and_named(arm, error):
     result = await house.search(explain=True)
     assert result.degraded == [f"no_{arm}"]
     assert ids(result)[0] == "cat"
-    assert "rerank" not in result.stages
     other = "sparse" if arm == "dense" else "dense"
     assert set(result.hits[0].explain) == {other}
 
@@ -146,8 +145,8 @@ async def test_a_store_that_fails_one_arm_degrades_too():
     house = await House().fill()
 
     async def hook(operation: str, argument: Any) -> None:
-        if operation == "search" and is_sparse(argument):
-            raise DOWN
+        if operation == "search_all" and any(is_sparse(query) for query in argument):
+            raise Broken("a bad query")
 
     house.store.hook = hook
     assert (await house.search()).degraded == ["no_sparse"]
@@ -218,7 +217,7 @@ async def test_an_arms_own_error_at_the_deadline_is_no_degradation():
 
 async def _rescoring_fails_after(house: House, seconds: float, error: Exception) -> None:
     async def hook(operation: str, argument: Any) -> None:
-        if operation == "search_all":
+        if operation == "tokens":
             await asyncio.sleep(seconds)
             raise error
 
@@ -250,40 +249,10 @@ async def test_rerank_gives_every_candidate_every_exact_score():
     result = await house.search("parse sat", explain=True, limit=4)
     for hit in result.hits:
         assert hit.explain["dense"].score == pytest.approx(float(embedding("parse sat") @ embedding(TEXTS[hit.id])))
-        late = similarity(token_vectors("parse sat"), token_vectors(TEXTS[hit.id]))
-        assert hit.explain["late"].score == pytest.approx(late)
     completed = house.completed()
     assert completed
     for query in completed:
         assert query.limit == len(query.among)
-    assert len(completed[-1].among) == len(result.hits)
-
-
-@virtual
-async def test_the_query_is_moved_towards_its_best_hits_and_asked_again():
-    house = await House().fill()
-    await house.search("the cat")
-    (best,) = [points for name, points in house.store.asked if name == "vectors"]
-    assert best[0] == point_id("cat", 0)
-    again = [query for name, query in house.store.asked if name == "search" and query.among is not None]
-    (query,) = again
-    hits = [embedding(TEXTS[id]) for id in TEXTS if point_id(id, 0) in best]
-    assert query.vector == pytest.approx(moved(embedding("the cat"), hits))
-    assert set(query.among) == {point_id(id, 0) for id in TEXTS}
-
-
-@virtual
-async def test_hits_that_are_gone_move_nothing():
-    house = await House().fill()
-
-    async def hook(operation: str, _: Any) -> None:
-        if operation == "vectors":
-            house.store.hook = lambda *_: asyncio.sleep(0)
-            await house.store.delete("c", (), WORK)
-
-    house.store.hook = hook
-    result = await house.search("the cat")
-    assert (result.hits, result.degraded) == ([], [])
 
 
 @virtual
@@ -300,14 +269,13 @@ async def test_a_model_without_token_vectors_is_not_asked_for_them():
     house = await House(embedder=FakeEmbedder(late=0)).fill()
     result = await house.search("the cat", explain=True)
     assert set(result.hits[0].explain) == {"dense", "sparse", "fusion", "rerank", "signals"}
-    assert all(query.vector.dtype != np.uint8 for query in house.completed() if not is_sparse(query))
+    assert "tokens" not in [operation for operation, _ in house.store.asked]
 
 
 @virtual
 async def test_without_rerank_the_fusion_decides():
     house = await House().fill()
     result = await house.search(rerank=False, explain=True)
-    assert "rerank" not in result.stages
     assert set(result.hits[0].explain) == {"dense", "sparse", "fusion"}
 
 

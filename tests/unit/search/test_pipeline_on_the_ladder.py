@@ -79,8 +79,9 @@ async def test_fewer_candidates_are_taken_and_reranked():
     it = await house(Rung.FEWER_CANDIDATES)
     result = await it.search()
     assert result.degraded == ["rerank_reduced"]
-    assert "rerank" in result.stages
-    assert {query.limit for operation, query in it.store.asked if operation == "search" and query.among is None} == {2}
+    assert "tokens" in it.operations()
+    arms, *_ = [queries for operation, queries in it.store.asked if operation == "search_all"]
+    assert [query.limit for query in arms] == [2, 2]
 
 
 @virtual
@@ -88,7 +89,7 @@ async def test_no_rerank_asks_both_arms_and_fuses_only():
     it = await house(Rung.NO_RERANK)
     result = await it.search(explain=True)
     assert result.degraded == ["no_rerank"]
-    assert it.operations() == ["search", "search", "fetch"]
+    assert it.operations() == ["search_all", "fetch"]
     assert set(result.hits[0].explain) == {"dense", "sparse", "fusion"}
 
 
@@ -99,7 +100,7 @@ async def test_one_arm_runs_no_model():
     assert result.degraded == ["one_arm"]
     assert result.hits[0].id == "cat"
     assert set(result.hits[0].explain) == {"sparse"}
-    assert (it.embedder.asked, it.operations()) == ([], ["search", "fetch"])
+    assert (it.embedder.asked, it.operations()) == ([], ["search_all", "fetch"])
 
 
 @virtual
@@ -247,7 +248,7 @@ async def test_a_strict_search_is_refused_when_the_rerank_fails():
     it = await house()
 
     async def hook(operation: str, argument: Any) -> None:
-        if operation == "search_all":
+        if operation == "tokens":
             raise DOWN
 
     it.store.hook = hook

@@ -13,7 +13,7 @@ from penstock.stores.contract import ArmQuery, ChunkPayload, Point
 from tests.fakes.memory_store import sparse, unit
 
 POINTS = [Point(ChunkPayload(f"d{n}", 0, "x"), unit(1, n), sparse(t1=2) if n else sparse(t2=2)) for n in range(50)]
-QUERY = wire.pack_search("c", ArmQuery(sparse(t1=0.5, t2=0.5), 50))
+QUERY = wire.pack_search(ArmQuery(sparse(t1=0.5, t2=0.5), 50))
 
 
 @pytest.mark.parametrize("learned", [True, False])

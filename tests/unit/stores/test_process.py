@@ -7,10 +7,10 @@ import pytest
 
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.ids import new_id
+from penstock.ranking.records import Scored
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.answering import answer, batches, outcome
 from penstock.stores.backends.edge.engine import Panicked, _translated
-from penstock.stores.contract import Scored
 
 
 class Shard:
@@ -45,8 +45,11 @@ class Shelf:
 
 
 def search(number, limit=1, collection="c", expires_at_s=None):
-    command = wire.Search(collection, wire.Dense(b""), limit, [], None)
-    return wire.Request(number, command, expires_at_s)
+    return wire.Request(number, wire.SearchAll(collection, [sought(limit)]), expires_at_s)
+
+
+def sought(limit):
+    return wire.Search(wire.Dense(b""), limit, [], None)
 
 
 def find(number, collection="c"):
@@ -70,16 +73,15 @@ def test_all_searches_of_a_collection_go_as_one_batch():
     found = answers(shelf, search(1, 5), search(2, 6), find(3), search(4, 7))
     assert shelf.log == [("search", [5, 6, 7]), ("find", ["a"])]
     assert list(found) == [1, 2, 4, 3]
-    assert found[2] == [{"point": "p", "score": 6.0}]
+    assert found[2] == [[["p", 6.0]]]
 
 
 def test_several_queries_of_one_request_join_the_batch_and_come_back_together():
     shelf = Shelf()
-    several = wire.Request(2, wire.SearchAll("c", [search(0, 6).command, search(0, 7).command]))
+    several = wire.Request(2, wire.SearchAll("c", [sought(6), sought(7)]))
     found = answers(shelf, search(1, 5), several, search(3, 8))
     assert shelf.log == [("search", [5, 6, 7, 8])]
-    assert [[hit["score"] for hit in hits] for hits in found[2]] == [[6.0], [7.0]]
-    assert [found[number][0]["score"] for number in (1, 3)] == [5.0, 8.0]
+    assert found == {1: [[["p", 5.0]]], 2: [[["p", 6.0]], [["p", 7.0]]], 3: [[["p", 8.0]]]}
 
 
 def test_searches_of_two_collections_are_no_batch():
@@ -91,8 +93,8 @@ def test_searches_of_two_collections_are_no_batch():
 def test_a_bad_query_spoils_its_own_answer_only():
     found = answers(Shelf(Invalid("bad", code="bad")), search(1, 1), search(2, 0), search(3, 3))
     assert found[2] == "bad"
-    assert found[1] == [{"point": "p", "score": 1.0}]
-    assert found[3] == [{"point": "p", "score": 3.0}]
+    assert found[1] == [[["p", 1.0]]]
+    assert found[3] == [[["p", 3.0]]]
 
 
 def test_an_unexpected_error_is_told_without_its_innards(caplog):

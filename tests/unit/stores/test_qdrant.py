@@ -319,8 +319,7 @@ async def test_the_layout_is_the_embedded_engine_s():
     await serving(fake, shards=3, replicas=2).store.create(CollectionInfo("c", 2, "m", late=8), WORK)
     body = next(said for method, path, _, said in fake.asked if (method, path) == ("PUT", "/collections/c"))
     assert body["vectors"]["dense"]["distance"] == "Dot"
-    assert body["vectors"]["late"]["datatype"] == "uint8"
-    assert body["vectors"]["late"]["hnsw_config"] == {"m": 0}
+    assert set(body["vectors"]) == {"dense"}
     assert body["sparse_vectors"] == {"sparse": {"modifier": "idf"}}
     assert (body["shard_number"], body["replication_factor"]) == (3, 2)
     assert body["metadata"][KEY]["model"] == "m"

@@ -43,7 +43,7 @@ def step(shelf):
 
 
 def found(shelf):
-    query = wire.pack_search("c", ArmQuery(np.asarray([1, 0], "f4"), 10))
+    query = wire.pack_search(ArmQuery(np.asarray([1, 0], "f4"), 10))
     return len(shelf.shard("c").search([query])[0])
 
 

@@ -35,7 +35,7 @@ def shard(tmp_path, vectors, monkeypatch):
 
 
 def ask(shard, query, limit, among=None):
-    [found] = shard.search([wire.pack_search("c", ArmQuery(query, limit, among=among))])
+    [found] = shard.search([wire.pack_search(ArmQuery(query, limit, among=among))])
     return found
 
 

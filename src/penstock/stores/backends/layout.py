@@ -11,9 +11,6 @@ from typing import Final
 from penstock.kernel.errors import Invalid
 from penstock.stores.contract import CollectionInfo
 
-#: The name of the token vectors.
-LATE: Final = "late"
-
 #: The name of sparse vectors that say themselves what a term is worth. Those of BM25 are named after their arm; one
 #: collection uses one of the two names.
 LEARNED: Final = "learned"

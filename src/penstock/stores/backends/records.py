@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
+from penstock.kernel.late import TokenVectors
 from penstock.stores.backends import facets
 from penstock.stores.contract import ChunkPayload, Condition, Head, Prefix, Range
 
 #: Payload fields for filters on metadata, see :mod:`penstock.stores.backends.facets`.
 FACETS: Final = "facets"
 SCALES: Final = "scales"
+
+#: The payload's field of the token vectors. They lie there, and not among the engine's vectors, since what each token
+#: finds is wanted, not the sum that the engine tells; as text they are read an order of magnitude quicker.
+TOKENS: Final = "late"
+
+#: What a payload is read from.
+FIELDS: Final = [field.name for field in msgspec.structs.fields(ChunkPayload)]
 
 #: What a head is read from.
 HEAD_FIELDS: Final = ["id", "hash", "chunks", "path"]
@@ -24,10 +34,10 @@ KEYWORDS: Final = {"id": False, "path": True, "language": False, FACETS: False}
 CHUNK: Final = "chunk"
 
 
-def record(payload: ChunkPayload) -> dict[str, Any]:
-    """Return a payload as it is stored."""
+def record(payload: ChunkPayload, tokens: TokenVectors | None = None) -> dict[str, Any]:
+    """Return a payload and token vectors as they are stored."""
     # Path and language are there even when empty: a filter may ask for that.
-    return {
+    kept = {
         **msgspec.to_builtins(msgspec.structs.replace(payload, metadata={})),
         "path": payload.path,
         "language": payload.language,
@@ -35,11 +45,23 @@ def record(payload: ChunkPayload) -> dict[str, Any]:
         FACETS: facets.facets(payload.metadata),
         SCALES: facets.scales(payload.metadata),
     }
+    if tokens is not None:
+        kept[TOKENS] = [len(tokens), base64.b64encode(tokens.tobytes()).decode()]
+    return kept
+
+
+def tokens(stored: dict[str, Any] | None) -> TokenVectors | None:
+    """Return the token vectors again, ``int8 [rows, late]``, if there are any."""
+    found = (stored or {}).get(TOKENS)
+    if found is None:
+        return None
+    rows, data = found
+    return np.frombuffer(base64.b64decode(data), np.int8).reshape(rows, -1)
 
 
 def payload(stored: dict[str, Any] | None) -> ChunkPayload:
-    """Return the payload again."""
-    fields = {key: value for key, value in (stored or {}).items() if key not in (FACETS, SCALES)}
+    """Return the payload again; ``FIELDS`` of what is stored are enough."""
+    fields = {key: value for key, value in (stored or {}).items() if key not in (FACETS, SCALES, TOKENS)}
     fields["metadata"] = msgspec.json.decode(fields["metadata"])
     return msgspec.convert(fields, ChunkPayload)
 

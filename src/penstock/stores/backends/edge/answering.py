@@ -11,12 +11,16 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
+from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.engine import Panicked
+from penstock.stores.backends.edge.retrieving import retrieve
 from penstock.stores.backends.edge.shelf import Shelf
 
 log = logging.getLogger(__name__)
+
+#: Requests that the engine gets as one batch.
+TOGETHER_MAX: Final = 8
 
 
 def run_command(shelf: Shelf, command: wire.Command) -> Any:
@@ -37,11 +41,12 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
     wire.Trim: _update,
     wire.Seal: _update,
     wire.Delete: _update,
-    wire.Fetch: lambda shelf, c: shelf.shard(c.collection).fetch(c.points),
+    wire.Fetch: lambda shelf, c: {str(id): p for id, p in shelf.shard(c.collection).fetch(c.points).items()},
     wire.Heads: lambda shelf, c: shelf.shard(c.collection).heads(c.filter, c.after, c.limit),
     wire.Find: lambda shelf, c: shelf.shard(c.collection).find(c.documents),
-    wire.Search: lambda shelf, c: shelf.shard(c.collection).search([c])[0],
-    wire.Vectors: lambda shelf, c: shelf.shard(c.collection).vectors(c.points),
+    wire.Tokens: lambda shelf, c: {
+        str(id): wire.pack_late(vectors) for id, vectors in shelf.shard(c.collection).tokens(c.points).items()
+    },
     wire.SearchAll: lambda shelf, c: shelf.shard(c.collection).search(c.searches),
     wire.Adopt: lambda shelf, c: shelf.adopt(Path(c.source), force=c.force),
     wire.Optimize: lambda shelf, c: shelf.collection(c.collection).begin(),
@@ -50,44 +55,61 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
 
 
 def batches(requests: Iterable[wire.Request]) -> list[list[wire.Request]]:
-    """Return reads as they are given to the engine: the searches of each collection together, the others alone."""
-    searches: dict[str, list[wire.Request]] = {}
+    """Return reads as they are given to the engine: those of a kind that it takes together, the others alone.
+
+    Bounds: ``TOGETHER_MAX`` requests in a batch: each is answered when all of them are.
+    """
+    open_batches: dict[tuple[type, str], list[wire.Request]] = {}
     found: list[list[wire.Request]] = []
     for request in requests:
-        if not isinstance(request.command, wire.Search | wire.SearchAll):
+        command = request.command
+        if not isinstance(command, wire.Retrieve | wire.SearchAll):
             found.append([request])
-        elif request.command.collection in searches:
-            searches[request.command.collection].append(request)
-        else:
-            batch = searches[request.command.collection] = [request]
+            continue
+        kind = (type(command), command.collection)
+        batch = open_batches.get(kind)
+        if batch is None or len(batch) == TOGETHER_MAX:
+            batch = open_batches[kind] = []
             found.append(batch)
+        batch.append(request)
     return found
 
 
 def answer(shelf: Shelf, batch: list[wire.Request]) -> Iterator[bytes]:
     """Work one of :func:`batches` and yield the reply frames."""
-    if len(batch) > 1:
+    if isinstance(batch[0].command, wire.Retrieve):
+        yield from _retrieve_together(shelf, batch)
+    elif len(batch) > 1:
         yield from _search_together(shelf, batch)
     else:
         yield from (outcome(shelf, request) for request in batch)
 
 
+def _retrieve_together(shelf: Shelf, requests: list[wire.Request]) -> Iterator[bytes]:
+    commands: list[Any] = [request.command for request in requests]
+    try:
+        results = retrieve(shelf.shard(commands[0].collection), commands)
+    except Exception as error:  # noqa: BLE001 - the root of these requests: whatever it is, their requesters are told
+        shelf.panicked |= isinstance(error, Panicked)
+        yield from (failure(request.number, error) for request in requests)
+        return
+    for request, result in zip(requests, results, strict=True):
+        if isinstance(result, PenstockError):
+            yield failure(request.number, result)
+        else:
+            yield success(request.number, result)
+
+
 def _search_together(shelf: Shelf, requests: list[wire.Request]) -> Iterator[bytes]:
     commands: list[Any] = [request.command for request in requests]
-    every = [search for command in commands for search in _searches(command)]
     try:
-        found = iter(shelf.shard(commands[0].collection).search(every))
+        found = iter(shelf.shard(commands[0].collection).search([s for one in commands for s in one.searches]))
     except PenstockError:
         # One bad query spoils a batch: find out which by asking one by one.
         yield from (outcome(shelf, request) for request in requests)
         return
     for request, command in zip(requests, commands, strict=True):
-        hits = list(islice(found, len(_searches(command))))
-        yield success(request.number, hits if isinstance(command, wire.SearchAll) else hits[0])
-
-
-def _searches(command: wire.Search | wire.SearchAll) -> list[wire.Search]:
-    return command.searches if isinstance(command, wire.SearchAll) else [command]
+        yield success(request.number, list(islice(found, len(command.searches))))
 
 
 def outcome(shelf: Shelf, request: wire.Request) -> bytes:
@@ -108,9 +130,7 @@ def failure(number: int, error: Exception) -> bytes:
     """Return the frame of a reply that carries an error; what is not ours is logged."""
     if not isinstance(error, PenstockError):
         error = _translated(error)
-    field = error.field if isinstance(error, Invalid) else ""
-    told = wire.Failure(type(error).__name__, error.code, error.detail, field)
-    return wire.frame(wire.Reply(number, told, msgspec.Raw(msgspec.msgpack.encode(None))))
+    return wire.frame(wire.Reply(number, wire.failure_of(error), msgspec.Raw(msgspec.msgpack.encode(None))))
 
 
 def _translated(error: Exception) -> PenstockError:

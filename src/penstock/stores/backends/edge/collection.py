@@ -78,6 +78,8 @@ class Collection:
 
     def update(self, command: Update) -> Any:
         """Do what an update says; a generation in the making will get it too."""
+        if not self.manifest.late:
+            command = updates.without_tokens(command)
         try:
             result = updates.apply(self.shard, command)
         except PenstockError as error:

@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import qdrant_edge as qe
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.kernel.ids import point_id
-from penstock.kernel.late import cosine
+from penstock.kernel.late import TokenVectors
+from penstock.ranking.records import Arm, Scored
 from penstock.stores.backends import records
-from penstock.stores.backends.edge import tuning, wire
-from penstock.stores.backends.layout import LATE, LEARNED
-from penstock.stores.contract import Arm, ChunkPayload, Condition, Head, HeadPage, Match, Range, Scored
+from penstock.stores.backends.edge import asking, tuning, wire
+from penstock.stores.backends.layout import LEARNED
+from penstock.stores.contract import ChunkPayload, Condition, Head, HeadPage, Match, Range
 
 
 class Shard:
-    """An open shard of the engine. Synchronous; owned by the store process's one thread."""
+    """An open shard of the engine. Synchronous; owned by the store process's one thread.
+
+    Attributes:
+        sparse: The name of its sparse vectors.
+    """
 
     def __init__(self, shard: qe.EdgeShard) -> None:
         self._shard = shard
-        self._late = _keeps(shard, qe.Query.Nearest([[0.0]], using=LATE))
         learned = _keeps(shard, qe.Query.Nearest(qe.SparseVector([0], [1.0]), using=LEARNED))
-        self._sparse = LEARNED if learned else Arm.SPARSE.value
+        self.sparse = LEARNED if learned else Arm.SPARSE.value
 
     @classmethod
-    def create(cls, path: Path, dim: int, late: int = 0, *, learned: bool = False) -> Shard:
+    def create(cls, path: Path, dim: int, *, learned: bool = False) -> Shard:
         """Create a shard with its named vectors and payload indexes.
 
         Args:
             path: Its directory.
             dim: Components of a dense vector.
-            late: Components of a token vector; 0 for none.
             learned: Whether sparse vectors say themselves what a term is worth.
         """
         vectors = {Arm.DENSE.value: tuning.dense(dim)}
-        if late:
-            vectors[LATE] = _late_params(late)
         config = qe.EdgeConfig(vectors=vectors, sparse_vectors=tuning.sparse_vectors(learned=learned))
         with _translated():
             shard = qe.EdgeShard.create(str(path), config)
@@ -66,7 +65,7 @@ class Shard:
     @property
     def learned(self) -> bool:
         """Whether its sparse vectors say themselves what a term is worth."""
-        return self._sparse == LEARNED
+        return self.sparse == LEARNED
 
     def close(self) -> None:
         """Flush and close."""
@@ -76,11 +75,11 @@ class Shard:
 
     def upsert(self, points: Iterable[wire.WirePoint]) -> None:
         """Write points in one operation of the engine's log."""
-        self._update(qe.UpdateOperation.upsert_points([_point(p, self._sparse, late=self._late) for p in points]))
+        self._update(qe.UpdateOperation.upsert_points([_point(p, self.sparse) for p in points]))
 
     def trim(self, document: str, chunks: int) -> None:
         """Delete the document's chunks numbered ``chunks`` and above."""
-        surplus = _filter([Match("id", [document]), Range("chunk", gte=float(chunks))])
+        surplus = asking.conditions([Match("id", [document]), Range("chunk", gte=float(chunks))])
         self._update(qe.UpdateOperation.delete_points_by_filter(surplus))
 
     def seal(self, head: Head) -> None:
@@ -101,42 +100,46 @@ class Shard:
     def delete(self, conditions: Sequence[Condition]) -> int:
         """Delete the chunks that match; return how many documents that were."""
         documents = self.count([*conditions, Match("chunk", [0])])
-        self._update(qe.UpdateOperation.delete_points_by_filter(_filter(conditions)))
+        self._update(qe.UpdateOperation.delete_points_by_filter(asking.conditions(conditions)))
         return documents
 
     def count(self, conditions: Sequence[Condition] = ()) -> int:
         """Count the points that match."""
         with _translated():
-            return self._shard.count(qe.CountRequest(exact=True, filter=_filter(conditions)))
+            return self._shard.count(qe.CountRequest(exact=True, filter=asking.conditions(conditions)))
 
     def search(self, searches: Sequence[wire.Search]) -> list[list[Scored]]:
-        """Answer several one-arm queries as one planned batch; token vectors find nothing where none are kept."""
-        known = [self._late or not isinstance(s.vector, wire.Late) for s in searches]
-        with _translated():
-            batch = qe.QueryBatchRequest([_query(s, self._sparse) for s in compress(searches, known)])
-            found = iter(self._shard.query_batch(batch))
-        return [_scored(s, next(found)) if is_known else [] for s, is_known in zip(searches, known, strict=True)]
+        """Answer several one-arm queries as one planned batch."""
+        asked = [
+            asking.question(wire.unpack_vector(s.vector), s.limit, self.sparse, filter=s.filter, among=s.among)
+            for s in searches
+        ]
+        return [[Scored(str(point.id), point.score) for point in found] for found in self.query(asked)]
 
-    def vectors(self, points: Sequence[str]) -> dict[str, bytes]:
-        """Return the dense vectors of the points that exist, ``float32`` little-endian."""
+    def query(self, questions: list[qe.QueryRequest]) -> list[list[qe.ScoredPoint]]:
+        """Answer questions as one planned batch, each best first."""
         with _translated():
-            ids: list[qe.PointId] = [*points]
-            found: list[Any] = self._shard.retrieve(ids, with_payload=False, with_vector=[Arm.DENSE.value])
-        return {str(r.id): np.array(r.vector[Arm.DENSE.value], "<f4").tobytes() for r in found}
+            return self._shard.query_batch(qe.QueryBatchRequest(questions))
 
-    def fetch(self, points: Sequence[str]) -> dict[str, ChunkPayload]:
-        """Return the payloads of the points that exist."""
+    def tokens(self, points: Sequence[qe.PointId]) -> dict[Any, TokenVectors]:
+        """Return the token vectors of the points that exist and have some, by the engine's ids."""
         with _translated():
-            ids: list[qe.PointId] = [*points]
-            found = self._shard.retrieve(ids, with_payload=True, with_vector=False)
-        return {str(r.id): records.payload(r.payload) for r in found}
+            found = self._shard.retrieve(list(points), with_payload=[records.TOKENS], with_vector=False)
+        kept = {one.id: records.tokens(one.payload) for one in found}
+        return {id: tokens for id, tokens in kept.items() if tokens is not None}
+
+    def fetch(self, points: Sequence[qe.PointId]) -> dict[Any, ChunkPayload]:
+        """Return the payloads of the points that exist, by the engine's ids."""
+        with _translated():
+            found = self._shard.retrieve(list(points), with_payload=records.FIELDS, with_vector=False)
+        return {one.id: records.payload(one.payload) for one in found}
 
     def heads(self, conditions: Sequence[Condition], after: str | None, limit: int) -> HeadPage:
         """Return a page of heads in the order of their point ids."""
         request = qe.ScrollRequest(
             offset=after,
             limit=limit,
-            filter=_filter([*conditions, Match("chunk", [0])]),
+            filter=asking.conditions([*conditions, Match("chunk", [0])]),
             with_payload=records.HEAD_FIELDS,
             with_vector=False,
         )
@@ -212,25 +215,13 @@ _ERRORS: Final = (
 )
 
 
-def _point(point: wire.WirePoint, sparse: str, *, late: bool) -> qe.Point:
+def _point(point: wire.WirePoint, sparse: str) -> qe.Point:
     vectors: dict[str, Any] = {
-        Arm.DENSE.value: np.frombuffer(point.dense.data, "<f4").tolist(),
-        sparse: _sparse(point.sparse),
+        Arm.DENSE.value: wire.unpack_dense(point.dense).tolist(),
+        sparse: asking.sparse(wire.unpack_sparse(point.sparse)),
     }
-    if late and point.late is not None:
-        vectors[LATE] = _late(point.late)
-    return qe.Point(point_id(point.payload.id, point.payload.chunk), vectors, records.record(point.payload))
-
-
-def _late_params(late: int) -> qe.EdgeVectorParams:
-    """Return how token vectors are kept: as bytes, compared by MaxSim, read from their file, in no graph."""
-    return qe.EdgeVectorParams(
-        size=late,
-        distance=qe.Distance.Dot,
-        multivector_config=qe.MultiVectorConfig(qe.MultiVectorComparator.MaxSim),
-        datatype=qe.VectorStorageDatatype.Uint8,
-        hnsw_config=qe.HnswIndexConfig(m=0, ef_construct=1, full_scan_threshold=0),
-    )
+    tokens = None if point.late is None else wire.unpack_late(point.late)
+    return qe.Point(point_id(point.payload.id, point.payload.chunk), vectors, records.record(point.payload, tokens))
 
 
 #: What the engine says when it is asked for a vector that its shard does not have.
@@ -244,55 +235,3 @@ def _keeps(shard: qe.EdgeShard, query: qe.Query) -> bool:
     except Exception as error:  # noqa: BLE001 - the engine's errors have no narrower base
         return _NO_SUCH_VECTOR not in str(error)
     return True
-
-
-def _late(vectors: wire.Late) -> Any:
-    return np.frombuffer(vectors.data, np.uint8).reshape(vectors.rows, -1).tolist()
-
-
-def _scored(search: wire.Search, found: Iterable[qe.ScoredPoint]) -> list[Scored]:
-    """Return hits with the score that the contract promises."""
-    if not isinstance(search.vector, wire.Late):
-        return [Scored(str(p.id), p.score) for p in found]
-    query = np.frombuffer(search.vector.data, np.uint8).reshape(search.vector.rows, -1)
-    return [Scored(str(p.id), cosine(p.score, query)) for p in found]
-
-
-def _sparse(vector: wire.Sparse) -> qe.SparseVector:
-    return qe.SparseVector(np.frombuffer(vector.indices, "<u4").tolist(), np.frombuffer(vector.values, "<f4").tolist())
-
-
-def _query(search: wire.Search, sparse: str) -> qe.QueryRequest:
-    conditions: list[Any] = [_condition(c) for c in search.filter]
-    if search.among is not None:
-        conditions.append(qe.HasIdCondition(set(search.among)))
-    if isinstance(search.vector, wire.Dense):
-        query = qe.Query.Nearest(np.frombuffer(search.vector.data, "<f4").tolist(), using="dense")
-    elif isinstance(search.vector, wire.Late):
-        query = qe.Query.Nearest(_late(search.vector), using=LATE)
-    else:
-        query = qe.Query.Nearest(_sparse(search.vector), using=sparse)
-    return qe.QueryRequest(
-        limit=search.limit,
-        params=tuning.SEARCHING,
-        query=query,
-        filter=qe.Filter(must=conditions) if conditions else None,
-        with_payload=False,
-        with_vector=False,
-    )
-
-
-def _filter(conditions: Sequence[Condition]) -> qe.Filter:
-    return qe.Filter(must=[_condition(c) for c in conditions])
-
-
-def _condition(condition: Condition) -> Any:
-    match records.tested(condition):
-        case records.OneOf(field, values):
-            return qe.FieldCondition(field, match=qe.MatchAny(values))
-        case records.Begins(field, prefix):
-            return qe.FieldCondition(field, match=qe.MatchPrefix(prefix))
-        case records.Between(field, bounds, timed):
-            return qe.FieldCondition(field, range=qe.RangeDateTime(**bounds) if timed else qe.RangeFloat(**bounds))
-        case None:
-            return qe.Filter()

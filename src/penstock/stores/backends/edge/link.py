@@ -12,13 +12,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
-from penstock.kernel import errors
 from penstock.kernel.deadline import limit
-from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
+from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.upkeep import Rule
@@ -273,12 +272,6 @@ def _checked(reply: wire.Reply) -> wire.Reply:
     Raises:
         PenstockError: Of the family that the store named.
     """
-    failure = reply.failure
-    if failure is None:
+    if reply.failure is None:
         return reply
-    family: Any = getattr(errors, failure.family, Broken)
-    if family is Invalid:
-        raise Invalid(failure.detail, field=failure.field, code=failure.code)
-    if family is Unavailable:
-        raise Unavailable(failure.detail, dependency="store", code=failure.code)
-    raise Broken(failure.detail, code=failure.code)
+    raise wire.error_of(reply.failure)

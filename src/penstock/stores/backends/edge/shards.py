@@ -14,13 +14,14 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from penstock.kernel.errors import Invalid
 from penstock.kernel.ids import point_id
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.together import together
 from penstock.kernel.work import Work
+from penstock.ranking.records import Retrieval, Scored
+from penstock.stores import driving
 from penstock.stores.contract import (
     ArmQuery,
     ChunkPayload,
@@ -29,7 +30,7 @@ from penstock.stores.contract import (
     Head,
     HeadPage,
     Point,
-    Scored,
+    Retrieved,
     VectorStore,
 )
 
@@ -116,6 +117,13 @@ class ShardedStore:
         """Delete documents."""
         return sum(await self._each(collection, work, lambda store: store.delete(collection, filter, work)))
 
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+        """Answer a search: where the points are if they lie in one shard, else step by step over all of them."""
+        stores = await self._of(collection, work)
+        if len(stores) == 1:
+            return await stores[0].retrieve(collection, wanted, filter, work)
+        return await driving.retrieve(self, collection, wanted, filter, work)
+
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm of every shard, and keep the best.
 
@@ -131,10 +139,10 @@ class ShardedStore:
         found = await self._each(collection, work, lambda store: store.search_all(collection, queries, work))
         return [_best(shards, query.limit) for query, *shards in zip(queries, *found, strict=True)]
 
-    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
-        """Read dense vectors."""
-        found = await self._each(collection, work, lambda store: store.vectors(collection, points, work))
-        return {place: vector for vectors in found for place, vector in vectors.items()}
+    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+        """Read token vectors."""
+        found = await self._each(collection, work, lambda store: store.tokens(collection, points, work))
+        return {place: vectors for tokens in found for place, vectors in tokens.items()}
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""

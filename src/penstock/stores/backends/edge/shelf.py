@@ -106,7 +106,7 @@ class Shelf:
         fresh.mkdir()
         now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         stated = msgspec.convert({**msgspec.to_builtins(wanted), "created_at": now}, Manifest)
-        Shard.create(fresh / stated.generation, stated.dim, stated.late, learned=bool(stated.sparse)).close()
+        Shard.create(fresh / stated.generation, stated.dim, learned=bool(stated.sparse)).close()
         manifest.write(fresh, stated)
         self._place(fresh, stated)
         return self.describe(name)

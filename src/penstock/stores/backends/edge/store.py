@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from penstock.kernel.clock import Clock
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
+from penstock.ranking.records import Retrieval, Scored
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.upkeep import Rule
-from penstock.stores.contract import (
-    ArmQuery,
-    ChunkPayload,
-    CollectionInfo,
-    Filter,
-    Head,
-    HeadPage,
-    Point,
-    Scored,
-)
+from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Filter, Head, HeadPage, Point, Retrieved
 
 
 class EdgeStore:
@@ -96,22 +86,27 @@ class EdgeStore:
         command = wire.Delete(collection, list(filter))
         return await self.link.ask(command, int, self._limited(work))
 
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+        """Answer a search where the points are: in one round trip."""
+        command = wire.pack_retrieval(collection, wanted, filter)
+        found = await self.link.ask(command, wire.Retrieved, self._limited(work))
+        return Retrieved(found.hits, {what: wire.error_of(failure) for what, failure in found.failures.items()})
+
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm."""
-        command = wire.pack_search(collection, query)
-        return await self.link.ask(command, list[Scored], self._limited(work))
+        return (await self.search_all(collection, [query], work))[0]
 
     async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
         """Ask several arms at once."""
         if not queries:
             return []
-        command = wire.SearchAll(collection, [wire.pack_search(collection, query) for query in queries])
+        command = wire.SearchAll(collection, [wire.pack_search(query) for query in queries])
         return await self.link.ask(command, list[list[Scored]], self._limited(work))
 
-    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
-        """Read dense vectors."""
-        found = await self.link.ask(wire.Vectors(collection, list(points)), dict[str, bytes], self._limited(work))
-        return {point: np.frombuffer(data, "<f4") for point, data in found.items()}
+    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+        """Read token vectors."""
+        found = await self.link.ask(wire.Tokens(collection, list(points)), dict[str, wire.Late], self._limited(work))
+        return {point: wire.unpack_late(vectors) for point, vectors in found.items()}
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""

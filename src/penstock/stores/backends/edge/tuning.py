@@ -9,6 +9,7 @@ from typing import Final
 
 import qdrant_edge as qe
 
+from penstock.ranking.records import Arm
 from penstock.stores.backends.layout import (
     DELETED_SHARE,
     FULL_SCAN_KB,
@@ -19,13 +20,16 @@ from penstock.stores.backends.layout import (
     OVERSAMPLING,
     QUANTILE,
 )
-from penstock.stores.contract import Arm
 
 #: Threads that build a graph; the others are left to searches and models.
 THREADS: Final = 1
 
 #: How vectors are searched; without it the scores of dense ones would be those of the bytes.
 SEARCHING: Final = qe.SearchParams(quantization=qe.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING))
+
+
+#: How known candidates are measured: there are so few that their vectors themselves are compared at once.
+MEASURING: Final = qe.SearchParams(quantization=qe.QuantizationSearchParams(ignore=True))
 
 
 def dense(dim: int) -> qe.EdgeVectorParams:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.engine import Shard
 
@@ -24,6 +26,13 @@ GROWING: Final = (wire.Upsert, wire.Seal)
 def apply(shard: Shard, command: Update) -> Any:
     """Do what the command says and return its result."""
     return _UPDATES[type(command)](shard, command)
+
+
+def without_tokens(command: Update) -> Update:
+    """Return the command as a collection does it that keeps no token vectors."""
+    if not isinstance(command, wire.Upsert):
+        return command
+    return msgspec.structs.replace(command, points=[msgspec.structs.replace(p, late=None) for p in command.points])
 
 
 def weight(command: Update) -> int:

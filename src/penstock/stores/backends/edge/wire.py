@@ -13,9 +13,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.kernel import errors
+from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
 from penstock.kernel.late import TokenVectors
-from penstock.kernel.vectors import SparseVector
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Condition, Head, Point
+from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.ranking.records import FusionName, Retrieval
+from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Condition, Filter, Found, Head, Point
 
 HEADER: Final = struct.Struct("<I")
 
@@ -34,7 +37,7 @@ class Sparse(msgspec.Struct, frozen=True, tag="sparse", array_like=True):
 
 
 class Late(msgspec.Struct, frozen=True, tag="late", array_like=True):
-    """Token vectors, ``uint8``, row after row."""
+    """Token vectors, ``int8``, row after row."""
 
     data: bytes
     rows: int
@@ -100,11 +103,27 @@ class Delete(msgspec.Struct, frozen=True, tag="delete"):
     filter: list[Condition]
 
 
-class Search(msgspec.Struct, frozen=True, tag="search"):
-    """Ask one arm."""
+class Retrieve(msgspec.Struct, frozen=True, tag="retrieve"):
+    """Answer a search, see :class:`penstock.ranking.records.Retrieval`."""
 
     collection: str
-    vector: Dense | Sparse | Late
+    limit: int
+    candidates: int
+    dense: Dense | None
+    sparse: Sparse | None
+    tokens: Late | None
+    weights: dict[str, float]
+    fusion: FusionName
+    rerank: bool
+    query: str
+    explain: bool
+    filter: list[Condition]
+
+
+class Search(msgspec.Struct, frozen=True, array_like=True):
+    """What one arm is asked."""
+
+    vector: Dense | Sparse
     limit: int
     filter: list[Condition]
     among: list[str] | None
@@ -117,8 +136,8 @@ class SearchAll(msgspec.Struct, frozen=True, tag="search_all"):
     searches: list[Search]
 
 
-class Vectors(msgspec.Struct, frozen=True, tag="vectors"):
-    """Read dense vectors."""
+class Tokens(msgspec.Struct, frozen=True, tag="tokens"):
+    """Read token vectors."""
 
     collection: str
     points: list[str]
@@ -181,9 +200,9 @@ Command = (
     | Trim
     | Seal
     | Delete
-    | Search
+    | Retrieve
     | SearchAll
-    | Vectors
+    | Tokens
     | Fetch
     | Heads
     | Find
@@ -214,6 +233,13 @@ class Failure(msgspec.Struct, frozen=True):
     field: str = ""
 
 
+class Retrieved(msgspec.Struct, frozen=True, array_like=True):
+    """The result of ``Retrieve``."""
+
+    hits: list[Found]
+    failures: dict[str, Failure]
+
+
 class Reply(msgspec.Struct, frozen=True, array_like=True):
     """The outcome of the request of that number; ``body`` is decoded by who asked."""
 
@@ -228,20 +254,35 @@ class Ready(msgspec.Struct, frozen=True):
     collections: int
 
 
+def failure_of(error: PenstockError) -> Failure:
+    """Return an error as it travels."""
+    field = error.field if isinstance(error, Invalid) else ""
+    return Failure(type(error).__name__, error.code, error.detail, field)
+
+
+def error_of(failure: Failure) -> PenstockError:
+    """Return the error that a failure tells of, of the family that the store named."""
+    family: Any = getattr(errors, failure.family, Broken)
+    if family is Invalid:
+        return Invalid(failure.detail, field=failure.field, code=failure.code)
+    if family is Unavailable:
+        return Unavailable(failure.detail, dependency="store", code=failure.code)
+    return Broken(failure.detail, code=failure.code)
+
+
 def frame(record: msgspec.Struct) -> bytes:
     """Return the record as bytes to send."""
     body = msgspec.msgpack.encode(record)
     return HEADER.pack(len(body)) + body
 
 
-def pack_vector(vector: NDArray[np.float32] | SparseVector | TokenVectors) -> Dense | Sparse | Late:
+def pack_vector(vector: DenseVectors | SparseVector) -> Dense | Sparse:
     """Return a vector as it travels."""
-    if isinstance(vector, SparseVector):
-        return _sparse(vector)
-    return _late(vector) if vector.dtype == np.uint8 else _dense(vector)
+    return _sparse(vector) if isinstance(vector, SparseVector) else _dense(vector)
 
 
-def _late(vectors: NDArray[Any]) -> Late:
+def pack_late(vectors: NDArray[Any]) -> Late:
+    """Return token vectors as they travel."""
     return Late(np.ascontiguousarray(vectors).tobytes(), len(vectors))
 
 
@@ -256,11 +297,65 @@ def _sparse(vector: SparseVector) -> Sparse:
 
 def pack_point(point: Point) -> WirePoint:
     """Return a point as it travels."""
-    late = None if point.late is None else _late(point.late)
+    late = None if point.late is None else pack_late(point.late)
     return WirePoint(point.payload, _dense(point.dense), _sparse(point.sparse), late)
 
 
-def pack_search(collection: str, query: ArmQuery) -> Search:
+def pack_retrieval(collection: str, wanted: Retrieval, filter: Filter) -> Retrieve:
+    """Return a retrieval as it travels."""
+    return Retrieve(
+        collection,
+        wanted.limit,
+        wanted.candidates,
+        None if wanted.dense is None else _dense(wanted.dense),
+        None if wanted.sparse is None else _sparse(wanted.sparse),
+        None if wanted.tokens is None else pack_late(wanted.tokens),
+        dict(wanted.weights),
+        wanted.fusion,
+        wanted.rerank,
+        wanted.query,
+        wanted.explain,
+        list(filter),
+    )
+
+
+def unpack_retrieval(command: Retrieve) -> Retrieval:
+    """Return a retrieval as the ranking sees it."""
+    return Retrieval(
+        command.limit,
+        command.candidates,
+        None if command.dense is None else unpack_dense(command.dense),
+        None if command.sparse is None else unpack_sparse(command.sparse),
+        None if command.tokens is None else unpack_late(command.tokens),
+        command.weights,
+        command.fusion,
+        command.rerank,
+        command.query,
+        command.explain,
+    )
+
+
+def unpack_dense(vector: Dense) -> DenseVectors:
+    """Return ``float32 [dim]``."""
+    return np.frombuffer(vector.data, "<f4")
+
+
+def unpack_sparse(vector: Sparse) -> SparseVector:
+    """Return a sparse vector."""
+    return SparseVector(np.frombuffer(vector.indices, "<u4"), np.frombuffer(vector.values, "<f4"))
+
+
+def unpack_late(vectors: Late) -> TokenVectors:
+    """Return ``int8 [rows, late]``."""
+    return np.frombuffer(vectors.data, np.int8).reshape(vectors.rows, -1)
+
+
+def unpack_vector(vector: Dense | Sparse) -> DenseVectors | SparseVector:
+    """Return a vector as the contract has it."""
+    return unpack_sparse(vector) if isinstance(vector, Sparse) else unpack_dense(vector)
+
+
+def pack_search(query: ArmQuery) -> Search:
     """Return a query of one arm as it travels."""
     among = None if query.among is None else list(query.among)
-    return Search(collection, pack_vector(query.vector), query.limit, list(query.filter), among)
+    return Search(pack_vector(query.vector), query.limit, list(query.filter), among)

@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.ranking.records import Arm
 from penstock.stores.backends import layout, records
-from penstock.stores.contract import Arm, CollectionInfo
+from penstock.stores.contract import CollectionInfo
 
 #: Under this key of a collection's metadata stands what is ours.
 KEY: Final = "penstock"
@@ -72,11 +73,8 @@ def creation(wanted: Stated, shards: int, replicas: int) -> dict[str, Any]:
         shards: Over how many shards a cluster spreads it; 0: as the server decides.
         replicas: On how many nodes each of them is; 0: as the server decides.
     """
-    vectors: dict[str, Any] = {Arm.DENSE.value: _dense(wanted.dim)}
-    if wanted.late:
-        vectors[layout.LATE] = _late(wanted.late)
     body: dict[str, Any] = {
-        "vectors": vectors,
+        "vectors": {Arm.DENSE.value: _dense(wanted.dim)},
         "sparse_vectors": {wanted.sparse_name: {} if wanted.sparse else {"modifier": "idf"}},
         "hnsw_config": {
             "m": layout.HNSW_M,
@@ -125,15 +123,3 @@ def _dense(dim: int) -> dict[str, Any]:
     """Return how dense vectors are kept: as they are, and once they are indexed also as bytes in memory."""
     quantised = {"type": "int8", "quantile": layout.QUANTILE, "always_ram": True}
     return {"size": dim, "distance": "Dot", "quantization_config": {"scalar": quantised}}
-
-
-def _late(late: int) -> dict[str, Any]:
-    """Return how token vectors are kept: as bytes, compared by MaxSim, read from their file, in no graph."""
-    return {
-        "size": late,
-        "distance": "Dot",
-        "multivector_config": {"comparator": "max_sim"},
-        "datatype": "uint8",
-        "hnsw_config": {"m": 0},
-        "on_disk": True,
-    }

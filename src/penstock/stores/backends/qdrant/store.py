@@ -8,22 +8,22 @@ from itertools import compress
 from typing import Any, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.ids import point_id
+from penstock.kernel.late import TokenVectors
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.kernel.together import together
 from penstock.kernel.work import Work
+from penstock.ranking.records import Retrieval, Scored
+from penstock.stores import driving
 from penstock.stores.backends import layout, records
 from penstock.stores.backends.qdrant import schema, wire
 from penstock.stores.backends.qdrant.connection import Call, Connection
 from penstock.stores.backends.qdrant.errors import STORE, not_found
 from penstock.stores.backends.qdrant.schema import Stated
 from penstock.stores.contract import (
-    Arm,
     ArmQuery,
     ChunkPayload,
     CollectionInfo,
@@ -33,7 +33,7 @@ from penstock.stores.contract import (
     Match,
     Point,
     Range,
-    Scored,
+    Retrieved,
 )
 
 #: Collections whose layout is remembered; beyond them each is asked for anew.
@@ -167,6 +167,10 @@ class QdrantStore:
 
     # --- Reading
 
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+        """Answer a search, call by call."""
+        return await driving.retrieve(self, collection, wanted, filter, work)
+
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm."""
         return (await self.search_all(collection, [query], work))[0]
@@ -177,28 +181,24 @@ class QdrantStore:
             return []
         work = self._limited(work)
         kept = await self._kept(collection, work)
-        asked = [wire.answerable(query, kept) for query in queries]
+        asked = [wire.answerable(query) for query in queries]
         searches = [wire.search(query, kept) for query in compress(queries, asked)]
         if not searches:
             return [[] for _ in queries]
-        answers = iter(
-            await self._ask(Call("POST", f"{_POINTS}/query/batch", collection, {"searches": searches}), work)
-        )
-        return [
-            wire.scored(query, next(answers)) if is_asked else []
-            for query, is_asked in zip(queries, asked, strict=True)
-        ]
+        call = Call("POST", f"{_POINTS}/query/batch", collection, {"searches": searches})
+        answers = iter(await self._ask(call, work))
+        return [wire.scored(next(answers)) if is_asked else [] for is_asked in asked]
 
-    async def vectors(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, NDArray[np.float32]]:
-        """Read dense vectors."""
-        name = Arm.DENSE.value
-        body = {"ids": list(points), "with_payload": False, "with_vector": [name]}
+    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+        """Read token vectors."""
+        body = {"ids": list(points), "with_payload": [records.TOKENS], "with_vector": False}
         found = await self._retrieve(collection, body, self._limited(work))
-        return {str(one["id"]): np.array(one["vector"][name], np.float32) for one in found}
+        kept = {str(one["id"]): records.tokens(one["payload"]) for one in found}
+        return {place: tokens for place, tokens in kept.items() if tokens is not None}
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
-        body = {"ids": list(points), "with_payload": True, "with_vector": False}
+        body = {"ids": list(points), "with_payload": records.FIELDS, "with_vector": False}
         found = await self._retrieve(collection, body, self._limited(work))
         return {str(one["id"]): records.payload(one["payload"]) for one in found}
 

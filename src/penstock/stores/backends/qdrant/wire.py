@@ -8,11 +8,11 @@ from typing import Any, Final
 import numpy as np
 
 from penstock.kernel.ids import point_id
-from penstock.kernel.late import cosine
 from penstock.kernel.vectors import SparseVector
+from penstock.ranking.records import Arm, Scored
 from penstock.stores.backends import layout, records
 from penstock.stores.backends.qdrant.schema import Stated
-from penstock.stores.contract import Arm, ArmQuery, Condition, Filter, Point, Scored
+from penstock.stores.contract import ArmQuery, Condition, Filter, Point
 
 #: How vectors are searched; without it the scores of dense ones would be those of the bytes.
 _SEARCHING: Final = {"quantization": {"rescore": True, "oversampling": layout.OVERSAMPLING}}
@@ -24,19 +24,16 @@ def point(one: Point, kept: Stated) -> dict[str, Any]:
         Arm.DENSE.value: _floats(one.dense),
         kept.sparse_name: _sparse(one.sparse),
     }
-    if kept.late and one.late is not None:
-        vectors[layout.LATE] = one.late.tolist()
     stored = one.payload
-    return {"id": point_id(stored.id, stored.chunk), "vector": vectors, "payload": records.record(stored)}
+    payload = records.record(stored, one.late if kept.late else None)
+    return {"id": point_id(stored.id, stored.chunk), "vector": vectors, "payload": payload}
 
 
-def answerable(query: ArmQuery, kept: Stated) -> bool:
+def answerable(query: ArmQuery) -> bool:
     """Return whether a query can find anything, so that it is worth asking."""
     if query.among is not None and not query.among:
         return False
-    if isinstance(query.vector, SparseVector):
-        return len(query.vector.indices) > 0
-    return query.vector.dtype != np.uint8 or kept.late > 0
+    return not isinstance(query.vector, SparseVector) or len(query.vector.indices) > 0
 
 
 def search(query: ArmQuery, kept: Stated) -> dict[str, Any]:
@@ -50,19 +47,12 @@ def search(query: ArmQuery, kept: Stated) -> dict[str, Any]:
     vector = query.vector
     if isinstance(vector, SparseVector):
         return {**asked, "query": _sparse(vector), "using": kept.sparse_name}
-    if vector.dtype == np.uint8:
-        return {**asked, "query": vector.tolist(), "using": layout.LATE}
     return {**asked, "query": _floats(vector), "using": Arm.DENSE.value}
 
 
-def scored(query: ArmQuery, found: Any) -> list[Scored]:
-    """Return hits with the score that the contract promises."""
-    hits = [(str(one["id"]), float(one["score"])) for one in found["points"]]
-    vector = query.vector
-    if isinstance(vector, SparseVector) or vector.dtype != np.uint8:
-        return [Scored(*hit) for hit in hits]
-    tokens = vector.astype(np.uint8)
-    return [Scored(place, cosine(score, tokens)) for place, score in hits]
+def scored(found: Any) -> list[Scored]:
+    """Return hits."""
+    return [Scored(str(one["id"]), float(one["score"])) for one in found["points"]]
 
 
 def filtered(conditions: Filter | Sequence[Condition]) -> dict[str, Any]:

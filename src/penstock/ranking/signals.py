@@ -6,14 +6,14 @@ by a query that asks for an identifier which it defines.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.search.fusion import best_first
-from penstock.search.names import Piece, defines, names_in
-from penstock.search.priors import about_tests, is_test
-from penstock.stores.contract import Scored
+from penstock.ranking.fusion import best_first
+from penstock.ranking.names import Piece, defines, names_in
+from penstock.ranking.priors import about_tests, is_test
+from penstock.ranking.records import P, Ranking
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,21 @@ class Signals:
     test: float = 1.0
 
 
+#: Hits that are weighed, and in proportion to the limit where more are wanted: a test, a use that stands further down
+#: does not come up among the first; a definition may.
+SHORTLIST: Final = 50
+SHORTLIST_TIMES: Final = 2
+
 #: What a search uses.
 SIGNALS: Final = Signals(definition=1.5, test=0.9)
 
 
-def reweighed(
-    query: str, candidates: Sequence[Scored], pieces: Mapping[str, Piece], signals: Signals = SIGNALS
-) -> list[Scored]:
+def shortlist(query: str, limit: int) -> int:
+    """Return how many hits are to be weighed where ``limit`` are wanted."""
+    return max(SHORTLIST_TIMES * limit, SHORTLIST if names_in(query) else 0)
+
+
+def reweighed(query: str, candidates: Ranking[P], pieces: Mapping[P, Piece], signals: Signals = SIGNALS) -> Ranking[P]:
     """Return the candidates by their scores times what their names and places tell.
 
     Args:
@@ -51,4 +59,4 @@ def reweighed(
         return definition * (signals.test if is_test(piece.path) and not tests_wanted else 1.0)
 
     # A score below 0 must fall with a small factor as well.
-    return best_first({c.point: c.score + abs(c.score) * (factor(pieces[c.point]) - 1) for c in candidates})
+    return best_first({p: score + abs(score) * (factor(pieces[p]) - 1) for p, score in candidates.items()})

@@ -1,6 +1,6 @@
 import pytest
 
-from penstock.search.priors import about_tests, is_test
+from penstock.ranking.priors import about_tests, is_test
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.search.signals import Signals, reweighed
-from penstock.stores.contract import Scored
+from penstock.ranking.signals import Signals, reweighed
 
 
 @dataclass(frozen=True)
@@ -14,9 +13,9 @@ class Piece:
 
 
 def order(query, pieces, scores, signals=None):
-    candidates = [Scored(name, score) for name, score in zip(pieces, scores, strict=True)]
+    candidates = dict(zip(pieces, scores, strict=True))
     weighed = reweighed(query, candidates, pieces) if signals is None else reweighed(query, candidates, pieces, signals)
-    return [scored.point for scored in weighed]
+    return list(weighed)
 
 
 def test_a_definition_stands_above_its_uses():

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.search.names import NAMES_MAX, Name, defines, names_in
+from penstock.ranking.names import NAMES_MAX, Name, defines, names_in
 
 
 @dataclass(frozen=True)

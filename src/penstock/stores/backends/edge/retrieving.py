@@ -1,0 +1,220 @@
+"""Whole searches where the points are: many courses side by side, the steps of all of them as one batch.
+
+What the ranking sees of a point is the number in its id: numbers are compared and looked up several times quicker than
+the id itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+import qdrant_edge as qe
+from numpy.typing import NDArray
+
+from penstock.kernel.errors import Broken, PenstockError
+from penstock.kernel.late import maxima
+from penstock.ranking.course import Course, advance, course
+from penstock.ranking.fusion import RRF_K, TIE_SHARE
+from penstock.ranking.records import Arm, Compare, Outcome, Ranking, Read, Retrieval, Seek
+from penstock.stores.backends import records
+from penstock.stores.backends.edge import asking, tuning, wire
+from penstock.stores.backends.edge.engine import Panicked, Shard
+from penstock.stores.contract import ChunkPayload, Condition, Found
+from penstock.stores.driving import told
+
+#: The engine counts ranks from 0.
+ENGINE_RRF_K: Final = RRF_K + 1
+
+#: The engine divides the rank by what it calls a weight. It puts equal scores in an order that changes from answer to
+#: answer: none may be equal.
+ENGINE_WEIGHTS: Final = [1.0, 1 / (1 + TIE_SHARE)]
+
+
+def retrieve(shard: Shard, commands: Sequence[wire.Retrieve]) -> list[wire.Retrieved | PenstockError]:
+    """Answer searches of one collection, or say why one cannot be answered.
+
+    Raises:
+        Panicked: The engine did; none is answered.
+    """
+    results: dict[int, wire.Retrieved | PenstockError] = {}
+    plain = [number for number, command in enumerate(commands) if _is_plain(command)]
+    if plain:
+        results.update(zip(plain, _fused(shard, [commands[number] for number in plain]), strict=False))
+    others = [Going(shard, command) for number, command in enumerate(commands) if number not in results]
+    _drive(others)
+    rest = iter(others)
+    return [results[number] if number in results else next(rest).result() for number in range(len(commands))]
+
+
+class Going:
+    """A course over a shard.
+
+    Args:
+        shard: The shard.
+        command: What is wanted.
+
+    Attributes:
+        shard: The shard.
+        seek: Its next step, if that is a question to the engine's indexes.
+        read: Its next step, if that is one that reads points.
+    """
+
+    def __init__(self, shard: Shard, command: wire.Retrieve) -> None:
+        self.shard = shard
+        self.seek: Seek[int] | None = None
+        self.read: Compare[int] | Read[int] | None = None
+        self._filter: list[Condition] = command.filter
+        self._explain = command.explain
+        self._ids: dict[int, Any] = {}
+        self._end: Outcome[int] | PenstockError | None = None
+        self._course: Course[int] = course(wire.unpack_retrieval(command))
+        self._go(None)
+
+    def questions(self, seek: Seek[int]) -> list[qe.QueryRequest]:
+        """Return what is sought."""
+        name = self.shard.sparse
+        return [
+            asking.question(ask.vector, ask.limit, name, filter=self._filter)
+            if ask.among is None
+            else asking.question(ask.vector, ask.limit, name, among=self._named(ask.among))
+            for ask in seek.asks
+        ]
+
+    def found(self, seek: Seek[int], answers: Iterator[Sequence[qe.ScoredPoint]]) -> None:
+        """Go on with what was found for the questions."""
+        self._go([self._ranking(found) for found in islice(answers, len(seek.asks))])
+
+    def look_up(self, step: Compare[int] | Read[int]) -> None:
+        """Read points, and go on."""
+        try:
+            answer = self._compared(step) if isinstance(step, Compare) else self._fetched(step)
+        except PenstockError as error:
+            self.fail(error)
+        else:
+            self._go(answer)
+
+    def fail(self, error: PenstockError) -> None:
+        """Go on without what could not be done.
+
+        Raises:
+            Panicked: The engine did.
+        """
+        if isinstance(error, Panicked):
+            raise error
+        self._go(None, error)
+
+    def result(self) -> wire.Retrieved | PenstockError:
+        """Return how it ended."""
+        if not isinstance(self._end, Outcome):
+            return self._end or Broken("a search has not come to its end")
+        retrieved = told(self._end, lambda point: str(self._ids[point]), explain=self._explain)
+        failures = {what: wire.failure_of(error) for what, error in retrieved.failures.items()}
+        return wire.Retrieved(retrieved.hits, failures)
+
+    def _go(self, answer: Any, error: PenstockError | None = None) -> None:
+        self.seek = self.read = None
+        try:
+            went = advance(self._course, answer, error=error)
+        except PenstockError as end:
+            self._end = end
+            return
+        if isinstance(went, Outcome):
+            self._end = went
+        elif isinstance(went, Seek):
+            self.seek = went
+        else:
+            self.read = went
+
+    def _named(self, points: Sequence[int]) -> list[Any]:
+        return [self._ids[point] for point in points]
+
+    def _ranking(self, found: Sequence[qe.ScoredPoint]) -> Ranking[int]:
+        ids: list[Any] = [point.id for point in found]
+        numbers = [id.int for id in ids]
+        self._ids.update(zip(numbers, ids, strict=True))
+        return dict(zip(numbers, [point.score for point in found], strict=True))
+
+    def _compared(self, step: Compare[int]) -> dict[int, NDArray[np.float32]]:
+        tokens = self.shard.tokens(self._named(step.points))
+        found = maxima(step.tokens, list(tokens.values()))
+        return {id.int: row for id, row in zip(tokens, found, strict=True)}
+
+    def _fetched(self, step: Read[int]) -> dict[int, ChunkPayload]:
+        return {id.int: payload for id, payload in self.shard.fetch(self._named(step.points)).items()}
+
+
+def _drive(goings: Sequence[Going]) -> None:
+    """Take courses to their ends, step by step together."""
+    while active := [going for going in goings if going.seek or going.read]:
+        for going in active:
+            if going.read is not None:
+                going.look_up(going.read)
+        _seek([(going, going.seek) for going in active if going.seek is not None])
+
+
+def _seek(sought: Sequence[tuple[Going, Seek[int]]]) -> None:
+    """Put the questions of some courses as one batch; if it fails, those of each by themselves."""
+    if not sought:
+        return
+    questions = [question for going, seek in sought for question in going.questions(seek)]
+    try:
+        found = iter(sought[0][0].shard.query(questions))
+    except PenstockError as error:
+        if len(sought) == 1 or isinstance(error, Panicked):
+            sought[0][0].fail(error)
+            return
+        for one in sought:
+            _seek([one])
+        return
+    for going, seek in sought:
+        going.found(seek, found)
+
+
+# --- Two arms and nothing more: the engine fuses them as well as the course does, and hands out only the hits.
+
+
+def _is_plain(command: wire.Retrieve) -> bool:
+    """Return whether the engine can answer by itself."""
+    both = command.dense is not None and command.sparse is not None
+    alike = len({command.weights.get(arm, 1.0) for arm in Arm}) == 1
+    return both and alike and command.fusion == "rrf" and not command.rerank and not command.explain
+
+
+def _fused(shard: Shard, commands: Sequence[wire.Retrieve]) -> list[wire.Retrieved]:
+    """Answer searches by one question each; nothing if the engine does not like one."""
+    try:
+        answers = shard.query([_fusion(shard, command) for command in commands])
+    except Panicked:
+        raise
+    except PenstockError:
+        return []
+    return [
+        wire.Retrieved([Found(str(h.id), h.score * _weight(command), records.payload(h.payload), {}) for h in hits], {})
+        for command, hits in zip(commands, answers, strict=True)
+    ]
+
+
+def _weight(command: wire.Retrieve) -> float:
+    """Return the weight that both arms have."""
+    return command.weights.get(Arm.DENSE, 1.0)
+
+
+def _fusion(shard: Shard, command: wire.Retrieve) -> qe.QueryRequest:
+    wanted: Retrieval = wire.unpack_retrieval(command)
+    held = asking.conditions(command.filter) if command.filter else None
+    arms = [
+        qe.Prefetch(wanted.candidates, asking.nearest(vector, shard.sparse), params=tuning.SEARCHING, filter=held)
+        for vector in (wanted.dense, wanted.sparse)
+        if vector is not None
+    ]
+    fusion: Any = qe.Fusion.Rrf(ENGINE_RRF_K, ENGINE_WEIGHTS)
+    return qe.QueryRequest(
+        limit=wanted.limit,
+        prefetches=arms,
+        query=fusion,
+        with_payload=records.FIELDS,
+        with_vector=False,
+    )

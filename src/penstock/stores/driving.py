@@ -1,0 +1,57 @@
+"""A retrieval over a store that answers one question at a time: the course decides, this asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from penstock.kernel.errors import PenstockError
+from penstock.kernel.late import maxima
+from penstock.kernel.work import Work
+from penstock.ranking.course import advance, course
+from penstock.ranking.records import Compare, Outcome, P, Retrieval, Seek, Step
+from penstock.stores.contract import ArmQuery, Filter, Found, Retrieved, VectorStore
+
+
+async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+    """Answer a search by ``search_all``, ``tokens`` and ``fetch``; see :meth:`VectorStore.retrieve`.
+
+    Cancellation: What is being asked is cancelled.
+    """
+    going = course(wanted)
+    went: Step[str] | Outcome[str] = advance(going)
+    while not isinstance(went, Outcome):
+        try:
+            answer = await _answered(store, collection, went, filter, work)
+        except PenstockError as error:
+            went = advance(going, error=error)
+        else:
+            went = advance(going, answer)
+    return told(went, str, explain=wanted.explain)
+
+
+async def _answered(store: VectorStore, collection: str, step: Step[str], filter: Filter, work: Work) -> Any:
+    if isinstance(step, Seek):
+        # Known candidates have met the filter already.
+        asked = [ArmQuery(ask.vector, ask.limit, filter if ask.among is None else (), ask.among) for ask in step.asks]
+        return [dict(found) for found in await store.search_all(collection, asked, work)]
+    if isinstance(step, Compare):
+        tokens = await store.tokens(collection, step.points, work)
+        return dict(zip(tokens, maxima(step.tokens, list(tokens.values())), strict=True))
+    return await store.fetch(collection, step.points, work)
+
+
+def told(outcome: Outcome[P], name: Callable[[P], str], *, explain: bool) -> Retrieved:
+    """Return an outcome as stores tell it.
+
+    Args:
+        outcome: What came of a course.
+        name: Returns a point's id.
+        explain: Whether each hit's places are wanted.
+    """
+    places = outcome.places() if explain else {}
+    hits = [
+        Found(name(point), score, outcome.payloads[point], places.get(point, {}))
+        for point, score in outcome.ranked.items()
+    ]
+    return Retrieved(hits, outcome.failures)
