@@ -239,6 +239,10 @@ class FakeBroker:
         lines = self.server.lines
         if channel.kind is Kind.WORK:
             return [lines.setdefault((channel, ""), Line())]
+        now_s = asyncio.get_running_loop().time()
+        for broker in [one for one, at_s in self.server.beaten_s.items() if now_s - at_s > self.server.lease_s]:
+            for reader in broker.readers if broker.crashed else ():
+                lines.pop((reader.channel, reader.group), None) if reader.own else None
         return [line for (one, _), line in lines.items() if one == channel]
 
     async def depth(self, channel: Channel) -> int:

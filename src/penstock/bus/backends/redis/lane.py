@@ -1,0 +1,165 @@
+"""One connection that carries many commands at once: written as they come, answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import RedisError, ResponseError
+
+from penstock.bus.broker import PATIENCE_S
+from penstock.kernel.errors import Unavailable
+
+#: The name in errors, logs and metrics.
+NAME: Final = "redis"
+
+Command = Sequence[bytes | str | int]
+
+
+class _Call:
+    """Commands that were given together, and what has come back so far."""
+
+    __slots__ = ("commands", "future", "patience_s", "results")
+
+    def __init__(self, commands: Sequence[Command], future: asyncio.Future[list[Any]], patience_s: float) -> None:
+        self.commands = commands
+        self.future = future
+        self.patience_s = patience_s
+        self.results: list[Any] = []
+
+
+class Lane:
+    """Commands on one connection of the pool, any number of them under way.
+
+    A round trip for each command would cost more than the command. Here whatever was given in one step of the loop is
+    written at once, and nothing waits for the answers before it. A connection that fails or falls silent fails
+    everything under way; the next call makes a new one.
+
+    Args:
+        pool: Where connections come from; one is kept while it is well.
+
+    Bounds: what the callers have under way. One connection.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self._pool = pool
+        self._new: list[_Call] = []
+        self._sent: deque[_Call] = deque()
+        self._given = asyncio.Event()
+        self._written = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lane {len(self._new)}+{len(self._sent)}>"
+
+    def ask(self, *commands: Command, wait_s: float = 0.0) -> asyncio.Future[list[Any]]:
+        """Send commands, one after the other with none of another call between them; return what will be their answers.
+
+        An error that Redis answers to one of them stands among the answers. The future fails with ``Unavailable`` if
+        the connection does.
+
+        Args:
+            commands: The commands.
+            wait_s: How long Redis may take for them by their nature, beyond ``PATIENCE_S``.
+
+        Cancellation: of the future: The commands are carried out or not.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        self._new.append(_Call(commands, future, wait_s + PATIENCE_S))
+        self._given.set()
+        if self._task is None:
+            self._task = loop.create_task(self._run(), name="redis lane")
+        return future
+
+    async def close(self) -> None:
+        """Give the connection up; what is under way fails."""
+        task = self._task
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        """Connect, write and read until something fails."""
+        connection: AbstractConnection | None = None
+        error: BaseException | None = None
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]
+            reading = asyncio.create_task(self._read(connection), name="redis lane, reading")
+            writing = asyncio.create_task(self._write(connection), name="redis lane, writing")
+            try:
+                done, _ = await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
+                error = next((one.exception() for one in done if not one.cancelled()), None)
+            finally:
+                reading.cancel()
+                writing.cancel()
+                await asyncio.gather(reading, writing, return_exceptions=True)
+        except (RedisError, OSError) as failed:
+            error = failed
+        finally:
+            self._task = None
+            self._fail(error)
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+                await self._pool.release(connection)
+
+    async def _write(self, connection: AbstractConnection) -> None:
+        while True:
+            await self._given.wait()
+            self._given.clear()
+            calls, self._new = self._new, []
+            packed = connection.pack_commands([command for call in calls for command in call.commands])
+            self._sent.extend(calls)
+            self._written.set()
+            await connection.send_packed_command(packed, check_health=False)
+
+    async def _read(self, connection: AbstractConnection) -> None:
+        while True:
+            if not self._sent:
+                self._written.clear()
+                await self._written.wait()
+            call = self._sent[0]
+            async with asyncio.timeout(call.patience_s):
+                while len(call.results) < len(call.commands):
+                    try:
+                        call.results.append(
+                            await connection.read_response(
+                                disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                            )
+                        )
+                    except ResponseError as refused:
+                        call.results.append(refused)
+            self._sent.popleft()
+            if not call.future.done():
+                call.future.set_result(call.results)
+
+    def _fail(self, error: BaseException | None) -> None:
+        calls = [*self._sent, *self._new]
+        self._sent.clear()
+        self._new.clear()
+        self._given.clear()
+        for call in calls:
+            if not call.future.done():
+                call.future.set_exception(unavailable(error))
+
+
+def unavailable(error: BaseException | None) -> Unavailable:
+    """Return the error of a Redis that cannot be asked; the client's own is its cause."""
+    why = "it does not answer" if error is None or isinstance(error, TimeoutError) else _words(error)
+    translated = Unavailable(f"redis cannot be asked: {why}", dependency=NAME)
+    translated.__cause__ = error
+    return translated
+
+
+def _words(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")
+
+
+def first_error(answers: Iterable[Any]) -> ResponseError | None:
+    """Return the first error among answers."""
+    return next((one for one in answers if isinstance(one, ResponseError)), None)
