@@ -14,9 +14,15 @@ from pathlib import Path
 
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.books import BusObserver
+from penstock.bus.broker import Broker
 from penstock.bus.contract import Bus
+from penstock.bus.desk import Transport
+from penstock.bus.distributed import BrokerBus
+from penstock.bus.link import Link
+from penstock.bus.wire import Wire
 from penstock.core.core import Core
 from penstock.core.parts import Encoders, Parts, Workers
+from penstock.core.shapes import SHAPES
 from penstock.http.gate import Gate
 from penstock.indexing import worker
 from penstock.indexing.chunk import Chunk
@@ -59,6 +65,7 @@ class App:
         self._clock: Clock = MonotonicClock()
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
+        self._broker = broker(settings, self._clock)
         self._points = points(settings, data_dir, self._clock)
         count = settings.ml.threads or cores()
         self._threads = Threads(count, "penstock-ml")
@@ -83,6 +90,8 @@ class App:
         """
         self._lock.acquire()
         try:
+            if self._broker is not None:
+                await self._broker.start()
             if self._points.remote:
                 # A server that is not there should not be told after a model has been prepared.
                 await self._points.start()
@@ -124,6 +133,8 @@ class App:
         """Stop everything, the last started first; the store is flushed."""
         if self._core is not None:
             await self._core.close()
+        if self._broker is not None:
+            await self._broker.close()
         if self._processes is not None:
             await self._processes.close()
         await self._threads.close()
@@ -147,12 +158,11 @@ class App:
         limit = find_limit(settings.memory.limit)
 
         def bus(observer: BusObserver) -> Bus:
-            capacities: dict[str, int] = {
-                Topic.SEARCH_REQUEST: settings.search.queue_size,
-                Topic.INDEX_REQUEST: settings.index.queue_size,
-                Topic.INDEX_CHUNK: settings.index.queue_size,
-            }
-            return MemoryBus(settings.bus, capacities, clock, observer)
+            if self._broker is None:
+                return MemoryBus(settings.bus, capacities(settings), clock, observer)
+            wire, link = Wire(SHAPES, settings.bus.record_max), Link(self._broker.name, settings.breaker)
+            transport = Transport(self._broker, wire, link)
+            return BrokerBus(transport, settings.bus, capacities(settings), clock, observer)
 
         def cache(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> Cache:
             return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)
@@ -205,6 +215,37 @@ def _encoders(models: Models) -> Encoders:
         crossed=models.crossed,
         used=tuple(models.used),
     )
+
+
+def capacities(settings: Settings) -> dict[str, int]:
+    """Return the buffers that differ from ``bus.buffer_size``, by topic."""
+    return {
+        Topic.SEARCH_REQUEST: settings.search.queue_size,
+        Topic.INDEX_REQUEST: settings.index.queue_size,
+        Topic.INDEX_CHUNK: settings.index.queue_size,
+    }
+
+
+def broker(settings: Settings, clock: Clock) -> Broker | None:
+    """Return what carries the bus between processes, not started yet; ``None`` where all is in one.
+
+    Args:
+        settings: Which it is, and where.
+        clock: The loop's clock.
+
+    Raises:
+        Invalid: The settings cannot be used.
+    """
+    # The clients take a while to import, which who does not use them need not wait for.
+    if settings.bus.backend == "redis":
+        from penstock.bus.backends.redis.broker import RedisBroker  # noqa: PLC0415
+
+        return RedisBroker(settings.bus, settings.redis, capacities(settings), clock)
+    if settings.bus.backend == "kafka":
+        from penstock.bus.backends.kafka.broker import KafkaBroker  # noqa: PLC0415
+
+        return KafkaBroker(settings.bus, settings.kafka, capacities(settings))
+    return None
 
 
 def points(settings: Settings, data_dir: Path, clock: Clock, backend: str = "") -> StoreService:

@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 
 from penstock.bus.broker import Answer, Broker, Channel, Delivery, Kind, Reader
+from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
-from penstock.kernel.settings_bus import BusSettings, KafkaSettings
+from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettings
 from tests.clock import run
 from tests.fakes.broker import FakeBroker, Server
-from tests.rigs import kafka
+from tests.rigs import kafka, redis
 
 WORK = Channel("t", Kind.WORK)
 NEWS = Channel("t", Kind.NEWS)
@@ -82,7 +83,24 @@ def kafka_server() -> Place:
     return Place(lambda: KafkaBroker(bus, here, {"t": CAPACITY}), kafka.crash, lambda: KafkaBroker(bus, nowhere, {}))
 
 
-BACKENDS = [Backend("fake", fake_server, run), Backend("kafka", kafka_server, asyncio.run)]
+def redis_server() -> Place:
+    from penstock.bus.backends.redis.broker import RedisBroker
+
+    server = redis.shared()
+    bus = BusSettings(prefix=f"test-{uuid.uuid4().hex[:8]}", lease=2.0)
+    here, nowhere = RedisSettings(url=server.url), RedisSettings(url="redis://127.0.0.1:1/0")
+    return Place(
+        lambda: RedisBroker(bus, here, {"t": CAPACITY}, LoopClock()),
+        redis.crash,
+        lambda: RedisBroker(bus, nowhere, {}, LoopClock()),
+    )
+
+
+BACKENDS = [
+    Backend("fake", fake_server, run),
+    Backend("redis", redis_server, asyncio.run),
+    Backend("kafka", kafka_server, asyncio.run),
+]
 
 
 @dataclass

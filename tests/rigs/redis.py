@@ -4,6 +4,7 @@
 is installed. It serves after some fifty milliseconds.
 """
 
+import atexit
 import contextlib
 import functools
 import os
@@ -12,10 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 START_S = 10
 PACKAGES = ("redis-server", "redis-tools", "liblzf1", "libjemalloc2")
@@ -92,6 +95,36 @@ def available() -> str | None:
     except Missing as why:
         return str(why)
     return None
+
+
+def needed() -> None:
+    """Skip the test where there can be no Redis."""
+    why = available()
+    if why is not None:
+        import pytest
+
+        pytest.skip(why)
+
+
+@functools.cache
+def shared() -> Redis:
+    """Return this process's one server, which starts at the first use and ends with the process.
+
+    Tests that share it use names of their own. Where there can be no server, the test is skipped.
+    """
+    needed()
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-redis-", ignore_cleanup_errors=True))
+    return stack.enter_context(redis(Path(directory), persistent=False))
+
+
+async def crash(broker: Any) -> None:
+    """End one instance of ours as if its process had been killed."""
+    for lane in (broker._lane, broker._ears, *(reader._ears for reader in broker._readers)):
+        await lane.close()
+    broker._readers.clear()
+    await broker._pool.disconnect()
 
 
 @contextlib.contextmanager

@@ -116,6 +116,13 @@ class BrokerBus:
         """Return how many living instances serve each topic, this one included."""
         return self._directory.serving(self._clock.now())
 
+    def missing(self) -> list[str]:
+        """Return why requests cannot be answered now; empty when they can."""
+        if not self._desk.ready.is_set() or self._link.state is not State.CLOSED:
+            return [f"{self._broker.name} does not answer"]
+        serving = self.serving()
+        return [f"nobody serves {topic}" for topic in REQUEST_TOPICS if topic not in serving]
+
     # --- What the rooms above do
 
     def subscribe(

@@ -11,6 +11,8 @@ from typing import Any
 from penstock import __version__
 from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
 from penstock.bus.contract import Bus, Handler
+from penstock.bus.distributed import BrokerBus
+from penstock.bus.link import Link
 from penstock.core import readings, state
 from penstock.core.parts import Parts
 from penstock.http import answers, openapi
@@ -71,6 +73,7 @@ class Core:
         bus: Where work waits.
         pools: The permits.
         guards: A circuit breaker for each dependency, by its name.
+        breakers: Theirs, and that of the broker where there is one.
         remotes: The limits and retries toward those that are other servers, by the same names.
         rungs: The degradation ladder.
         memory: The watch over memory.
@@ -91,6 +94,8 @@ class Core:
             name: Guard(name, settings.breaker, clock, patience_s=patience_s, random=parts.luck)
             for name, patience_s in patience(settings.timeouts).items()
         }
+        links = [self.bus.link] if isinstance(self.bus, BrokerBus) else []
+        self.breakers: list[Guard | Link] = [*self.guards.values(), *links]
         self.remotes = {name: self._remote(name) for name in sorted(parts.remote)}
         self.caches = _caches(parts)
         self.rungs = Rungs(
@@ -131,6 +136,8 @@ class Core:
         reasons = ["the server is shutting down"] if self.gate.draining else []
         if "store" in self.remotes and self.guards["store"].state is State.OPEN:
             reasons.append("the vector store does not answer")
+        if isinstance(self.bus, BrokerBus):
+            reasons += self.bus.missing()
         return reasons + self._parts.readiness()
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -279,15 +286,15 @@ class Core:
         self.heartbeat.every(SLOW_S, self.memory.look)
         self.heartbeat.every(SLOW_S, self.alarms.look)
         self.alarms.on_change = self._announce
-        for guard in self.guards.values():
-            guard.on_turn = lambda _: self.alarms.look()
+        for breaker in self.breakers:
+            breaker.on_turn = lambda _: self.alarms.look()
 
     def _sources(self) -> Mapping[Measure, Source]:
         """Return what the alarms look at."""
         return {
             Measure.QUEUE: lambda: [(topic.name, topic.used) for topic in self.bus.state()],
             Measure.TASKS: lambda: [("", float(len(asyncio.all_tasks())))],
-            Measure.BREAKER: lambda: [(name, float(guard.state)) for name, guard in self.guards.items()],
+            Measure.BREAKER: lambda: [(one.dependency, float(one.state)) for one in self.breakers],
             Measure.MEMORY: lambda: [("", self.memory.used / self.memory.limit.bytes)],
             Measure.LOOP_LAG: lambda: [("", self.heartbeat.lag_s())],
             Measure.LADDER: lambda: [(one.name.lower(), float(rung)) for one, rung in self.rungs.state().items()],
@@ -315,7 +322,7 @@ class Core:
         metrics.read(runtime_readings())
         metrics.read(readings.pool_readings(self.pools, self.bus))
         metrics.read(readings.topic_readings(self.bus))
-        metrics.read(readings.guard_readings(self.guards.values()))
+        metrics.read(readings.guard_readings(self.breakers))
         metrics.read(readings.remote_readings(self.remotes))
         metrics.read(readings.ladder_readings(self.rungs))
         metrics.read(readings.cache_readings(tuple(self.caches.values())))
@@ -343,7 +350,7 @@ class Core:
             collections=collections,
             topics=[state.topic_status(topic) for topic in self.bus.state()],
             pools=[answers.PoolStatus(pool.name, pool.active, pool.limit) for pool in self.pools.all()],
-            breakers=[state.breaker_status(guard) for guard in self.guards.values()],
+            breakers=[state.breaker_status(one) for one in self.breakers],
             ladder=state.ladder_status(self.rungs.state()),
             caches=state.cache_status(self.caches.values()),
             memory=state.memory_status(self.memory),

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Final
 
 from penstock.bus.contract import Bus, TopicState
+from penstock.bus.link import Link
 from penstock.kernel.messages import Topic
 from penstock.pools.guard import Guard
 from penstock.pools.house import Pools
@@ -66,7 +67,7 @@ def topic_readings(bus: Bus) -> list[Reading]:
     ]
 
 
-def guard_readings(guards: Iterable[Guard]) -> list[Reading]:
+def guard_readings(guards: Iterable[Guard | Link]) -> list[Reading]:
     """Return the breakers' states (M5)."""
     every = tuple(guards)
     return [("circuit_breaker_state", lambda: [((one.dependency,), float(one.state)) for one in every])]

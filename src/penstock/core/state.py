@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from msgspec import UNSET
 
 from penstock.bus.contract import TopicState
+from penstock.bus.link import Link
 from penstock.http import answers
 from penstock.http.gate import Gate
 from penstock.kernel.work import Criticality
@@ -44,7 +45,7 @@ def topic_status(state: TopicState) -> answers.TopicStatus:
     )
 
 
-def breaker_status(guard: Guard) -> answers.BreakerStatus:
+def breaker_status(guard: Guard | Link) -> answers.BreakerStatus:
     """Return a circuit breaker's state."""
     state = guard.state.name.lower().replace("_", "-")
     return answers.BreakerStatus(guard.dependency, state, round(guard.retry_after_s(), 1))

@@ -64,7 +64,7 @@ class SegmentWriter:
 
         Cancellation: The segment may or may not have been written; writing it again is harmless.
         """
-        chunks: list[ChunkPayload] = segment.chunks
+        chunks = segment.chunks
         dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
         sparse_texts = [self._sparse_words(c.text, c.path, c.symbol) for c in chunks]
         vectors: dict[str, Any] = {}

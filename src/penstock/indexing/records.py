@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from penstock.kernel.errors import PenstockError
-from penstock.stores.contract import Point
+from penstock.stores.contract import ChunkPayload, Point
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ class Segment(msgspec.Struct, frozen=True):
     """
 
     collection: str
-    chunks: list[Any]
+    chunks: list[ChunkPayload]
 
 
 Points = list[Point]

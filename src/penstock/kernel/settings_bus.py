@@ -11,7 +11,7 @@ from penstock.kernel.setting import Spec, Unit, count, duration, secret, setting
 class BusSettings:
     """The event bus (SPEC §3)."""
 
-    backend: str = setting("memory", text("BUS_BACKEND", "what carries the bus (B6)", "memory", "redis"))
+    backend: str = setting("memory", text("BUS_BACKEND", "what carries the bus (B6)", "memory", "redis", "kafka"))
     buffer_size: int = setting(1000, count("BUS_BUFFER_SIZE", "events buffered per topic (B1)"))
     publish_timeout: float = setting(5.0, duration("BUS_PUBLISH_TIMEOUT", "a publisher waits on a full topic (B2, T7)"))
     request_timeout: float = setting(30.0, duration("BUS_REQUEST_TIMEOUT", "a requester waits for its reply (B3, T8)"))

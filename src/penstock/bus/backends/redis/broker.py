@@ -8,7 +8,6 @@ import itertools
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.asyncio.connection import ConnectionPool
@@ -23,7 +22,7 @@ from penstock.bus.broker import PATIENCE_S, Channel, Kind, Letter
 from penstock.bus.contract import Features
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
-from penstock.kernel.settings import RedisSettings
+from penstock.kernel.settings import BusSettings, RedisSettings
 
 #: The oldest Redis that knows all that is asked of it.
 VERSION_MIN: Final = (6, 2)
@@ -37,31 +36,13 @@ MAILBOX_S: Final = 60.0
 PAUSE_S, PAUSE_S_MAX = 0.005, 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How much the channels hold.
-
-    Attributes:
-        capacities: Records by topic.
-        otherwise: Records in every other topic.
-    """
-
-    capacities: Mapping[str, int]
-    otherwise: int
-
-    def of(self, topic: str) -> int:
-        """Return how many records a topic holds."""
-        return self.capacities.get(topic, self.otherwise)
-
-
 class RedisBroker:
     """See :class:`penstock.bus.broker.Broker`.
 
     Args:
+        bus: Bounds, names and the lease, that hold for all brokers.
         settings: Where Redis is, and how many connections may be made (L4).
-        prefix: What all keys begin with.
-        lease_s: An instance that has not beaten for so long is dead.
-        bounds: How much the channels hold.
+        capacities: Records a channel holds at most where that is not ``bus.buffer_size``, by topic.
         clock: The loop's clock.
 
     Raises:
@@ -73,14 +54,15 @@ class RedisBroker:
     name = NAME
     features = Features(ordered=True, persistent=True, redelivers=True, blocks=False)
 
-    def __init__(self, settings: RedisSettings, prefix: str, lease_s: float, bounds: Bounds, clock: Clock) -> None:
+    def __init__(self, bus: BusSettings, settings: RedisSettings, capacities: Mapping[str, int], clock: Clock) -> None:
         self.address = secrets.token_hex(8)
-        self._names = Names(prefix)
-        self._bounds = bounds
+        self._names = Names(bus.prefix)
+        self._capacities = capacities
+        self._capacity = bus.buffer_size
         self._clock = clock
         self._pool = _pool(settings)
         self._lane, self._ears = Lane(self._pool), Lane(self._pool)
-        self._pulse = Pulse(self.address, lease_s, math.inf)
+        self._pulse = Pulse(self.address, bus.lease, math.inf)
         self._readers: list[RedisReader] = []
         self._numbers = itertools.count(1)
         self._read: list[bytes | str] = ["0-0", "0-0"]
@@ -152,7 +134,7 @@ class RedisBroker:
 
     async def send(self, channel: Channel, record: bytes, key: str, within_s: float) -> None:  # noqa: ARG002 - there is one line for all
         """See :meth:`penstock.bus.broker.Broker.send`."""
-        stream, capacity = self._names.stream(channel), self._bounds.of(channel.topic)
+        stream, capacity = self._names.stream(channel), self._holds(channel.topic)
         if channel.kind is Kind.WORK:
             script: Command = ("EVAL", scripts.SEND_WORK, 1, stream, capacity, record)
         else:
@@ -171,6 +153,9 @@ class RedisBroker:
                 raise Rejected(f"{channel.topic} is full", code="queue_full")
             await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
+
+    def _holds(self, topic: str) -> int:
+        return self._capacities.get(topic, self._capacity)
 
     async def depth(self, channel: Channel) -> int:
         """See :meth:`penstock.bus.broker.Broker.depth`."""
@@ -226,7 +211,7 @@ class RedisBroker:
         if len(whole.record) < whole.size:
             return False
         channel = Channel(whole.topic, Kind(_fields(fields)["k"].decode()))
-        keys, capacity = (self._names.dead, self._names.stream(channel)), self._bounds.of(whole.topic)
+        keys, capacity = (self._names.dead, self._names.stream(channel)), self._holds(whole.topic)
         (answer,) = await self._lane.ask(("EVAL", scripts.REVIVE, 2, *keys, id, capacity))
         if _result(answer) is None:
             raise Rejected(f"{whole.topic} is full", code="queue_full")

@@ -52,6 +52,7 @@ class Lane:
         self._given = asyncio.Event()
         self._written = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"<Lane {len(self._new)}+{len(self._sent)}>"
@@ -70,6 +71,9 @@ class Lane:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
+        if self._closed:
+            future.set_exception(unavailable(ConnectionError("the connection was given up")))
+            return future
         self._new.append(_Call(commands, future, wait_s + PATIENCE_S))
         self._given.set()
         if self._task is None:
@@ -77,7 +81,8 @@ class Lane:
         return future
 
     async def close(self) -> None:
-        """Give the connection up; what is under way fails."""
+        """Give the connection up for good; what is under way fails."""
+        self._closed = True
         task = self._task
         if task is not None:
             task.cancel()
