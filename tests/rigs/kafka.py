@@ -4,6 +4,7 @@ The jars come from Maven once and are kept in the user's cache. One broker serve
 them on two cores after eight; an archive of their classes would save one second of each.
 """
 
+import asyncio
 import atexit
 import contextlib
 import fcntl
@@ -134,15 +135,20 @@ class Cluster:
         """The brokers' certificate, signed by itself."""
         return self.directory / "certificate.pem"
 
-    def start(self, *numbers: int) -> None:
-        """Start brokers, all of them by default, and wait until each serves."""
-        chosen = [broker for broker in self.brokers if not numbers or broker.number in numbers]
-        for broker in chosen:
+    def await_start(self, *numbers: int) -> None:
+        """Wait until each serves."""
+        for broker in self._chosen(numbers):
+            _await_start(broker)
+
+    def launch(self, *numbers: int) -> None:
+        """Start brokers, all of them by default, and wait for nothing. They end with the thread that calls this."""
+        for broker in self._chosen(numbers):
             with (broker.directory / "log").open("wb") as log:
                 command = [*_with_the_parent(), *_java("kafka.Kafka", str(broker.directory / "server.properties"))]
                 broker.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        for broker in chosen:
-            _await_start(broker)
+
+    def _chosen(self, numbers: tuple[int, ...]) -> list[Broker]:
+        return [broker for broker in self.brokers if not numbers or broker.number in numbers]
 
     def stop(self) -> None:
         """End all brokers at once."""
@@ -210,7 +216,8 @@ def kafka(
         if process.wait(START_S):
             raise RuntimeError(f"the storage could not be formatted, see {directory}")
     try:
-        cluster.start()
+        cluster.launch()
+        cluster.await_start()
         yield cluster
     finally:
         cluster.stop()
@@ -346,15 +353,15 @@ def _fetch(home: Path) -> None:
 
 async def crash(broker: Any) -> None:
     """End one instance of ours as if its process had been killed: it says no word, to its group least of all."""
+    tasks = [reader._filling for reader in broker._readers]
     for crew in broker._crews.values():
-        crew._commits.cancel()
-        consumer = crew._consumer
-        consumer._closed = True
-        coordinator = consumer._coordinator
-        for task in (coordinator._coordination_task, coordinator._heartbeat_task, consumer._fetcher._fetch_task):
-            if task is not None:
-                task.cancel()
-        await consumer._client.close()
-    broker._crews = {}
-    broker._readers = []
+        crew._consumer._closed = True
+        coordinator = crew._consumer._coordinator
+        tasks += [crew._commits, coordinator._coordination_task, coordinator._heartbeat_task]
+        tasks += [coordinator._commit_refresh_task, crew._consumer._fetcher._fetch_task]
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    broker._crews, broker._readers = {}, []
     await broker.close()

@@ -26,7 +26,7 @@ CONNECTIONS_MAX: Final = 10
 TABLE: Final[tuple[tuple[type[BaseException], str | None, str], ...]] = (
     (errors.UnsupportedSaslMechanismError, "kafka.sasl", "the broker does not let clients in by {sasl}"),
     (errors.IllegalSaslStateError, "kafka.sasl", "the broker wants no password here, or another way of giving it"),
-    (errors.AuthenticationFailedError, "kafka.user", "the broker does not let {user} in: wrong name or password"),
+    (errors.SaslAuthenticationFailed, "kafka.user", "the broker does not let {user} in: wrong name or password"),
     (ssl.SSLCertVerificationError, "kafka.ca", "the broker's certificate is not one to be believed"),
     (ssl.SSLError, "kafka.tls", "no TLS connection comes about: the broker may not speak TLS there"),
     (errors.TopicAuthorizationFailedError, "kafka.user", "{user} may not use the topics {prefix}*"),

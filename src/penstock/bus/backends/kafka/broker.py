@@ -146,8 +146,9 @@ class KafkaBroker:
             if not tasks:
                 continue
             _, late = await asyncio.wait(tasks, timeout=max(0.1, until_s - loop.time()))
-            for task in late:  # the library waits for a broker that is gone: leave it behind
+            for task in late:  # the library waits for a broker that is gone
                 task.cancel()
+        self._cluster.cut()
         own = [task for task in (self._beating, self._trimming) if task is not None]
         for task in own:
             task.cancel()

@@ -94,6 +94,13 @@ class Cluster:
             ends.append(self._admin.close())
         await asyncio.gather(*ends, return_exceptions=True)
 
+    def cut(self) -> None:
+        """Close every connection that is still open, whoever waits for an answer there."""
+        for client in self._clients:
+            for connection in client._conns.values():  # noqa: SLF001 - the library would wait for the broker
+                connection.close()
+        self._clients.clear()
+
     def consumer(self, **asked: Any) -> Any:
         """Return a new consumer, which its owner starts and stops."""
         made = AIOKafkaConsumer(
@@ -294,9 +301,22 @@ class Cluster:
             await self.ask(lambda: self._admin.delete_records(asked))
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Return the answer, within the patience; translate what goes wrong."""
+        """Return the answer, within the patience: one broker that is gone is no reason not to ask another.
+
+        Raises:
+            Unavailable: None answers.
+            Invalid: We may not ask, or a setting is wrong.
+        """
+        failed: BaseException | None = None
         try:
             async with asyncio.timeout(PATIENCE_S):
-                return await question()
+                while True:
+                    try:
+                        return await question()
+                    except errors.KafkaError as error:
+                        if not error.retriable:
+                            raise
+                        failed = error
+                    await asyncio.sleep(BACKOFF_S)
         except (errors.KafkaError, TimeoutError, OSError) as error:
-            raise translate(error, self.terms) from error
+            raise translate(failed if failed and isinstance(error, TimeoutError) else error, self.terms) from error

@@ -1,0 +1,508 @@
+"""Kafka for real: who is let in, what goes wrong, partitions that move, messages that kill, a leader that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.bus.backends.kafka.access import CONNECTIONS_MAX
+from penstock.bus.backends.kafka.broker import KafkaBroker
+from penstock.bus.backends.kafka.cluster import Shape
+from penstock.bus.broker import Answer, Channel, Delivery, Kind, Reader
+from penstock.kernel.errors import Invalid, PenstockError, Unavailable
+from penstock.kernel.settings_bus import BusSettings, KafkaSettings
+from tests.rigs import kafka
+
+log = logging.getLogger(__name__)
+
+WORK = Channel("work", Kind.WORK)
+NEWS = Channel("news", Kind.NEWS)
+SOON_S = 20.0
+
+
+@pytest.fixture
+def one() -> kafka.Cluster:
+    return kafka.shared()
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka.Cluster]:
+    kafka.needed()
+    with kafka.kafka(tmp_path_factory.mktemp("kafka") / "three", 3) as cluster:
+        yield cluster
+
+
+def names() -> BusSettings:
+    """Return settings with names that no other test has."""
+    return BusSettings(prefix=f"test-{uuid.uuid4().hex[:8]}", buffer_size=100_000)
+
+
+def settings(bootstrap: str, **others: Any) -> KafkaSettings:
+    return KafkaSettings(**{"bootstrap": bootstrap, "partitions": 4, "mailboxes": 2, "session_timeout": 2.0} | others)
+
+
+async def take(reader: Reader, count: int) -> list[Delivery]:
+    until_s, taken = time.monotonic() + SOON_S, []
+    while len(taken) < count and time.monotonic() < until_s:
+        taken += await reader.take(count - len(taken), 0.5)
+    return taken
+
+
+async def refused(broker: KafkaBroker) -> PenstockError:
+    """Start a broker that cannot start; return why, which must be known soon."""
+    began_s = time.monotonic()
+    with pytest.raises(PenstockError) as caught:
+        await broker.start()
+    await broker.close()
+    assert time.monotonic() - began_s < 5.0
+    return caught.value
+
+
+async def beating(broker: KafkaBroker) -> None:
+    while True:
+        with contextlib.suppress(Unavailable):
+            await broker.beat()
+        await asyncio.sleep(0.5)
+
+
+@contextlib.asynccontextmanager
+async def started(*brokers: KafkaBroker) -> Any:
+    beats = []
+    try:
+        for broker in brokers:
+            await broker.start()
+            beats.append(asyncio.create_task(beating(broker)))
+        yield
+    finally:
+        for task in beats:
+            task.cancel()
+        await asyncio.gather(*beats, return_exceptions=True)
+        for broker in brokers:
+            await broker.close()
+
+
+# --- Who is let in
+
+
+@pytest.mark.parametrize("sasl", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+@pytest.mark.parametrize("way", ["clear", "tls"])
+def test_a_name_and_a_password_are_let_in(one: kafka.Cluster, sasl: str, way: str) -> None:
+    tls = way == "tls"
+    address = one.sasl_tls if tls else one.sasl
+    ca = str(one.certificate) if tls else ""
+    login = settings(address, sasl=sasl, user=kafka.USER, password=kafka.PASSWORD, tls=tls, ca=ca)
+
+    async def main() -> None:
+        broker = KafkaBroker(names(), login, {})
+        async with started(broker):
+            await broker.reply(broker.address, b"note")
+            assert await broker.listen(SOON_S) == [b"note"]
+
+    asyncio.run(main())
+
+
+def test_a_wrong_password_is_told_without_showing_it(one: kafka.Cluster) -> None:
+    login = settings(one.sasl, sasl="PLAIN", user=kafka.USER, password="my own secret")
+    error = asyncio.run(refused_by(login))
+    assert isinstance(error, Invalid)
+    assert error.field == "kafka.user"
+    assert kafka.USER in error.detail
+    assert "my own secret" not in repr(error) + error.detail + repr(login)
+
+
+async def refused_by(kafka_settings: KafkaSettings) -> PenstockError:
+    return await refused(KafkaBroker(names(), kafka_settings, {}))
+
+
+def test_a_password_where_none_is_wanted_and_none_where_one_is(one: kafka.Cluster) -> None:
+    login = {"sasl": "PLAIN", "user": kafka.USER, "password": kafka.PASSWORD}
+    assert isinstance(asyncio.run(refused_by(settings(one.bootstrap, **login))), Invalid)
+    assert asyncio.run(refused_by(settings(one.sasl))).detail.startswith(f"Kafka at {one.sasl}")
+
+
+def test_a_certificate_not_to_be_believed_is_named(one: kafka.Cluster) -> None:
+    login = settings(one.sasl_tls, sasl="PLAIN", user=kafka.USER, password=kafka.PASSWORD, tls=True)
+    error = asyncio.run(refused_by(login))
+    assert isinstance(error, Invalid)
+    assert error.field == "kafka.ca"
+
+
+def test_tls_where_there_is_none_is_told(one: kafka.Cluster) -> None:
+    error = asyncio.run(refused_by(settings(one.bootstrap, tls=True, ca=str(one.certificate))))
+    assert one.bootstrap in error.detail
+
+
+def test_incomplete_settings_are_told_before_anything_is_tried(tmp_path: Path) -> None:
+    async def main() -> None:
+        for wrong, field in (
+            (settings("127.0.0.1:1", sasl="PLAIN", user="me"), "kafka.user"),
+            (settings("127.0.0.1:1", tls=True, ca=str(tmp_path / "nothing.pem")), "kafka.ca"),
+        ):
+            with pytest.raises(Invalid) as caught:
+                KafkaBroker(names(), wrong, {})
+            assert caught.value.field == field
+
+    asyncio.run(main())
+
+
+# --- Brokers in trouble
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:9092", "127.0.0.1:1,127.0.0.1:2"])
+def test_brokers_that_are_not_there_are_named(address: str) -> None:
+    error = asyncio.run(refused_by(settings(address)))
+    assert isinstance(error, Unavailable)
+    assert (error.dependency, address in error.detail) == ("kafka", True)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:none", "127.0.0.1:9092:9093", ""])
+def test_what_is_no_address_is_told(address: str) -> None:
+    error = asyncio.run(refused_by(settings(address)))
+    assert isinstance(error, Invalid | Unavailable)
+
+
+def test_a_broker_that_accepts_and_never_answers_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = asyncio.run(refused_by(settings(f"127.0.0.1:{silent.getsockname()[1]}")))
+    assert isinstance(error, Unavailable)
+
+
+def test_a_second_bootstrap_server_is_enough(one: kafka.Cluster) -> None:
+    async def main() -> None:
+        async with started(KafkaBroker(names(), settings(f"127.0.0.1:1,{one.bootstrap}"), {})):
+            pass
+
+    asyncio.run(main())
+
+
+def test_a_frozen_broker_stops_nothing_for_longer_than_the_patience(three: kafka.Cluster) -> None:
+    # All three at once: there is nobody to ask.
+    async def main() -> None:
+        broker = KafkaBroker(names(), settings(three.bootstrap), {})
+        await broker.start()
+        reader = await broker.join(WORK)
+        for server in three.brokers:
+            server.freeze()
+        try:
+            for call in (
+                lambda: broker.send(WORK, b"m", "", 0.0),
+                lambda: broker.reply(broker.address, b"m"),
+                lambda: broker.depth(WORK),
+                broker.beat,
+                lambda: broker.letters(1),
+            ):
+                began_s = time.monotonic()
+                with pytest.raises(Unavailable):
+                    await call()
+                assert time.monotonic() - began_s < 5.0
+            began_s = time.monotonic()
+            with contextlib.suppress(Unavailable):
+                assert await reader.take(1, 0.5) == []
+            assert time.monotonic() - began_s < 5.0
+            began_s = time.monotonic()
+            await broker.close()
+            assert time.monotonic() - began_s < 6.0
+        finally:
+            for server in three.brokers:
+                server.thaw()
+
+    asyncio.run(main())
+
+
+def test_a_record_that_is_too_large_is_refused_with_the_bound(one: kafka.Cluster) -> None:
+    async def main() -> None:
+        broker = KafkaBroker(replace(names(), record_max=2_000_000), settings(one.bootstrap), {})
+        async with started(broker):
+            reader = await broker.join(WORK)
+            with pytest.raises(Invalid) as caught:
+                await broker.send(WORK, bytes(100_000_000), "", 1.0)
+            assert caught.value.code == "too_large"
+            assert "2000000" in caught.value.detail
+            whole = os.urandom(2_000_000)
+            await broker.send(WORK, whole, "", 1.0)
+            (delivery,) = await take(reader, 1)
+            assert delivery.record == whole
+            await reader.bury(delivery, "too_large")
+            (letter,) = await broker.letters(1)
+            assert (letter.size, len(letter.record)) == (2_000_000, 65_536)
+            assert not await broker.revive(letter.id)
+
+    asyncio.run(main())
+
+
+# --- Topics that are there already
+
+
+def test_a_topic_with_too_few_partitions_is_used_with_a_warning_that_names_both_numbers(
+    one: kafka.Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        bus = names()
+        small, large = settings(one.bootstrap, partitions=1), settings(one.bootstrap, partitions=6)
+        async with started(KafkaBroker(bus, small, {}), broker := KafkaBroker(bus, small, {})):
+            await broker.join(WORK)
+        async with started(broker := KafkaBroker(bus, large, {})):
+            await broker.send(WORK, b"m", "", 1.0)
+            assert len(await take(await broker.join(WORK), 1)) == 1
+
+    with caplog.at_level(logging.WARNING, "penstock"):
+        asyncio.run(main())
+    (warning,) = [record.getMessage() for record in caplog.records if "partitions" in record.getMessage()]
+    assert "has 1 of 6 partitions" in warning
+
+
+def test_a_mailbox_topic_without_room_for_a_mailbox_is_refused(one: kafka.Cluster) -> None:
+    async def main() -> PenstockError:
+        bus = names()
+        broker = KafkaBroker(bus, settings(one.bootstrap), {})
+        await broker._cluster.start()
+        await broker._cluster.ensure(f"{bus.prefix}-notes", Shape(1, 1, {}))
+        await broker.close()
+        return await refused(KafkaBroker(bus, settings(one.bootstrap), {}))
+
+    error = asyncio.run(main())
+    assert isinstance(error, Invalid)
+    assert "has 1 partitions and needs 2" in error.detail
+
+
+# --- Connections: limit L5
+
+
+def test_an_instance_never_has_more_connections_to_a_broker_than_allowed(one: kafka.Cluster) -> None:
+    port = one.brokers[0].port
+
+    async def main() -> None:
+        broker = KafkaBroker(names(), settings(one.bootstrap), {})
+        most = 0
+        async with started(broker):
+            channels = [Channel(f"t{n}", Kind.WORK) for n in range(6)]
+            readers = [await broker.join(channel) for channel in channels]
+            readers += [await broker.join(Channel(f"n{n}", Kind.NEWS)) for n in range(6)]
+            readers.append(await broker.join(NEWS, "mail"))
+            with pytest.raises(Invalid, match="L5"):
+                await broker.join(NEWS, "another")
+
+            async def read(reader: Reader) -> None:
+                while True:
+                    for delivery in await reader.take(10, 0.5):
+                        await reader.done(delivery, Answer(broker.address, b"a"))
+
+            tasks = [asyncio.create_task(read(reader)) for reader in readers]
+            for _ in range(20):
+                await asyncio.gather(*[broker.send(channel, b"m", "", 1.0) for channel in channels for _ in range(10)])
+                await broker.send(NEWS, b"m", "", 1.0)
+                most = max(most, broker.connections, established(port))
+            for task in tasks:
+                task.cancel()
+        assert 5 <= most <= CONNECTIONS_MAX
+
+    asyncio.run(main())
+
+
+def established(port: int) -> int:
+    """Return how many connections this process has to a port, as the system counts them."""
+    inodes = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            inodes.add(str(entry.readlink()))
+    count = 0
+    for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[2].endswith(f":{port:04X}") and fields[3] == "01" and f"socket:[{fields[9]}]" in inodes:
+            count += 1
+    return count
+
+
+# --- Partitions that move
+
+
+class Flow:
+    """Senders, and instances that come and go; counts what was acknowledged to whom."""
+
+    def __init__(self, make: Callable[[], KafkaBroker]) -> None:
+        self.make = make
+        self.sent: list[bytes] = []
+        self.handled: Counter[bytes] = Counter()
+        self.failed = 0
+        self.gaps_s: list[float] = []
+
+    def __repr__(self) -> str:
+        gap_s = max(self.gaps_s)
+        return f"<Flow {len(self.sent)} sent, {self.failed} refused, {self.twice} twice, {gap_s:.1f} s without>"
+
+    async def send(self, broker: KafkaBroker, until: asyncio.Event) -> None:
+        last_s = time.monotonic()
+        while not until.is_set():
+            record = b"%d" % len(self.sent)
+            try:
+                await broker.send(WORK, record, "", 5.0)
+            except Unavailable:
+                self.failed += 1
+                continue
+            self.sent.append(record)
+            self.gaps_s.append(time.monotonic() - last_s)
+            last_s = time.monotonic()
+            await asyncio.sleep(0.002)
+
+    async def work(self, reader: Reader) -> None:
+        while True:
+            try:
+                for delivery in await reader.take(8, 0.5):
+                    self.handled[delivery.record] += 1
+                    await reader.done(delivery)
+            except Unavailable:
+                await asyncio.sleep(0.1)
+
+    async def all_handled(self) -> None:
+        until_s = time.monotonic() + 30
+        while set(self.sent) - set(self.handled):
+            assert time.monotonic() < until_s, f"{len(set(self.sent) - set(self.handled))} lost"
+            await asyncio.sleep(0.05)
+
+    @property
+    def twice(self) -> int:
+        return sum(count - 1 for count in self.handled.values())
+
+
+def flowing(cluster: kafka.Cluster, disturb: Callable[[Flow], Coroutine[Any, Any, None]]) -> Flow:
+    """Let records flow through two workers while something happens, and for a while after."""
+    bus, here = names(), settings(cluster.bootstrap)
+    flow = Flow(lambda: KafkaBroker(bus, here, {}))
+
+    async def main() -> None:
+        sender, first, second = flow.make(), flow.make(), flow.make()
+        async with started(sender, first, second):
+            workers = [asyncio.create_task(flow.work(await one.join(WORK))) for one in (first, second)]
+            enough = asyncio.Event()
+            sending = asyncio.create_task(flow.send(sender, enough))
+            await asyncio.sleep(1.0)
+            await disturb(flow)
+            await asyncio.sleep(1.0)
+            enough.set()
+            await sending
+            await flow.all_handled()
+            for task in workers:
+                task.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    asyncio.run(main())
+    assert len(flow.sent) > 100
+    return flow
+
+
+def test_instances_that_come_and_go_lose_nothing_and_repeat_nothing(one: kafka.Cluster) -> None:
+    async def come_and_go(flow: Flow) -> None:
+        for _ in range(3):
+            async with started(broker := flow.make()):
+                reader = await broker.join(WORK)
+                working = asyncio.create_task(flow.work(reader))
+                await asyncio.sleep(1.0)
+                working.cancel()
+                await asyncio.gather(working, return_exceptions=True)
+                await reader.close()
+
+    flow = flowing(one, come_and_go)
+    # What a reader had fetched and not handed out is no delivery; what ran has been settled and committed.
+    assert flow.twice <= 8
+    assert flow.failed == 0
+
+
+def test_a_slow_handler_s_partition_may_go_and_come_back_without_a_second_delivery(one: kafka.Cluster) -> None:
+    async def main() -> None:
+        bus, here = names(), settings(one.bootstrap, partitions=1)
+        first, second = KafkaBroker(bus, here, {}), KafkaBroker(bus, here, {})
+        async with started(first, second):
+            reader = await first.join(WORK)
+            await first.send(WORK, b"slow", "", 1.0)
+            (slow,) = await take(reader, 1)
+            # Whoever joins for another topic has everything shared out anew, this partition too.
+            await second.join(Channel("other", Kind.WORK))
+            assert await reader.take(1, 6.0) == []
+            await reader.done(slow)
+            await first.send(WORK, b"next", "", 1.0)
+            assert [one.record for one in await take(reader, 1)] == [b"next"]
+
+    asyncio.run(main())
+
+
+# --- Messages that kill
+
+
+TRIES = 3
+
+
+def test_deaths_over_a_message_count_as_its_deliveries_and_no_bystander_is_buried(one: kafka.Cluster) -> None:
+    # Each owner takes all three at once; the poison, in the middle, kills it before anything is done.
+    tries: dict[bytes, int] = {}
+    ended: set[bytes] = set()
+
+    async def live(reader: Reader) -> bool:
+        """Handle what comes; return whether that was survived."""
+        while len(ended) < 3:
+            batch = await reader.take(3, 1.0)
+            tries.update({delivery.record: delivery.attempts for delivery in batch})
+            if any(one.record == b"poison" and one.attempts <= TRIES for one in batch):
+                return False
+            for delivery in batch:
+                await (reader.bury(delivery, "tries") if delivery.attempts > TRIES else reader.done(delivery))
+                ended.add(delivery.record)
+        return True
+
+    async def main() -> list[bytes]:
+        bus, here = names(), settings(one.bootstrap, partitions=1)
+        async with started(sender := KafkaBroker(bus, here, {})):
+            for record in (b"before", b"poison", b"after"):
+                await sender.send(WORK, record, "", 1.0)
+            for _ in range(10):
+                owner = KafkaBroker(bus, here, {})
+                await owner.start()
+                if await live(await owner.join(WORK)):
+                    await owner.close()
+                    break
+                await kafka.crash(owner)
+            return [letter.record for letter in await sender.letters(10)]
+
+    assert asyncio.run(main()) == [b"poison"]
+    assert tries[b"poison"] == TRIES + 1
+    assert max(tries[b"before"], tries[b"after"]) <= TRIES
+
+
+# --- A cluster that loses its leader
+
+
+def test_a_killed_leader_costs_some_seconds_and_nothing_that_was_acknowledged(three: kafka.Cluster) -> None:
+    async def kill(flow: Flow) -> None:
+        victim = three.brokers[0]
+        victim.kill()
+        await asyncio.sleep(6.0)
+        three.launch(victim.number)
+        await asyncio.to_thread(three.await_start, victim.number)
+
+    flow = flowing(three, kill)
+    assert max(flow.gaps_s) < 15.0
+    log.info("%r", flow)
+
+
+def test_a_frozen_leader_costs_some_seconds_and_nothing_that_was_acknowledged(three: kafka.Cluster) -> None:
+    async def freeze(flow: Flow) -> None:
+        victim = three.brokers[1]
+        victim.freeze()
+        await asyncio.sleep(8.0)
+        victim.thaw()
+        await asyncio.sleep(2.0)
+
+    flow = flowing(three, freeze)
+    assert max(flow.gaps_s) < 15.0
+    log.info("%r", flow)
