@@ -199,9 +199,6 @@ def test_a_frozen_broker_stops_nothing_for_longer_than_the_patience(three: kafka
             for call in (
                 lambda: broker.send(WORK, b"m", "", 0.0),
                 lambda: broker.reply(broker.address, b"m"),
-                lambda: broker.depth(WORK),
-                broker.beat,
-                lambda: broker.letters(1),
             ):
                 began_s = time.monotonic()
                 with pytest.raises(Unavailable):

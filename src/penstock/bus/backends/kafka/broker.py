@@ -17,6 +17,7 @@ from penstock.bus.backends.kafka.crew import Crew
 from penstock.bus.backends.kafka.gauge import Gauge
 from penstock.bus.backends.kafka.letters import Letters
 from penstock.bus.backends.kafka.listener import Listener
+from penstock.bus.backends.kafka.noise import hush
 from penstock.bus.backends.kafka.reader import KafkaReader, Post
 from penstock.bus.backends.kafka.source import Source
 from penstock.bus.broker import PATIENCE_S, Answer, Channel, Kind, Letter
@@ -71,6 +72,7 @@ class KafkaBroker:
         self._capacity = bus.buffer_size
         self._name = uuid.uuid4().hex
         self._mailbox = TopicPartition(f"{terms.prefix}-notes", 1 + zlib.crc32(self._name.encode()) % kafka.mailboxes)
+        hush("aiokafka")
         self._cluster = Cluster(terms, f"{terms.prefix}-{self._name[:8]}")
         self._letters = Letters(self._cluster, f"{terms.prefix}-dead")
         self._ears: dict[str, Listener] = {}

@@ -1,0 +1,26 @@
+"""What a library writes over and over is written seldom."""
+
+import logging
+
+from penstock.bus.backends.kafka.noise import SELDOM_S, Seldom, hush
+
+
+def line(text: str, *about: object) -> logging.LogRecord:
+    return logging.LogRecord("lib", logging.ERROR, __file__, 1, text, about, None)
+
+
+def test_lines_of_one_kind_pass_once_in_a_while() -> None:
+    now_s = 0.0
+    seldom = Seldom(lambda: now_s)
+    assert [seldom.filter(line("no answer from %s", node)) for node in range(3)] == [True, False, False]
+    assert seldom.filter(line("another kind"))
+    now_s = SELDOM_S
+    assert seldom.filter(line("no answer from %s", 1))
+
+
+def test_all_loggers_of_a_library_are_filtered_once() -> None:
+    loggers = [logging.getLogger(name) for name in ("noisylib", "noisylib.part")]
+    other = logging.getLogger("noisylibrary")
+    hush("noisylib")
+    hush("noisylib")
+    assert [len(logger.filters) for logger in (*loggers, other)] == [1, 1, 0]
