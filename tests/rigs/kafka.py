@@ -353,15 +353,11 @@ def _fetch(home: Path) -> None:
 
 async def crash(broker: Any) -> None:
     """End one instance of ours as if its process had been killed: it says no word, to its group least of all."""
-    tasks = [reader._filling for reader in broker._readers]
-    for crew in broker._crews.values():
-        crew._consumer._closed = True
-        coordinator = crew._consumer._coordinator
-        tasks += [crew._commits, coordinator._coordination_task, coordinator._heartbeat_task]
-        tasks += [coordinator._commit_refresh_task, crew._consumer._fetcher._fetch_task]
+    tasks = [reader._filling for reader in broker._readers] + [crew._commits for crew in broker._crews.values()]
     running = [task for task in tasks if task is not None]
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    broker._crews, broker._readers = {}, []
+    broker._crews, broker._readers, broker._ears = {}, [], {}
+    await broker._cluster.cut()
     await broker.close()

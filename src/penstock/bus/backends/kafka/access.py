@@ -169,14 +169,15 @@ async def probe(terms: Terms, given: dict[str, Any]) -> None:
     try:
         for answer in asyncio.as_completed(tries):
             try:
-                connection = await answer
+                await answer
             except Exception as error:  # noqa: BLE001 - whatever it is, the table says what it means
                 failed.append(translate(error, terms))
             else:
-                connection.close()
                 return
     finally:
         for one in tries:
             one.cancel()
-        await asyncio.gather(*tries, return_exceptions=True)
+        for connection in await asyncio.gather(*tries, return_exceptions=True):
+            if not isinstance(connection, BaseException):
+                connection.close()
     raise min(failed, key=lambda one: not isinstance(one, Invalid))

@@ -150,7 +150,7 @@ class KafkaBroker:
             _, late = await asyncio.wait(tasks, timeout=max(0.1, until_s - loop.time()))
             for task in late:  # the library waits for a broker that is gone
                 task.cancel()
-        self._cluster.cut()
+        await self._cluster.cut()
         own = [task for task in (self._beating, self._trimming) if task is not None]
         for task in own:
             task.cancel()

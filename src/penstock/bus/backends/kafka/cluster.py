@@ -16,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
 from penstock.bus.backends.kafka.access import BACKOFF_S, Terms, options, too_few, translate
+from penstock.bus.backends.kafka.leftovers import connections, cut
 from penstock.bus.broker import PATIENCE_S
 
 log = logging.getLogger(__name__)
@@ -78,10 +79,10 @@ class Cluster:
             KafkaError: It could not.
         """
         self._producer = AIOKafkaProducer(acks="all", max_request_size=self.terms.message_bytes, **self.options)
-        self.own(self._producer.client)
+        self._clients.append(self._producer)
         await self._producer.start()
         self._admin = AIOKafkaAdminClient(**self.options)
-        self.own(self._admin._client)  # noqa: SLF001 - the only way to count its connections
+        self._clients.append(self._admin)
         await self._admin.start()
         self._lookout = self.consumer()
         await self._lookout.start()
@@ -94,15 +95,13 @@ class Cluster:
             ends.append(self._admin.close())
         await asyncio.gather(*ends, return_exceptions=True)
 
-    def cut(self) -> None:
-        """Close every connection that is still open, whoever waits for an answer there."""
-        for client in self._clients:
-            for connection in client._conns.values():  # noqa: SLF001 - the library would wait for the broker
-                connection.close()
+    async def cut(self) -> None:
+        """End every client that is still at work, whoever waits for an answer there."""
+        await cut(self._clients)
         self._clients.clear()
 
     def consumer(self, **asked: Any) -> Any:
-        """Return a new consumer, which its owner starts and stops."""
+        """Return a new consumer, which its owner starts and gives to :meth:`stop`."""
         made = AIOKafkaConsumer(
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -111,21 +110,21 @@ class Cluster:
             **self.options,
             **asked,
         )
-        self.own(made._client)  # noqa: SLF001 - the only way to count its connections
+        self._clients.append(made)
         return made
 
-    def own(self, client: Any) -> None:
-        """Count a client's connections from now on."""
-        self._clients.append(client)
+    async def stop(self, consumer: Any) -> None:
+        """Stop a consumer and forget it.
+
+        Cancellation: :meth:`cut` ends it.
+        """
+        await consumer.stop()
+        if consumer in self._clients:
+            self._clients.remove(consumer)
 
     def connections(self) -> Counter[str]:
         """Return how many connections are open, by broker (L5)."""
-        return Counter(
-            f"{connection.host}:{connection.port}"
-            for client in self._clients
-            for connection in client._conns.values()  # noqa: SLF001 - the library does not tell
-            if connection.connected()
-        )
+        return connections(self._clients)
 
     # --- The broker's clock
 

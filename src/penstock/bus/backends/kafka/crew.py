@@ -87,7 +87,7 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         with contextlib.suppress(errors.KafkaError, TimeoutError):
             async with asyncio.timeout(PATIENCE_S / 2):
                 await self._commit(PEACE, self._mine)
-        await self._consumer.stop()
+        await self._cluster.stop(self._consumer)
 
     async def join(self, topic: str) -> None:
         """Share a topic's partitions with the others."""

@@ -129,7 +129,7 @@ class Letters:
         except (errors.KafkaError, TimeoutError) as error:
             raise translate(error, self._cluster.terms) from error
         finally:
-            await consumer.stop()
+            await self._cluster.stop(consumer)
 
 
 def _letter(record: Any) -> Letter:

@@ -31,7 +31,7 @@ class Listener:
     async def stop(self) -> None:
         """Disconnect."""
         if self._consumer is not None:
-            await self._consumer.stop()
+            await self._cluster.stop(self._consumer)
 
     async def hear(self, partitions: Iterable[TopicPartition]) -> None:
         """Listen to these too, from now on.
@@ -46,7 +46,7 @@ class Listener:
                 try:
                     await self._cluster.ask(made.start)
                 except BaseException:
-                    await made.stop()
+                    await self._cluster.stop(made)
                     raise
                 self._consumer = made
             where = await self._cluster.ends(new)
