@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from typing import Any
 
-import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
@@ -107,19 +106,3 @@ def test_a_server_that_ends_and_comes_back_is_asked_over_new_connections():
     with Listening(fake) as door:
         url = door.url
     asyncio.run(scenario(url))
-
-
-def test_late_vectors_travel_as_whole_numbers():
-    fake = FakeQdrant()
-
-    async def scenario() -> None:
-        server = QdrantServer(QdrantSettings(url=door.url), TimeoutSettings(), LoopClock())
-        await server.store.create(CollectionInfo("c", 2, "m", late=4), WORK)
-        tokens = np.full((3, 4), 200, np.uint8)
-        await server.store.upsert("c", [Point(POINT.payload, POINT.dense, POINT.sparse, tokens)], WORK)
-        await server.close()
-
-    with Listening(fake) as door:
-        asyncio.run(scenario())
-    sent = next(said for method, path, _, said in fake.asked if (method, path) == ("PUT", "/collections/c/points"))
-    assert sent["points"][0]["vector"]["late"] == [[200] * 4] * 3

@@ -35,10 +35,10 @@ from penstock.stores.contract import (
     CollectionInfo,
     Head,
     Match,
+    MovableStore,
     Point,
     Prefix,
     Range,
-    VectorStore,
 )
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 from tests.fakes.qdrant import qdrant_server, remove_all
@@ -95,7 +95,7 @@ class Shop:
     """A store, the loop that it lives on, and a fresh collection for each test."""
 
     runner: asyncio.Runner
-    store: VectorStore
+    store: MovableStore
     features: Features = Features()
 
     def do(self, coroutine: Any) -> Any:
@@ -220,6 +220,7 @@ def test_a_dropped_collection_is_gone_and_may_be_made_anew(shop):
         lambda store: store.fetch("absent", [], WORK),
         lambda store: store.heads("absent", (), None, 1, WORK),
         lambda store: store.find("absent", [], WORK),
+        lambda store: store.points("absent", None, 1, WORK),
     ],
     ids=[
         "collection",
@@ -235,6 +236,7 @@ def test_a_dropped_collection_is_gone_and_may_be_made_anew(shop):
         "fetch",
         "heads",
         "find",
+        "points",
     ],
 )
 def test_an_unknown_collection_is_named(shop, ask):
@@ -352,6 +354,37 @@ def test_a_page_begins_where_it_should_though_its_first_document_is_gone(shop):
     shop.do(shop.store.delete(name, (Match("id", [order[2]]),), WORK))
     second = shop.do(shop.store.heads(name, (), first.next, 100, WORK))
     assert [head.id for head in second.heads] == order[3:]
+
+
+def test_points_come_whole_in_pages_in_the_order_of_their_ids(shop):
+    name = with_tokens(shop)
+    wanted, seen, after = with_tokens_points(), [], None
+    for _ in range(5):
+        page = shop.do(shop.store.points(name, after, 2, WORK))
+        assert len(page.points) <= 2
+        seen += page.points
+        after = page.next
+        if after is None:
+            break
+    assert [point_id(one.payload.id, 0) for one in seen] == sorted(point_id(id, 0) for id in wanted)
+    for one in seen:
+        first = wanted[one.payload.id]
+        assert one.payload == first.payload
+        assert one.dense.tolist() == first.dense.tolist()
+        assert one.sparse.indices.tolist() == first.sparse.indices.tolist()
+        assert one.sparse.values.tolist() == first.sparse.values.tolist()
+        assert (one.late is None) is (first.late is None)
+        assert first.late is None or one.late.tolist() == first.late.tolist()
+
+
+def test_a_page_of_points_may_begin_where_there_is_none(shop):
+    name = shop.collection()
+    shop.put(name, *(point(f"d{n}") for n in range(20)))
+    places = sorted(point_id(f"d{n}", 0) for n in range(20))
+    middle = "80000000-0000-0000-0000-000000000000"
+    page = shop.do(shop.store.points(name, middle, 100, WORK))
+    assert [point_id(one.payload.id, 0) for one in page.points] == [place for place in places if place >= middle]
+    assert page.next is None
 
 
 # Deleting
@@ -475,9 +508,14 @@ def with_tokens(shop: Shop) -> str:
     """Return a collection of five points, the last without token vectors."""
     name = f"late{next(NUMBERS)}"
     shop.do(shop.store.create(CollectionInfo(name, 2, "m", late=LATE), WORK))
-    rows = {"both": (WEST, EAST, NORTH), "east": (EAST,), "mean": ((1, -1) * 8,), "west": (WEST, WEST)}
-    shop.put(name, *(replace(point(id), late=tokens(*ones)) for id, ones in rows.items()), point("none"))
+    shop.put(name, *with_tokens_points().values())
     return name
+
+
+def with_tokens_points() -> dict[str, Point]:
+    rows = {"both": (WEST, EAST, NORTH), "east": (EAST,), "mean": ((1, -1) * 8,), "west": (WEST, WEST)}
+    made = {id: replace(point(id), late=tokens(*ones)) for id, ones in rows.items()}
+    return {**made, "none": point("none")}
 
 
 def kept(shop, name, *documents):

@@ -31,6 +31,7 @@ from penstock.stores.contract import (
     HeadPage,
     Match,
     Point,
+    PointPage,
     Prefix,
     Range,
     Retrieved,
@@ -161,6 +162,12 @@ class MemoryStore:
         )
         following = found[limit][0] if len(found) > limit else None
         return HeadPage([_head(payload) for _, payload in found[:limit]], following)
+
+    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
+        await self._begin("points", after, work)
+        there = self._of(collection)
+        places = sorted(place for place in there if place >= (after or ""))
+        return PointPage([there[place] for place in places[:limit]], next(iter(places[limit:]), None))
 
     async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
         await self._begin("find", documents, work)

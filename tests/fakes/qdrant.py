@@ -54,12 +54,16 @@ class FakeQdrant(httpx.AsyncBaseTransport):
         hook: Where a test takes hold.
         asked: Every request so far: method, path, parameters, body.
         fields: The payload indexes by collection.
+        hang_after: So many writes of points are answered, the next one never; ``None``: all are.
+        hanging: Set once one hangs.
     """
 
     def __init__(self, key: str = "", version: str = "1.20.0") -> None:
         self.hook: Hook = nothing
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []
         self.fields: dict[str, dict[str, Any]] = {}
+        self.hang_after: int | None = None
+        self.hanging = threading.Event()
         self._key = key
         self._version = version
         self._local = AsyncQdrantClient(":memory:")
@@ -155,6 +159,11 @@ async def _index(server: FakeQdrant, name: str, said: Any) -> Any:
 
 async def _upsert(server: FakeQdrant, name: str, said: Any) -> Any:
     asked = _read(models.PointsList, said)
+    if server.hang_after is not None:
+        if server.hang_after == 0:
+            server.hanging.set()
+            await asyncio.sleep(3600)
+        server.hang_after -= 1
     await server._local.upsert(name, asked.points)
     return _UPDATED
 

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "status": ("status", "Show collections and what the server is doing."),
     "snapshot": ("snapshot", "Save every collection in one file."),
     "restore": ("restore", "Take in what a snapshot holds."),
+    "migrate": ("migrate", "Move a collection between the data directory and a Qdrant server."),
     "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),

@@ -293,6 +293,29 @@ class VectorStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class PointPage:
+    """A page of whole points and where the next one starts (``None``: this was the last)."""
+
+    points: list[Point]
+    next: str | None
+
+
+class MovableStore(VectorStore, Protocol):
+    """A store whose points can be read whole, so that they can be moved to another."""
+
+    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
+        """Return a page of points with all their vectors, in the order of their ids.
+
+        Args:
+            collection: Its name.
+            after: The first id wanted, or the one where it would be; ``None`` for the first of all.
+            limit: Points at most.
+            work: Deadline and label.
+        """
+        ...
+
+
 class Upkeep(msgspec.Struct, frozen=True):
     """How a collection's upkeep stands: the making of generations in which its points are indexed.
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from penstock.stores.contract import Snapshots, Upkeep, VectorStore
+from penstock.stores.contract import MovableStore, Snapshots, Upkeep
 
 
 class StoreService(Protocol):
     """What keeps the points."""
 
     @property
-    def store(self) -> VectorStore:
+    def store(self) -> MovableStore:
         """It as a store."""
         ...
 

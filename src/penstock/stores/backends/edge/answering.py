@@ -44,6 +44,7 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
     wire.Fetch: lambda shelf, c: {str(id): p for id, p in shelf.shard(c.collection).fetch(c.points).items()},
     wire.Heads: lambda shelf, c: shelf.shard(c.collection).heads(c.filter, c.after, c.limit),
     wire.Find: lambda shelf, c: shelf.shard(c.collection).find(c.documents),
+    wire.ReadPoints: lambda shelf, c: shelf.shard(c.collection).read_points(c.after, c.limit),
     wire.Tokens: lambda shelf, c: {
         str(id): wire.pack_late(vectors) for id, vectors in shelf.shard(c.collection).tokens(c.points).items()
     },

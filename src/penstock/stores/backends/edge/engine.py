@@ -6,16 +6,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import qdrant_edge as qe
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import TokenVectors
+from penstock.kernel.vectors import SparseVector
 from penstock.ranking.records import Arm, Scored
 from penstock.stores.backends import records
 from penstock.stores.backends.edge import asking, tuning, wire
 from penstock.stores.backends.layout import LEARNED
-from penstock.stores.contract import ChunkPayload, Condition, Head, HeadPage, Match, Range
+from penstock.stores.contract import ChunkPayload, Condition, Head, HeadPage, Match, Point, Range
 
 
 class Shard:
@@ -154,6 +156,14 @@ class Shard:
             found = self._shard.retrieve(ids, with_payload=records.HEAD_FIELDS, with_vector=False)
         return [records.head(r.payload) for r in found]
 
+    def read_points(self, after: str | None, limit: int) -> wire.WirePage:
+        """Return a page of whole points in the order of their ids."""
+        request = qe.ScrollRequest(offset=after, limit=limit, with_payload=True, with_vector=True)
+        with _translated():
+            found, following = self._shard.scroll(request)
+        points = [_read(one.payload, one.vector, self.sparse) for one in found]
+        return wire.WirePage(points, str(following) if following else None)
+
     def flush(self) -> None:
         """Write everything through to the files; they do not change until the next update."""
         with _translated():
@@ -222,6 +232,19 @@ def _point(point: wire.WirePoint, sparse: str) -> qe.Point:
     }
     tokens = None if point.late is None else wire.unpack_late(point.late)
     return qe.Point(point_id(point.payload.id, point.payload.chunk), vectors, records.record(point.payload, tokens))
+
+
+def _read(payload: dict[str, Any] | None, vectors: Any, sparse: str) -> wire.WirePoint:
+    """Return a point that the engine gives whole."""
+    terms = vectors[sparse]
+    return wire.pack_point(
+        Point(
+            records.payload(payload),
+            np.array(vectors[Arm.DENSE.value], np.float32),
+            SparseVector(np.array(terms.indices, np.uint32), np.array(terms.values, np.float32)),
+            records.tokens(payload),
+        )
+    )
 
 
 #: What the engine says when it is asked for a vector that its shard does not have.

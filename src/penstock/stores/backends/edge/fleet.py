@@ -14,7 +14,7 @@ from penstock.kernel.together import together
 from penstock.stores.backends.edge.shards import ShardedStore
 from penstock.stores.backends.edge.snapshots import EdgeSnapshots
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import Snapshots, Upkeep, VectorStore
+from penstock.stores.contract import MovableStore, Snapshots, Upkeep
 
 #: Cores for each store process where nobody says how many there should be: the others are for models.
 CORES_PER_SHARD: Final = 8
@@ -43,7 +43,7 @@ class EdgeFleet:
         count = max(wanted, there(data_dir))
         self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number) for number in range(count)]
         sharded = ShardedStore(self._stores, wanted)
-        self.store: VectorStore = sharded if count > 1 else self._stores[0]
+        self.store: MovableStore = sharded if count > 1 else self._stores[0]
         self.snapshots: Snapshots = EdgeSnapshots(data_dir, [one.link for one in self._stores], sharded.forget)
 
     @property

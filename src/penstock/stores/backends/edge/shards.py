@@ -29,9 +29,10 @@ from penstock.stores.contract import (
     Filter,
     Head,
     HeadPage,
+    MovableStore,
     Point,
+    PointPage,
     Retrieved,
-    VectorStore,
 )
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def shard_of(document: str, shards: int) -> int:
 
 
 class ShardedStore:
-    """A ``VectorStore`` over several; see :class:`penstock.stores.contract.VectorStore` for each method.
+    """A ``MovableStore`` over several; see :class:`penstock.stores.contract.VectorStore` for each method.
 
     A shard that cannot answer fails what needs it (``Unavailable``): every search, and the writes of its documents.
 
@@ -55,7 +56,7 @@ class ShardedStore:
     Bounds: remembers the spread of each collection that it has been asked about.
     """
 
-    def __init__(self, stores: Sequence[VectorStore], shards: int) -> None:
+    def __init__(self, stores: Sequence[MovableStore], shards: int) -> None:
         self._stores = list(stores)
         self._shards = shards
         self._spread: dict[str, int] = {}
@@ -165,7 +166,14 @@ class ShardedStore:
         found = await _all([stores[number].find(collection, group, work) for number, group in groups.items()])
         return {id: head for heads in found for id, head in heads.items()}
 
-    async def _of(self, collection: str, work: Work) -> list[VectorStore]:
+    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
+        """Read a page of whole points in the order of their ids."""
+        pages = await self._each(collection, work, lambda store: store.points(collection, after, limit, work))
+        points = sorted(((_id(point), point) for page in pages for point in page.points), key=lambda one: one[0])
+        later = [place for place, _ in points[limit:]] + [page.next for page in pages if page.next is not None]
+        return PointPage([point for _, point in points[:limit]], min(later, default=None))
+
+    async def _of(self, collection: str, work: Work) -> list[MovableStore]:
         """Return the stores over which a collection is spread."""
         if collection not in self._spread:
             self._spread[collection] = (await self._stores[0].collection(collection, work)).shards
@@ -179,11 +187,13 @@ class ShardedStore:
             )
         return self._stores[:shards]
 
-    async def _with(self, collection: str, document: str, work: Work) -> VectorStore:
+    async def _with(self, collection: str, document: str, work: Work) -> MovableStore:
         stores = await self._of(collection, work)
         return stores[shard_of(document, len(stores))]
 
-    async def _each(self, collection: str, work: Work, ask: Callable[[VectorStore], Coroutine[Any, Any, T]]) -> list[T]:
+    async def _each(
+        self, collection: str, work: Work, ask: Callable[[MovableStore], Coroutine[Any, Any, T]]
+    ) -> list[T]:
         """Ask every shard of a collection at once."""
         return await _all([ask(store) for store in await self._of(collection, work)])
 
@@ -199,6 +209,10 @@ async def _all(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 
     await together([keep(number, one) for number, one in enumerate(asked)])
     return [answers[number] for number in range(len(asked))]
+
+
+def _id(point: Point) -> str:
+    return point_id(point.payload.id, point.payload.chunk)
 
 
 def _best(found: Iterable[Sequence[Scored]], limit: int) -> list[Scored]:

@@ -13,7 +13,17 @@ from penstock.ranking.records import Retrieval, Scored
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.upkeep import Rule
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Filter, Head, HeadPage, Point, Retrieved
+from penstock.stores.contract import (
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    Filter,
+    Head,
+    HeadPage,
+    Point,
+    PointPage,
+    Retrieved,
+)
 
 
 class EdgeStore:
@@ -123,6 +133,12 @@ class EdgeStore:
         command = wire.Find(collection, list(documents))
         heads = await self.link.ask(command, list[Head], self._limited(work))
         return {head.id: head for head in heads}
+
+    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
+        """Read a page of whole points."""
+        command = wire.ReadPoints(collection, after, limit)
+        page = await self.link.ask(command, wire.WirePage, self._limited(work))
+        return PointPage([wire.unpack_point(point) for point in page.points], page.next)
 
     async def optimize(self, collection: str, work: Work) -> None:
         """Begin a new generation of a collection, in which all its points are indexed; do not wait for it."""

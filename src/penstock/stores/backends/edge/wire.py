@@ -166,6 +166,21 @@ class Find(msgspec.Struct, frozen=True, tag="find"):
     documents: list[str]
 
 
+class ReadPoints(msgspec.Struct, frozen=True, tag="read_points"):
+    """Read a page of whole points."""
+
+    collection: str
+    after: str | None
+    limit: int
+
+
+class WirePage(msgspec.Struct, frozen=True, array_like=True):
+    """A page of whole points, and where the next one starts."""
+
+    points: list[WirePoint]
+    next: str | None
+
+
 class Close(msgspec.Struct, frozen=True, tag="close"):
     """Flush, close every collection and end."""
 
@@ -206,6 +221,7 @@ Command = (
     | Fetch
     | Heads
     | Find
+    | ReadPoints
     | Copy
     | Adopt
     | Optimize
@@ -353,6 +369,12 @@ def unpack_late(vectors: Late) -> TokenVectors:
 def unpack_vector(vector: Dense | Sparse) -> DenseVectors | SparseVector:
     """Return a vector as the contract has it."""
     return unpack_sparse(vector) if isinstance(vector, Sparse) else unpack_dense(vector)
+
+
+def unpack_point(point: WirePoint) -> Point:
+    """Return a point that has travelled."""
+    late = None if point.late is None else unpack_late(point.late)
+    return Point(point.payload, unpack_dense(point.dense), unpack_sparse(point.sparse), late)
 
 
 def pack_search(query: ArmQuery) -> Search:

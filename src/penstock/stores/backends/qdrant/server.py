@@ -15,7 +15,7 @@ from penstock.kernel.work import Work
 from penstock.stores.backends.qdrant.connection import Call, Connection
 from penstock.stores.backends.qdrant.errors import STORE
 from penstock.stores.backends.qdrant.store import QdrantStore
-from penstock.stores.contract import NoSnapshots, Snapshots, Upkeep, VectorStore
+from penstock.stores.contract import MovableStore, NoSnapshots, Snapshots, Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class QdrantServer:
     ) -> None:
         self._connection = Connection(settings, clock, transport)
         self._clock = clock
-        self.store: VectorStore = QdrantStore(self._connection, settings, timeouts, clock)
+        self.store: MovableStore = QdrantStore(self._connection, settings, timeouts, clock)
         self.snapshots: Snapshots = NoSnapshots()
 
     @property

@@ -32,6 +32,7 @@ from penstock.stores.contract import (
     HeadPage,
     Match,
     Point,
+    PointPage,
     Range,
     Retrieved,
 )
@@ -224,6 +225,15 @@ class QdrantStore:
         found = await self._retrieve(collection, body, self._limited(work))
         heads = [records.head(one["payload"]) for one in found]
         return {head.id: head for head in heads}
+
+    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
+        """Read a page of whole points in the order of their ids."""
+        work = self._limited(work)
+        kept = await self._kept(collection, work)
+        body = {"limit": limit, "offset": after, "with_payload": True, "with_vector": True}
+        page = await self._ask(Call("POST", f"{_POINTS}/scroll", collection, body), work)
+        following = page.get("next_page_offset")
+        return PointPage([wire.read(one, kept) for one in page["points"]], str(following) if following else None)
 
     # --- What they share
 

@@ -29,6 +29,18 @@ def point(one: Point, kept: Stated) -> dict[str, Any]:
     return {"id": point_id(stored.id, stored.chunk), "vector": vectors, "payload": payload}
 
 
+def read(stored: Any, kept: Stated) -> Point:
+    """Return a point that was read whole."""
+    vectors = stored["vector"]
+    terms = vectors.get(kept.sparse_name) or {"indices": [], "values": []}
+    return Point(
+        records.payload(stored["payload"]),
+        np.array(vectors[Arm.DENSE.value], np.float32),
+        SparseVector(np.array(terms["indices"], np.uint32), np.array(terms["values"], np.float32)),
+        records.tokens(stored["payload"]),
+    )
+
+
 def answerable(query: ArmQuery) -> bool:
     """Return whether a query can find anything, so that it is worth asking."""
     if query.among is not None and not query.among:
