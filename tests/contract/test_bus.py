@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -26,11 +27,12 @@ from penstock.bus.wire import Wire
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
-from penstock.kernel.settings import BusSettings, GuardSettings
+from penstock.kernel.settings import BusSettings, GuardSettings, RedisSettings
 from penstock.kernel.work import Work
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
 from tests.fakes.broker import FakeBroker, Server
+from tests.rigs import redis
 
 SPEC_LIMITS = BusSettings(
     buffer_size=3, publish_timeout=5.0, request_timeout=30.0, handler_timeout=60.0, client_share=1.0
@@ -64,6 +66,25 @@ def over_a_fake_broker(limits: BusSettings) -> Bus:
     return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
 
+def over_redis(limits: BusSettings) -> Bus:
+    from penstock.bus.backends.redis.broker import RedisBroker
+
+    # The channel holds what is being handled too, which B1 does not count.
+    held = replace(limits, prefix=f"test-{uuid.uuid4().hex[:8]}", buffer_size=limits.buffer_size + 1000)
+    broker = RedisBroker(held, RedisSettings(url=redis.shared().url), {}, LoopClock())
+    transport = Transport(broker, Wire({}, limits.record_max), Link("redis", GuardSettings()))
+    return BrokerBus(transport, limits, {"small": 1}, LoopClock())
+
+
+async def real_quiet() -> None:
+    """Return when processes beside this one have had the time to answer."""
+    await asyncio.sleep(0.2)
+
+
+#: Limits for the wall clock.
+SHORT_LIMITS = replace(SPEC_LIMITS, publish_timeout=0.8, request_timeout=2.5, handler_timeout=4.0, ahead=0, lease=2.0)
+
+
 BACKENDS = [
     Backend(
         name="memory",
@@ -80,6 +101,14 @@ BACKENDS = [
         limits=replace(SPEC_LIMITS, ahead=0),
         run=run,
         settle=quiet,
+    ),
+    Backend(
+        name="redis",
+        make=over_redis,
+        features=Features(ordered=True, persistent=True, redelivers=True, blocks=False),
+        limits=SHORT_LIMITS,
+        run=asyncio.run,
+        settle=real_quiet,
     ),
 ]
 
@@ -450,7 +479,7 @@ async def test_two_subscribers_share_the_requests(rig: Rig) -> None:
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 def test_a_handler_that_takes_too_long_is_cancelled_and_named(backend: Backend) -> None:
     # The handler's limit is the tighter one only if the reply may take longer.
-    limits = BusSettings(request_timeout=100.0, handler_timeout=60.0)
+    limits = replace(backend.limits, request_timeout=2 * backend.limits.handler_timeout)
 
     async def main() -> None:
         rig = Rig(backend, backend.make(limits))
@@ -905,7 +934,7 @@ async def test_topics_that_share_a_budget_never_exceed_it_and_starve_nobody(rig:
     await rig.settle()
     assert most == 4
     # Two clients each can have at most two of the four in work; 800 runs in all.
-    assert min(served.values()) > 150, served
+    assert min(served.values()) > 0.18 * sum(served.values()), served
     assert sum(pool.active for pool in pools) == budget.used == 0
 
 

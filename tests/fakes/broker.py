@@ -113,7 +113,7 @@ class FakeReader:
 
     async def take(self, count: int, wait_s: float) -> list[Delivery]:
         server = self.broker.server
-        await server.answers()
+        await self.broker.answers()
         found = await server.until(lambda: self._due(count), wait_s)
         now_s = asyncio.get_running_loop().time()
         taken = []
@@ -129,26 +129,26 @@ class FakeReader:
         return free[:count]
 
     async def done(self, delivery: Delivery, answer: Answer | None = None) -> None:
-        await self.broker.server.answers()
+        await self.broker.answers()
         if answer is not None:
             self.broker.put(answer.address, answer.record)
         self._remove(delivery)
 
     async def retry(self, delivery: Delivery, delay_s: float) -> None:
-        await self.broker.server.answers()
+        await self.broker.answers()
         delivery.handle.holder = None
         delivery.handle.ready_s = asyncio.get_running_loop().time() + delay_s
         self.broker.server.changed()
 
     async def hand_back(self, delivery: Delivery) -> None:
-        await self.broker.server.answers()
+        await self.broker.answers()
         delivery.handle.holder = None
         delivery.handle.attempts -= 1
         self.broker.server.changed()
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
         server = self.broker.server
-        await server.answers()
+        await self.broker.answers()
         number, size = str(next(server.numbers)), len(delivery.record)
         kept = delivery.record[:LETTER_BYTES_MAX] if reason == "too_large" else delivery.record
         group = "" if self.channel.kind is Kind.WORK else self.group
@@ -190,6 +190,11 @@ class FakeBroker:
             return False
         return asyncio.get_running_loop().time() - server.beaten_s.get(holder, -1e9) < server.lease_s
 
+    async def answers(self) -> None:
+        if self.crashed:
+            raise Unavailable("this instance is gone", dependency="fake")
+        await self.server.answers()
+
     def crash(self) -> None:
         """Be gone without a word."""
         self.crashed = True
@@ -200,7 +205,7 @@ class FakeBroker:
         await self.beat()
 
     async def beat(self) -> None:
-        await self.server.answers()
+        await self.answers()
         if not self.crashed:
             self.server.beaten_s[self] = asyncio.get_running_loop().time()
             self.server.mailboxes.setdefault(self.address, deque())
@@ -214,7 +219,7 @@ class FakeBroker:
         self.server.beaten_s.pop(self, None)
 
     async def join(self, channel: Channel, group: str = "") -> FakeReader:
-        await self.server.answers()
+        await self.answers()
         own = channel.kind is Kind.NEWS and not group
         name = f"own-{next(self.server.numbers)}" if own else group
         self.server.lines.setdefault((channel, name), Line())
@@ -223,7 +228,7 @@ class FakeBroker:
         return reader
 
     async def send(self, channel: Channel, record: bytes, key: str, within_s: float) -> None:
-        await self.server.answers()
+        await self.answers()
         capacity = self.server.capacities.get(channel.topic, self.server.capacity)
 
         def room() -> bool:
@@ -246,15 +251,15 @@ class FakeBroker:
         return [line for (one, _), line in lines.items() if one == channel]
 
     async def depth(self, channel: Channel) -> int:
-        await self.server.answers()
+        await self.answers()
         return max((len(line.items) for line in self._lines(channel)), default=0)
 
     async def reply(self, address: str, record: bytes) -> None:
-        await self.server.answers()
+        await self.answers()
         self.put(address, record)
 
     async def tell(self, record: bytes) -> None:
-        await self.server.answers()
+        await self.answers()
         for address in self.server.mailboxes:
             self.put(address, record)
 
@@ -265,7 +270,7 @@ class FakeBroker:
             self.server.changed()
 
     async def listen(self, wait_s: float) -> list[bytes]:
-        await self.server.answers()
+        await self.answers()
         mailbox = self.server.mailboxes.setdefault(self.address, deque())
         await self.server.until(lambda: mailbox, wait_s)
         notes = list(mailbox)
@@ -273,11 +278,11 @@ class FakeBroker:
         return notes
 
     async def letters(self, count: int) -> list[Letter]:
-        await self.server.answers()
+        await self.answers()
         return [letter for _, letter in self.server.buried.values()][:count]
 
     async def revive(self, letter: str) -> bool:
-        await self.server.answers()
+        await self.answers()
         channel, found = self.server.buried.get(letter, (None, None))
         if channel is None or found is None or len(found.record) < found.size:
             return False
@@ -286,5 +291,5 @@ class FakeBroker:
         return True
 
     async def drop(self, letter: str) -> bool:
-        await self.server.answers()
+        await self.answers()
         return self.server.buried.pop(letter, None) is not None

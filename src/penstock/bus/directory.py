@@ -55,19 +55,16 @@ class Directory:
     def room(self, topic: str, now_s: float) -> Room:
         """Return how much of a topic may be under way; nothing where nobody serves it.
 
-        Those who have said that they leave count only while nobody else serves it, and only until they are forgotten:
-        when the last worker is started anew, what is asked meanwhile waits for it.
+        Those who have said that they leave count until they are forgotten: they still work on what they have, and when
+        the last worker is started anew, what is asked meanwhile waits for it.
         """
-        staying, leaving = Room(), Room()
+        at_once = ahead = 0
         for hello, heard_s in self._heard.values():
             count = hello.serves.get(topic, 0)
-            if not count or now_s - heard_s > GONE_S:
-                continue
-            if hello.leaves:
-                leaving = Room(leaving.at_once + count, leaving.ahead + hello.ahead)
-            else:
-                staying = Room(staying.at_once + count, staying.ahead + hello.ahead)
-        return staying if staying.at_once else leaving
+            if count and now_s - heard_s <= GONE_S:
+                at_once += count
+                ahead += hello.ahead
+        return Room(at_once, ahead)
 
     def rooms(self, now_s: float) -> dict[str, Room]:
         """Return how much of each topic that is served may be under way."""

@@ -95,6 +95,7 @@ class BrokerBus:
         self._serving = MemoryBus(limits, {}, clock, self._serves)
         self._terms = Terms(transport, clock, settings.tries, settings.ahead, self._cancelled.__contains__)
         self._closed = self._leaving = False
+        self._told: Hello | None = None
         self._link.on_open = self._desk.fail
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._beat(), name="beat"), loop.create_task(self._listen(), name="listen")]
@@ -300,6 +301,7 @@ class BrokerBus:
         if self._link.state is State.CLOSED:
             with suppress(Unavailable):
                 await self._broker.tell(self._wire.record(self._hello(asks=asks)))
+                self._told = self._hello()
 
     async def _beat(self) -> None:
         """Say that this instance lives, to the broker and to the others, and notice when the broker does not answer."""
@@ -314,7 +316,7 @@ class BrokerBus:
             else:
                 self._desk.ready.set()
                 self._link.beaten()
-            if beats % HELLO_BEATS == 0 or not well:
+            if beats % HELLO_BEATS == 0 or not well or self._told != self._hello():
                 await self._say_hello(asks=not well)
             beats += 1
             self._greet()

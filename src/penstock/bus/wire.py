@@ -271,7 +271,7 @@ class Wire:
             raise Unreadable(f"a record of unknown kind {kind}")
         try:
             return decoder.decode(memoryview(record)[_HEAD:])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             code = "truncated" if "truncated" in str(error) else None
             raise Unreadable(f"a damaged record: {error}", code=code) from None
 
