@@ -42,7 +42,7 @@ from penstock.stores.backends.memory import MemoryCache
 from penstock.stores.cache import Cache
 from penstock.stores.contract import CollectionInfo
 from penstock.stores.lock import DirectoryLock
-from penstock.stores.service import StoreService
+from penstock.stores.service import Shared, StoreService
 from penstock.telemetry.memory import MemoryWatch, find_limit
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class App:
         self._lock = DirectoryLock(data_dir)
         self._broker = broker(settings, self._clock)
         self._points = points(settings, data_dir, self._clock)
+        self._shared = shared(settings)
         count = settings.ml.threads or cores()
         self._threads = Threads(count, "penstock-ml")
         self._bulk = Threads(count, "penstock-bulk", BULK_NICENESS)
@@ -135,6 +136,8 @@ class App:
             await self._core.close()
         if self._broker is not None:
             await self._broker.close()
+        if self._shared is not None:
+            await self._shared.close()
         if self._processes is not None:
             await self._processes.close()
         await self._threads.close()
@@ -167,6 +170,9 @@ class App:
         def cache(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> Cache:
             return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)
 
+        def shared_cache(name: str) -> Cache | None:
+            return self._shared.cache(name) if self._shared is not None and settings.redis.cache else None
+
         return Parts(
             settings=settings,
             data_dir=self.data_dir,
@@ -177,6 +183,7 @@ class App:
             workers=self._workers(models),
             remote=models.remote | ({"store"} if self._points.remote else set()),
             cache=cache,
+            shared_cache=shared_cache,
             memory=lambda caches: MemoryWatch(limit, caches),
             snapshots=self._points.snapshots,
             upkeep=self._points.upkeep,
@@ -240,6 +247,11 @@ def broker(settings: Settings, clock: Clock) -> Broker | None:
     if settings.bus.backend == "redis":
         from penstock.bus.backends.redis.broker import RedisBroker  # noqa: PLC0415
 
+        if settings.redis.shared:
+            from penstock.stores.backends.redis.link import connections  # noqa: PLC0415
+
+            left = max(1, settings.redis.pool_size - connections(settings.redis))
+            settings = replace(settings, redis=replace(settings.redis, pool_size=left))
         return RedisBroker(settings.bus, settings.redis, capacities(settings), clock)
     if settings.bus.backend == "kafka":
         from penstock.bus.backends.kafka.broker import KafkaBroker  # noqa: PLC0415
@@ -266,6 +278,19 @@ def points(settings: Settings, data_dir: Path, clock: Clock, backend: str = "") 
 
         return QdrantServer(settings.qdrant, settings.timeouts, clock)
     return EdgeFleet(data_dir, settings.timeouts, clock, settings.store)
+
+
+def shared(settings: Settings) -> Shared | None:
+    """Return what is shared with other servers; ``None`` where nothing is.
+
+    Raises:
+        Invalid: The settings cannot be used.
+    """
+    if not settings.redis.shared:
+        return None
+    from penstock.stores.backends.redis.shared import RedisShared  # noqa: PLC0415
+
+    return RedisShared(settings.redis, settings.bus.prefix)
 
 
 def build(settings: Settings, data_dir: Path, model_cache: Path | None = None) -> App:

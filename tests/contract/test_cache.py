@@ -1,4 +1,7 @@
-"""One suite over the contract of ``Cache``; what a backend cannot do, its features say."""
+"""One suite over the contract of ``Cache``; what a backend cannot do, its features say.
+
+Redis needs a real loop: ``test_redis_shared.py`` shows the same of it.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -7,6 +10,9 @@ from dataclasses import dataclass
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.settings import GuardSettings
+from penstock.pools.guard import Guard
+from penstock.pools.layered import LayeredCache
 from penstock.stores.backends.memory import ENTRY_BYTES, MemoryCache
 from penstock.stores.cache import Cache
 from tests.clock import virtual
@@ -28,7 +34,13 @@ class Backend:
         return self.make(entries, size, ttl_s)
 
 
+def layered(entries: int, size: int, ttl_s: float) -> LayeredCache:
+    near, far = (MemoryCache("c", entries, size, LoopClock(), ttl_s) for _ in range(2))
+    return LayeredCache(near, far, Guard("far", GuardSettings(), LoopClock(), patience_s=1.0, random=lambda: 0.5))
+
+
 BACKENDS = {
+    "layered": Backend(layered, local=False),
     "memory": Backend(lambda entries, size, ttl_s: MemoryCache("c", entries, size, LoopClock(), ttl_s)),
 }
 

@@ -36,6 +36,7 @@ from penstock.pools.cached import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guard import Guard
 from penstock.pools.guarded import GuardedStore, Layout
 from penstock.pools.house import Pools
+from penstock.pools.layered import LayeredCache
 from penstock.pools.permits import Permits
 from penstock.pools.remote import Remote
 from penstock.search.answers import AnswerCache
@@ -57,6 +58,10 @@ PRESSED = LevelSettings().high
 
 #: Calls to a store that is another server that may always be out, however slow it is: enough for a few searches.
 STORE_CALLS_MIN = 8
+
+#: The dependency that holds what several servers share, and after how long it counts as hanging.
+SHARED = "redis-shared"
+SHARED_S = 0.05
 
 #: Announcements of alerts on their way to the bus; those beyond are only logged and listed.
 ANNOUNCEMENTS_MAX = 100
@@ -94,10 +99,12 @@ class Core:
             name: Guard(name, settings.breaker, clock, patience_s=patience_s, random=parts.luck)
             for name, patience_s in patience(settings.timeouts).items()
         }
+        if settings.redis.shared:
+            self.guards[SHARED] = Guard(SHARED, settings.breaker, clock, patience_s=SHARED_S, random=parts.luck)
         links = [self.bus.link] if isinstance(self.bus, BrokerBus) else []
         self.breakers: list[Guard | Link] = [*self.guards.values(), *links]
         self.remotes = {name: self._remote(name) for name in sorted(parts.remote)}
-        self.caches = _caches(parts)
+        self.caches = _caches(parts, self.guards)
         self.rungs = Rungs(
             settings.degradation,
             partial(self.bus.congested, Topic.SEARCH_REQUEST),
@@ -378,11 +385,19 @@ def patience(timeouts: TimeoutSettings) -> dict[str, float]:
     }
 
 
-def _caches(parts: Parts) -> dict[str, Cache]:
-    """Return what is remembered (L1, L2, and the ladder's answers)."""
+def _caches(parts: Parts, guards: Mapping[str, Guard]) -> dict[str, Cache]:
+    """Return what is remembered (L1, L2, and the ladder's answers), and what of it is shared with other servers.
+
+    BM25 vectors are not: they are made in less time than it takes to ask for them.
+    """
     cache = parts.settings.cache
-    return {
+    caches = {
         "embed": parts.cache("embed", cache.embed_size, cache.embed_bytes, math.inf),
         "sparse": parts.cache("sparse", cache.sparse_size, cache.sparse_bytes, math.inf),
         "answers": parts.cache("answers", cache.answer_size, cache.answer_bytes, cache.answer_ttl),
     }
+    for name in ("embed", *(["sparse"] if parts.encoders.learned else [])):
+        far = parts.shared_cache(f"{name}-shared")
+        if far is not None:
+            caches |= {name: LayeredCache(caches[name], far, guards[SHARED]), f"{name}-shared": far}
+    return caches

@@ -83,6 +83,7 @@ class Parts:
         snapshots: Makes and restores snapshots of the store.
         upkeep: How the upkeep of each collection stands.
         readiness: Why the parts themselves cannot work; empty when they can.
+        shared_cache: Makes the cache of a name that is shared with other servers, if there is one.
         luck: Draws for jitter.
     """
 
@@ -99,4 +100,5 @@ class Parts:
     snapshots: Snapshots = field(default_factory=NoSnapshots)
     upkeep: Callable[[], list[Upkeep]] = list
     readiness: Callable[[], list[str]] = list
+    shared_cache: Callable[[str], Cache | None] = lambda _: None
     luck: Random = random.random

@@ -52,6 +52,12 @@ class RedisSettings:
         secret("REDIS_URL", "where Redis is: redis://user:password@host:port/db, or rediss:// for TLS"),
     )
     pool_size: int = setting(20, count("REDIS_POOL_SIZE", "connections to Redis (L4)", 4096))
+    cache: bool = setting(False, switch("REDIS_CACHE", "share remembered vectors with other servers"))
+
+    @property
+    def shared(self) -> bool:
+        """Whether anything but the bus is shared by way of it."""
+        return self.cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from penstock.stores.cache import Cache
 from penstock.stores.contract import MovableStore, Snapshots, Upkeep
 
 
@@ -49,4 +50,16 @@ class StoreService(Protocol):
 
     async def close(self) -> None:
         """Write everything through and end it, or let go of it."""
+        ...
+
+
+class Shared(Protocol):
+    """What several servers share. It may be gone at any time; whoever asks goes on alone."""
+
+    def cache(self, name: str) -> Cache:
+        """Return the cache of a name, which the others see too."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of it."""
         ...

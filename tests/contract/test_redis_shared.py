@@ -1,0 +1,158 @@
+"""What several servers share by way of a real Redis: there, gone, frozen, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.errors import Invalid, Unavailable
+from penstock.kernel.settings import GuardSettings, RedisSettings
+from penstock.policies.breaker import State
+from penstock.pools.guard import Guard
+from penstock.pools.layered import LayeredCache
+from penstock.stores.backends.memory import MemoryCache
+from penstock.stores.backends.redis.link import LIMIT_S, connections
+from penstock.stores.backends.redis.shared import RedisShared
+from tests.rigs import redis
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[redis.Redis]:
+    redis.needed()
+    with redis.redis(tmp_path / "redis", persistent=False) as one:
+        yield one
+
+
+def shared(url: str, prefix: str = "", pool_size: int = 20) -> RedisShared:
+    return RedisShared(RedisSettings(url=url, pool_size=pool_size), prefix or f"test-{uuid.uuid4().hex[:8]}")
+
+
+def layered(one: RedisShared) -> tuple[LayeredCache, Guard]:
+    guard = Guard(
+        "redis-shared",
+        GuardSettings(failures=3, timeout=0.3, successes=1),
+        LoopClock(),
+        patience_s=0.05,
+        random=lambda: 0.5,
+    )
+    return LayeredCache(MemoryCache("near", 0, 1, LoopClock()), one.cache("embed"), guard), guard
+
+
+def test_what_was_put_is_found_by_another_server_in_the_order_asked_for():
+    async def scenario(url: str) -> None:
+        ours, theirs = shared(url, "p"), shared(url, "p")
+        odd = {b"\0\xff": b"", b"": b"\0", b"k" * 300: bytes(range(256))}
+        await ours.cache("embed").put(odd)
+        found = theirs.cache("embed")
+        assert await found.get([*odd, b"absent"]) == [*odd.values(), None]
+        assert await theirs.cache("sparse").get(list(odd)) == [None] * 3
+        assert (found.state().hits, found.state().misses) == (3, 1)
+        assert await found.get([]) == []
+        await found.put({})
+        await ours.cache("embed").put({b"": b"later"})
+        assert await found.get([b""]) == [b"later"]
+        await ours.close()
+        await theirs.close()
+
+    asyncio.run(scenario(redis.shared().url))
+
+
+def test_there_are_never_more_connections_than_its_share(server):
+    async def scenario() -> int:
+        one = shared(server.url, pool_size=20)
+        cache = one.cache("embed")
+        most = 0
+
+        async def ask(n: int) -> None:
+            nonlocal most
+            try:
+                await cache.put({str(n).encode(): bytes(2000)})
+            except Unavailable:
+                return
+            most = max(most, await open_now())
+
+        async def open_now() -> int:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"CLIENT LIST\r\n")
+            length = int((await reader.readline())[1:])
+            said = await reader.readexactly(length)
+            writer.close()
+            return said.count(b"name=penstock")
+
+        await asyncio.gather(*(ask(n) for n in range(60)))
+        await one.close()
+        return most
+
+    assert 1 <= asyncio.run(scenario()) <= connections(RedisSettings(pool_size=20)) == 4
+
+
+def test_a_redis_that_is_killed_costs_nobody_an_error_and_is_used_again_when_it_is_back(server):
+    async def scenario() -> None:
+        one = shared(server.url)
+        cache, guard = layered(one)
+        await cache.put({b"a": b"1"})
+        assert await cache.get([b"a"]) == [b"1"]
+        server.kill()
+        for _ in range(5):
+            assert await cache.get([b"a"]) == [None]
+        assert guard.state is State.OPEN
+        server.start()
+        await until(lambda: guard.state is State.CLOSED, cache)
+        await cache.put({b"a": b"2"})
+        assert await cache.get([b"a"]) == [b"2"]
+        await one.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_redis_that_answers_nothing_is_given_up_in_milliseconds_then_left_alone(server):
+    async def scenario() -> None:
+        one = shared(server.url)
+        cache, guard = layered(one)
+        await cache.put({b"a": b"1"})
+        server.freeze()
+        began_s = time.monotonic()
+        for _ in range(3):
+            assert await cache.get([b"a"]) == [None]
+        assert time.monotonic() - began_s < 3 * LIMIT_S + 1.0
+        assert guard.state is State.OPEN
+        server.thaw()
+        await until(lambda: guard.state is State.CLOSED, cache)
+        assert await cache.get([b"a"]) == [b"1"]
+        await one.close()
+
+    asyncio.run(scenario())
+
+
+async def until(true: Any, cache: LayeredCache) -> None:
+    """Ask the cache now and then until something has come true."""
+    end_s = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end_s
+        await cache.get([b"probe"])
+        await asyncio.sleep(0.02)
+
+
+def test_another_program_and_nobody_at_the_address_are_unavailable():
+    async def scenario(url: str) -> None:
+        one = shared(url)
+        with pytest.raises(Unavailable):
+            await one.cache("c").get([b"a"])
+        await one.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(scenario(f"redis://127.0.0.1:{silent.getsockname()[1]}"))
+    asyncio.run(scenario("redis://127.0.0.1:9"))
+
+
+def test_an_address_that_is_none_of_redis_is_refused():
+    with pytest.raises(Invalid, match="no address of a Redis"):
+        shared("http://redis:6379")
