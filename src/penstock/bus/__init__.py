@@ -3,5 +3,5 @@
 Enters: messages with their ``Work`` label. Leaves: calls of subscribed handlers, and replies.
 May refuse: a full topic, a client beyond its share, a hopeless deadline (``Rejected``); a passed one (``Expired``).
 Read next: :mod:`penstock.bus.contract`, :mod:`penstock.bus.discipline`, :mod:`penstock.bus.topic`,
-:mod:`penstock.bus.intake`, ``backends/memory.py``.
+:mod:`penstock.bus.intake`, ``backends/memory.py``; between processes :mod:`penstock.bus.distributed`.
 """

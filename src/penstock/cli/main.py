@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "snapshot": ("snapshot", "Save every collection in one file."),
     "restore": ("restore", "Take in what a snapshot holds."),
     "migrate": ("migrate", "Move a collection between the data directory and a Qdrant server."),
+    "dlq": ("dlq", "List, retry or drop messages that nobody could handle."),
     "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),

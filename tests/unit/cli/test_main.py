@@ -40,9 +40,9 @@ def test_every_command_of_the_table_exists_and_carries_its_name():
         assert text.endswith(".")
 
 
-@pytest.mark.parametrize("name", entry.COMMANDS)
+@pytest.mark.parametrize("name", [*(set(entry.COMMANDS) - {"dlq"}), "dlq list", "dlq retry", "dlq drop"])
 def test_every_command_has_help_and_the_common_options(name, capsys):
-    assert entry.run([name, "--help"]) == 0
+    assert entry.run([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert "--config" in shown
     assert "--data-dir" in shown

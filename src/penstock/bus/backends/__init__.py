@@ -1,1 +1,1 @@
-"""Buses that pass the contract suite: ``memory``."""
+"""A bus in one process, ``memory``, and brokers that carry one between processes: ``redis``, ``kafka``."""

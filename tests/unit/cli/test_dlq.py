@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from penstock.bus.broker import Channel, Kind, Letter
+from penstock.bus.wire import Wire
+from penstock.cli import dlq
+from penstock.cli.main import penstock
+from penstock.cli.tables import plain
+from penstock.kernel.work import Work
+from tests.clock import virtual
+from tests.fakes.broker import FakeBroker, Server
+
+WORK = Channel("ml.embed", Kind.WORK)
+RECORD = Wire({}, 1000).message(1, "a", "ml.embed", "m", (Work.background("alice"), 0.0))
+
+
+async def with_letters(count: int) -> FakeBroker:
+    broker = FakeBroker(Server())
+    await broker.start()
+    reader = await broker.join(WORK)
+    for _ in range(count):
+        await broker.send(WORK, RECORD, "", 0.0)
+    for delivery in await reader.take(count, 0.0):
+        await reader.bury(delivery, "tries")
+    return broker
+
+
+@virtual
+async def test_letters_are_acted_on_by_their_ids_and_missing_ones_told():
+    broker = await with_letters(3)
+    first, second, third = [letter.id for letter in await broker.letters(10)]
+    found = await dlq.act_on(broker, dlq.Choice((first, "none"), every=False), FakeBroker.drop)
+    assert found == {"done": [first], "missing": ["none"]}
+    found = await dlq.act_on(broker, dlq.Choice((), every=True), FakeBroker.revive)
+    assert found == {"done": [second, third], "missing": []}
+    assert await broker.depth(WORK) == 2
+
+
+def letter(record: bytes, **changes: object) -> Letter:
+    known = {"id": "1-0", "topic": "ml.embed", "group": "", "reason": "tries", "attempts": 4, "buried_at_s": 100.0}
+    return Letter(**{**known, "size": len(record), "record": record, **changes})
+
+
+def test_a_letter_tells_whose_it_was_if_it_can_be_read():
+    assert dlq.told(letter(RECORD))["client"] == "alice"
+    assert dlq.told(letter(b"another program's"))["client"] is None
+
+
+def test_the_table_shows_a_line_for_each():
+    lines = plain(dlq.table([letter(RECORD), letter(b"\x1b[31m", group="hooks", reason="foreign")], 160.0))
+    assert lines[0].split() == ["id", "topic", "reason", "tries", "age", "bytes", "client", "request"]
+    assert lines[1].split()[:5] == ["1-0", "ml.embed", "tries", "4", "60"]
+    assert "alice" in lines[1]
+    assert "ml.embed (hooks)" in lines[2]
+
+
+@pytest.mark.parametrize("arguments", [["retry"], ["drop"], ["drop", "1-0", "--all"]])
+def test_it_must_be_said_which_letters_are_meant(arguments: list[str]):
+    result = CliRunner().invoke(penstock, ["dlq", *arguments])
+    assert result.exit_code == 2
+    assert "--all" in result.output
+
+
+def test_one_process_keeps_no_dead_letters(tmp_path: Path):
+    result = CliRunner().invoke(penstock, ["dlq", "list", "--data-dir", str(tmp_path)])
+    assert "BUS_BACKEND=memory" in str(result.exception)
