@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.books import BusObserver
@@ -21,14 +22,14 @@ from penstock.bus.distributed import BrokerBus
 from penstock.bus.link import Link
 from penstock.bus.wire import Wire
 from penstock.core.core import Core
-from penstock.core.parts import Encoders, Parts, Workers
+from penstock.core.parts import POOLS, Encoders, Parts, Workers
 from penstock.core.shapes import SHAPES
 from penstock.http.gate import Gate
 from penstock.indexing import worker
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.composition import dense_text, sparse_query, sparse_text
 from penstock.kernel.clock import Clock, MonotonicClock
-from penstock.kernel.errors import Broken
+from penstock.kernel.errors import Broken, Invalid
 from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings, cores
 from penstock.kernel.work import Work
@@ -50,16 +51,66 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What of Penstock runs in this process.
+
+    Attributes:
+        http: Whether it answers HTTP, and has the data directory for itself.
+        pools: Which pools work here.
+    """
+
+    http: bool = True
+    pools: frozenset[str] = POOLS
+
+    @property
+    def stores(self) -> bool:
+        """Whether it needs the points."""
+        return self.http or bool(self.pools & {"search", "index"})
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody else touches the points: all that does is in this process."""
+        return self.http and {"search", "index"} <= self.pools
+
+    def check(self, settings: Settings) -> None:
+        """Refuse a part of Penstock that could not reach the rest.
+
+        Raises:
+            Invalid: Naming the setting.
+        """
+        if self == Role():
+            return
+        if settings.bus.backend == "memory":
+            detail = "a part of Penstock needs a broker to reach the rest: set BUS_BACKEND to redis or kafka"
+            raise Invalid(detail, field="concurrency.bus.backend")
+        if self.stores and not self.alone and settings.store.backend == "edge":
+            detail = (
+                "here other processes need the points too: set STORE_BACKEND to qdrant, or serve search and index here"
+            )
+            raise Invalid(detail, field="store.backend")
+
+
+#: Everything in one process.
+ALL: Final = Role()
+
+
 class App:
-    """A whole Penstock. Build it with :func:`build`, ``start`` it, serve ``asgi``, ``close`` it.
+    """A whole Penstock, or a part of it. Build it with :func:`build`, ``start`` it, serve ``asgi``, ``close`` it.
 
     Args:
         settings: Everything that can be set.
         data_dir: Where everything is kept.
         model_cache: Where prepared models are kept; ``data_dir/models`` by default.
+        role: What of it runs here.
+
+    Raises:
+        Invalid: The settings cannot be used, or not for this role.
     """
 
-    def __init__(self, settings: Settings, data_dir: Path, model_cache: Path) -> None:
+    def __init__(self, settings: Settings, data_dir: Path, model_cache: Path, role: Role = ALL) -> None:
+        role.check(settings)
+        self._role = role
         self.settings = settings
         self.data_dir = data_dir
         self._clock: Clock = MonotonicClock()
@@ -89,20 +140,22 @@ class App:
         Raises:
             PenstockError: Saying what is missing or held by another; nothing is left behind.
         """
-        self._lock.acquire()
+        if self._role.http:
+            self._lock.acquire()
         try:
             if self._broker is not None:
                 await self._broker.start()
-            if self._points.remote:
+            if self._role.stores and self._points.remote:
                 # A server that is not there should not be told after a model has been prepared.
                 await self._points.start()
             choice = Choice(self.settings, self._model_cache, self._clock)
             self._models = models = await asyncio.to_thread(choice.load, progress or (lambda *_: None))
             await models.check(self._clock)
-            if not self._points.remote:
+            if self._role.stores and not self._points.remote:
                 await self._points.start()
             self._core = core = Core(self._parts(models))
-            core.foreign |= await self._foreign(_encoders(models))
+            if self._role.stores:
+                core.foreign |= await self._foreign(_encoders(models))
             self._points.when_ready(core.guards["store"].renew)
             core.start()
         except BaseException:
@@ -129,6 +182,10 @@ class App:
     async def drained(self, timeout_s: float) -> bool:
         """Wait until no request is in flight; return whether that came true in time."""
         return await self._started.gate.drained(timeout_s)
+
+    async def worked_off(self, timeout_s: float) -> bool:
+        """Take no more work from other instances; return whether what was taken has ended in time."""
+        return await self._started.drain(timeout_s)
 
     async def close(self) -> None:
         """Stop everything, the last started first; the store is flushed."""
@@ -187,7 +244,8 @@ class App:
             memory=lambda caches: MemoryWatch(limit, caches),
             snapshots=self._points.snapshots,
             upkeep=self._points.upkeep,
-            readiness=lambda: self._points.missing,
+            readiness=lambda: self._points.missing if self._role.stores else [],
+            pools=self._role.pools,
         )
 
     def _workers(self, models: Models) -> Workers:
@@ -293,6 +351,10 @@ def shared(settings: Settings) -> Shared | None:
     return RedisShared(settings.redis, settings.bus.prefix)
 
 
-def build(settings: Settings, data_dir: Path, model_cache: Path | None = None) -> App:
-    """Build a Penstock that is not started yet."""
-    return App(settings, data_dir, model_cache or data_dir / "models")
+def build(settings: Settings, data_dir: Path, model_cache: Path | None = None, role: Role = ALL) -> App:
+    """Build a Penstock that is not started yet.
+
+    Raises:
+        Invalid: The settings cannot be used, or not for this role.
+    """
+    return App(settings, data_dir, model_cache or data_dir / "models", role)

@@ -53,6 +53,8 @@ HELLO_BEATS: Final = 3
 UNLIMITED_S: Final = 86_400.0
 #: Topics of facts; all others but ``REQUEST_TOPICS`` may carry both.
 EVENT_TOPICS: Final = frozenset(Topic) - frozenset(REQUEST_TOPICS)
+#: Without these there is no search.
+NEEDED_TOPICS: Final = (Topic.SEARCH_REQUEST, Topic.ML_EMBED)
 
 
 class BrokerBus:
@@ -122,7 +124,12 @@ class BrokerBus:
         if not self._desk.ready.is_set() or self._link.state is not State.CLOSED:
             return [f"{self._broker.name} does not answer"]
         serving = self.serving()
-        return [f"nobody serves {topic}" for topic in REQUEST_TOPICS if topic not in serving]
+        return [f"nobody serves {topic}" for topic in NEEDED_TOPICS if topic not in serving]
+
+    def describe(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
+        """Name the kinds of a topic's messages, whose service times are estimated apart, where others serve it."""
+        if kind_of is not None:
+            self._kinds[topic] = kind_of
 
     # --- What the rooms above do
 

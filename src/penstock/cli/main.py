@@ -20,6 +20,7 @@ from penstock.kernel.errors import PenstockError
 #: Name → (module, what ``penstock --help`` says about it).
 COMMANDS: Final = {
     "serve": ("serve", "Run the server."),
+    "worker": ("worker", "Do the work of some pools for servers elsewhere."),
     "index": ("index", "Index files and directories."),
     "search": ("search", "Search a collection."),
     "status": ("status", "Show collections and what the server is doing."),

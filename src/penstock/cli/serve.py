@@ -13,11 +13,12 @@ import click
 import uvloop
 from rich.console import Console
 
-from penstock.app import App, build
+from penstock.app import ALL, App, Role, build
 from penstock.cli.first_index import first_index
 from penstock.cli.listening import Listener, Stop, bind, end, listener, url_of
 from penstock.cli.options import Setup, set_up
 from penstock.cli.preparation import preparing
+from penstock.cli.roles import chosen
 from penstock.cli.terminal import notices
 from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.stores.lock import holder
@@ -30,25 +31,37 @@ from penstock.telemetry.logs import configure
 @click.option("--port", metavar="PORT", help="Port to listen on (default 8080); 0: any free one.")
 @click.option("--data-dir", metavar="DIR", help="Data directory (default: ./.penstock if it exists, else yours).")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option(
+    "--role",
+    type=click.Choice(["all", "api"]),
+    default="all",
+    show_default=True,
+    help="api: answer HTTP, and leave the work to `penstock worker`.",
+)
+@click.option("--pool", "pools", metavar="NAME,…", help="With --role api: pools that work here all the same.")
 @click.option("--index-self", type=click.Path(path_type=Path, exists=True), hidden=True)
-def command(config: Path | None, index_self: Path | None, **flags: Any) -> int:
+def command(config: Path | None, role: str, pools: str | None, index_self: Path | None, **flags: Any) -> int:
     """Run the server.
 
     Prepares the model at the first start. Ctrl-C or SIGTERM drains: new requests get 503, running ones finish; a
     second Ctrl-C ends at once.
     """
+    if pools is not None and role == "all":
+        raise click.UsageError("--pool goes with --role api; without, all pools work here")
+    part = ALL if role == "all" else Role(pools=chosen(pools) if pools is not None else frozenset())
     setup = set_up(config, {f"--{name.replace('_', '-')}": value for name, value in flags.items()})
     configure(setup.settings.server.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Service(setup, index_self, notices()).run())
+        runner.run(_Service(setup, part, index_self, notices()).run())
     return 0
 
 
 class _Service:
     """One server from its socket to its end."""
 
-    def __init__(self, setup: Setup, index_self: Path | None, console: Console) -> None:
+    def __init__(self, setup: Setup, role: Role, index_self: Path | None, console: Console) -> None:
         self._setup = setup
+        self._role = role
         self._index_self = index_self
         self._console = console
         self._stop = Stop()
@@ -70,7 +83,7 @@ class _Service:
         # Before the model is prepared: a busy port should not be told minutes later.
         bound = bind(settings.server.host, settings.server.port)
         self._stop.heed(asyncio.get_running_loop())
-        app = build(settings, data_dir)
+        app = build(settings, data_dir, role=self._role)
         with contextlib.closing(bound):
             try:
                 if await self._started(app):

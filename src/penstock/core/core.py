@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -130,6 +131,16 @@ class Core:
         """Begin to watch; call it inside the running loop."""
         self.heartbeat.start()
 
+    async def drain(self, timeout_s: float) -> bool:
+        """Take no more work from other instances; return whether what was taken has ended in time."""
+        if not isinstance(self.bus, BrokerBus):
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.bus.drain()
+                return True
+        return False
+
     async def close(self) -> None:
         """Stop watching, answer everything that waits with a refusal, stop what runs."""
         await self.heartbeat.close()
@@ -213,15 +224,23 @@ class Core:
     def _subscribe(self, search: SearchPipeline, writer: SegmentWriter) -> None:
         """Let the pools serve the topics; guards stand behind the topics, so that waiting is no failure."""
         bus, pools, workers = self.bus, self.pools, self._parts.workers
-        embed = self._shielded("embed", Topic.ML_EMBED, workers.embed, lambda batch: str(batch.kind))
-        sparse = self._shielded("sparse", Topic.ML_SPARSE, workers.sparse, lambda batch: str(batch.kind))
+        by_kind: Callable[[Any], str] = lambda batch: str(batch.kind)  # noqa: E731 - needed here alone
+        embed = self._shielded("embed", Topic.ML_EMBED, workers.embed, by_kind)
+        sparse = self._shielded("sparse", Topic.ML_SPARSE, workers.sparse, by_kind)
         rerank = self._shielded("rerank", Topic.ML_RERANK, workers.rerank, lambda _: "rerank")
-        bus.subscribe(Topic.ML_EMBED, embed, pools.embed, lambda batch: str(batch.kind))
-        bus.subscribe(Topic.ML_SPARSE, sparse, pools.sparse, lambda batch: str(batch.kind))
-        bus.subscribe(Topic.ML_RERANK, rerank, pools.rerank)
-        bus.subscribe(Topic.SEARCH_REQUEST, search.run, pools.search)
-        bus.subscribe(Topic.INDEX_REQUEST, writer.write, pools.index)
-        bus.subscribe(Topic.INDEX_CHUNK, workers.chunk, pools.chunk)
+        served: dict[str, tuple[Topic, Handler, Permits, Callable[[Any], str] | None]] = {
+            "embed": (Topic.ML_EMBED, embed, pools.embed, by_kind),
+            "sparse": (Topic.ML_SPARSE, sparse, pools.sparse, by_kind),
+            "rerank": (Topic.ML_RERANK, rerank, pools.rerank, None),
+            "search": (Topic.SEARCH_REQUEST, search.run, pools.search, None),
+            "index": (Topic.INDEX_REQUEST, writer.write, pools.index, None),
+            "chunk": (Topic.INDEX_CHUNK, workers.chunk, pools.chunk, None),
+        }
+        for name, (topic, handler, permits, kind_of) in served.items():
+            if name in self._parts.pools:
+                bus.subscribe(topic, handler, permits, kind_of)
+            elif isinstance(bus, BrokerBus):
+                bus.describe(topic, kind_of)
 
     def _shielded(self, name: str, topic: Topic, handler: Handler, operation: Callable[[Any], str]) -> Handler:
         """Return a model's handler behind its guard and, if it is another server, behind its limit and retries."""

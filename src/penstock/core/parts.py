@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from penstock.bus.books import BusObserver
 from penstock.bus.contract import Bus, Handler
@@ -24,6 +25,10 @@ MakeCache = Callable[[str, int, int, float], Cache]
 MakeBus = Callable[[BusObserver], Bus]
 #: Makes the watch over memory, given the caches that can give some back.
 MakeMemoryWatch = Callable[[tuple[Cache, ...]], MemoryWatch]
+
+
+#: Every pool that works on a topic (SPEC P1–P7).
+POOLS: Final = frozenset({"embed", "sparse", "rerank", "search", "index", "chunk"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Parts:
         remote: What is asked of another server, by the names of guards: ``embed``, ``sparse``, ``rerank``.
         snapshots: Makes and restores snapshots of the store.
         upkeep: How the upkeep of each collection stands.
+        pools: Which pools work here; the topics of the others are served by other instances.
         readiness: Why the parts themselves cannot work; empty when they can.
         shared_cache: Makes the cache of a name that is shared with other servers, if there is one.
         luck: Draws for jitter.
@@ -99,6 +105,7 @@ class Parts:
     remote: frozenset[str] = frozenset()
     snapshots: Snapshots = field(default_factory=NoSnapshots)
     upkeep: Callable[[], list[Upkeep]] = list
+    pools: frozenset[str] = POOLS
     readiness: Callable[[], list[str]] = list
     shared_cache: Callable[[str], Cache | None] = lambda _: None
     luck: Random = random.random

@@ -1,0 +1,82 @@
+"""``penstock worker``: do the work of some pools for servers elsewhere, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+import uvloop
+from rich.console import Console
+
+from penstock.app import App, Role, build
+from penstock.cli.listening import Stop
+from penstock.cli.options import Setup, common
+from penstock.cli.preparation import preparing
+from penstock.cli.roles import NAMES, chosen
+from penstock.cli.terminal import notices
+from penstock.telemetry.logs import configure
+
+
+@click.command("worker")
+@click.option("--pool", "pools", metavar="NAME,…", required=True, help=f"Which pools: {', '.join(NAMES)}, or all.")
+@common
+def command(setup: Setup, pools: str) -> int:
+    """Do the work of some pools for servers elsewhere (BUS_BACKEND=redis or kafka).
+
+    Several workers share the work; whoever does it is found by way of the broker. Ctrl-C or SIGTERM drains: nothing
+    more is taken, what was taken is finished; a second Ctrl-C hands it to other workers.
+    """
+    role = Role(http=False, pools=chosen(pools))
+    configure(setup.settings.server.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Work(setup, role, notices()).run())
+    return 0
+
+
+class _Work:
+    """One worker from its start to its end."""
+
+    def __init__(self, setup: Setup, role: Role, console: Console) -> None:
+        self._setup = setup
+        self._role = role
+        self._console = console
+        self._stop = Stop()
+
+    async def run(self) -> None:
+        """Work until a signal comes.
+
+        Raises:
+            PenstockError: The worker cannot be started.
+
+        Cancellation: What was taken is handed back.
+        """
+        settings = self._setup.settings
+        self._stop.heed(asyncio.get_running_loop())
+        app = build(settings, self._setup.data_dir, role=self._role)
+        asked = asyncio.create_task(self._stop.asked.wait())
+        try:
+            with preparing(self._console) as progress:
+                starting = asyncio.create_task(app.start(progress))
+                await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+                if not starting.done():
+                    starting.cancel()
+                    await asyncio.wait({starting})
+                if starting.cancelled():
+                    return
+                starting.result()
+            names = ", ".join(name for name in NAMES if name in self._role.pools)
+            self._console.print(f"Penstock works for {names}, over {settings.bus.backend}", soft_wrap=True)
+            await asked
+            await self._drain(app)
+        finally:
+            asked.cancel()
+            await app.close()
+
+    async def _drain(self, app: App) -> None:
+        """Finish what was taken, unless a second signal comes first."""
+        draining = asyncio.create_task(app.worked_off(self._setup.settings.http.drain_timeout))
+        again = asyncio.create_task(self._stop.at_once.wait())
+        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, again):
+            task.cancel()
+        await asyncio.gather(draining, again, return_exceptions=True)

@@ -1,0 +1,154 @@
+"""One Penstock in several processes over a real Redis: servers, workers, and what becomes of both."""
+
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Server, command, environment, penstock
+from tests.rigs import redis
+
+START_S = 60
+
+
+@dataclass
+class Worker:
+    """A running ``penstock worker``."""
+
+    process: subprocess.Popen[str]
+
+    def terminate(self) -> tuple[int, str]:
+        """Ask it to end; return its exit code and what it wrote."""
+        self.process.terminate()
+        output, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, output
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return a file of settings for a Redis that runs."""
+    file = tmp_path / "penstock.yaml"
+    file.write_text(
+        "concurrency:\n"
+        f"  bus: {{backend: redis, prefix: test-{uuid.uuid4().hex[:8]}, lease: 2s}}\n"
+        f"  redis: {{url: '{redis.shared().url}'}}\n"
+    )
+    return file
+
+
+@pytest.fixture
+def work(data_dir: Path, config: Path) -> Iterator[Callable[[str], Worker]]:
+    """Return a function that starts workers; all are ended afterwards."""
+    started: list[Worker] = []
+
+    def begin(pools: str) -> Worker:
+        process = subprocess.Popen(
+            command("worker", "--pool", pools, "--data-dir", data_dir, "--config", config),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment(),
+        )
+        assert process.stdout is not None
+        started.append(Worker(process))
+        said = ""
+        while "works for" not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.process.kill()
+        worker.process.communicate()
+
+
+def search(server: Server, query: str) -> dict[str, object]:
+    with server.client() as client:
+        answer = client.post("/v1/collections/code/search", json={"query": query})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def documents(count: int) -> list[dict[str, str]]:
+    return [{"id": f"d{n}", "text": f"Document {n} tells of topic{n} and of rivers.\n" * 20} for n in range(count)]
+
+
+def test_a_server_and_workers_make_one_penstock_and_no_accepted_work_is_lost(
+    serve: Callable[..., Server], work: Callable[[str], Worker], config: Path
+) -> None:
+    first, second = work("embed,sparse"), work("embed,sparse,chunk,rerank")
+    server = serve("--role", "api", "--pool", "search,index", "--config", str(config))
+    answers: list[int] = []
+
+    def index() -> None:
+        with server.client() as client:
+            client.put("/v1/collections/code")
+            for part in range(5):
+                sent = documents(50)[10 * part : 10 * part + 10]
+                answers.append(
+                    client.post("/v1/collections/code/documents", json={"documents": sent}).json()["indexed"]
+                )
+
+    indexing = threading.Thread(target=index)
+    indexing.start()
+    until_s = time.monotonic() + START_S
+    while not answers and time.monotonic() < until_s:
+        time.sleep(0.05)
+    first.process.kill()  # in the middle of it
+    third = work("embed,sparse,chunk,rerank")
+    code, _ = second.terminate()  # and one that says goodbye
+    assert code == 0
+    indexing.join(START_S)
+    assert answers == [10] * 5
+    found = search(server, "which document tells of topic7")
+    assert found["hits"][0]["id"] == "d7"
+    assert found["degraded"] == []
+    assert third.terminate()[0] == 0
+    # Without workers the answer says what it lacks, or is refused; it is there at once either way.
+    began_s = time.monotonic()
+    with server.client() as client:
+        answer = client.post("/v1/collections/code/search", json={"query": "rivers", "timeout_ms": 3000})
+    assert answer.status_code in (200, 503, 504)
+    assert time.monotonic() - began_s < 5
+    assert server.terminate()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "said"),
+    [
+        (["serve", "--role", "api"], "", "BUS_BACKEND"),
+        (["worker", "--pool", "embed"], "", "BUS_BACKEND"),
+        (["worker", "--pool", "embedding"], "", "no pool embedding"),
+        (["serve", "--pool", "embed"], "", "--role api"),
+        (["serve", "--role", "api"], "concurrency: {bus: {backend: redis}}", "STORE_BACKEND"),
+        (["worker", "--pool", "search"], "concurrency: {bus: {backend: redis}}", "STORE_BACKEND"),
+        (
+            ["worker", "--pool", "embed"],
+            "concurrency: {bus: {backend: redis}, redis: {url: 'redis://127.0.0.1:1/0'}}",
+            "redis cannot be asked",
+        ),
+        (
+            ["serve"],
+            "concurrency: {bus: {backend: redis}, redis: {url: 'http://127.0.0.1:1'}}",
+            "no address of a Redis",
+        ),
+    ],
+)
+def test_what_cannot_work_is_told_at_the_start(
+    arguments: list[str], settings: str, said: str, data_dir: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(settings)
+    began_s = time.monotonic()
+    done = penstock(*arguments, "--data-dir", data_dir, "--config", file)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert time.monotonic() - began_s < 10
