@@ -12,7 +12,7 @@ from bench.corpus import Corpus
 
 #: Hits wanted, and candidates from each arm where two are fused: what Penstock does by default.
 HITS: int = 10
-CANDIDATES: int = 100
+CANDIDATES: int = 64
 
 
 class Query(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Final
 import click
 
 from penstock import __version__
+from penstock.kernel.cores import ONE_THREAD
 from penstock.kernel.errors import PenstockError
 
 #: Name → (module, what ``penstock --help`` says about it).
@@ -73,6 +74,8 @@ def penstock() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    for name, value in ONE_THREAD.items():
+        os.environ.setdefault(name, value)
     sys.exit(run(sys.argv[1:]))
 
 

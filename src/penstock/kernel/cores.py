@@ -6,6 +6,12 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+#: The environment in which libraries of linear algebra compute in the thread that asks. Ours are small products: spread
+#: over every core they make the other threads spin, beside models that have a thread for each core already. A search
+#: took ten times the processor time.
+ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def cores(root: Path = Path("/")) -> int:

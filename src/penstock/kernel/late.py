@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 TokenVectors = NDArray[np.int8]
 """Token vectors of one text, ``int8 [rows, late]``."""
 
-#: Levels for a component of 1. Components of a unit vector of 64 spread evenly are .125 on average; beyond .496, four
+#: Levels for a component of 1. Components of a unit vector of 64 spread evenly are .125 on average; beyond .492, four
 #: times that, they are cut. One level is .4 % of a cosine's range.
-SCALE: Final = 256
+SCALE: Final = 128
 
-_LEVEL_MAX: Final = 127
+#: The highest level, and less the lowest: with 64 added to it a level is one character of ASCII.
+LEVEL_MAX: Final = 63
 
 
 def levels(vectors: NDArray[np.float32]) -> TokenVectors:
@@ -29,9 +30,9 @@ def levels(vectors: NDArray[np.float32]) -> TokenVectors:
         vectors: ``float32 [rows, late]``, L2-normalised.
 
     Returns:
-        ``int8 [rows, late]``.
+        ``int8 [rows, late]``, none beyond ``LEVEL_MAX``.
     """
-    found: TokenVectors = np.clip(np.rint(vectors * np.float32(SCALE)), -_LEVEL_MAX, _LEVEL_MAX).astype(np.int8)
+    found: TokenVectors = np.clip(np.rint(vectors * np.float32(SCALE)), -LEVEL_MAX, LEVEL_MAX).astype(np.int8)
     return found
 
 

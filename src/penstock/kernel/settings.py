@@ -78,7 +78,7 @@ class SearchSettings:
 
     workers: int = setting(16, count("SEARCH_WORKERS", "searches running at once (P5)", 4096))
     queue_size: int = setting(1000, count("SEARCH_QUEUE_SIZE", "searches waiting at most (P5)", 1_000_000))
-    candidates: int = setting(100, count("SEARCH_CANDIDATES", "candidates taken from each arm", 10_000))
+    candidates: int = setting(64, count("SEARCH_CANDIDATES", "candidates taken from each arm", 10_000))
     candidates_reduced: int = setting(
         30, count("SEARCH_CANDIDATES_REDUCED", "the same from the ladder's first rung on", 10_000)
     )

@@ -88,6 +88,8 @@ class TextTokenizer:
 
     def truncated(self, text: str) -> bool:
         """Return whether ``encode`` loses part of the text."""
+        if text.isascii() and len(text) + self._special <= self.tokens_max:
+            return False  # a character of ASCII is one token at most: most queries need not be counted
         return self.count([text])[0] + self._special > self.tokens_max
 
 

@@ -75,6 +75,9 @@ class TextMemory(Generic[V]):
         Cancellation: As :meth:`SingleFlight.run`; a text that others wait for is encoded by one of them.
         """
         keys = [self._key(text, kind) for text in texts]
+        known = [value for value in await self._known(keys) if value is not None]
+        if len(known) == len(keys):
+            return known
         by_key = dict(zip(keys, texts, strict=True))
 
         async def fly(led: list[bytes], land: Callable[[bytes, V], None]) -> None:

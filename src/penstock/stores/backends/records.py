@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from penstock.kernel.late import TokenVectors
+from penstock.kernel.late import LEVEL_MAX, TokenVectors
 from penstock.stores.backends import facets
 from penstock.stores.contract import ChunkPayload, Condition, Head, Prefix, Range
 
@@ -18,8 +17,10 @@ FACETS: Final = "facets"
 SCALES: Final = "scales"
 
 #: The payload's field of the token vectors. They lie there, and not among the engine's vectors, since what each token
-#: finds is wanted, not the sum that the engine tells; as text they are read an order of magnitude quicker.
+#: finds is wanted, not the sum that the engine tells; as text they are read an order of magnitude quicker. A component
+#: is a character of ASCII: its level and ``_ASCII``.
 TOKENS: Final = "late"
+_ASCII: Final = LEVEL_MAX + 1
 
 #: What a payload is read from.
 FIELDS: Final = [field.name for field in msgspec.structs.fields(ChunkPayload)]
@@ -46,7 +47,7 @@ def record(payload: ChunkPayload, tokens: TokenVectors | None = None) -> dict[st
         SCALES: facets.scales(payload.metadata),
     }
     if tokens is not None:
-        kept[TOKENS] = [len(tokens), base64.b64encode(tokens.tobytes()).decode()]
+        kept[TOKENS] = [len(tokens), (tokens + np.int8(_ASCII)).tobytes().decode("ascii")]
     return kept
 
 
@@ -55,8 +56,8 @@ def tokens(stored: dict[str, Any] | None) -> TokenVectors | None:
     found = (stored or {}).get(TOKENS)
     if found is None:
         return None
-    rows, data = found
-    return np.frombuffer(base64.b64decode(data), np.int8).reshape(rows, -1)
+    rows, text = found
+    return np.frombuffer(text.encode("ascii"), np.int8).reshape(rows, -1) - np.int8(_ASCII)
 
 
 def payload(stored: dict[str, Any] | None) -> ChunkPayload:

@@ -127,14 +127,14 @@ class Shard:
         """Return the token vectors of the points that exist and have some, by the engine's ids."""
         with _translated():
             found = self._shard.retrieve(list(points), with_payload=[records.TOKENS], with_vector=False)
-        kept = {one.id: records.tokens(one.payload) for one in found}
-        return {id: tokens for id, tokens in kept.items() if tokens is not None}
+        kept = ((id, records.tokens(one.payload)) for id, one in _by_id(points, found))
+        return {id: tokens for id, tokens in kept if tokens is not None}
 
     def fetch(self, points: Sequence[qe.PointId]) -> dict[Any, ChunkPayload]:
         """Return the payloads of the points that exist, by the engine's ids."""
         with _translated():
             found = self._shard.retrieve(list(points), with_payload=records.FIELDS, with_vector=False)
-        return {one.id: records.payload(one.payload) for one in found}
+        return {id: records.payload(one.payload) for id, one in _by_id(points, found)}
 
     def heads(self, conditions: Sequence[Condition], after: str | None, limit: int) -> HeadPage:
         """Return a page of heads in the order of their point ids."""
@@ -245,6 +245,11 @@ def _read(payload: dict[str, Any] | None, vectors: Any, sparse: str) -> wire.Wir
             records.tokens(payload),
         )
     )
+
+
+def _by_id(points: Sequence[qe.PointId], found: Sequence[qe.Record]) -> Iterable[tuple[Any, qe.Record]]:
+    """Return records with their ids. They come in the order asked for; to ask each for its id takes longer."""
+    return zip(points, found, strict=True) if len(found) == len(points) else ((one.id, one) for one in found)
 
 
 #: What the engine says when it is asked for a vector that its shard does not have.

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from penstock.kernel.cores import ONE_THREAD
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.kernel.work import Work
@@ -146,7 +147,7 @@ class StoreLink:
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**ONE_THREAD, **os.environ, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             ours.close()
