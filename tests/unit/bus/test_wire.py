@@ -90,7 +90,11 @@ class Foreign:
     x: object
 
 
-@pytest.mark.parametrize("message", [object(), Foreign(object()), "\ud800", 2**70], ids=repr)
+@pytest.mark.parametrize(
+    "message",
+    [object(), Foreign(object()), "\ud800", 2**70],
+    ids=["an object", "a foreign record", "half a pair", "a long number"],
+)
 def test_what_cannot_be_written_is_invalid(message: object):
     with pytest.raises(Invalid):
         WIRE.message(7, "here", "t", message, LABEL)
