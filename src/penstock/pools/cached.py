@@ -75,25 +75,20 @@ class TextMemory(Generic[V]):
         Cancellation: As :meth:`SingleFlight.run`; a text that others wait for is encoded by one of them.
         """
         keys = [self._key(text, kind) for text in texts]
-        known = [value for value in await self._known(keys) if value is not None]
-        if len(known) == len(keys):
-            return known
-        by_key = dict(zip(keys, texts, strict=True))
+        unknown = dict(zip(keys, texts, strict=True))
+        known = zip(list(unknown), await self._known(list(unknown)), strict=True)
+        values = {key: value for key, value in known if value is not None}
+        for key in values:
+            del unknown[key]
 
         async def fly(led: list[bytes], land: Callable[[bytes, V], None]) -> None:
-            missing = []
-            for key, value in zip(led, await self._known(led), strict=True):
-                if value is None:
-                    missing.append(key)
-                else:
-                    land(key, value)
-            if missing:
-                encoded = await encode([by_key[key] for key in missing])
-                for key, value in zip(missing, encoded, strict=True):
-                    land(key, value)
-                await self._remember(missing, encoded)
+            encoded = await encode([unknown[key] for key in led])
+            for key, value in zip(led, encoded, strict=True):
+                land(key, value)
+            await self._remember(led, encoded)
 
-        values = await self._flights.run(keys, work, fly)
+        if unknown:
+            values |= await self._flights.run(list(unknown), work, fly)
         return [values[key] for key in keys]
 
     def _key(self, text: str, kind: TextKind) -> bytes:

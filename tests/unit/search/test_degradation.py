@@ -19,9 +19,9 @@ def planned(rung: Rung, **wishes) -> Plan:
 
 
 def test_at_the_foot_of_the_ladder_everything_is_done():
-    assert planned(Rung.FULL) == Plan(BOTH, 100, rerank=True)
+    assert planned(Rung.FULL) == Plan(BOTH, 64, rerank=True)
     assert planned(Rung.FULL, rerank=False, limit=500) == Plan(BOTH, 500, rerank=False)
-    assert planned(Rung.FULL, weights=Weights(sparse=0)) == Plan((Arm.DENSE,), 100, rerank=True)
+    assert planned(Rung.FULL, weights=Weights(sparse=0)) == Plan((Arm.DENSE,), 64, rerank=True)
 
 
 def test_each_rung_takes_more():
@@ -48,7 +48,7 @@ def test_fewer_candidates_are_never_fewer_than_the_hits_wanted_nor_more_than_usu
 @pytest.mark.parametrize(
     ("wishes", "harmless"),
     [
-        ({"limit": 100}, Rung.FEWER_CANDIDATES),
+        ({"limit": 64}, Rung.FEWER_CANDIDATES),
         ({"rerank": False}, Rung.NO_RERANK),
         ({"weights": Weights(dense=0)}, Rung.ONE_ARM),
         ({"weights": Weights(sparse=0)}, Rung.ONE_ARM),
