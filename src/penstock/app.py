@@ -241,6 +241,7 @@ class App:
             remote=models.remote | ({"store"} if self._points.remote else set()),
             cache=cache,
             shared_cache=shared_cache,
+            shared_rates=self._shared.rates() if self._shared is not None and settings.redis.rates else None,
             memory=lambda caches: MemoryWatch(limit, caches),
             snapshots=self._points.snapshots,
             upkeep=self._points.upkeep,

@@ -16,8 +16,11 @@ from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import GuardSettings, RedisSettings
 from penstock.policies.breaker import State
+from penstock.policies.bucket import RateSettings
+from penstock.policies.leases import Ask, Grant
 from penstock.pools.guard import Guard
 from penstock.pools.layered import LayeredCache
+from penstock.pools.shared_rates import SharedRates
 from penstock.stores.backends.memory import MemoryCache
 from penstock.stores.backends.redis.link import LIMIT_S, connections
 from penstock.stores.backends.redis.shared import RedisShared
@@ -156,3 +159,96 @@ def test_another_program_and_nobody_at_the_address_are_unavailable():
 def test_an_address_that_is_none_of_redis_is_refused():
     with pytest.raises(Invalid, match="no address of a Redis"):
         shared("http://redis:6379")
+
+
+# Rates
+
+
+RATES = RateSettings(20.0, 40.0)
+
+
+async def reserve(one: RedisShared, *asks: Ask) -> list[Grant]:
+    return await one.rates().reserve(asks, RATES.rate, RATES.burst)
+
+
+def test_a_bucket_gives_what_it_has_charges_what_is_owed_and_fills_by_redis_s_own_clock():
+    async def scenario(url: str) -> None:
+        one, other = shared(url, "r1"), shared(url, "r1")
+        assert await reserve(one) == []
+        [first] = await reserve(one, Ask("a", 10, 10.0))
+        assert (first.tokens, first.level) == (10, 20.0)
+        [second] = await reserve(other, Ask("a", 30, 0.0))
+        assert second.tokens == pytest.approx(20, abs=2)
+        [debt] = await reserve(one, Ask("a", 10, 15.0))
+        assert debt.tokens == 0
+        assert debt.level == pytest.approx(-15, abs=2)
+        await asyncio.sleep(0.2)
+        [later] = await reserve(one, Ask("a", 0, 0.0))
+        assert later.level > debt.level + 3
+        a, b = await reserve(one, Ask("a", 0, -100.0), Ask("b", 5, 0.0))
+        assert (a.level, b.tokens, b.level) == (40.0, 5, 35.0)
+        for each in (one, other):
+            await each.close()
+
+    asyncio.run(scenario(redis.shared().url))
+
+
+def test_a_full_bucket_is_no_key_and_another_is_forgotten_in_time(server):
+    async def scenario() -> None:
+        one = shared(server.url, "r2")
+        await reserve(one, Ask("a", 4, 0.0), Ask("b", 0, 0.0))
+
+        async def look(link: Any) -> Any:
+            return await link.keys("*"), await link.pttl("r2:rate:a")
+
+        keys, left_ms = await one._link.ask(look)
+        assert keys == [b"r2:rate:a"]
+        assert 0 < left_ms <= 1201
+        await one.close()
+
+    asyncio.run(scenario())
+
+
+def test_servers_hold_a_client_to_one_rate_and_go_on_alone_without_redis(server):
+    async def scenario() -> None:
+        parts = [shared(server.url, "r3") for _ in range(3)]
+        guards = [
+            Guard(
+                "redis-shared",
+                GuardSettings(failures=2, timeout=0.2, successes=1),
+                LoopClock(),
+                patience_s=0.05,
+                random=lambda: 0.5,
+            )
+            for _ in parts
+        ]
+        servers = [
+            SharedRates(RATES, one.rates(), guard, LoopClock()) for one, guard in zip(parts, guards, strict=True)
+        ]
+        for one in servers:
+            one.start()
+        loop = asyncio.get_running_loop()
+        began_s, count = loop.time(), 0
+        while loop.time() < began_s + 2.0:
+            await asyncio.sleep(0.002)
+            count += sum(one.limiter.decide("a", loop.time()).allowed for one in servers)
+        took_s = loop.time() - began_s
+        assert count <= RATES.burst + RATES.rate * took_s + 3 * RATES.burst / 4
+        assert count >= 0.7 * (RATES.burst + RATES.rate * took_s)
+        server.kill()
+        end_s = loop.time() + 20
+        while not all(one.limiter.lost for one in servers):
+            assert loop.time() < end_s
+            for number, one in enumerate(servers):
+                for _ in range(10):
+                    one.limiter.decide(f"{number}", loop.time())
+            await asyncio.sleep(0.01)
+        assert [sum(one.limiter.decide("z", loop.time()).allowed for _ in range(99)) for one in servers] == [40] * 3
+        server.start()
+        while any(one.limiter.lost for one in servers):
+            assert loop.time() < end_s + 20
+            await asyncio.sleep(0.05)
+        for one in (*servers, *parts):
+            await one.close()
+
+    asyncio.run(scenario())

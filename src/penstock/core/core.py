@@ -30,6 +30,7 @@ from penstock.models.batching import SLICE_TOKENS_MAX
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure
 from penstock.policies.breaker import State
+from penstock.policies.bucket import RateSettings
 from penstock.policies.levels import LevelSettings
 from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
@@ -40,6 +41,7 @@ from penstock.pools.house import Pools
 from penstock.pools.layered import LayeredCache
 from penstock.pools.permits import Permits
 from penstock.pools.remote import Remote
+from penstock.pools.shared_rates import SharedRates
 from penstock.search.answers import AnswerCache
 from penstock.search.pipeline import Cross, SearchPipeline
 from penstock.search.rungs import Rungs
@@ -80,6 +82,7 @@ class Core:
         pools: The permits.
         guards: A circuit breaker for each dependency, by its name.
         breakers: Theirs, and that of the broker where there is one.
+        rates: Clients' rates, where they are shared with other servers.
         remotes: The limits and retries toward those that are other servers, by the same names.
         rungs: The degradation ladder.
         memory: The watch over memory.
@@ -116,7 +119,9 @@ class Core:
         self.heartbeat = Heartbeat(clock, QUICK_S)
         self.alarms = Alarms(self._sources(), clock)
         senses = Senses(pressure(self.bus.refuses), lambda: self.memory.level, parts.luck)
-        self.gate = Gate(self._dispatch, settings.http, self.metrics, senses)
+        self.rates = self._shared_rates()
+        limiter = self.rates.limiter if self.rates is not None else None
+        self.gate = Gate(self._dispatch, settings.http, self.metrics, senses, limiter)
         self.foreign: dict[str, CollectionInfo] = {}
         self._announcements: set[asyncio.Task[None]] = set()
         self._began_s = clock.now()
@@ -130,6 +135,9 @@ class Core:
     def start(self) -> None:
         """Begin to watch; call it inside the running loop."""
         self.heartbeat.start()
+        if self.rates is not None:
+            self.rates.start()
+            self.heartbeat.every(SLOW_S, self.rates.look)
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work from other instances; return whether what was taken has ended in time."""
@@ -144,6 +152,8 @@ class Core:
     async def close(self) -> None:
         """Stop watching, answer everything that waits with a refusal, stop what runs."""
         await self.heartbeat.close()
+        if self.rates is not None:
+            await self.rates.close()
         await self.bus.close()
         for task in self._announcements:
             task.cancel()
@@ -248,6 +258,14 @@ class Core:
         if remote is not None:
             return remote.handler(operation, handler, partial(self.bus.congested, topic))
         return self.guards[name].handler(name, handler)
+
+    def _shared_rates(self) -> SharedRates | None:
+        """Return what holds clients to one rate over all servers, where that is wanted and there is a rate."""
+        http, source = self._parts.settings.http, self._parts.shared_rates
+        if source is None or not http.rate_limit:
+            return None
+        settings = RateSettings(http.rate_limit, http.rate_burst)
+        return SharedRates(settings, source, self.guards[SHARED], self._parts.clock)
 
     def _remote(self, name: str) -> Remote:
         """Return the limit toward a model that is another server: its pool has as many permits.

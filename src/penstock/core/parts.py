@@ -17,6 +17,7 @@ from penstock.models.used import InUse
 from penstock.policies.jitter import Random
 from penstock.stores.cache import Cache
 from penstock.stores.contract import NoSnapshots, Snapshots, Upkeep, VectorStore
+from penstock.stores.rates import TokenSource
 from penstock.telemetry.memory import MemoryWatch
 
 #: Makes a cache: its name, entries at most, bytes at most, age at most in seconds.
@@ -90,6 +91,7 @@ class Parts:
         pools: Which pools work here; the topics of the others are served by other instances.
         readiness: Why the parts themselves cannot work; empty when they can.
         shared_cache: Makes the cache of a name that is shared with other servers, if there is one.
+        shared_rates: Clients' buckets that are shared with other servers, if they are.
         luck: Draws for jitter.
     """
 
@@ -108,4 +110,5 @@ class Parts:
     pools: frozenset[str] = POOLS
     readiness: Callable[[], list[str]] = list
     shared_cache: Callable[[str], Cache | None] = lambda _: None
+    shared_rates: TokenSource | None = None
     luck: Random = random.random

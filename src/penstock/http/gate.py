@@ -44,7 +44,7 @@ from penstock.http.tally import Tally
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.ids import new_id
 from penstock.kernel.settings import HttpSettings
-from penstock.policies.bucket import Decision, RateLimiter, RateSettings
+from penstock.policies.bucket import Decision, Limiter, RateLimiter, RateSettings
 from penstock.policies.jitter import Random
 from penstock.policies.levels import Level
 from penstock.telemetry.metrics import Metrics, Reading, single
@@ -99,6 +99,7 @@ class Gate:
         settings: Its limits.
         metrics: Where refusals are counted.
         senses: What it sees of the rooms below.
+        limiter: Holds clients to their rate; one of its own by default.
 
     Bounds: ``max_concurrent`` requests; what :class:`RateLimiter` and :class:`Callers` remember.
 
@@ -109,7 +110,14 @@ class Gate:
         Invalid: ``trusted_proxies`` cannot be read.
     """
 
-    def __init__(self, app: Asgi, settings: HttpSettings, metrics: Metrics, senses: Senses | None = None) -> None:
+    def __init__(
+        self,
+        app: Asgi,
+        settings: HttpSettings,
+        metrics: Metrics,
+        senses: Senses | None = None,
+        limiter: Limiter | None = None,
+    ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
@@ -117,7 +125,7 @@ class Gate:
         self._terms = Terms(settings, self._senses.memory, self._senses.luck)
         self.tally: Tally = self._terms.tally
         self._callers = Callers(settings.trusted_proxies)
-        self._limiter = RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
+        self._limiter: Limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
         self._policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
         self._refusals = _Refusals(settings)
         self._running: set[Conversation] = set()

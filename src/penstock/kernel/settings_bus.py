@@ -53,11 +53,12 @@ class RedisSettings:
     )
     pool_size: int = setting(20, count("REDIS_POOL_SIZE", "connections to Redis (L4)", 4096))
     cache: bool = setting(False, switch("REDIS_CACHE", "share remembered vectors with other servers"))
+    rates: bool = setting(False, switch("REDIS_RATES", "hold clients to one rate over all servers"))
 
     @property
     def shared(self) -> bool:
         """Whether anything but the bus is shared by way of it."""
-        return self.cache
+        return self.cache or self.rates
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from penstock.stores.cache import Cache
 from penstock.stores.contract import MovableStore, Snapshots, Upkeep
+from penstock.stores.rates import TokenSource
 
 
 class StoreService(Protocol):
@@ -58,6 +59,10 @@ class Shared(Protocol):
 
     def cache(self, name: str) -> Cache:
         """Return the cache of a name, which the others see too."""
+        ...
+
+    def rates(self) -> TokenSource:
+        """Return the buckets of clients' rates, which the others take from too."""
         ...
 
     async def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from penstock.kernel.settings import RedisSettings
 from penstock.stores.backends.redis.cache import RedisCache
 from penstock.stores.backends.redis.link import RedisLink
+from penstock.stores.backends.redis.rates import RedisTokens
 
 
 class RedisShared:
@@ -25,6 +26,10 @@ class RedisShared:
     def cache(self, name: str) -> RedisCache:
         """Return the cache of a name."""
         return RedisCache(name, self._link, self._prefix)
+
+    def rates(self) -> RedisTokens:
+        """Return the buckets of clients' rates."""
+        return RedisTokens(self._link, self._prefix)
 
     async def close(self) -> None:
         """Close every connection."""
