@@ -29,7 +29,6 @@ from penstock.stores.backends.qdrant.server import QdrantServer
 #: What tells the local mode from a server, as seen with qdrant-client 1.20.
 SHORTCOMINGS = (
     "it counts points without a term when it tells how rare a term is",
-    "it keeps token vectors as floats: that they are bytes is not shown",
     "it compares everything with everything: graphs, quantisation and rescoring are not shown",
     "it has no payload indexes: that they are asked for is shown, not that they help",
     "it knows no cluster: write ordering, shards and replicas are taken and forgotten",
