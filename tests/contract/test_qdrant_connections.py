@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +22,7 @@ from tests.fakes.memory_store import sparse, unit
 from tests.fakes.qdrant import FakeQdrant, Listening
 
 WORK = Work.background()
-CALLERS = 300
+CALLERS = 120
 QUERY = ArmQuery(unit(1, 0), 1)
 POINT = Point(ChunkPayload(id="a", chunk=0, text="a"), unit(1, 0), sparse(t1=1))
 
@@ -106,3 +109,39 @@ def test_a_server_that_ends_and_comes_back_is_asked_over_new_connections():
     with Listening(fake) as door:
         url = door.url
     asyncio.run(scenario(url))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    """Return a certificate that signs itself, and what a server shows it by."""
+    directory = tmp_path_factory.mktemp("tls")
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    made += ["-keyout", str(key), "-out", str(certificate), "-days", "30", "-subj", "/CN=localhost"]
+    subprocess.run([*made, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    shown.load_cert_chain(certificate, key)
+    return certificate, shown
+
+
+def started(url: str, **settings: str) -> None:
+    async def scenario() -> None:
+        server = QdrantServer(QdrantSettings(url=url, **settings), TimeoutSettings(), LoopClock())
+        try:
+            await server.start()
+            await server.store.create(CollectionInfo("c", 2, "m"), WORK)
+        finally:
+            await server.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_with_tls_is_believed_by_the_authority_that_is_set(authority):
+    certificate, shown = authority
+    with Listening(FakeQdrant(key="k3y"), tls=shown) as door:
+        started(door.url, ca_file=str(certificate), api_key="k3y")
+
+
+def test_a_certificate_of_nobody_known_is_refused_and_told(authority):
+    with Listening(FakeQdrant(), tls=authority[1]) as door, pytest.raises(Unavailable, match=r"(?i)certificate"):
+        started(door.url)

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import ssl
 import threading
 import warnings
 from collections.abc import Awaitable, Callable
@@ -240,11 +241,12 @@ class Listening:
         accepted: Connections so far.
     """
 
-    def __init__(self, server: FakeQdrant, port: int = 0) -> None:
+    def __init__(self, server: FakeQdrant, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.url = ""
         self.open = self.most = self.accepted = 0
         self._server = server
         self._port = port
+        self._tls = tls
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -269,11 +271,17 @@ class Listening:
 
     async def _serve(self) -> None:
         self._over = asyncio.get_running_loop().create_future()
-        listener = await asyncio.start_server(self._converse, "127.0.0.1", self._port)
-        self.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        listener = await asyncio.start_server(self._converse, "127.0.0.1", self._port, ssl=self._tls)
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._over
         listener.close()
+        talking = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in talking:
+            task.cancel()
+        await asyncio.gather(*talking, return_exceptions=True)
+        for _ in range(3):  # a transport is gone in the loop's next turns
+            await asyncio.sleep(0)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
@@ -282,11 +290,11 @@ class Listening:
         try:
             while await self._answer_one(reader, writer):
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             pass
         finally:
             self.open -= 1
-            writer.close()
+            writer.transport.abort()
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
