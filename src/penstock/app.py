@@ -222,7 +222,7 @@ class App:
                 return MemoryBus(settings.bus, capacities(settings), clock, observer)
             wire, link = Wire(SHAPES, settings.bus.record_max), Link(self._broker.name, settings.breaker)
             transport = Transport(self._broker, wire, link)
-            return BrokerBus(transport, settings.bus, capacities(settings), clock, observer)
+            return BrokerBus(transport, settings.bus, capacities(settings), clock, observer, marks(models))
 
         def cache(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> Cache:
             return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)
@@ -281,6 +281,12 @@ def _encoders(models: Models) -> Encoders:
         crossed=models.crossed,
         used=tuple(models.used),
     )
+
+
+def marks(models: Models) -> dict[str, str]:
+    """Return what instances must have in common to do each other's work: vectors of one are compared with another's."""
+    dense, sparse, rerank = (one.name for one in models.used)
+    return {Topic.ML_EMBED: dense, Topic.ML_SPARSE: sparse, Topic.ML_RERANK: f"{dense} {rerank}"}
 
 
 def capacities(settings: Settings) -> dict[str, int]:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,11 +110,11 @@ BACKENDS = [Backend("fake", fake_place, run), Backend("redis", redis_place, asyn
 class Instance:
     """One instance of the bus."""
 
-    def __init__(self, broker: Broker, limits: BusSettings) -> None:
+    def __init__(self, broker: Broker, limits: BusSettings, marks: dict[str, str]) -> None:
         self.broker = broker
         self.link = Link(broker.name, GuardSettings())
         self.wire = Wire(SHAPES, limits.record_max)
-        self.bus = BrokerBus(Transport(broker, self.wire, self.link), limits, {}, LoopClock())
+        self.bus = BrokerBus(Transport(broker, self.wire, self.link), limits, {}, LoopClock(), marks=marks)
 
     def serve(self, handler: Any, slots: int = 1, topic: str = "t", group: str = "") -> Permits:
         permits = Permits(topic, slots)
@@ -134,10 +135,10 @@ class Rig:
     place: Place
     instances: list[Instance] = field(default_factory=list)
 
-    async def instance(self, **limits: Any) -> Instance:
+    async def instance(self, marks: dict[str, str] | None = None, **limits: Any) -> Instance:
         broker = self.place.make()
         await broker.start()
-        one = Instance(broker, replace(LIMITS, **limits))
+        one = Instance(broker, replace(LIMITS, **limits), marks or {})
         self.instances.append(one)
         return one
 
@@ -317,6 +318,20 @@ async def test_an_event_comes_to_every_instance(rig: Rig) -> None:
     await rig.until(lambda: all(one.bus._consumers[1]._reader for one in workers))
     await api.bus.publish("t", "news", Work.background())
     await rig.until(lambda: [gate.begun for gate in gates] == [["news"]] * 2)
+
+
+@on_every_broker
+async def test_instances_of_different_models_do_not_do_each_other_s_work(rig: Rig) -> None:
+    api, other = await rig.instance(marks={"t": "model a"}), await rig.instance(marks={"t": "model b"})
+    other.serve(echo)
+    await rig.served(other)
+    told = await outcome(api.ask("m"))
+    assert isinstance(told, Unavailable)
+    same = await rig.instance(marks={"t": "model a"})
+    same.serve(echo)
+    await rig.served(api)
+    assert await api.ask("m") == "m"
+    assert other.state().counts.offered == 0
 
 
 # --- Bounds where it is asked
@@ -635,6 +650,40 @@ async def test_a_silent_broker_makes_requests_unavailable_at_once_and_well_again
     await rig.until(lambda: not api.link.retry_after_s() and not worker.link.retry_after_s())
     await rig.served(api)
     assert await api.ask("again") == "again"
+
+
+@pytest.mark.parametrize("persistent", [True, False], ids=["kept", "forgotten"])
+def test_a_redis_that_is_killed_and_started_again_is_used_again_by_itself(
+    tmp_path: Path,
+    persistent: bool,  # noqa: FBT001
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    redis.needed()
+
+    async def main() -> None:
+        def make() -> Broker:
+            from penstock.bus.backends.redis.broker import RedisBroker
+
+            bus = replace(LIMITS, prefix="test", buffer_size=HELD)
+            return RedisBroker(bus, RedisSettings(url=server.url), {}, LoopClock())
+
+        rig = Rig(Place(make, redis.crash, lambda _: None))
+        api, worker = await rig.instance(), await rig.instance()
+        worker.serve(echo, 2)
+        await rig.served(api)
+        assert await api.ask("before") == "before"
+        server.kill()
+        told = [await outcome(api.ask(n, work=within(10.0))) for n in range(10)]
+        assert all(isinstance(one, Unavailable) for one in told)
+        server.start()
+        await rig.until(lambda: not api.link.retry_after_s() and not worker.link.retry_after_s())
+        await rig.served(api)
+        assert await asyncio.gather(*(api.ask(n) for n in range(4))) == list(range(4))
+        for one in rig.instances:
+            await one.bus.close()
+
+    with caplog.at_level(logging.CRITICAL), redis.redis(tmp_path, persistent=persistent) as server:
+        asyncio.run(main())
 
 
 # --- The end

@@ -24,6 +24,8 @@ from penstock.kernel.work import Work
 
 log = logging.getLogger(__name__)
 
+#: Stands between a topic and what tells its channels apart; no topic has one in its name.
+MARK: Final = "-"
 #: How long one question for records may wait for the first.
 WAIT_S: Final = 1.0
 #: How long to wait before a broker that did not answer is asked again.
@@ -63,6 +65,7 @@ class Consumer:
 
     Attributes:
         channel: As given.
+        topic: Its topic, as the handlers and messages name it.
         inner: As given.
         extra: What became of records that were never handed to ``inner``.
 
@@ -73,6 +76,7 @@ class Consumer:
         self, channel: Channel, group: str, inner: MemoryBus, at_once: Callable[[], int], terms: Terms
     ) -> None:
         self.channel = channel
+        self.topic = channel.topic.partition(MARK)[0]
         self.inner = inner
         self.extra = Counts()
         self._group = group
@@ -83,10 +87,10 @@ class Consumer:
         self._freed = asyncio.Event()
         self._stopped = self._closing = False
         self._reader: Reader | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"consumer {channel.topic}")
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"consumer {self.topic}")
 
     def __repr__(self) -> str:
-        return f"<Consumer {self.channel.topic} {self.channel.kind} {len(self._served)} held>"
+        return f"<Consumer {self.topic} {self.channel.kind} {len(self._served)} held>"
 
     def free(self) -> None:
         """A slot may have become free."""
@@ -146,7 +150,7 @@ class Consumer:
                 await asyncio.sleep(BACKOFF_S)
 
     def _begin(self, delivery: Delivery, reader: Reader) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(delivery, reader), name=self.channel.topic)
+        task = asyncio.get_running_loop().create_task(self._serve(delivery, reader), name=self.topic)
         self._served.add(task)
         task.add_done_callback(self._ended)
 
@@ -154,7 +158,7 @@ class Consumer:
         self._served.discard(task)
         self._freed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a record of %s was left unacknowledged", self.channel.topic, exc_info=error)
+            log.error("a record of %s was left unacknowledged", self.topic, exc_info=error)
 
     # --- One record
 
@@ -163,7 +167,7 @@ class Consumer:
         wire, note = self._terms.transport.wire, None
         try:
             note = wire.read(delivery.record)
-            if not isinstance(note, Message) or note.topic != self.channel.topic:
+            if not isinstance(note, Message) or note.topic != self.topic:
                 raise Unreadable("a record that does not belong here", code="foreign")
             if delivery.attempts > self._terms.tries:
                 raise Unreadable(f"delivered {delivery.attempts} times", code="tries")
@@ -196,13 +200,13 @@ class Consumer:
 
     def _lost(self, error: PenstockError) -> None:
         self.extra.lost += 1
-        log.warning("an event on %s was not handled: %s", self.channel.topic, error)
+        log.warning("an event on %s was not handled: %s", self.topic, error)
 
     async def _bury(self, delivery: Delivery, reader: Reader, why: Unreadable, note: Message | None) -> None:
         """Put a record where a person looks for it, and tell its requester, if that can be read."""
         self.extra.offered += 1
         self.extra.failed += 1
-        log.error("a record of %s was buried: %s: %s", self.channel.topic, why.code, why.detail)
+        log.error("a record of %s was buried: %s: %s", self.topic, why.code, why.detail)
         if note is not None and note.address:
             transport = self._terms.transport
             error = Broken(f"the message could not be handled: {why.detail}", code=why.code)
@@ -238,7 +242,7 @@ class Consumer:
     async def _tell(self, delivery: Delivery, reader: Reader, told: tuple[Any, Work]) -> None:
         """Have an event handled; where it is shared by a group, again if that fails."""
         message, work = told
-        topic, failure = self.channel.topic, None
+        topic, failure = self.topic, None
         try:
             await self.inner.request(topic, message, work)
         except Expired as error:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from penstock.bus.broker import Broker, Channel, Kind
+from penstock.bus.broker import Broker, Channel
 from penstock.bus.link import Link
 from penstock.bus.wire import Cancel, Failure, Reply, Unreadable, Wire
 from penstock.kernel.clock import Clock
@@ -62,12 +62,11 @@ class Desk:
     def __repr__(self) -> str:
         return f"<Desk {len(self._asked)} asked>"
 
-    def handler(self, topic: str) -> Callable[[Any, Work], Awaitable[Any]]:
-        """Return a handler that has the work done by another instance."""
-        channel = Channel(topic, Kind.WORK)
+    def handler(self, topic: str, channel: Channel) -> Callable[[Any, Work], Awaitable[Any]]:
+        """Return a handler that has a topic's work done by another instance, by way of a channel."""
 
         async def ask(message: Any, work: Work) -> Any:
-            return await self._ask(channel, message, work)
+            return await self._ask(topic, channel, (message, work))
 
         return ask
 
@@ -88,7 +87,7 @@ class Desk:
             raise
         link.sent()
 
-    async def _ask(self, channel: Channel, message: Any, work: Work) -> Any:
+    async def _ask(self, topic: str, channel: Channel, asked: tuple[Any, Work]) -> Any:
         """Send a request and wait for its reply.
 
         Raises:
@@ -96,10 +95,10 @@ class Desk:
 
         Cancellation: The worker is told, unless it knows by the deadline.
         """
-        transport, number = self._transport, next(self._numbers)
+        transport, number, (message, work) = self._transport, next(self._numbers), asked
         await self.ready.wait()
         address = transport.broker.address
-        record = transport.wire.message(number, address, channel.topic, message, (work, self._clock.now()))
+        record = transport.wire.message(number, address, topic, message, (work, self._clock.now()))
         reply = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
             await self.send(channel, record, "", self._send_s)
@@ -117,7 +116,7 @@ class Desk:
         try:
             return transport.wire.result_of(note)
         except Unreadable as error:
-            raise Broken(f"the reply of {channel.topic} cannot be read: {error.detail}") from None
+            raise Broken(f"the reply of {topic} cannot be read: {error.detail}") from None
 
     def settle(self, note: Reply | Failure) -> None:
         """Hand a reply to who waits for it."""

@@ -12,6 +12,7 @@ Who serves what is told from instance to instance (:mod:`penstock.bus.directory`
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from typing import Any, Final
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.books import UNOBSERVED, BusObserver, Counts
 from penstock.bus.broker import BEAT_S, PATIENCE_S, Channel, Kind
-from penstock.bus.consumer import BACKOFF_S, WAIT_S, Consumer, Terms
+from penstock.bus.consumer import BACKOFF_S, MARK, WAIT_S, Consumer, Terms
 from penstock.bus.contract import Features, Handler, Refusal, Slots, TopicState
 from penstock.bus.desk import Desk, Transport
 from penstock.bus.directory import Directory, Room
@@ -66,6 +67,8 @@ class BrokerBus:
         capacities: Buffers that differ from ``settings.buffer_size``, by topic.
         clock: The loop's clock.
         observer: Is told of waits, service times and levels.
+        marks: By topic, what the instances must have in common to share its work: the name of a model. They meet on a
+            channel that bears its digest, so others never get it.
 
     Bounds: each topic's buffer, ``UNDER_WAY_MAX`` requests, ``CANCELLED_MAX`` withdrawn ones, and those of its parts.
     """
@@ -77,9 +80,11 @@ class BrokerBus:
         capacities: Mapping[str, int],
         clock: Clock,
         observer: BusObserver = UNOBSERVED,
+        marks: Mapping[str, str] | None = None,
     ) -> None:
         self._broker, self._wire, self._link = transport.broker, transport.wire, transport.link
         self._settings = settings
+        self._marks = {topic: MARK + digest(mark) for topic, mark in (marks or {}).items()}
         self._clock = clock
         self._windows: dict[str, Window] = {}
         self._slots: dict[str, list[Slots]] = {}
@@ -117,7 +122,9 @@ class BrokerBus:
 
     def serving(self) -> dict[str, int]:
         """Return how many living instances serve each topic, this one included."""
-        return self._directory.serving(self._clock.now())
+        found = self._directory.serving(self._clock.now())
+        topics = {channel: channel.partition(MARK)[0] for channel in found}
+        return {topic: found[channel] for channel, topic in topics.items() if self._work(topic).topic == channel}
 
     def missing(self) -> list[str]:
         """Return why requests cannot be answered now; empty when they can."""
@@ -156,7 +163,7 @@ class BrokerBus:
             self._kinds[topic] = kind_of
         if topic not in EVENT_TOPICS:
             self._serving.subscribe(topic, handler, slots, kind_of)
-            work = Channel(topic, Kind.WORK)
+            work = self._work(topic)
             consumer = next((one for one in self._consumers if one.channel == work), None)
             self._feed(consumer or self._consume(work, "", self._serving, partial(self._at_once, topic)), slots)
             self._greet()
@@ -203,7 +210,7 @@ class BrokerBus:
             raise draining()
         if topic not in self._windows and not self._ask(topic):
             raise Unavailable(f"nobody serves {topic}", dependency=topic)
-        if topic not in self._rooms:
+        if self._work(topic).topic not in self._rooms:
             raise Unavailable(f"nobody serves {topic} any more", dependency=topic)
         self._link.check()
         return await self._asking.request(topic, message, work)
@@ -227,7 +234,7 @@ class BrokerBus:
         told: dict[str, list[TopicState]] = {}
         for consumer in self._consumers:
             if consumer.channel.kind is Kind.NEWS:
-                told.setdefault(consumer.channel.topic, []).extend(consumer.inner.state())
+                told.setdefault(consumer.topic, []).extend(consumer.inner.state())
         names = [*asked, *(name for name in (served | told) if name not in asked)]
         return [merged(asked.get(name), served.get(name), told.get(name, []), self._extra(name)) for name in names]
 
@@ -255,16 +262,20 @@ class BrokerBus:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._broker.close()
 
+    def _work(self, topic: str) -> Channel:
+        """Return the channel of a topic's requests."""
+        return Channel(topic + self._marks.get(topic, ""), Kind.WORK)
+
     # --- Asking
 
     def _ask(self, topic: str) -> bool:
         """Begin to ask a topic that somebody serves; return whether somebody does."""
-        room = self._rooms.get(topic)
+        room = self._rooms.get(self._work(topic).topic)
         if room is None:
             return False
         window = self._windows[topic] = Window()
         window.resize(room)
-        self._asking.subscribe(topic, self._desk.handler(topic), window, self._kinds.get(topic))
+        self._asking.subscribe(topic, self._desk.handler(topic, self._work(topic)), window, self._kinds.get(topic))
         return True
 
     def _refresh(self) -> None:
@@ -272,7 +283,7 @@ class BrokerBus:
         now_s = self._clock.now()
         self._rooms = self._directory.rooms(now_s)
         for topic, window in self._windows.items():
-            window.resize(self._rooms.get(topic, Room()))
+            window.resize(self._rooms.get(self._work(topic).topic, Room()))
 
     # --- Serving
 
@@ -295,7 +306,7 @@ class BrokerBus:
     # --- Among the instances
 
     def _hello(self, *, asks: bool = False) -> Hello:
-        serves = {topic: self._at_once(topic) for topic in self._slots if topic not in EVENT_TOPICS}
+        serves = {self._work(one).topic: self._at_once(one) for one in self._slots if one not in EVENT_TOPICS}
         return Hello(self._broker.address, serves, self._settings.ahead, asks, self._leaving)
 
     def _greet(self) -> None:
@@ -369,7 +380,7 @@ class BrokerBus:
 
     def _extra(self, topic: str) -> Counts:
         """Return what became of records of a topic that no handler has seen, and of replies that came too late."""
-        found = reduce(Counts.plus, (one.extra for one in self._consumers if one.channel.topic == topic), Counts())
+        found = reduce(Counts.plus, (one.extra for one in self._consumers if one.topic == topic), Counts())
         return found.plus(Counts(late=self._desk.late.get(topic, 0)))
 
 
@@ -409,3 +420,8 @@ def merged(asked: TopicState | None, served: TopicState | None, told: list[Topic
         stopping=sum(one.stopping for one in parts),
         counts=counts,
     )
+
+
+def digest(mark: str) -> str:
+    """Return eight hexadecimal digits that stand for a mark in a channel's name."""
+    return hashlib.sha256(mark.encode()).hexdigest()[:8]
