@@ -11,7 +11,7 @@ from typing import Final
 
 from aiokafka import TopicPartition
 
-from penstock.bus.backends.kafka.access import CONNECTIONS_MAX, NAME, Terms, full, probe, translate
+from penstock.bus.backends.kafka.access import CONNECTIONS_MAX, NAME, Terms, full, probe, translate, unavailable
 from penstock.bus.backends.kafka.cluster import Cluster, Shape
 from penstock.bus.backends.kafka.crew import Crew
 from penstock.bus.backends.kafka.gauge import Gauge
@@ -118,17 +118,19 @@ class KafkaBroker:
     # --- From start to end
 
     async def start(self) -> None:
-        """See :class:`penstock.bus.broker.Broker`."""
+        """See :class:`penstock.bus.broker.Broker`. Where it fails, :meth:`beat` tries again."""
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await probe(self._terms, self._cluster.options)
                 await self._cluster.start()
                 await self._cluster.ensure(self._mailbox.topic, self._notes)
-                ears = self._ears["notes"] = Listener(self._cluster)
+                ears = Listener(self._cluster)
                 await ears.hear([self._mailbox, TopicPartition(self._mailbox.topic, TO_ALL)])
-                await self._beat()
+                self._ears["notes"] = ears
+                await self._say_so()
         except BaseException as error:
-            await self.close()
+            self._ears.clear()
+            await self._cluster.cut()
             if isinstance(error, Exception):
                 raise translate(error, self._terms) from error
             raise
@@ -163,6 +165,14 @@ class KafkaBroker:
         await asyncio.shield(self._beating)
 
     async def _beat(self) -> None:
+        if "notes" not in self._ears:
+            try:
+                await self.start()
+            except Invalid as error:
+                raise unavailable(error.detail) from error
+        await self._say_so()
+
+    async def _say_so(self) -> None:
         loop = asyncio.get_running_loop()
         sent_s = loop.time()
         place = self._mailbox.partition
@@ -299,11 +309,14 @@ class KafkaBroker:
     async def listen(self, wait_s: float) -> list[bytes]:
         """See :class:`penstock.bus.broker.Broker`."""
         name = self._name.encode()
+        ears = self._ears.get("notes")
+        if ears is None:
+            raise unavailable(f"Kafka at {self._terms.kafka.bootstrap}: not connected yet")
         loop = asyncio.get_running_loop()
         until_s = loop.time() + wait_s
         while True:
             wait_ms = max(0, int((until_s - loop.time()) * 1000))
-            found = await self._ears["notes"].fetch(self._mailbox.topic, NOTES, wait_ms)
+            found = await ears.fetch(self._mailbox.topic, NOTES, wait_ms)
             notes = [
                 record.value for record in found if record.value and (record.partition == TO_ALL or record.key == name)
             ]

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from penstock.bus.backends.kafka.access import BACKOFF_S, Terms, options, too_few, translate
+from penstock.bus.backends.kafka.access import BACKOFF_S, Terms, options, too_few, translate, unavailable
 from penstock.bus.backends.kafka.leftovers import connections, cut
 from penstock.bus.broker import PATIENCE_S
 
@@ -64,6 +64,7 @@ class Cluster:
         self._admin: Any = None
         self._lookout: Any = None
         self._clients: list[Any] = []
+        self._connected = False
         self._partitions: dict[str, int] = {}
         self._making = asyncio.Lock()
         self._turn = count()
@@ -86,6 +87,7 @@ class Cluster:
         await self._admin.start()
         self._lookout = self.consumer()
         await self._lookout.start()
+        self._connected = True
 
     async def close(self) -> None:
         """Disconnect. Whatever is still to be written has been waited for by who wrote it."""
@@ -99,6 +101,7 @@ class Cluster:
         """End every client that is still at work, whoever waits for an answer there."""
         await cut(self._clients)
         self._clients.clear()
+        self._connected = False
 
     def consumer(self, **asked: Any) -> Any:
         """Return a new consumer, which its owner starts and gives to :meth:`stop`."""
@@ -140,6 +143,10 @@ class Cluster:
 
     # --- Writing
 
+    def _check(self) -> None:
+        if not self._connected:
+            raise unavailable(f"Kafka at {self.terms.kafka.bootstrap}: not connected")
+
     def place(self, topic: str, key: str) -> int:
         """Return the partition for a record: that of its key, else the next that has a leader."""
         cluster = self._producer.client.cluster
@@ -172,6 +179,7 @@ class Cluster:
             Unavailable: It may have been appended or not.
             Invalid: It is too large (``too_large``), or we may not.
         """
+        self._check()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + within_s
         while True:
@@ -306,6 +314,7 @@ class Cluster:
             Unavailable: None answers.
             Invalid: We may not ask, or a setting is wrong.
         """
+        self._check()
         failed: BaseException | None = None
         try:
             async with asyncio.timeout(PATIENCE_S):

@@ -97,6 +97,10 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
 
     # --- What a reader does
 
+    def reads(self, topic: str) -> bool:
+        """See :class:`penstock.bus.backends.kafka.source.Source`."""
+        return any(one.topic == topic for one in self._mine)
+
     async def fetch(self, topic: str, count: int) -> list[Any]:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""
         ready = [one for one in self._mine if one.topic == topic and self._lanes[one].room() > 0]

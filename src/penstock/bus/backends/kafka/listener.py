@@ -66,6 +66,10 @@ class Listener:
         for one, offset in where.items():
             self._consumer.seek(one, offset)
 
+    def reads(self, topic: str) -> bool:
+        """See :class:`penstock.bus.backends.kafka.source.Source`."""
+        return any(one.topic == topic for one in self._heard)
+
     async def fetch(self, topic: str, count: int, wait_ms: int = LOOK_MS) -> list[Any]:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""
         partitions = [one for one in self._heard if one.topic == topic]

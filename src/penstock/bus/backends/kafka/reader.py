@@ -90,6 +90,11 @@ class KafkaReader:
     def __repr__(self) -> str:
         return f"<KafkaReader {self.topic} {len(self._fetched)} fetched>"
 
+    @property
+    def ready(self) -> bool:
+        """Whether records can come: it has joined, and has been given something to read."""
+        return self._source.reads(self.topic)
+
     async def take(self, count: int, wait_s: float) -> list[Delivery]:
         """See :class:`penstock.bus.broker.Reader`."""
         loop = asyncio.get_running_loop()

@@ -16,6 +16,10 @@ LOOK_MS: Final = 200
 class Source(Protocol):
     """Where records come from, and where it is noted what became of them."""
 
+    def reads(self, topic: str) -> bool:
+        """Return whether some of a topic is read here now."""
+        ...
+
     async def fetch(self, topic: str, count: int) -> list[Any]:
         """Return up to about ``count`` records, oldest first in each partition; none after a while without any.
 
