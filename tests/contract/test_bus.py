@@ -27,12 +27,12 @@ from penstock.bus.wire import Wire
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
-from penstock.kernel.settings import BusSettings, GuardSettings, RedisSettings
+from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
 from penstock.kernel.work import Work
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
 from tests.fakes.broker import FakeBroker, Server
-from tests.rigs import redis
+from tests.rigs import kafka, redis
 
 SPEC_LIMITS = BusSettings(
     buffer_size=3, publish_timeout=5.0, request_timeout=30.0, handler_timeout=60.0, client_share=1.0
@@ -76,6 +76,30 @@ def over_redis(limits: BusSettings) -> Bus:
     return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
 
+def over_kafka(limits: BusSettings) -> Bus:
+    from penstock.bus.backends.kafka.broker import KafkaBroker
+
+    # The channel holds what is being handled too, which B1 does not count.
+    held = replace(limits, prefix=f"test-{uuid.uuid4().hex[:8]}", buffer_size=limits.buffer_size + 1000)
+    # One partition, so that everything is in order.
+    here = KafkaSettings(bootstrap=kafka.shared().bootstrap, partitions=1, mailboxes=2, session_timeout=2.0)
+    transport = Transport(KafkaBroker(held, here, {}), Wire({}, limits.record_max), Link("kafka", GuardSettings()))
+    bus = BrokerBus(transport, limits, {"small": 1}, LoopClock())
+    OVER_KAFKA[:] = [bus]
+    return bus
+
+
+#: The bus over Kafka that was made last.
+OVER_KAFKA: list[BrokerBus] = []
+
+
+async def kafka_quiet() -> None:
+    """Return when everybody who subscribed has been given partitions, and what was sent had the time to be answered."""
+    (bus,) = OVER_KAFKA
+    await kafka.until_joined(bus)
+    await asyncio.sleep(0.25)
+
+
 async def real_quiet() -> None:
     """Return when processes beside this one have had the time to answer."""
     await asyncio.sleep(0.2)
@@ -109,6 +133,15 @@ BACKENDS = [
         limits=SHORT_LIMITS,
         run=asyncio.run,
         settle=real_quiet,
+    ),
+    Backend(
+        name="kafka",
+        make=over_kafka,
+        features=Features(ordered=True, persistent=True, redelivers=True, blocks=False),
+        # Whoever subscribes is given partitions only after a moment, which the first request waits for.
+        limits=replace(SHORT_LIMITS, request_timeout=4.0, handler_timeout=5.0),
+        run=asyncio.run,
+        settle=kafka_quiet,
     ),
 ]
 

@@ -25,12 +25,12 @@ from penstock.bus.wire import MAGIC, VERSION, Shape, Wire
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, TextKind
-from penstock.kernel.settings import BusSettings, GuardSettings, RedisSettings
+from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
 from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
 from tests.clock import run
 from tests.fakes.broker import FakeBroker, Server
-from tests.rigs import redis
+from tests.rigs import kafka, redis
 
 WORK = Channel("t", Kind.WORK)
 LIMITS = BusSettings(
@@ -104,7 +104,25 @@ def redis_place() -> Place:
     return Place(lambda: RedisBroker(bus, RedisSettings(url=server.url), {}, LoopClock()), redis.crash, silence)
 
 
-BACKENDS = [Backend("fake", fake_place, run), Backend("redis", redis_place, asyncio.run)]
+def kafka_place() -> Place:
+    from penstock.bus.backends.kafka.broker import KafkaBroker
+
+    cluster = kafka.shared()
+    bus = replace(LIMITS, prefix=f"test-{uuid.uuid4().hex[:8]}", buffer_size=HELD)
+    here = KafkaSettings(bootstrap=cluster.bootstrap, partitions=2, mailboxes=2, session_timeout=2.0)
+
+    def silence(on: bool) -> None:  # noqa: FBT001
+        for server in cluster.brokers:
+            server.freeze() if on else server.thaw()
+
+    return Place(lambda: KafkaBroker(bus, here, {}), kafka.crash, silence)
+
+
+BACKENDS = [
+    Backend("fake", fake_place, run),
+    Backend("redis", redis_place, asyncio.run),
+    Backend("kafka", kafka_place, asyncio.run),
+]
 
 
 class Instance:
