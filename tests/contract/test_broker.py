@@ -515,3 +515,26 @@ async def test_closing_twice_is_allowed(rig: Rig) -> None:
     await reader.close()
     await broker.close()
     await broker.close()
+
+
+@on_every_broker
+async def test_readers_of_one_instance_each_get_the_news(rig: Rig) -> None:
+    broker = await rig.broker()
+    readers = [await broker.join(NEWS) for _ in range(3)]
+    for n in range(2):
+        await broker.send(NEWS, b"%d" % n, "", 1.0)
+    for reader in readers:
+        assert texts(await take(reader, 2)) == [b"0", b"1"]
+
+
+@on_every_broker
+async def test_what_comes_to_a_reader_that_pauses_is_for_the_others(rig: Rig) -> None:
+    pauses, works = await rig.broker(), await rig.broker()
+    paused, reader = await pauses.join(WORK), await works.join(WORK)
+    await until(lambda: _is(getattr(paused, "ready", True) and getattr(reader, "ready", True)))
+    await paused.pause()
+    for n in range(CAPACITY):
+        await works.send(WORK, b"%d" % n, "", 1.0)
+    got = await take(reader, CAPACITY)
+    assert sorted(texts(got)) == [b"%d" % n for n in range(CAPACITY)]
+    assert all(delivery.attempts == 1 for delivery in got)

@@ -139,7 +139,7 @@ BACKENDS = [
         make=over_kafka,
         features=Features(ordered=True, persistent=True, redelivers=True, blocks=False),
         # Whoever subscribes is given partitions only after a moment, which the first request waits for.
-        limits=replace(SHORT_LIMITS, request_timeout=4.0, handler_timeout=5.0),
+        limits=replace(SHORT_LIMITS, publish_timeout=2.0, request_timeout=4.0, handler_timeout=5.0),
         run=asyncio.run,
         settle=kafka_quiet,
     ),
@@ -351,6 +351,7 @@ async def test_a_reply_that_comes_too_late_is_counted_and_discarded(rig: Rig) ->
         return None
 
     slots = rig.serve(stubborn)
+    await rig.settle()
     assert isinstance(await outcome(rig.ask("m", work=rig.work(rig.limits.request_timeout / 10))), Expired)
     await rig.settle()
     assert rig.state().late == 1
@@ -743,6 +744,7 @@ async def test_an_event_reaches_every_subscriber_and_none_is_waited_for(rig: Rig
     gates = [Gate(), Gate(), Gate()]
     for gate in gates:
         rig.serve(gate)
+    await rig.settle()
     await rig.bus.publish("t", "news", rig.work())
     await rig.settle()
     assert [gate.begun for gate in gates] == [["news"]] * 3
@@ -817,6 +819,7 @@ async def test_a_subscriber_that_fails_is_logged_and_gets_the_next_event(
         raise Unavailable("the webhook is down", dependency="webhook") if message == 0 else ZeroDivisionError
 
     slots = rig.serve(fails)
+    await rig.settle()
     for n in range(3):
         await rig.bus.publish("t", n, rig.work())
     await rig.settle()
@@ -830,6 +833,7 @@ async def test_a_subscriber_that_fails_is_logged_and_gets_the_next_event(
 async def test_an_event_that_comes_too_late_is_counted_and_logged(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
     rig.serve(gate)
+    await rig.settle()
     await rig.bus.publish("t", "runs", rig.work())
     await rig.bus.publish("t", "late", rig.work(1.0, "search"))
     await asyncio.sleep(2)
@@ -951,8 +955,10 @@ async def test_topics_that_share_a_budget_never_exceed_it_and_starve_nobody(rig:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.01)
-        running -= 1
+        try:
+            await asyncio.sleep(0.01)
+        finally:
+            running -= 1
         served[message] = served.get(message, 0) + 1
 
     async def client(topic: str) -> None:
@@ -960,6 +966,7 @@ async def test_topics_that_share_a_budget_never_exceed_it_and_starve_nobody(rig:
             await rig.bus.request(topic, topic, rig.work())
 
     pools = [rig.serve(handler, Permits(name, 4, budget), name) for name in ("a", "b", "c")]
+    await rig.settle()
     clients = [asyncio.create_task(client(name)) for name in "aaaaaaaabc" for _ in range(2)]
     await asyncio.sleep(2)
     for task in clients:

@@ -156,6 +156,9 @@ class FakeReader:
         server.buried[number] = (self.channel, letter)
         self._remove(delivery)
 
+    async def pause(self) -> None:
+        """What waits is everybody's."""
+
     async def close(self) -> None:
         if self.closed:
             return

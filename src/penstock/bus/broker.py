@@ -171,6 +171,10 @@ class Reader(Protocol):
         """
         ...
 
+    async def pause(self) -> None:
+        """Take nothing more: what waits is for other members. What is held stays this reader's. Never raises."""
+        ...
+
     async def close(self) -> None:
         """Leave the channel. What is not done is delivered to another member; news of a reader alone is forgotten.
 

@@ -105,6 +105,8 @@ class Consumer:
     async def drain(self) -> None:
         """Take nothing more, and wait until what was taken has ended."""
         await self._stop()
+        if self._reader is not None:
+            await self._reader.pause()
         if self._served:
             await asyncio.wait(self._served)
 

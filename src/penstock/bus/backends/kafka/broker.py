@@ -16,7 +16,7 @@ from penstock.bus.backends.kafka.cluster import Cluster, Shape
 from penstock.bus.backends.kafka.crew import Crew
 from penstock.bus.backends.kafka.gauge import Gauge
 from penstock.bus.backends.kafka.letters import Letters
-from penstock.bus.backends.kafka.listener import Listener
+from penstock.bus.backends.kafka.listener import Ear, Listener
 from penstock.bus.backends.kafka.noise import hush
 from penstock.bus.backends.kafka.reader import KafkaReader, Post
 from penstock.bus.backends.kafka.source import Source
@@ -76,6 +76,7 @@ class KafkaBroker:
         self._cluster = Cluster(terms, f"{terms.prefix}-{self._name[:8]}")
         self._letters = Letters(self._cluster, f"{terms.prefix}-dead")
         self._ears: dict[str, Listener] = {}
+        self._shared: dict[str, list[Ear]] = {}
         self._crews: dict[str, Crew] = {}
         self._readers: list[KafkaReader] = []
         self._gauges: dict[Channel, Gauge] = {}
@@ -84,6 +85,7 @@ class KafkaBroker:
         self._beating: asyncio.Task[None] | None = None
         self._trimming: asyncio.Task[None] | None = None
         self._trimmed_s = 0.0
+        self._closed = False
         size = str(terms.message_bytes)
         # The broker's stamps, not the senders': ages are measured by one clock.
         stamped = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": size}
@@ -137,6 +139,11 @@ class KafkaBroker:
 
     async def close(self) -> None:
         """See :class:`penstock.bus.broker.Broker`."""
+        self._closed = True
+        own = [task for task in (self._beating, self._trimming) if task is not None]
+        for task in own:
+            task.cancel()
+        await asyncio.gather(*own, return_exceptions=True)
         steps = [
             [reader.close() for reader in self._readers],
             [*(crew.stop() for crew in self._crews.values()), *(ears.stop() for ears in self._ears.values())],
@@ -153,10 +160,6 @@ class KafkaBroker:
             for task in late:  # the library waits for a broker that is gone
                 task.cancel()
         await self._cluster.cut()
-        own = [task for task in (self._beating, self._trimming) if task is not None]
-        for task in own:
-            task.cancel()
-        await asyncio.gather(*own, return_exceptions=True)
 
     async def beat(self) -> None:
         """See :class:`penstock.bus.broker.Broker`. A note to oneself: it also tells the broker's clock."""
@@ -165,6 +168,8 @@ class KafkaBroker:
         await asyncio.shield(self._beating)
 
     async def _beat(self) -> None:
+        if self._closed:
+            raise unavailable("closed")
         if "notes" not in self._ears:
             try:
                 await self.start()
@@ -228,10 +233,11 @@ class KafkaBroker:
             self._readers.append(reader)
         return reader
 
-    async def _listen_to(self, topic: str) -> Listener:
-        ears = self._ears.setdefault("news", Listener(self._cluster))
-        await ears.hear(self._cluster.known(topic))
-        return ears
+    async def _listen_to(self, topic: str) -> Ear:
+        listener = self._ears.setdefault("news", Listener(self._cluster))
+        ear = Ear(listener, self._cluster, self._shared.setdefault(topic, []))
+        await ear.join(topic)
+        return ear
 
     async def _sign_on(self, group: str, topic: str) -> Crew:
         crew = self._crews.get(group)

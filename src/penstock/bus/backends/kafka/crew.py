@@ -23,9 +23,16 @@ log = logging.getLogger(__name__)
 
 #: What is done is committed so often at most.
 COMMIT_S: Final = 0.05
+#: How long to look at other partitions while the record of one is worked that is worked record by record.
+CAREFUL_LOOK_MS: Final = 10
 #: How long partitions that are asked back wait for what runs; a message that takes longer is delivered once more.
-SETTLE_S: Final = 2.0
+SETTLE_S: Final = 1.5
 SETTLE_LOOK_S: Final = 0.01
+#: What is said at the end of all that may take so long.
+LAST_WORD_S: Final = 1.0
+#: How long a group waits for its members to come together anew. They have to settle first; and whoever is there waits
+#: in one request, which may not run out of time before: a member that gives up and asks again starts all anew.
+GATHER_S: Final = SETTLE_S + LAST_WORD_S + 1.0
 #: Heartbeats in a session: how soon a member hears that others have come or gone.
 BEATS: Final = 8
 #: Written beside a committed offset: owners that died there, in a row. Whoever begins adds itself, and takes itself
@@ -62,8 +69,7 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
             group_id=group,
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=session_ms // BEATS,
-            # Members have so long to let go: those that have to settle first need it.
-            rebalance_timeout_ms=max(session_ms, int((SETTLE_S + PATIENCE_S) * 1000)),
+            rebalance_timeout_ms=int(GATHER_S * 1000),
             fetch_max_wait_ms=STAND_MS,
         )
 
@@ -103,20 +109,25 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
 
     async def fetch(self, topic: str, count: int) -> list[Any]:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""
-        ready = [one for one in self._mine if one.topic == topic and self._lanes[one].room() > 0]
+        mine = [one for one in self._mine if one.topic == topic]
+        ready = [one for one in mine if self._lanes[one].room() > 0]
         careful = [one for one in ready if self._lanes[one].careful]
         plain = [one for one in ready if one not in careful]
+        busy = any(self._lanes[one].careful for one in mine if one not in ready)
+        look_ms = CAREFUL_LOOK_MS if busy else LOOK_MS
         found: list[Any] = []
         try:
             for one in careful:
                 found += await self._get(one, wait_ms=0, count=1)
-            if plain:
-                found += await self._get(*plain, wait_ms=0 if found else LOOK_MS, count=count)
+            if careful and not found:
+                found = await self._get(*ready, wait_ms=look_ms, count=1)
+            elif plain:
+                found += await self._get(*plain, wait_ms=0 if found else look_ms, count=count)
             elif not found:
                 await self._get(TopicPartition(topic, -1), wait_ms=0, count=1)  # hear what goes wrong
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), LOOK_MS / 1000)
+                    await asyncio.wait_for(self._changed.wait(), look_ms / 1000)
         except errors.KafkaError as error:
             raise translate(error, self._cluster.terms) from error
         return found
@@ -137,6 +148,10 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         lane.done(offset)
         if lane.dirty:
             self._dirty.set()
+
+    def elsewhere(self, topic: str) -> list[int]:
+        """See :class:`penstock.bus.backends.kafka.source.Source`."""
+        return [one.partition for one in self._cluster.known(topic) if one not in self._mine]
 
     async def leave(self, topic: str) -> None:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""
@@ -164,17 +179,18 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         while any(self._lanes[one].running for one in mine) and loop.time() < until_s:  # noqa: ASYNC110 - at most 2 s
             await asyncio.sleep(SETTLE_LOOK_S)
         with contextlib.suppress(errors.KafkaError, TimeoutError):
-            async with asyncio.timeout(PATIENCE_S / 2):
+            async with asyncio.timeout(LAST_WORD_S):
                 await self._commit(PEACE, mine)
         log.debug("%s gave back %d partitions", self, len(revoked))
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Partitions are ours: look what became of their last owners, and say that we have begun."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            # While this is awaited no heartbeat goes out: a member that asks for too long is no member any more.
+            async with asyncio.timeout(self._cluster.terms.kafka.session_timeout / 3):
                 await self._take_over(assigned)
         except (errors.KafkaError, TimeoutError, PenstockError) as error:
-            log.warning("%s does not know who had its partitions before: %s", self, error)
+            log.warning("%s does not know who had its partitions before: %r", self, error)
         for one in assigned:
             self._lanes.setdefault(one, Lane())
         left = [one for one, lane in self._lanes.items() if one not in assigned and not lane.running]
@@ -185,7 +201,9 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         self._changed.set()
 
     async def _take_over(self, assigned: Collection[TopicPartition]) -> None:
-        marks = await self._cluster.marks(self._group, assigned) if assigned else {}
+        if not assigned:
+            return
+        marks, ends = await asyncio.gather(self._cluster.marks(self._group, assigned), self._cluster.ends(assigned))
         begun = {}
         for one in assigned:
             mark = marks.get(one)
@@ -193,10 +211,11 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
                 start, died = await self._consumer.position(one), 0
             else:
                 start, died = mark.offset, int(mark.metadata) if mark.metadata.isdecimal() else 0
+            if ends[one] <= start:
+                died = 0  # there was no record that they could have died of
             self._lanes.setdefault(one, Lane()).begin(start, died)
             begun[one] = OffsetAndMetadata(start, str(died + 1))
-        if begun:
-            await self._consumer.commit(begun)
+        await self._consumer.commit(begun)
 
     # --- Committing
 
@@ -211,7 +230,9 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
             except errors.KafkaError as error:
                 log.debug("%s could not commit, and will again: %r", self, error)
                 self._dirty.set()
-            await asyncio.sleep(COMMIT_S)
+                await asyncio.sleep(COMMIT_S)
+            if not any(self._lanes[one].careful for one in dirty):  # those wait for it
+                await asyncio.sleep(COMMIT_S)
 
     async def _commit(self, mark: str, partitions: Collection[TopicPartition]) -> None:
         heads = {one: self._lanes[one].head for one in partitions if self._lanes[one].head >= 0}

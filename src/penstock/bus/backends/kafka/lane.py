@@ -7,8 +7,8 @@ from typing import Final
 
 #: Records between the oldest that is not done and the newest taken; a partition wider than this is not read on.
 SPAN_MAX: Final = 1024
-#: Owners that died at the same record before the partition is worked record by record.
-CAREFUL_CRASHES: Final = 2
+#: After its owner's death a partition is worked record by record for so many: about what may have been under way.
+CAREFUL_SPAN: Final = 100
 
 
 class Lane:
@@ -19,8 +19,8 @@ class Lane:
 
     Kafka does not count deliveries. So each owner writes beside the number that it has begun, and wipes that out when
     it leaves in peace: what the next owner finds is how many in a row died at the record in front. It counts them as
-    deliveries of that record. As the culprit may stand behind it, after ``CAREFUL_CRASHES`` the partition is worked
-    record by record, until as much is done as may have been under way.
+    deliveries of that record. As the culprit may stand behind it, the next ``CAREFUL_SPAN`` are worked record by
+    record: a bystander is suspected once, the culprit is found alone.
 
     Attributes:
         head: The first record that is not done; -1 until known.
@@ -77,8 +77,8 @@ class Lane:
         self.head = max(self.head, committed)
         self._last = max(self._last, committed - 1)
         self.crashes, self._crashed_at = crashes, committed
-        if crashes >= CAREFUL_CRASHES:
-            self._careful_until = committed + SPAN_MAX
+        if crashes:
+            self._careful_until = committed + CAREFUL_SPAN
         while self._open and self._open[0] < committed:
             self._running.discard(self._open.popleft())
         self._advance()

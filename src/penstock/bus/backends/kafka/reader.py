@@ -24,6 +24,10 @@ AGE: Final = "age"
 WAIT: Final = "wait"
 GROUP: Final = "group"
 
+#: A reader that takes nothing more passes on so many at once, and looks so often whether there are others.
+PASS_ON: Final = 16
+PASS_ON_S: Final = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -85,6 +89,7 @@ class KafkaReader:
         self._early: list[tuple[float, int, Delivery]] = []
         self._numbers = count()
         self._filling: asyncio.Task[None] | None = None
+        self._passing: asyncio.Task[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -169,16 +174,21 @@ class KafkaReader:
             delivery.attempts += 1
             self._keep(delivery, asyncio.get_running_loop().time() + delay_s)
         else:
-            await self._again(delivery, delivery.attempts, delay_s)
+            await self._again(delivery, delivery.attempts, delay_s, delivery.handle.partition.partition)
 
     async def hand_back(self, delivery: Delivery) -> None:
         """See :class:`penstock.bus.broker.Reader`. The attempt does not count."""
         if self._own:
             self._keep(delivery, asyncio.get_running_loop().time())
         else:
-            await self._again(delivery, delivery.attempts - 1, 0.0)
+            await self._again(delivery, delivery.attempts - 1, 0.0, self._for_another(delivery.handle))
 
-    async def _again(self, delivery: Delivery, tried: int, delay_s: float) -> None:
+    def _for_another(self, held: Held) -> int:
+        """Return a partition that somebody else reads; the same where the record has a key to be kept in order by."""
+        others = [] if held.key else self._source.elsewhere(self.topic)
+        return others[next(self._numbers) % len(others)] if others else held.partition.partition
+
+    async def _again(self, delivery: Delivery, tried: int, delay_s: float, number: int) -> None:
         """Send the record once more, and be done with the old one."""
         held: Held = delivery.handle
         age_s = delivery.age_s + asyncio.get_running_loop().time() - held.taken_s
@@ -188,7 +198,6 @@ class KafkaReader:
             (WAIT, str(int(delay_s * 1000 + 0.999)).encode()),
             *([(GROUP, self.group.encode())] if self.group else []),
         ]
-        number = held.partition.partition
         await self._cluster.write(self.topic, delivery.record, lambda: number, held.key, headers)
         self._end(delivery)
 
@@ -201,11 +210,31 @@ class KafkaReader:
         held: Held = delivery.handle
         self._source.done(held.partition, held.offset)
 
+    async def pause(self) -> None:
+        """See :class:`penstock.bus.broker.Reader`. Others get what comes to our partitions, which we still hold."""
+        if self._passing is None and not self._own:
+            self._passing = asyncio.get_running_loop().create_task(self._pass_on(), name=f"pass on {self.topic}")
+
+    async def _pass_on(self) -> None:
+        while True:
+            if not self._source.elsewhere(self.topic):
+                await asyncio.sleep(PASS_ON_S)  # there is nobody else
+                continue
+            try:
+                for delivery in await self.take(PASS_ON, PASS_ON_S):
+                    if not delivery.handle.key:  # those come to whoever takes our place
+                        await self.hand_back(delivery)
+            except PenstockError:
+                await asyncio.sleep(PASS_ON_S)
+
     async def close(self) -> None:
         """See :class:`penstock.bus.broker.Reader`."""
         if self._closed:
             return
         self._closed = True
+        if self._passing is not None:
+            self._passing.cancel()
+            await asyncio.gather(self._passing, return_exceptions=True)
         if self._filling is not None:
             self._filling.cancel()
             await asyncio.gather(self._filling, return_exceptions=True)

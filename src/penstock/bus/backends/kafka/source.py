@@ -37,6 +37,10 @@ class Source(Protocol):
         """Note that a record is done with."""
         ...
 
+    def elsewhere(self, topic: str) -> list[int]:
+        """Return the partitions of a topic that other members read, or soon will."""
+        ...
+
     async def leave(self, topic: str) -> None:
         """Read this topic no more."""
         ...

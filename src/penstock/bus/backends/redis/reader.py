@@ -187,6 +187,9 @@ class RedisReader:
         burying: list[Command] = [("XADD", self._names.dead, "MAXLEN", "~", LETTERS_MAX, "*", *letter)]
         await self._settle(delivery, burying + self._acknowledging(delivery))
 
+    async def pause(self) -> None:
+        """See :meth:`penstock.bus.broker.Reader.pause`. What waits is everybody's."""
+
     async def close(self) -> None:
         """See :meth:`penstock.bus.broker.Reader.close`."""
         for task in list(self._later):
