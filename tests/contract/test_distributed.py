@@ -556,7 +556,9 @@ async def test_a_worker_that_drains_ends_what_it_has_and_takes_nothing_more(rig:
     slow.open.set()
     assert await first == "first"
     await draining
-    assert (slow.ended, gate.ended) == (["first"], ["second"])
+    # What a worker still works on when partitions move comes a second time: at least once is what is promised.
+    assert slow.ended == ["first"]
+    assert set(gate.ended) - {"first"} == {"second"}
 
 
 @on_every_broker
