@@ -242,6 +242,24 @@ def test_after_a_crash_that_forgot_everything_all_is_made_anew(tmp_path: Path) -
         asyncio.run(main())
 
 
+def test_closing_while_redis_is_away_and_a_retry_waits_ends_soon(server: redis.Redis) -> None:
+    async def main() -> None:
+        here = broker(server.url)
+        await here.start()
+        reader = await here.join(WORK)
+        await here.send(WORK, b"w", "", 0.0)
+        (taken,) = await take(reader)
+        await reader.retry(taken, 60.0)
+        server.kill()
+        began_s = time.monotonic()
+        await reader.close()
+        await here.close()
+        assert time.monotonic() - began_s < PATIENCE_S + 1.0
+        server.start()
+
+    asyncio.run(main())
+
+
 def test_news_nobody_reads_any_more_fills_nothing(server: redis.Redis) -> None:
     async def main() -> None:
         here = broker(server.url)

@@ -192,9 +192,12 @@ class RedisReader:
 
     async def close(self) -> None:
         """See :meth:`penstock.bus.broker.Reader.close`."""
-        for task in list(self._later):
-            task.cancel()
-        await asyncio.gather(*self._later, return_exceptions=True)
+        later = list(self._later)
+        for _ in range(2):  # the first asks for the last word with Redis, the second ends even that
+            for task in later:
+                task.cancel()
+            if later:
+                await asyncio.wait(later, timeout=PATIENCE_S / 4)
         if self._asked is not None:
             self._asked.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
             self._asked = None
