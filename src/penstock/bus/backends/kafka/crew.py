@@ -33,6 +33,8 @@ LAST_WORD_S: Final = 1.0
 #: How long a group waits for its members to come together anew. They have to settle first; and whoever is there waits
 #: in one request, which may not run out of time before: a member that gives up and asks again starts all anew.
 GATHER_S: Final = SETTLE_S + LAST_WORD_S + 1.0
+#: How old what a member knows of topics and their leaders may be.
+METADATA_MS: Final = 1000
 #: Heartbeats in a session: how soon a member hears that others have come or gone.
 BEATS: Final = 8
 #: Written beside a committed offset: owners that died there, in a row. Whoever begins adds itself, and takes itself
@@ -71,6 +73,8 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
             heartbeat_interval_ms=session_ms // BEATS,
             rebalance_timeout_ms=int(GATHER_S * 1000),
             fetch_max_wait_ms=STAND_MS,
+            # The member that shares partitions out may not know a topic just made; it looks again after so long.
+            metadata_max_age_ms=METADATA_MS,
         )
 
     def __repr__(self) -> str:
