@@ -47,6 +47,8 @@ NEIGHBOURS: Final = 10
 SPREAD: Final = 0.6
 #: Texts that a thread embeds at a time.
 SLICE_TEXTS: Final = 16
+#: Queries made in vain before there are taken to be no more.
+STALE_MAX: Final = 1000
 _SEED: Final = 5
 
 
@@ -159,10 +161,10 @@ def queries(data: Path = DATA) -> list[str]:
 def fresh(given: Sequence[str], seed: int) -> Iterator[str]:
     """Yield queries that were not asked before: given ones, each without one or two of its words.
 
-    Ends when ten in a row were nothing new.
+    Ends when ``STALE_MAX`` in a row were nothing new.
     """
     chance, known, stale = random.Random(seed), set(given), 0
-    while stale < 10:
+    while stale < STALE_MAX:
         words = chance.choice(given).split()
         for _ in range(min(len(words) - 1, chance.choice((1, 2)))):
             del words[chance.randrange(len(words))]
