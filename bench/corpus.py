@@ -108,7 +108,7 @@ class Corpus:
     query_dense: NDArray[np.float32]
     sparse: Sparse
     query_sparse: Sparse
-    late: list[NDArray[np.uint8]] = field(default_factory=list)
+    late: list[NDArray[np.int8]] = field(default_factory=list)
 
     def save(self, directory: Path) -> None:
         """Write everything below a directory."""
@@ -119,7 +119,7 @@ class Corpus:
             for part in ("starts", "terms", "weights")
         }
         arrays["late_starts"] = np.cumsum([0, *(len(rows) for rows in self.late)], dtype=np.int64)
-        arrays["late"] = np.concatenate(self.late) if self.late else np.empty((0, 0), np.uint8)
+        arrays["late"] = np.concatenate(self.late) if self.late else np.empty((0, 0), np.int8)
         np.savez(directory / "vectors.npz", dense=self.dense, query_dense=self.query_dense, **arrays)
         (directory / "texts.json").write_text(json.dumps({"texts": self.texts, "queries": self.queries}))
 
@@ -224,7 +224,7 @@ def around(middles: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     return scaled
 
 
-def _embedded(chunks: Sequence[str], dense: OnnxDense) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
+def _embedded(chunks: Sequence[str], dense: OnnxDense) -> tuple[NDArray[np.float32], list[NDArray[np.int8]]]:
     """Return the vectors of texts, and their token vectors where the model gives some."""
     parts = [chunks[first : first + SLICE_TEXTS] for first in range(0, len(chunks), SLICE_TEXTS)]
     with ThreadPoolExecutor(cores()) as threads:

@@ -28,20 +28,21 @@ from penstock.kernel.clock import MonotonicClock
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Criticality, Work
+from penstock.ranking.records import Arm, Retrieval
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
 
 NAME: Final = "scale"
 #: What is asked for: its name, the arms, and whether the candidates are measured by their token vectors too.
 _WAYS: Final = (
-    ("dense", (0,), False),
-    ("sparse", (1,), False),
-    ("both arms", (0, 1), False),
-    ("rescored", (0, 1), True),
+    ("dense", (Arm.DENSE,), False),
+    ("sparse", (Arm.SPARSE,), False),
+    ("both arms", tuple(Arm), False),
+    ("rescored", tuple(Arm), True),
 )
 UPSERT_POINTS: Final = 500
 UPSERTS_AT_ONCE: Final = 2
-CANDIDATES: Final = 100
+CANDIDATES: Final = 64
 HITS: Final = 10
 CALLERS: Final = 16
 #: A chunk's text: as long as real ones are.
@@ -135,21 +136,17 @@ class Size:
         finally:
             await store.close()
 
-    async def _ask(self, store: EdgeStore, arms: Sequence[int], *, rescores: bool) -> Loud:
-        asked = [(number, self._asked(number, arms)) for number in range(self._effort.queries)]
+    async def _ask(self, store: EdgeStore, arms: Sequence[Arm], *, rescores: bool) -> Loud:
+        asked = [self._asked(number, arms, rescores=rescores) for number in range(self._effort.queries)]
 
-        async def once(place: tuple[int, list[ArmQuery]]) -> float:
-            number, queries = place
+        async def once(wanted: Retrieval) -> float:
             began_s = time.perf_counter()
-            found = await asyncio.gather(*(store.search(NAME, query, _work()) for query in queries))
-            if rescores:
-                among = list({one.point for arm in found for one in arm})
-                await store.search(NAME, ArmQuery(self._queries.late[number], len(among), among=among), _work())
+            await store.retrieve(NAME, wanted, (), _work())
             return (time.perf_counter() - began_s) * 1000
 
-        for place in asked[:50]:
-            await once(place)
-        alone_ms = [await once(place) for place in asked]
+        for wanted in asked[:50]:
+            await once(wanted)
+        alone_ms = [await once(wanted) for wanted in asked]
         count, until_s = 0, time.perf_counter() + self._effort.seconds
 
         async def caller(place: int) -> None:
@@ -164,9 +161,16 @@ class Size:
         rate = count / (time.perf_counter() - began_s)
         return Loud(percentile(alone_ms, 0.5), percentile(alone_ms, 0.99), rate)
 
-    def _asked(self, number: int, arms: Sequence[int]) -> list[ArmQuery]:
-        both = (self._queries.dense[number], self._queries.sparse[number])
-        return [ArmQuery(both[arm], CANDIDATES) for arm in arms]
+    def _asked(self, number: int, arms: Sequence[Arm], *, rescores: bool) -> Retrieval:
+        queries = self._queries
+        return Retrieval(
+            HITS,
+            CANDIDATES,
+            queries.dense[number] if Arm.DENSE in arms else None,
+            queries.sparse[number] if Arm.SPARSE in arms else None,
+            queries.late[number] if rescores else None,
+            rerank=rescores,
+        )
 
     async def _recall(self, store: EdgeStore) -> float:
         """Return the share of the exact ten that is among the first ten of the dense arm."""

@@ -36,12 +36,12 @@ class Block:
     Attributes:
         dense: ``float32 [rows, DIM]``, L2-normalised.
         sparse: One for each row.
-        late: ``uint8 [rows, CHUNK_ROWS or QUERY_ROWS, LATE]``.
+        late: ``int8 [rows, CHUNK_ROWS or QUERY_ROWS, LATE]``.
     """
 
     dense: NDArray[np.float32]
     sparse: list[SparseVector]
-    late: NDArray[np.uint8]
+    late: NDArray[np.int8]
 
 
 class World:
@@ -82,7 +82,7 @@ class World:
             for some, weight in zip(drawn, weights, strict=True)
         ]
         shape = (rows, CHUNK_ROWS if terms == CHUNK_TERMS else QUERY_ROWS, LATE)
-        return Block(_normalised(middles + apart), sparse, chance.integers(64, 192, shape, np.uint8))
+        return Block(_normalised(middles + apart), sparse, chance.integers(-32, 33, shape, np.int8))
 
 
 def _distinct(

@@ -21,7 +21,7 @@ def test_an_empty_sparse_vector_has_an_empty_row():
 
 def test_a_corpus_is_read_as_it_was_written(tmp_path):
     dense = np.eye(3, 4, dtype=np.float32)
-    late = [np.full((rows, 64), rows, np.uint8) for rows in (2, 1)]
+    late = [np.full((rows, 64), rows, np.int8) for rows in (2, 1)]
     Corpus(["a", "b", "c"], ["q"], dense, dense[:1], _rows(), _rows(), late).save(tmp_path / "corpus")
     found = Corpus.load(tmp_path / "corpus")
     assert (found.texts, found.queries) == (["a", "b", "c"], ["q"])

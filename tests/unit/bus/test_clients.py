@@ -41,10 +41,10 @@ async def test_a_batch_is_split_worked_in_parallel_and_put_together_in_order() -
         assert work.client == "alice"
         await asyncio.sleep(1 / len(batches))  # later parts come back earlier
         assert message.late
-        tokens = [np.full((1, 2), len(text), np.uint8) for text in message.texts]
+        tokens = [np.full((1, 2), len(text), np.int8) for text in message.texts]
         return Embeddings(np.array([[len(text)] for text in message.texts], np.float32), tokens)
 
-    texts = ["x" * n for n in (90, 3, 60, 30, 120, 9, 150)]
+    texts = ["x" * n for n in (90, 3, 60, 30, 120, 9, 127)]
     stub = embedder(bus_serving(Topic.ML_EMBED, embed), late=2)
     vectors = await stub.embed(texts, TextKind.DOCUMENT, WORK, late=True)
     assert vectors.dense.dtype == np.float32
@@ -142,7 +142,7 @@ async def test_texts_for_a_heavy_sparse_model_are_split_and_put_together_in_orde
         await asyncio.sleep(1 / len(sizes))
         return [SparseVector(np.array([len(t)], np.uint32), np.ones(1, np.float32)) for t in message.texts]
 
-    texts = ["x" * n for n in (90, 3, 60, 30, 120, 9, 150)]
+    texts = ["x" * n for n in (90, 3, 60, 30, 120, 9, 127)]
     for batch_tokens, parts in ((64, 4), (0, 1)):
         sizes.clear()
         stub = BusSparseEncoder(bus_serving(Topic.ML_SPARSE, encode), LoopClock(), TIMEOUTS, batch_tokens)

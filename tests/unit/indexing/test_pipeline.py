@@ -31,7 +31,7 @@ class Models:
 
     async def embed(self, texts, _kind, _work, *, late):
         self.texts.extend(texts)
-        tokens = [np.full((len(text), 2), 128, np.uint8) for text in texts]
+        tokens = [np.full((len(text), 2), 64, np.int8) for text in texts]
         return Embeddings(np.full((len(texts), self.dim), self.value, np.float32), tokens if late else None)
 
     async def encode(self, texts, _kind, _work):

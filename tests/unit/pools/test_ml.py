@@ -36,7 +36,7 @@ class Dense:
 
     def run_late(self, texts: Sequence[str], kind: TextKind, stop: Stop) -> Embeddings:
         rows = 2 if kind is TextKind.QUERY else 1
-        return Embeddings(self.run(texts, stop), [np.zeros((rows, self.late), np.uint8) for _ in texts])
+        return Embeddings(self.run(texts, stop), [np.zeros((rows, self.late), np.int8) for _ in texts])
 
 
 class Sparse:
