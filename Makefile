@@ -8,10 +8,12 @@ BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check compile format bench lock clean
+.PHONY: help install serve test check compile format bench lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/.runtime ## Install into .venv, no more: what a host needs
 
 serve: $(VENV)/.runtime ## Install, prepare the model, index this repository, serve on HOST:PORT
 	@PENSTOCK_COMMAND=$(BIN)/penstock $(BIN)/penstock serve \

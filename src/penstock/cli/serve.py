@@ -16,6 +16,7 @@ from rich.console import Console
 from penstock.app import ALL, App, Role, build
 from penstock.cli.first_index import first_index
 from penstock.cli.listening import Listener, Stop, bind, end, listener, url_of
+from penstock.cli.notify import READY, STOPPING, notify
 from penstock.cli.options import Setup, set_up
 from penstock.cli.preparation import preparing
 from penstock.cli.roles import chosen
@@ -116,6 +117,7 @@ class _Service:
             return
         app.announce(url)
         self._console.print(f"Penstock listens on {url} (data in {self._setup.data_dir})", soft_wrap=True)
+        notify(READY)
         greeting = asyncio.create_task(self._greet(url))
         try:
             await self._first(serving)
@@ -135,6 +137,7 @@ class _Service:
             asked.cancel()
 
     async def _end(self, app: App, server: Listener) -> None:
+        notify(STOPPING)
         drain_s = self._setup.settings.http.drain_timeout
         if self._console.is_terminal:
             self._console.print("\nStopping: running requests may finish; Ctrl-C again to stop at once.")

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from penstock.app import App, Role, build
 from penstock.cli.listening import Stop
+from penstock.cli.notify import READY, STOPPING, notify
 from penstock.cli.options import Setup, common
 from penstock.cli.preparation import preparing
 from penstock.cli.roles import NAMES, chosen
@@ -66,7 +67,9 @@ class _Work:
                 starting.result()
             names = ", ".join(name for name in NAMES if name in self._role.pools)
             self._console.print(f"Penstock works for {names}, over {settings.bus.backend}", soft_wrap=True)
+            notify(READY)
             await asked
+            notify(STOPPING)
             await self._drain(app)
         finally:
             asked.cancel()
