@@ -283,8 +283,6 @@ def test_a_mailbox_topic_without_room_for_a_mailbox_is_refused(one: kafka.Cluste
 
 
 def test_an_instance_never_has_more_connections_to_a_broker_than_allowed(one: kafka.Cluster) -> None:
-    port = one.brokers[0].port
-
     async def main() -> None:
         broker = KafkaBroker(names(), settings(one.bootstrap), {})
         most = 0
@@ -305,7 +303,7 @@ def test_an_instance_never_has_more_connections_to_a_broker_than_allowed(one: ka
             for _ in range(20):
                 await asyncio.gather(*[broker.send(channel, b"m", "", 1.0) for channel in channels for _ in range(10)])
                 await broker.send(NEWS, b"m", "", 1.0)
-                most = max(most, broker.connections, established(port))
+                most = max(most, broker.connections, established(one.brokers[0]))
             for task in tasks:
                 task.cancel()
         assert 5 <= most <= CONNECTIONS_MAX
@@ -313,18 +311,28 @@ def test_an_instance_never_has_more_connections_to_a_broker_than_allowed(one: ka
     asyncio.run(main())
 
 
-def established(port: int) -> int:
-    """Return how many connections this process has to a port, as the system counts them."""
+def established(broker: kafka.Broker) -> int:
+    """Return how many connections of this process a broker has, by the broker's own end of each."""
+    assert broker.process
+    here = {local for local, _ in sockets("self", "tcp", "tcp6")}
+    there = sockets(str(broker.process.pid), "tcp", "tcp6")
+    return sum(local == broker.port and remote in here for local, remote in there)
+
+
+def sockets(process: str, *families: str) -> list[tuple[int, int]]:
+    """Return the ports of each connection that a process has: its own, and the other's."""
     inodes = set()
-    for entry in Path("/proc/self/fd").iterdir():
+    for entry in Path(f"/proc/{process}/fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile
             inodes.add(str(entry.readlink()))
-    count = 0
-    for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[2].endswith(f":{port:04X}") and fields[3] == "01" and f"socket:[{fields[9]}]" in inodes:
-            count += 1
-    return count
+    found = []
+    for family in families:
+        for line in Path(f"/proc/{process}/net/{family}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "01" and f"socket:[{fields[9]}]" in inodes:
+                local, remote = (int(end.rpartition(":")[2], 16) for end in fields[1:3])
+                found.append((local, remote))
+    return found
 
 
 # --- Partitions that move

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,30 @@ def search(server: Server, number: int) -> Any:
 def hits_of(server: Server, cache: str) -> int:
     with server.client() as client:
         return {one["name"]: one["hits"] for one in client.get("/v1/status").json()["caches"]}[cache]
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("wrong", ["nobody", "silent", "password"])
+def test_a_server_starts_and_serves_whatever_is_wrong_with_the_redis_that_is_shared(wrong, tmp_path):
+    with contextlib.ExitStack() as stack:
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        url = {
+            "nobody": "redis://127.0.0.1:1/0",
+            "silent": f"redis://127.0.0.1:{silent.getsockname()[1]}/0",
+            "password": redis.shared().url.replace("redis://", "redis://nobody:secret@"),
+        }[wrong]
+        server = start(tmp_path / "data", "--config", str(configured(tmp_path, stack.enter_context(loopback()), url)))
+        with server.client() as client:
+            client.put("/v1/collections/c").raise_for_status()
+            number = 0
+            while shared_breaker(server) == "closed":
+                number += 1
+                assert search(server, number).status_code == 200
+            (alert,) = [one for one in client.get("/v1/alerts").json()["alerts"] if one["active"]]
+            assert (alert["name"], alert["subject"]) == ("breaker_open", "redis-shared")
+            assert client.get("/readyz").status_code == 200
+        code, output = server.terminate()
+        assert (code, "secret" in output, "Traceback" in output) == (0, False, False), output
 
 
 @pytest.mark.timeout(180)

@@ -136,6 +136,21 @@ def test_a_server_and_workers_make_one_penstock_and_no_accepted_work_is_lost(
             "redis cannot be asked",
         ),
         (
+            ["worker", "--pool", "embed"],
+            "concurrency: {bus: {backend: kafka}, kafka: {bootstrap: '127.0.0.1:1'}}",
+            "Kafka at 127.0.0.1:1: the broker cannot be reached",
+        ),
+        (
+            ["worker", "--pool", "embed"],
+            "concurrency: {bus: {backend: kafka}, kafka: {sasl: PLAIN, user: me}}",
+            "PLAIN needs a user and a password",
+        ),
+        (
+            ["serve"],
+            "concurrency: {bus: {backend: redis}, redis: {url: 'redis://127.0.0.1?max_connections=99'}}",
+            "has no option 'max_connections'",
+        ),
+        (
             ["serve"],
             "concurrency: {bus: {backend: redis}, redis: {url: 'http://127.0.0.1:1'}}",
             "no address of a Redis",

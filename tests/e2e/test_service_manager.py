@@ -8,13 +8,11 @@ import pytest
 from penstock.cli.notify import READY, SOCKET, notify
 
 
-@pytest.mark.parametrize("abstract", [False, True])
-def test_the_manager_gets_the_state_as_one_datagram(
-    abstract: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address = f"@penstock-{tmp_path.name}" if abstract else str(tmp_path / "notify")
+@pytest.mark.parametrize("kind", ["file", "abstract"])
+def test_the_manager_gets_the_state_as_one_datagram(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"@penstock-{tmp_path.name}" if kind == "abstract" else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind("\0" + address[1:] if abstract else address)
+        manager.bind("\0" + address[1:] if kind == "abstract" else address)
         monkeypatch.setenv(SOCKET, address)
         notify(READY)
         assert manager.recv(100) == b"READY=1"

@@ -20,7 +20,7 @@ from penstock.bus.backends.kafka.listener import Ear, Listener
 from penstock.bus.backends.kafka.noise import hush
 from penstock.bus.backends.kafka.reader import KafkaReader, Post
 from penstock.bus.backends.kafka.source import Source
-from penstock.bus.broker import PATIENCE_S, Answer, Channel, Kind, Letter
+from penstock.bus.broker import CHECK_S, PATIENCE_S, Answer, Channel, Kind, Letter
 from penstock.bus.contract import Features
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings
@@ -123,7 +123,8 @@ class KafkaBroker:
         """See :class:`penstock.bus.broker.Broker`. Where it fails, :meth:`beat` tries again."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                await probe(self._terms, self._cluster.options)
+                async with asyncio.timeout(CHECK_S):
+                    await probe(self._terms, self._cluster.options)
                 await self._cluster.start()
                 await self._cluster.ensure(self._mailbox.topic, self._notes)
                 ears = Listener(self._cluster)

@@ -18,10 +18,11 @@ from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseErro
 from penstock.bus.backends.redis import scripts
 from penstock.bus.backends.redis.lane import NAME, Command, Lane, first_error, unavailable
 from penstock.bus.backends.redis.reader import MAIL_MAX, Membership, Names, Pulse, RedisReader
-from penstock.bus.broker import PATIENCE_S, Channel, Kind, Letter
+from penstock.bus.broker import CHECK_S, PATIENCE_S, Channel, Kind, Letter
 from penstock.bus.contract import Features
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
+from penstock.kernel.redis_address import checked
 from penstock.kernel.settings import BusSettings, RedisSettings
 
 #: The oldest Redis that knows all that is asked of it.
@@ -30,6 +31,8 @@ VERSION_MIN: Final = (6, 2)
 NOTES_MAX: Final = 10_000
 #: Notes read at once.
 LISTEN_MAX: Final = 1000
+#: Where the address is set, for people.
+_URL: Final = "concurrency.redis.url (REDIS_URL)"
 #: How long a mailbox outlives its instance's last beat.
 MAILBOX_S: Final = 60.0
 #: How long a sender waits at first, and at most, before it looks again whether there is room.
@@ -60,6 +63,7 @@ class RedisBroker:
         self._capacities = capacities
         self._capacity = bus.buffer_size
         self._clock = clock
+        self._where = checked(settings.url)
         self._pool = _pool(settings)
         self._lane, self._ears = Lane(self._pool), Lane(self._pool)
         self._pulse = Pulse(self.address, bus.lease, math.inf)
@@ -73,28 +77,40 @@ class RedisBroker:
 
     async def start(self) -> None:
         """See :meth:`penstock.bus.broker.Broker.start`."""
+        questions: tuple[Command, ...] = (("INFO", "server"), ("XREVRANGE", self._names.notes, "+", "-", "COUNT", 1))
         try:
-            answers = await self._lane.ask(("INFO", "server"), ("XREVRANGE", self._names.notes, "+", "-", "COUNT", 1))
+            async with asyncio.timeout(CHECK_S):
+                answers = await self._lane.ask(*questions)
+        except TimeoutError:
+            raise self._missing(unavailable(None)) from None
         except Unavailable as error:
             if isinstance(error.__cause__, AuthenticationError):
-                raise Invalid(f"redis does not let us in: {error.__cause__}", field="REDIS_URL") from None
-            raise
+                detail = f"{_URL}: {self._where}: redis does not let us in: {error.__cause__}"
+                raise Invalid(detail, field="REDIS_URL") from None
+            raise self._missing(error) from error
         refused = first_error(answers)
         if refused is not None:
-            raise Invalid(f"redis does not let us work: {refused}", field="REDIS_URL")
+            detail = f"{_URL}: {self._where}: redis does not let us work: {refused}"
+            raise Invalid(detail, field="REDIS_URL")
         info, newest = answers
         _check_version(info)
         if newest:
             self._read[1] = newest[0][0]
         await self.beat()
 
+    def _missing(self, error: Unavailable) -> Unavailable:
+        """Return the error of a start with the setting and the address in front."""
+        return Unavailable(f"{_URL}: {self._where}: {error.detail}", dependency=NAME)
+
     async def close(self) -> None:
         """See :meth:`penstock.bus.broker.Broker.close`."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S * 0.75):
                 await asyncio.gather(*(reader.close() for reader in self._readers))
+                # Who has not been heard last has nothing to take back, or is forgotten with its lease.
                 with contextlib.suppress(Unavailable):
-                    await self._lane.ask(("DEL", self._names.alive(self.address), self._names.mail(self.address)))
+                    if self._pulse.well_since_s < math.inf:
+                        await self._lane.ask(("DEL", self._names.alive(self.address), self._names.mail(self.address)))
         if self._asked is not None:
             self._asked.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
             self._asked = None

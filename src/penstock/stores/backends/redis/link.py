@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from penstock.kernel.errors import Invalid, Unavailable
+from penstock.kernel.redis_address import checked
 from penstock.kernel.settings import RedisSettings
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ class RedisLink:
     """
 
     def __init__(self, settings: RedisSettings) -> None:
+        checked(settings.url)
         try:
             pool = BlockingConnectionPool.from_url(
                 settings.url,

@@ -1,0 +1,76 @@
+"""The address of a Redis: checked before anybody connects, and told without its password.
+
+The client takes anything in the query of an address as an option of its own, bounds of ours included; here only what an
+operator has to say is let through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from penstock.kernel.errors import Invalid
+
+#: The setting, as errors name it.
+FIELD: Final = "REDIS_URL"
+
+_SCHEMES: Final = ("redis", "rediss", "unix")
+_PORT: Final = 6379
+_FORM: Final = "redis://user:password@host:port/db"
+
+#: What an address may say besides host, port, user, password and database.
+OPTIONS: Final = frozenset(
+    {
+        "db",
+        "username",
+        "password",
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_cert_reqs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_keyfile",
+        "ssl_password",
+    }
+)
+_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+def checked(url: str) -> str:
+    """Return where a Redis is, for people: host and port, or the path of a socket.
+
+    Raises:
+        Invalid: It is no address of a Redis, has an option that is none, or names a file that cannot be read. The
+            password is not told.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _PORT
+    except ValueError:
+        # Its own words repeat what it took for a port, which may be a part of the password.
+        detail = f"no address of a Redis: {_FORM} is wanted; in user and password %XX stands for / : @ ? #"
+        raise Invalid(detail, field=FIELD) from None
+    if parts.scheme not in _SCHEMES:
+        raise Invalid(f"no address of a Redis: {_FORM}, or rediss:// for TLS, is wanted", field=FIELD)
+    _check_options(dict(parse_qsl(parts.query, keep_blank_values=True)))
+    if parts.scheme == "unix":
+        return parts.path
+    host = parts.hostname or "localhost"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _check_options(options: Mapping[str, str]) -> None:
+    unknown = sorted(set(options) - OPTIONS)
+    if unknown:
+        raise Invalid(f"an address of a Redis has no option {unknown[0]!r}", field=FIELD)
+    for name in _FILES:
+        file = options.get(name)
+        if file is None:
+            continue
+        try:
+            with Path(file).open("rb"):
+                pass
+        except OSError as error:
+            raise Invalid(f"{name} of the address of Redis: {file}: {error.strerror}", field=FIELD) from None
