@@ -11,6 +11,8 @@ import uvloop
 
 from bench import bus, code, indexing, quality, refusal
 from bench.embed import conduct as embed
+from bench.faults import conduct as faults
+from bench.faults.plant import LAYOUTS
 from bench.interference import conduct as interference
 from bench.overload import conduct, plan
 from bench.peers import serve as peers
@@ -29,6 +31,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "refusal": refusal.run,
     "bus": bus.run,
     "overload": conduct.run,
+    "faults": faults.run,
 }
 
 
@@ -47,6 +50,8 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if unknown := sorted({*filter(None, arguments.only.split(","))} - {*plan.PARTS}):
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(plan.PARTS)}")
+    if unknown := sorted({*filter(None, arguments.layouts.split(","))} - {*LAYOUTS}):
+        parser.error(f"no layout {', '.join(unknown)}; there are {', '.join(LAYOUTS)}")
     options = _options(arguments)
     names = arguments.names or list(BENCHMARKS)
     benchmarks = [partial(BENCHMARKS[name], **options.get(name, {})) for name in names]
@@ -71,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--half", default="proof", choices=(*code.HALVES, "all"), help="which questions are asked")
     overload = parser.add_argument_group("overload")
     overload.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(plan.PARTS)}")
+    broken = parser.add_argument_group("faults")
+    broken.add_argument("--layouts", default="", metavar="NAMES", help=f"some of {','.join(LAYOUTS)}")
     return parser
 
 
@@ -84,6 +91,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "code": {**kept, "half": arguments.half},
         "overload": {"quick": quick, "only": arguments.only, "out": arguments.out},
         "embed": {"quick": quick, "out": arguments.out},
+        "faults": {"quick": quick, "out": arguments.out, "layouts": [*filter(None, arguments.layouts.split(","))]},
         "search": {**kept, **sized, **short, "peers": named, "python": arguments.python},
         "interference": {**kept, **sized, **short},
         "index": {**kept, **short, **({"files": 20} if quick else {})},

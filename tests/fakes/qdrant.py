@@ -232,7 +232,7 @@ _ROUTES: dict[str, Callable[..., Awaitable[Any]]] = {
 
 
 class Listening:
-    """A :class:`FakeQdrant` on a free loopback port, in a thread of its own; enter it to start it.
+    """A :class:`FakeQdrant` in a thread of its own, on a free loopback port unless said; enter it to start it.
 
     Attributes:
         url: Where it is.
@@ -241,10 +241,13 @@ class Listening:
         accepted: Connections so far.
     """
 
-    def __init__(self, server: FakeQdrant, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, server: FakeQdrant, port: int = 0, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1"
+    ) -> None:
         self.url = ""
         self.open = self.most = self.accepted = 0
         self._server = server
+        self._host = host
         self._port = port
         self._tls = tls
         self._ready = threading.Event()
@@ -271,8 +274,8 @@ class Listening:
 
     async def _serve(self) -> None:
         self._over = asyncio.get_running_loop().create_future()
-        listener = await asyncio.start_server(self._converse, "127.0.0.1", self._port, ssl=self._tls)
-        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        listener = await asyncio.start_server(self._converse, self._host, self._port, ssl=self._tls)
+        self.url = f"{'https' if self._tls else 'http'}://{self._host}:{listener.sockets[0].getsockname()[1]}"
         self._ready.set()
         await self._over
         listener.close()

@@ -114,11 +114,13 @@ class Cluster:
     directory: Path
     brokers: list[Broker]
     properties: Mapping[str, str] = field(default_factory=dict)
+    host: str = "127.0.0.1"
+    within: tuple[str, ...] = ()
 
     @property
     def bootstrap(self) -> str:
         """Their addresses, as clients want them."""
-        return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+        return ",".join(f"{self.host}:{broker.port}" for broker in self.brokers)
 
     @property
     def sasl(self) -> str:
@@ -144,7 +146,8 @@ class Cluster:
         """Start brokers, all of them by default, and wait for nothing. They end with the thread that calls this."""
         for broker in self._chosen(numbers):
             with (broker.directory / "log").open("wb") as log:
-                command = [*_with_the_parent(), *_java("kafka.Kafka", str(broker.directory / "server.properties"))]
+                java = _java("kafka.Kafka", str(broker.directory / "server.properties"))
+                command = [*_with_the_parent(), *self.within, *java]
                 broker.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
     def _chosen(self, numbers: tuple[int, ...]) -> list[Broker]:
@@ -188,7 +191,13 @@ def shared() -> Cluster:
 
 @contextlib.contextmanager
 def kafka(
-    directory: Path, brokers: int = 1, *, secured: bool = False, properties: Mapping[str, str] | None = None
+    directory: Path,
+    brokers: int = 1,
+    *,
+    secured: bool = False,
+    properties: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
+    within: tuple[str, ...] = (),
 ) -> Iterator[Cluster]:
     """Run a cluster.
 
@@ -197,6 +206,8 @@ def kafka(
         brokers: How many; with three, one may be lost.
         secured: Whether it listens with SASL and TLS as well.
         properties: Settings that differ from ``PROPERTIES``.
+        host: The address they listen on.
+        within: What comes before their commands, where they are to run on a host of their own.
 
     Raises:
         Missing: There is no Java, no Maven, or the jars cannot be had.
@@ -207,7 +218,7 @@ def kafka(
         Broker(number, next(ports), next(ports), directory / str(number), (next(ports), next(ports)) * secured)
         for number in range(1, brokers + 1)
     ]
-    cluster = Cluster(directory, made, properties or {})
+    cluster = Cluster(directory, made, properties or {}, host, within)
     directory.mkdir(parents=True, exist_ok=True)
     if secured:
         _make_certificate(cluster)
@@ -250,13 +261,13 @@ def _properties(cluster: Cluster, broker: Broker) -> dict[str, str]:
     count = len(cluster.brokers)
     listeners = {"PLAINTEXT": broker.port, "CONTROLLER": broker.controller_port}
     listeners |= dict(zip(("SASL", "TLS"), broker.secure_ports, strict=False))
-    addresses = [f"{name}://127.0.0.1:{port}" for name, port in listeners.items()]
+    addresses = [f"{name}://{cluster.host}:{port}" for name, port in listeners.items()]
     return {
         **PROPERTIES,
         "node.id": str(broker.number),
         "log.dirs": str(broker.directory / "data"),
         "controller.quorum.voters": ",".join(
-            f"{one.number}@127.0.0.1:{one.controller_port}" for one in cluster.brokers
+            f"{one.number}@{cluster.host}:{one.controller_port}" for one in cluster.brokers
         ),
         "listeners": ",".join(addresses),
         "advertised.listeners": ",".join(one for one in addresses if not one.startswith("CONTROLLER")),

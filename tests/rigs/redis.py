@@ -39,6 +39,8 @@ class Redis:
         persistent: Whether it survives a kill (an append-only file, written at each command).
         options: More of its own settings.
         tls_port: Where it listens with TLS; 0 for nowhere.
+        host: The address it listens on.
+        within: What comes before its command, where it is to run on a host of its own.
     """
 
     port: int
@@ -46,18 +48,20 @@ class Redis:
     persistent: bool = True
     options: tuple[str, ...] = ()
     tls_port: int = 0
+    host: str = "127.0.0.1"
+    within: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
     def url(self) -> str:
         """Its address."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     def start(self) -> None:
         """Start it and wait until it serves."""
         server, environment = _server()
         kept = ["--appendonly", "yes", "--appendfsync", "always"] if self.persistent else ["--appendonly", "no"]
-        command = [server, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        command = [*self.within, server, "--port", str(self.port), "--bind", self.host, "--dir", str(self.directory)]
         if shutil.which("setpriv"):  # it ends with this process, however that ends
             command = ["setpriv", "--pdeathsig", "KILL", "--", *command]
         with (self.directory / "log").open("ab") as log:
@@ -65,7 +69,7 @@ class Redis:
                 [*command, "--save", "", *kept, *self.options], stdout=log, stderr=subprocess.STDOUT, env=environment
             )
         end_s = time.monotonic() + START_S
-        while not _answers(self.port):
+        while not _answers(self.host, self.port):
             if self.process.poll() is not None or time.monotonic() > end_s:
                 raise RuntimeError(f"redis did not start:\n{(self.directory / 'log').read_text()[-2000:]}")
             time.sleep(0.01)
@@ -165,9 +169,9 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _answers(port: int) -> bool:
+def _answers(host: str, port: int) -> bool:
     """Return whether it answers at all; one that wants a password says so."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as link:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), 1) as link:
         link.sendall(b"PING\r\n")
         said = link.recv(64)
         return said.startswith((b"+PONG", b"-NOAUTH"))
