@@ -98,6 +98,7 @@ async def _contents(load: Load) -> Contents:
     """Send what was refused once more, as its senders would; then look at what is there."""
     refused = refused_documents(load.attempts)
     missing = list(refused)
+    tell(f"  {load.now_s():5.0f} s  {len(missing)} documents that were not acknowledged are sent again")
     for _ in range(TRIES):
         there = set(await load.again(missing))
         missing = [id for id in missing if id not in there]

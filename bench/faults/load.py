@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import httpx
@@ -14,6 +15,8 @@ import msgspec
 SEARCHES_S: Final = 5.0
 BATCHES_S: Final = 1.5
 DOCUMENTS: Final = 2
+#: Documents in a request when those that were refused are sent again.
+AGAIN: Final = 10
 #: A request that has not been answered after so long never will be; longer than every limit of the server.
 PATIENCE_S: Final = 45.0
 #: The collection.
@@ -116,12 +119,14 @@ class Load:
         attempt.documents = [f"d{attempt.number:06}-{n}" for n in range(documents)]
         self._start(attempt)
 
-    async def again(self, ids: list[str]) -> list[str]:
-        """Send documents once more, one request each; return those that are there now."""
-        attempts = [Attempt(-1, "index", self.now_s(), documents=[id]) for id in ids]
-        for attempt in attempts:
+    async def again(self, ids: Sequence[str]) -> list[str]:
+        """Send documents once more, ``AGAIN`` in a request, one request after the other; return those there now."""
+        there: list[str] = []
+        for begin in range(0, len(ids), AGAIN):
+            attempt = Attempt(-1, "index", self.now_s(), documents=list(ids[begin : begin + AGAIN]))
             await self._run(attempt)
-        return [id for attempt in attempts for id in attempt.acknowledged]
+            there += attempt.acknowledged
+        return there
 
     async def contents(self) -> tuple[dict[str, int], int]:
         """Return the chunks of each complete document by id, and how many chunks the collection has in all."""
