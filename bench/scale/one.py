@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.processes import by_role, cpu_s, disk_mb, memory_mb
+from bench.processes import by_role, disk_mb, memory_mb
 from bench.report import percentile, tell
 from bench.scale.synthetic import DIM, LATE, Block, World
 from bench.worker import Order, work
@@ -61,12 +61,10 @@ class Effort:
     Attributes:
         queries: Different queries.
         seconds: How long many callers ask.
-        rest_s: The store has come to rest when its processes used less than a twentieth of a core for so long.
     """
 
     queries: int = 300
     seconds: float = 5.0
-    rest_s: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ class Size:
                     tell(f"  {first} of {self._chunks} written")
             await asyncio.gather(*writing)
             written_s = time.perf_counter() - began_s
-            return {"written, 1/s": self._chunks / written_s, "rest_s": await _rest(self._effort.rest_s)}
+            return {"written, 1/s": self._chunks / written_s, "rest_s": await _indexed(store)}
         finally:
             await store.close()
 
@@ -215,21 +213,19 @@ def _points(block: Block, first: int) -> list[Point]:
     ]
 
 
-async def _rest(rest_s: float) -> float:
-    """Wait until the store's processes have nothing to do; return how long that took, in seconds.
+async def _indexed(store: EdgeStore) -> float:
+    """Wait until the store has made its last generation; return how long that took, in seconds.
 
     Raises:
-        TimeoutError: They did not come to rest.
+        TimeoutError: It did not come to an end.
     """
-    began_s = time.perf_counter()
-    while time.perf_counter() - began_s < REST_S_MAX:
-        before = by_role(os.getpid(), cpu_s)
-        await asyncio.sleep(rest_s)
-        after = by_role(os.getpid(), cpu_s)
-        busy_s = sum(value - before.get(role, 0.0) for role, value in after.items() if role != "front")
-        if busy_s < rest_s / 20 and "optimiser" not in after:
-            return time.perf_counter() - began_s
-    raise TimeoutError("the store did not come to rest")
+    began_s, loose_max = time.perf_counter(), StoreSettings().optimize_points
+    async with asyncio.timeout(REST_S_MAX):
+        info = await store.collection(NAME, _work())
+        while info.upkeep or info.chunks - info.indexed >= loose_max:
+            await asyncio.sleep(0.5)
+            info = await store.collection(NAME, _work())
+    return time.perf_counter() - began_s
 
 
 def _do(order: Order) -> dict[str, Any]:
