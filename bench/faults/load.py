@@ -59,9 +59,9 @@ class Attempt(msgspec.Struct):
 
 
 def text_of(id: str) -> str:
-    """Return a document's text: always the same for one id; some chunks long."""
+    """Return a document's text: always the same for one id; a chunk or two long."""
     chance = random.Random(id)
-    lines = [f"{id} tells of {' and '.join(chance.choices(WORDS, k=12))}." for _ in range(30)]
+    lines = [f"{id} tells of {' and '.join(chance.choices(WORDS, k=12))}." for _ in range(6)]
     return "\n\n".join(lines)
 
 
