@@ -14,7 +14,7 @@ def test_a_worker_answers_and_says_what_it_cannot_do():
 
 
 def test_a_small_size_is_filled_loaded_and_asked(tmp_path):
-    effort = Effort(queries=8, seconds=0.2, rest_s=0.1)
+    effort = Effort(queries=8, seconds=0.2)
     found = asyncio.run(Size(300, tmp_path / "data", effort).run())
     assert found["recall@10"] > 0.9
     assert found["disk_mb"] > 0

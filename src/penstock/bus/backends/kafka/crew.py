@@ -67,6 +67,11 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         self._dirty = asyncio.Event()
         self._commits: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
+        self._subscribed: list[str] = []
+        # Clear while the group shares partitions out: what is subscribed must not change under it, or the client keeps
+        # partitions of another subscription, or none.
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._consumer: Any = cluster.consumer(
             group_id=group,
             session_timeout_ms=session_ms,
@@ -101,9 +106,9 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
 
     async def join(self, topic: str) -> None:
         """Share a topic's partitions with the others."""
+        self._topics.append(topic)
         async with self._changing:
-            self._topics.append(topic)
-            self._consumer.subscribe(self._topics, listener=self)
+            await self._subscribe()
 
     # --- What a reader does
 
@@ -167,15 +172,28 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
                     await self._commit(PEACE, ours)
             self._mine -= ours
             self._purge(ours)
-            if self._topics:
-                self._consumer.subscribe(self._topics, listener=self)
-            else:
-                self._consumer.unsubscribe()
+            await self._subscribe()
+
+    async def _subscribe(self) -> None:
+        """Subscribe to what is wanted by now, once the group has come to rest; changes that wait together are one."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_S):
+                await self._settled.wait()
+        if self._topics == self._subscribed:
+            return
+        self._subscribed = [*self._topics]
+        if self._subscribed:
+            self._settled.clear()
+            self._consumer.subscribe(self._subscribed, listener=self)
+        else:
+            self._settled.set()
+            self._consumer.unsubscribe()
 
     # --- What the group does
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Partitions are asked back: end what runs if that is soon, commit, and say that we leave in peace."""
+        self._settled.clear()
         mine, self._mine = self._mine, set()
         self._purge(mine)
         loop = asyncio.get_running_loop()
@@ -201,6 +219,7 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         for one in left:
             del self._lanes[one]
         self._mine = set(assigned)
+        self._settled.set()
         self._dirty.set()
         self._changed.set()
 
