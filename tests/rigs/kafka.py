@@ -11,6 +11,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -234,12 +235,22 @@ def kafka(
         cluster.stop()
 
 
+#: Below the range from which outgoing connections get theirs (32768 on Linux): one of them could take a port between
+#: its being found free and the broker's binding it, seconds later.
+PORTS = range(15_000, 32_000)
+
+
 def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for port in random.SystemRandom().sample(PORTS, 50 * count):
+            one = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError("no free ports")
 
 
 def _format(cluster: Cluster, broker: Broker) -> subprocess.Popen[bytes]:
