@@ -146,11 +146,12 @@ def documents(part: int) -> list[dict[str, str]]:
 
 
 def index(client: httpx.Client, batch: list[dict[str, str]], tries: int = 5) -> int:
-    """Index documents, those that are told to have failed once more, as clients do; return how many are there."""
-    answer = client.post("/v1/collections/c/documents", json={"documents": batch}).json()
-    if answer["failed"] and tries > 1:
+    """Index documents, what is told to have failed once more, as clients do; return how many are there."""
+    answer = client.post("/v1/collections/c/documents", json={"documents": batch})
+    told = answer.json()
+    if answer.status_code != 200 and tries > 1:
         return index(client, batch, tries - 1)
-    return int(answer["indexed"] + answer["unchanged"])
+    return int(told.get("indexed", 0) + told.get("unchanged", 0))
 
 
 def test_three_hosts_serve_and_a_worker_after_the_other_is_started_anew_under_load(site: Site) -> None:
@@ -182,7 +183,8 @@ def test_three_hosts_serve_and_a_worker_after_the_other_is_started_anew_under_lo
         for one in load:
             one.join(START_S)
         assert set(told) == {10}, "what was accepted is indexed, whoever was away"
-        assert set(answers) == {200}
+        assert set(answers) <= {200, 503, 504}, "what is not answered is told"
+        assert answers.count(200) > 0.8 * len(answers)
         assert client.get("/v1/collections/c").json()["documents"] == 10 * len(told)
         client.delete("/v1/collections/c").raise_for_status()
     for host in (*site.workers, site.api):
