@@ -145,24 +145,16 @@ def documents(part: int) -> list[dict[str, str]]:
     return [{"id": f"d{part}-{n}", "text": f"Document {n} of part {part} tells of rivers."} for n in range(10)]
 
 
-def index(client: httpx.Client, batch: list[dict[str, str]], tries: int = 5) -> int:
-    """Index documents, what is told to have failed once more, as clients do; return how many are there."""
-    answer = client.post("/v1/collections/c/documents", json={"documents": batch})
-    told = answer.json()
-    if answer.status_code != 200 and tries > 1:
-        return index(client, batch, tries - 1)
-    return int(told.get("indexed", 0) + told.get("unchanged", 0))
-
-
 def test_three_hosts_serve_and_a_worker_after_the_other_is_started_anew_under_load(site: Site) -> None:
-    told: list[int] = []
+    indexed: list[int] = []
     answers: list[int] = []
     enough = threading.Event()
 
     def write() -> None:
         with site.client() as client:
             while not enough.is_set():
-                told.append(index(client, documents(len(told))))
+                body = {"documents": documents(len(indexed))}
+                indexed.append(client.post("/v1/collections/c/documents", json=body).json()["indexed"])
 
     def read() -> None:
         with site.client() as client:
@@ -182,10 +174,9 @@ def test_three_hosts_serve_and_a_worker_after_the_other_is_started_anew_under_lo
         enough.set()
         for one in load:
             one.join(START_S)
-        assert set(told) == {10}, "what was accepted is indexed, whoever was away"
-        assert set(answers) <= {200, 503, 504}, "what is not answered is told"
-        assert answers.count(200) > 0.8 * len(answers)
-        assert client.get("/v1/collections/c").json()["documents"] == 10 * len(told)
+        assert set(indexed) == {10}, "what was accepted is indexed, whoever was away"
+        assert set(answers) == {200}
+        assert client.get("/v1/collections/c").json()["documents"] == 10 * len(indexed)
         client.delete("/v1/collections/c").raise_for_status()
     for host in (*site.workers, site.api):
         host.stop()
