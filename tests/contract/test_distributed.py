@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from penstock.bus.broker import Broker, Channel, Kind
+from penstock.bus.broker import BEAT_S, Broker, Channel, Kind
 from penstock.bus.desk import Transport
 from penstock.bus.distributed import BrokerBus
 from penstock.bus.link import Link
@@ -437,6 +437,16 @@ async def test_nobody_serves_is_told_at_once_and_a_worker_that_comes_is_found(ri
     worker = await rig.instance()
     worker.serve(echo)
     await rig.served(api)
+    assert await api.ask("m") == "m"
+
+
+@on_every_broker
+async def test_who_has_joined_is_known_before_its_next_beat(rig: Rig) -> None:
+    api, worker = await rig.instance(), await rig.instance()
+    await rig.until(lambda: not any("does not answer" in why for one in (api, worker) for why in one.bus.missing()))
+    worker.serve(echo)
+    await worker.bus.joined()
+    await rig.until(lambda: "t" in api.bus.serving(), within_s=BEAT_S / 2)
     assert await api.ask("m") == "m"
 
 

@@ -85,12 +85,17 @@ class Consumer:
         self._served: set[asyncio.Task[None]] = set()
         self._asked: dict[tuple[str, int], asyncio.Task[Any]] = {}
         self._freed = asyncio.Event()
+        self._joined = asyncio.Event()
         self._stopped = self._closing = False
         self._reader: Reader | None = None
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"consumer {self.topic}")
 
     def __repr__(self) -> str:
         return f"<Consumer {self.topic} {self.channel.kind} {len(self._served)} held>"
+
+    async def joined(self) -> None:
+        """Wait until records of the channel come here."""
+        await self._joined.wait()
 
     def free(self) -> None:
         """A slot may have become free."""
@@ -140,6 +145,7 @@ class Consumer:
             try:
                 if self._reader is None:
                     self._reader = await broker.join(self.channel, self._group)
+                    self._joined.set()
                 room = self._at_once() + self._terms.ahead - len(self._served)
                 if room <= 0:
                     self._freed.clear()

@@ -238,6 +238,16 @@ class BrokerBus:
         names = [*asked, *(name for name in (served | told) if name not in asked)]
         return [merged(asked.get(name), served.get(name), told.get(name, []), self._extra(name)) for name in names]
 
+    async def joined(self) -> None:
+        """Wait until this instance takes the work that it serves, and say so to the others.
+
+        Bounds: ``PATIENCE_S``; a broker that has gone meanwhile is joined when it is back.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await asyncio.gather(*(consumer.joined() for consumer in self._consumers))
+        await self._say_hello()
+
     async def drain(self) -> None:
         """Take no more work, say so, and wait until what was taken has ended."""
         self._leaving = True

@@ -139,6 +139,11 @@ class Core:
             self.rates.start()
             self.heartbeat.every(SLOW_S, self.rates.look)
 
+    async def joined(self) -> None:
+        """Wait until work of other instances comes here, and they know."""
+        if isinstance(self.bus, BrokerBus):
+            await self.bus.joined()
+
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work from other instances; return whether what was taken has ended in time."""
         if not isinstance(self.bus, BrokerBus):
