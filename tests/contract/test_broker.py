@@ -538,3 +538,21 @@ async def test_what_comes_to_a_reader_that_pauses_is_for_the_others(rig: Rig) ->
     got = await take(reader, CAPACITY)
     assert sorted(texts(got)) == [b"%d" % n for n in range(CAPACITY)]
     assert all(delivery.attempts == 1 for delivery in got)
+
+
+@on_every_broker
+async def test_what_was_on_its_way_to_a_reader_that_pauses_is_for_the_others(rig: Rig) -> None:
+    pauses, works = await rig.broker(), await rig.broker()
+    paused, reader = await pauses.join(WORK), await works.join(WORK)
+    await until(lambda: _is(getattr(paused, "ready", True) and getattr(reader, "ready", True)))
+    taking = asyncio.create_task(paused.take(CAPACITY, 1.0))
+    await asyncio.sleep(0.2)  # it has asked by now, and is who the broker hands the next record to
+    taking.cancel()
+    await asyncio.gather(taking, return_exceptions=True)
+    pausing = asyncio.create_task(paused.pause())
+    for n in range(CAPACITY):
+        await works.send(WORK, b"%d" % n, "", 1.0)
+    got = await take(reader, CAPACITY)
+    await pausing
+    assert sorted(texts(got)) == [b"%d" % n for n in range(CAPACITY)]
+    assert all(delivery.attempts == 1 for delivery in got)

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 LIMBO: Final = "~"
 #: How often a reader looks for what nobody alive holds.
 ADOPT_S: Final = 1.0
+#: Entries looked at that one reader has and is not done with; it takes far fewer.
+PENDING_MAX: Final = 10_000
 #: Notes in one mailbox at most: far more than one instance can have asked.
 MAIL_MAX: Final = 100_000
 
@@ -188,7 +190,20 @@ class RedisReader:
         await self._settle(delivery, burying + self._acknowledging(delivery))
 
     async def pause(self) -> None:
-        """See :meth:`penstock.bus.broker.Reader.pause`. What waits is everybody's."""
+        """See :meth:`penstock.bus.broker.Reader.pause`. What waits is everybody's; what was on its way here, too.
+
+        A question that was given up may still be answered: with records that would be ours, and that nobody would take.
+        """
+        if self._part.own:
+            return
+        with contextlib.suppress(Unavailable):
+            asked, self._asked = self._asked, None
+            if asked is not None:
+                await asked
+            rows = await self._pending()
+            untaken = [row for row in rows if row[0] not in self._held]
+            if untaken:
+                await self._lane.ask(*(self._claim(row[0], row[3] - 1) for row in untaken))
 
     async def close(self) -> None:
         """See :meth:`penstock.bus.broker.Reader.close`."""
@@ -262,8 +277,11 @@ class RedisReader:
                     break
 
     async def _let_go(self, delivery: Delivery, attempts: int) -> None:
-        claim = ("XCLAIM", self._stream, self._part.group, LIMBO, 0, delivery.handle)
-        await self._settle(delivery, [] if self._part.own else [(*claim, "RETRYCOUNT", attempts, "JUSTID")])
+        await self._settle(delivery, [] if self._part.own else [self._claim(delivery.handle, attempts)])
+
+    def _claim(self, id: bytes, attempts: int) -> Command:
+        """Return what gives an entry to nobody, for anybody to adopt."""
+        return ("XCLAIM", self._stream, self._part.group, LIMBO, 0, id, "RETRYCOUNT", attempts, "JUSTID")
 
     async def _adopt(self, count: int) -> list[Delivery]:
         """Take what nobody alive holds. The dead's only once everybody has had the time to say that he lives."""
@@ -275,11 +293,7 @@ class RedisReader:
 
     async def _strays(self, count: int) -> list[Delivery]:
         """Take what Redis believes that we have, and what was lost on its way with a connection."""
-        part = self._part
-        (rows,) = await self._lane.ask(("XPENDING", self._stream, part.group, "-", "+", 10_000, part.consumer))
-        if isinstance(rows, ResponseError):
-            await self._mend(rows)
-            return []
+        part, rows = self._part, await self._pending()
         lost = [row for row in rows if row[0] not in self._held][:count]
         claims: list[Command] = [("XCLAIM", self._stream, part.group, part.consumer, 0, row[0]) for row in lost]
         if not claims:
@@ -288,6 +302,16 @@ class RedisReader:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         found = zip(lost, answers, strict=True)
         return [self._delivery(row[0], got[0][1][1], row[3] + 1, now_ms) for row, got in found if got and got[0]]
+
+    async def _pending(self) -> list[Any]:
+        """Return what Redis believes that we have: id, holder, milliseconds since its delivery, deliveries."""
+        part = self._part
+        (rows,) = await self._lane.ask(("XPENDING", self._stream, part.group, "-", "+", PENDING_MAX, part.consumer))
+        if isinstance(rows, ResponseError):
+            await self._mend(rows)
+            return []
+        found: list[Any] = rows
+        return found
 
     async def _taken(self, script: Command) -> list[Delivery]:
         rows, (seconds, micros) = await self._lane.ask(script, ("TIME",))
