@@ -68,7 +68,8 @@ SMALL = Settings(
     http=HttpSettings(max_concurrent=80, read_timeout=2.0, write_timeout=2.0, rate_limit=0, large_request=256_000),
     bus=BusSettings(buffer_size=40, publish_timeout=0.5, request_timeout=6.0, handler_timeout=8.0),
     timeouts=TimeoutSettings(search=2.0, index_file=4.0, embed=2.0, rerank=2.0, store=1.0),
-    breaker=GuardSettings(failures=5, timeout=2.0, successes=2),
+    # As many as search at once: when all of them have hung, it is known.
+    breaker=GuardSettings(failures=4, timeout=2.0, successes=2),
     cache=CacheSettings(embed_size=200, sparse_size=200, answer_size=200),
 )
 

@@ -11,9 +11,11 @@ from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.ids import point_id
+from penstock.kernel.late import maxima
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
+from penstock.ranking.rescoring import likeness
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult, Weights
 from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
@@ -249,6 +251,8 @@ async def test_rerank_gives_every_candidate_every_exact_score():
     result = await house.search("parse sat", explain=True, limit=4)
     for hit in result.hits:
         assert hit.explain["dense"].score == pytest.approx(float(embedding("parse sat") @ embedding(TEXTS[hit.id])))
+    found = maxima(token_vectors("parse sat"), [token_vectors(TEXTS[hit.id]) for hit in result.hits])
+    assert [hit.explain["late"].score for hit in result.hits] == pytest.approx(likeness(found).tolist())
     completed = house.completed()
     assert completed
     for query in completed:
