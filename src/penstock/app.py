@@ -158,7 +158,7 @@ class App:
                 core.foreign |= await self._foreign(_encoders(models))
             self._points.when_ready(core.guards["store"].renew)
             core.start()
-            await core.joined()
+            await core.bus.joined()
         except BaseException:
             await self.close()
             raise

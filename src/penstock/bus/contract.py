@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.bus.books import Counts
 from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
+
+if TYPE_CHECKING:
+    from penstock.bus.link import Link
 
 #: Called with the message and its label; what it returns is the reply.
 Handler = Callable[[Any, Work], Awaitable[Any]]
@@ -187,6 +190,29 @@ class Bus(Protocol):
 
     def state(self) -> list[TopicState]:
         """Return every topic's state."""
+        ...
+
+    # --- Between instances; a bus of one process is always whole, and has nobody to tell
+
+    @property
+    def links(self) -> Sequence[Link]:
+        """The circuit breakers of what carries the bus between processes, if anything does."""
+        ...
+
+    def missing(self) -> list[str]:
+        """Return why requests cannot be answered now; empty when they can."""
+        ...
+
+    def describe(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
+        """Name the kinds of a topic's messages, whose service times are estimated apart, where others serve it."""
+        ...
+
+    async def joined(self) -> None:
+        """Wait until this instance takes the work that it serves, and the others know."""
+        ...
+
+    async def drain(self) -> None:
+        """Take no more work from other instances, say so, and wait until what was taken has ended."""
         ...
 
     async def close(self) -> None:

@@ -116,9 +116,9 @@ class BrokerBus:
         return self._broker.features
 
     @property
-    def link(self) -> Link:
+    def links(self) -> tuple[Link]:
         """The broker's circuit breaker."""
-        return self._link
+        return (self._link,)
 
     def serving(self) -> dict[str, int]:
         """Return how many living instances serve each topic, this one included."""
@@ -127,14 +127,14 @@ class BrokerBus:
         return {topic: found[channel] for channel, topic in topics.items() if self._work(topic).topic == channel}
 
     def missing(self) -> list[str]:
-        """Return why requests cannot be answered now; empty when they can."""
+        """See :meth:`penstock.bus.contract.Bus.missing`."""
         if not self._desk.ready.is_set() or self._link.state is not State.CLOSED:
             return [f"{self._broker.name} does not answer"]
         serving = self.serving()
         return [f"nobody serves {topic}" for topic in NEEDED_TOPICS if topic not in serving]
 
     def describe(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """Name the kinds of a topic's messages, whose service times are estimated apart, where others serve it."""
+        """See :meth:`penstock.bus.contract.Bus.describe`."""
         if kind_of is not None:
             self._kinds[topic] = kind_of
 
@@ -239,7 +239,7 @@ class BrokerBus:
         return [merged(asked.get(name), served.get(name), told.get(name, []), self._extra(name)) for name in names]
 
     async def joined(self) -> None:
-        """Wait until this instance takes the work that it serves, and say so to the others.
+        """See :meth:`penstock.bus.contract.Bus.joined`.
 
         Bounds: ``PATIENCE_S``; a broker that has gone meanwhile is joined when it is back.
         """
@@ -249,7 +249,7 @@ class BrokerBus:
         await self._say_hello()
 
     async def drain(self) -> None:
-        """Take no more work, say so, and wait until what was taken has ended."""
+        """See :meth:`penstock.bus.contract.Bus.drain`."""
         self._leaving = True
         await self._say_hello()
         await asyncio.gather(*(consumer.drain() for consumer in self._consumers))

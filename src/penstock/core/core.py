@@ -12,7 +12,6 @@ from typing import Any
 from penstock import __version__
 from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
 from penstock.bus.contract import Bus, Handler
-from penstock.bus.distributed import BrokerBus
 from penstock.bus.link import Link
 from penstock.core import readings, state
 from penstock.core.parts import Parts
@@ -105,8 +104,7 @@ class Core:
         }
         if settings.redis.shared:
             self.guards[SHARED] = Guard(SHARED, settings.breaker, clock, patience_s=SHARED_S, random=parts.luck)
-        links = [self.bus.link] if isinstance(self.bus, BrokerBus) else []
-        self.breakers: list[Guard | Link] = [*self.guards.values(), *links]
+        self.breakers: list[Guard | Link] = [*self.guards.values(), *self.bus.links]
         self.remotes = {name: self._remote(name) for name in sorted(parts.remote)}
         self.caches = _caches(parts, self.guards)
         self.rungs = Rungs(
@@ -139,15 +137,8 @@ class Core:
             self.rates.start()
             self.heartbeat.every(SLOW_S, self.rates.look)
 
-    async def joined(self) -> None:
-        """Wait until work of other instances comes here, and they know."""
-        if isinstance(self.bus, BrokerBus):
-            await self.bus.joined()
-
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work from other instances; return whether what was taken has ended in time."""
-        if not isinstance(self.bus, BrokerBus):
-            return True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self.bus.drain()
@@ -169,9 +160,7 @@ class Core:
         reasons = ["the server is shutting down"] if self.gate.draining else []
         if "store" in self.remotes and self.guards["store"].state is State.OPEN:
             reasons.append("the vector store does not answer")
-        if isinstance(self.bus, BrokerBus):
-            reasons += self.bus.missing()
-        return reasons + self._parts.readiness()
+        return reasons + self.bus.missing() + self._parts.readiness()
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._routes(scope, receive, send)
@@ -254,7 +243,7 @@ class Core:
         for name, (topic, handler, permits, kind_of) in served.items():
             if name in self._parts.pools:
                 bus.subscribe(topic, handler, permits, kind_of)
-            elif isinstance(bus, BrokerBus):
+            else:
                 bus.describe(topic, kind_of)
 
     def _shielded(self, name: str, topic: Topic, handler: Handler, operation: Callable[[Any], str]) -> Handler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -12,6 +12,7 @@ from penstock.bus.contract import Features, Handler, Refusal, Slots, TopicState
 from penstock.bus.ends import draining
 from penstock.bus.envelope import Envelope
 from penstock.bus.intake import Intake
+from penstock.bus.link import Link
 from penstock.bus.topic import Rules, Topic
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Expired, Rejected, Unavailable
@@ -33,6 +34,7 @@ class MemoryBus:
         observer: Is told of waits, service times and levels.
     """
 
+    links: Sequence[Link] = ()
     features = Features(ordered=True, persistent=False, redelivers=False)
 
     def __init__(
@@ -141,6 +143,19 @@ class MemoryBus:
     def state(self) -> list[TopicState]:
         """See :meth:`penstock.bus.contract.Bus.state`."""
         return [_state(name, intakes) for name, intakes in self._intakes.items()]
+
+    def missing(self) -> list[str]:
+        """See :meth:`penstock.bus.contract.Bus.missing`."""
+        return []
+
+    def describe(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
+        """See :meth:`penstock.bus.contract.Bus.describe`."""
+
+    async def joined(self) -> None:
+        """See :meth:`penstock.bus.contract.Bus.joined`."""
+
+    async def drain(self) -> None:
+        """See :meth:`penstock.bus.contract.Bus.drain`."""
 
     async def close(self) -> None:
         """See :meth:`penstock.bus.contract.Bus.close`."""
