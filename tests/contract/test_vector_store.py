@@ -839,3 +839,13 @@ def test_many_searches_at_once_are_answered_each_with_its_own(tmp_path):
             await store.close()
 
     asyncio.run(scenario())
+
+
+def test_a_search_tells_the_time_of_its_stages(shop):
+    name = with_tokens(shop)
+    whole = shop.do(shop.store.retrieve(name, WANTED, (), WORK)).stages
+    assert set(whole) == {"arms", "rerank", "fetch"}
+    fused = shop.do(shop.store.retrieve(name, replace(WANTED, rerank=False), (), WORK)).stages
+    assert "arms" in fused
+    assert "rerank" not in fused
+    assert all(took_ms >= 0 for took_ms in (whole | fused).values())

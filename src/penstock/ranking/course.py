@@ -28,6 +28,10 @@ RERANK: Final = "rerank"
 
 Course = Generator[Step[P], Any, Outcome[P]]
 
+#: What the time of a step is counted under, beside ``RERANK``.
+ARMS: Final = "arms"
+FETCH: Final = "fetch"
+
 
 def course(wanted: Retrieval) -> Course[P]:
     """Retrieve, fuse, rescore, weigh, read.
@@ -83,6 +87,13 @@ def advance(going: Course[P], answer: Any = None, *, error: PenstockError | None
     except StopIteration as end:
         outcome: Outcome[P] = end.value
         return outcome
+
+
+def stage_of(step: Step[P]) -> str:
+    """Return the stage of a search that a step belongs to: ``ARMS``, ``RERANK`` or ``FETCH``."""
+    if isinstance(step, Read):
+        return FETCH
+    return ARMS if isinstance(step, Seek) and any(ask.among is None for ask in step.asks) else RERANK
 
 
 def _ask_arms(

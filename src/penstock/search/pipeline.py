@@ -207,6 +207,7 @@ class SearchPipeline:
                 self._note(run, word_of_arm(Arm.SPARSE if run.dense is None else Arm.DENSE), error)
                 return []
         run.answered = True
+        run.stages |= answer.stages
         for what, failure in answer.failures.items():
             if run.work.deadline.passed(self._clock.now()):
                 raise failure

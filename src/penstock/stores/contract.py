@@ -200,10 +200,13 @@ class Retrieved:
     Attributes:
         hits: Best first.
         failures: What had to be left out, an arm by its name or ``rerank``, and why.
+        stages: Milliseconds by stage (:func:`penstock.ranking.course.stage_of`); searches that are answered together
+            share them.
     """
 
     hits: list[Found]
     failures: Mapping[str, PenstockError]
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 class VectorStore(Protocol):

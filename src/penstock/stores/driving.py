@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.late import maxima
 from penstock.kernel.work import Work
-from penstock.ranking.course import advance, course
+from penstock.ranking.course import advance, course, stage_of
 from penstock.ranking.records import Compare, Outcome, P, Retrieval, Seek, Step
 from penstock.stores.contract import ArmQuery, Filter, Found, Retrieved, VectorStore
 
@@ -18,16 +20,19 @@ async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filte
 
     Cancellation: What is being asked is cancelled.
     """
-    going = course(wanted)
+    stages: defaultdict[str, float] = defaultdict(float)
+    going, now = course(wanted), asyncio.get_running_loop().time
     went: Step[str] | Outcome[str] = advance(going)
     while not isinstance(went, Outcome):
+        stage, began_s = stage_of(went), now()
         try:
             answer = await _answered(store, collection, went, filter, work)
         except PenstockError as error:
             went = advance(going, error=error)
         else:
             went = advance(going, answer)
-    return told(went, str, explain=wanted.explain)
+        stages[stage] += (now() - began_s) * 1000
+    return told(went, str, stages, explain=wanted.explain)
 
 
 async def _answered(store: VectorStore, collection: str, step: Step[str], filter: Filter, work: Work) -> Any:
@@ -41,12 +46,13 @@ async def _answered(store: VectorStore, collection: str, step: Step[str], filter
     return await store.fetch(collection, step.points, work)
 
 
-def told(outcome: Outcome[P], name: Callable[[P], str], *, explain: bool) -> Retrieved:
+def told(outcome: Outcome[P], name: Callable[[P], str], stages: Mapping[str, float], *, explain: bool) -> Retrieved:
     """Return an outcome as stores tell it.
 
     Args:
         outcome: What came of a course.
         name: Returns a point's id.
+        stages: Milliseconds by stage.
         explain: Whether each hit's places are wanted.
     """
     places = outcome.places() if explain else {}
@@ -54,4 +60,4 @@ def told(outcome: Outcome[P], name: Callable[[P], str], *, explain: bool) -> Ret
         Found(name(point), score, outcome.payloads[point], places.get(point, {}))
         for point, score in outcome.ranked.items()
     ]
-    return Retrieved(hits, outcome.failures)
+    return Retrieved(hits, outcome.failures, {stage: round(took_ms, 3) for stage, took_ms in stages.items()})

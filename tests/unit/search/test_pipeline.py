@@ -101,7 +101,7 @@ async def test_the_best_document_comes_first_and_every_stage_is_timed():
     result = await (await House().fill()).search()
     assert ids(result)[0] == "cat"
     assert result.hits[0].text == "the cat sat"
-    assert set(result.stages) == {"dense_encode", "sparse_encode", "retrieve"}
+    assert set(result.stages) == {"dense_encode", "sparse_encode", "arms", "rerank", "fetch", "retrieve"}
     assert result.degraded == []
 
 
@@ -138,6 +138,7 @@ async def test_an_arm_that_is_down_is_made_up_for_and_named(arm, error):
     result = await house.search(explain=True)
     assert result.degraded == [f"no_{arm}"]
     assert ids(result)[0] == "cat"
+    assert "rerank" not in result.stages
     other = "sparse" if arm == "dense" else "dense"
     assert set(result.hits[0].explain) == {other}
 
@@ -280,6 +281,7 @@ async def test_a_model_without_token_vectors_is_not_asked_for_them():
 async def test_without_rerank_the_fusion_decides():
     house = await House().fill()
     result = await house.search(rerank=False, explain=True)
+    assert "rerank" not in result.stages
     assert set(result.hits[0].explain) == {"dense", "sparse", "fusion"}
 
 

@@ -79,6 +79,7 @@ async def test_fewer_candidates_are_taken_and_reranked():
     it = await house(Rung.FEWER_CANDIDATES)
     result = await it.search()
     assert result.degraded == ["rerank_reduced"]
+    assert "rerank" in result.stages
     assert "tokens" in it.operations()
     arms, *_ = [queries for operation, queries in it.store.asked if operation == "search_all"]
     assert [query.limit for query in arms] == [2, 2]

@@ -6,6 +6,8 @@ the id itself.
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from penstock.kernel.errors import Broken, PenstockError
 from penstock.kernel.late import maxima
-from penstock.ranking.course import Course, advance, course
+from penstock.ranking.course import ARMS, Course, advance, course, stage_of
 from penstock.ranking.fusion import RRF_K, TIE_SHARE
 from penstock.ranking.records import Arm, Compare, Outcome, Ranking, Read, Retrieval, Seek
 from penstock.stores.backends import records
@@ -69,6 +71,7 @@ class Going:
         self._filter: list[Condition] = command.filter
         self._explain = command.explain
         self._ids: dict[int, Any] = {}
+        self._stages: defaultdict[str, float] = defaultdict(float)
         self._end: Outcome[int] | PenstockError | None = None
         self._course: Course[int] = course(wire.unpack_retrieval(command))
         self._go(None)
@@ -110,9 +113,13 @@ class Going:
         """Return how it ended."""
         if not isinstance(self._end, Outcome):
             return self._end or Broken("a search has not come to its end")
-        retrieved = told(self._end, lambda point: str(self._ids[point]), explain=self._explain)
-        failures = {what: wire.failure_of(error) for what, error in retrieved.failures.items()}
-        return wire.Retrieved(retrieved.hits, failures)
+        found = told(self._end, lambda point: str(self._ids[point]), self._stages, explain=self._explain)
+        failures = {what: wire.failure_of(error) for what, error in found.failures.items()}
+        return wire.Retrieved(found.hits, failures, dict(found.stages))
+
+    def took(self, stage: str, took_ms: float) -> None:
+        """Count the time of a step."""
+        self._stages[stage] += took_ms
 
     def _go(self, answer: Any, error: PenstockError | None = None) -> None:
         self.seek = self.read = None
@@ -151,8 +158,14 @@ def _drive(goings: Sequence[Going]) -> None:
     while active := [going for going in goings if going.seek or going.read]:
         for going in active:
             if going.read is not None:
+                stage, began_s = stage_of(going.read), time.perf_counter()
                 going.look_up(going.read)
-        _seek([(going, going.seek) for going in active if going.seek is not None])
+                going.took(stage, (time.perf_counter() - began_s) * 1000)
+        sought = [(going, going.seek) for going in active if going.seek is not None]
+        began_s = time.perf_counter()
+        _seek(sought)
+        for going, seek in sought:
+            going.took(stage_of(seek), (time.perf_counter() - began_s) * 1000)
 
 
 def _seek(sought: Sequence[tuple[Going, Seek[int]]]) -> None:
@@ -185,16 +198,22 @@ def _is_plain(command: wire.Retrieve) -> bool:
 
 def _fused(shard: Shard, commands: Sequence[wire.Retrieve]) -> list[wire.Retrieved]:
     """Answer searches by one question each; nothing if the engine does not like one."""
+    began_s = time.perf_counter()
     try:
         answers = shard.query([_fusion(shard, command) for command in commands])
     except Panicked:
         raise
     except PenstockError:
         return []
+    stages = {ARMS: round((time.perf_counter() - began_s) * 1000, 3)}
     return [
-        wire.Retrieved([Found(str(h.id), h.score * _weight(command), records.payload(h.payload), {}) for h in hits], {})
+        wire.Retrieved([_hit(hit, _weight(command)) for hit in hits], {}, stages)
         for command, hits in zip(commands, answers, strict=True)
     ]
+
+
+def _hit(hit: qe.ScoredPoint, weight: float) -> Found:
+    return Found(str(hit.id), hit.score * weight, records.payload(hit.payload), {})
 
 
 def _weight(command: wire.Retrieve) -> float:

@@ -100,7 +100,8 @@ class EdgeStore:
         """Answer a search where the points are: in one round trip."""
         command = wire.pack_retrieval(collection, wanted, filter)
         found = await self.link.ask(command, wire.Retrieved, self._limited(work))
-        return Retrieved(found.hits, {what: wire.error_of(failure) for what, failure in found.failures.items()})
+        failures = {what: wire.error_of(failure) for what, failure in found.failures.items()}
+        return Retrieved(found.hits, failures, found.stages)
 
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm."""

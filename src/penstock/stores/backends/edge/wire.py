@@ -254,6 +254,7 @@ class Retrieved(msgspec.Struct, frozen=True, array_like=True):
 
     hits: list[Found]
     failures: dict[str, Failure]
+    stages: dict[str, float]
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
