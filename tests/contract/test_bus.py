@@ -84,25 +84,12 @@ def over_kafka(limits: BusSettings) -> Bus:
     # One partition, so that everything is in order.
     here = KafkaSettings(bootstrap=kafka.shared().bootstrap, partitions=1, mailboxes=2, session_timeout=2.0)
     transport = Transport(KafkaBroker(held, here, {}), Wire({}, limits.record_max), Link("kafka", GuardSettings()))
-    bus = BrokerBus(transport, limits, {"small": 1}, LoopClock())
-    OVER_KAFKA[:] = [bus]
-    return bus
-
-
-#: The bus over Kafka that was made last.
-OVER_KAFKA: list[BrokerBus] = []
-
-
-async def kafka_quiet() -> None:
-    """Return when everybody who subscribed has been given partitions, and what was sent had the time to be answered."""
-    (bus,) = OVER_KAFKA
-    await kafka.until_joined(bus)
-    await asyncio.sleep(0.25)
+    return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
 
 async def real_quiet() -> None:
     """Return when processes beside this one have had the time to answer."""
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.25)
 
 
 #: Limits for the wall clock.
@@ -141,7 +128,7 @@ BACKENDS = [
         # Whoever subscribes is given partitions only after a moment, which the first request waits for.
         limits=replace(SHORT_LIMITS, publish_timeout=2.0, request_timeout=4.0, handler_timeout=5.0),
         run=asyncio.run,
-        settle=kafka_quiet,
+        settle=real_quiet,
     ),
 ]
 
@@ -169,9 +156,12 @@ class Rig:
     def tell(self, message: object, topic: str = "t", work: Work | None = None) -> asyncio.Task[None]:
         return asyncio.create_task(self.bus.publish(topic, message, work or self.work()))
 
-    def serve(self, handler: Handler, slots: int | Permits = 1, topic: str = "t") -> Permits:
+    async def serve(self, handler: Handler, slots: int | Permits = 1, topic: str = "t") -> Permits:
+        """Subscribe, and return when what is sent comes here."""
         permits = Permits(topic, slots) if isinstance(slots, int) else slots
         self.bus.subscribe(topic, handler, permits)
+        while not await self.bus.joined():
+            pass
         return permits
 
     def state(self, topic: str = "t") -> TopicState:
@@ -257,7 +247,7 @@ async def test_features_are_what_the_suite_was_told(rig: Rig) -> None:
 
 @on_every_bus
 async def test_a_request_is_answered_by_its_handler(rig: Rig) -> None:
-    rig.serve(echo)
+    await rig.serve(echo)
     assert await rig.bus.request("t", "hello", rig.work()) == "hello"
 
 
@@ -267,7 +257,7 @@ async def test_replies_find_their_own_requesters(rig: Rig) -> None:
         await asyncio.sleep((10 - message) * 0.01)
         return message * message
 
-    rig.serve(slower_for_earlier, 10)
+    await rig.serve(slower_for_earlier, 10)
     # More at once than the buffer holds: some publishers wait for room.
     assert await asyncio.gather(*[rig.ask(n) for n in range(10)]) == [n * n for n in range(10)]
 
@@ -279,7 +269,7 @@ async def test_the_handler_gets_the_label_with_the_tighter_deadline(rig: Rig) ->
     async def look(message: object, work: Work) -> None:
         seen.append(work)
 
-    rig.serve(look)
+    await rig.serve(look)
     tight = Work(Deadline(rig.now_s + 1, "search"), client="alice", request_id="r1")
     await rig.bus.request("t", "m", tight)
     await rig.bus.request("t", "m", rig.work())
@@ -298,7 +288,7 @@ async def test_without_a_handler_a_request_is_refused_at_once(rig: Rig) -> None:
 @on_every_bus
 async def test_a_request_without_a_reply_expires_and_names_the_reply_limit(rig: Rig) -> None:
     gate = Gate()
-    slots = rig.serve(gate)
+    slots = await rig.serve(gate)
     began_s = rig.now_s
     with pytest.raises(Expired) as caught:
         await rig.bus.request("t", "m", rig.work())
@@ -311,7 +301,7 @@ async def test_a_request_without_a_reply_expires_and_names_the_reply_limit(rig: 
 
 @on_every_bus
 async def test_the_requester_s_own_tighter_deadline_is_named(rig: Rig) -> None:
-    rig.serve(Gate())
+    await rig.serve(Gate())
     with pytest.raises(Expired) as caught:
         await rig.bus.request("t", "m", rig.work(rig.limits.request_timeout / 10, "embed"))
     assert caught.value.operation == "embed"
@@ -320,7 +310,7 @@ async def test_the_requester_s_own_tighter_deadline_is_named(rig: Rig) -> None:
 @on_every_bus
 async def test_a_deadline_already_past_never_reaches_the_handler(rig: Rig) -> None:
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     with pytest.raises(Expired) as caught:
         await rig.bus.request("t", "m", Work(Deadline(rig.now_s, "search")))
     assert caught.value.operation == "search"
@@ -330,7 +320,7 @@ async def test_a_deadline_already_past_never_reaches_the_handler(rig: Rig) -> No
 @on_every_bus
 async def test_what_expires_while_it_waits_never_reaches_the_handler(rig: Rig) -> None:
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     running = rig.ask("runs")
     limit_s = rig.limits.request_timeout / 10
     waits = rig.ask("waits", work=rig.work(limit_s, "search"))
@@ -350,7 +340,7 @@ async def test_a_reply_that_comes_too_late_is_counted_and_discarded(rig: Rig) ->
             return message
         return None
 
-    slots = rig.serve(stubborn)
+    slots = await rig.serve(stubborn)
     await rig.settle()
     assert isinstance(await outcome(rig.ask("m", work=rig.work(rig.limits.request_timeout / 10))), Expired)
     await rig.settle()
@@ -364,7 +354,7 @@ async def test_a_reply_that_comes_too_late_is_counted_and_discarded(rig: Rig) ->
 @on_every_bus
 async def test_a_full_buffer_blocks_publishers_and_then_refuses_them(rig: Rig) -> None:
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     tasks = [rig.ask(n) for n in range(1 + rig.limits.buffer_size)]
     await rig.settle()
     assert rig.state() == TopicState("t", rig.limits.buffer_size, rig.limits.buffer_size, 1)
@@ -382,7 +372,7 @@ async def test_a_full_buffer_blocks_publishers_and_then_refuses_them(rig: Rig) -
 @on_every_bus
 async def test_a_blocked_publisher_goes_on_when_there_is_room(rig: Rig) -> None:
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     tasks = [rig.ask(n) for n in range(10)]
     await rig.settle()
     gate.open.set()
@@ -392,7 +382,7 @@ async def test_a_blocked_publisher_goes_on_when_there_is_room(rig: Rig) -> None:
 @on_every_bus
 async def test_a_blocked_requester_whose_own_deadline_is_tighter_expires(rig: Rig) -> None:
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     tasks = [rig.ask(n) for n in range(1 + rig.limits.buffer_size)]
     await rig.settle()
     blocked = rig.ask("blocked", work=rig.work(rig.limits.publish_timeout / 2, "search"))
@@ -424,7 +414,7 @@ def test_room_a_slot_and_the_timeout_in_one_moment_mean_handled_not_refused(back
                 loop.spend(lag_s)
             return message
 
-        slots = rig.serve(handler, 2, "small")
+        slots = await rig.serve(handler, 2, "small")
         tasks = [rig.ask(n, "small") for n in range(4)]
         told = rig.tell("news", "small")
         await rig.settle()
@@ -442,7 +432,7 @@ def test_room_a_slot_and_the_timeout_in_one_moment_mean_handled_not_refused(back
 @on_every_bus
 async def test_slots_are_never_exceeded_and_always_used(rig: Rig) -> None:
     gate = Gate()
-    slots = rig.serve(gate, 2)
+    slots = await rig.serve(gate, 2)
     tasks = [rig.ask(n) for n in range(5)]
     await rig.settle()
     assert gate.begun == [0, 1]
@@ -458,7 +448,7 @@ async def test_slots_are_never_exceeded_and_always_used(rig: Rig) -> None:
 async def test_no_topic_runs_more_handlers_than_allowed_however_many_slots_there_are(rig: Rig) -> None:
     gate = Gate()
     allowed = rig.limits.handlers_per_topic
-    slots = rig.serve(gate, allowed + 20)
+    slots = await rig.serve(gate, allowed + 20)
     tasks = [rig.ask(n) for n in range(allowed + 2)]
     await rig.settle()
     assert slots.active == allowed
@@ -472,7 +462,7 @@ async def test_no_topic_runs_more_handlers_than_allowed_however_many_slots_there
 @on_every_bus
 async def test_a_topic_tells_how_full_it_is(rig: Rig) -> None:
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     assert rig.bus.used("t") == rig.bus.used("nobody has heard of this") == 0.0
     tasks = [rig.ask(n) for n in range(4)]
     await rig.settle()
@@ -487,7 +477,7 @@ async def test_one_slot_keeps_the_order(rig: Rig) -> None:
     if not rig.bus.features.ordered:
         pytest.skip("this backend keeps no order")
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     gate.open.set()
     await asyncio.gather(*[rig.ask(n) for n in range(20)])
     assert gate.ended == list(range(20))
@@ -497,7 +487,7 @@ async def test_one_slot_keeps_the_order(rig: Rig) -> None:
 async def test_two_subscribers_share_the_requests(rig: Rig) -> None:
     gates = [Gate(), Gate()]
     for gate in gates:
-        rig.serve(gate)
+        await rig.serve(gate)
     tasks = [rig.ask(n) for n in range(4)]
     await rig.settle()
     assert [gate.running for gate in gates] == [1, 1]
@@ -518,7 +508,7 @@ def test_a_handler_that_takes_too_long_is_cancelled_and_named(backend: Backend) 
     async def main() -> None:
         rig = Rig(backend, backend.make(limits))
         gate = Gate()
-        slots = rig.serve(gate)
+        slots = await rig.serve(gate)
         with pytest.raises(Expired) as caught:
             await rig.bus.request("t", "m", rig.work())
         assert caught.value.operation == "handler"
@@ -539,7 +529,7 @@ async def test_a_handler_that_raises_is_answered_logged_and_does_not_stop_the_to
             raise ZeroDivisionError("a secret of ours")
         return message
 
-    slots = rig.serve(fails_at_first)
+    slots = await rig.serve(fails_at_first)
     bad, good = rig.ask("bad"), rig.ask("good")
     answered = await outcome(bad)
     assert isinstance(answered, Broken)
@@ -560,7 +550,7 @@ async def test_an_error_raised_on_purpose_reaches_the_requester_as_it_is(
     async def refuses(message: object, _work: Work) -> None:
         raise Invalid("no such collection", field="collection", code="collection_not_found")
 
-    rig.serve(refuses)
+    await rig.serve(refuses)
     with pytest.raises(Invalid) as caught:
         await rig.bus.request("t", "m", rig.work())
     assert (caught.value.code, caught.value.field) == ("collection_not_found", "collection")
@@ -573,7 +563,7 @@ async def test_errors_of_two_requests_are_two_errors(rig: Rig) -> None:
     async def fails(message: object, _work: Work) -> None:
         raise KeyError(message)
 
-    rig.serve(fails, 2)
+    await rig.serve(fails, 2)
     first, second = [await outcome(task) for task in (rig.ask(1), rig.ask(2))]
     assert isinstance(first, Broken)
     assert isinstance(second, Broken)
@@ -589,7 +579,7 @@ async def test_a_handler_cancelled_by_something_of_its_own_is_a_bug_not_a_shutdo
         future.cancel()
         await future
 
-    slots = rig.serve(cancelled_inside)
+    slots = await rig.serve(cancelled_inside)
     assert isinstance(await outcome(rig.ask("m")), Broken)
     await rig.settle()
     assert slots.active == 0
@@ -602,7 +592,7 @@ async def test_a_timeout_error_of_the_handler_s_own_is_not_taken_for_ours(rig: R
     async def times_out(message: object, _work: Work) -> None:
         raise TimeoutError
 
-    rig.serve(times_out)
+    await rig.serve(times_out)
     assert isinstance(await outcome(rig.ask("m")), Broken)
 
 
@@ -612,7 +602,7 @@ async def test_a_timeout_error_of_the_handler_s_own_is_not_taken_for_ours(rig: R
 @on_every_bus
 async def test_a_requester_cancelled_while_its_message_waits_takes_it_back(rig: Rig) -> None:
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     runs, first, stays, last = [rig.ask(message) for message in ("runs", "first", "stays", "last")]
     await rig.settle()
     for leaves in (last, first):  # from behind and from in front
@@ -628,7 +618,7 @@ async def test_a_requester_cancelled_while_its_message_waits_takes_it_back(rig: 
 @on_every_bus
 async def test_a_requester_cancelled_while_its_handler_runs_stops_it(rig: Rig) -> None:
     gate = Gate()
-    slots = rig.serve(gate)
+    slots = await rig.serve(gate)
     leaves, next_one = rig.ask("leaves"), rig.ask("next")
     await rig.settle()
     leaves.cancel()
@@ -643,7 +633,7 @@ async def test_a_requester_cancelled_while_its_handler_runs_stops_it(rig: Rig) -
 
 @on_every_bus
 async def test_a_requester_cancelled_before_its_handler_took_a_step_gives_the_slot_back(rig: Rig) -> None:
-    slots = rig.serve(echo)
+    slots = await rig.serve(echo)
     for steps in range(6):
         task = rig.ask("leaves")
         for _ in range(steps):
@@ -665,7 +655,7 @@ async def test_a_slot_is_held_until_a_cancelled_handler_has_really_ended(rig: Ri
         finally:
             await ended.wait()
 
-    slots = rig.serve(ends_slowly)
+    slots = await rig.serve(ends_slowly)
     task = rig.ask("m")
     await rig.settle()
     task.cancel()
@@ -679,7 +669,7 @@ async def test_a_slot_is_held_until_a_cancelled_handler_has_really_ended(rig: Ri
 @on_every_bus
 async def test_a_publisher_cancelled_while_it_waits_for_room_leaves_nothing(rig: Rig) -> None:
     gate = Gate()
-    slots = rig.serve(gate, topic="small")
+    slots = await rig.serve(gate, topic="small")
     tasks = [rig.ask(n, "small") for n in range(4)]
     await rig.settle()
     tasks[2].cancel()
@@ -743,7 +733,7 @@ async def test_a_publisher_cancelled_when_room_and_slot_came_at_once_gives_the_s
 async def test_an_event_reaches_every_subscriber_and_none_is_waited_for(rig: Rig) -> None:
     gates = [Gate(), Gate(), Gate()]
     for gate in gates:
-        rig.serve(gate)
+        await rig.serve(gate)
     await rig.settle()
     await rig.bus.publish("t", "news", rig.work())
     await rig.settle()
@@ -761,8 +751,8 @@ async def test_an_event_nobody_subscribed_to_is_no_error(rig: Rig) -> None:
 async def test_a_subscriber_with_a_full_buffer_holds_up_no_other(rig: Rig) -> None:
     in_one_process(rig)
     slow, quick = Gate(), Gate()
-    rig.serve(slow)
-    rig.serve(quick, 100)
+    await rig.serve(slow)
+    await rig.serve(quick, 100)
     quick.open.set()
     for n in range(1 + rig.limits.buffer_size):
         await rig.bus.publish("t", n, rig.work())
@@ -782,7 +772,7 @@ async def test_two_subscribers_with_full_buffers_cost_one_publish_timeout(rig: R
     in_one_process(rig)
     gates = [Gate(), Gate()]
     for gate in gates:
-        rig.serve(gate, topic="small")
+        await rig.serve(gate, topic="small")
     for n in range(2):
         await rig.bus.publish("small", n, rig.work())
     began_s = rig.now_s
@@ -800,7 +790,7 @@ async def test_two_subscribers_with_full_buffers_cost_one_publish_timeout(rig: R
 async def test_a_publisher_of_an_event_waits_no_longer_than_its_own_deadline(rig: Rig) -> None:
     in_one_process(rig)
     gate = Gate()
-    rig.serve(gate, topic="small")
+    await rig.serve(gate, topic="small")
     for n in range(2):
         await rig.bus.publish("small", n, rig.work())
     with pytest.raises(Expired) as caught:
@@ -818,7 +808,7 @@ async def test_a_subscriber_that_fails_is_logged_and_gets_the_next_event(
         seen.append(message)
         raise Unavailable("the webhook is down", dependency="webhook") if message == 0 else ZeroDivisionError
 
-    slots = rig.serve(fails)
+    slots = await rig.serve(fails)
     await rig.settle()
     for n in range(3):
         await rig.bus.publish("t", n, rig.work())
@@ -832,7 +822,7 @@ async def test_a_subscriber_that_fails_is_logged_and_gets_the_next_event(
 @on_every_bus
 async def test_an_event_that_comes_too_late_is_counted_and_logged(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     gate = Gate()
-    rig.serve(gate)
+    await rig.serve(gate)
     await rig.settle()
     await rig.bus.publish("t", "runs", rig.work())
     await rig.bus.publish("t", "late", rig.work(1.0, "search"))
@@ -852,7 +842,7 @@ def test_a_buffer_full_of_late_messages_is_cleared_at_once(backend: Backend, cap
     async def main() -> None:
         rig = Rig(backend, backend.make(limits))
         gate = Gate()
-        slots = rig.serve(gate)
+        slots = await rig.serve(gate)
         await rig.bus.publish("t", "runs", rig.work())
         for n in range(limits.buffer_size):
             await rig.bus.publish("t", n, rig.work(1.0))
@@ -872,7 +862,7 @@ def test_a_buffer_full_of_late_messages_is_cleared_at_once(backend: Backend, cap
 @on_every_bus
 async def test_close_answers_what_waits_what_runs_and_what_wants_in(rig: Rig) -> None:
     gate = Gate()
-    slots = rig.serve(gate)
+    slots = await rig.serve(gate)
     tasks = [rig.ask(n) for n in range(6)]
     await rig.settle()
     await rig.bus.close()
@@ -884,7 +874,7 @@ async def test_close_answers_what_waits_what_runs_and_what_wants_in(rig: Rig) ->
 
 @on_every_bus
 async def test_close_answers_a_handler_that_took_no_step_yet(rig: Rig) -> None:
-    slots = rig.serve(echo, 10)
+    slots = await rig.serve(echo, 10)
     tasks = [rig.ask(n) for n in range(3)]
     await asyncio.sleep(0)
     await rig.bus.close()
@@ -895,7 +885,7 @@ async def test_close_answers_a_handler_that_took_no_step_yet(rig: Rig) -> None:
 
 @on_every_bus
 async def test_a_closed_bus_refuses_and_can_be_closed_again(rig: Rig) -> None:
-    rig.serve(echo)
+    await rig.serve(echo)
     await rig.bus.close()
     for refused in (rig.ask("m"), rig.tell("m"), rig.tell("m", "nobody")):
         error = await outcome(refused)
@@ -909,7 +899,7 @@ async def test_close_refuses_the_publisher_of_an_event_that_waits_for_room(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_one_process(rig)
-    rig.serve(Gate(), topic="small")
+    await rig.serve(Gate(), topic="small")
     for n in range(2):
         await rig.bus.publish("small", n, rig.work())
     task = rig.tell("waits", "small")
@@ -934,7 +924,7 @@ async def test_close_waits_until_handlers_have_cleaned_up(rig: Rig) -> None:
             await asyncio.sleep(1)
             cleaned.append(message)
 
-    rig.serve(cleans_up)
+    await rig.serve(cleans_up)
     task = rig.ask("m")
     await rig.settle()
     await rig.bus.close()
@@ -965,7 +955,7 @@ async def test_topics_that_share_a_budget_never_exceed_it_and_starve_nobody(rig:
         while True:
             await rig.bus.request(topic, topic, rig.work())
 
-    pools = [rig.serve(handler, Permits(name, 4, budget), name) for name in ("a", "b", "c")]
+    pools = [await rig.serve(handler, Permits(name, 4, budget), name) for name in ("a", "b", "c")]
     await rig.settle()
     clients = [asyncio.create_task(client(name)) for name in "aaaaaaaabc" for _ in range(2)]
     await asyncio.sleep(2)
@@ -992,7 +982,7 @@ async def test_two_topics_with_the_same_permits_starve_nobody(rig: Rig) -> None:
 
     slots = Permits("shared", 1)
     for name in ("a", "b"):
-        rig.serve(handler, slots, name)
+        await rig.serve(handler, slots, name)
     for name in "ab":  # both are served before it counts who is served more
         await rig.bus.request(name, name, rig.work())
     served.clear()

@@ -111,6 +111,9 @@ class FakeReader:
     def _line(self) -> Line:
         return self.broker.server.lines.setdefault((self.channel, self.group), Line())
 
+    async def joined(self) -> None:
+        """Joined since it was made."""
+
     async def take(self, count: int, wait_s: float) -> list[Delivery]:
         server = self.broker.server
         await self.broker.answers()

@@ -383,12 +383,3 @@ async def crash(broker: Any) -> None:
     broker._crews, broker._readers, broker._ears = {}, [], {}
     await broker._cluster.cut()
     await broker.close()
-
-
-async def until_joined(bus: Any) -> None:
-    """Wait until all who subscribed at a bus over Kafka have been given something to read."""
-    loop = asyncio.get_running_loop()
-    until_s = loop.time() + START_S
-    while not all(consumer._reader and consumer._reader.ready for consumer in bus._consumers):
-        assert loop.time() < until_s, "nobody gave them any partitions"
-        await asyncio.sleep(0.01)

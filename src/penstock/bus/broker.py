@@ -123,6 +123,10 @@ class Letter:
 class Reader(Protocol):
     """One member's end of a channel. Used by one task at a time for ``take``; the rest by any."""
 
+    async def joined(self) -> None:
+        """Wait until the channel's records come here, or to other members that share it."""
+        ...
+
     async def take(self, count: int, wait_s: float) -> list[Delivery]:
         """Return up to ``count`` records, waiting up to ``wait_s`` for the first; empty when there was none.
 

@@ -96,6 +96,8 @@ class Consumer:
     async def joined(self) -> None:
         """Wait until records of the channel come here."""
         await self._joined.wait()
+        if self._reader is not None:
+            await self._reader.joined()
 
     def free(self) -> None:
         """A slot may have become free."""

@@ -207,8 +207,12 @@ class Bus(Protocol):
         """Name the kinds of a topic's messages, whose service times are estimated apart, where others serve it."""
         ...
 
-    async def joined(self) -> None:
-        """Wait until this instance takes the work that it serves, and the others know."""
+    async def joined(self) -> bool:
+        """Wait until this instance takes the work that it serves, and the others know.
+
+        Returns:
+            False if some of it does not come here yet after a few seconds: the broker is busy, or away.
+        """
         ...
 
     async def drain(self) -> None:

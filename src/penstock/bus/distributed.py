@@ -238,15 +238,18 @@ class BrokerBus:
         names = [*asked, *(name for name in (served | told) if name not in asked)]
         return [merged(asked.get(name), served.get(name), told.get(name, []), self._extra(name)) for name in names]
 
-    async def joined(self) -> None:
+    async def joined(self) -> bool:
         """See :meth:`penstock.bus.contract.Bus.joined`.
 
         Bounds: ``PATIENCE_S``; a broker that has gone meanwhile is joined when it is back.
         """
+        everyone = False
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(*(consumer.joined() for consumer in self._consumers))
+                everyone = True
         await self._say_hello()
+        return everyone
 
     async def drain(self) -> None:
         """See :meth:`penstock.bus.contract.Bus.drain`."""

@@ -151,8 +151,9 @@ class MemoryBus:
     def describe(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
         """See :meth:`penstock.bus.contract.Bus.describe`."""
 
-    async def joined(self) -> None:
+    async def joined(self) -> bool:
         """See :meth:`penstock.bus.contract.Bus.joined`."""
+        return True
 
     async def drain(self) -> None:
         """See :meth:`penstock.bus.contract.Bus.drain`."""

@@ -112,9 +112,9 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
 
     # --- What a reader does
 
-    def reads(self, topic: str) -> bool:
+    async def joined(self) -> None:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""
-        return any(one.topic == topic for one in self._mine)
+        await self._settled.wait()
 
     async def fetch(self, topic: str, count: int) -> list[Any]:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""

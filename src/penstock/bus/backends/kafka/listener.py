@@ -118,10 +118,8 @@ class Ear:
         self._since = await self._listener.hear(self._cluster.known(topic))
         self._others.append(self)
 
-    def reads(self, topic: str) -> bool:
+    async def joined(self) -> None:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""
-        del topic
-        return self in self._others
 
     async def fetch(self, topic: str, count: int) -> list[Any]:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""

@@ -95,10 +95,9 @@ class KafkaReader:
     def __repr__(self) -> str:
         return f"<KafkaReader {self.topic} {len(self._fetched)} fetched>"
 
-    @property
-    def ready(self) -> bool:
-        """Whether records can come: it has joined, and has been given something to read."""
-        return self._source.reads(self.topic)
+    async def joined(self) -> None:
+        """See :class:`penstock.bus.broker.Reader`."""
+        await self._source.joined()
 
     async def take(self, count: int, wait_s: float) -> list[Delivery]:
         """See :class:`penstock.bus.broker.Reader`."""

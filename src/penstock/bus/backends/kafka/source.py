@@ -16,8 +16,8 @@ LOOK_MS: Final = 200
 class Source(Protocol):
     """Where records come from, and where it is noted what became of them."""
 
-    def reads(self, topic: str) -> bool:
-        """Return whether some of a topic is read here now."""
+    async def joined(self) -> None:
+        """Wait until it is settled who reads what."""
         ...
 
     async def fetch(self, topic: str, count: int) -> list[Any]:

@@ -127,6 +127,9 @@ class RedisReader:
     def __repr__(self) -> str:
         return f"<RedisReader {self._stream} {self._part.group} {len(self._held)} held>"
 
+    async def joined(self) -> None:
+        """See :class:`penstock.bus.broker.Reader`."""
+
     async def take(self, count: int, wait_s: float) -> list[Delivery]:
         """See :meth:`penstock.bus.broker.Reader.take`."""
         if not self._part.own:
