@@ -17,6 +17,7 @@ from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.books import Counts
 from penstock.bus.broker import Answer, Channel, Delivery, Kind, Reader
 from penstock.bus.desk import Transport
+from penstock.bus.rounds import BACKOFF_S, rounds
 from penstock.bus.wire import Failure, Message, Unreadable
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Broken, Expired, PenstockError, Unavailable
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 MARK: Final = "-"
 #: How long one question for records may wait for the first.
 WAIT_S: Final = 1.0
-#: How long to wait before a broker that did not answer is asked again.
-BACKOFF_S: Final = 0.25
 #: How long an event whose subscriber failed waits for its next try, for each time it has been tried.
 RETRY_S: Final = 1.0
 
@@ -88,7 +87,8 @@ class Consumer:
         self._joined = asyncio.Event()
         self._stopped = self._closing = False
         self._reader: Reader | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"consumer {self.topic}")
+        run = rounds(self._take, f"taking records of {self.topic}")
+        self._task = asyncio.get_running_loop().create_task(run, name=f"consumer {self.topic}")
 
     def __repr__(self) -> str:
         return f"<Consumer {self.topic} {self.channel.kind} {len(self._served)} held>"
@@ -140,24 +140,18 @@ class Consumer:
 
     # --- From the broker
 
-    async def _run(self) -> None:
-        """Take what there is room for, again and again."""
-        broker = self._terms.transport.broker
-        while True:
-            try:
-                if self._reader is None:
-                    self._reader = await broker.join(self.channel, self._group)
-                    self._joined.set()
-                room = self._at_once() + self._terms.ahead - len(self._served)
-                if room <= 0:
-                    self._freed.clear()
-                    await self._freed.wait()
-                    continue
-                for delivery in await self._reader.take(room, WAIT_S):
-                    self._begin(delivery, self._reader)
-            except PenstockError as error:
-                log.debug("%s: %s", self, error)
-                await asyncio.sleep(BACKOFF_S)
+    async def _take(self) -> None:
+        """Take what there is room for, or wait until there is some."""
+        if self._reader is None:
+            self._reader = await self._terms.transport.broker.join(self.channel, self._group)
+            self._joined.set()
+        room = self._at_once() + self._terms.ahead - len(self._served)
+        if room <= 0:
+            self._freed.clear()
+            await self._freed.wait()
+            return
+        for delivery in await self._reader.take(room, WAIT_S):
+            self._begin(delivery, self._reader)
 
     def _begin(self, delivery: Delivery, reader: Reader) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(delivery, reader), name=self.topic)

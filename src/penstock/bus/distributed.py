@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -24,12 +24,13 @@ from typing import Any, Final
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.books import UNOBSERVED, BusObserver, Counts
 from penstock.bus.broker import BEAT_S, PATIENCE_S, Channel, Kind
-from penstock.bus.consumer import BACKOFF_S, MARK, WAIT_S, Consumer, Terms
+from penstock.bus.consumer import MARK, WAIT_S, Consumer, Terms
 from penstock.bus.contract import Features, Handler, Refusal, Slots, TopicState
 from penstock.bus.desk import Desk, Transport
 from penstock.bus.directory import Directory, Room
 from penstock.bus.ends import draining
 from penstock.bus.link import Link
+from penstock.bus.rounds import rounds
 from penstock.bus.sides import Asking, Serving
 from penstock.bus.window import Window
 from penstock.bus.wire import Cancel, Failure, Hello, Reply, Unreadable
@@ -102,10 +103,13 @@ class BrokerBus:
         self._serving = MemoryBus(limits, {}, clock, self._serves)
         self._terms = Terms(transport, clock, settings.tries, settings.ahead, self._cancelled.__contains__)
         self._closed = self._leaving = False
+        self._beats = 0
+        self._mail: deque[bytes] = deque()
         self._told: Hello | None = None
         self._link.on_open = self._desk.fail
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._beat(), name="beat"), loop.create_task(self._listen(), name="listen")]
+        lives = ((self._beat, "beat", "telling that we live"), (self._listen, "listen", "reading mail"))
+        self._tasks = [loop.create_task(rounds(once, what), name=name) for once, name, what in lives]
 
     def __repr__(self) -> str:
         return f"<BrokerBus {self._link!r} {self._directory!r}>"
@@ -336,35 +340,28 @@ class BrokerBus:
 
     async def _beat(self) -> None:
         """Say that this instance lives, to the broker and to the others, and notice when the broker does not answer."""
-        beats = 0
-        while True:
-            began_s, well = self._clock.now(), self._link.state is State.CLOSED and self._desk.ready.is_set()
-            try:
-                await self._broker.beat()
-            except PenstockError as error:
-                log.debug("%s does not answer: %s", self._broker.name, error)
-                self._link.failed(self._clock.now() - began_s)
-            else:
-                self._desk.ready.set()
-                self._link.beaten()
-            if beats % HELLO_BEATS == 0 or not well or self._told != self._hello():
-                await self._say_hello(asks=not well)
-            beats += 1
-            self._greet()
-            await asyncio.sleep(BEAT_S)
+        began_s, well = self._clock.now(), self._link.state is State.CLOSED and self._desk.ready.is_set()
+        try:
+            await self._broker.beat()
+        except PenstockError as error:
+            log.debug("%s does not answer: %s", self._broker.name, error)
+            self._link.failed(self._clock.now() - began_s)
+        else:
+            self._desk.ready.set()
+            self._link.beaten()
+        if self._beats % HELLO_BEATS == 0 or not well or self._told != self._hello():
+            await self._say_hello(asks=not well)
+        self._beats += 1
+        self._greet()
+        await asyncio.sleep(BEAT_S)
 
     async def _listen(self) -> None:
         """Read the mailbox."""
         await self._desk.ready.wait()
-        while True:
-            try:
-                records = await self._broker.listen(WAIT_S)
-            except PenstockError as error:
-                log.debug("no mail: %s", error)
-                await asyncio.sleep(BACKOFF_S)
-                continue
-            for record in records:
-                await self._hear(record)
+        if not self._mail:
+            self._mail.extend(await self._broker.listen(WAIT_S))
+        while self._mail:
+            await self._hear(self._mail.popleft())
 
     async def _hear(self, record: bytes) -> None:
         """Take in one note."""

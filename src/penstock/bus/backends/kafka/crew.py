@@ -17,6 +17,7 @@ from penstock.bus.backends.kafka.cluster import Cluster
 from penstock.bus.backends.kafka.lane import Lane
 from penstock.bus.backends.kafka.source import LOOK_MS, STAND_MS
 from penstock.bus.broker import PATIENCE_S
+from penstock.bus.rounds import rounds
 from penstock.kernel.errors import PenstockError
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,8 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
             Unavailable: The broker does not answer.
         """
         await self._cluster.ask(self._consumer.start)
-        self._commits = asyncio.get_running_loop().create_task(self._keep_committing(), name=f"commits {self._group}")
+        commits = rounds(self._commit_soon, f"committing for {self._group}")
+        self._commits = asyncio.get_running_loop().create_task(commits, name=f"commits {self._group}")
 
     async def stop(self) -> None:
         """Commit what is done and leave."""
@@ -242,20 +244,20 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
 
     # --- Committing
 
-    async def _keep_committing(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            dirty = {one for one in self._mine if self._lanes[one].dirty}
-            try:
-                await self._commit(BEGUN, dirty)
-                self._changed.set()
-            except errors.KafkaError as error:
-                log.debug("%s could not commit, and will again: %r", self, error)
-                self._dirty.set()
-                await asyncio.sleep(COMMIT_S)
-            if not any(self._lanes[one].careful for one in dirty):  # those wait for it
-                await asyncio.sleep(COMMIT_S)
+    async def _commit_soon(self) -> None:
+        """Wait until something is done, and commit it."""
+        await self._dirty.wait()
+        self._dirty.clear()
+        dirty = {one for one in self._mine if self._lanes[one].dirty}
+        try:
+            await self._commit(BEGUN, dirty)
+            self._changed.set()
+        except errors.KafkaError as error:
+            log.debug("%s could not commit, and will again: %r", self, error)
+            self._dirty.set()
+            await asyncio.sleep(COMMIT_S)
+        if not any(self._lanes[one].careful for one in dirty if one in self._lanes):  # those wait for it
+            await asyncio.sleep(COMMIT_S)
 
     async def _commit(self, mark: str, partitions: Collection[TopicPartition]) -> None:
         heads = {one: self._lanes[one].head for one in partitions if self._lanes[one].head >= 0}
