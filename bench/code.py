@@ -16,7 +16,7 @@ from bench.bootstrap import interval
 from bench.library import Place, Question
 from bench.report import Figure, Report
 from bench.workbench import MODELS, workbench
-from penstock.app import build
+from penstock.app.app import build
 from penstock.kernel.settings import HttpSettings, Settings
 from penstock.ranking.signals import SIGNALS, Signals, reweighed
 from penstock.search.records import Hit

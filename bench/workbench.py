@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 
 from bench import ROOT
-from penstock.app import build
+from penstock.app.app import build
 from penstock.kernel.settings import HttpSettings, Settings
 
 #: Prepared models, where a server that was started here keeps them too.

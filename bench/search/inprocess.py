@@ -15,7 +15,7 @@ import uvloop
 
 from bench.calling import Seen
 from bench.worker import Order, work
-from penstock.app import App, build
+from penstock.app.app import App, build
 from penstock.kernel.settings import HttpSettings, Settings
 
 _SCOPE: dict[str, Any] = {

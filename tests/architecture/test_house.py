@@ -47,7 +47,7 @@ def _said(room: Path) -> str:
     return ast.get_docstring(_tree(room)) or ""
 
 
-def test_imports_only_point_down_and_only_app_imports_a_backend() -> None:
+def test_imports_only_point_down_and_only_one_module_of_the_app_imports_backends() -> None:
     # A process of its own: import-linter sets up logging anew and silences every logger it finds.
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"]
     linted = subprocess.run(

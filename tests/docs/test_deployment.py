@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from penstock.app import Role
+from penstock.app.role import Role
 from penstock.cli.configuration import load
 from penstock.cli.main import penstock
 from penstock.cli.roles import chosen

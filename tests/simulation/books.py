@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from penstock.bus.topic import BLOCKED_MAX
-from penstock.core.core import ANNOUNCEMENTS_MAX
+from penstock.core.announcing import ANNOUNCEMENTS_MAX
 from penstock.core.readings import TOPIC_OF
 from penstock.policies.breaker import State
 from penstock.policies.ladder import Rung
@@ -40,7 +40,7 @@ class Books:
                 self._check_breaker(guard._breaker)
         assert all(Rung.FULL <= rung <= Rung.REFUSE for rung in core.rungs.state().values())
         assert all(len(cache._entries) <= cache._entries_max for cache in core.caches.values())
-        assert len(core._announcements) <= ANNOUNCEMENTS_MAX
+        assert len(core.announcements) <= ANNOUNCEMENTS_MAX
 
     def check_at_rest(self) -> None:
         """Hold what must hold when all is over: everything is back where it was."""

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from penstock.core.core import STORE_CALLS_MIN
+from penstock.core.limits import STORE_CALLS_MIN
 from penstock.core.parts import Parts
 from penstock.kernel.errors import Unavailable
 from penstock.policies.breaker import State

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from penstock.app import broker
+from penstock.app.backends import broker
 from penstock.bus.broker import LETTERS_MAX, Broker, Letter
 from penstock.bus.wire import Message, Unreadable, Wire
 from penstock.cli.options import Setup, common, json_option

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from penstock.app import points
+from penstock.app.backends import points
 from penstock.cli.options import Setup, common, json_option
 from penstock.cli.output import print_json
 from penstock.cli.terminal import harmless, logs_above, notices, results

@@ -13,7 +13,8 @@ import click
 import uvloop
 from rich.console import Console
 
-from penstock.app import ALL, App, Role, build
+from penstock.app.app import App, build
+from penstock.app.role import ALL, Role
 from penstock.cli.first_index import first_index
 from penstock.cli.listening import Listener, Stop, bind, end, listener, url_of
 from penstock.cli.notify import READY, STOPPING, notify

@@ -74,7 +74,7 @@ async def _in_process(
     settings: Settings, data_dir: Path, console: Console, model_cache: Path | None
 ) -> AsyncIterator[Api]:
     # Imported here: whoever talks to a server needs neither the model's nor the store's libraries.
-    from penstock.app import build  # noqa: PLC0415
+    from penstock.app.app import build  # noqa: PLC0415
 
     # The rate limit is for callers from outside; here the only caller is this command.
     unlimited = replace(settings, http=replace(settings.http, rate_limit=0))

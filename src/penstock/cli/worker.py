@@ -8,7 +8,8 @@ import click
 import uvloop
 from rich.console import Console
 
-from penstock.app import App, Role, build
+from penstock.app.app import App, build
+from penstock.app.role import Role
 from penstock.cli.listening import Stop
 from penstock.cli.notify import READY, STOPPING, notify
 from penstock.cli.options import Setup, common

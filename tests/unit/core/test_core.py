@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock.core.core import ANNOUNCEMENTS_MAX, patience
+from penstock.core.announcing import ANNOUNCEMENTS_MAX
+from penstock.core.guards import patience
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import TimeoutSettings
 from penstock.pools.permits import Permits
@@ -35,10 +36,10 @@ async def test_reasons_are_its_own_and_those_of_its_parts() -> None:
 @virtual
 async def test_announcements_are_published_and_forgotten() -> None:
     async with World() as world:
-        world.core._announce(RECORD)
+        world.core.announcements.publish(RECORD)
         await quiet()
         assert [(one.name, one.detail, one.active) for one in world.told] == [("many_tasks", "too many", True)]
-        assert len(world.core._announcements) == 0
+        assert len(world.core.announcements) == 0
 
 
 @virtual
@@ -51,10 +52,10 @@ async def test_announcements_that_find_no_room_are_bounded_and_end_with_the_bus(
 
         world.core.bus.subscribe(Topic.ALERT_TRIGGERED, deaf, Permits("deaf", 1))
         for _ in range(ANNOUNCEMENTS_MAX + 50):
-            world.core._announce(RECORD)
+            world.core.announcements.publish(RECORD)
             await asyncio.sleep(0)
-        assert len(world.core._announcements) == ANNOUNCEMENTS_MAX
-    assert len(world.core._announcements) == 0
+        assert len(world.core.announcements) == ANNOUNCEMENTS_MAX
+    assert len(world.core.announcements) == 0
 
 
 @virtual

@@ -1,7 +1,7 @@
-"""The composition root: makes the real parts, builds the core on them, starts and stops both in order.
+"""A running Penstock: its parts made, the core built on them, both started and stopped in order.
 
-The only module that imports backends. What hangs together how is told by :mod:`penstock.core.core`; here is what is
-special about a real process: a directory, models, threads, processes.
+What hangs together how is told by :mod:`penstock.core.core`; here is what is special about a real process: a directory,
+models, threads, processes.
 """
 
 from __future__ import annotations
@@ -9,28 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
-from penstock.bus.backends.memory import MemoryBus
-from penstock.bus.books import BusObserver
-from penstock.bus.broker import Broker
-from penstock.bus.contract import Bus
-from penstock.bus.desk import Transport
-from penstock.bus.distributed import BrokerBus
-from penstock.bus.link import Link
-from penstock.bus.wire import Wire
+from penstock.app.backends import broker, bus, caches, points, shared
+from penstock.app.encoding import encoders, marks
+from penstock.app.role import ALL, Role
 from penstock.core.core import Core
-from penstock.core.parts import POOLS, Encoders, Parts, Workers
-from penstock.core.shapes import SHAPES
+from penstock.core.parts import Parts, Workers
 from penstock.http.gate import Gate
 from penstock.indexing import worker
 from penstock.indexing.chunk import Chunk
-from penstock.indexing.composition import dense_text, sparse_query, sparse_text
 from penstock.kernel.clock import Clock, MonotonicClock
-from penstock.kernel.errors import Broken, Invalid
-from penstock.kernel.messages import ChunkText, Topic
+from penstock.kernel.errors import Broken
+from penstock.kernel.messages import ChunkText
 from penstock.kernel.settings import Settings, cores
 from penstock.kernel.work import Work
 from penstock.models.choice import Choice, Models
@@ -38,61 +30,14 @@ from penstock.pools.asking import handlers
 from penstock.pools.ml import BULK_NICENESS
 from penstock.pools.processes import Processes
 from penstock.pools.threads import Threads
-from penstock.stores.backends.edge.fleet import EdgeFleet
-from penstock.stores.backends.memory import MemoryCache
 from penstock.stores.cache import Cache
 from penstock.stores.contract import CollectionInfo
 from penstock.stores.lock import DirectoryLock
-from penstock.stores.service import Shared, StoreService
 from penstock.telemetry.memory import MemoryWatch, find_limit
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """What of Penstock runs in this process.
-
-    Attributes:
-        http: Whether it answers HTTP, and has the data directory for itself.
-        pools: Which pools work here.
-    """
-
-    http: bool = True
-    pools: frozenset[str] = POOLS
-
-    @property
-    def stores(self) -> bool:
-        """Whether it needs the points."""
-        return self.http or bool(self.pools & {"search", "index"})
-
-    @property
-    def alone(self) -> bool:
-        """Whether nobody else touches the points: all that does is in this process."""
-        return self.http and {"search", "index"} <= self.pools
-
-    def check(self, settings: Settings) -> None:
-        """Refuse a part of Penstock that could not reach the rest.
-
-        Raises:
-            Invalid: Naming the setting.
-        """
-        if self == Role():
-            return
-        if settings.bus.backend == "memory":
-            detail = "a part of Penstock needs a broker to reach the rest: set BUS_BACKEND to redis or kafka"
-            raise Invalid(detail, field="concurrency.bus.backend")
-        if self.stores and not self.alone and settings.store.backend == "edge":
-            detail = (
-                "here other processes need the points too: set STORE_BACKEND to qdrant, or serve search and index here"
-            )
-            raise Invalid(detail, field="store.backend")
-
-
-#: Everything in one process.
-ALL: Final = Role()
 
 
 class App:
@@ -155,7 +100,7 @@ class App:
                 await self._points.start()
             self._core = core = Core(self._parts(models))
             if self._role.stores:
-                core.foreign |= await self._foreign(_encoders(models))
+                core.foreign |= await self._foreign(models)
             self._points.when_ready(core.guards["store"].renew)
             core.start()
             if not await core.bus.joined():
@@ -164,10 +109,10 @@ class App:
             await self.close()
             raise
 
-    async def _foreign(self, encoders: Encoders) -> dict[str, CollectionInfo]:
+    async def _foreign(self, models: Models) -> dict[str, CollectionInfo]:
         """Return the collections that another model made."""
-        there = await self._points.store.collections(Work.background())
-        ours = (encoders.model, encoders.dim, encoders.learned)
+        there, known = await self._points.store.collections(Work.background()), encoders(models)
+        ours = (known.model, known.dim, known.learned)
         found = {info.name: info for info in there if (info.model, info.dim, info.sparse) != ours}
         for name, info in found.items():
             log.warning("collection %s is of another model, %s: neither searched nor written", name, info.model)
@@ -219,16 +164,6 @@ class App:
         settings = replace(self.settings, ml=replace(ml, batch_tokens=batch_tokens))
         limit = find_limit(settings.memory.limit)
 
-        def bus(observer: BusObserver) -> Bus:
-            if self._broker is None:
-                return MemoryBus(settings.bus, capacities(settings), clock, observer)
-            wire, link = Wire(SHAPES, settings.bus.record_max), Link(self._broker.name, settings.breaker)
-            transport = Transport(self._broker, wire, link)
-            return BrokerBus(transport, settings.bus, capacities(settings), clock, observer, marks(models))
-
-        def cache(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> Cache:
-            return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)
-
         def shared_cache(name: str) -> Cache | None:
             return self._shared.cache(name) if self._shared is not None and settings.redis.cache else None
 
@@ -236,15 +171,15 @@ class App:
             settings=settings,
             data_dir=self.data_dir,
             clock=clock,
-            bus=bus,
+            bus=lambda observer: bus(self._broker, settings, clock, observer, marks(models)),
             store=self._points.store,
-            encoders=_encoders(models),
+            encoders=encoders(models),
             workers=self._workers(models),
             remote=models.remote | ({"store"} if self._points.remote else set()),
-            cache=cache,
+            cache=caches(clock),
             shared_cache=shared_cache,
             shared_rates=self._shared.rates() if self._shared is not None and settings.redis.rates else None,
-            memory=lambda caches: MemoryWatch(limit, caches),
+            memory=lambda made: MemoryWatch(limit, made),
             snapshots=self._points.snapshots,
             upkeep=self._points.upkeep,
             readiness=lambda: self._points.missing if self._role.stores else [],
@@ -262,102 +197,6 @@ class App:
             return await cutter(message)
 
         return Workers(embed, encode, rerank, chunk)
-
-
-def _encoders(models: Models) -> Encoders:
-    """Return what the core has to know of the models.
-
-    Identifiers are split for BM25 alone: a learned model has its own notion of what a word means.
-    """
-    dense, sparse, _ = models.used
-    learned = models.learned
-    return Encoders(
-        model=dense.name,
-        dim=models.dim,
-        late=models.late,
-        sparse=sparse.name,
-        reads_whole=lambda text: not models.tokenizer.truncated(text),
-        sparse_query=(lambda text: text) if learned else sparse_query,
-        sparse_text=dense_text if learned else sparse_text,
-        learned=sparse.name if learned else "",
-        crossed=models.crossed,
-        used=tuple(models.used),
-    )
-
-
-def marks(models: Models) -> dict[str, str]:
-    """Return what instances must have in common to do each other's work: vectors of one are compared with another's."""
-    dense, sparse, rerank = (one.name for one in models.used)
-    return {Topic.ML_EMBED: dense, Topic.ML_SPARSE: sparse, Topic.ML_RERANK: f"{dense} {rerank}"}
-
-
-def capacities(settings: Settings) -> dict[str, int]:
-    """Return the buffers that differ from ``bus.buffer_size``, by topic."""
-    return {
-        Topic.SEARCH_REQUEST: settings.search.queue_size,
-        Topic.INDEX_REQUEST: settings.index.queue_size,
-        Topic.INDEX_CHUNK: settings.index.queue_size,
-    }
-
-
-def broker(settings: Settings, clock: Clock) -> Broker | None:
-    """Return what carries the bus between processes, not started yet; ``None`` where all is in one.
-
-    Args:
-        settings: Which it is, and where.
-        clock: The loop's clock.
-
-    Raises:
-        Invalid: The settings cannot be used.
-    """
-    # The clients take a while to import, which who does not use them need not wait for.
-    if settings.bus.backend == "redis":
-        from penstock.bus.backends.redis.broker import RedisBroker  # noqa: PLC0415
-
-        if settings.redis.shared:
-            from penstock.stores.backends.redis.link import connections  # noqa: PLC0415
-
-            left = max(1, settings.redis.pool_size - connections(settings.redis))
-            settings = replace(settings, redis=replace(settings.redis, pool_size=left))
-        return RedisBroker(settings.bus, settings.redis, capacities(settings), clock)
-    if settings.bus.backend == "kafka":
-        from penstock.bus.backends.kafka.broker import KafkaBroker  # noqa: PLC0415
-
-        return KafkaBroker(settings.bus, settings.kafka, capacities(settings))
-    return None
-
-
-def points(settings: Settings, data_dir: Path, clock: Clock, backend: str = "") -> StoreService:
-    """Return what keeps the points, not started yet.
-
-    Args:
-        settings: Which it is, and how it is run or where it is.
-        data_dir: The data directory, for the embedded engine.
-        clock: The loop's clock.
-        backend: ``edge`` or ``qdrant``; empty for what the settings say.
-
-    Raises:
-        Invalid: The settings cannot be used.
-    """
-    if (backend or settings.store.backend) == "qdrant":
-        # Its client takes a second and a half to import, which who does not use it need not wait for.
-        from penstock.stores.backends.qdrant.server import QdrantServer  # noqa: PLC0415
-
-        return QdrantServer(settings.qdrant, settings.timeouts, clock)
-    return EdgeFleet(data_dir, settings.timeouts, clock, settings.store)
-
-
-def shared(settings: Settings) -> Shared | None:
-    """Return what is shared with other servers; ``None`` where nothing is.
-
-    Raises:
-        Invalid: The settings cannot be used.
-    """
-    if not settings.redis.shared:
-        return None
-    from penstock.stores.backends.redis.shared import RedisShared  # noqa: PLC0415
-
-    return RedisShared(settings.redis, settings.bus.prefix)
 
 
 def build(settings: Settings, data_dir: Path, model_cache: Path | None = None, role: Role = ALL) -> App:

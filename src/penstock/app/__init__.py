@@ -1,0 +1,6 @@
+"""The composition root: the real parts, made once, started and stopped in order.
+
+Enters: settings, a data directory, a role. Leaves: a running Penstock, or a part of one.
+May refuse: settings that cannot be used, or not for this role; a directory that another holds; a missing model.
+Read next: :mod:`penstock.app.app`, then :mod:`penstock.app.backends`, the only module that imports backends.
+"""
