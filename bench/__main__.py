@@ -10,6 +10,7 @@ from typing import Any
 import uvloop
 
 from bench import bus, code, indexing, quality, refusal
+from bench.distributed import conduct as distributed
 from bench.embed import conduct as embed
 from bench.faults import conduct as faults
 from bench.faults.plant import LAYOUTS
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "refusal": refusal.run,
     "bus": bus.run,
     "overload": conduct.run,
+    "distributed": distributed.run,
     "faults": faults.run,
 }
 
@@ -91,6 +93,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "code": {**kept, "half": arguments.half},
         "overload": {"quick": quick, "only": arguments.only, "out": arguments.out},
         "embed": {"quick": quick, "out": arguments.out},
+        "distributed": {"quick": quick, "out": arguments.out},
         "faults": {"quick": quick, "out": arguments.out, "layouts": [*filter(None, arguments.layouts.split(","))]},
         "search": {**kept, **sized, **short, "peers": named, "python": arguments.python},
         "interference": {**kept, **sized, **short},

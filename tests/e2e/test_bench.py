@@ -1,11 +1,16 @@
 """A benchmark's harness at a very small size: real processes, real answers."""
 
 import asyncio
+from contextlib import contextmanager
 
 import pytest
 
+from bench.distributed import conduct as distributed
+from bench.distributed.conduct import Effort as Efforts
+from bench.distributed.conduct import Lacking, Stage
 from bench.scale.one import Effort, Size
 from bench.worker import Failed, Worker
+from tests.rigs import kafka, redis
 
 
 def test_a_worker_answers_and_says_what_it_cannot_do():
@@ -19,3 +24,24 @@ def test_a_small_size_is_filled_loaded_and_asked(tmp_path):
     assert found["recall@10"] > 0.9
     assert found["disk_mb"] > 0
     assert found["load_s"] < 30
+
+
+@pytest.mark.parametrize("carrier", ["redis", "kafka"])
+def test_a_bus_and_a_bare_client_take_turns_over_a_real_broker(carrier):
+    address = redis.shared().url if carrier == "redis" else kafka.shared().bootstrap
+    stage = Stage(carrier, address, Efforts(rounds=1, seconds=0.2, callers=(4,), workers=(2,)))
+    (pair,) = stage.pairs(answerers=1)
+    assert min(pair.ours[0].requests, pair.bare[0].requests) > 4
+    (crowd,) = stage.crowds()
+    assert min(crowd.shares) > 0
+
+
+def test_a_broker_that_is_not_there_is_told_and_the_rest_is_measured():
+    @contextmanager
+    def nowhere(_directory):
+        raise Lacking("no Redis: install it")
+        yield
+
+    report = asyncio.run(distributed.run(quick=True, brokers={"redis": nowhere}))
+    assert report.peers["not measured"] == {"redis": "no Redis: install it"}
+    assert {one.name for one in report.figures} >= {"memory, 1 caller: requests", "memory, 16 callers: requests"}
