@@ -43,10 +43,14 @@ async def over(place: Place) -> BrokerBus:
     return BrokerBus(transport, settings, {}, clock, BusMetrics(clock))
 
 
+#: Each caller is a client.
+CLIENTS: Final = [f"client {caller}" for caller in range(1000)]
+
+
 def label(caller: int) -> Work:
     """Return a request's label: a deadline of its own, a client for each caller."""
     deadline = Deadline(asyncio.get_running_loop().time() + LIMIT_S, "bench")
-    return Work(deadline, Criticality.INTERACTIVE, f"client {caller}", "id")
+    return Work(deadline, Criticality.INTERACTIVE, CLIENTS[caller], "id")
 
 
 def handled(handler: Handler) -> Callable[[Any, Work], Any]:

@@ -15,9 +15,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from penstock.bus.backends.kafka.access import BACKOFF_S, Terms, options, too_few, translate, unavailable
+from penstock.bus.backends.kafka.access import BACKOFF_S, NAME, Terms, options, too_few, translate, unavailable
 from penstock.bus.backends.kafka.leftovers import connections, cut
 from penstock.bus.broker import PATIENCE_S
+from penstock.kernel.deadline import Deadline, limit
+from penstock.kernel.errors import Expired
 
 log = logging.getLogger(__name__)
 
@@ -184,15 +186,16 @@ class Cluster:
         until_s = loop.time() + within_s
         while True:
             try:
-                async with asyncio.timeout_at(until_s):
+                # On the wheel: a timer of the loop for each record would cost as much as handing it over.
+                async with limit(Deadline(until_s, NAME)):
                     return await self._producer.send_and_wait(
                         topic, record, key=key, partition=place(), headers=list(headers)
                     )
             except errors.KafkaError as error:
                 if not error.retriable or loop.time() >= until_s:
                     raise translate(error, self.terms) from error
-            except TimeoutError as error:
-                raise translate(error, self.terms) from error
+            except (Expired, TimeoutError) as error:
+                raise translate(TimeoutError(), self.terms) from error
             await asyncio.sleep(BACKOFF_S)
 
     # --- Topics

@@ -12,7 +12,8 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from penstock.bus.broker import PATIENCE_S
-from penstock.kernel.errors import Unavailable
+from penstock.kernel.deadline import Deadline, limit
+from penstock.kernel.errors import Expired, Unavailable
 
 #: The name in errors, logs and metrics.
 NAME: Final = "redis"
@@ -118,18 +119,20 @@ class Lane:
             await self._given.wait()
             self._given.clear()
             calls, self._new = self._new, []
-            packed = connection.pack_commands([command for call in calls for command in call.commands])
+            written = packed([command for call in calls for command in call.commands])
             self._sent.extend(calls)
             self._written.set()
-            await connection.send_packed_command(packed, check_health=False)
+            await connection.send_packed_command(written, check_health=False)
 
     async def _read(self, connection: AbstractConnection) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             if not self._sent:
                 self._written.clear()
                 await self._written.wait()
             call = self._sent[0]
-            async with asyncio.timeout(call.patience_s):
+            # On the wheel: a timer of the loop for each call would cost as much as reading its answer.
+            async with limit(Deadline(loop.time() + call.patience_s, NAME)):
                 while len(call.results) < len(call.commands):
                     try:
                         call.results.append(
@@ -153,9 +156,20 @@ class Lane:
                 call.future.set_exception(unavailable(error))
 
 
+def packed(commands: Iterable[Command]) -> bytes:
+    """Return commands as Redis reads them: arrays of byte strings with their lengths in front."""
+    parts: list[bytes] = []
+    for command in commands:
+        parts.append(b"*%d\r\n" % len(command))
+        for word in command:
+            data = word if isinstance(word, bytes) else str(word).encode()
+            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
 def unavailable(error: BaseException | None) -> Unavailable:
     """Return the error of a Redis that cannot be asked; the client's own is its cause."""
-    why = "it does not answer" if error is None or isinstance(error, TimeoutError) else _words(error)
+    why = "it does not answer" if error is None or isinstance(error, TimeoutError | Expired) else _words(error)
     translated = Unavailable(f"redis cannot be asked: {why}", dependency=NAME)
     translated.__cause__ = error
     return translated
