@@ -47,7 +47,7 @@ class Effort:
     """
 
     rounds: int = 5
-    seconds: float = 1.5
+    seconds: float = 1.0
     callers: tuple[int, ...] = CALLERS
     workers: tuple[int, ...] = WORKERS
 
