@@ -20,8 +20,9 @@ from penstock.stores.backends.edge.engine import Panicked, Shard
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.renewal import GivenUp, Renewal, Step, unwatched
 from penstock.stores.backends.edge.space import FREE_BYTES_MIN, disk_bytes, free_bytes
+from penstock.stores.backends.edge.tally import Tally
 from penstock.stores.backends.edge.updates import Update
-from penstock.stores.contract import CollectionInfo, Match, Upkeep
+from penstock.stores.contract import CollectionInfo, Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Collection:
         self._renewal: Renewal | None = None
         self._copies: list[Copying] = []
         self._changed = 0
+        self._tally = Tally()
         self._updated_s = time.monotonic()
         self._failed_s = -math.inf
 
@@ -66,10 +68,10 @@ class Collection:
 
     def describe(self) -> CollectionInfo:
         """Return its layout, its counts and how its upkeep stands."""
-        chunks = self.shard.count()
+        documents, chunks = self._tally.read(self.shard)
         return msgspec.structs.replace(
             self.manifest,
-            documents=self.shard.count([Match("chunk", [0])]),
+            documents=documents,
             chunks=chunks,
             disk_bytes=disk_bytes(self.home),
             indexed=min(self.manifest.indexed, chunks),
@@ -81,8 +83,11 @@ class Collection:
         if not self.manifest.late:
             command = updates.without_tokens(command)
         try:
+            counts = self._tally.change(self.shard, command)
             result = updates.apply(self.shard, command)
+            self._tally.note(counts)
         except PenstockError as error:
+            self._tally.forget()
             # Half of it may have happened: a generation that has none or all of it could differ.
             if not (isinstance(error, Invalid) or error.code == "write_conflict"):
                 self.give_up("an update failed half-way")
@@ -190,6 +195,7 @@ class Collection:
         manifest.remove(place)
         (source / stated.generation).replace(place)
         fresh = Shard.load(place)
+        self._tally.forget()
         self._name(fresh, msgspec.structs.replace(stated, name=self.manifest.name, generation=name))
 
     def close(self) -> None:

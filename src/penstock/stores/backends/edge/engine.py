@@ -110,6 +110,12 @@ class Shard:
         with _translated():
             return self._shard.count(qe.CountRequest(exact=True, filter=asking.conditions(conditions)))
 
+    def known(self, points: Sequence[str]) -> list[str]:
+        """Return those of the points that exist."""
+        with _translated():
+            found = self._shard.retrieve(list(points), with_payload=False, with_vector=False)
+        return [str(one.id) for one in found]
+
     def search(self, searches: Sequence[wire.Search]) -> list[list[Scored]]:
         """Answer several one-arm queries as one planned batch."""
         asked = [

@@ -1,0 +1,110 @@
+"""The numbers of documents and chunks are those that counting gives, and counting is done once."""
+
+import random
+from contextlib import suppress
+
+import pytest
+
+from penstock.kernel.errors import Broken, Unavailable
+from penstock.stores.backends.edge import updates, wire
+from penstock.stores.backends.edge.engine import Shard
+from penstock.stores.backends.edge.shelf import Shelf
+from penstock.stores.backends.edge.tally import FIRST
+from penstock.stores.contract import ChunkPayload, CollectionInfo, Head, Match, Point
+from tests.fakes.memory_store import sparse, unit
+from tests.unit.stores.test_renewal import INFO, step
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    shelf = Shelf(tmp_path)
+    shelf.create(INFO)
+    yield shelf
+    shelf.close()
+
+
+def point(document, chunk):
+    return wire.pack_point(Point(ChunkPayload(id=document, chunk=chunk, text="x"), unit(1, 0), sparse(t1=1)))
+
+
+def some_command(chance):
+    document = f"d{chance.randrange(8)}"
+    kind = chance.randrange(5)
+    if kind <= 1:
+        places = [(f"d{chance.randrange(8)}", chance.randrange(4)) for _ in range(chance.randrange(1, 9))]
+        return wire.Upsert("c", [point(*place) for place in places])
+    if kind == 2:
+        return wire.Trim("c", document, chance.randrange(4))
+    if kind == 3:
+        return wire.Seal("c", Head(document, "h", 1))
+    return wire.Delete("c", [Match("id", [document, "d7"])] if chance.random() < 0.9 else [])
+
+
+def told(shelf):
+    info = shelf.describe("c")
+    return info.documents, info.chunks
+
+
+def counted(shelf):
+    return shelf.shard("c").count([FIRST]), shelf.shard("c").count()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_they_are_those_that_counting_gives_whatever_is_done(shelf, seed):
+    chance = random.Random(seed)
+    collection = shelf.collection("c")
+    for number in range(80):
+        with suppress(Unavailable):  # a document that is not there cannot be sealed
+            shelf.update(some_command(chance))
+        if number % 40 == 10:
+            collection.begin()
+        if collection.renewal is not None and chance.random() < 0.2:
+            step(shelf)
+        if chance.random() < 0.5:
+            assert told(shelf) == counted(shelf)
+    assert told(shelf) == counted(shelf)
+
+
+def test_they_are_counted_once(shelf, monkeypatch):
+    shelf.update(wire.Upsert("c", [point("a", 0), point("a", 1)]))
+    assert told(shelf) == (1, 2)
+    asked = []
+    monkeypatch.setattr(Shard, "count", lambda _, conditions=(): asked.append(conditions))
+    shelf.update(wire.Upsert("c", [point("a", 1), point("b", 0)]))
+    assert told(shelf) == (2, 3)
+    assert asked == []
+
+
+def test_nothing_is_counted_before_somebody_asks(tmp_path, shelf, monkeypatch):
+    shelf.close()
+    again, asked = Shelf(tmp_path), []
+    monkeypatch.setattr(Shard, "known", lambda _, points: asked.append(points))
+    again.update(wire.Upsert("c", [point("a", 0)]))
+    assert asked == []
+    assert told(again) == (1, 1)
+    again.close()
+
+
+def test_they_are_counted_anew_after_an_update_that_failed(shelf, monkeypatch):
+    assert told(shelf) == (0, 0)
+    apply = updates.apply
+
+    def half(shard, command):
+        apply(shard, command)
+        raise Broken("a bug")
+
+    monkeypatch.setattr(updates, "apply", half)
+    with pytest.raises(Broken):
+        shelf.update(wire.Upsert("c", [point("a", 0)]))
+    assert told(shelf) == (1, 1)
+
+
+def test_they_are_those_of_a_restored_copy(tmp_path, shelf):
+    other = Shelf(tmp_path / "other")
+    other.create(CollectionInfo("c", 2, "m"))
+    other.update(wire.Upsert("c", [point("a", 0), point("b", 0)]))
+    assert told(shelf) == (0, 0)
+    stated = other.collection("c").manifest
+    other.close()
+    shelf.collection("c").replace_by(tmp_path / "other" / "c", stated)
+    assert told(shelf) == (2, 2)
