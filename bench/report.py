@@ -18,14 +18,14 @@ class Figure:
 
     Attributes:
         name: What was measured.
-        value: The number.
+        value: The number; ``None`` where there is none.
         unit: Its unit.
         goal: What it should be, in words; empty where no goal is set.
         met: Whether the goal is met; ``None`` where there is none.
     """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     goal: str = ""
     met: bool | None = None
@@ -44,7 +44,8 @@ class Report:
         lines = [f"{self.bench} on {machine()}"]
         for figure in self.figures:
             verdict = "" if figure.met is None else f"  goal {figure.goal}: {'met' if figure.met else 'MISSED'}"
-            lines.append(f"  {figure.name:<46}{figure.value:>12,.2f} {figure.unit}{verdict}")
+            value = "none" if figure.value is None else f"{figure.value:,.2f}"
+            lines.append(f"  {figure.name:<46}{value:>12} {figure.unit}{verdict}")
         return "\n".join(lines)
 
     def json(self) -> str:

@@ -14,11 +14,12 @@ from typing import Final
 import msgspec
 
 from bench.faults.accidents import FAULTS, QUICK, Fault
-from bench.faults.accounting import Contents, Phase, doubled, refused_documents, tally
+from bench.faults.accounting import Contents, Phase, refused_documents
+from bench.faults.drawing import draw
 from bench.faults.hosts import Missing, network
 from bench.faults.load import Load
 from bench.faults.plant import LAYOUTS, Layout, Plant, running
-from bench.faults.results import Run, figures, run_of, table
+from bench.faults.results import Run, figures, run_of, table, with_kept
 from bench.report import Report, tell
 
 #: How often, in all, documents that were refused are sent again in the end.
@@ -33,7 +34,7 @@ async def run(*, quick: bool = False, layouts: Sequence[str] = (), out: Path | N
     Args:
         quick: One layout, few faults.
         layouts: Which; all by default.
-        out: Where ``faults.json`` goes; nowhere by default.
+        out: Where ``faults.json`` and ``faults.svg`` go; what is there of other layouts stays. Nowhere by default.
 
     Raises:
         SystemExit: This machine cannot be several hosts, or has no such broker; says what lacks.
@@ -50,10 +51,16 @@ async def run(*, quick: bool = False, layouts: Sequence[str] = (), out: Path | N
             except Missing as why:
                 raise SystemExit(f"faults: {why}") from None
             tell(f"{name}: {runs[-1].lost} lost, {runs[-1].doubled} doubled\n{table(runs[-1])}")
-    report = Report("faults", figures(runs))
-    if out is not None:
-        report.save(out, msgspec.to_builtins(runs))
-    return report
+            if out is not None:
+                _keep(out, runs[-1])
+    return Report("faults", figures(runs))
+
+
+def _keep(out: Path, run: Run) -> None:
+    """Write down a layout's run beside those of the others."""
+    runs = with_kept(out, [run])
+    Report("faults", figures(runs)).save(out, msgspec.to_builtins(runs))
+    draw(runs, out)
 
 
 async def conduct(layout: Layout, faults: Sequence[Fault]) -> Run:
@@ -86,12 +93,12 @@ async def _under_load(layout: Layout, plant: Plant, faults: Sequence[Fault]) -> 
             await asyncio.sleep(fault.calm_s)
             phases.append(Phase(fault.name, said, began_s, mended_s, load.now_s()))
         await load.end()
+        phases[-1] = msgspec.structs.replace(phases[-1], end_s=load.now_s())  # some ends came only now
         await plant.ready()
         contents = await _contents(load)
     finally:
         await load.close()
-    counted = [(phase, tally(phase, load.attempts, contents)) for phase in phases]
-    return run_of(layout.name, counted, contents, doubled(load.attempts, contents))
+    return run_of(layout.name, phases, load.attempts, contents)
 
 
 async def _contents(load: Load) -> Contents:

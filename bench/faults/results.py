@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
-from bench.faults.accounting import Contents, Phase, Tally
-from bench.report import Figure
+from bench.faults.accounting import Contents, Phase, Tally, course, doubled, tally
+from bench.faults.load import Attempt
+from bench.faults.plant import LAYOUTS
+from bench.report import Figure, machine, tell
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -22,6 +25,8 @@ class Run(msgspec.Struct, frozen=True):
         again: Documents refused at first and written afterwards.
         missing: Documents that could not be written afterwards either.
         doubled: Chunks that were there twice.
+        course: For each second, requests answered, refused, and with no other end.
+        machine: Where it ran.
     """
 
     layout: str
@@ -31,6 +36,8 @@ class Run(msgspec.Struct, frozen=True):
     again: int
     missing: int
     doubled: int
+    course: list[list[int]]
+    machine: str
 
     @property
     def lost(self) -> int:
@@ -38,10 +45,34 @@ class Run(msgspec.Struct, frozen=True):
         return sum(one.lost for one in self.tallies)
 
 
-def run_of(layout: str, counted: Sequence[tuple[Phase, Tally]], contents: Contents, doubled: int) -> Run:
+def run_of(layout: str, phases: Sequence[Phase], attempts: Sequence[Attempt], contents: Contents) -> Run:
     """Return a layout's run."""
-    phases, tallies = [phase for phase, _ in counted], [tally for _, tally in counted]
-    return Run(layout, phases, tallies, len(contents.chunks), contents.again, contents.missing, doubled)
+    return Run(
+        layout,
+        list(phases),
+        [tally(phase, attempts, contents) for phase in phases],
+        documents=len(contents.chunks),
+        again=contents.again,
+        missing=contents.missing,
+        doubled=doubled(attempts, contents),
+        course=course(attempts),
+        machine=machine(),
+    )
+
+
+def with_kept(out: Path, runs: Sequence[Run]) -> list[Run]:
+    """Return runs and, of other layouts, those that an earlier call has left in ``faults.json``."""
+    found: dict[str, Run] = {}
+    path = out / "faults.json"
+    if path.exists():
+        try:
+            kept = msgspec.convert(json.loads(path.read_text()).get("results", []), list[Run])
+        except msgspec.ValidationError:
+            tell(f"{path} was written in another form: what it holds of other layouts is not kept")
+            kept = []
+        found = {one.layout: one for one in kept}
+    found |= {one.layout: one for one in runs}
+    return [found[name] for name in LAYOUTS if name in found]
 
 
 def figures(runs: Sequence[Run]) -> list[Figure]:
@@ -52,24 +83,25 @@ def figures(runs: Sequence[Run]) -> list[Figure]:
             Figure(f"{run.layout}: lost", run.lost, "", "0", run.lost == 0),
             Figure(f"{run.layout}: doubled effects", run.doubled, "", "0", run.doubled == 0),
         ]
-        for phase, tally in zip(run.phases, run.tallies, strict=True):
-            found.append(Figure(f"{run.layout}: {phase.name}: recovery", tally.recovery_s, "s"))
+        for phase, one in zip(run.phases, run.tallies, strict=True):
+            found.append(Figure(f"{run.layout}: {phase.name}: recovery", one.recovery_s, "s"))
     return found
 
 
 def table(run: Run) -> str:
     """Return a run as a table for the page."""
     head = (
-        "| fault | sent | answered | of these lesser | refused | not reached | lost | bad seconds | recovery | worst |"
+        "| fault | requests | answered | of these lesser | refused | not reached | lost | bad seconds | recovery | "
+        "longest without an answer | worst |"
     )
-    lines = [head, "|---" * 10 + "|"]
+    lines = [head, "|---" * 11 + "|"]
     for phase, one in zip(run.phases, run.tallies, strict=True):
         refused = ", ".join(f"{count} × {what}" for what, count in sorted(one.refused.items())) or "0"
-        recovery = "not in the phase" if math.isinf(one.recovery_s) else f"{one.recovery_s:.0f} s"
-        if one.after_mending_s and not math.isinf(one.recovery_s):
+        recovery = "not in the phase" if one.recovery_s is None else f"{one.recovery_s:.0f} s"
+        if one.after_mending_s:
             recovery += f" ({one.after_mending_s:.1f} s after the mending)"
         lines.append(
-            f"| {phase.name} | {one.sent} | {one.answered} | {one.lesser} | {refused} | {one.unreached} | {one.lost} | "
-            f"{one.bad_s} | {recovery} | {one.worst_s:.1f} s |"
+            f"| {phase.name} | {one.requests} | {one.answered} | {one.lesser} | {refused} | {one.unreached} | "
+            f"{one.lost} | {one.bad_s} | {recovery} | {one.still_s:.1f} s | {one.worst_s:.1f} s |"
         )
     return "\n".join(lines)

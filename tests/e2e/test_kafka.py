@@ -429,6 +429,29 @@ def test_instances_that_come_and_go_lose_nothing_and_repeat_nothing(one: kafka.C
     assert flow.failed == 0
 
 
+def test_topics_joined_or_left_together_make_the_group_share_out_only_once(one: kafka.Cluster) -> None:
+    async def main() -> tuple[int, int]:
+        bus, here = names(), settings(one.bootstrap)
+        channels = [Channel(f"t{n}", Kind.WORK) for n in range(6)]
+        async with started(first := KafkaBroker(bus, here, {}), second := KafkaBroker(bus, here, {})):
+            stays = [await first.join(channel) for channel in channels]
+            await asyncio.gather(*(reader.joined() for reader in stays))
+            (crew,) = first._crews.values()
+
+            begun = crew.shared_out
+            goes = await asyncio.gather(*(second.join(channel) for channel in channels))
+            await asyncio.gather(*(reader.joined() for reader in (*goes, *stays)))
+            joined = crew.shared_out - begun
+
+            begun = crew.shared_out
+            await asyncio.gather(*(reader.close() for reader in goes))
+            while any(crew.elsewhere(reader.topic) for reader in stays):  # noqa: ASYNC110 - the crew has no event for it
+                await asyncio.sleep(0.01)
+            return joined, crew.shared_out - begun
+
+    assert asyncio.run(main()) == (1, 1)
+
+
 def test_a_slow_handler_s_partition_may_go_and_come_back_without_a_second_delivery(one: kafka.Cluster) -> None:
     async def main() -> None:
         bus, here = names(), settings(one.bootstrap, partitions=1)

@@ -1,13 +1,16 @@
 """The fault proof's counting, and its slow link."""
 
-import math
+import json
 import os
 import socket
 
-from bench.faults.accounting import Contents, Phase, doubled, refused_documents, tally
+import msgspec
+
+from bench.faults.accounting import Contents, Phase, course, doubled, refused_documents, tally
 from bench.faults.load import CUT, SILENT, UNREACHED, Attempt
-from bench.faults.results import figures, run_of, table
+from bench.faults.results import figures, run_of, table, with_kept
 from bench.faults.wire import Wire
+from bench.report import Report
 
 PHASE = Phase("a fault", "what was done", 10.0, 12.0, 20.0)
 NOTHING = Contents({}, 0)
@@ -36,7 +39,7 @@ def test_every_request_of_a_phase_has_one_end():
         search(20.0, 503),
     ]
     found = tally(PHASE, attempts, Contents({"a": 2}, 2))
-    assert (found.sent, found.answered, found.lesser, found.unreached, found.lost) == (7, 2, 1, 1, 2)
+    assert (found.requests, found.answered, found.lesser, found.unreached, found.lost) == (7, 2, 1, 1, 2)
     assert found.refused == {"503 unavailable": 1, "207 ": 1}
 
 
@@ -53,9 +56,50 @@ def test_recovery_ends_with_the_last_bad_second():
 
 def test_what_has_not_recovered_within_its_phase_is_said_not_to_have():
     attempts = [search(10.0 + n) for n in range(9)] + [search(19.5, 503)]
+    run = run_of("redis/edge", [PHASE], attempts, NOTHING)
+    assert (run.tallies[0].recovery_s, run.tallies[0].after_mending_s) == (None, None)
+    assert "not in the phase" in table(run)
+    report = Report("faults", figures([run]))
+    assert json.loads(report.json())["figures"][2]["value"] is None
+    assert "Infinity" not in report.json()
+    assert "none" in report.text()
+
+
+def test_a_request_counts_when_it_failed_not_when_it_was_sent():
+    attempts = [Attempt(1, "search", 9.0, 10.5, 503), search(12.0), Attempt(3, "search", 19.5, 20.5, 200)]
     found = tally(PHASE, attempts, NOTHING)
-    assert math.isinf(found.recovery_s)
-    assert "not in the phase" in table(run_of("redis/edge", [(PHASE, found)], NOTHING, 0))
+    assert (found.requests, found.refused, found.bad_s) == (2, {"503 ": 1}, 1)
+
+
+def test_what_never_ended_counts_when_it_was_sent():
+    assert tally(PHASE, [Attempt(1, "search", 19.0, 64.0, SILENT)], NOTHING).lost == 1
+
+
+def test_the_longest_time_without_an_answer_is_told():
+    attempts = [search(11.0), search(15.0, 503), search(18.0), search(19.9)]
+    assert round(tally(PHASE, attempts, NOTHING).still_s, 1) == 7.0
+
+
+def test_each_second_tells_what_ended_in_it():
+    attempts = [search(0.1), search(0.95, 503), search(1.2, 503), search(1.3, UNREACHED), search(1.4, CUT)]
+    assert course(attempts) == [[1, 0, 0], [0, 2, 2]]
+
+
+def test_what_was_kept_of_other_layouts_stays_and_of_this_one_is_replaced(tmp_path):
+    def run(layout, phases):
+        return run_of(layout, phases, [], NOTHING)
+
+    first = with_kept(tmp_path, [run("redis/edge", [PHASE])])
+    Report("faults", figures(first)).save(tmp_path, msgspec.to_builtins(first))
+    second = with_kept(tmp_path, [run("kafka/qdrant", [PHASE])])
+    assert [one.layout for one in second] == ["kafka/qdrant", "redis/edge"]
+    assert second[1] == first[0]
+    assert with_kept(tmp_path, [run("redis/edge", [])])[0].phases == []
+
+
+def test_results_of_another_form_are_not_kept(tmp_path):
+    (tmp_path / "faults.json").write_text('{"results": [{"layout": "redis/edge"}]}')
+    assert with_kept(tmp_path, []) == []
 
 
 def test_an_undisturbed_phase_has_nothing_to_recover_from():
@@ -75,7 +119,7 @@ def test_documents_not_acknowledged_are_sent_again():
 
 
 def test_the_goals_are_nothing_lost_and_nothing_done_twice():
-    run = run_of("redis/edge", [(PHASE, tally(PHASE, [search(10.0, CUT)], NOTHING))], NOTHING, 0)
+    run = run_of("redis/edge", [PHASE], [search(10.0, CUT)], NOTHING)
     assert [(one.name, one.met) for one in figures([run])[:2]] == [
         ("redis/edge: lost", False),
         ("redis/edge: doubled effects", True),

@@ -224,14 +224,15 @@ class KafkaBroker:
             Unavailable: The broker does not answer.
         """
         topic = await self._ensure(channel)
-        async with self._joining:
-            if channel.kind is Kind.NEWS and not group:
-                source: Source = await self._listen_to(topic)
-            else:
-                source = await self._sign_on(self._crew_name(channel, group), topic)
-            post = Post(self._answer, self._letters.bury)
-            reader = KafkaReader(channel, group, topic, source, self._cluster, post)
-            self._readers.append(reader)
+        if channel.kind is Kind.NEWS and not group:
+            source: Source = await self._listen_to(topic)
+        else:
+            crew = await self._sign_on(self._crew_name(channel, group))
+            await crew.join(topic)
+            source = crew
+        post = Post(self._answer, self._letters.bury)
+        reader = KafkaReader(channel, group, topic, source, self._cluster, post)
+        self._readers.append(reader)
         return reader
 
     async def _listen_to(self, topic: str) -> Ear:
@@ -240,16 +241,16 @@ class KafkaBroker:
         await ear.join(topic)
         return ear
 
-    async def _sign_on(self, group: str, topic: str) -> Crew:
-        crew = self._crews.get(group)
-        if crew is None:
-            if CONNECTIONS + CONNECTIONS_CREW * (1 + len(self._crews)) > CONNECTIONS_MAX:
-                detail = f"no group {group}: it would take more than {CONNECTIONS_MAX} connections to a broker (L5)"
-                raise Invalid(detail)
-            crew = Crew(self._cluster, group, self._purge)
-            await crew.start()
-            self._crews[group] = crew
-        await crew.join(topic)
+    async def _sign_on(self, group: str) -> Crew:
+        async with self._joining:
+            crew = self._crews.get(group)
+            if crew is None:
+                if CONNECTIONS + CONNECTIONS_CREW * (1 + len(self._crews)) > CONNECTIONS_MAX:
+                    detail = f"no group {group}: it would take more than {CONNECTIONS_MAX} connections to a broker (L5)"
+                    raise Invalid(detail)
+                crew = Crew(self._cluster, group, self._purge)
+                await crew.start()
+                self._crews[group] = crew
         return crew
 
     def _purge(self, partitions: Collection[TopicPartition]) -> None:

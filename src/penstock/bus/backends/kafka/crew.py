@@ -31,6 +31,9 @@ SETTLE_S: Final = 1.5
 SETTLE_LOOK_S: Final = 0.01
 #: What is said at the end of all that may take so long.
 LAST_WORD_S: Final = 1.0
+#: Topics joined or left within so long are so at once: for each change all the group's partitions are shared out anew,
+#: and everybody stands still until everybody has heard of it.
+TOGETHER_S: Final = 0.1
 #: How long a group waits for its members to come together anew. They have to settle first; and whoever is there waits
 #: in one request, which may not run out of time before: a member that gives up and asks again starts all anew.
 GATHER_S: Final = SETTLE_S + LAST_WORD_S + 1.0
@@ -52,6 +55,9 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         group: The group's name.
         purge: Called with partitions that are no longer ours: what was fetched and not handed out is forgotten.
 
+    Attributes:
+        shared_out: How often the group has shared its partitions out since we belong to it; all stand still meanwhile.
+
     Bounds: Two connections to a broker: one that reads, one to the group's coordinator. Of each partition
     :data:`penstock.bus.backends.kafka.lane.SPAN_MAX` records not committed.
     """
@@ -61,6 +67,7 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         self._cluster = cluster
         self._group = group
         self._purge = purge
+        self.shared_out = 0
         self._topics: list[str] = []
         self._mine: set[TopicPartition] = set()
         self._lanes: dict[TopicPartition, Lane] = {}
@@ -107,10 +114,17 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         await self._cluster.stop(self._consumer)
 
     async def join(self, topic: str) -> None:
-        """Share a topic's partitions with the others."""
+        """Share a topic's partitions with the others.
+
+        Cancellation: We do not share them.
+        """
         self._topics.append(topic)
-        async with self._changing:
-            await self._subscribe()
+        try:
+            async with self._changing:
+                await self._subscribe()
+        except BaseException:
+            self._topics.remove(topic)
+            raise
 
     # --- What a reader does
 
@@ -166,28 +180,33 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
 
     async def leave(self, topic: str) -> None:
         """See :class:`penstock.bus.backends.kafka.source.Source`."""
+        self._topics.remove(topic)
+        ours = {one for one in self._mine if one.topic == topic}
+        with contextlib.suppress(errors.KafkaError, TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                await self._commit(PEACE, ours)
+        self._mine -= ours
+        self._purge(ours)
         async with self._changing:
-            self._topics.remove(topic)
-            ours = {one for one in self._mine if one.topic == topic}
-            with contextlib.suppress(errors.KafkaError, TimeoutError):
-                async with asyncio.timeout(PATIENCE_S):
-                    await self._commit(PEACE, ours)
-            self._mine -= ours
-            self._purge(ours)
             await self._subscribe()
 
     async def _subscribe(self) -> None:
         """Subscribe to what is wanted by now, once the group has come to rest; changes that wait together are one."""
+        if self._topics == self._subscribed:
+            return
+        await asyncio.sleep(TOGETHER_S)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_S):
                 await self._settled.wait()
-        if self._topics == self._subscribed:
-            return
         self._subscribed = [*self._topics]
         if self._subscribed:
             self._settled.clear()
             self._consumer.subscribe(self._subscribed, listener=self)
         else:
+            with contextlib.suppress(errors.KafkaError, TimeoutError):
+                async with asyncio.timeout(LAST_WORD_S):
+                    await self._commit(PEACE, self._mine)  # what came to us while we were leaving
+            self._mine = set()
             self._settled.set()
             self._consumer.unsubscribe()
 
@@ -221,6 +240,7 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
         for one in left:
             del self._lanes[one]
         self._mine = set(assigned)
+        self.shared_out += 1
         self._settled.set()
         self._dirty.set()
         self._changed.set()
