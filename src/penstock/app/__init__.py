@@ -2,5 +2,6 @@
 
 Enters: settings, a data directory, a role. Leaves: a running Penstock, or a part of one.
 May refuse: settings that cannot be used, or not for this role; a directory that another holds; a missing model.
-Read next: :mod:`penstock.app.app`, then :mod:`penstock.app.backends`, the only module that imports backends.
+Read next: :mod:`penstock.app.app`, then its halves: :mod:`penstock.app.backing`, what stands outside of this process,
+and :mod:`penstock.app.assembly`, what computes in it.
 """

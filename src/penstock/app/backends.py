@@ -1,30 +1,22 @@
-"""Which backend the settings name: the bus, its broker, the points, what is shared, what is remembered.
+"""Which backend outside of this process the settings name: the broker, the points, what is shared.
 
-The only module that imports backends.
+Each is imported where it is chosen: their clients take a while, which who does not use them need not wait for. Those
+within the process are in :mod:`penstock.app.within`; nobody else imports a backend.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from penstock.bus.backends.memory import MemoryBus
-from penstock.bus.books import BusObserver
 from penstock.bus.broker import Broker
-from penstock.bus.contract import Bus
-from penstock.bus.desk import Transport
-from penstock.bus.distributed import BrokerBus
-from penstock.bus.link import Link
-from penstock.bus.wire import Wire
-from penstock.core.parts import MakeCache
-from penstock.core.shapes import SHAPES
 from penstock.kernel.clock import Clock
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import Settings
-from penstock.stores.backends.edge.fleet import EdgeFleet
-from penstock.stores.backends.memory import MemoryCache
-from penstock.stores.cache import Cache
-from penstock.stores.service import Shared, StoreService
+
+if TYPE_CHECKING:
+    from penstock.stores.service import Shared, StoreService
 
 
 def capacities(settings: Settings) -> dict[str, int]:
@@ -46,7 +38,6 @@ def broker(settings: Settings, clock: Clock) -> Broker | None:
     Raises:
         Invalid: The settings cannot be used.
     """
-    # The clients take a while to import, which who does not use them need not wait for.
     if settings.bus.backend == "redis":
         from penstock.bus.backends.redis.broker import RedisBroker  # noqa: PLC0415
 
@@ -63,22 +54,6 @@ def broker(settings: Settings, clock: Clock) -> Broker | None:
     return None
 
 
-def bus(carrier: Broker | None, settings: Settings, clock: Clock, observer: BusObserver, marks: dict[str, str]) -> Bus:
-    """Return the bus: of this process alone, or over what carries it to others.
-
-    Args:
-        carrier: What :func:`broker` gave.
-        settings: Its buffers, limits and breaker.
-        clock: The loop's clock.
-        observer: Who is told of waits, fills and losses.
-        marks: What instances must have in common to do each other's work, by topic.
-    """
-    if carrier is None:
-        return MemoryBus(settings.bus, capacities(settings), clock, observer)
-    wire, link = Wire(SHAPES, settings.bus.record_max), Link(carrier.name, settings.breaker)
-    return BrokerBus(Transport(carrier, wire, link), settings.bus, capacities(settings), clock, observer, marks)
-
-
 def points(settings: Settings, data_dir: Path, clock: Clock, backend: str = "") -> StoreService:
     """Return what keeps the points, not started yet.
 
@@ -92,11 +67,23 @@ def points(settings: Settings, data_dir: Path, clock: Clock, backend: str = "") 
         Invalid: The settings cannot be used.
     """
     if (backend or settings.store.backend) == "qdrant":
-        # Its client takes a second and a half to import, which who does not use it need not wait for.
         from penstock.stores.backends.qdrant.server import QdrantServer  # noqa: PLC0415
 
         return QdrantServer(settings.qdrant, settings.timeouts, clock)
+    from penstock.stores.backends.edge.fleet import EdgeFleet  # noqa: PLC0415
+
     return EdgeFleet(data_dir, settings.timeouts, clock, settings.store)
+
+
+async def seen(settings: Settings, clock: Clock) -> None:
+    """Ask the Qdrant server whether it is there, before its client is imported: that takes more than a second.
+
+    Raises:
+        PenstockError: It is not, or it is wrong; the message names the setting.
+    """
+    from penstock.stores.backends.qdrant.look import look  # noqa: PLC0415
+
+    await look(settings.qdrant, clock)
 
 
 def shared(settings: Settings) -> Shared | None:
@@ -110,16 +97,3 @@ def shared(settings: Settings) -> Shared | None:
     from penstock.stores.backends.redis.shared import RedisShared  # noqa: PLC0415
 
     return RedisShared(settings.redis, settings.bus.prefix)
-
-
-def caches(clock: Clock) -> MakeCache:
-    """Return what makes this process's own caches.
-
-    Args:
-        clock: The loop's clock, for their ages.
-    """
-
-    def make(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> Cache:
-        return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)
-
-    return make

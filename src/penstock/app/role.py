@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.core.parts import POOLS
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
+from penstock.pools.house import POOLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,9 @@ from penstock.bus.contract import Features
 #: How long a broker may be silent before it counts as gone; connecting included. SPEC: a clear error within 5 s.
 PATIENCE_S: Final = 4.0
 
-#: A broker that has not answered its first question after so long is not there.
-CHECK_S: Final = 3.0
+#: A broker that has not answered its first question after so long is not there: who starts us is told within five
+#: seconds, also where our own start takes two of them.
+CHECK_S: Final = 2.0
 
 #: How often the bus calls ``beat``; an instance that was not heard of for its lease is dead.
 BEAT_S: Final = 1.0

@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from penstock.core.parts import POOLS
+from penstock.pools.house import POOLS
 
 #: In the order of a document's or a query's way.
 NAMES: Final = ("chunk", "embed", "sparse", "rerank", "search", "index")

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from penstock.app.app import App, build
 from penstock.app.role import ALL, Role
-from penstock.cli.first_index import first_index
 from penstock.cli.listening import Listener, Stop, bind, end, listener, url_of
 from penstock.cli.notify import READY, STOPPING, notify
 from penstock.cli.options import Setup, set_up
@@ -149,6 +148,9 @@ class _Service:
         """Index what was asked for, then show how to search it."""
         if self._index_self is None:
             return
+        # What indexes takes a while to import, which a server that is only started need not wait for.
+        from penstock.cli.first_index import first_index  # noqa: PLC0415
+
         try:
             await first_index(url, self._setup.settings, self._setup.data_dir, self._index_self, self._console)
         except PenstockError as error:

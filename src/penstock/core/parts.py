@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from penstock.bus.books import BusObserver
 from penstock.bus.contract import Bus, Handler
@@ -15,6 +14,7 @@ from penstock.kernel.clock import Clock
 from penstock.kernel.settings import Settings
 from penstock.models.used import InUse
 from penstock.policies.jitter import Random
+from penstock.pools.house import POOLS
 from penstock.stores.cache import Cache
 from penstock.stores.contract import NoSnapshots, Snapshots, Upkeep, VectorStore
 from penstock.stores.rates import TokenSource
@@ -26,10 +26,6 @@ MakeCache = Callable[[str, int, int, float], Cache]
 MakeBus = Callable[[BusObserver], Bus]
 #: Makes the watch over memory, given the caches that can give some back.
 MakeMemoryWatch = Callable[[tuple[Cache, ...]], MemoryWatch]
-
-
-#: Every pool that works on a topic (SPEC P1–P7).
-POOLS: Final = frozenset({"embed", "sparse", "rerank", "search", "index", "chunk"})
 
 
 @dataclass(frozen=True, slots=True)

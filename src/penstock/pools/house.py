@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from penstock.kernel.settings import Settings
 from penstock.pools.permits import Budget, Permits
+
+#: Every pool that works on a topic (SPEC P1–P7).
+POOLS: Final = frozenset({"embed", "sparse", "rerank", "search", "index", "chunk"})
 
 
 class Pools:

@@ -6,31 +6,28 @@ segment of 32 chunks against 5 ms, and 1.9 ms for a question to both arms agains
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from math import ceil, isinf
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 from qdrant_client import AsyncQdrantClient
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from penstock.kernel.clock import Clock
 from penstock.kernel.deadline import limit
-from penstock.kernel.errors import Expired, Invalid
+from penstock.kernel.errors import Expired, PenstockError
 from penstock.kernel.settings import QdrantSettings
 from penstock.kernel.work import Work
 from penstock.stores.backends.layout import check_name
-from penstock.stores.backends.qdrant.errors import translated
+from penstock.stores.backends.qdrant.errors import busy, refusal, trouble
+from penstock.stores.backends.qdrant.look import address, certificates
 
 #: A connection that is not there after so long is not coming, whatever the deadline.
 CONNECT_S: Final = 3.0
-
-#: The port where the address names none.
-PORT: Final = 6333
 
 _JSON: Final = {"content-type": "application/json"}
 
@@ -77,7 +74,9 @@ class Connection:
     def __init__(
         self, settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self.url = _checked(settings)
+        self.url = address(settings)
+        if settings.prefix:
+            check_name(settings.prefix)
         self._clock = clock
         self.prefix = settings.prefix
         most = settings.pool_size
@@ -89,7 +88,7 @@ class Connection:
             # Not ``pool_size``, which the client leaves aside for an address of this machine.
             limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
             transport=transport,
-            verify=_certificates(settings, self.url),
+            verify=certificates(settings, self.url),
             trust_env=False,
         )
         self._http = self._client.http.client
@@ -133,7 +132,7 @@ class Connection:
                     content=None if call.body is None else msgspec.json.encode(call.body),
                 )
             except Exception as error:
-                raise translated(error, call.collection) from error
+                raise _translated(error, call.collection) from error
         return answer["result"] if isinstance(answer, dict) and "result" in answer else answer
 
 
@@ -145,43 +144,20 @@ async def _unhurried(
     return await send(request)
 
 
-def _checked(settings: QdrantSettings) -> str:
-    """Return the address, whole.
+def _translated(error: Exception, collection: str) -> PenstockError:
+    """Return one of our errors for what the client raised.
 
-    Raises:
-        Invalid: It is none, or the key holds what no header may hold.
+    Args:
+        error: What it raised.
+        collection: The collection that was asked for; empty for none.
     """
-    name = "concurrency.qdrant.url"
-    try:
-        url = urlsplit(settings.url)
-        port = url.port or PORT
-    except ValueError as error:
-        raise Invalid(f"{name}: {settings.url!r} is no address: {error}", field=name) from error
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username is not None:
-        said = f"{name} (QDRANT_URL): an address such as http://qdrant:{PORT} is wanted"
-        raise Invalid(said, field=name)
-    if settings.prefix:
-        check_name(settings.prefix)
-    key = settings.api_key
-    if not key.isascii() or any(not "!" <= character <= "~" for character in key):
-        name = "concurrency.qdrant.api_key"
-        raise Invalid(f"{name}: a key has no blanks and only ASCII letters", field=name)
-    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-    return f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}"
-
-
-def _certificates(settings: QdrantSettings, url: str) -> ssl.SSLContext | bool:
-    """Return what a server's certificate is checked by: loading it takes 20 ms, for nothing without TLS.
-
-    Raises:
-        Invalid: The file with the authority's certificate cannot be used.
-    """
-    if not url.startswith("https:"):
-        return False
-    if not settings.ca_file:
-        return True
-    try:
-        return ssl.create_default_context(cafile=str(Path(settings.ca_file)))
-    except (OSError, ssl.SSLError) as error:
-        name = "concurrency.qdrant.ca_file"
-        raise Invalid(f"{name}: {settings.ca_file}: {error}", field=name) from error
+    if isinstance(error, UnexpectedResponse):
+        return refusal(error.status_code or 0, error.content, error.headers, collection)
+    if isinstance(error, ResourceExhaustedResponse):
+        return busy(str(error), float(error.retry_after_s))
+    if isinstance(error, QdrantException):
+        # Its other cause is a ``Retry-After`` that is no number.
+        return busy("it asks to come back later", None)
+    if isinstance(error, ResponseHandlingException):
+        return trouble(error.source)
+    return trouble(error)

@@ -24,8 +24,6 @@ from typing import Final
 
 import httpx
 import msgspec
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from penstock.kernel.errors import Broken, Invalid, PenstockError, Rejected, Unavailable
 
@@ -41,29 +39,19 @@ _WRONG: Final = frozenset({404, 405, *range(300, 400)})
 _FULL: Final = ("no space left", "disk is full", "out of disk", "not enough disk")
 
 
-def translated(error: Exception, collection: str) -> PenstockError:
-    """Return one of our errors for what the client raised.
+def refusal(status: int, body: bytes, headers: httpx.Headers, collection: str) -> PenstockError:
+    """Return one of our errors for an answer that is no success.
 
     Args:
-        error: What it raised.
+        status: HTTP's.
+        body: What it says.
+        headers: Its headers.
         collection: The collection that was asked for; empty for none.
     """
-    if isinstance(error, UnexpectedResponse):
-        return _refusal(error.status_code or 0, _said(error.content), error.headers, collection)
-    if isinstance(error, ResourceExhaustedResponse):
-        return _busy(str(error), float(error.retry_after_s))
-    if isinstance(error, QdrantException):
-        # Its other cause is a ``Retry-After`` that is no number.
-        return _busy("it asks to come back later", None)
-    if isinstance(error, ResponseHandlingException):
-        return _trouble(error.source)
-    return _trouble(error)
-
-
-def _refusal(status: int, said: str, headers: httpx.Headers, collection: str) -> PenstockError:
+    said = _said(body)
     told = said or f"status {status}"
     if status == 429:
-        return _busy(told, _seconds(headers.get("retry-after", "")))
+        return busy(told, _seconds(headers.get("retry-after", "")))
     if status == 404 and collection and "collection" in said.lower():
         return not_found(collection)
     if status >= 500 or status == 408:
@@ -89,7 +77,13 @@ def not_found(collection: str) -> Invalid:
     return Invalid(f"there is no collection {collection!r}", field="collection", code="collection_not_found")
 
 
-def _busy(said: str, retry_after_s: float | None) -> Rejected:
+def busy(said: str, retry_after_s: float | None) -> Rejected:
+    """Return the error of a server at its limit.
+
+    Args:
+        said: What it says.
+        retry_after_s: When to come back, where it says so.
+    """
     code = "dependency_busy" if retry_after_s is None else "dependency_limited"
     return Rejected(
         f"the Qdrant server is at its limit: {said}",
@@ -98,7 +92,8 @@ def _busy(said: str, retry_after_s: float | None) -> Rejected:
     )
 
 
-def _trouble(error: Exception) -> PenstockError:
+def trouble(error: Exception) -> PenstockError:
+    """Return one of our errors for no answer, or one that is none of Qdrant's."""
     if isinstance(error, httpx.TransportError | OSError):
         words = " ".join(str(error).split())[:SAID_CHARACTERS_MAX] or type(error).__name__
         return Unavailable(f"the Qdrant server does not answer: {words}", dependency=STORE, code="store_unreachable")

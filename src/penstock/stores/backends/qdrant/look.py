@@ -1,0 +1,123 @@
+"""The first question to a Qdrant server: is it there, is it one, will the key do?
+
+Asked by hand: importing the client takes more than a second, and what it is asked with would not be told in time.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from penstock.kernel.clock import Clock
+from penstock.kernel.deadline import Deadline, limit
+from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.settings import QdrantSettings
+from penstock.stores.backends.qdrant.errors import STORE, refusal, trouble
+
+log = logging.getLogger(__name__)
+
+#: A server that has not answered its first questions after so long is down: who starts us is told within five
+#: seconds, also where our own start takes two of them.
+CHECK_S: Final = 2.0
+
+#: The port where the address names none.
+PORT: Final = 6333
+
+#: Where the address is set, for people.
+_URL: Final = "concurrency.qdrant.url (QDRANT_URL)"
+
+
+async def look(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    """Ask a server who it is and whether the key will do.
+
+    Args:
+        settings: Where it is.
+        clock: The loop's clock.
+        transport: Carries the requests; the network by default.
+
+    Raises:
+        Unavailable: It cannot be reached, or does not answer (``store_unreachable``).
+        Invalid: It is there, and it is wrong: its address, its key. Or the settings cannot be used.
+
+    Bounds: ``CHECK_S``.
+    """
+    url = address(settings)
+    key = {"api-key": settings.api_key} if settings.api_key else {}
+    verify = certificates(settings, url)
+    deadline = Deadline.never().within(CHECK_S, "check", clock.now())
+    given: dict[str, Any] = {"headers": key, "verify": verify, "transport": transport, "trust_env": False}
+    try:
+        # The deadline holds for all of it; the client's limit is for each step, and never the first to ring.
+        async with limit(deadline), httpx.AsyncClient(timeout=2 * CHECK_S, **given) as http:
+            told = await _ask(http, f"{url}/")
+            if not isinstance(told, dict) or "qdrant" not in str(told.get("title")).lower():
+                raise Broken("there is another program", code="store_wrong")
+            await _ask(http, f"{url}/collections")
+    except Rejected:
+        return
+    except Expired:
+        detail = f"{_URL}: {url} has not answered within {CHECK_S:g} s"
+        raise Unavailable(detail, dependency=STORE, code="store_unreachable") from None
+    except Unavailable as error:
+        detail = f"{_URL}: {url}: {error.detail}"
+        raise Unavailable(detail, dependency=STORE, code="store_unreachable") from error
+    except Broken as error:
+        detail = f"{_URL}: {url} cannot be used: {error.detail}"
+        raise Invalid(detail, field="concurrency.qdrant.url", code=error.code) from error
+    log.info("points are kept by the Qdrant server %s, version %s", url, told.get("version"))
+
+
+async def _ask(http: httpx.AsyncClient, url: str) -> Any:
+    try:
+        answer = await http.get(url)
+        if not answer.is_success:
+            raise refusal(answer.status_code, answer.content, answer.headers, "")
+        return msgspec.json.decode(answer.content)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, msgspec.DecodeError) as error:
+        raise trouble(error) from error
+
+
+def address(settings: QdrantSettings) -> str:
+    """Return the address, whole.
+
+    Raises:
+        Invalid: It is none, or the key holds what no header may hold.
+    """
+    name = "concurrency.qdrant.url"
+    try:
+        url = urlsplit(settings.url)
+        port = url.port or PORT
+    except ValueError as error:
+        raise Invalid(f"{name}: {settings.url!r} is no address: {error}", field=name) from error
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username is not None:
+        said = f"{name} (QDRANT_URL): an address such as http://qdrant:{PORT} is wanted"
+        raise Invalid(said, field=name)
+    key = settings.api_key
+    if not key.isascii() or any(not "!" <= character <= "~" for character in key):
+        name = "concurrency.qdrant.api_key"
+        raise Invalid(f"{name}: a key has no blanks and only ASCII letters", field=name)
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}"
+
+
+def certificates(settings: QdrantSettings, url: str) -> ssl.SSLContext | bool:
+    """Return what a server's certificate is checked by: loading it takes 20 ms, for nothing without TLS.
+
+    Raises:
+        Invalid: The file with the authority's certificate cannot be used.
+    """
+    if not url.startswith("https:"):
+        return False
+    if not settings.ca_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(Path(settings.ca_file)))
+    except (OSError, ssl.SSLError) as error:
+        name = "concurrency.qdrant.ca_file"
+        raise Invalid(f"{name}: {settings.ca_file}: {error}", field=name) from error
