@@ -124,11 +124,11 @@ def test_a_server_and_workers_make_one_penstock_and_no_accepted_work_is_lost(
 @pytest.mark.parametrize(
     ("arguments", "settings", "said"),
     [
-        (["serve", "--role", "api"], "", "BUS_BACKEND"),
+        (["serve", "--port", "0", "--role", "api"], "", "BUS_BACKEND"),
         (["worker", "--pool", "embed"], "", "BUS_BACKEND"),
         (["worker", "--pool", "embedding"], "", "no pool embedding"),
-        (["serve", "--pool", "embed"], "", "--role api"),
-        (["serve", "--role", "api"], "concurrency: {bus: {backend: redis}}", "STORE_BACKEND"),
+        (["serve", "--port", "0", "--pool", "embed"], "", "--role api"),
+        (["serve", "--port", "0", "--role", "api"], "concurrency: {bus: {backend: redis}}", "STORE_BACKEND"),
         (["worker", "--pool", "search"], "concurrency: {bus: {backend: redis}}", "STORE_BACKEND"),
         (
             ["worker", "--pool", "embed"],
@@ -146,12 +146,12 @@ def test_a_server_and_workers_make_one_penstock_and_no_accepted_work_is_lost(
             "PLAIN needs a user and a password",
         ),
         (
-            ["serve"],
+            ["serve", "--port", "0"],
             "concurrency: {bus: {backend: redis}, redis: {url: 'redis://127.0.0.1?max_connections=99'}}",
             "has no option 'max_connections'",
         ),
         (
-            ["serve"],
+            ["serve", "--port", "0"],
             "concurrency: {bus: {backend: redis}, redis: {url: 'http://127.0.0.1:1'}}",
             "no address of a Redis",
         ),

@@ -79,11 +79,15 @@ def told(directory: Path, settings: str, *command: str) -> str:
 @pytest.mark.parametrize(
     ("command", "settings", "says"),
     [
-        (("serve",), QDRANT % "http://{}", "QDRANT_URL): http://{} has not answered"),
-        (("serve",), QDRANT % "https://{}", "QDRANT_URL): https://{} has not answered"),
+        (("serve", "--port", "0"), QDRANT % "http://{}", "QDRANT_URL): http://{} has not answered"),
+        (("serve", "--port", "0"), QDRANT % "https://{}", "QDRANT_URL): https://{} has not answered"),
         (("worker", "--pool", "embed"), REDIS % "redis://{}", "REDIS_URL): {}: redis cannot be asked: it does not"),
         (("worker", "--pool", "embed"), REDIS % "rediss://{}", "REDIS_URL): {}: redis cannot be asked: it does not"),
-        (("serve", "--role", "api", "--pool", "search,index"), KAFKA % "{}", "Kafka at {}: the broker does not answer"),
+        (
+            ("serve", "--port", "0", "--role", "api", "--pool", "search,index"),
+            KAFKA % "{}",
+            "Kafka at {}: the broker does not answer",
+        ),
         (("worker", "--pool", "embed"), KAFKA_TLS % "{}", "Kafka at {}: the broker does not answer"),
         (("worker", "--pool", "embed"), KAFKA_SASL % "{}", "Kafka at {}: the broker does not answer"),
         (("worker", "--pool", "all"), BOTH % ("{}", "{}"), "{}"),
@@ -98,8 +102,8 @@ def test_one_that_accepts_and_never_answers_is_told_in_time(tmp_path, command, s
 @pytest.mark.parametrize(
     ("command", "settings", "says"),
     [
-        (("serve",), QDRANT % "http://{}", "http://{} cannot be used"),
-        (("serve",), QDRANT % "https://{}", "https://{}: the Qdrant server does not answer: [SSL"),
+        (("serve", "--port", "0"), QDRANT % "http://{}", "http://{} cannot be used"),
+        (("serve", "--port", "0"), QDRANT % "https://{}", "https://{}: the Qdrant server does not answer: [SSL"),
         (("worker", "--pool", "embed"), REDIS % "redis://{}", "REDIS_URL): {}: redis cannot be asked: Protocol Error"),
         (("worker", "--pool", "embed"), REDIS % "rediss://{}", "REDIS_URL): {}: redis cannot be asked"),
         (("worker", "--pool", "embed"), KAFKA % "{}", "Kafka at {}"),
