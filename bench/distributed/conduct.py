@@ -26,7 +26,7 @@ from bench.worker import Worker
 CALLERS: Final = (1, 16, 64)
 SLOTS: Final = 64
 #: Work that only waits: so long, so many at once in each process, asked for by several times as many.
-WAIT_S: Final = 0.05
+WAIT_S: Final = 0.1
 WAITING_SLOTS: Final = 8
 WORKERS: Final = (1, 2, 4)
 WAITING_CALLERS: Final = 96

@@ -103,12 +103,12 @@ class Estimate:
     @property
     def p50_s(self) -> float:
         """The median in seconds."""
-        return _value(self._median.bucket) if self.ready else self._settings.prior_s
+        return _VALUES[self._median.bucket] if self.ready else self._settings.prior_s
 
     @property
     def p90_s(self) -> float:
         """The 90th percentile in seconds."""
-        return _value(self._tail.bucket) if self.ready else self._settings.prior_s
+        return _VALUES[self._tail.bucket] if self.ready else self._settings.prior_s
 
     @property
     def mean_s(self) -> float:
@@ -120,7 +120,7 @@ class Estimate:
         taken_s = min(max(seconds, _SHORTEST_S), _LONGEST_S) if seconds >= 0.0 else _SHORTEST_S
         bucket = _bucket(taken_s)
         if self.ready:
-            taken_s = min(taken_s, self._settings.clip * self.p90_s)
+            taken_s = min(taken_s, self._settings.clip * _VALUES[self._tail.bucket])
         self._weight *= self._decay
         self._weights[bucket] += self._weight
         self._total += self._weight
@@ -176,6 +176,5 @@ def _bucket(seconds: float) -> int:
     return min(_BUCKETS - 1, max(0, math.ceil(math.log(seconds / _SHORTEST_S) / _LOG_GROWTH)))
 
 
-def _value(bucket: int) -> float:
-    """Return the value whose relative error is least for a bucket ``(γ^(i-1), γ^i]``: ``2 γ^i / (γ + 1)``."""
-    return _SHORTEST_S * 2.0 * math.pow(_GROWTH, bucket) / (_GROWTH + 1.0)
+#: For each bucket ``(γ^(i-1), γ^i]`` the value whose relative error is least: ``2 γ^i / (γ + 1)``.
+_VALUES = [_SHORTEST_S * 2.0 * math.pow(_GROWTH, bucket) / (_GROWTH + 1.0) for bucket in range(_BUCKETS)]

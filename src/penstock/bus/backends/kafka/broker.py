@@ -79,7 +79,7 @@ class KafkaBroker:
         self._shared: dict[str, list[Ear]] = {}
         self._crews: dict[str, Crew] = {}
         self._readers: list[KafkaReader] = []
-        self._gauges: dict[Channel, Gauge] = {}
+        self._ways: dict[Channel, tuple[str, Gauge]] = {}
         self._groups: dict[str, tuple[float, list[str]]] = {}
         self._joining = asyncio.Lock()
         self._beating: asyncio.Task[None] | None = None
@@ -267,11 +267,8 @@ class KafkaBroker:
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + within_s + PATIENCE_S
-        topic = await self._ensure(channel)
-        gauge = self._gauges.get(channel)
-        if gauge is None:
-            capacity = self._capacities.get(channel.topic, self._capacity)
-            gauge = self._gauges[channel] = Gauge(capacity, lambda: self.depth(channel))
+        way = self._ways.get(channel)
+        topic, gauge = way or await self._open(channel)
         if not await gauge.enter(within_s):
             raise full(channel.topic)
         cluster, kafka_key = self._cluster, key.encode() or None
@@ -280,6 +277,12 @@ class KafkaBroker:
             await cluster.write(topic, record, lambda: cluster.place(topic, key), kafka_key, within_s=left_s)
         finally:
             gauge.sent()
+
+    async def _open(self, channel: Channel) -> tuple[str, Gauge]:
+        """Return a channel's topic, made if it was not there, and how full it is."""
+        topic = await self._ensure(channel)
+        capacity = self._capacities.get(channel.topic, self._capacity)
+        return self._ways.setdefault(channel, (topic, Gauge(capacity, lambda: self.depth(channel))))
 
     async def depth(self, channel: Channel) -> int:
         """See :class:`penstock.bus.broker.Broker`. What is done counts until all before it is, and a moment more."""
