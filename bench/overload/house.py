@@ -17,7 +17,7 @@ from penstock.bus.backends.memory import MemoryBus
 from penstock.core.core import PRESSED
 from penstock.http.gate import Gate, Senses
 from penstock.http.head import CRITICALITIES
-from penstock.http.routes import pressure
+from penstock.http.pressure import pressure
 from penstock.kernel.clock import MonotonicClock
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Rejected

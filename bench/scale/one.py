@@ -30,7 +30,7 @@ from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Criticality, Work
 from penstock.ranking.records import Arm, Retrieval
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
 
 NAME: Final = "scale"
 #: What is asked for: its name, the arms, and whether the candidates are measured by their token vectors too.

@@ -30,7 +30,7 @@ from penstock.models.dense import OnnxDense
 from penstock.models.prepare import prepare
 from penstock.models.source import SourceSettings, find_source
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import ChunkPayload, Point
+from penstock.stores.records import ChunkPayload, Point
 
 #: The server is settled when all its processes together used less than this share of a core for this long.
 IDLE_SHARE: Final = 0.05

@@ -21,18 +21,8 @@ from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import (
-    ArmQuery,
-    ChunkPayload,
-    CollectionInfo,
-    Filter,
-    Head,
-    Match,
-    Point,
-    Prefix,
-    Range,
-    VectorStore,
-)
+from penstock.stores.contract import VectorStore
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Filter, Head, Match, Point, Prefix, Range
 from tests.contract.test_vector_store import QDRANT
 from tests.fakes.qdrant import qdrant_server, remove_all
 

@@ -17,7 +17,7 @@ from penstock.kernel.errors import Expired, Unavailable
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.stores.backends.qdrant.server import QdrantServer
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.memory_store import sparse, unit
 from tests.fakes.qdrant import FakeQdrant, Listening
 

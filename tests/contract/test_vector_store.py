@@ -29,17 +29,8 @@ from penstock.stores import driving
 from penstock.stores.backends.edge import link
 from penstock.stores.backends.edge.shards import ShardedStore
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import (
-    ArmQuery,
-    ChunkPayload,
-    CollectionInfo,
-    Head,
-    Match,
-    MovableStore,
-    Point,
-    Prefix,
-    Range,
-)
+from penstock.stores.contract import MovableStore
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Head, Match, Point, Prefix, Range
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 from tests.fakes.qdrant import qdrant_server, remove_all
 

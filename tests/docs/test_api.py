@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from penstock.http import bodies
+from penstock.http.endpoints import API
 from penstock.http.gate import ALWAYS_OPEN
 from penstock.http.problem import _STATUS_BY_CODE, problem_of
-from penstock.http.routes import API
 from penstock.kernel import errors
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.search.records import LIMIT_MAX

@@ -25,7 +25,7 @@ from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.manifest import MANIFEST
 from penstock.stores.backends.edge.renewal import STEPS
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.fakes.memory_store import sparse, unit
 
 WORK = Work.background()

@@ -11,8 +11,9 @@ from typing import Any
 from penstock.bus.backends.memory import MemoryBus
 from penstock.http import answers, openapi
 from penstock.http.gate import Gate, Senses
-from penstock.http.operations import Operations, Services
+from penstock.http.operations import Operations
 from penstock.http.routes import Routes
+from penstock.http.services import Services
 from penstock.indexing.chunk.records import Chunk
 from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
 from penstock.kernel.clock import LoopClock
@@ -21,7 +22,7 @@ from penstock.kernel.settings import HttpSettings, Settings
 from penstock.kernel.work import Work
 from penstock.pools.permits import Permits
 from penstock.search.pipeline import SearchPipeline
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 from penstock.telemetry.metrics import Metrics
 from tests.fakes.memory_snapshots import MemorySnapshots
 from tests.fakes.memory_store import MemoryStore

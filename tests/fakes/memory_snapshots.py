@@ -5,7 +5,7 @@ from typing import Any
 
 from penstock.kernel.errors import Invalid
 from penstock.kernel.work import Work
-from penstock.stores.contract import CollectionInfo, Snapshot
+from penstock.stores.records import CollectionInfo, Snapshot
 from tests.fakes.memory_store import MemoryStore
 
 

@@ -21,7 +21,7 @@ from penstock.kernel.vectors import SparseVector
 from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval, Scored
 from penstock.stores import driving
-from penstock.stores.contract import (
+from penstock.stores.records import (
     ArmQuery,
     ChunkPayload,
     CollectionInfo,

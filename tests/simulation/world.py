@@ -40,7 +40,7 @@ from penstock.kernel.work import Work
 from penstock.pools.permits import Permits
 from penstock.stores.backends.memory import MemoryCache
 from penstock.stores.cache import Cache
-from penstock.stores.contract import ChunkPayload, CollectionInfo, Point
+from penstock.stores.records import ChunkPayload, CollectionInfo, Point
 from penstock.telemetry.memory import Limit, MemoryWatch
 from tests.clock import VirtualLoop, quiet
 from tests.fakes.api import Caller

@@ -31,7 +31,7 @@ from penstock.pools.ml import BULK_NICENESS
 from penstock.pools.processes import Processes
 from penstock.pools.threads import Threads
 from penstock.stores.cache import Cache
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 from penstock.telemetry.memory import MemoryWatch, find_limit
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,10 @@ from penstock.core.limits import remote
 from penstock.core.parts import Parts
 from penstock.http import answers, openapi
 from penstock.http.gate import Gate, Receive, Scope, Send, Senses
-from penstock.http.operations import Operations, Services
-from penstock.http.routes import Routes, pressure
+from penstock.http.operations import Operations
+from penstock.http.pressure import pressure
+from penstock.http.routes import Routes
+from penstock.http.services import Services
 from penstock.kernel.messages import Topic
 from penstock.policies.alerts import Measure
 from penstock.policies.breaker import State
@@ -30,7 +32,7 @@ from penstock.policies.levels import LevelSettings
 from penstock.pools.guard import Guard
 from penstock.pools.house import Pools
 from penstock.search.rungs import Rungs
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 from penstock.telemetry.alarms import Alarms, Source
 from penstock.telemetry.bus_metrics import BusMetrics
 from penstock.telemetry.heartbeat import Heartbeat

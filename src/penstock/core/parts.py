@@ -16,8 +16,9 @@ from penstock.models.used import InUse
 from penstock.policies.jitter import Random
 from penstock.pools.house import POOLS
 from penstock.stores.cache import Cache
-from penstock.stores.contract import NoSnapshots, Snapshots, Upkeep, VectorStore
+from penstock.stores.contract import NoSnapshots, Snapshots, VectorStore
 from penstock.stores.rates import TokenSource
+from penstock.stores.records import Upkeep
 from penstock.telemetry.memory import MemoryWatch
 
 #: Makes a cache: its name, entries at most, bytes at most, age at most in seconds.

@@ -14,7 +14,7 @@ from penstock.pools.house import Pools
 from penstock.pools.remote import Remote
 from penstock.search.rungs import Rungs
 from penstock.stores.cache import Cache, CacheState
-from penstock.stores.contract import Upkeep
+from penstock.stores.records import Upkeep
 from penstock.telemetry.memory import MemoryWatch
 from penstock.telemetry.metrics import Reading, Sample, single
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from penstock.http.problem import Problem
 from penstock.indexing.records import Status
-from penstock.stores.contract import CollectionInfo, Head
+from penstock.stores.records import CollectionInfo, Head
 
 
 class Collections(msgspec.Struct, frozen=True):

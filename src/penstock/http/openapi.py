@@ -11,10 +11,11 @@ import msgspec
 
 from penstock import __version__
 from penstock.http import answers, bodies
+from penstock.http.endpoints import API, Endpoint, Parameter
 from penstock.http.head import CRITICALITIES
 from penstock.http.operations import Operations
 from penstock.http.problem import MEDIA_TYPE, Problem
-from penstock.http.routes import API, JSON, Endpoint, Parameter
+from penstock.http.routes import JSON
 
 _PATH_PARAMETER: Final = re.compile(r"{(\w+)}")
 _REF: Final = "#/components/schemas/{name}"

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import logging
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from msgspec import UNSET
 from starlette.requests import Request
 
-from penstock.bus.contract import Bus
 from penstock.http import answers, bodies
-from penstock.http.head import CRITICALITIES
-from penstock.http.problem import problem_of
-from penstock.indexing.pipeline import IndexPipeline
+from penstock.http.documents import entries, raise_if_all_failed, told
+from penstock.http.labels import label
+from penstock.http.services import Services
 from penstock.indexing.records import Document, Outcome, Status
-from penstock.kernel.clock import Clock
-from penstock.kernel.deadline import Deadline
-from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Unavailable
+from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.messages import (
     CollectionCreated,
     CollectionDeleted,
@@ -31,22 +25,11 @@ from penstock.kernel.messages import (
     TextKind,
     Topic,
 )
-from penstock.kernel.settings import Settings
-from penstock.kernel.work import Criticality, Work
-from penstock.models.contract import Embedder, Reranker, SparseEncoder
+from penstock.kernel.work import Work
 from penstock.pools.guarded import Layout
 from penstock.search import filters
 from penstock.search.records import SearchRequest, SearchResult
-from penstock.stores.contract import (
-    CollectionInfo,
-    Condition,
-    Match,
-    NoSnapshots,
-    Prefix,
-    Snapshot,
-    Snapshots,
-    VectorStore,
-)
+from penstock.stores.records import CollectionInfo, Condition, Match, Prefix, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -57,30 +40,6 @@ STATUS_STORE_S: Final = 1.0
 
 #: Heads on one page of a document list at most.
 PAGE_MAX: Final = 10_000
-
-_NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """The rooms below, as the routes use them."""
-
-    settings: Settings
-    clock: Clock
-    bus: Bus
-    store: VectorStore
-    index: IndexPipeline
-    embedder: Embedder
-    sparse: SparseEncoder
-    reranker: Reranker
-    model: str
-    learned: str
-    status: Callable[[list[CollectionInfo]], answers.ServerStatus]
-    readiness: Callable[[], list[str]]
-    alerts: Callable[[], list[answers.AlertStatus]] = list
-    snapshots: Snapshots = field(default_factory=NoSnapshots)
-    forget: Callable[[str], object] = len
-    foreign: dict[str, CollectionInfo] = field(default_factory=dict)
 
 
 class Operations:
@@ -168,24 +127,21 @@ class Operations:
         """Index documents: JSON, or NDJSON with one document a line."""
         began = self._now()
         collection = request.path_params["name"]
-        entries, timeout_ms = await _entries(request)
+        found, timeout_ms = await entries(request)
         work = self._work(request, timeout_ms)
-        documents = [entry for _, entry in entries if isinstance(entry, Document)]
+        documents = [entry for _, entry in found if isinstance(entry, Document)]
         became = await self._index(collection, documents, work)
-        if len(documents) == len(entries):
-            _raise_if_all_failed(became)
-        outcomes = iter(became)
-        request_id = work.request_id
-        told = [
-            _told(next(outcomes) if isinstance(entry, Document) else entry, line, request_id) for line, entry in entries
-        ]
+        if len(documents) == len(found):
+            raise_if_all_failed(became)
+        outcomes, request_id = iter(became), work.request_id
+        each = [told(next(outcomes) if isinstance(one, Document) else one, line, request_id) for line, one in found]
         return answers.IndexAnswer(
             collection=collection,
-            documents=told,
-            indexed=sum(o.status is Status.INDEXED for o in told),
-            unchanged=sum(o.status is Status.UNCHANGED for o in told),
-            failed=sum(o.status is Status.FAILED for o in told),
-            chunks=sum(o.chunks for o in told if o.status is Status.INDEXED),
+            documents=each,
+            indexed=sum(o.status is Status.INDEXED for o in each),
+            unchanged=sum(o.status is Status.UNCHANGED for o in each),
+            failed=sum(o.status is Status.FAILED for o in each),
+            chunks=sum(o.chunks for o in each if o.status is Status.INDEXED),
             took_ms=round((self._now() - began) * 1000, 3),
         )
 
@@ -305,49 +261,7 @@ class Operations:
         return self._services.clock.now()
 
     def _work(self, request: Request, timeout_ms: int | None = None) -> Work:
-        """Return the label under which this request's work travels.
-
-        Its time began when the request arrived at the gate: a body that took long has used some of it up.
-
-        Raises:
-            Invalid: A header says something unusable.
-            Expired: The deadline has passed already; nothing waits in line for that.
-        """
-        scope = request.scope
-        label = Work(
-            Deadline.never(),
-            _criticality(request, scope["penstock.criticality"]),
-            scope["penstock.client"],
-            scope["penstock.request_id"],
-            scope["penstock.traceparent"],
-        )
-        wish_ms = timeout_ms if timeout_ms is not None else _timeout_header(request)
-        if wish_ms is None:
-            return label
-        label = label.within(wish_ms / 1000, "request", scope["penstock.arrived_s"])
-        if label.deadline.passed(self._now()):
-            raise Expired("request", "the deadline passed while the request was still arriving")
-        scope["penstock.deadline_s"] = label.deadline.at_s
-        return label
-
-
-def _timeout_header(request: Request) -> int | None:
-    """Return ``X-Request-Timeout-Ms``, if the caller sent it."""
-    text = request.headers.get("x-request-timeout-ms")
-    if text is None:
-        return None
-    return bodies.whole_number(text, "X-Request-Timeout-Ms", bodies.TIMEOUT_MS_MAX)
-
-
-def _criticality(request: Request, most: Criticality) -> Criticality:
-    """Return the class the caller asks for; nobody gets above the route's own."""
-    text = request.headers.get("x-criticality")
-    if text is None:
-        return most
-    asked = CRITICALITIES.get(text.strip().lower())
-    if asked is None:
-        raise Invalid(f"X-Criticality must be one of {', '.join(CRITICALITIES)}", field="X-Criticality")
-    return max(most, asked)
+        return label(request, self._services.clock, timeout_ms)
 
 
 def _point(after: str | None) -> str | None:
@@ -358,37 +272,3 @@ def _point(after: str | None) -> str | None:
         return str(msgspec.convert(after, uuid.UUID))
     except msgspec.ValidationError:
         raise Invalid("after is the next of an earlier page", field="after") from None
-
-
-async def _entries(
-    request: Request,
-) -> tuple[list[tuple[int, Document | Invalid]], int | None]:
-    """Return the body's documents with their lines (0 for JSON), bad lines as their errors."""
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    data = (await request.body()).removeprefix(codecs.BOM_UTF8)
-    if kind in _NDJSON:
-        return list(bodies.decode_lines(data)), None
-    if kind not in ("application/json", ""):
-        raise Invalid(
-            f"documents come as application/json or application/x-ndjson, not {kind}",
-            field="content-type",
-            code="unsupported_media_type",
-        )
-    documents, timeout_ms = bodies.decode_documents(data)
-    return [(0, document) for document in documents], timeout_ms
-
-
-def _raise_if_all_failed(outcomes: Sequence[Outcome]) -> None:
-    """Let a request of which nothing came to pass fail as one, with a status that tells why."""
-    errors = [o.error for o in outcomes if o.error is not None]
-    if errors and len(errors) == len(outcomes):
-        raise errors[0]
-
-
-def _told(entry: Outcome | Invalid, line: int, request_id: str) -> answers.DocumentOutcome:
-    """Return an outcome as the API tells it."""
-    where = line or UNSET
-    if isinstance(entry, PenstockError):
-        return answers.DocumentOutcome(Status.FAILED, 0, line=where, error=problem_of(entry, request_id))
-    error = problem_of(entry.error, request_id) if entry.error else UNSET
-    return answers.DocumentOutcome(entry.status, entry.chunks, entry.id, where, error)

@@ -28,7 +28,8 @@ from penstock.kernel.together import together
 from penstock.kernel.vectors import Embeddings
 from penstock.kernel.work import Work
 from penstock.models.contract import Embedder, SparseEncoder
-from penstock.stores.contract import ChunkPayload, Head, Point, VectorStore
+from penstock.stores.contract import VectorStore
+from penstock.stores.records import ChunkPayload, Head, Point
 
 #: An id longer than this is refused: it is stored with every chunk.
 ID_CHARACTERS_MAX: Final = 4096

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from penstock.kernel.errors import PenstockError
-from penstock.stores.contract import ChunkPayload, Point
+from penstock.stores.records import ChunkPayload, Point
 
 
 class Document(msgspec.Struct, frozen=True):

@@ -12,17 +12,8 @@ from penstock.kernel.work import Work
 from penstock.pools.guard import Guard
 from penstock.pools.remote import Remote
 from penstock.ranking.records import Retrieval, Scored
-from penstock.stores.contract import (
-    ArmQuery,
-    ChunkPayload,
-    CollectionInfo,
-    Filter,
-    Head,
-    HeadPage,
-    Point,
-    Retrieved,
-    VectorStore,
-)
+from penstock.stores.contract import VectorStore
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Filter, Head, HeadPage, Point, Retrieved
 
 T = TypeVar("T")
 

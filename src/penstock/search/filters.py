@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from penstock.kernel.errors import Invalid
-from penstock.stores.contract import Condition, Filter, Match, Prefix, Range, Scalar
 from penstock.stores.moments import moment
+from penstock.stores.records import Condition, Filter, Match, Prefix, Range, Scalar
 
 _FIELDS: Final = ("id", "path", "language")
 _BOUNDS: Final = ("gt", "gte", "lt", "lte")

@@ -35,7 +35,8 @@ from penstock.search.degradation import (
 )
 from penstock.search.records import QUERY_CHARACTERS_MAX, Hit, SearchRequest, SearchResult
 from penstock.search.run import Run, hit, reordered
-from penstock.stores.contract import Found, VectorStore
+from penstock.stores.contract import VectorStore
+from penstock.stores.records import Found
 
 Encode = Callable[[Run, str, Work], Awaitable[None]]
 

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from penstock.kernel.errors import Invalid
 from penstock.ranking.records import FusionName, Place
-from penstock.stores.contract import Filter
+from penstock.stores.records import Filter
 
 #: Hits in one answer at most.
 LIMIT_MAX: Final = 1000

@@ -18,7 +18,7 @@ from penstock.kernel.work import Work
 from penstock.ranking.records import Arm, Place, Ranking
 from penstock.search.degradation import Plan
 from penstock.search.records import Hit, SearchRequest
-from penstock.stores.contract import Found
+from penstock.stores.records import Found
 
 log = logging.getLogger(__name__)
 

@@ -2,5 +2,5 @@
 
 Enters: points, filters, one-arm queries. Leaves: scored ids, stored chunks, document heads.
 May refuse: an unknown collection (``Invalid``), a store that cannot answer (``Unavailable``).
-Read next: :mod:`penstock.stores.contract`, then ``backends/edge/``.
+Read next: :mod:`penstock.stores.contract` and :mod:`penstock.stores.records`, then ``backends/edge/``.
 """

@@ -13,7 +13,8 @@ from penstock.kernel.ids import point_id
 from penstock.kernel.work import Work
 from penstock.policies.jitter import Random
 from penstock.ranking.records import Scored
-from penstock.stores.contract import ArmQuery, MovableStore, Point
+from penstock.stores.contract import MovableStore
+from penstock.stores.records import ArmQuery, Point
 
 #: Points looked at whole and asked for by their own vectors.
 SAMPLES: Final = 20

@@ -12,7 +12,8 @@ from penstock.kernel.late import maxima
 from penstock.kernel.work import Work
 from penstock.ranking.course import advance, course, stage_of
 from penstock.ranking.records import Compare, Outcome, P, Retrieval, Seek, Step
-from penstock.stores.contract import ArmQuery, Filter, Found, Retrieved, VectorStore
+from penstock.stores.contract import VectorStore
+from penstock.stores.records import ArmQuery, Filter, Found, Retrieved
 
 
 async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:

@@ -20,7 +20,8 @@ from penstock.kernel.work import Work
 from penstock.policies.jitter import Random
 from penstock.policies.retry import RetrySettings, backoff_s
 from penstock.stores.comparison import Comparison, compare
-from penstock.stores.contract import CollectionInfo, MovableStore, PointPage
+from penstock.stores.contract import MovableStore
+from penstock.stores.records import CollectionInfo, PointPage
 
 T = TypeVar("T")
 

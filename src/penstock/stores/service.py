@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from penstock.stores.cache import Cache
-from penstock.stores.contract import MovableStore, Snapshots, Upkeep
+from penstock.stores.contract import MovableStore, Snapshots
 from penstock.stores.rates import TokenSource
+from penstock.stores.records import Upkeep
 
 
 class StoreService(Protocol):

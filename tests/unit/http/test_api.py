@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from penstock.bus.contract import Refusal
+from penstock.http.endpoints import API
 from penstock.http.head import Head
+from penstock.http.pressure import pressure
 from penstock.http.problem import MEDIA_TYPE
-from penstock.http.routes import API, pressure
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.messages import Topic
@@ -19,7 +20,7 @@ from penstock.kernel.settings import HttpSettings
 from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 from tests.clock import BEGIN_S, quiet, virtual
 from tests.fakes.api import Api, Caller, scope
 from tests.fakes.models import DIM, fails_with, takes

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from penstock.http import bodies, openapi
+from penstock.http.endpoints import API
 from penstock.http.problem import Problem
-from penstock.http.routes import API
 from penstock.search import filters
 
 DOCUMENT = json.loads(openapi.document())

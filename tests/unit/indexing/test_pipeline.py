@@ -13,7 +13,7 @@ from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.kernel.work import Work
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
 

@@ -11,7 +11,8 @@ from penstock.kernel.work import Work
 from penstock.pools.guard import CircuitOpen, Guard
 from penstock.pools.guarded import FITTING_MAX, GuardedStore, Layout
 from penstock.ranking.records import Retrieval
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Head, Match, Point, VectorStore
+from penstock.stores.contract import VectorStore
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Head, Match, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, embedding, fails_with, terms

@@ -12,7 +12,7 @@ from penstock.search import answers
 from penstock.search.answers import AnswerCache
 from penstock.search.records import Hit, Place, SearchRequest, SearchResult, Weights
 from penstock.stores.backends.memory import MemoryCache
-from penstock.stores.contract import Match, Range
+from penstock.stores.records import Match, Range
 from tests.clock import virtual
 
 ODD: dict[str, Any] = {"big": 2**63 + 1, "nested": {"list": [1, 2.5, None, True]}, "": "ä😀"}

@@ -21,7 +21,7 @@ from penstock.policies.ladder import Rung
 from penstock.search.crossing import placed, texts_read
 from penstock.search.pipeline import CROSS_SHARE, Cross, SearchPipeline
 from penstock.search.records import SearchRequest, SearchResult, Weights
-from penstock.stores.contract import ChunkPayload, CollectionInfo, Point
+from penstock.stores.records import ChunkPayload, CollectionInfo, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, Hook, embedding, fails_with, nothing, takes, terms

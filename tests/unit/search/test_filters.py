@@ -2,7 +2,7 @@ import pytest
 
 from penstock.kernel.errors import Invalid
 from penstock.search.filters import VALUES_MAX, parse
-from penstock.stores.contract import Match, Prefix, Range
+from penstock.stores.records import Match, Prefix, Range
 
 
 def test_an_empty_filter_has_no_conditions():

@@ -18,7 +18,7 @@ from penstock.kernel.work import Work
 from penstock.ranking.rescoring import likeness
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult, Weights
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms, token_vectors

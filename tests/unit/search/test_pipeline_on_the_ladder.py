@@ -18,7 +18,7 @@ from penstock.search.answers import AnswerCache
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.records import SearchRequest, SearchResult, Weights
 from penstock.stores.backends.memory import MemoryCache
-from penstock.stores.contract import ChunkPayload, CollectionInfo, Point
+from penstock.stores.records import ChunkPayload, CollectionInfo, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms

@@ -5,7 +5,7 @@ import time
 from penstock.stores.backends.edge import intake as module
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.intake import ROUND_REQUESTS_MAX, WAITING_MAX, Intake
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 
 
 def find(number, collection="c", expires_at_s=None):

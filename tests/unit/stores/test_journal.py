@@ -3,7 +3,7 @@ import pytest
 from penstock.stores.backends.edge import journal as module
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.journal import Journal
-from penstock.stores.contract import Head
+from penstock.stores.records import Head
 
 
 def test_updates_come_back_in_their_order_also_those_written_while_it_is_read(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.optimiser import optimise
-from penstock.stores.contract import ArmQuery, ChunkPayload, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, Point
 from tests.fakes.memory_store import sparse, unit
 
 POINTS = [Point(ChunkPayload(f"d{n}", 0, "x"), unit(1, n), sparse(t1=2) if n else sparse(t2=2)) for n in range(50)]

@@ -18,8 +18,8 @@ from penstock.kernel.late import levels
 from penstock.kernel.work import Work
 from penstock.ranking.records import Scored
 from penstock.stores.comparison import agreement, compare, same
-from penstock.stores.contract import ChunkPayload, CollectionInfo, Head, Match, Point
 from penstock.stores.migration import PAGE_POINTS, TRIES, FileJournal, Migration, State
+from penstock.stores.records import ChunkPayload, CollectionInfo, Head, Match, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 

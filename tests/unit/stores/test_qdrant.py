@@ -25,7 +25,7 @@ from penstock.pools.remote import Remote
 from penstock.stores.backends.qdrant.look import CHECK_S
 from penstock.stores.backends.qdrant.schema import KEY
 from penstock.stores.backends.qdrant.server import QdrantServer
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import sparse, unit
 from tests.fakes.qdrant import FakeQdrant, refusal, told

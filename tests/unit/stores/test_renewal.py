@@ -11,7 +11,7 @@ from penstock.stores.backends.edge import collection as module
 from penstock.stores.backends.edge import journal, space, wire
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.backends.edge.upkeep import Rule
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.memory_store import sparse, unit
 
 INFO = CollectionInfo("c", 2, "m")

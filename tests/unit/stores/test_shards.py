@@ -7,7 +7,7 @@ from penstock.kernel.ids import point_id
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge.fleet import default_shards, there
 from penstock.stores.backends.edge.shards import ShardedStore, shard_of
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Head, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Head, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 

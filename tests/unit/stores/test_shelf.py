@@ -8,7 +8,7 @@ import pytest
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.stores.backends.edge import space, wire
 from penstock.stores.backends.edge.shelf import MANIFEST, Shelf
-from penstock.stores.contract import CollectionInfo, Head
+from penstock.stores.records import CollectionInfo, Head
 
 INFO = CollectionInfo("c", 2, "m")
 

@@ -10,7 +10,7 @@ from penstock.stores.backends.edge import updates, wire
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.backends.edge.tally import FIRST
-from penstock.stores.contract import ChunkPayload, CollectionInfo, Head, Match, Point
+from penstock.stores.records import ChunkPayload, CollectionInfo, Head, Match, Point
 from tests.fakes.memory_store import sparse, unit
 from tests.unit.stores.test_renewal import INFO, step
 

@@ -7,7 +7,7 @@ from penstock.kernel.ids import point_id
 from penstock.stores.backends.edge import tuning, wire
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.optimiser import optimise
-from penstock.stores.contract import ArmQuery, ChunkPayload, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, Point
 from tests.fakes.memory_store import sparse
 
 DIM, POINTS = 32, 1500

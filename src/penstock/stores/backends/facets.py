@@ -21,8 +21,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from penstock.stores.contract import Scalar
 from penstock.stores.moments import moment
+from penstock.stores.records import Scalar
 
 #: Prefix of metadata keys in conditions.
 METADATA: Final = "metadata."

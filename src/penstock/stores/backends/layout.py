@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from penstock.kernel.errors import Invalid
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 
 #: The name of sparse vectors that say themselves what a term is worth. Those of BM25 are named after their arm; one
 #: collection uses one of the two names.

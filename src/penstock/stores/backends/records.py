@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.kernel.late import LEVEL_MAX, TokenVectors
 from penstock.stores.backends import facets
-from penstock.stores.contract import ChunkPayload, Condition, Head, Prefix, Range
+from penstock.stores.records import ChunkPayload, Condition, Head, Prefix, Range
 
 #: Payload fields for filters on metadata, see :mod:`penstock.stores.backends.facets`.
 FACETS: Final = "facets"

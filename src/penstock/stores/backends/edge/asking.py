@@ -11,7 +11,7 @@ from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.ranking.records import Arm
 from penstock.stores.backends import records
 from penstock.stores.backends.edge import tuning
-from penstock.stores.contract import Condition
+from penstock.stores.records import Condition
 
 
 def question(

@@ -22,7 +22,7 @@ from penstock.stores.backends.edge.renewal import GivenUp, Renewal, Step, unwatc
 from penstock.stores.backends.edge.space import FREE_BYTES_MIN, disk_bytes, free_bytes
 from penstock.stores.backends.edge.tally import Tally
 from penstock.stores.backends.edge.updates import Update
-from penstock.stores.contract import CollectionInfo, Upkeep
+from penstock.stores.records import CollectionInfo, Upkeep
 
 log = logging.getLogger(__name__)
 

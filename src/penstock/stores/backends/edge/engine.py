@@ -17,7 +17,7 @@ from penstock.ranking.records import Arm, Scored
 from penstock.stores.backends import records
 from penstock.stores.backends.edge import asking, tuning, wire
 from penstock.stores.backends.layout import LEARNED
-from penstock.stores.contract import ChunkPayload, Condition, Head, HeadPage, Match, Point, Range
+from penstock.stores.records import ChunkPayload, Condition, Head, HeadPage, Match, Point, Range
 
 
 class Shard:

@@ -14,7 +14,8 @@ from penstock.kernel.together import together
 from penstock.stores.backends.edge.shards import ShardedStore
 from penstock.stores.backends.edge.snapshots import EdgeSnapshots
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import MovableStore, Snapshots, Upkeep
+from penstock.stores.contract import MovableStore, Snapshots
+from penstock.stores.records import Upkeep
 
 #: Cores for each store process where nobody says how many there should be: the others are for models.
 CORES_PER_SHARD: Final = 8

@@ -22,7 +22,7 @@ from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.upkeep import Rule
-from penstock.stores.contract import Upkeep
+from penstock.stores.records import Upkeep
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import Unavailable
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 
 MANIFEST: Final = "collection.json"
 

@@ -25,7 +25,7 @@ from penstock.stores.backends.edge.intake import Intake, subject
 from penstock.stores.backends.edge.renewal import Step, unwatched
 from penstock.stores.backends.edge.shelf import LOOK_S, Shelf
 from penstock.stores.backends.edge.upkeep import Rule
-from penstock.stores.contract import Upkeep
+from penstock.stores.records import Upkeep
 
 RECEIVE_BYTES: Final = 1 << 20
 

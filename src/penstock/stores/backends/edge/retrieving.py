@@ -24,8 +24,8 @@ from penstock.ranking.records import Arm, Compare, Outcome, Ranking, Read, Retri
 from penstock.stores.backends import records
 from penstock.stores.backends.edge import asking, tuning, wire
 from penstock.stores.backends.edge.engine import Panicked, Shard
-from penstock.stores.contract import ChunkPayload, Condition, Found
 from penstock.stores.driving import told
+from penstock.stores.records import ChunkPayload, Condition, Found
 
 #: The engine counts ranks from 0.
 ENGINE_RRF_K: Final = RRF_K + 1

@@ -22,14 +22,14 @@ from penstock.kernel.together import together
 from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval, Scored
 from penstock.stores import driving
-from penstock.stores.contract import (
+from penstock.stores.contract import MovableStore
+from penstock.stores.records import (
     ArmQuery,
     ChunkPayload,
     CollectionInfo,
     Filter,
     Head,
     HeadPage,
-    MovableStore,
     Point,
     PointPage,
     Retrieved,

@@ -25,7 +25,7 @@ from penstock.stores.backends.edge.space import check_space
 from penstock.stores.backends.edge.updates import GROWING, Update
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.backends.layout import check_name, check_same
-from penstock.stores.contract import CollectionInfo, Upkeep
+from penstock.stores.records import CollectionInfo, Upkeep
 
 #: How often it is looked whether a collection is due for a new generation, or the disk gets full.
 LOOK_S: Final = 1.0

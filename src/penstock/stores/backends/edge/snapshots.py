@@ -21,7 +21,7 @@ from penstock.stores.backends.edge import archive, manifest, wire
 from penstock.stores.backends.edge.archive import Opening
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.manifest import Manifest
-from penstock.stores.contract import CollectionInfo, Snapshot
+from penstock.stores.records import CollectionInfo, Snapshot
 
 SUFFIX: Final = ".snapshot"
 

@@ -13,7 +13,7 @@ from penstock.ranking.records import Retrieval, Scored
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.upkeep import Rule
-from penstock.stores.contract import (
+from penstock.stores.records import (
     ArmQuery,
     ChunkPayload,
     CollectionInfo,

@@ -12,7 +12,7 @@ from penstock.kernel.ids import point_id
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.updates import Update
-from penstock.stores.contract import Condition, Match, Range
+from penstock.stores.records import Condition, Match, Range
 
 #: What the first chunk of a document is found by.
 FIRST = Match("chunk", [0])

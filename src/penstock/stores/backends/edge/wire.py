@@ -18,7 +18,7 @@ from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.ranking.records import FusionName, Retrieval
-from penstock.stores.contract import ArmQuery, ChunkPayload, CollectionInfo, Condition, Filter, Found, Head, Point
+from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Condition, Filter, Found, Head, Point
 
 HEADER: Final = struct.Struct("<I")
 

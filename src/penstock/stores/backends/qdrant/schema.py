@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.ranking.records import Arm
 from penstock.stores.backends import layout, records
-from penstock.stores.contract import CollectionInfo
+from penstock.stores.records import CollectionInfo
 
 #: Under this key of a collection's metadata stands what is ours.
 KEY: Final = "penstock"

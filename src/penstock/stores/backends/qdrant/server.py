@@ -11,7 +11,8 @@ from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.stores.backends.qdrant.connection import Connection
 from penstock.stores.backends.qdrant.look import look
 from penstock.stores.backends.qdrant.store import QdrantStore
-from penstock.stores.contract import MovableStore, NoSnapshots, Snapshots, Upkeep
+from penstock.stores.contract import MovableStore, NoSnapshots, Snapshots
+from penstock.stores.records import Upkeep
 
 
 class QdrantServer:

@@ -23,7 +23,7 @@ from penstock.stores.backends.qdrant import schema, wire
 from penstock.stores.backends.qdrant.connection import Call, Connection
 from penstock.stores.backends.qdrant.errors import STORE, not_found
 from penstock.stores.backends.qdrant.schema import Stated
-from penstock.stores.contract import (
+from penstock.stores.records import (
     ArmQuery,
     ChunkPayload,
     CollectionInfo,

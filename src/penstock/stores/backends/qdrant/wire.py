@@ -12,7 +12,7 @@ from penstock.kernel.vectors import SparseVector
 from penstock.ranking.records import Arm, Scored
 from penstock.stores.backends import layout, records
 from penstock.stores.backends.qdrant.schema import Stated
-from penstock.stores.contract import ArmQuery, Condition, Filter, Point
+from penstock.stores.records import ArmQuery, Condition, Filter, Point
 
 #: How vectors are searched; without it the scores of dense ones would be those of the bytes.
 _SEARCHING: Final = {"quantization": {"rescore": True, "oversampling": layout.OVERSAMPLING}}

@@ -1,0 +1,166 @@
+"""One table of the API's endpoints: the router, the OpenAPI document and the gate's view of topics are made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from penstock.http import answers, bodies
+from penstock.http.operations import PAGE_MAX
+from penstock.kernel.messages import Topic
+from penstock.kernel.work import Criticality
+from penstock.search.records import SearchResult
+from penstock.stores.records import CollectionInfo, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter: its name, what it means, its type, and its default if it has one."""
+
+    name: str
+    text: str
+    kind: Any
+    default: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A route of the API.
+
+    Attributes:
+        method: HTTP method.
+        path: Path with ``{parameters}``.
+        operation: Name of the method of :class:`penstock.http.operations.Operations`.
+        summary: One line for the documentation.
+        answer: Record of a 200.
+        body: Record of the request's body, if it has one.
+        body_required: Whether it must have one.
+        ndjson: Whether the body may also be NDJSON.
+        query: Its query parameters.
+        topics: Where its work waits; when one of them is nearly full, the gate refuses (D2).
+        criticality: The class of its work; callers may ask for a lower one.
+    """
+
+    method: str
+    path: str
+    operation: str
+    summary: str
+    answer: type
+    body: type | None = None
+    body_required: bool = True
+    ndjson: bool = False
+    query: tuple[Parameter, ...] = ()
+    topics: tuple[Topic, ...] = ()
+    criticality: Criticality = Criticality.STANDARD
+
+
+_PAGING: Final = (
+    Parameter("after", "The `next` of the page before", str),
+    Parameter("limit", "Documents on a page", Annotated[int, Meta(ge=1, le=PAGE_MAX)], 1000),
+    Parameter("path_prefix", "Only documents whose path begins so", str),
+)
+_DOCUMENTS: Final = "/v1/collections/{name}/documents"
+_COLLECTION: Final = "/v1/collections/{name}"
+
+_FILTERS: Final = (
+    Parameter("ids", "An id; may be given again", list[str]),
+    Parameter("path_prefix", "The beginning of their paths", str),
+)
+
+API: Final = (
+    Endpoint(
+        "POST",
+        "/v1/search",
+        "search",
+        "Search the collection `default`",
+        SearchResult,
+        body=bodies.SearchBody,
+        topics=(Topic.SEARCH_REQUEST,),
+        criticality=Criticality.INTERACTIVE,
+    ),
+    Endpoint(
+        "POST",
+        f"{_COLLECTION}/search",
+        "search",
+        "Search a collection",
+        SearchResult,
+        body=bodies.SearchBody,
+        topics=(Topic.SEARCH_REQUEST,),
+        criticality=Criticality.INTERACTIVE,
+    ),
+    Endpoint("GET", "/v1/collections", "list_collections", "List collections", answers.Collections),
+    Endpoint(
+        "PUT",
+        _COLLECTION,
+        "create_collection",
+        "Create a collection, or return the one that is there",
+        CollectionInfo,
+        body=bodies.CollectionBody,
+        body_required=False,
+    ),
+    Endpoint("GET", _COLLECTION, "get_collection", "Describe a collection", CollectionInfo),
+    Endpoint("DELETE", _COLLECTION, "delete_collection", "Delete a collection", answers.Deleted),
+    Endpoint(
+        "POST",
+        _DOCUMENTS,
+        "index_documents",
+        "Index documents",
+        answers.IndexAnswer,
+        body=bodies.DocumentsBody,
+        ndjson=True,
+        topics=(Topic.INDEX_CHUNK, Topic.INDEX_REQUEST),
+        criticality=Criticality.BULK,
+    ),
+    Endpoint("GET", _DOCUMENTS, "list_documents", "List documents, a page at a time", answers.Heads, query=_PAGING),
+    Endpoint(
+        "DELETE",
+        _DOCUMENTS,
+        "delete_documents",
+        "Delete documents by ids or by path prefix",
+        answers.Deleted,
+        body=bodies.DeleteBody,
+        body_required=False,
+        query=_FILTERS,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/embed",
+        "embed",
+        "Embed texts",
+        answers.Embeddings,
+        body=bodies.EmbedBody,
+        topics=(Topic.ML_EMBED,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/sparse",
+        "sparse",
+        "Encode texts as sparse vectors",
+        answers.SparseVectors,
+        body=bodies.SparseBody,
+        topics=(Topic.ML_SPARSE,),
+    ),
+    Endpoint(
+        "POST",
+        "/v1/rerank",
+        "rerank",
+        "Order texts by relevance to a query",
+        answers.Ranking,
+        body=bodies.RerankBody,
+        topics=(Topic.ML_RERANK,),
+    ),
+    Endpoint("POST", "/v1/snapshots", "make_snapshot", "Make a snapshot of every collection", Snapshot),
+    Endpoint(
+        "POST",
+        "/v1/snapshots/{name}/restore",
+        "restore_snapshot",
+        "Take in what a snapshot holds",
+        answers.Collections,
+        body=bodies.RestoreBody,
+        body_required=False,
+    ),
+    Endpoint("GET", "/v1/status", "status", "The server at a glance", answers.ServerStatus),
+    Endpoint("GET", "/v1/alerts", "alerts", "Alerts, those active now first", answers.Alerts),
+)
