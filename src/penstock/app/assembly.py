@@ -82,7 +82,7 @@ class Assembly:
             PenstockError: Saying what is missing; :meth:`close` then.
         """
         points, stores = self._backing.points, self._role.stores
-        choice = Choice(self._settings, model_cache, self._clock)
+        choice = Choice(self._settings, model_cache, self._clock, here=self._role.pools)
         self._models = models = await asyncio.to_thread(choice.load, progress)
         await models.check(self._clock)
         if stores:

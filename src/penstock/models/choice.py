@@ -3,6 +3,9 @@
 Loading blocks and belongs in a thread; checking asks every endpoint one question, at the start. An endpoint that is
 *wrong* (its key, its address, its answers) stops the start, whatever it is for. One that is merely *down* stops it only
 where nothing can be done without it: the dense model, unless its dimension is set.
+
+A model whose pool works on other instances is neither loaded, prepared nor asked here; what has to be known of it
+(:class:`penstock.models.elsewhere.Elsewhere`) is read from its files.
 """
 
 from __future__ import annotations
@@ -26,11 +29,12 @@ from penstock.kernel.work import Work
 from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
 from penstock.models.dense import OnnxDense
 from penstock.models.device import available, choose
+from penstock.models.elsewhere import Elsewhere, LazyTokenizer
 from penstock.models.onnx_dense import OnnxEncoder
 from penstock.models.onnx_files import OnnxFiles, find_directory, find_on_hub
 from penstock.models.onnx_rerank import OnnxCrossEncoder
 from penstock.models.onnx_sparse import OnnxSparse
-from penstock.models.prepare import prepare
+from penstock.models.prepare import describe, prepare
 from penstock.models.remote import CosineReranker, Prefixes, RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
 from penstock.models.remote_check import CHECK_S, QUESTION, down
 from penstock.models.remote_endpoint import Endpoint, EndpointSettings
@@ -47,6 +51,9 @@ DENSE: Final = "models.dense"
 SPARSE: Final = "models.sparse"
 RERANK: Final = "models.rerank"
 
+#: The pools in which models work.
+MODEL_POOLS: Final = frozenset({"embed", "sparse", "rerank"})
+
 #: What is absent with a dense model other than the built-in one.
 NO_LATE: Final = "no late interaction: the dense model gives no token vectors"
 
@@ -58,32 +65,37 @@ class Models:
     """The models in use. ``check`` them once, ``close`` them in the end.
 
     Attributes:
-        dense: The dense model: a runner for this process's threads, or what asks an endpoint.
+        dense: The dense model: a runner for this process's threads, what asks an endpoint, or what is known of one that
+            runs elsewhere.
         sparse: The sparse one.
         rerank: The reranker.
         dim: Dimension of dense vectors; 0 until an endpoint has told it.
         tokenizer: Counts the tokens of chunks.
         used: What the status shows, in the order dense, sparse, rerank.
+        runs: What is run or asked from here, by the names of guards.
     """
 
-    dense: DenseRunner | RemoteEmbedder
-    sparse: SparseRunner | RemoteSparseEncoder
-    rerank: RerankRunner | RemoteReranker | CosineReranker
+    dense: DenseRunner | RemoteEmbedder | Elsewhere
+    sparse: SparseRunner | RemoteSparseEncoder | Elsewhere
+    rerank: RerankRunner | RemoteReranker | CosineReranker | Elsewhere
     dim: int
     tokenizer: TokenCounter
     used: list[InUse]
+    runs: frozenset[str]
     _endpoints: list[Endpoint] = field(default_factory=list)
 
     @property
     def late(self) -> int:
         """Components of the dense model's token vectors; 0 for one that gives none."""
-        return self.dense.late if isinstance(self.dense, OnnxDense) else 0
+        return self.dense.late if isinstance(self.dense, OnnxDense | Elsewhere) else 0
 
     @property
     def batch_tokens(self) -> int:
         """Padded tokens of one message to the dense model that suit it; 0 where nothing is known."""
         if isinstance(self.dense, RemoteEmbedder):
             return self.dense.batch * self.tokenizer.tokens_max
+        if isinstance(self.dense, Elsewhere):
+            return self.dense.batch_tokens
         return self.dense.device.batch_tokens if isinstance(self.dense, OnnxDense) else 0
 
     @property
@@ -104,7 +116,7 @@ class Models:
         return frozenset(name for name, model in asked.items() if isinstance(model, kinds))
 
     async def check(self, clock: Clock) -> None:
-        """Ask every endpoint one question, all at once.
+        """Ask every endpoint of a pool that works here one question, all at once.
 
         Raises:
             Invalid: One is wrong; the message names the setting.
@@ -122,7 +134,7 @@ class Models:
 
     async def _check_dense(self, work: Work) -> None:
         dense = self.dense
-        if not isinstance(dense, RemoteEmbedder):
+        if not isinstance(dense, RemoteEmbedder) or (dense.dim and "embed" not in self.runs):
             return
 
         async def ask() -> None:
@@ -137,13 +149,13 @@ class Models:
 
     async def _check_sparse(self, work: Work) -> None:
         sparse = self.sparse
-        if isinstance(sparse, RemoteSparseEncoder):
+        if isinstance(sparse, RemoteSparseEncoder) and "sparse" in self.runs:
             ask = lambda: sparse.encode([QUESTION], TextKind.DOCUMENT, work)  # noqa: E731 - needed here alone
             self._note(1, await down(ask, work, SPARSE, self.used[1].url))
 
     async def _check_rerank(self, work: Work) -> None:
         rerank = self.rerank
-        if isinstance(rerank, RemoteReranker):
+        if isinstance(rerank, RemoteReranker) and "rerank" in self.runs:
             ask = lambda: rerank.rerank(QUESTION, [QUESTION], work)  # noqa: E731 - needed here alone
             self._note(2, await down(ask, work, RERANK, self.used[2].url))
 
@@ -161,15 +173,24 @@ class Choice:
         cache: Where prepared models are kept.
         clock: The loop's clock.
         transport: Carries the requests to endpoints; the network by default.
+        here: The pools that work here; models of the others are not loaded.
     """
 
     def __init__(
-        self, settings: Settings, cache: Path, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        settings: Settings,
+        cache: Path,
+        clock: Clock,
+        transport: httpx.AsyncBaseTransport | None = None,
+        here: frozenset[str] = MODEL_POOLS,
     ) -> None:
         self._settings = settings
         self._cache = cache
         self._clock = clock
         self._transport = transport
+        # The built-in reranker computes with the dense model.
+        dense = {"embed"} if "rerank" in here and settings.rerank_model.kind == "builtin" else set()
+        self._runs = (here & MODEL_POOLS) | dense
         self._endpoints: list[Endpoint] = []
 
     def load(self, progress: Progress) -> Models:
@@ -185,32 +206,48 @@ class Choice:
         sparse, sparse_used = self._sparse()
         rerank, rerank_used = self._rerank(dense)
         used = [dense_used, sparse_used, rerank_used]
-        return Models(dense, sparse, rerank, dense.dim, tokenizer, used, self._endpoints)
+        return Models(dense, sparse, rerank, dense.dim, tokenizer, used, self._runs, self._endpoints)
 
-    def _dense(self, progress: Progress) -> tuple[DenseRunner | RemoteEmbedder, TokenCounter, InUse]:
+    def _dense(self, progress: Progress) -> tuple[DenseRunner | RemoteEmbedder | Elsewhere, TokenCounter, InUse]:
         chosen = self._settings.dense_model
         if chosen.kind == "builtin":
-            directory = self._settings.model.dir
-            source = find_source(SourceSettings(Path(directory) if directory else None))
-            device = choose(self._settings.model.device, available())
-            builtin = OnnxDense(prepare(source, self._cache, progress, device.precision), device=device)
-            return builtin, builtin.tokenizer, InUse("dense", chosen.kind, builtin.model)
+            return self._builtin(progress)
         if chosen.kind == "onnx":
             encoder = OnnxEncoder(_files(chosen, DENSE))
-            return encoder, encoder.tokenizer, InUse("dense", chosen.kind, encoder.model)
+            used = InUse("dense", chosen.kind, encoder.model)
+            if "embed" in self._runs:
+                return encoder, encoder.tokenizer, used
+            # How many components its vectors have, only the graph tells.
+            tokenizer = LazyTokenizer(encoder.tokenizer.path, encoder.tokenizer.tokens_max)
+            return Elsewhere(encoder.model, encoder.dim), tokenizer, used
         shape = OpenAiDense(chosen.model) if chosen.kind == "openai" else TeiDense()
         endpoint = self._endpoint("embed", DENSE, chosen, shape.path)
         prefixes = Prefixes(chosen.query_prefix, chosen.document_prefix)
         embedder = RemoteEmbedder(endpoint, shape, chosen.dim, chosen.batch, prefixes)
         return embedder, RoughCounter(chosen.tokens), InUse("dense", chosen.kind, _remote_name(chosen), endpoint.url)
 
-    def _sparse(self) -> tuple[SparseRunner | RemoteSparseEncoder, InUse]:
+    def _builtin(self, progress: Progress) -> tuple[DenseRunner | Elsewhere, TokenCounter, InUse]:
+        """Return the built-in model, or what is known of it where others run it."""
+        directory, runs = self._settings.model.dir, "embed" in self._runs
+        source = find_source(SourceSettings(Path(directory) if directory else None, weights=runs))
+        device = choose(self._settings.model.device, available())
+        if not runs:
+            told = describe(source, device.precision)
+            elsewhere = Elsewhere(told.model, told.dim, told.late, device.batch_tokens)
+            return elsewhere, LazyTokenizer(told.tokenizer_path, told.tokens_max), InUse("dense", "builtin", told.model)
+        model = OnnxDense(prepare(source, self._cache, progress, device.precision), device=device)
+        return model, model.tokenizer, InUse("dense", "builtin", model.model)
+
+    def _sparse(self) -> tuple[SparseRunner | RemoteSparseEncoder | Elsewhere, InUse]:
         chosen = self._settings.sparse_model
         if chosen.kind == "bm25":
             bm25 = Bm25Settings()
             return Bm25Runner(bm25), InUse("sparse", chosen.kind, f"bm25-{bm25!r}")
         if chosen.kind == "onnx":
-            encoder = OnnxSparse(_files(chosen, SPARSE))
+            files = _files(chosen, SPARSE)
+            if "sparse" not in self._runs:
+                return Elsewhere(files.model), InUse("sparse", chosen.kind, files.model)
+            encoder = OnnxSparse(files)
             return encoder, InUse("sparse", chosen.kind, encoder.model)
         shape = TeiSparse()
         endpoint = self._endpoint("sparse", SPARSE, chosen, shape.path)
@@ -218,17 +255,23 @@ class Choice:
         return remote, InUse("sparse", chosen.kind, f"{chosen.kind}/{chosen.model}", endpoint.url)
 
     def _rerank(
-        self, dense: DenseRunner | RemoteEmbedder
-    ) -> tuple[RerankRunner | RemoteReranker | CosineReranker, InUse]:
+        self, dense: DenseRunner | RemoteEmbedder | Elsewhere
+    ) -> tuple[RerankRunner | RemoteReranker | CosineReranker | Elsewhere, InUse]:
         chosen = self._settings.rerank_model
         if chosen.kind == "builtin":
             if isinstance(dense, RemoteEmbedder):
                 return CosineReranker(dense), InUse("rerank", chosen.kind, "cosine of the dense model", note=NO_LATE)
-            if isinstance(dense, OnnxDense):
-                return LateReranker(dense), InUse("rerank", chosen.kind, "late interaction of the dense model")
-            return CosineRunner(dense), InUse("rerank", chosen.kind, "cosine of the dense model", note=NO_LATE)
+            late = dense.late if isinstance(dense, OnnxDense | Elsewhere) else 0
+            how, note = ("late interaction", "") if late else ("cosine", NO_LATE)
+            used = InUse("rerank", chosen.kind, f"{how} of the dense model", note=note)
+            if isinstance(dense, Elsewhere):
+                return Elsewhere(used.name), used
+            return (LateReranker(dense) if isinstance(dense, OnnxDense) else CosineRunner(dense)), used
         if chosen.kind == "onnx":
-            encoder = OnnxCrossEncoder(_files(chosen, RERANK))
+            files = _files(chosen, RERANK)
+            if "rerank" not in self._runs:
+                return Elsewhere(files.model), InUse("rerank", chosen.kind, files.model)
+            encoder = OnnxCrossEncoder(files)
             return encoder, InUse("rerank", chosen.kind, encoder.model)
         shape: RerankShape = CohereRerank(chosen.model) if chosen.kind == "cohere" else TeiRerank()
         endpoint = self._endpoint("rerank", RERANK, chosen, shape.path)

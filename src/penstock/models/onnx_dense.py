@@ -37,7 +37,7 @@ class OnnxEncoder:
     """
 
     def __init__(self, files: OnnxFiles, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
-        self.model = f"{files.name}-{files.fingerprint()}"
+        self.model = files.model
         self._rows = TextRows(files.tokenizer, files.tokens_max)
         self.tokenizer = self._rows.tokenizer
         self._pooling = files.pooling

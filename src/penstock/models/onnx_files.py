@@ -49,6 +49,11 @@ class OnnxFiles:
     tokens_max: int
     pooling: str = "mean"
 
+    @property
+    def model(self) -> str:
+        """The model's name and fingerprint; reads all of its files."""
+        return f"{self.name}-{self.fingerprint()}"
+
     def fingerprint(self) -> str:
         """Return sixteen hexadecimal digits over graph, weights beside it, tokenizer and whatever makes the vectors."""
         # Weights too large for one file lie beside the graph: model.onnx_data, model.onnx.data.

