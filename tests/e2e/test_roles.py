@@ -1,5 +1,6 @@
 """One Penstock in several processes over a real Redis: servers, workers, and what becomes of both."""
 
+import socket
 import subprocess
 import threading
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import Server, command, environment, penstock
@@ -42,13 +44,13 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def work(data_dir: Path, config: Path) -> Iterator[Callable[[str], Worker]]:
+def work(data_dir: Path, config: Path) -> Iterator[Callable[..., Worker]]:
     """Return a function that starts workers; all are ended afterwards."""
     started: list[Worker] = []
 
-    def begin(pools: str) -> Worker:
+    def begin(pools: str, *arguments: str) -> Worker:
         process = subprocess.Popen(
-            command("worker", "--pool", pools, "--data-dir", data_dir, "--config", config),
+            command("worker", "--pool", pools, "--data-dir", data_dir, "--config", config, *arguments),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -119,6 +121,29 @@ def test_a_server_and_workers_make_one_penstock_and_no_accepted_work_is_lost(
     assert answer.status_code in (200, 503, 504)
     assert time.monotonic() - began_s < 5
     assert server.terminate()[0] == 0
+
+
+def test_a_worker_tells_how_it_is_and_nothing_else_where_a_port_is_given(
+    work: Callable[..., Worker], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    worker = work("sparse", "--port", str(port))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        assert client.get("/livez").status_code == 200
+        # Nobody searches: that is no lack of one who only encodes.
+        assert client.get("/readyz").json() == {"ready": True, "reasons": []}
+        assert client.get("/healthz").status_code == 200
+        told = client.get("/metrics").text
+        assert 'worker_pool_limit{pool="sparse"}' in told
+        assert 'circuit_breaker_state{dependency="redis"} 0' in told
+        for method, path in (("POST", "/v1/search"), ("GET", "/v1/status"), ("GET", "/docs")):
+            answer = client.request(method, path, json={"query": "x"})
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        again = penstock("worker", "--pool", "sparse", "--port", str(port), "--data-dir", tmp_path / "other")
+        assert again.returncode == 2
+        assert f"port {port} on 127.0.0.1 is in use" in again.stderr
+    assert worker.terminate()[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,7 @@ class Assembly:
             upkeep=points.upkeep,
             readiness=lambda: points.missing if self._role.stores else [],
             pools=self._role.pools,
+            answers=self._role.http,
         )
 
     def _workers(self, models: Models) -> Workers:

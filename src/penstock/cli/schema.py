@@ -14,12 +14,14 @@ from penstock.kernel.settings import KEY, TOP_LEVEL, Settings, Spec
 #: The seed's key over all sections that are not in ``TOP_LEVEL``.
 CONCURRENCY: Final = "concurrency"
 
-#: Flags that set a setting, by the setting's YAML name.
+#: Flags that set a setting, by the setting's YAML name; with the command in front where another means something else.
 FLAGS: Final = {
     "--host": "server.host",
     "--port": "server.port",
     "--log-level": "server.log_level",
     "--data-dir": "store.data_dir",
+    "worker --host": "worker.host",
+    "worker --port": "worker.port",
 }
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from socket import socket
 
 import click
 import uvloop
@@ -10,9 +14,9 @@ from rich.console import Console
 
 from penstock.app.app import App, build
 from penstock.app.role import Role
-from penstock.cli.listening import Stop
+from penstock.cli.listening import Stop, bind, listener, url_of
 from penstock.cli.notify import READY, STOPPING, notify
-from penstock.cli.options import Setup, common
+from penstock.cli.options import Setup, set_up
 from penstock.cli.preparation import preparing
 from penstock.cli.roles import NAMES, chosen
 from penstock.cli.terminal import notices
@@ -21,14 +25,18 @@ from penstock.telemetry.logs import configure
 
 @click.command("worker")
 @click.option("--pool", "pools", metavar="NAME,…", required=True, help=f"Which pools: {', '.join(NAMES)}, or all.")
-@common
-def command(setup: Setup, pools: str) -> int:
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file with settings.")
+@click.option("--data-dir", metavar="DIR", help="Data directory (default: ./.penstock if it exists, else yours).")
+@click.option("--host", metavar="ADDRESS", help="Address for /livez, /readyz and /metrics (default 127.0.0.1).")
+@click.option("--port", metavar="PORT", help="Port for them (default 0: none).")
+def command(config: Path | None, pools: str, data_dir: str | None, host: str | None, port: str | None) -> int:
     """Do the work of some pools for servers elsewhere (BUS_BACKEND=redis or kafka).
 
     Several workers share the work; whoever does it is found by way of the broker. Ctrl-C or SIGTERM drains: nothing
     more is taken, what was taken is finished; a second Ctrl-C hands it to other workers.
     """
     role = Role(http=False, pools=chosen(pools))
+    setup = set_up(config, {"--data-dir": data_dir, "worker --host": host, "worker --port": port})
     configure(setup.settings.server.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Work(setup, role, notices()).run())
@@ -53,6 +61,8 @@ class _Work:
         Cancellation: What was taken is handed back.
         """
         settings = self._setup.settings
+        # Before the model is prepared: a busy port should not be told minutes later.
+        bound = bind(settings.worker.host, settings.worker.port) if settings.worker.port else None
         self._stop.heed(asyncio.get_running_loop())
         app = build(settings, self._setup.data_dir, role=self._role)
         asked = asyncio.create_task(self._stop.asked.wait())
@@ -67,14 +77,36 @@ class _Work:
                     return
                 starting.result()
             names = ", ".join(name for name in NAMES if name in self._role.pools)
-            self._console.print(f"Penstock works for {names}, over {settings.bus.backend}", soft_wrap=True)
-            notify(READY)
-            await asked
-            notify(STOPPING)
-            await self._drain(app)
+            async with self._told(app, bound):
+                where = f", and tells how it is at {url_of(bound)}" if bound is not None else ""
+                self._console.print(f"Penstock works for {names}, over {settings.bus.backend}{where}", soft_wrap=True)
+                notify(READY)
+                await asked
+                notify(STOPPING)
+                app.begin_drain()
+                await self._drain(app)
         finally:
             asked.cancel()
             await app.close()
+            if bound is not None:
+                bound.close()
+
+    @asynccontextmanager
+    async def _told(self, app: App, bound: socket | None) -> AsyncIterator[None]:
+        """Answer how the worker is, where that is wanted, until all is drained."""
+        if bound is None:
+            yield
+            return
+        server = listener(app.asgi, self._setup.settings.http)
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        listening = asyncio.create_task(server.listening.wait())
+        try:
+            await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
+            yield
+        finally:
+            listening.cancel()
+            server.should_exit = True
+            await serving
 
     async def _drain(self, app: App) -> None:
         """Finish what was taken, unless a second signal comes first."""

@@ -131,7 +131,13 @@ class Core:
         reasons = ["the server is shutting down"] if self.gate.draining else []
         if "store" in self.remotes and self.guards["store"].state is State.OPEN:
             reasons.append("the vector store does not answer")
-        return reasons + self.bus.missing() + self._parts.readiness()
+        return reasons + self._missing() + self._parts.readiness()
+
+    def _missing(self) -> list[str]:
+        """Return what is missing between instances: who only works needs nobody else to work."""
+        if self._parts.answers:
+            return self.bus.missing()
+        return [f"{one.dependency} does not answer" for one in self.bus.links if one.state is not State.CLOSED]
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._routes(scope, receive, send)
@@ -158,7 +164,7 @@ class Core:
             readiness=self.reasons,
             alerts=self._alerts,
         )
-        return Routes(Operations(services), self.metrics, openapi.document())
+        return Routes(Operations(services), self.metrics, openapi.document(), works=parts.answers)
 
     # --- What watches
 

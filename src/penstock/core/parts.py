@@ -86,6 +86,7 @@ class Parts:
         snapshots: Makes and restores snapshots of the store.
         upkeep: How the upkeep of each collection stands.
         pools: Which pools work here; the topics of the others are served by other instances.
+        answers: Whether callers are answered here; else there is work of others only, and how the process is.
         readiness: Why the parts themselves cannot work; empty when they can.
         shared_cache: Makes the cache of a name that is shared with other servers, if there is one.
         shared_rates: Clients' buckets that are shared with other servers, if they are.
@@ -105,6 +106,7 @@ class Parts:
     snapshots: Snapshots = field(default_factory=NoSnapshots)
     upkeep: Callable[[], list[Upkeep]] = list
     pools: frozenset[str] = POOLS
+    answers: bool = True
     readiness: Callable[[], list[str]] = list
     shared_cache: Callable[[str], Cache | None] = lambda _: None
     shared_rates: TokenSource | None = None

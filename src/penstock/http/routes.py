@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
 
+#: What tells how a process is, whatever it does.
+TELLING: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+
 
 class Routes:
     """The ASGI application behind the gate: it routes, and speaks our errors instead of Starlette's.
@@ -33,13 +36,16 @@ class Routes:
         operations: What the routes do.
         metrics: Where answers are counted.
         openapi: The document served at ``/openapi.json``.
+        works: Whether there is anything to be asked for; else only how the process is (:data:`TELLING`).
     """
 
-    def __init__(self, operations: Operations, metrics: Metrics, openapi: bytes) -> None:
+    def __init__(self, operations: Operations, metrics: Metrics, openapi: bytes, *, works: bool = True) -> None:
         routes = [_route(endpoint, operations, metrics) for endpoint in API]
         routes += _plain_routes(operations, metrics, openapi)
+        if not works:
+            routes = [route for route in routes if route.path in TELLING]
         self._routes = routes
-        self._router = Router(routes, default=_not_found, redirect_slashes=False)
+        self._router = Router(routes, default=_not_found if works else _nothing_to_ask, redirect_slashes=False)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request.
@@ -145,3 +151,8 @@ def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> l
 
 async def _not_found(scope: Any, _receive: Any, _send: Any) -> None:
     raise Invalid(f"there is nothing at {scope['path']}; see /docs", field="path", code="not_found")
+
+
+async def _nothing_to_ask(scope: Any, _receive: Any, _send: Any) -> None:
+    detail = f"there is nothing at {scope['path']}: a worker only tells how it is, at {', '.join(sorted(TELLING))}"
+    raise Invalid(detail, field="path", code="not_found")

@@ -187,6 +187,16 @@ class ServerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Where a worker tells how it is; nothing else is answered there."""
+
+    host: str = setting("127.0.0.1", text("WORKER_HOST", "address on which a worker tells how it is"))
+    port: int = setting(
+        0, Spec("WORKER_PORT", "port on which a worker tells how it is; 0: on none", Unit.COUNT, 0, 65_535)
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that can be set. Sections not in ``TOP_LEVEL`` stand under ``concurrency:``."""
 
@@ -204,6 +214,7 @@ class Settings:
     degradation: DegradationSettings = dataclasses.field(default_factory=DegradationSettings)
     memory: MemorySettings = dataclasses.field(default_factory=MemorySettings)
     server: ServerSettings = dataclasses.field(default_factory=ServerSettings)
+    worker: WorkerSettings = dataclasses.field(default_factory=WorkerSettings)
     store: StoreSettings = dataclasses.field(default_factory=StoreSettings)
     model: ModelSettings = dataclasses.field(default_factory=ModelSettings)
     dense_model: DenseModelSettings = dataclasses.field(default_factory=DenseModelSettings)
@@ -214,6 +225,7 @@ class Settings:
 #: Sections written outside of ``concurrency:`` (SPEC §9), and by what name.
 TOP_LEVEL: Final = {
     "server": "server",
+    "worker": "worker",
     "store": "store",
     "model": "model",
     "dense_model": "models.dense",
