@@ -79,6 +79,7 @@ class Estimate:
 
     Attributes:
         samples: Samples so far.
+        ready: Whether there are enough of them; until then every answer is the prior.
     """
 
     def __init__(self, settings: EstimateSettings) -> None:
@@ -91,14 +92,10 @@ class Estimate:
         self._median = _Quantile(0.5)
         self._tail = _Quantile(0.9)
         self.samples = 0
+        self.ready = False
 
     def __repr__(self) -> str:
         return f"<Estimate p50 {self.p50_s * 1000:.1f}ms p90 {self.p90_s * 1000:.1f}ms of {self.samples}>"
-
-    @property
-    def ready(self) -> bool:
-        """Whether there are enough samples; until then every answer is the prior."""
-        return self.samples >= self._settings.samples_min
 
     @property
     def p50_s(self) -> float:
@@ -126,6 +123,7 @@ class Estimate:
         self._total += self._weight
         self._sum += self._weight * taken_s
         self.samples += 1
+        self.ready = self.samples >= self._settings.samples_min
         if self._weight > _WEIGHT_MAX:
             self._rescale()
         else:
@@ -173,7 +171,8 @@ class Estimates:
 
 
 def _bucket(seconds: float) -> int:
-    return min(_BUCKETS - 1, max(0, math.ceil(math.log(seconds / _SHORTEST_S) / _LOG_GROWTH)))
+    """Return the bucket of a value between the shortest and the longest."""
+    return math.ceil(math.log(seconds / _SHORTEST_S) / _LOG_GROWTH)
 
 
 #: For each bucket ``(γ^(i-1), γ^i]`` the value whose relative error is least: ``2 γ^i / (γ + 1)``.
