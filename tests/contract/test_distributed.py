@@ -165,7 +165,11 @@ class Rig:
         self.instances.remove(one)
         await self.place.crash(one.broker)
         bus = one.bus
-        tasks = [*bus._tasks, *(c._task for c in bus._consumers), *(t for c in bus._consumers for t in c._served)]
+        tasks = [
+            *bus._presence._tasks,
+            *(c._task for c in bus._consumers),
+            *(t for c in bus._consumers for t in c._served),
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -6,7 +6,7 @@ each topic has its bounded buffer here, in its usual order; its handler is anoth
 asked, under the same rules as in one process, and the gate can look at it. **Serving:** a
 :class:`penstock.bus.consumer.Consumer` takes for each subscribed topic what can be begun at once and little more.
 
-Who serves what is told from instance to instance (:mod:`penstock.bus.directory`).
+Who serves what is told from instance to instance (:mod:`penstock.bus.presence`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -23,20 +23,20 @@ from typing import Any, Final
 
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.books import UNOBSERVED, BusObserver, Counts
-from penstock.bus.broker import BEAT_S, PATIENCE_S, Channel, Kind
-from penstock.bus.consumer import MARK, WAIT_S, Consumer, Terms
+from penstock.bus.broker import PATIENCE_S, Channel, Kind
+from penstock.bus.consumer import MARK, Consumer, Terms
 from penstock.bus.contract import Features, Handler, Refusal, Slots, TopicState
 from penstock.bus.desk import Desk, Transport
-from penstock.bus.directory import Directory, Room
+from penstock.bus.directory import Room
 from penstock.bus.ends import draining
 from penstock.bus.link import Link
-from penstock.bus.rounds import rounds
+from penstock.bus.merging import merged
+from penstock.bus.presence import Presence
 from penstock.bus.sides import Asking, Serving
 from penstock.bus.window import Window
-from penstock.bus.wire import Cancel, Failure, Hello, Reply, Unreadable
 from penstock.kernel.clock import Clock
 from penstock.kernel.deadline import limit
-from penstock.kernel.errors import Expired, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.work import Criticality, Work
@@ -49,8 +49,6 @@ log = logging.getLogger(__name__)
 UNDER_WAY_MAX: Final = 10_000
 #: Withdrawn requests remembered, in case they come to be taken only afterwards.
 CANCELLED_MAX: Final = 10_000
-#: An instance says hello with every so many beats.
-HELLO_BEATS: Final = 3
 #: Longer than any limit: the tighter one is the asking instance's, and travels with the message.
 UNLIMITED_S: Final = 86_400.0
 #: Topics of facts; all others but ``REQUEST_TOPICS`` may carry both.
@@ -90,11 +88,10 @@ class BrokerBus:
         self._windows: dict[str, Window] = {}
         self._slots: dict[str, list[Slots]] = {}
         self._kinds: dict[str, Callable[[Any], str]] = {}
-        self._rooms: dict[str, Room] = {}
         self._consumers: list[Consumer] = []
         self._cancelled: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._directory = Directory()
         self._desk = Desk(transport, clock, settings.publish_timeout)
+        self._presence = Presence(transport, clock, self._desk, settings.ahead, self._serves_now)
         self._serves = Serving(observer, self._windows) if observer is not UNOBSERVED else UNOBSERVED
         asks = Asking(observer, self._slots) if observer is not UNOBSERVED else UNOBSERVED
         limits = replace(settings, handler_timeout=UNLIMITED_S, handlers_per_topic=UNDER_WAY_MAX)
@@ -102,17 +99,14 @@ class BrokerBus:
         limits = replace(settings, request_timeout=UNLIMITED_S, client_share=1.0, buffer_size=UNDER_WAY_MAX)
         self._serving = MemoryBus(limits, {}, clock, self._serves)
         self._terms = Terms(transport, clock, settings.tries, settings.ahead, self._cancelled.__contains__)
-        self._closed = self._leaving = False
-        self._beats = 0
-        self._mail: deque[bytes] = deque()
-        self._told: Hello | None = None
+        self._closed = False
         self._link.on_open = self._desk.fail
-        loop = asyncio.get_running_loop()
-        lives = ((self._beat, "beat", "telling that we live"), (self._listen, "listen", "reading mail"))
-        self._tasks = [loop.create_task(rounds(once, what), name=name) for once, name, what in lives]
+        self._presence.on_rooms = self._resize
+        self._presence.on_withdrawn = self._withdrawn
+        self._presence.start()
 
     def __repr__(self) -> str:
-        return f"<BrokerBus {self._link!r} {self._directory!r}>"
+        return f"<BrokerBus {self._link!r} {self._presence.directory!r}>"
 
     @property
     def features(self) -> Features:
@@ -126,7 +120,7 @@ class BrokerBus:
 
     def serving(self) -> dict[str, int]:
         """Return how many living instances serve each topic, this one included."""
-        found = self._directory.serving(self._clock.now())
+        found = self._presence.directory.serving(self._clock.now())
         topics = {channel: channel.partition(MARK)[0] for channel in found}
         return {topic: found[channel] for channel, topic in topics.items() if self._work(topic).topic == channel}
 
@@ -170,7 +164,7 @@ class BrokerBus:
             work = self._work(topic)
             consumer = next((one for one in self._consumers if one.channel == work), None)
             self._feed(consumer or self._consume(work, "", self._serving, partial(self._at_once, topic)), slots)
-            self._greet()
+            self._presence.greet()
         if topic not in REQUEST_TOPICS:
             limits = replace(self._settings, discipline="fifo", discard=False, refuse_hopeless=False)
             limits = replace(limits, request_timeout=UNLIMITED_S, buffer_size=UNDER_WAY_MAX)
@@ -214,7 +208,7 @@ class BrokerBus:
             raise draining()
         if topic not in self._windows and not self._ask(topic):
             raise Unavailable(f"nobody serves {topic}", dependency=topic)
-        if self._work(topic).topic not in self._rooms:
+        if self._work(topic).topic not in self._presence.rooms:
             raise Unavailable(f"nobody serves {topic} any more", dependency=topic)
         self._link.check()
         return await self._asking.request(topic, message, work)
@@ -252,31 +246,29 @@ class BrokerBus:
             async with asyncio.timeout(PATIENCE_S):
                 await asyncio.gather(*(consumer.joined() for consumer in self._consumers))
                 everyone = True
-        await self._say_hello()
+        await self._presence.say_hello()
         return everyone
 
     async def drain(self) -> None:
         """See :meth:`penstock.bus.contract.Bus.drain`."""
-        self._leaving = True
-        await self._say_hello()
+        self._presence.leaving = True
+        await self._presence.say_hello()
         await asyncio.gather(*(consumer.drain() for consumer in self._consumers))
 
     async def close(self) -> None:
         """Refuse new messages, hand back what others can do, cancel what waits and what runs, and wait for its end."""
         if self._closed:
             return
-        self._closed = self._leaving = True
+        self._closed = self._presence.leaving = True
         await self._asking.close()
         for consumer in self._consumers:
             consumer.begin_close()
         inner = {id(bus): bus for bus in (self._serving, *(one.inner for one in self._consumers))}
         await asyncio.gather(*(bus.close() for bus in inner.values()))
         await asyncio.gather(*(consumer.close(PATIENCE_S) for consumer in self._consumers))
-        await self._say_hello()
+        await self._presence.say_hello()
         await self._desk.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._presence.close()
         await self._broker.close()
 
     def _work(self, topic: str) -> Channel:
@@ -287,7 +279,7 @@ class BrokerBus:
 
     def _ask(self, topic: str) -> bool:
         """Begin to ask a topic that somebody serves; return whether somebody does."""
-        room = self._rooms.get(self._work(topic).topic)
+        room = self._presence.rooms.get(self._work(topic).topic)
         if room is None:
             return False
         window = self._windows[topic] = Window()
@@ -295,12 +287,10 @@ class BrokerBus:
         self._asking.subscribe(topic, self._desk.handler(topic, self._work(topic)), window, self._kinds.get(topic))
         return True
 
-    def _refresh(self) -> None:
-        """Look anew how much of each topic may be under way."""
-        now_s = self._clock.now()
-        self._rooms = self._directory.rooms(now_s)
+    def _resize(self) -> None:
+        """Let as much of each topic be under way as those take who serve it."""
         for topic, window in self._windows.items():
-            window.resize(self._rooms.get(self._work(topic).topic, Room()))
+            window.resize(self._presence.rooms.get(self._work(topic).topic, Room()))
 
     # --- Serving
 
@@ -322,64 +312,9 @@ class BrokerBus:
 
     # --- Among the instances
 
-    def _hello(self, *, asks: bool = False) -> Hello:
-        serves = {self._work(one).topic: self._at_once(one) for one in self._slots if one not in EVENT_TOPICS}
-        return Hello(self._broker.address, serves, self._settings.ahead, asks, self._leaving)
-
-    def _greet(self) -> None:
-        """Know oneself, without the broker."""
-        self._directory.hear(self._hello(), self._clock.now())
-        self._refresh()
-
-    async def _say_hello(self, *, asks: bool = False) -> None:
-        self._greet()
-        if self._link.state is State.CLOSED:
-            with suppress(Unavailable):
-                await self._broker.tell(self._wire.record(self._hello(asks=asks)))
-                self._told = self._hello()
-
-    async def _beat(self) -> None:
-        """Say that this instance lives, to the broker and to the others, and notice when the broker does not answer."""
-        began_s, well = self._clock.now(), self._link.state is State.CLOSED and self._desk.ready.is_set()
-        try:
-            await self._broker.beat()
-        except PenstockError as error:
-            log.debug("%s does not answer: %s", self._broker.name, error)
-            self._link.failed(self._clock.now() - began_s)
-        else:
-            self._desk.ready.set()
-            self._link.beaten()
-        if self._beats % HELLO_BEATS == 0 or not well or self._told != self._hello():
-            await self._say_hello(asks=not well)
-        self._beats += 1
-        self._greet()
-        await asyncio.sleep(BEAT_S)
-
-    async def _listen(self) -> None:
-        """Read the mailbox."""
-        await self._desk.ready.wait()
-        if not self._mail:
-            self._mail.extend(await self._broker.listen(WAIT_S))
-        while self._mail:
-            await self._hear(self._mail.popleft())
-
-    async def _hear(self, record: bytes) -> None:
-        """Take in one note."""
-        try:
-            note = self._wire.read(record)
-        except Unreadable as error:
-            log.warning("a note was not understood: %s", error)
-            return
-        if isinstance(note, Reply | Failure):
-            self._desk.settle(note)
-        elif isinstance(note, Cancel):
-            self._withdrawn((note.address, note.id))
-        elif isinstance(note, Hello) and note.address != self._broker.address:
-            self._directory.hear(note, self._clock.now())
-            self._refresh()
-            if note.asks:
-                with suppress(Unavailable):
-                    await self._broker.reply(note.address, self._wire.record(self._hello()))
+    def _serves_now(self) -> dict[str, int]:
+        """Return the channels that this instance serves, and how many handlers of each may run."""
+        return {self._work(one).topic: self._at_once(one) for one in self._slots if one not in EVENT_TOPICS}
 
     def _withdrawn(self, asked: tuple[str, int]) -> None:
         self._cancelled[asked] = None
@@ -392,44 +327,6 @@ class BrokerBus:
         """Return what became of records of a topic that no handler has seen, and of replies that came too late."""
         found = reduce(Counts.plus, (one.extra for one in self._consumers if one.topic == topic), Counts())
         return found.plus(Counts(late=self._desk.late.get(topic, 0)))
-
-
-def merged(asked: TopicState | None, served: TopicState | None, told: list[TopicState], extra: Counts) -> TopicState:
-    """Return one state of a topic from its parts.
-
-    Where it is asked here, its messages are counted there, once, from their beginning to their end; of what serves them
-    here only what is not known there is added.
-
-    Args:
-        asked: Requests that wait here.
-        served: Requests that are worked here.
-        told: Events, of each subscriber.
-        extra: What the parts do not know.
-    """
-    parts = [asked] if asked is not None else [served] if served is not None else []
-    counts = reduce(Counts.plus, (one.counts for one in (*parts, *told)), Counts())
-    for one in told:  # an event that was not begun in time is lost, whoever notices
-        late = one.counts.expired_waiting
-        counts = replace(counts, expired_waiting=counts.expired_waiting - late)
-    if asked is not None and served is not None:
-        counts = replace(counts, raised=counts.raised + served.raised, late=counts.late + served.late)
-        extra = Counts(late=extra.late, lost=extra.lost, offered=extra.lost)
-    counts = counts.plus(extra)
-    parts += told
-    return TopicState(
-        parts[0].name,
-        sum(one.waiting for one in parts),
-        sum(one.capacity for one in parts) if asked is None else asked.capacity,
-        sum(one.running for one in parts),
-        counts.raised,
-        counts.late,
-        counts.lost,
-        blocked=sum(one.blocked for one in parts),
-        level=max(one.level for one in parts),
-        congested=any(one.congested for one in parts),
-        stopping=sum(one.stopping for one in parts),
-        counts=counts,
-    )
 
 
 def digest(mark: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 from penstock.bus.desk import Transport
 from penstock.bus.distributed import BrokerBus
 from penstock.bus.link import Link
+from penstock.bus.presence import Presence
 from penstock.bus.rounds import BACKOFF_S, rounds
 from penstock.bus.wire import Wire
 from penstock.kernel.clock import LoopClock
@@ -129,15 +130,15 @@ async def test_a_reader_goes_on_after_a_bug(monkeypatch: pytest.MonkeyPatch) -> 
 
 @virtual
 async def test_the_notes_behind_one_that_meets_a_bug_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    hear = once_broken(BrokerBus._hear)
+    hear = once_broken(Presence._hear)
 
-    async def heard(bus: BrokerBus, record: bytes) -> None:
-        await hear(bus, record)
+    async def heard(presence: Presence, record: bytes) -> None:
+        await hear(presence, record)
 
     server = Server(lease_s=2.0)
     async with bus_over(server) as serves, bus_over(server) as asks:
         serves.subscribe("t", echo, Permits("t", 1))
         await asked(asks)
-        monkeypatch.setattr(BrokerBus, "_hear", heard)
+        monkeypatch.setattr(Presence, "_hear", heard)
         server.mailboxes[asks._broker.address].append(b"anything")
         assert await asks.request("t", "again", Work.background()) == "again"
