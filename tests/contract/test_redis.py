@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from penstock.app.backends import broker as made
 from penstock.bus.backends.redis.broker import NAMED, RedisBroker
 from penstock.bus.broker import PATIENCE_S, Answer, Channel, Delivery, Kind, Reader
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Invalid, PenstockError, Unavailable
-from penstock.kernel.settings import BusSettings, RedisSettings
+from penstock.kernel.settings import BusSettings, RedisSettings, Settings
 from tests.rigs import redis
 
 WORK = Channel("t", Kind.WORK)
@@ -82,6 +83,39 @@ def test_a_wrong_password_is_told_apart_and_never_shown(tmp_path: Path) -> None:
 
     with redis.redis(tmp_path, options=("--requirepass", "right")) as server:
         asyncio.run(main())
+
+
+@pytest.mark.parametrize(("policy", "warned"), [("noeviction", False), ("allkeys-lru", True), ("volatile-ttl", True)])
+def test_a_redis_that_may_throw_away_messages_is_warned_of(
+    policy: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, warned: bool
+) -> None:
+    redis.needed()
+
+    async def main() -> None:
+        one = broker(server.url)
+        await one.start()
+        await one.close()
+
+    with redis.redis(tmp_path, options=("--maxmemory-policy", policy)) as server:
+        asyncio.run(main())
+    said = [record.getMessage() for record in caplog.records if "maxmemory-policy" in record.getMessage()]
+    assert [policy in one for one in said] == ([True] if warned else [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "warned"),
+    [
+        (RedisSettings(), False),
+        (RedisSettings(rates=True), False),
+        (RedisSettings(cache=True), True),
+        (RedisSettings(cache=True, shared_url="redis://127.0.0.1:6380"), False),
+    ],
+)
+def test_a_cache_in_the_redis_of_the_bus_is_warned_of(
+    settings: RedisSettings, caplog: pytest.LogCaptureFixture, *, warned: bool
+) -> None:
+    made(Settings(bus=BusSettings(backend="redis"), redis=settings), LoopClock())
+    assert ("REDIS_SHARED_URL" in caplog.text) is warned
 
 
 def test_an_address_where_nothing_listens_or_nothing_answers_is_reported_within_five_seconds() -> None:

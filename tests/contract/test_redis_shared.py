@@ -68,6 +68,24 @@ def test_what_was_put_is_found_by_another_server_in_the_order_asked_for():
     asyncio.run(scenario(redis.shared().url))
 
 
+def test_what_is_shared_may_be_in_another_redis_than_the_bus():
+    async def scenario(url: str) -> None:
+        apart = RedisShared(RedisSettings(url="redis://127.0.0.1:1/0", shared_url=url, cache=True), "apart")
+        await apart.cache("embed").put({b"k": b"v"})
+        there = shared(url, "apart")
+        assert await there.cache("embed").get([b"k"]) == [b"v"]
+        await apart.close()
+        await there.close()
+
+    asyncio.run(scenario(redis.shared().url))
+
+
+def test_an_address_of_it_that_is_none_names_its_own_setting():
+    with pytest.raises(Invalid) as caught:
+        RedisShared(RedisSettings(shared_url="http://redis:6379"), "p")
+    assert caught.value.field == "REDIS_SHARED_URL"
+
+
 def test_there_are_never_more_connections_than_its_share(server):
     async def scenario() -> int:
         one = shared(server.url, pool_size=20)

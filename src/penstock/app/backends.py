@@ -6,6 +6,7 @@ within the process are in :mod:`penstock.app.within`; nobody else imports a back
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from penstock.kernel.settings import Settings
 
 if TYPE_CHECKING:
     from penstock.stores.service import Shared, StoreService
+
+log = logging.getLogger(__name__)
 
 
 def capacities(settings: Settings) -> dict[str, int]:
@@ -41,7 +44,12 @@ def broker(settings: Settings, clock: Clock) -> Broker | None:
     if settings.bus.backend == "redis":
         from penstock.bus.backends.redis.broker import RedisBroker  # noqa: PLC0415
 
-        if settings.redis.shared:
+        if settings.redis.shared and not settings.redis.apart:
+            if settings.redis.cache:
+                log.warning(
+                    "REDIS_CACHE fills the Redis of the bus, which must not forget anything: "
+                    "set REDIS_SHARED_URL to another Redis, with a maxmemory-policy of allkeys-lru"
+                )
             from penstock.stores.backends.redis.link import connections  # noqa: PLC0415
 
             left = max(1, settings.redis.pool_size - connections(settings.redis))

@@ -38,8 +38,12 @@ OPTIONS: Final = frozenset(
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
-def checked(url: str) -> str:
+def checked(url: str, field: str = FIELD) -> str:
     """Return where a Redis is, for people: host and port, or the path of a socket.
+
+    Args:
+        url: The address.
+        field: The setting it comes from.
 
     Raises:
         Invalid: It is no address of a Redis, has an option that is none, or names a file that cannot be read. The
@@ -51,20 +55,20 @@ def checked(url: str) -> str:
     except ValueError:
         # Its own words repeat what it took for a port, which may be a part of the password.
         detail = f"no address of a Redis: {_FORM} is wanted; in user and password %XX stands for / : @ ? #"
-        raise Invalid(detail, field=FIELD) from None
+        raise Invalid(detail, field=field) from None
     if parts.scheme not in _SCHEMES:
-        raise Invalid(f"no address of a Redis: {_FORM}, or rediss:// for TLS, is wanted", field=FIELD)
-    _check_options(dict(parse_qsl(parts.query, keep_blank_values=True)))
+        raise Invalid(f"no address of a Redis: {_FORM}, or rediss:// for TLS, is wanted", field=field)
+    _check_options(dict(parse_qsl(parts.query, keep_blank_values=True)), field)
     if parts.scheme == "unix":
         return parts.path
     host = parts.hostname or "localhost"
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _check_options(options: Mapping[str, str]) -> None:
+def _check_options(options: Mapping[str, str], field: str) -> None:
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
-        raise Invalid(f"an address of a Redis has no option {unknown[0]!r}", field=FIELD)
+        raise Invalid(f"an address of a Redis has no option {unknown[0]!r}", field=field)
     for name in _FILES:
         file = options.get(name)
         if file is None:
@@ -73,4 +77,4 @@ def _check_options(options: Mapping[str, str]) -> None:
             with Path(file).open("rb"):
                 pass
         except OSError as error:
-            raise Invalid(f"{name} of the address of Redis: {file}: {error.strerror}", field=FIELD) from None
+            raise Invalid(f"{name} of the address of Redis: {file}: {error.strerror}", field=field) from None

@@ -52,13 +52,21 @@ class RedisSettings:
         secret("REDIS_URL", "where Redis is: redis://user:password@host:port/db, or rediss:// for TLS"),
     )
     pool_size: int = setting(20, count("REDIS_POOL_SIZE", "connections to Redis (L4)", 4096))
+    shared_url: str = setting(
+        "", secret("REDIS_SHARED_URL", "where the Redis of REDIS_CACHE and REDIS_RATES is; empty: at REDIS_URL")
+    )
     cache: bool = setting(False, switch("REDIS_CACHE", "share remembered vectors with other servers"))
     rates: bool = setting(False, switch("REDIS_RATES", "hold clients to one rate over all servers"))
 
     @property
     def shared(self) -> bool:
-        """Whether anything but the bus is shared by way of it."""
+        """Whether anything but the bus is shared by way of one."""
         return self.cache or self.rates
+
+    @property
+    def apart(self) -> bool:
+        """Whether that is another Redis than the bus's."""
+        return self.shared_url not in ("", self.url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import math
 import secrets
 from collections.abc import Mapping
@@ -25,6 +26,10 @@ from penstock.kernel.errors import Invalid, Rejected, Unavailable
 from penstock.kernel.redis_address import checked
 from penstock.kernel.settings import BusSettings, RedisSettings
 
+log = logging.getLogger(__name__)
+
+#: The ``maxmemory-policy`` of a Redis that throws nothing away.
+KEEPING: Final = "noeviction"
 #: The oldest Redis that knows all that is asked of it.
 VERSION_MIN: Final = (6, 2)
 #: Notes to all that are kept for those who read slowly.
@@ -77,7 +82,8 @@ class RedisBroker:
 
     async def start(self) -> None:
         """See :meth:`penstock.bus.broker.Broker.start`."""
-        questions: tuple[Command, ...] = (("INFO", "server"), ("XREVRANGE", self._names.notes, "+", "-", "COUNT", 1))
+        newest_note: Command = ("XREVRANGE", self._names.notes, "+", "-", "COUNT", 1)
+        questions: tuple[Command, ...] = (("INFO", "server"), ("INFO", "memory"), newest_note)
         try:
             async with asyncio.timeout(CHECK_S):
                 answers = await self._lane.ask(*questions)
@@ -92,11 +98,21 @@ class RedisBroker:
         if refused is not None:
             detail = f"{_URL}: {self._where}: redis does not let us work: {refused}"
             raise Invalid(detail, field="REDIS_URL")
-        info, newest = answers
-        _check_version(info)
+        info, memory, newest = answers
+        _check_version(_told(info))
+        self._check_policy(_told(memory))
         if newest:
             self._read[1] = newest[0][0]
         await self.beat()
+
+    def _check_policy(self, memory: Mapping[str, str]) -> None:
+        """Warn of a Redis that throws away what it holds when its memory is full: messages, and who lives."""
+        policy = memory.get("maxmemory_policy", KEEPING)
+        if policy != KEEPING:
+            log.warning(
+                "redis %s has the maxmemory-policy %s: it may throw away messages; set it to %s",
+                *(self._where, policy, KEEPING),
+            )
 
     def _missing(self, error: Unavailable) -> Unavailable:
         """Return the error of a start with the setting and the address in front."""
@@ -259,9 +275,12 @@ def _pool(settings: RedisSettings) -> ConnectionPool:
 NAMED: Final = "penstock"
 
 
-def _check_version(info: bytes) -> None:
-    lines = dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
-    text = lines.get("redis_version", "0")
+def _told(info: bytes) -> dict[str, str]:
+    return dict(line.split(":", 1) for line in info.decode(errors="replace").splitlines() if ":" in line)
+
+
+def _check_version(server: Mapping[str, str]) -> None:
+    text = server.get("redis_version", "0")
     found = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
     if found < VERSION_MIN:
         wanted = ".".join(map(str, VERSION_MIN))

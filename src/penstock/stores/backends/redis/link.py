@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.kernel.redis_address import checked
+from penstock.kernel.redis_address import FIELD, checked
 from penstock.kernel.settings import RedisSettings
 
 T = TypeVar("T")
@@ -45,10 +45,11 @@ class RedisLink:
     """
 
     def __init__(self, settings: RedisSettings) -> None:
-        checked(settings.url)
+        url, field = (settings.shared_url, "REDIS_SHARED_URL") if settings.apart else (settings.url, FIELD)
+        checked(url, field)
         try:
             pool = BlockingConnectionPool.from_url(
-                settings.url,
+                url,
                 max_connections=connections(settings),
                 timeout=None,
                 protocol=2,
@@ -59,7 +60,7 @@ class RedisLink:
                 client_name="penstock",
             )
         except ValueError as error:
-            raise Invalid(f"no address of a Redis: {error}", field="REDIS_URL") from None
+            raise Invalid(f"no address of a Redis: {error}", field=field) from None
         self._redis = Redis(connection_pool=pool)
 
     async def ask(self, exchange: Callable[[Redis], Awaitable[T]]) -> T:
