@@ -118,6 +118,31 @@ def test_the_server_is_named_as_missing_when_it_is_chosen_without_an_address(tmp
     assert "store.backend: qdrant needs concurrency.qdrant.url (QDRANT_URL)" in refused(tmp_path, file)
 
 
+def test_a_server_that_goes_away_is_known_though_nobody_asks_for_anything(tmp_path):
+    fake = FakeQdrant()
+    with loopback() as model, Listening(fake) as first:
+        file = configured(tmp_path, model, first.url)
+        extra = tmp_path / "breaker.yaml"
+        extra.write_text(file.read_text() + "  breaker: {failures: 2, timeout: 500ms, successes: 1}\n")
+        server = start(tmp_path / "data", "--config", str(extra))
+        with server.client() as client:
+
+            def ready(wanted: int) -> None:
+                until_s = time.monotonic() + 30
+                while client.get("/readyz").status_code != wanted:
+                    assert time.monotonic() < until_s
+                    time.sleep(0.05)
+
+            first.shut()
+            ready(503)
+            assert "the vector store does not answer" in client.get("/readyz").text
+            assert "breaker_open" in client.get("/v1/alerts").text
+            with Listening(fake, port=int(first.url.rpartition(":")[2])):
+                ready(200)
+        server.kill()
+        server.process.communicate()
+
+
 def test_a_server_that_goes_away_degrades_readiness_and_comes_back_by_itself(tmp_path):
     fake = FakeQdrant()
     with loopback() as model, Listening(fake) as first:

@@ -19,6 +19,7 @@ from penstock.core.flow import Flow, Means
 from penstock.core.guards import caches, guards, shared_rates
 from penstock.core.limits import remote
 from penstock.core.parts import Parts
+from penstock.core.pulse import Pulse
 from penstock.http import answers, openapi
 from penstock.http.gate import Gate, Receive, Scope, Send, Senses
 from penstock.http.operations import Operations
@@ -66,6 +67,7 @@ class Core:
         announcements: The alerts on their way to the bus.
         heartbeat: What looks at all of it again and again.
         gate: The ASGI application.
+        pulse: What asks a store that is another server whether it is there.
         foreign: Collections of another model than the server's, by name: neither searched nor written.
     """
 
@@ -95,6 +97,7 @@ class Core:
         limiter = self.rates.limiter if self.rates is not None else None
         self.gate = Gate(self._dispatch, settings.http, self.metrics, senses, limiter)
         self.foreign: dict[str, CollectionInfo] = {}
+        self.pulse = Pulse(parts.look, self.guards["store"], clock) if parts.look is not None else None
         self._began_s = clock.now()
         self._routes = self._wire()
         self._watch()
@@ -109,6 +112,8 @@ class Core:
         if self.rates is not None:
             self.rates.start()
             self.heartbeat.every(SLOW_S, self.rates.look)
+        if self.pulse is not None:
+            self.heartbeat.every(SLOW_S, self.pulse.feel)
 
     async def drain(self, timeout_s: float) -> bool:
         """Take no more work from other instances; return whether what was taken has ended in time."""
@@ -121,6 +126,8 @@ class Core:
     async def close(self) -> None:
         """Stop watching, answer everything that waits with a refusal, stop what runs."""
         await self.heartbeat.close()
+        if self.pulse is not None:
+            await self.pulse.close()
         if self.rates is not None:
             await self.rates.close()
         await self.bus.close()
@@ -129,7 +136,7 @@ class Core:
     def reasons(self) -> list[str]:
         """Return why the server cannot work now; empty when it can."""
         reasons = ["the server is shutting down"] if self.gate.draining else []
-        if "store" in self.remotes and self.guards["store"].state is State.OPEN:
+        if "store" in self.remotes and self.guards["store"].state is not State.CLOSED:
             reasons.append("the vector store does not answer")
         return reasons + self._missing() + self._parts.readiness()
 

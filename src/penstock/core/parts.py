@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from penstock.bus.contract import Bus, Handler
 from penstock.indexing.composition import sparse_text
 from penstock.kernel.clock import Clock
 from penstock.kernel.settings import Settings
+from penstock.kernel.work import Work
 from penstock.models.used import InUse
 from penstock.policies.jitter import Random
 from penstock.pools.house import POOLS
@@ -87,6 +88,7 @@ class Parts:
         upkeep: How the upkeep of each collection stands.
         pools: Which pools work here; the topics of the others are served by other instances.
         answers: Whether callers are answered here; else there is work of others only, and how the process is.
+        look: Asks a store that is another server whether it is there.
         readiness: Why the parts themselves cannot work; empty when they can.
         shared_cache: Makes the cache of a name that is shared with other servers, if there is one.
         shared_rates: Clients' buckets that are shared with other servers, if they are.
@@ -107,6 +109,7 @@ class Parts:
     upkeep: Callable[[], list[Upkeep]] = list
     pools: frozenset[str] = POOLS
     answers: bool = True
+    look: Callable[[Work], Awaitable[None]] | None = None
     readiness: Callable[[], list[str]] = list
     shared_cache: Callable[[str], Cache | None] = lambda _: None
     shared_rates: TokenSource | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from penstock.kernel.work import Work
 from penstock.stores.cache import Cache
 from penstock.stores.contract import MovableStore, Snapshots
 from penstock.stores.rates import TokenSource
@@ -40,6 +41,14 @@ class StoreService(Protocol):
 
     def when_ready(self, call: Callable[[], None]) -> None:
         """Call ``call`` whenever a part of it has come up again."""
+        ...
+
+    async def look(self, work: Work) -> None:
+        """Ask a server whether it is there, as cheaply as can be; processes of ours say so by themselves.
+
+        Raises:
+            PenstockError: It is not.
+        """
         ...
 
     async def start(self) -> None:

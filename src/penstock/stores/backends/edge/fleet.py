@@ -11,6 +11,7 @@ from penstock.kernel.clock import Clock
 from penstock.kernel.cores import cores
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.together import together
+from penstock.kernel.work import Work
 from penstock.stores.backends.edge.shards import ShardedStore
 from penstock.stores.backends.edge.snapshots import EdgeSnapshots
 from penstock.stores.backends.edge.store import EdgeStore
@@ -65,6 +66,9 @@ class EdgeFleet:
         """Call ``call`` whenever one of the processes has come up again."""
         for one in self._stores:
             one.link.on_ready = call
+
+    async def look(self, _work: Work) -> None:
+        """Do nothing: :attr:`missing` tells."""
 
     async def start(self) -> None:
         """Start every process; see :meth:`penstock.stores.backends.edge.link.StoreLink.start`."""

@@ -8,7 +8,8 @@ import httpx
 
 from penstock.kernel.clock import Clock
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.stores.backends.qdrant.connection import Connection
+from penstock.kernel.work import Work
+from penstock.stores.backends.qdrant.connection import Call, Connection
 from penstock.stores.backends.qdrant.look import look
 from penstock.stores.backends.qdrant.store import QdrantStore
 from penstock.stores.contract import MovableStore, NoSnapshots, Snapshots
@@ -62,6 +63,14 @@ class QdrantServer:
 
     def when_ready(self, _call: Callable[[], None]) -> None:
         """Do nothing: a server that comes back is found out by its breaker."""
+
+    async def look(self, work: Work) -> None:
+        """Ask the server who it is.
+
+        Raises:
+            PenstockError: See :mod:`penstock.stores.backends.qdrant.errors`.
+        """
+        await self._connection.ask(Call("GET", "/", timed=False), work)
 
     async def start(self) -> None:
         """See :func:`penstock.stores.backends.qdrant.look.look`."""
