@@ -61,7 +61,9 @@ def test_a_burst_of_callers_shares_the_connections_that_are_allowed(allowed):
         await server.store.upsert("c", [POINT], WORK)
         fake.hook = full(allowed)
         found = await asyncio.gather(*(server.store.search("c", QUERY, WORK) for _ in range(CALLERS)))
+        assert server.connections == allowed
         await server.close()
+        assert server.connections == 0
         return [len(hits) for hits in found]
 
     with Listening(fake) as door:

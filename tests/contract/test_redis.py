@@ -174,6 +174,7 @@ def test_there_are_never_more_connections_than_allowed(server: redis.Redis) -> N
         (clients,) = await other._lane.ask(("CLIENT", "LIST"))
         ours = clients.count(b"name=" + NAMED.encode()) - 1
         assert ours == 7
+        assert here.connections == ours
         await asyncio.gather(*taking)
         more = [await here.join(WORK) for _ in range(2)]
         (_, error) = await asyncio.gather(*(reader.take(1, 0.5) for reader in more), return_exceptions=True)

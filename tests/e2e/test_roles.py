@@ -1,5 +1,6 @@
 """One Penstock in several processes over a real Redis: servers, workers, and what becomes of both."""
 
+import re
 import socket
 import subprocess
 import threading
@@ -137,6 +138,8 @@ def test_a_worker_tells_how_it_is_and_nothing_else_where_a_port_is_given(
         told = client.get("/metrics").text
         assert 'worker_pool_limit{pool="sparse"}' in told
         assert 'circuit_breaker_state{dependency="redis"} 0' in told
+        (open_,) = re.findall(r'^dependency_connections{dependency="redis"} (\d+)', told, re.MULTILINE)
+        assert 1 <= int(open_) <= 20
         for method, path in (("POST", "/v1/search"), ("GET", "/v1/status"), ("GET", "/docs")):
             answer = client.request(method, path, json={"query": "x"})
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

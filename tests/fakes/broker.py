@@ -181,6 +181,7 @@ class FakeReader:
 
 class FakeBroker:
     name = "fake"
+    connections = 0
     features = Features(ordered=True, persistent=True, redelivers=True, blocks=False)
 
     def __init__(self, server: Server) -> None:

@@ -55,6 +55,15 @@ class Backing:
             raise Broken("nothing has been asked yet")
         return self._points
 
+    def connections(self) -> dict[str, int]:
+        """Return how many connections are open to each server, by the name of the dependency (L3–L5)."""
+        found = {} if self.broker is None else {self.broker.name: self.broker.connections}
+        if self.shared is not None:
+            found["redis-shared"] = self.shared.connections
+        if self.points.remote:
+            found["store"] = self.points.connections
+        return found
+
     async def start(self) -> None:
         """Ask whoever is needed whether it is there, all at once.
 

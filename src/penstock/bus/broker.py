@@ -209,6 +209,11 @@ class Broker(Protocol):
         """This instance's mailbox: unique for each start of each process, at most 200 characters of ASCII."""
         ...
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open: to its server, or to that of its servers that has most."""
+        ...
+
     async def start(self) -> None:
         """Connect, and make this instance's mailbox; within ``PATIENCE_S``.
 

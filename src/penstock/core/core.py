@@ -205,6 +205,7 @@ class Core:
         metrics.read(readings.topic_readings(self.bus))
         metrics.read(readings.guard_readings(self.breakers))
         metrics.read(readings.remote_readings(self.remotes))
+        metrics.read(readings.connection_readings(self._parts.connections))
         metrics.read(readings.ladder_readings(self.rungs))
         metrics.read(readings.cache_readings(tuple(self.caches.values())))
         metrics.read(readings.memory_readings(self.memory))

@@ -88,6 +88,7 @@ class Parts:
         upkeep: How the upkeep of each collection stands.
         pools: Which pools work here; the topics of the others are served by other instances.
         answers: Whether callers are answered here; else there is work of others only, and how the process is.
+        connections: Tells how many connections are open to each server elsewhere, by the name of its guard.
         look: Asks a store that is another server whether it is there.
         readiness: Why the parts themselves cannot work; empty when they can.
         shared_cache: Makes the cache of a name that is shared with other servers, if there is one.
@@ -109,6 +110,7 @@ class Parts:
     upkeep: Callable[[], list[Upkeep]] = list
     pools: frozenset[str] = POOLS
     answers: bool = True
+    connections: Callable[[], dict[str, int]] = dict
     look: Callable[[Work], Awaitable[None]] | None = None
     readiness: Callable[[], list[str]] = list
     shared_cache: Callable[[str], Cache | None] = lambda _: None

@@ -82,6 +82,11 @@ def remote_readings(remotes: Mapping[str, Remote]) -> list[Reading]:
     return [("dependency_calls_total", calls)]
 
 
+def connection_readings(connections: Callable[[], Mapping[str, int]]) -> list[Reading]:
+    """Return how many connections are open to each server elsewhere (L3–L5)."""
+    return [("dependency_connections", lambda: [((name,), float(n)) for name, n in connections().items()])]
+
+
 def ladder_readings(rungs: Rungs) -> list[Reading]:
     """Return where the ladder stands and how it got there."""
 

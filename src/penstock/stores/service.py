@@ -35,6 +35,11 @@ class StoreService(Protocol):
         """What of it does not run that should; empty when all does."""
         ...
 
+    @property
+    def connections(self) -> int:
+        """How many connections to a server are open; 0 where there is none."""
+        ...
+
     def upkeep(self) -> list[Upkeep]:
         """Return how the upkeep of each collection stands."""
         ...
@@ -73,6 +78,11 @@ class Shared(Protocol):
 
     def rates(self) -> TokenSource:
         """Return the buckets of clients' rates, which the others take from too."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
         ...
 
     async def close(self) -> None:

@@ -88,6 +88,11 @@ _GAUGES: Final = _table(
     ("event_bus_buffer_used", "topic", "Share of a topic's buffer in use, 0 to 1"),
     ("event_bus_buffer_used_max", "topic", "The largest share of a topic's buffer in use, of about 15 s"),
     ("circuit_breaker_state", "dependency", "0 closed, 1 half-open, 2 open"),
+    (
+        "dependency_connections",
+        "dependency",
+        "Connections open to a server elsewhere; of Kafka to the broker with most",
+    ),
     ("degradation_level", "criticality", "Where the degradation ladder stands, 0 full to 5 refuse"),
     ("cache_entries", "cache", "Entries held"),
     ("cache_bytes", "cache", "What the entries take up"),

@@ -80,6 +80,12 @@ class RedisBroker:
     def __repr__(self) -> str:
         return f"<RedisBroker {self.address} {len(self._readers)} readers>"
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open (L4)."""
+        pool = self._pool  # it has no name for them in public
+        return sum(one.is_connected for one in (*pool._available_connections, *pool._in_use_connections))  # noqa: SLF001
+
     async def start(self) -> None:
         """See :meth:`penstock.bus.broker.Broker.start`."""
         newest_note: Command = ("XREVRANGE", self._names.notes, "+", "-", "COUNT", 1)

@@ -58,6 +58,11 @@ class EdgeFleet:
         """Whether every process runs and listens, in words."""
         return [] if all(one.link.alive for one in self._stores) else ["a store process is not running"]
 
+    @property
+    def connections(self) -> int:
+        """None: there is no server."""
+        return 0
+
     def upkeep(self) -> list[Upkeep]:
         """Return how the upkeep of each collection stands in each process."""
         return [upkeep for one in self._stores for upkeep in one.link.upkeep]

@@ -97,6 +97,13 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self.url}>"
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open; 0 where something else than the network carries the requests."""
+        # The client of the client has no name for them in public.
+        pool = getattr(self._http._async_client._transport, "_pool", None)  # noqa: SLF001
+        return sum(not one.is_closed() for one in pool.connections) if pool is not None else 0
+
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()

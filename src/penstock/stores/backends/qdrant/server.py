@@ -57,6 +57,11 @@ class QdrantServer:
         """What of it is not there; its breaker tells of a server that does not answer."""
         return []
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open (L3)."""
+        return self._connection.connections
+
     def upkeep(self) -> list[Upkeep]:
         """Return nothing: the server optimises by itself."""
         return []

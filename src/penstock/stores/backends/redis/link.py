@@ -63,6 +63,12 @@ class RedisLink:
             raise Invalid(f"no address of a Redis: {error}", field=field) from None
         self._redis = Redis(connection_pool=pool)
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        pool = self._redis.connection_pool  # it has no name for them in public
+        return sum(one.is_connected for one in (*pool._available_connections, *pool._in_use_connections))  # noqa: SLF001
+
     async def ask(self, exchange: Callable[[Redis], Awaitable[T]]) -> T:
         """Make an exchange and return what it gives.
 

@@ -31,6 +31,11 @@ class RedisShared:
         """Return the buckets of clients' rates."""
         return RedisTokens(self._link, self._prefix)
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._link.connections
+
     async def close(self) -> None:
         """Close every connection."""
         await self._link.close()
