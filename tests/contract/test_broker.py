@@ -531,7 +531,8 @@ async def test_readers_of_one_instance_each_get_the_news(rig: Rig) -> None:
 async def test_what_comes_to_a_reader_that_pauses_is_for_the_others(rig: Rig) -> None:
     pauses, works = await rig.broker(), await rig.broker()
     paused, reader = await pauses.join(WORK), await works.join(WORK)
-    await until(lambda: _is(getattr(paused, "ready", True) and getattr(reader, "ready", True)))
+    await reader.joined()
+    await paused.joined()  # after the other, whose joining has it all shared out anew
     await paused.pause()
     for n in range(CAPACITY):
         await works.send(WORK, b"%d" % n, "", 1.0)
@@ -544,7 +545,8 @@ async def test_what_comes_to_a_reader_that_pauses_is_for_the_others(rig: Rig) ->
 async def test_what_was_on_its_way_to_a_reader_that_pauses_is_for_the_others(rig: Rig) -> None:
     pauses, works = await rig.broker(), await rig.broker()
     paused, reader = await pauses.join(WORK), await works.join(WORK)
-    await until(lambda: _is(getattr(paused, "ready", True) and getattr(reader, "ready", True)))
+    await reader.joined()
+    await paused.joined()  # after the other, whose joining has it all shared out anew
     taking = asyncio.create_task(paused.take(CAPACITY, 1.0))
     await asyncio.sleep(0.2)  # it has asked by now, and is who the broker hands the next record to
     taking.cancel()
