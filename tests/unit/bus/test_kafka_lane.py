@@ -10,7 +10,7 @@ from penstock.bus.backends.kafka.lane import CAREFUL_SPAN, SPAN_MAX, Lane
 
 def lane(committed: int = 0, crashes: int = 0) -> Lane:
     made = Lane()
-    made.begin(committed, crashes)
+    made.begin(committed, crashes, committed + 2 * CAREFUL_SPAN)
     return made
 
 
@@ -100,6 +100,17 @@ def test_after_a_death_the_partition_is_worked_record_by_record_for_a_while() ->
     one.committed = 6
     assert one.room() == 1
     one.begin(5 + CAREFUL_SPAN, 0)
+    assert (one.careful, one.room()) == (False, SPAN_MAX)
+
+
+def test_what_came_after_a_death_is_not_worked_record_by_record() -> None:
+    one = Lane()
+    one.begin(5, 1, 7)
+    for offset in (5, 6):
+        assert one.careful
+        one.take(offset)
+        one.done(offset)
+        one.committed = one.head
     assert (one.careful, one.room()) == (False, SPAN_MAX)
 
 

@@ -258,7 +258,7 @@ class Crew(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has 
                 start, died = mark.offset, int(mark.metadata) if mark.metadata.isdecimal() else 0
             if ends[one] <= start:
                 died = 0  # there was no record that they could have died of
-            self._lanes.setdefault(one, Lane()).begin(start, died)
+            self._lanes.setdefault(one, Lane()).begin(start, died, ends[one])
             begun[one] = OffsetAndMetadata(start, str(died + 1))
         await self._consumer.commit(begun)
 

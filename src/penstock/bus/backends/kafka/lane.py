@@ -7,7 +7,7 @@ from typing import Final
 
 #: Records between the oldest that is not done and the newest taken; a partition wider than this is not read on.
 SPAN_MAX: Final = 1024
-#: After its owner's death a partition is worked record by record for so many: about what may have been under way.
+#: After its owner's death a partition is worked record by record for so many at most: what may have been under way.
 CAREFUL_SPAN: Final = 100
 
 
@@ -19,8 +19,8 @@ class Lane:
 
     Kafka does not count deliveries. So each owner writes beside the number that it has begun, and wipes that out when
     it leaves in peace: what the next owner finds is how many in a row died at the record in front. It counts them as
-    deliveries of that record. As the culprit may stand behind it, the next ``CAREFUL_SPAN`` are worked record by
-    record: a bystander is suspected once, the culprit is found alone.
+    deliveries of that record. As the culprit may stand behind it, the next ``CAREFUL_SPAN`` of those that were there
+    then are worked record by record: a bystander is suspected once, the culprit is found alone.
 
     Attributes:
         head: The first record that is not done; -1 until known.
@@ -62,7 +62,7 @@ class Lane:
             return 0 if self._open or self.dirty else 1
         return SPAN_MAX - len(self._open)
 
-    def begin(self, committed: int, crashes: int) -> None:
+    def begin(self, committed: int, crashes: int = 0, end: int = 0) -> None:
         """Take it over, or go on with it: reading starts where Kafka says.
 
         What was taken here before and is not committed will come again; :meth:`take` knows it.
@@ -70,6 +70,7 @@ class Lane:
         Args:
             committed: Where reading starts.
             crashes: Owners that died there, as far as known.
+            end: Where the partition ends by now; nobody has died of what comes after.
         """
         if committed < self.committed:  # the topic was made anew
             self._forget()
@@ -78,7 +79,7 @@ class Lane:
         self._last = max(self._last, committed - 1)
         self.crashes, self._crashed_at = crashes, committed
         if crashes:
-            self._careful_until = committed + CAREFUL_SPAN
+            self._careful_until = min(committed + CAREFUL_SPAN, end)
         while self._open and self._open[0] < committed:
             self._running.discard(self._open.popleft())
         self._advance()
