@@ -19,7 +19,7 @@ def draw(runs: Sequence[Run], out: Path) -> None:
 
 
 def _plot(pyplot: Any, runs: Sequence[Run]) -> Any:
-    figure, rows = pyplot.subplots(len(runs), 1, figsize=(10, 2.6 * len(runs)), sharex=True, squeeze=False)
+    figure, rows = pyplot.subplots(len(runs), 1, figsize=(10, 2.8 * len(runs)), sharex=True, squeeze=False)
     for (axes,), run in zip(rows, runs, strict=True):
         _row(axes, run)
     rows[0][0].legend(loc="upper right", ncols=len(ENDS), frameon=False, bbox_to_anchor=(1.0, 1.28))
@@ -28,18 +28,18 @@ def _plot(pyplot: Any, runs: Sequence[Run]) -> Any:
 
 
 def _row(axes: Any, run: Run) -> None:
-    seconds = range(len(run.course))
-    ground = [0] * len(run.course)
+    seconds, ground = range(len(run.course)), [0] * len(run.course)
     for kind, (label, colour) in enumerate(ENDS):
         counts = [one[kind] for one in run.course]
-        axes.bar(seconds, counts, bottom=ground, width=1.0, align="edge", color=colour, label=label)
-        ground = [below + count for below, count in zip(ground, counts, strict=True)]
-    top = max(ground, default=1)
-    for phase in run.phases:
+        top = [below + count for below, count in zip(ground, counts, strict=True)]
+        axes.fill_between(seconds, ground, top, step="post", color=colour, linewidth=0, label=label)
+        ground = top
+    most = max(ground, default=1)
+    for number, phase in enumerate(run.phases):
         axes.axvspan(phase.began_s, phase.mended_s, color="#dddddd", zorder=0)
         axes.axvline(phase.began_s, color="black", linewidth=0.8)
-        axes.text(phase.began_s + 0.5, top * 1.03, phase.name, fontsize=8)
-    axes.set_ylim(0, top * 1.15)
+        axes.text(phase.began_s + 0.5, most * (1.04 + 0.12 * (number % 2)), phase.name, fontsize=8)
+    axes.set_ylim(0, most * 1.28)
     axes.set_xlim(0, len(run.course))
     axes.set_title(run.layout, loc="left", pad=14)
     axes.set_ylabel("requests ended")
