@@ -5,25 +5,21 @@ them on two cores after eight; an archive of their classes would save one second
 """
 
 import asyncio
-import atexit
 import contextlib
 import fcntl
 import functools
 import hashlib
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.rigs.hosting import free_ports, of_this_process, skip_without
 
 HERE = Path(__file__).parent / "kafka_broker"
 FETCH_S = 240
@@ -172,9 +168,7 @@ def missing() -> str | None:
 
 def needed() -> None:
     """Skip the test where there can be no broker."""
-    why = missing()
-    if why is not None:
-        pytest.skip(why)
+    skip_without(missing())
 
 
 @functools.cache
@@ -184,10 +178,7 @@ def shared() -> Cluster:
     Tests that share it use names of their own. Where there can be no broker, the test is skipped.
     """
     needed()
-    stack = contextlib.ExitStack()
-    atexit.register(stack.close)
-    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-kafka-", ignore_cleanup_errors=True))
-    return stack.enter_context(kafka(Path(directory) / "kafka", secured=True))
+    return of_this_process("kafka", lambda directory: kafka(directory / "kafka", secured=True))
 
 
 @contextlib.contextmanager
@@ -214,7 +205,7 @@ def kafka(
         Missing: There is no Java, no Maven, or the jars cannot be had.
     """
     _jars()
-    ports = iter(_free_ports(4 * brokers))
+    ports = iter(free_ports(4 * brokers))
     made = [
         Broker(number, next(ports), next(ports), directory / str(number), (next(ports), next(ports)) * secured)
         for number in range(1, brokers + 1)
@@ -233,24 +224,6 @@ def kafka(
         yield cluster
     finally:
         cluster.stop()
-
-
-#: Below the range from which outgoing connections get theirs (32768 on Linux): one of them could take a port between
-#: its being found free and the broker's binding it, seconds later.
-PORTS = range(15_000, 32_000)
-
-
-def _free_ports(count: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        for port in random.SystemRandom().sample(PORTS, 50 * count):
-            one = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                one.bind(("127.0.0.1", port))
-                found.append(port)
-            if len(found) == count:
-                return found
-    raise OSError("no free ports")
 
 
 def _format(cluster: Cluster, broker: Broker) -> subprocess.Popen[bytes]:

@@ -1,10 +1,9 @@
 """A real Redis on a free loopback port, a process of its own that can be killed, frozen and started again.
 
-``python tests/rigs/redis.py`` takes Debian's package apart into the user's cache, for machines without Redis; nothing
+``python -m tests.rigs.redis`` takes Debian's package apart into the user's cache, for machines without Redis; nothing
 is installed. It serves after some fifty milliseconds.
 """
 
-import atexit
 import contextlib
 import functools
 import os
@@ -13,12 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.rigs.hosting import free_ports, of_this_process, skip_without
 
 START_S = 10
 PACKAGES = ("redis-server", "redis-tools", "liblzf1", "libjemalloc2")
@@ -103,11 +103,7 @@ def available() -> str | None:
 
 def needed() -> None:
     """Skip the test where there can be no Redis."""
-    why = available()
-    if why is not None:
-        import pytest
-
-        pytest.skip(why)
+    skip_without(available())
 
 
 @functools.cache
@@ -117,10 +113,7 @@ def shared() -> Redis:
     Tests that share it use names of their own. Where there can be no server, the test is skipped.
     """
     needed()
-    stack = contextlib.ExitStack()
-    atexit.register(stack.close)
-    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-redis-", ignore_cleanup_errors=True))
-    return stack.enter_context(redis(Path(directory), persistent=False))
+    return of_this_process("redis", lambda directory: redis(directory, persistent=False))
 
 
 async def crash(broker: Any) -> None:
@@ -147,7 +140,7 @@ def redis(
         Missing: There is no Redis.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    port, tls_port = _free_ports(2)
+    port, tls_port = free_ports(2)
     if tls:
         _make_certificate(directory)
         certificate, key = directory / "certificate.pem", directory / "key.pem"
@@ -159,14 +152,6 @@ def redis(
         yield server
     finally:
         server.kill()
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def _answers(host: str, port: int) -> bool:
@@ -202,7 +187,7 @@ def _server() -> tuple[str, dict[str, str]]:
         return found, dict(os.environ)
     kept = _home() / "usr" / "bin" / "redis-server"
     if not kept.exists():
-        raise Missing("no Redis: install redis-server, or run `python tests/rigs/redis.py`")
+        raise Missing("no Redis: install redis-server, or run `python -m tests.rigs.redis`")
     libraries = next((_home() / "usr" / "lib").glob("*-linux-gnu"))
     return str(kept), {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
 

@@ -48,29 +48,17 @@ class Ends:
 
     def failed(self, envelope: Envelope, error: PenstockError) -> None:
         """Its handler raised on purpose."""
-        if envelope.stage is ENDED:
-            return
-        _close(envelope)
-        if envelope.abandoned:
-            self._counts.left += 1
-            return
-        self._counts.failed += 1
-        if envelope.reply is None:
-            log.warning("a subscriber of %s failed: %s", self._topic, error)
-        _answer(envelope, error)
+        if self._fails(envelope):
+            if envelope.reply is None:
+                log.warning("a subscriber of %s failed: %s", self._topic, error)
+            _answer(envelope, error)
 
     def broke(self, envelope: Envelope, how: str, error: BaseException | None = None) -> None:
         """Its handler ended as none should (B5)."""
         self._counts.raised += 1
         log.error("handler of %s %s", self._topic, how, exc_info=error)
-        if envelope.stage is ENDED:
-            return
-        _close(envelope)
-        if envelope.abandoned:
-            self._counts.left += 1
-            return
-        self._counts.failed += 1
-        _answer(envelope, Broken(f"the handler of {self._topic} failed"))
+        if self._fails(envelope):
+            _answer(envelope, Broken(f"the handler of {self._topic} failed"))
 
     def refused(self, envelope: Envelope, error: Rejected) -> None:
         """There was no room for it in time."""
@@ -114,6 +102,17 @@ class Ends:
         else:
             self._counts.refuse(error.code)
             answer.set_exception(error)
+
+    def _fails(self, envelope: Envelope) -> bool:
+        """Close what has failed; return whether that is news to anybody."""
+        if envelope.stage is ENDED:
+            return False
+        _close(envelope)
+        if envelope.abandoned:
+            self._counts.left += 1
+            return False
+        self._counts.failed += 1
+        return True
 
     def _lose(self, error: PenstockError) -> None:
         """Let go of an event that its publisher believes to be handled; nothing goes silently (B2)."""
