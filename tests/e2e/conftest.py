@@ -108,6 +108,16 @@ def start(data_dir: Path, *arguments: str) -> Server:
     raise AssertionError(f"the server did not start:\n{output}")
 
 
+def await_searches(client: httpx.Client, query: str) -> None:
+    """Search until it is answered; until then nothing but refusals for a while may come."""
+    for _ in range(50):
+        answer = client.post("/v1/search", json={"query": query})
+        assert answer.status_code in (200, 503), answer.text
+        if answer.status_code == 200:
+            return
+    raise AssertionError("searches are not answered again")
+
+
 @pytest.fixture
 def serve(data_dir: Path) -> Iterator[Callable[..., Server]]:
     """Return a function that starts servers on the data directory; all are ended afterwards."""

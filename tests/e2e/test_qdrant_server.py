@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Server, command, environment, start
+from tests.e2e.conftest import Server, penstock, start
 from tests.fakes.endpoint import loopback
 from tests.fakes.qdrant import FakeQdrant, Listening
 
@@ -49,14 +48,7 @@ def configured(directory: Path, model: str, qdrant: str, key: str = "", prefix: 
 def refused(directory: Path, file: Path) -> str:
     """Start a server that cannot start; return what it says, on one line."""
     began_s = time.monotonic()
-    done = subprocess.run(
-        command("serve", "--port", "0", "--data-dir", directory / "data", "--config", file),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
+    done = penstock("serve", "--port", "0", "--data-dir", directory / "data", "--config", file)
     assert done.returncode == 2, done.stderr
     assert time.monotonic() - began_s < 5
     return " ".join(done.stderr.split())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Server, command, environment, start
+from tests.e2e.conftest import Server, penstock, start
 from tests.fakes.endpoint import KEY, loopback
 
 DOCUMENTS = [
@@ -77,14 +76,7 @@ def test_documents_are_indexed_and_found_by_models_of_another_server(tmp_path, e
 def test_a_model_s_server_that_is_not_there_is_told_within_five_seconds(tmp_path):
     began_s = time.monotonic()
     file = configured(tmp_path, "http://127.0.0.1:9", crossed=False)
-    done = subprocess.run(
-        command("serve", "--port", "0", "--data-dir", tmp_path / "data", "--config", file),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-        check=False,
-    )
+    done = penstock("serve", "--port", "0", "--data-dir", tmp_path / "data", "--config", file)
     assert done.returncode == 2, done.stderr
     assert "models.dense: http://127.0.0.1:9/v1/embeddings" in done.stderr
     assert "set models.dense.dim to start without it" in " ".join(done.stderr.split())

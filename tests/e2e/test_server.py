@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import command, environment, penstock, penstock_json
+from tests.e2e.conftest import await_searches, command, environment, penstock, penstock_json
 
 
 def documents(first, count):
@@ -155,14 +155,7 @@ def test_the_store_process_may_die_without_losing_anything(serve):
         client.put("/v1/collections/default")
         client.post("/v1/collections/default/documents", json={"documents": documents(0, 50)}).raise_for_status()
         os.kill(child_of(server.process.pid, "edge.process"), signal.SIGKILL)
-        seen = set()
-        for _ in range(50):
-            answer = client.post("/v1/search", json={"query": "alpha"})
-            seen.add(answer.status_code)
-            if answer.status_code == 200:
-                break
-        assert seen <= {200, 503}
-        assert answer.status_code == 200
+        await_searches(client, "alpha")
         assert client.get("/v1/collections/default").json()["documents"] == 50
 
 
