@@ -23,7 +23,7 @@ from penstock.ranking.records import Retrieval
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.contract import VectorStore
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Filter, Head, Match, Point, Prefix, Range
-from tests.contract.test_vector_store import QDRANT
+from tests.contract.shop import QDRANT
 from tests.fakes.qdrant import qdrant_server, remove_all
 
 WORK = Work.background()

@@ -1,0 +1,142 @@
+"""The embedded store's process: killed, closed, started again, asked by many at once."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.errors import Unavailable
+from penstock.kernel.ids import point_id
+from penstock.kernel.settings import TimeoutSettings
+from penstock.stores.backends.edge import link
+from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.records import ArmQuery, CollectionInfo, Match
+from tests.contract.shop import METADATA, WORK, point
+from tests.fakes.memory_store import unit
+
+
+def edge(tmp_path: Path) -> EdgeStore:
+    return EdgeStore(tmp_path, TimeoutSettings(), LoopClock())
+
+
+def test_a_killed_store_process_fails_who_waits_and_loses_nothing_acknowledged(tmp_path):
+    async def scenario() -> None:
+        store = edge(tmp_path)
+        await store.start()
+        try:
+            await store.create(CollectionInfo("c", 2, "m"), WORK)
+            for n in range(20):
+                await store.upsert("c", [point(f"d{n}")], WORK)
+            pid = store.link.pid
+            assert pid is not None
+            os.kill(pid, signal.SIGSTOP)
+            waiting = [asyncio.create_task(store.collection("c", WORK)) for _ in range(3)]
+            await asyncio.sleep(0)
+            os.kill(pid, signal.SIGKILL)
+            for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+                assert isinstance(outcome, Unavailable)
+                assert outcome.retryable
+            assert (await store.collection("c", WORK)).documents == 20
+            assert store.link.pid != pid
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_killed_store_process_comes_back_though_nobody_asks(tmp_path):
+    async def scenario() -> None:
+        store = edge(tmp_path)
+        await store.start()
+        try:
+            os.kill(store.link.pid or 0, signal.SIGKILL)
+            # The listener ends with the process and leaves a mender.
+            await asyncio.wait_for(store.link._listener, 30)
+            await asyncio.wait_for(store.link._mender, 30)
+            assert store.link.alive
+            assert await store.collections(WORK) == []
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_store_stays_closed(tmp_path):
+    async def scenario() -> None:
+        store = edge(tmp_path)
+        await store.start()
+        await store.close()
+        assert not store.link.alive
+        with pytest.raises(Unavailable, match="closed"):
+            await store.collections(WORK)
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_was_stored_is_there_after_a_restart(tmp_path):
+    async def scenario() -> None:
+        store = edge(tmp_path)
+        await store.start()
+        await store.create(CollectionInfo("c", 2, "m"), WORK)
+        await store.upsert("c", [point("a", metadata=METADATA["odd"])], WORK)
+        await store.close()
+        again = edge(tmp_path)
+        await again.start()
+        assert (await again.find("c", ["a"], WORK)).keys() == {"a"}
+        await again.close()
+
+    asyncio.run(scenario())
+
+
+def test_two_stores_on_one_directory_are_told_apart_by_a_clear_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(link, "LOCKED_TRIES", 2)
+    monkeypatch.setattr(link, "LOCKED_PAUSE_S", 0.01)
+
+    async def scenario() -> None:
+        first, second = edge(tmp_path), edge(tmp_path)
+        await first.start()
+        try:
+            await first.create(CollectionInfo("c", 2, "m"), WORK)
+            with pytest.raises(Unavailable, match="another process") as caught:
+                await second.start()
+            assert caught.value.code == "store_locked"
+            assert not second.link.alive
+            assert (await first.collection("c", WORK)).name == "c"
+        finally:
+            await first.close()
+        await second.start()
+        assert [info.name for info in await second.collections(WORK)] == ["c"]
+        await second.close()
+
+    asyncio.run(scenario())
+
+
+def test_many_searches_at_once_are_answered_each_with_its_own(tmp_path):
+    async def scenario() -> None:
+        store = edge(tmp_path)
+        await store.start()
+        try:
+            await store.create(CollectionInfo("c", 2, "m"), WORK)
+            await store.upsert("c", [point(f"d{n}", language=f"l{n}") for n in range(50)], WORK)
+            queries = [ArmQuery(unit(1, 0), 5, (Match("language", [f"l{n}"]),)) for n in range(50)]
+            found = await asyncio.gather(*(store.search("c", query, WORK) for query in queries))
+            assert [[s.point for s in hits] for hits in found] == [[point_id(f"d{n}", 0)] for n in range(50)]
+            # One bad query among good ones spoils its own answer only.
+            bad = ArmQuery(unit(1, 0, 0), 5)
+            mixed = await asyncio.gather(
+                store.search("c", queries[0], WORK),
+                store.search("c", bad, WORK),
+                store.search("c", queries[1], WORK),
+                return_exceptions=True,
+            )
+            assert isinstance(mixed[1], Exception)
+            assert [s.point for s in mixed[0]] == [point_id("d0", 0)]
+            assert [s.point for s in mixed[2]] == [point_id("d1", 0)]
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())
