@@ -91,6 +91,8 @@ def told(directory: Path, settings: str, *command: str) -> str:
         (("worker", "--pool", "embed"), KAFKA_TLS % "{}", "Kafka at {}: the broker does not answer"),
         (("worker", "--pool", "embed"), KAFKA_SASL % "{}", "Kafka at {}: the broker does not answer"),
         (("worker", "--pool", "all"), BOTH % ("{}", "{}"), "{}"),
+        (("migrate", "code", "--to", "qdrant"), QDRANT % "http://{}", "QDRANT_URL): http://{} has not answered"),
+        (("dlq", "list"), REDIS % "redis://{}", "REDIS_URL): {}: redis cannot be asked: it does not"),
     ],
 )
 def test_one_that_accepts_and_never_answers_is_told_in_time(tmp_path, command, settings, says):

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from penstock.app.backends import points
+from penstock.app.backends import points, seen
 from penstock.cli.options import Setup, common, json_option
 from penstock.cli.output import print_json
 from penstock.cli.terminal import harmless, logs_above, notices, results
@@ -79,6 +79,8 @@ class _Run:
         lock = DirectoryLock(self._setup.data_dir)
         lock.acquire()
         try:
+            # Before either is opened: a server that is not there should be told at once.
+            await seen(self._setup.settings, MonotonicClock())
             async with self._open(_OTHER[self._target]) as source, self._open(self._target) as target:
                 migration = self._migration(source, target)
                 with _progress(self._console, migration, self._order.collection):
