@@ -354,8 +354,10 @@ async def test_instances_of_different_models_do_not_do_each_other_s_work(rig: Ri
     api, other = await rig.instance(marks={"t": "model a"}), await rig.instance(marks={"t": "model b"})
     other.serve(echo)
     await rig.served(other)
+    await rig.until(lambda: api.bus._presence.directory.serving(asyncio.get_running_loop().time()))
     told = await outcome(api.ask("m"))
     assert isinstance(told, Unavailable)
+    assert told.detail == "nobody serves t with the models used here; others do, with other ones"
     same = await rig.instance(marks={"t": "model a"})
     same.serve(echo)
     await rig.served(api)

@@ -129,7 +129,7 @@ class BrokerBus:
         if not self._desk.ready.is_set() or self._link.state is not State.CLOSED:
             return [f"{self._broker.name} does not answer"]
         serving = self.serving()
-        return [f"nobody serves {topic}" for topic in NEEDED_TOPICS if topic not in serving]
+        return [self._nobody(topic) for topic in NEEDED_TOPICS if topic not in serving]
 
     def describe(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
         """See :meth:`penstock.bus.contract.Bus.describe`."""
@@ -207,7 +207,7 @@ class BrokerBus:
         if self._closed:
             raise draining()
         if topic not in self._windows and not self._ask(topic):
-            raise Unavailable(f"nobody serves {topic}", dependency=topic)
+            raise Unavailable(self._nobody(topic), dependency=topic)
         if self._work(topic).topic not in self._presence.rooms:
             raise Unavailable(f"nobody serves {topic} any more", dependency=topic)
         self._link.check()
@@ -270,6 +270,12 @@ class BrokerBus:
         await self._desk.close()
         await self._presence.close()
         await self._broker.close()
+
+    def _nobody(self, topic: str) -> str:
+        """Say that nobody serves a topic, and whether others would, had they our models."""
+        found = self._presence.directory.serving(self._clock.now())
+        others = any(channel.partition(MARK)[0] == topic for channel in found)
+        return f"nobody serves {topic}" + (" with the models used here; others do, with other ones" if others else "")
 
     def _work(self, topic: str) -> Channel:
         """Return the channel of a topic's requests."""

@@ -13,6 +13,10 @@ class ModelSettings:
 
     dir: str = setting("", text("MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
     device: str = setting("cpu", text("MODEL_DEVICE", "where the dense model runs", "cpu", "cuda", "auto"))
+    precision: str = setting(
+        "auto",
+        text("MODEL_PRECISION", "its products; auto: as suits the processor", "auto", "int8", "int7", "float32"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,8 @@ class Choice:
         """Return the built-in model, or what is known of it where others run it."""
         directory, runs = self._settings.model.dir, "embed" in self._runs
         source = find_source(SourceSettings(Path(directory) if directory else None, weights=runs))
-        device = choose(self._settings.model.device, available())
+        wanted = self._settings.model
+        device = choose(wanted.device, available(), wanted.precision)
         if not runs:
             told = describe(source, device.precision)
             elsewhere = Elsewhere(told.model, told.dim, told.late, device.batch_tokens)

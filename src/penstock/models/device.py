@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from penstock.kernel.errors import Invalid, Unavailable
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+AUTO: Final = "auto"
 
 GPU_TOKENS_MAX: Final = 16_384
 """Padded tokens of one call on a GPU: 64 texts of full length, whose largest tensor takes 200 MB of its memory."""
@@ -59,23 +60,33 @@ def available() -> list[str]:
     return found
 
 
-def choose(wanted: str, available: Sequence[str]) -> Device:
+def choose(wanted: str, available: Sequence[str], precision: str = AUTO) -> Device:
     """Return the device to run on.
 
     Args:
         wanted: ``cpu``, ``cuda``, or ``auto`` for the GPU where the runtime knows one.
         available: Execution providers that the installed runtime was built with.
+        precision: A :class:`~penstock.models.quantise.Precision`, or ``auto`` for what suits the device. Vectors of
+            different ones are not compared, so hosts that share work need the same.
 
     Raises:
-        Invalid: ``cuda`` is wanted, and the runtime was built without it.
+        Invalid: ``cuda`` is wanted, and the runtime was built without it; or a precision that a GPU does not have.
     """
-    if wanted == "cpu" or (wanted == "auto" and CUDA not in available):
-        return processor()
+    if wanted == "cpu" or (wanted == AUTO and CUDA not in available):
+        device = processor()
+        return device if precision == AUTO else replace(device, precision=Precision(precision))
     if CUDA not in available:
         raise Invalid(
             f"MODEL_DEVICE is cuda, but the installed ONNX Runtime has only {', '.join(available)}; "
             "install onnxruntime-gpu in its place, or set MODEL_DEVICE to cpu",
             field="MODEL_DEVICE",
+            code="model_device",
+        )
+    if precision not in {AUTO, Precision.FLOAT32}:
+        raise Invalid(
+            f"MODEL_PRECISION is {precision}, which is not computed on a GPU; set it to float32 there, "
+            "and on all hosts that share work with it",
+            field="MODEL_PRECISION",
             code="model_device",
         )
     return gpu()

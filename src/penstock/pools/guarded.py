@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -24,6 +25,8 @@ def nobody_listens(_collection: str) -> None:
 
 #: Collections known to fit; beyond them each is asked for anew.
 FITTING_MAX: Final = 10_000
+#: The name of a prepared model: its own, and the fingerprint of what was prepared, and for which processor.
+_PREPARED: Final = re.compile(r"(?P<name>.+)-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,19 @@ class Layout:
         if (info.model, info.dim, info.sparse) == (self.model, self.dim, self.learned):
             return
         theirs, ours = _named(info.model, info.dim, info.sparse), _named(self.model, self.dim, self.learned)
+        cure = " (made for another kind of processor: see MODEL_PRECISION)" if _alike(info.model, self.model) else ""
         raise Invalid(
             f"collection {info.name!r} holds vectors of {theirs}, and this server makes those of {ours}; start it with"
-            " the models of the collection, or index into another one",
+            f" the models of the collection{cure}, or index into another one",
             field="collection",
             code="collection_conflict",
         )
+
+
+def _alike(*models: str) -> bool:
+    """Return whether models of these names differ in their fingerprints alone."""
+    names = {found["name"] if (found := _PREPARED.fullmatch(model)) else model for model in models}
+    return len(names) == 1 < len(set(models))
 
 
 def _named(model: str, dim: int, learned: str) -> str:

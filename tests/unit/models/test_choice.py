@@ -23,6 +23,7 @@ from penstock.kernel.settings import (
 from penstock.kernel.work import Work
 from penstock.models.choice import MODEL_POOLS, Choice, Models
 from penstock.models.elsewhere import Elsewhere
+from penstock.models.quantise import Precision
 from penstock.models.remote_check import CHECK_S
 from tests.clock import BEGIN_S, run, virtual
 from tests.fakes import graphs
@@ -85,6 +86,15 @@ def test_a_model_of_others_is_known_as_they_know_it_and_is_neither_loaded_nor_pr
         assert elsewhere.tokenizer.truncated(text) == loaded.tokenizer.truncated(text)
     travelled = pickle.loads(pickle.dumps(elsewhere.tokenizer))
     assert travelled.count(["one two three"]) == loaded.tokenizer.count(["one two three"])
+
+
+def test_the_same_precision_everywhere_gives_the_same_model_everywhere(tiny, tmp_path):
+    settings = Settings(model=ModelSettings(dir=str(tiny.config.parent), precision="int7"))
+    models, others = load(settings, cache=tmp_path), load(settings, here=frozenset())
+    assert models.dense.device.precision is Precision.INT7
+    assert others.dense.model == models.dense.model
+    plain = load(replace(settings, model=replace(settings.model, precision="float32")), cache=tmp_path)
+    assert plain.dense.model != models.dense.model
 
 
 def test_the_builtin_reranker_needs_the_dense_model_where_it_works(tiny, tmp_path):

@@ -54,6 +54,19 @@ def test_a_gpu_gets_float32_and_many_rows_at_once() -> None:
     assert gpu().call_tokens_max > 10 * processor().call_tokens_max
 
 
+def test_hosts_with_different_processors_can_be_given_the_same_precision() -> None:
+    assert choose("cpu", PLAIN).precision is processor().precision
+    assert choose("cpu", PLAIN, "int7").precision is Precision.INT7
+    assert choose("auto", PLAIN, "float32").precision is Precision.FLOAT32
+    assert choose("auto", WITH_GPU, "float32") == gpu()
+
+
+def test_a_precision_that_a_gpu_does_not_have_is_refused_with_a_cure() -> None:
+    with pytest.raises(Invalid, match="set it to float32") as caught:
+        choose("cuda", WITH_GPU, "int7")
+    assert (caught.value.field, caught.value.code) == ("MODEL_PRECISION", "model_device")
+
+
 def test_the_model_runs_on_the_processor_of_this_machine(tiny: Source, tmp_path: Path) -> None:
     assert CPU in available()
     runner = OnnxDense(prepare(tiny, tmp_path, precision=processor().precision), device=choose("cpu", available()))

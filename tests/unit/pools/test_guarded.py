@@ -94,6 +94,16 @@ async def test_removals_are_told_also_when_nobody_knows_whether_they_happened():
 
 
 @pytest.mark.parametrize(
+    ("made", "hinted"),
+    [("mini-0123456789abcdef", True), ("large-0123456789abcdef", False), ("mini-v2", False), ("text-3-small", False)],
+)
+def test_where_only_the_processor_can_differ_the_setting_is_named(made, hinted):
+    with pytest.raises(Invalid) as caught:
+        Layout("mini-fedcba9876543210", DIM).check(CollectionInfo("c", DIM, made))
+    assert ("MODEL_PRECISION" in caught.value.detail) is hinted
+
+
+@pytest.mark.parametrize(
     ("layout", "named"),
     [
         (Layout("other", DIM), f"vectors of m ({DIM}-d), and this server makes those of other ({DIM}-d)"),
