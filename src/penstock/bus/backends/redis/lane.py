@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -17,6 +18,8 @@ from penstock.kernel.errors import Expired, Unavailable
 
 #: The name in errors, logs and metrics.
 NAME: Final = "redis"
+#: How long a server may take to take leave.
+LEAVE_S: Final = 0.5
 
 Command = Sequence[bytes | str | int]
 
@@ -111,8 +114,15 @@ class Lane:
             self._task = None
             self._fail(error)
             if connection is not None:
-                await connection.disconnect(nowait=True)
+                await self._part(connection, in_peace=self._closed and error is None)
                 await self._pool.release(connection)
+
+    @staticmethod
+    async def _part(connection: AbstractConnection, *, in_peace: bool) -> None:
+        """Disconnect. In peace both ends take their leave, as TLS wants it; a server in trouble is not waited for."""
+        with suppress(RedisError, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await connection.disconnect(nowait=not in_peace)
 
     async def _write(self, connection: AbstractConnection) -> None:
         while True:
