@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.ids import point_id
-from penstock.kernel.settings import TimeoutSettings
+from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge import link
+from penstock.stores.backends.edge.fleet import EdgeFleet
 from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.cache import CacheState
 from penstock.stores.records import ArmQuery, CollectionInfo, Match
 from tests.contract.shop import METADATA, WORK, point
 from tests.fakes.memory_store import unit
@@ -138,5 +141,39 @@ def test_many_searches_at_once_are_answered_each_with_its_own(tmp_path):
             assert [s.point for s in mixed[2]] == [point_id("d1", 0)]
         finally:
             await store.close()
+
+    asyncio.run(scenario())
+
+
+async def told(fleet: EdgeFleet, fits: Callable[[CacheState], bool]) -> CacheState:
+    """Return what the processes tell of what they remember, as soon as it fits."""
+    (cache,) = fleet.remembering
+    while not fits(cache.state()):  # noqa: ASYNC110 - a condition, not an event
+        await asyncio.sleep(0.01)
+    return cache.state()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_is_remembered_of_points_is_told_and_given_up_when_memory_is_short(tmp_path, processes):
+    async def scenario() -> None:
+        fleet = EdgeFleet(tmp_path, TimeoutSettings(), LoopClock(), StoreSettings(shards=processes))
+        await fleet.start()
+        try:
+            store, names = fleet.store, [f"d{n}" for n in range(8)]
+            await store.create(CollectionInfo("c", 2, "m"), WORK)
+            await store.upsert("c", [point(name) for name in names], WORK)
+            places = [point_id(name, 0) for name in names]
+            assert (await fleet.store.fetch("c", places, WORK)).keys() == set(places)
+            async with asyncio.timeout(30):
+                state = await told(fleet, lambda state: state.entries == len(names))
+                assert state.misses >= len(names)
+                assert state.bytes > 0
+                fleet.remembering[0].shrink(0.0)
+                state = await told(fleet, lambda state: state.entries == 0)
+                assert (state.bytes, state.evictions) == (0, len(names))
+            assert (await fleet.store.fetch("c", places, WORK)).keys() == set(places)
+        finally:
+            await fleet.close()
+            fleet.remembering[0].shrink(0.0)  # nobody is there to be told
 
     asyncio.run(scenario())

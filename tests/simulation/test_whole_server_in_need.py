@@ -162,12 +162,13 @@ async def test_high_memory_shrinks_the_caches_and_critical_memory_empties_them()
     async with World() as world:
         for number in range(40):
             await world.search(f"alpha {number}")
-        assert world.metric("cache_entries", cache="embed") == 40
+        await world.points.put({str(number).encode(): b"" for number in range(40)})
+        assert [world.metric("cache_entries", cache=name) for name in ("embed", "points")] == [40, 40]
         world.memory_share = 0.85
         await asyncio.sleep(1.05)
-        assert 0 < world.metric("cache_entries", cache="embed") <= 20
+        assert all(0 < world.metric("cache_entries", cache=name) <= 20 for name in ("embed", "points"))
         assert (await world.ask("POST", "/v1/collections/default/documents", _documents(300_000))).status == 200
         world.memory_share = 0.95
         await asyncio.sleep(1.05)
-        assert [world.metric("cache_entries", cache=name) for name in world.core.caches] == [0, 0, 0]
+        assert [world.metric("cache_entries", cache=name) for name in (*world.core.caches, "points")] == [0] * 4
         assert world.metric("memory_level") == 2

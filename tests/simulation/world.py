@@ -112,6 +112,7 @@ class World:
         self.chunker = self._dependency("chunker", 0.01, stubborn=True)
         self.disk = self._dependency("store", 0.005)
         self.store = MemoryStore(self.disk.work, self.settings.timeouts.store)
+        self.points = MemoryCache("points", 100, 100_000, LoopClock())
         self.core = Core(self._parts())
         self.books = Books(self)
         self.core.bus.subscribe(Topic.ALERT_TRIGGERED, self._hear, Permits("alerts", 1))
@@ -255,6 +256,7 @@ class World:
             cache=cache,
             memory=lambda caches: MemoryWatch(limit, caches, used=lambda _: int(self.memory_share * MEMORY_BYTES)),
             readiness=lambda: self.reasons,
+            remembering=(self.points,),
             luck=self.random.random,
         )
 

@@ -141,6 +141,7 @@ class Assembly:
             memory=lambda made: MemoryWatch(limit, made),
             snapshots=points.snapshots,
             upkeep=points.upkeep,
+            remembering=points.remembering,
             connections=backing.connections,
             look=points.look if points.remote else None,
             readiness=lambda: points.missing if self._role.stores else [],

@@ -33,6 +33,7 @@ from penstock.policies.levels import LevelSettings
 from penstock.pools.guard import Guard
 from penstock.pools.house import Pools
 from penstock.search.rungs import Rungs
+from penstock.stores.cache import Remembering
 from penstock.stores.records import CollectionInfo
 from penstock.telemetry.alarms import Alarms, Source
 from penstock.telemetry.bus_metrics import BusMetrics
@@ -88,7 +89,8 @@ class Core:
             lambda: self.bus.used(Topic.SEARCH_REQUEST) >= PRESSED,
             clock,
         )
-        self.memory = parts.memory(tuple(self.caches.values()))
+        self._remembering: tuple[Remembering, ...] = (*self.caches.values(), *parts.remembering)
+        self.memory = parts.memory(self._remembering)
         self.announcements = Announcements(self.bus)
         self.heartbeat = Heartbeat(clock, QUICK_S)
         self.alarms = Alarms(self._sources(), clock)
@@ -207,7 +209,7 @@ class Core:
         metrics.read(readings.remote_readings(self.remotes))
         metrics.read(readings.connection_readings(self._parts.connections))
         metrics.read(readings.ladder_readings(self.rungs))
-        metrics.read(readings.cache_readings(tuple(self.caches.values())))
+        metrics.read(readings.cache_readings(self._remembering))
         metrics.read(readings.memory_readings(self.memory))
         metrics.read(readings.upkeep_readings(self._parts.upkeep))
         metrics.read(self.gate.readings())
@@ -234,7 +236,7 @@ class Core:
             pools=[answers.PoolStatus(pool.name, pool.active, pool.limit) for pool in self.pools.all()],
             breakers=[state.breaker_status(one) for one in self.breakers],
             ladder=state.ladder_status(self.rungs.state()),
-            caches=state.cache_status(self.caches.values()),
+            caches=state.cache_status(self._remembering),
             memory=state.memory_status(self.memory),
             traffic=state.traffic_status(self.gate, self.metrics),
             process=state.process_status(self.heartbeat.lag_s_max()),

@@ -16,7 +16,7 @@ from penstock.kernel.work import Work
 from penstock.models.used import InUse
 from penstock.policies.jitter import Random
 from penstock.pools.house import POOLS
-from penstock.stores.cache import Cache
+from penstock.stores.cache import Cache, Remembering
 from penstock.stores.contract import NoSnapshots, Snapshots, VectorStore
 from penstock.stores.rates import TokenSource
 from penstock.stores.records import Upkeep
@@ -26,8 +26,8 @@ from penstock.telemetry.memory import MemoryWatch
 MakeCache = Callable[[str, int, int, float], Cache]
 #: Makes the bus, given who watches it.
 MakeBus = Callable[[BusObserver], Bus]
-#: Makes the watch over memory, given the caches that can give some back.
-MakeMemoryWatch = Callable[[tuple[Cache, ...]], MemoryWatch]
+#: Makes the watch over memory, given what can give some back.
+MakeMemoryWatch = Callable[[tuple[Remembering, ...]], MemoryWatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,7 @@ class Parts:
         remote: What is asked of another server, by the names of guards: ``embed``, ``sparse``, ``rerank``.
         snapshots: Makes and restores snapshots of the store.
         upkeep: How the upkeep of each collection stands.
+        remembering: What the store remembers in this machine's memory.
         pools: Which pools work here; the topics of the others are served by other instances.
         answers: Whether callers are answered here; else there is work of others only, and how the process is.
         connections: Tells how many connections are open to each server elsewhere, by the name of its guard.
@@ -108,6 +109,7 @@ class Parts:
     remote: frozenset[str] = frozenset()
     snapshots: Snapshots = field(default_factory=NoSnapshots)
     upkeep: Callable[[], list[Upkeep]] = list
+    remembering: tuple[Remembering, ...] = ()
     pools: frozenset[str] = POOLS
     answers: bool = True
     connections: Callable[[], dict[str, int]] = dict

@@ -13,7 +13,7 @@ from penstock.pools.guard import Guard
 from penstock.pools.house import Pools
 from penstock.pools.remote import Remote
 from penstock.search.rungs import Rungs
-from penstock.stores.cache import Cache, CacheState
+from penstock.stores.cache import CacheState, Remembering
 from penstock.stores.records import Upkeep
 from penstock.telemetry.memory import MemoryWatch
 from penstock.telemetry.metrics import Reading, Sample, single
@@ -99,7 +99,7 @@ def ladder_readings(rungs: Rungs) -> list[Reading]:
     return [("degradation_level", level), ("degradation_moves_total", moves)]
 
 
-def cache_readings(caches: Sequence[Cache]) -> list[Reading]:
+def cache_readings(caches: Sequence[Remembering]) -> list[Reading]:
     """Return the caches' sizes and hits."""
 
     def each(value: Callable[[CacheState], int]) -> Callable[[], list[Sample]]:

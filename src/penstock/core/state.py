@@ -16,7 +16,7 @@ from penstock.kernel.work import Criticality
 from penstock.models.used import InUse
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import Guard
-from penstock.stores.cache import Cache
+from penstock.stores.cache import Remembering
 from penstock.telemetry.alarms import AlertRecord
 from penstock.telemetry.memory import MemoryWatch
 from penstock.telemetry.metrics import Metrics
@@ -56,7 +56,7 @@ def ladder_status(rungs: dict[Criticality, Rung]) -> list[answers.RungStatus]:
     return [answers.RungStatus(one.name.lower(), rung.name.lower(), int(rung)) for one, rung in rungs.items()]
 
 
-def cache_status(caches: Iterable[Cache]) -> list[answers.CacheStatus]:
+def cache_status(caches: Iterable[Remembering]) -> list[answers.CacheStatus]:
     """Return each cache's numbers."""
     states = (cache.state() for cache in caches)
     return [answers.CacheStatus(s.name, s.entries, s.bytes, s.hits, s.misses, s.evictions) for s in states]

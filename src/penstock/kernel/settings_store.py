@@ -34,6 +34,10 @@ class StoreSettings:
     optimize_quiet: float = setting(
         5.0, duration("STORE_OPTIMIZE_QUIET", "without a write for so long it is worth it earlier")
     )
+    cache_bytes: int = setting(
+        128_000_000,
+        Spec("STORE_CACHE_BYTES", "memory for what store processes have read of points; 0: none", Unit.SIZE, 0, 2**40),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 
 #: Names looked at in one query; a pasted program has hundreds, and means none of them.
 NAMES_MAX: Final = 8
 #: Characters of a query in which names are looked for.
 QUERY_CHARACTERS_MAX: Final = 1000
+#: Queries whose names are remembered.
+QUERIES_KEPT_MAX: Final = 64
 #: Places of a name in one chunk that are looked at, and how much of the text before and after it.
 PLACES_MAX: Final = 20
 BEFORE_CHARACTERS_MAX: Final = 160
@@ -75,10 +78,12 @@ class Name:
     around: frozenset[str] = frozenset()
 
 
+@lru_cache(maxsize=QUERIES_KEPT_MAX)
 def names_in(query: str) -> tuple[Name, ...]:
     """Return the names that a query asks for.
 
-    Bounds: ``NAMES_MAX`` names in the first ``QUERY_CHARACTERS_MAX`` characters.
+    Bounds: ``NAMES_MAX`` names in the first ``QUERY_CHARACTERS_MAX`` characters; the last ``QUERIES_KEPT_MAX`` queries
+    are remembered, since a search asks more than once.
     """
     text = query[:QUERY_CHARACTERS_MAX].strip()
     names: dict[Name, None] = {}

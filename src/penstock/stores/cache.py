@@ -28,7 +28,26 @@ class CacheState:
     evictions: int
 
 
-class Cache(Protocol):
+class Remembering(Protocol):
+    """Something that remembers, and can forget for want of memory."""
+
+    def shrink(self, share: float) -> None:
+        """Give up the least recently used until at most ``share`` of the present entries and bytes is left.
+
+        For a process that runs short of memory (D5); what lives elsewhere does nothing. Asked
+        again and again it ends up empty; the bounds stay, so it fills again afterwards.
+
+        Args:
+            share: 0 to 1.
+        """
+        ...
+
+    def state(self) -> CacheState:
+        """Return the numbers; those of a shared cache are this process's own."""
+        ...
+
+
+class Cache(Remembering, Protocol):
     """Remembers bytes for a while; may forget any of them at any time.
 
     A cache that is out of order raises ``Unavailable``; whoever asks it goes on as if it had
@@ -46,19 +65,4 @@ class Cache(Protocol):
 
     async def put(self, entries: Mapping[bytes, bytes]) -> None:
         """Remember these; what is larger than the whole cache is not taken."""
-        ...
-
-    def shrink(self, share: float) -> None:
-        """Give up the least recently used until at most ``share`` of the present entries and bytes is left.
-
-        For a process that runs short of memory (D5); a cache that lives elsewhere does nothing. Asked
-        again and again it ends up empty; the bounds stay, so it fills again afterwards.
-
-        Args:
-            share: 0 to 1.
-        """
-        ...
-
-    def state(self) -> CacheState:
-        """Return the numbers; those of a shared cache are this process's own."""
         ...

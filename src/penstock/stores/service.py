@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from penstock.kernel.work import Work
-from penstock.stores.cache import Cache
+from penstock.stores.cache import Cache, Remembering
 from penstock.stores.contract import MovableStore, Snapshots
 from penstock.stores.rates import TokenSource
 from penstock.stores.records import Upkeep
@@ -38,6 +38,11 @@ class StoreService(Protocol):
     @property
     def connections(self) -> int:
         """How many connections to a server are open; 0 where there is none."""
+        ...
+
+    @property
+    def remembering(self) -> tuple[Remembering, ...]:
+        """What of it remembers in this machine's memory."""
         ...
 
     def upkeep(self) -> list[Upkeep]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.engine import Panicked
+from penstock.stores.backends.edge.reader import number
 from penstock.stores.backends.edge.retrieving import retrieve
 from penstock.stores.backends.edge.shelf import Shelf
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Requests that the engine gets as one batch.
 TOGETHER_MAX: Final = 8
@@ -32,6 +35,12 @@ def _update(shelf: Shelf, command: Any) -> Any:
     return shelf.update(command)
 
 
+def _by_name(points: Sequence[str], read: Callable[[Sequence[int]], dict[int, T]]) -> dict[str, T]:
+    """Return what is read of points, by their ids as they travel."""
+    names = {number(point): point for point in points}
+    return {names[point]: found for point, found in read(list(names)).items()}
+
+
 _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
     wire.Create: lambda shelf, c: shelf.create(c.info),
     wire.ListCollections: lambda shelf, _: shelf.describe_all(),
@@ -41,16 +50,18 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
     wire.Trim: _update,
     wire.Seal: _update,
     wire.Delete: _update,
-    wire.Fetch: lambda shelf, c: {str(id): p for id, p in shelf.shard(c.collection).fetch(c.points).items()},
+    wire.Fetch: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch),
     wire.Heads: lambda shelf, c: shelf.shard(c.collection).heads(c.filter, c.after, c.limit),
     wire.Find: lambda shelf, c: shelf.shard(c.collection).find(c.documents),
     wire.ReadPoints: lambda shelf, c: shelf.shard(c.collection).read_points(c.after, c.limit),
     wire.Tokens: lambda shelf, c: {
-        str(id): wire.pack_late(vectors) for id, vectors in shelf.shard(c.collection).tokens(c.points).items()
+        point: wire.pack_late(vectors)
+        for point, vectors in _by_name(c.points, shelf.reader(c.collection).tokens).items()
     },
     wire.SearchAll: lambda shelf, c: shelf.shard(c.collection).search(c.searches),
     wire.Adopt: lambda shelf, c: shelf.adopt(Path(c.source), force=c.force),
     wire.Optimize: lambda shelf, c: shelf.collection(c.collection).begin(),
+    wire.Shrink: lambda shelf, c: shelf.cache.shrink(c.share),
     wire.Close: lambda shelf, _: shelf.close(),
 }
 
@@ -89,7 +100,7 @@ def answer(shelf: Shelf, batch: list[wire.Request]) -> Iterator[bytes]:
 def _retrieve_together(shelf: Shelf, requests: list[wire.Request]) -> Iterator[bytes]:
     commands: list[Any] = [request.command for request in requests]
     try:
-        results = retrieve(shelf.shard(commands[0].collection), commands)
+        results = retrieve(shelf.reader(commands[0].collection), commands)
     except Exception as error:  # noqa: BLE001 - the root of these requests: whatever it is, their requesters are told
         shelf.panicked |= isinstance(error, Panicked)
         yield from (failure(request.number, error) for request in requests)

@@ -18,6 +18,8 @@ from penstock.stores.backends.edge import manifest, updates, upkeep
 from penstock.stores.backends.edge.copying import Copying
 from penstock.stores.backends.edge.engine import Panicked, Shard
 from penstock.stores.backends.edge.manifest import Manifest
+from penstock.stores.backends.edge.point_cache import PointCache
+from penstock.stores.backends.edge.reader import PointReader
 from penstock.stores.backends.edge.renewal import GivenUp, Renewal, Step, unwatched
 from penstock.stores.backends.edge.space import FREE_BYTES_MIN, disk_bytes, free_bytes
 from penstock.stores.backends.edge.tally import Tally
@@ -36,17 +38,26 @@ class Collection:
     Args:
         home: Its directory.
         stated: Its manifest.
+        cache: Remembers what is read of its points.
         step: Called at each step of a swap, see :mod:`penstock.stores.backends.edge.renewal`.
+
+    Attributes:
+        home: As given.
+        manifest: What it is, and which generation serves.
+        shard: That generation.
+        reader: Reads its points.
+        upkeep: How its upkeep stands.
 
     Raises:
         Unavailable: Another process holds it (``store_locked``), or it cannot be read.
     """
 
-    def __init__(self, home: Path, stated: Manifest, step: Step = unwatched) -> None:
+    def __init__(self, home: Path, stated: Manifest, cache: PointCache, step: Step = unwatched) -> None:
         manifest.sweep(home, stated)
         self.home = home
         self.manifest = stated
         self.shard = Shard.load(home / stated.generation)
+        self.reader = PointReader(self.shard, cache)
         self.upkeep = Upkeep(stated.name)
         self._step = step
         self._renewal: Renewal | None = None
@@ -92,6 +103,8 @@ class Collection:
             if not (isinstance(error, Invalid) or error.code == "write_conflict"):
                 self.give_up("an update failed half-way")
             raise
+        finally:
+            self.reader.note(command)
         self._updated_s = time.monotonic()
         self._changed += updates.weight(command)
         if self._renewal is not None:
@@ -196,6 +209,7 @@ class Collection:
         (source / stated.generation).replace(place)
         fresh = Shard.load(place)
         self._tally.forget()
+        self.reader.forget()
         self._name(fresh, msgspec.structs.replace(stated, name=self.manifest.name, generation=name))
 
     def close(self) -> None:
@@ -220,7 +234,7 @@ class Collection:
         manifest.write(self.home, stated)
         self._step("named")
         outlived, old = self.home / self.manifest.generation, self.shard
-        self.manifest, self.shard = stated, fresh
+        self.manifest, self.shard, self.reader.shard = stated, fresh, fresh
         try:
             old.close()
         except Panicked:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +13,12 @@ from penstock.kernel.cores import cores
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.together import together
 from penstock.kernel.work import Work
+from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.shards import ShardedStore
 from penstock.stores.backends.edge.snapshots import EdgeSnapshots
 from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.cache import CacheState, Remembering
 from penstock.stores.contract import MovableStore, Snapshots
 from penstock.stores.records import Upkeep
 
@@ -43,7 +47,7 @@ class EdgeFleet:
         wanted = settings.shards or default_shards(cores())
         # What was spread over more than are wanted now needs them still.
         count = max(wanted, there(data_dir))
-        self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number) for number in range(count)]
+        self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number, count) for number in range(count)]
         sharded = ShardedStore(self._stores, wanted)
         self.store: MovableStore = sharded if count > 1 else self._stores[0]
         self.snapshots: Snapshots = EdgeSnapshots(data_dir, [one.link for one in self._stores], sharded.forget)
@@ -62,6 +66,11 @@ class EdgeFleet:
     def connections(self) -> int:
         """None: there is no server."""
         return 0
+
+    @property
+    def remembering(self) -> tuple[Remembering, ...]:
+        """What the processes remember of points."""
+        return (_PointCaches([one.link for one in self._stores]),)
 
     def upkeep(self) -> list[Upkeep]:
         """Return how the upkeep of each collection stands in each process."""
@@ -83,6 +92,33 @@ class EdgeFleet:
         """Flush everything and end every process."""
         closing: list[Coroutine[Any, Any, None]] = [one.close() for one in self._stores]
         await asyncio.gather(*closing)
+
+
+class _PointCaches:
+    """What the processes remember of points, as one."""
+
+    def __init__(self, links: Sequence[StoreLink]) -> None:
+        self._links = links
+
+    def shrink(self, share: float) -> None:
+        """Have each give up the least recently used."""
+        for link in self._links:
+            link.tell(wire.Shrink(share))
+
+    def state(self) -> CacheState:
+        """Return the numbers as they were last told, about a second ago."""
+        return reduce(_sum, (link.cache for link in self._links))
+
+
+def _sum(one: CacheState, other: CacheState) -> CacheState:
+    return CacheState(
+        one.name,
+        one.entries + other.entries,
+        one.bytes + other.bytes,
+        one.hits + other.hits,
+        one.misses + other.misses,
+        one.evictions + other.evictions,
+    )
 
 
 def default_shards(available: int) -> int:

@@ -22,11 +22,15 @@ from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.upkeep import Rule
+from penstock.stores.cache import CacheState
 from penstock.stores.records import Upkeep
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: What a process remembers of points before it has told.
+NOTHING: Final = CacheState("points", 0, 0, 0, 0, 0)
 
 #: The store process's module, see :mod:`penstock.stores.backends.edge.process`.
 PROGRAM: Final = ("-m", "penstock.stores.backends.edge.process")
@@ -53,21 +57,31 @@ class StoreLink:
         directory: The directory ``collections`` that the process serves.
         rule: When a collection gets a new generation; by default never.
         program: What to run, after the interpreter; tests run another.
+        cache_bytes: Memory in which the process remembers what it has read of points.
 
     Attributes:
         directory: The directory that it serves.
         on_ready: Called whenever a process has come up, the first and every later one.
         on_upkeep: Called whenever ``upkeep`` has changed.
         upkeep: How the upkeep of each collection stands, as last told.
+        cache: What it remembers of points, as last told.
     """
 
-    def __init__(self, directory: Path, rule: Rule = Rule(points=0), program: Sequence[str] = PROGRAM) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        directory: Path,
+        rule: Rule = Rule(points=0),  # noqa: B008 - frozen
+        program: Sequence[str] = PROGRAM,
+        cache_bytes: int = 0,
+    ) -> None:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_upkeep: Callable[[], None] = lambda: None
         self.upkeep: list[Upkeep] = []
+        self.cache = NOTHING
         self.directory = directory
         self._rule = rule
         self._program = program
+        self._cache_bytes = cache_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -122,6 +136,12 @@ class StoreLink:
             reply = await self._exchange(command, None if math.isinf(at_s) else at_s)
         return msgspec.msgpack.decode(reply.body, type=result)
 
+    def tell(self, command: wire.Command) -> None:
+        """Send a command and wait for nothing; where no process runs there is nobody to tell."""
+        if self.alive and self._writer is not None:
+            self._last_number += 1
+            self._writer.write(wire.frame(wire.Request(self._last_number, command)))
+
     async def close(self) -> None:
         """Tell the process to flush and end, and wait for it."""
         self._closing = True
@@ -144,6 +164,7 @@ class StoreLink:
                     str(self.directory),
                     str(theirs.fileno()),
                     msgspec.json.encode(self._rule).decode(),
+                    str(self._cache_bytes),
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -204,7 +225,7 @@ class StoreLink:
                 (length,) = wire.HEADER.unpack(await reader.readexactly(size))
                 reply = decoder.decode(await reader.readexactly(length))
                 if reply.number == wire.NOTICE:
-                    self._note(msgspec.msgpack.decode(reply.body, type=list[Upkeep]))
+                    self._note(msgspec.msgpack.decode(reply.body, type=wire.Notice))
                     continue
                 waiting = self._waiting.get(reply.number)
                 if waiting is not None and not waiting.done():
@@ -217,11 +238,13 @@ class StoreLink:
         if self._ready and not self._closing and not mending:
             self._mender = asyncio.create_task(self._mend(), name="store mender")
 
-    def _note(self, upkeep: list[Upkeep]) -> None:
-        """Remember how the upkeep stands, and log what has become of generations."""
+    def _note(self, notice: wire.Notice) -> None:
+        """Remember what the process has told, and log what has become of generations."""
         before = {one.collection: one for one in self.upkeep}
-        self.upkeep = upkeep
-        for one in upkeep:
+        changed, self.upkeep, self.cache = notice.upkeep != self.upkeep, notice.upkeep, notice.cache
+        if not changed:
+            return
+        for one in notice.upkeep:
             was = before.get(one.collection, Upkeep(one.collection))
             facts = {"collection": one.collection}
             if one.given_up > was.given_up:

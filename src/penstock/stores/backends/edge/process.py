@@ -1,11 +1,12 @@
 """The store process: one thread, one socket, batches of whatever is waiting.
 
-Run as ``python -m penstock.stores.backends.edge.process DIRECTORY FD RULE``. It ends when the other side
+Run as ``python -m penstock.stores.backends.edge.process DIRECTORY FD RULE CACHE_BYTES``. It ends when the other side
 closes the socket, so it never outlives the front that started it, however that one ended.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -25,7 +26,6 @@ from penstock.stores.backends.edge.intake import Intake, subject
 from penstock.stores.backends.edge.renewal import Step, unwatched
 from penstock.stores.backends.edge.shelf import LOOK_S, Shelf
 from penstock.stores.backends.edge.upkeep import Rule
-from penstock.stores.records import Upkeep
 
 RECEIVE_BYTES: Final = 1 << 20
 
@@ -49,7 +49,8 @@ class Service:
         self._link = link
         self._intake = Intake()
         self._copies: dict[Copying, wire.Request] = {}
-        self._told: dict[str, Upkeep] = {}
+        self._told: wire.Notice | None = None
+        self._told_s = -math.inf
         self._open = True
 
     def run(self) -> None:
@@ -121,21 +122,22 @@ class Service:
             self._copies[copying] = request
 
     def _tell(self) -> None:
-        """Tell the other side how the upkeep stands, where that has changed."""
-        upkeep = {one.collection: one for one in self._shelf.upkeep()}
-        if upkeep != self._told:
-            self._told = upkeep
-            self._link.sendall(success(wire.NOTICE, list(upkeep.values())))
+        """Tell the other side how the upkeep stands as soon as that has changed; what is remembered, each second."""
+        told, now_s = self._told, time.monotonic()
+        notice = wire.Notice(self._shelf.upkeep(), self._shelf.cache.state())
+        if told is None or notice.upkeep != told.upkeep or (now_s >= self._told_s + LOOK_S and notice != told):
+            self._told, self._told_s = notice, now_s
+            self._link.sendall(success(wire.NOTICE, notice))
 
 
 def _subject(request: wire.Request) -> str:
     return subject(request.command) or ""
 
 
-def serve(directory: Path, link: socket.socket, rule: Rule, step: Step = unwatched) -> None:
+def serve(directory: Path, link: socket.socket, rule: Rule, cache_bytes: int, step: Step = unwatched) -> None:
     """Open the collections, then answer until the other side is gone or says close."""
     try:
-        shelf = Shelf(directory, rule, step)
+        shelf = Shelf(directory, rule, step, cache_bytes)
     except PenstockError as error:
         link.sendall(failure(0, error))
         return
@@ -160,9 +162,9 @@ def main(step: Step = unwatched) -> None:
     # The terminal and the service manager signal the whole group; the front decides when we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    directory, fd, rule = sys.argv[1:4]
+    directory, fd, rule, cache_bytes = sys.argv[1:5]
     with socket.socket(fileno=int(fd)) as link:
-        serve(Path(directory), link, msgspec.json.decode(rule, type=Rule), step)
+        serve(Path(directory), link, msgspec.json.decode(rule, type=Rule), int(cache_bytes), step)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from penstock.kernel.late import maxima
 from penstock.ranking.course import ARMS, Course, advance, course, stage_of
 from penstock.ranking.fusion import RRF_K, TIE_SHARE
 from penstock.ranking.records import Arm, Compare, Outcome, Ranking, Read, Retrieval, Seek
-from penstock.stores.backends import records
 from penstock.stores.backends.edge import asking, tuning, wire
 from penstock.stores.backends.edge.engine import Panicked, Shard
+from penstock.stores.backends.edge.reader import PointReader
 from penstock.stores.driving import told
 from penstock.stores.records import ChunkPayload, Condition, Found
 
@@ -35,7 +35,7 @@ ENGINE_RRF_K: Final = RRF_K + 1
 ENGINE_WEIGHTS: Final = [1.0, 1 / (1 + TIE_SHARE)]
 
 
-def retrieve(shard: Shard, commands: Sequence[wire.Retrieve]) -> list[wire.Retrieved | PenstockError]:
+def retrieve(reader: PointReader, commands: Sequence[wire.Retrieve]) -> list[wire.Retrieved | PenstockError]:
     """Answer searches of one collection, or say why one cannot be answered.
 
     Raises:
@@ -44,8 +44,8 @@ def retrieve(shard: Shard, commands: Sequence[wire.Retrieve]) -> list[wire.Retri
     results: dict[int, wire.Retrieved | PenstockError] = {}
     plain = [number for number, command in enumerate(commands) if _is_plain(command)]
     if plain:
-        results.update(zip(plain, _fused(shard, [commands[number] for number in plain]), strict=False))
-    others = [Going(shard, command) for number, command in enumerate(commands) if number not in results]
+        results.update(zip(plain, _fused(reader, [commands[number] for number in plain]), strict=False))
+    others = [Going(reader, command) for number, command in enumerate(commands) if number not in results]
     _drive(others)
     rest = iter(others)
     return [results[number] if number in results else next(rest).result() for number in range(len(commands))]
@@ -55,7 +55,7 @@ class Going:
     """A course over a shard.
 
     Args:
-        shard: The shard.
+        reader: Reads the shard's points.
         command: What is wanted.
 
     Attributes:
@@ -64,10 +64,11 @@ class Going:
         read: Its next step, if that is one that reads points.
     """
 
-    def __init__(self, shard: Shard, command: wire.Retrieve) -> None:
-        self.shard = shard
+    def __init__(self, reader: PointReader, command: wire.Retrieve) -> None:
+        self.shard: Shard = reader.shard
         self.seek: Seek[int] | None = None
         self.read: Compare[int] | Read[int] | None = None
+        self._reader = reader
         self._filter: list[Condition] = command.filter
         self._explain = command.explain
         self._ids: dict[int, Any] = {}
@@ -145,12 +146,11 @@ class Going:
         return dict(zip(numbers, [point.score for point in found], strict=True))
 
     def _compared(self, step: Compare[int]) -> dict[int, NDArray[np.float32]]:
-        tokens = self.shard.tokens(self._named(step.points))
-        found = maxima(step.tokens, list(tokens.values()))
-        return {id.int: row for id, row in zip(tokens, found, strict=True)}
+        tokens = self._reader.tokens(step.points)
+        return dict(zip(tokens, maxima(step.tokens, list(tokens.values())), strict=True))
 
     def _fetched(self, step: Read[int]) -> dict[int, ChunkPayload]:
-        return {id.int: payload for id, payload in self.shard.fetch(self._named(step.points)).items()}
+        return self._reader.fetch(step.points)
 
 
 def _drive(goings: Sequence[Going]) -> None:
@@ -196,24 +196,26 @@ def _is_plain(command: wire.Retrieve) -> bool:
     return both and alike and command.fusion == "rrf" and not command.rerank and not command.explain
 
 
-def _fused(shard: Shard, commands: Sequence[wire.Retrieve]) -> list[wire.Retrieved]:
+def _fused(reader: PointReader, commands: Sequence[wire.Retrieve]) -> list[wire.Retrieved]:
     """Answer searches by one question each; nothing if the engine does not like one."""
     began_s = time.perf_counter()
     try:
-        answers = shard.query([_fusion(shard, command) for command in commands])
+        answers = reader.shard.query([_fusion(reader.shard, command) for command in commands])
     except Panicked:
         raise
     except PenstockError:
         return []
     stages = {ARMS: round((time.perf_counter() - began_s) * 1000, 3)}
     return [
-        wire.Retrieved([_hit(hit, _weight(command)) for hit in hits], {}, stages)
+        wire.Retrieved(_hits(reader, hits, _weight(command)), {}, stages)
         for command, hits in zip(commands, answers, strict=True)
     ]
 
 
-def _hit(hit: qe.ScoredPoint, weight: float) -> Found:
-    return Found(str(hit.id), hit.score * weight, records.payload(hit.payload), {})
+def _hits(reader: PointReader, found: Sequence[qe.ScoredPoint], weight: float) -> list[Found]:
+    ids: list[Any] = [point.id for point in found]
+    payloads = reader.fetch([id.int for id in ids])
+    return [Found(str(id), point.score * weight, payloads[id.int], {}) for id, point in zip(ids, found, strict=True)]
 
 
 def _weight(command: wire.Retrieve) -> float:
@@ -234,6 +236,6 @@ def _fusion(shard: Shard, command: wire.Retrieve) -> qe.QueryRequest:
         limit=wanted.limit,
         prefetches=arms,
         query=fusion,
-        with_payload=records.FIELDS,
+        with_payload=False,
         with_vector=False,
     )

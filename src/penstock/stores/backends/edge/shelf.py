@@ -20,6 +20,8 @@ from penstock.stores.backends.edge.collection import Collection, dismiss
 from penstock.stores.backends.edge.copying import Copying
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.manifest import MANIFEST, Manifest
+from penstock.stores.backends.edge.point_cache import PointCache
+from penstock.stores.backends.edge.reader import PointReader
 from penstock.stores.backends.edge.renewal import Renewal, Step, unwatched
 from penstock.stores.backends.edge.space import check_space
 from penstock.stores.backends.edge.updates import GROWING, Update
@@ -38,8 +40,10 @@ class Shelf:
         root: The directory ``collections`` in the data directory.
         rule: When a collection gets a new generation.
         step: Called at each step of a swap, see :mod:`penstock.stores.backends.edge.renewal`.
+        cache_bytes: Memory in which it is remembered what was read of points.
 
     Attributes:
+        cache: What is remembered.
         panicked: The engine panicked over one of them: the process must end and start anew.
 
     Raises:
@@ -47,19 +51,26 @@ class Shelf:
             (``store_damaged``).
     """
 
-    def __init__(self, root: Path, rule: Rule = Rule(points=0), step: Step = unwatched) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        root: Path,
+        rule: Rule = Rule(points=0),  # noqa: B008 - frozen
+        step: Step = unwatched,
+        cache_bytes: int = 0,
+    ) -> None:
         self._root = root
         self._rule = rule
         self._step = step
         self._looked_s = 0.0
         self.panicked = False
+        self.cache = PointCache(cache_bytes)
         self._collections: dict[str, Collection] = {}
         root.mkdir(parents=True, exist_ok=True)
         for entry in sorted(root.iterdir()):
             if entry.name.startswith("."):
                 manifest.remove(entry)
             elif (entry / MANIFEST).is_file():
-                self._collections[entry.name] = Collection(entry, manifest.read(entry), step)
+                self._collections[entry.name] = Collection(entry, manifest.read(entry), self.cache, step)
 
     def __len__(self) -> int:
         return len(self._collections)
@@ -82,6 +93,14 @@ class Shelf:
             Invalid: There is no such collection.
         """
         return self.collection(name).shard
+
+    def reader(self, name: str) -> PointReader:
+        """Return what reads a collection's points.
+
+        Raises:
+            Invalid: There is no such collection.
+        """
+        return self.collection(name).reader
 
     def update(self, command: Update) -> Any:
         """Do what an update says, refusing what takes room when the disk is all but full."""
@@ -193,7 +212,7 @@ class Shelf:
         """Put a whole collection in its place and open it."""
         home = self._root / stated.name
         fresh.replace(home)
-        self._collections[stated.name] = Collection(home, stated, self._step)
+        self._collections[stated.name] = Collection(home, stated, self.cache, self._step)
 
     def _same_layout(self, wanted: CollectionInfo) -> CollectionInfo:
         check_same(self._collections[wanted.name].manifest, wanted)

@@ -35,6 +35,7 @@ class EdgeStore:
         clock: The loop's clock.
         settings: When collections are optimised.
         number: Which of the server's store processes it is, from 0; the second's collections are in ``collections-2``.
+        processes: How many there are; they share what may be remembered.
 
     Attributes:
         link: The store process.
@@ -47,10 +48,12 @@ class EdgeStore:
         clock: Clock,
         settings: StoreSettings | None = None,
         number: int = 0,
+        processes: int = 1,
     ) -> None:
         kept = settings or StoreSettings()
         directory = data_dir / (f"collections-{number + 1}" if number else "collections")
-        self.link = StoreLink(directory, Rule(kept.optimize_points, kept.optimize_quiet))
+        rule = Rule(kept.optimize_points, kept.optimize_quiet)
+        self.link = StoreLink(directory, rule, cache_bytes=kept.cache_bytes // processes)
         self._timeouts = timeouts
         self._clock = clock
 

@@ -18,7 +18,18 @@ from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.ranking.records import FusionName, Retrieval
-from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Condition, Filter, Found, Head, Point
+from penstock.stores.cache import CacheState
+from penstock.stores.records import (
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    Condition,
+    Filter,
+    Found,
+    Head,
+    Point,
+    Upkeep,
+)
 
 HEADER: Final = struct.Struct("<I")
 
@@ -181,6 +192,12 @@ class WirePage(msgspec.Struct, frozen=True, array_like=True):
     next: str | None
 
 
+class Shrink(msgspec.Struct, frozen=True, tag="shrink"):
+    """Keep only a share of what is remembered of points: memory is short."""
+
+    share: float
+
+
 class Close(msgspec.Struct, frozen=True, tag="close"):
     """Flush, close every collection and end."""
 
@@ -225,10 +242,11 @@ Command = (
     | Copy
     | Adopt
     | Optimize
+    | Shrink
     | Close
 )
 
-#: The number of a reply that answers nothing: the store tells of its own accord how its upkeep stands.
+#: The number of a reply that answers nothing: the store tells of its own accord how it is, by a :class:`Notice`.
 NOTICE: Final = -1
 
 
@@ -263,6 +281,13 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     number: int
     failure: Failure | None
     body: msgspec.Raw
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """What the store tells unasked: how the upkeep of each collection stands, and what it remembers of points."""
+
+    upkeep: list[Upkeep]
+    cache: CacheState
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from penstock.kernel.work import Work
 from penstock.stores.backends.qdrant.connection import Call, Connection
 from penstock.stores.backends.qdrant.look import look
 from penstock.stores.backends.qdrant.store import QdrantStore
+from penstock.stores.cache import Remembering
 from penstock.stores.contract import MovableStore, NoSnapshots, Snapshots
 from penstock.stores.records import Upkeep
 
@@ -61,6 +62,11 @@ class QdrantServer:
     def connections(self) -> int:
         """How many connections are open (L3)."""
         return self._connection.connections
+
+    @property
+    def remembering(self) -> tuple[Remembering, ...]:
+        """Nothing: what a server remembers is its own affair."""
+        return ()
 
     def upkeep(self) -> list[Upkeep]:
         """Return nothing: the server optimises by itself."""

@@ -1,0 +1,85 @@
+"""What was lately read of points, so that it is not read again; one bound for all collections of a store process."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from penstock.stores.cache import CacheState
+
+#: What an entry takes up beside what is kept: its key, its place, the object's head (measured with ``tracemalloc``).
+ENTRY_BYTES: Final = 500
+
+
+class PointCache:
+    """Values by space and point, the least recently used given up first.
+
+    A space is what one collection keeps of one kind. Whoever forgets a whole space takes a new one: what is left in
+    the old one is never asked for again, and is given up soon.
+
+    Args:
+        bytes_max: What the entries may take up, overhead included; 0 for a cache that remembers nothing.
+
+    Bounds: ``bytes_max``.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._entries: OrderedDict[tuple[int, int], tuple[Any, int]] = OrderedDict()
+        self._spaces = itertools.count()
+        self._bytes = 0
+        self._hits = self._misses = self._evictions = 0
+
+    def __repr__(self) -> str:
+        return f"<PointCache {len(self._entries)} entries, {self._bytes} of {self._bytes_max} bytes>"
+
+    def space(self) -> int:
+        """Return a space that nobody else has."""
+        return next(self._spaces)
+
+    def find(self, space: int, points: Sequence[int]) -> dict[int, Any]:
+        """Return what is kept of the points; those of which nothing is kept are not in it."""
+        entries, found = self._entries, {}
+        for point in points:
+            key = (space, point)
+            entry = entries.get(key)
+            if entry is not None:
+                entries.move_to_end(key)
+                found[point] = entry[0]
+        self._hits += len(found)
+        self._misses += len(points) - len(found)
+        return found
+
+    def keep(self, space: int, point: int, value: Any, size: int) -> None:
+        """Keep a value that takes up ``size`` bytes; one larger than the whole cache is not taken."""
+        self._drop((space, point))
+        cost = size + ENTRY_BYTES
+        if cost <= self._bytes_max:
+            self._entries[space, point] = value, cost
+            self._bytes += cost
+            self._evict(self._bytes_max)
+
+    def drop(self, space: int, points: Iterable[int]) -> None:
+        """Keep nothing of these points."""
+        for point in points:
+            self._drop((space, point))
+
+    def shrink(self, share: float) -> None:
+        """Give up the least recently used until at most ``share`` (0 to 1) of the bytes is left."""
+        self._evict(int(self._bytes * share))
+
+    def state(self) -> CacheState:
+        """Return the numbers."""
+        return CacheState("points", len(self._entries), self._bytes, self._hits, self._misses, self._evictions)
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry[1]
+
+    def _evict(self, bytes_max: int) -> None:
+        while self._bytes > bytes_max:
+            self._drop(next(iter(self._entries)))
+            self._evictions += 1

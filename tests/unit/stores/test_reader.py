@@ -1,0 +1,143 @@
+"""Points read by id: asked of the engine once, and again after every update that may have changed them."""
+
+import random
+
+import numpy as np
+import pytest
+
+from penstock.kernel.errors import Unavailable
+from penstock.kernel.ids import point_id
+from penstock.kernel.late import levels
+from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge.point_cache import PointCache
+from penstock.stores.backends.edge.reader import PointReader, number
+from penstock.stores.backends.edge.shelf import Shelf
+from penstock.stores.records import ChunkPayload, CollectionInfo, Head, Match, Point
+from tests.fakes.memory_store import sparse, unit
+
+LATE = 4
+
+
+def place(document, chunk=0):
+    return number(point_id(document, chunk))
+
+
+def chunk(document, number=0, text="x", *, late=True):
+    vectors = levels(np.full((2, LATE), len(text) / 10, np.float32)) if late else None
+    return wire.pack_point(Point(ChunkPayload(id=document, chunk=number, text=text), unit(1, 0), sparse(t1=1), vectors))
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    shelf = Shelf(tmp_path, cache_bytes=1 << 20)
+    shelf.create(CollectionInfo("c", 2, "m", late=LATE))
+    yield shelf
+    shelf.close()
+
+
+@pytest.fixture
+def collection(shelf):
+    return shelf.collection("c")
+
+
+def asked(collection, monkeypatch):
+    """Return a list that gets what the engine is asked for."""
+    log, shard = [], collection.shard
+    tokens, fetch = shard.tokens, shard.fetch
+    monkeypatch.setattr(shard, "tokens", lambda points: log.append(("tokens", len(points))) or tokens(points))
+    monkeypatch.setattr(shard, "fetch", lambda points: log.append(("fetch", len(points))) or fetch(points))
+    return log
+
+
+def test_the_engine_is_asked_once_for_a_point(collection, monkeypatch):
+    collection.update(wire.Upsert("c", [chunk("a"), chunk("b")]))
+    log, reader = asked(collection, monkeypatch), collection.reader
+    first = reader.tokens([place("a")]), reader.fetch([place("a")])
+    assert reader.fetch([place("b"), place("a")]) == {place("b"): chunk("b").payload, place("a"): chunk("a").payload}
+    assert list(reader.fetch([place("b"), place("a")])) == [place("b"), place("a")]
+    again = reader.tokens([place("a")]), reader.fetch([place("a")])
+    assert log == [("tokens", 1), ("fetch", 1), ("fetch", 1)]
+    assert again[1] == first[1]
+    assert np.array_equal(again[0][place("a")], first[0][place("a")])
+
+
+def test_points_without_tokens_are_not_asked_for_again(collection, monkeypatch):
+    collection.update(wire.Upsert("c", [chunk("a", late=False)]))
+    log = asked(collection, monkeypatch)
+    assert [collection.reader.tokens([place("a"), place("gone")]) for _ in range(2)] == [{}, {}]
+    assert log == [("tokens", 2)]
+    collection.update(wire.Upsert("c", [chunk("a"), chunk("gone")]))
+    assert list(collection.reader.tokens([place("a"), place("gone")])) == [place("a"), place("gone")]
+
+
+def test_points_that_do_not_exist_are_left_out_until_they_do(collection):
+    assert collection.reader.fetch([place("a")]) == {}
+    collection.update(wire.Upsert("c", [chunk("a")]))
+    assert list(collection.reader.fetch([place("a")])) == [place("a")]
+
+
+def test_an_update_that_fails_makes_forget_as_well(collection, monkeypatch):
+    collection.update(wire.Upsert("c", [chunk("a")]))
+    collection.reader.fetch([place("a")])
+    upsert = collection.shard.upsert
+
+    def half(points):
+        upsert(points)
+        raise Unavailable("the disk is full", dependency="store")
+
+    monkeypatch.setattr(collection.shard, "upsert", half)
+    with pytest.raises(Unavailable):
+        collection.update(wire.Upsert("c", [chunk("a", text="other")]))
+    assert collection.reader.fetch([place("a")])[place("a")].text == "other"
+
+
+def test_a_collection_of_the_same_name_is_another(shelf):
+    shelf.update(wire.Upsert("c", [chunk("a")]))
+    shelf.reader("c").fetch([place("a")])
+    shelf.drop("c")
+    shelf.create(CollectionInfo("c", 2, "m", late=LATE))
+    assert shelf.reader("c").fetch([place("a")]) == {}
+
+
+def test_a_restored_collection_is_another(tmp_path, shelf):
+    other = Shelf(tmp_path / "other")
+    other.create(CollectionInfo("c", 2, "m", late=LATE))
+    other.update(wire.Upsert("c", [chunk("a", text="restored")]))
+    stated = other.collection("c").manifest
+    other.close()
+    shelf.update(wire.Upsert("c", [chunk("a")]))
+    shelf.reader("c").fetch([place("a")])
+    shelf.collection("c").replace_by(tmp_path / "other" / "c", stated)
+    assert shelf.reader("c").fetch([place("a")])[place("a")].text == "restored"
+
+
+def test_two_collections_share_a_bound_and_no_points(shelf):
+    shelf.create(CollectionInfo("d", 2, "m", late=LATE))
+    shelf.update(wire.Upsert("c", [chunk("a", text="of c")]))
+    shelf.update(wire.Upsert("d", [chunk("a", text="of d")]))
+    assert [shelf.reader(name).fetch([place("a")])[place("a")].text for name in "cdc"] == ["of c", "of d", "of c"]
+    assert shelf.cache.state().entries == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_remembered_is_what_the_engine_says(collection, seed):
+    chance, documents, chunks = random.Random(seed), "abcd", 4
+    everything = [place(document, n) for document in documents for n in range(chunks)]
+    blank = PointReader(collection.shard, PointCache(0))
+    for _ in range(60):
+        document, kind = chance.choice(documents), chance.randrange(6)
+        if kind <= 2:
+            text, late = "x" * chance.randrange(1, 9), chance.random() < 0.8
+            collection.update(wire.Upsert("c", [chunk(document, chance.randrange(chunks), text, late=late)]))
+        elif kind == 3:
+            collection.update(wire.Trim("c", document, chance.randrange(chunks)))
+        elif kind == 4 and collection.shard.find([document]):
+            collection.update(wire.Seal("c", Head(document, f"h{chance.random()}", 3)))
+        elif kind == 5 and chance.random() < 0.3:
+            collection.update(wire.Delete("c", [Match("id", [document])]))
+        some = chance.sample(everything, 8)
+        assert collection.reader.fetch(some) == blank.fetch(some)
+        known, true = collection.reader.tokens(some), blank.tokens(some)
+        assert list(known) == list(true)
+        assert all(np.array_equal(known[one], true[one]) for one in true)
+    assert collection.describe().chunks == len(blank.fetch(everything))
