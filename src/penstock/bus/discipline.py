@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
+from math import inf
 from typing import Generic, TypeVar
 
 from penstock.kernel.work import Criticality
@@ -18,6 +19,10 @@ COST_S_MIN = 1e-6
 SWEEP_MIN = 64
 #: How often the age of the oldest message is looked at.
 WATCH_S = 0.001
+#: Before the oldest has waited so long, or for this share of the time that it has in all, nobody is overtaken: whom a
+#: queue delays by less than he notices, it may as well serve in order.
+NOTICED_S = 0.25
+PATIENCE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +34,9 @@ class Discipline:
         class_floor: Share of the service kept for each waiting class below the one in front.
         fair_clients: Clients of one class share its service.
         client_share: Share of the buffer one client may fill; 1 for all of it.
-        newest_first: Within a client, while the class is congested; where there are classes, not in ``bulk``, whose
-            callers want all of it and not the latest of it.
+        newest_first: Within a client, while the class is congested and its oldest has waited long (``NOTICED_S``,
+            ``PATIENCE_SHARE``); where there are classes, not in ``bulk``, whose callers want all of it and not the
+            latest of it.
     """
 
     classes: bool = True
@@ -61,16 +67,18 @@ class Waiting:
         cost_s: What its client is charged, in seconds of service.
         expected_s: What it adds to the wait of those behind it; 0 while nothing is known.
         since_s: When it was pushed.
+        at_s: Until when its answer is of use.
         flow: Its client's queue; ``None`` while it is not queued.
     """
 
-    __slots__ = ("client", "cost_s", "expected_s", "flow", "ordered", "rank", "since_s")
+    __slots__ = ("at_s", "client", "cost_s", "expected_s", "flow", "ordered", "rank", "since_s")
 
     def __init__(self, client: str, rank: int, *, ordered: bool) -> None:
         self.client = client
         self.rank = rank
         self.ordered = ordered
         self.cost_s = self.expected_s = self.since_s = 0.0
+        self.at_s = inf
         self.flow: _Flow | None = None
 
 
@@ -110,6 +118,7 @@ class _Class:
         "expected_s",
         "flows",
         "heap",
+        "late",
         "latest",
         "newest_first",
         "unswept",
@@ -120,6 +129,7 @@ class _Class:
     def __init__(self, congestion: CongestionSettings, *, newest_first: bool) -> None:
         self.congestion = Congestion(congestion)
         self.newest_first = newest_first
+        self.late = False
         self.arrivals: deque[Waiting] = deque()
         self.flows: dict[str, _Flow] = {}
         self.heap: list[tuple[float, int, _Flow]] = []
@@ -129,6 +139,7 @@ class _Class:
 
     def clear(self) -> None:
         """Begin anew: nobody waits, no client owes, nothing is earned."""
+        self.late = False
         self.expected_s = 0.0
         self.virtual = self.latest
         self.credit = min(self.credit, 0.0)
@@ -136,12 +147,21 @@ class _Class:
         self.heap.clear()
 
     def watch(self, now_s: float) -> None:
-        """Tell the verdict on congestion how long the oldest has waited."""
+        """Tell the verdict on congestion how long the oldest has waited, and note whether that is long."""
         self.watched_s = now_s
         arrivals = self.arrivals
         while arrivals and arrivals[0].flow is None:
             arrivals.popleft()
-        self.congestion.observe(now_s - arrivals[0].since_s if arrivals else 0.0, now_s)
+        age_s = 0.0
+        if arrivals:
+            oldest = arrivals[0]
+            age_s = now_s - oldest.since_s
+            self.late = age_s >= min(NOTICED_S, PATIENCE_SHARE * (oldest.at_s - oldest.since_s))
+        self.congestion.observe(age_s, now_s)
+
+    def reverses(self, flow: _Flow) -> bool:
+        """Return whether the newest of a client's messages is next."""
+        return self.newest_first and self.late and self.congestion.congested and not flow.ordered
 
     def sweep(self) -> None:
         """Drop what is dead. Done after as many pushes as there are messages: O(1) for each, amortised."""
@@ -173,8 +193,8 @@ class FairQueue(Generic[W]):
     start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each pop goes to the client charged
     least so far, and charges it the message's cost. Deficit round robin gives the same shares, but needs a
     quantum as large as the dearest message to be O(1), and then serves thirty cheap ones in a row.
-    **Within a client** first in first out; newest first while the class is congested, is not ``bulk``
-    and none of the client's messages is ``ordered``.
+    **Within a client** first in first out; newest first while the class is congested, its oldest has waited long, it
+    is not ``bulk`` and none of the client's messages is ``ordered``.
 
     Args:
         capacity: Messages at most.
@@ -273,7 +293,7 @@ class FairQueue(Generic[W]):
         start, turn, flow = heap[0]
         one.virtual = start
         items = flow.items
-        newest = one.newest_first and one.congestion.congested and not flow.ordered
+        newest = one.reverses(flow)
         entry: W = items.pop() if newest else items.popleft()  # type: ignore[assignment]
         while entry.flow is None:
             entry = items.pop() if newest else items.popleft()  # type: ignore[assignment]
@@ -311,8 +331,7 @@ class FairQueue(Generic[W]):
         own_s, others = 0.0, one.backlogged
         if flow is not None and flow.live:
             others -= 1
-            newest = one.newest_first and one.congestion.congested and not flow.ordered
-            own_s = 0.0 if newest else flow.expected_s
+            own_s = 0.0 if one.reverses(flow) else flow.expected_s
         class_s = min(one.expected_s, own_s + others * (own_s + cost_s))
         higher_s = sum(other.expected_s for other in self._classes[: self._classes.index(one)])
         floor = self._discipline.class_floor

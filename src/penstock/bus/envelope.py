@@ -54,7 +54,6 @@ class Envelope(Waiting):
     """
 
     __slots__ = (
-        "at_s",
         "intake",
         "message",
         "probe",

@@ -26,7 +26,9 @@ class BusSettings:
     )
     classes: bool = setting(True, switch("BUS_CLASSES", "more urgent classes are served first"))
     fair_clients: bool = setting(True, switch("BUS_FAIR_CLIENTS", "clients of a class get equal shares of its service"))
-    newest_first: bool = setting(True, switch("BUS_NEWEST_FIRST", "a congested queue serves the newest first"))
+    newest_first: bool = setting(
+        True, switch("BUS_NEWEST_FIRST", "a congested queue serves the newest first, once waits are long")
+    )
     discard: bool = setting(True, switch("BUS_DISCARD", "what can no longer end in time is not begun"))
     refuse_hopeless: bool = setting(True, switch("BUS_REFUSE_HOPELESS", "what could not end in time is not let queue"))
     tries: int = setting(

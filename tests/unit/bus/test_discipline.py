@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.bus.discipline import COST_S_MIN, SWEEP_MIN, Discipline, FairQueue
+from penstock.bus.discipline import COST_S_MIN, NOTICED_S, SWEEP_MIN, Discipline, FairQueue
 from penstock.bus.envelope import Envelope
 from penstock.bus.intake import Intake
 from penstock.bus.topic import Topic
@@ -35,11 +36,17 @@ INTAKE = Intake(Topic("t", 1), nothing, Permits("t", 1), BusSettings(), Monotoni
 
 
 def note(
-    name: object, client: str = "a", rank: Criticality = STANDARD, cost_s: float = 1.0, *, ordered: bool = False
+    name: object,
+    client: str = "a",
+    rank: Criticality = STANDARD,
+    cost_s: float = 1.0,
+    *,
+    ordered: bool = False,
+    at_s: float = math.inf,
 ) -> Envelope:
     """Return something that waits."""
     reply: Any = None if ordered else object()
-    one = Envelope(name, Work(Deadline.never(), rank, client), INTAKE, 0.0, reply)
+    one = Envelope(name, Work(Deadline(at_s, "test"), rank, client), INTAKE, 0.0, reply)
     one.cost_s = one.expected_s = cost_s
     return one
 
@@ -270,6 +277,42 @@ def test_a_congested_class_serves_the_newest_first() -> None:
     for n in range(3):
         waiting.push(note(n), now_s)
     assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == [2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "time_s", "served"),
+    [
+        (NOTICED_S - 0.01, math.inf, [0, 1, 2]),
+        (NOTICED_S, math.inf, [2, 1, 0]),
+        (NOTICED_S - 0.01, 10.0, [0, 1, 2]),
+        (0.15, 0.3, [2, 1, 0]),
+        (0.15, 0.31, [0, 1, 2]),
+    ],
+)
+def test_nobody_is_overtaken_before_the_oldest_has_waited_long(
+    age_s: float, time_s: float, served: list[object]
+) -> None:
+    waiting = queue(congestion=TOUCHY)
+    for n in range(3):
+        waiting.push(note(n, at_s=time_s), 0.0 if n == 0 else age_s)
+    waiting.push(note("other", "b"), age_s + 1e-9)
+    assert waiting.congested
+    assert [name for name in drain(waiting, age_s + 1e-9) if isinstance(name, int)] == served
+
+
+def test_a_client_that_always_has_something_waiting_is_served_in_order_while_waits_are_short() -> None:
+    waiting, now_s, callers = queue(congestion=TOUCHY), 0.0, 16
+    for n in range(callers):
+        waiting.push(note(n), now_s)
+    served = []
+    for n in range(callers, 500):  # each caller asks again when it has been answered
+        now_s += 0.005
+        one = waiting.pop(now_s)
+        assert one is not None
+        served.append(one.message)
+        waiting.push(note(n), now_s)
+    assert waiting.congested
+    assert served == sorted(served)
 
 
 def test_bulk_work_keeps_its_order_however_congested_it_is() -> None:
@@ -548,6 +591,7 @@ class DisciplineMachine(RuleBasedStateMachine):
     def pop(self) -> None:
         rules = self.model.discipline
         congested = {rank: self.queue.congests(rank) for rank in Criticality}
+        late = {rank: self.queue._classes[rank if rules.classes else 0].late for rank in Criticality}
         one = self.queue.pop(self.now_s)
         if not self.model.waiting:
             assert one is None
@@ -555,7 +599,7 @@ class DisciplineMachine(RuleBasedStateMachine):
         assert one is not None
         assert one in self.model.waiting
         hurried = one.rank != BULK or not rules.classes
-        newest = rules.newest_first and hurried and congested[Criticality(one.rank)]
+        newest = rules.newest_first and hurried and congested[Criticality(one.rank)] and late[one.rank]
         assert self.model.may_be_next(one, newest=newest)
         if self.model.discipline.classes and not self.model.discipline.class_floor:
             assert one.rank == min(other.rank for other in self.model.waiting)
