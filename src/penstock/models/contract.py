@@ -124,7 +124,13 @@ class LateRunner(DenseRunner, Protocol):
 
 
 class SparseRunner(Protocol):
-    """Sparse model on the calling thread; ``stop`` as of :class:`DenseRunner`."""
+    """Sparse model on the calling thread; ``stop`` as of :class:`DenseRunner`.
+
+    Attributes:
+        quick_characters: Queries of so many characters together take it less time than to hand them to a thread.
+    """
+
+    quick_characters: int
 
     def encode_documents(self, texts: Sequence[str], stop: Stop | None = None) -> list[SparseVector]:
         """Return one vector per document, in order."""

@@ -41,6 +41,8 @@ class OnnxSparse:
         Invalid: The tokenizer cannot be read, or the graph gives no weights.
     """
 
+    quick_characters = 0
+
     def __init__(self, files: OnnxFiles, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
         self.model = files.model
         self._rows = TextRows(files.tokenizer, files.tokens_max)

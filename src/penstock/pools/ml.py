@@ -54,11 +54,13 @@ class MlWorkers:
         return Embeddings(await threads.run(partial(self._dense.run, message.texts, stop), stop.ask))
 
     async def sparse(self, message: SparseBatch, _work: Work) -> list[SparseVector]:
-        """Return one sparse vector for each text.
+        """Return one sparse vector for each text; queries that are encoded at once are not handed to a thread.
 
         Cancellation: As :meth:`embed`.
         """
         stop = Stop()
+        if message.kind is TextKind.QUERY and sum(map(len, message.texts)) <= self._sparse.quick_characters:
+            return self._sparse.encode_queries(message.texts, stop)
         encode = self._sparse.encode_queries if message.kind is TextKind.QUERY else self._sparse.encode_documents
         return await self._threads.run(partial(encode, message.texts, stop), stop.ask)
 

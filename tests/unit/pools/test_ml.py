@@ -40,6 +40,9 @@ class Dense:
 
 
 class Sparse:
+    def __init__(self, quick_characters: int = 0) -> None:
+        self.quick_characters = quick_characters
+
     def _encode(self, texts: Sequence[str], value: float) -> list[SparseVector]:
         return [SparseVector(np.array([len(text)], np.uint32), np.array([value], np.float32)) for text in texts]
 
@@ -108,6 +111,16 @@ def test_queries_and_documents_are_encoded_each_in_their_way(kind: TextKind, val
         assert [(v.indices.tolist(), v.values.tolist()) for v in encoded] == [([1], [value]), ([2], [value])]
 
     scenario()
+
+
+@virtual
+async def test_queries_that_are_encoded_at_once_are_not_handed_to_a_thread(threads: Threads) -> None:
+    workers, given = MlWorkers(Dense(), Sparse(quick_characters=4), Rerank(), threads), ["ab", "cd"]
+    found = await workers.sparse(SparseBatch(given, TextKind.QUERY), WORK)
+    assert ([v.indices.tolist() for v in found], threads.calls) == ([[2], [2]], 0)
+    for message in (SparseBatch([*given, "e"], TextKind.QUERY), SparseBatch(given, TextKind.DOCUMENT)):
+        assert len(await workers.sparse(message, WORK)) == len(message.texts)
+    assert threads.calls == 2
 
 
 @virtual
