@@ -101,7 +101,11 @@ class SingleFlight(Generic[V]):
                         await asyncio.wait(seats, return_when=asyncio.FIRST_COMPLETED)
                 for seat in [seat for seat in seats if seat.done()]:
                     key, verdict = seats.pop(seat), seat.result()
-                    if isinstance(verdict, _Flight):
+                    if isinstance(verdict, _Flight) and self._overtaken(verdict):
+                        more, further = self._board([key], work, values)
+                        leading += more
+                        seats |= further
+                    elif isinstance(verdict, _Flight):
                         leading.append(verdict)
                     elif isinstance(verdict, _Landed):
                         values[key] = verdict.value
@@ -201,6 +205,19 @@ class SingleFlight(Generic[V]):
         else:
             other.seats.update(flight.seats)
             flight.seats.clear()
+
+    def _overtaken(self, flight: _Flight[V]) -> bool:
+        """Whether a more urgent caller has begun since this flight was handed over; all change to that one then."""
+        other = self._to_follow(flight.key, flight.work)
+        if other is None or other is flight:
+            return False
+        self._take_off(flight)
+        if other.landed is not None:
+            _resolve(flight, list(flight.seats), other.landed)
+        else:
+            other.seats.update(flight.seats)
+            flight.seats.clear()
+        return True
 
     def _leave(self, key: bytes, seat: _Seat[V]) -> None:
         """Give a seat up; one who was just told to lead passes the lead on."""

@@ -293,6 +293,26 @@ async def test_urgent_work_does_not_wait_behind_work_of_a_lower_class():
 
 
 @virtual
+@pytest.mark.parametrize("landed", [False, True])
+async def test_who_is_told_to_lead_follows_a_more_urgent_caller_that_has_begun_meanwhile(*, landed: bool):
+    sky = Sky()
+    leader, heir, friend = sky.ask(), sky.ask(work=BERT), sky.ask(work=BERT)
+    await quiet()
+    sky.end(0, Rejected("full"))
+    await asyncio.sleep(0)  # the leader has handed over; the heir has not been woken
+    urgent = sky.ask(work=replace(URGENT, client="bert"))
+    if landed:
+        await asyncio.sleep(0)
+        sky.end(1)
+    await quiet()
+    if not landed:
+        sky.end(1)
+    assert await asyncio.gather(heir, friend, urgent) == [{KEY: "k2"}] * 3
+    assert isinstance((await asyncio.gather(leader, return_exceptions=True))[0], Rejected)
+    assert (len(sky.flown), len(sky.flights)) == (2, 0)
+
+
+@virtual
 async def test_a_flight_left_behind_by_a_more_urgent_one_is_followed_again_when_that_has_gone():
     sky = Sky()
     slow, urgent = sky.ask(), sky.ask(work=URGENT)
