@@ -20,6 +20,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from bench.embed.systems import System
+from bench.report import tell
 from penstock.kernel.vectors import DenseVectors
 from penstock.models.prepare import Prepared
 from penstock.models.tokenizer import TextTokenizer
@@ -141,7 +142,8 @@ def peers(prepared: Prepared, directory: Path) -> list[System]:
     found: list[System] = [PlainRuntime(graph, TextTokenizer(prepared.tokenizer_path, prepared.tokens_max))]
     try:
         from fastembed import TextEmbedding  # noqa: PLC0415 - optional
-    except ImportError:
+    except ImportError as error:
+        tell(f"fastembed is left out, and with it the goal: {error}; run this with an interpreter that has it")
         return found
     model = TextEmbedding(FASTEMBED_MODEL, specific_model_path=str(directory))
     return [Fastembed(model, FASTEMBED_BATCH), Fastembed(model, SMALL_BATCH), *found]
