@@ -22,6 +22,7 @@ from penstock.cli.preparation import preparing
 from penstock.cli.roles import chosen
 from penstock.cli.terminal import notices
 from penstock.kernel.errors import PenstockError, Unavailable
+from penstock.kernel.garbage import keep_what_is_there
 from penstock.stores.lock import holder
 from penstock.telemetry.logs import configure
 
@@ -103,6 +104,7 @@ class _Service:
         if starting.cancelled():
             return False
         starting.result()
+        keep_what_is_there()
         return True
 
     async def _serve(self, app: App, bound: socket) -> None:

@@ -20,6 +20,7 @@ from penstock.cli.options import Setup, set_up
 from penstock.cli.preparation import preparing
 from penstock.cli.roles import NAMES, chosen
 from penstock.cli.terminal import notices
+from penstock.kernel.garbage import keep_what_is_there
 from penstock.telemetry.logs import configure
 
 
@@ -76,6 +77,7 @@ class _Work:
                 if starting.cancelled():
                     return
                 starting.result()
+            keep_what_is_there()
             names = ", ".join(name for name in NAMES if name in self._role.pools)
             async with self._told(app, bound):
                 where = f", and tells how it is at {url_of(bound)}" if bound is not None else ""

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import PenstockError, Unavailable
+from penstock.kernel.garbage import keep_what_is_there
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.answering import answer, batches, failure, outcome, success
 from penstock.stores.backends.edge.copying import Copying
@@ -145,6 +146,7 @@ def serve(directory: Path, link: socket.socket, rule: Rule, cache_bytes: int, st
         reason = Unavailable(f"the store cannot open {directory}: {error}", dependency="store")
         link.sendall(failure(0, reason))
         return
+    keep_what_is_there()
     link.sendall(success(0, wire.Ready(len(shelf))))
     try:
         Service(shelf, link).run()
