@@ -1,6 +1,7 @@
 """Points read by id: asked of the engine once, and again after every update that may have changed them."""
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -117,6 +118,33 @@ def test_two_collections_share_a_bound_and_no_points(shelf):
     shelf.update(wire.Upsert("d", [chunk("a", text="of d")]))
     assert [shelf.reader(name).fetch([place("a")])[place("a")].text for name in "cdc"] == ["of c", "of d", "of c"]
     assert shelf.cache.state().entries == 2
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"numbers": [*range(1000, 21_000)]},
+        {str(n): {"a": [n / 7], "b": None} for n in range(2000)},
+        {"t": "é" * 9999},
+    ],
+    ids=["none", "numbers", "nested", "text"],
+)
+def test_payloads_of_any_metadata_keep_the_bound(collection, shelf, metadata):
+    payloads = [ChunkPayload(id=f"d{n}", chunk=0, text="x", metadata=metadata) for n in range(40)]
+    for payload in payloads:
+        collection.update(wire.Upsert("c", [wire.pack_point(Point(payload, unit(1, 0), sparse(t1=1)))]))
+    reader = PointReader(collection.shard, PointCache(1 << 22))
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for payload in payloads:
+            assert reader.fetch([place(payload.id)])[place(payload.id)].metadata == metadata
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before <= reader._cache.state().bytes + 50_000
+    assert reader._cache.state().bytes <= 1 << 22
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import TokenVectors
 from penstock.stores.backends.edge import wire
@@ -19,8 +21,10 @@ from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.updates import Update
 from penstock.stores.records import ChunkPayload
 
-#: What a payload takes up beside its text and the entry itself; its metadata may be any.
+#: What a payload takes up beside its texts and metadata, and what a byte of metadata as JSON becomes in memory at most:
+#: a list of small numbers, four bytes each, is one of objects of forty.
 PAYLOAD_BYTES: Final = 1000
+METADATA_TIMES: Final = 16
 
 
 class PointReader:
@@ -60,7 +64,7 @@ class PointReader:
         if len(known) < len(points):
             for one, payload in self.shard.fetch(_ids(points, known)).items():
                 known[one.int] = payload
-                self._cache.keep(self._payloads, one.int, payload, sys.getsizeof(payload.text) + PAYLOAD_BYTES)
+                self._cache.keep(self._payloads, one.int, payload, _payload_bytes(payload))
         return {point: known[point] for point in points if point in known}
 
     def note(self, command: Update) -> None:
@@ -83,6 +87,13 @@ class PointReader:
 def number(point: str) -> int:
     """Return the number in a point's id."""
     return uuid.UUID(point).int
+
+
+def _payload_bytes(payload: ChunkPayload) -> int:
+    """Return about how much memory a payload takes up, or more."""
+    texts = sum(sys.getsizeof(text) for text in (payload.id, payload.path, payload.symbol, payload.text))
+    metadata = METADATA_TIMES * len(msgspec.json.encode(payload.metadata)) if payload.metadata else 0
+    return PAYLOAD_BYTES + texts + metadata
 
 
 def _ids(points: Sequence[int], known: Mapping[int, object]) -> list[uuid.UUID]:
