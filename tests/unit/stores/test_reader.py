@@ -1,5 +1,6 @@
 """Points read by id: asked of the engine once, and again after every update that may have changed them."""
 
+import itertools
 import random
 import tracemalloc
 
@@ -9,9 +10,11 @@ import pytest
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import levels
+from penstock.ranking.records import Retrieval
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.reader import PointReader, number
+from penstock.stores.backends.edge.retrieving import retrieve
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.records import ChunkPayload, CollectionInfo, Head, Match, Point
 from tests.fakes.memory_store import sparse, unit
@@ -169,3 +172,19 @@ def test_what_is_remembered_is_what_the_engine_says(collection, seed):
         assert list(known) == list(true)
         assert all(np.array_equal(known[one], true[one]) for one in true)
     assert collection.describe().chunks == len(blank.fetch(everything))
+
+
+def test_hits_that_cannot_be_read_spoil_their_own_search_only(collection, monkeypatch):
+    collection.update(wire.Upsert("c", [chunk("a"), chunk("b", text="other")]))
+    fetch, asked = collection.shard.fetch, itertools.count()
+
+    def fails_twice(points):
+        if next(asked) < 2:
+            raise Unavailable("the disk is gone", dependency="store", code="disk")
+        return fetch(points)
+
+    monkeypatch.setattr(collection.shard, "fetch", fails_twice)
+    wanted = Retrieval(limit=2, candidates=8, dense=unit(1, 0), sparse=sparse(t1=1), rerank=False)
+    spoiled, answered = retrieve(collection.reader, [wire.pack_retrieval("c", wanted, [])] * 2)
+    assert isinstance(spoiled, Unavailable)
+    assert {hit.payload.id for hit in answered.hits} == {"a", "b"}

@@ -197,19 +197,17 @@ def _is_plain(command: wire.Retrieve) -> bool:
 
 
 def _fused(reader: PointReader, commands: Sequence[wire.Retrieve]) -> list[wire.Retrieved]:
-    """Answer searches by one question each; nothing if the engine does not like one."""
+    """Answer searches by one question each; nothing if the engine does not like one, or cannot read the hits."""
     began_s = time.perf_counter()
     try:
         answers = reader.shard.query([_fusion(reader.shard, command) for command in commands])
+        found = [_hits(reader, hits, _weight(command)) for command, hits in zip(commands, answers, strict=True)]
     except Panicked:
         raise
     except PenstockError:
         return []
     stages = {ARMS: round((time.perf_counter() - began_s) * 1000, 3)}
-    return [
-        wire.Retrieved(_hits(reader, hits, _weight(command)), {}, stages)
-        for command, hits in zip(commands, answers, strict=True)
-    ]
+    return [wire.Retrieved(hits, {}, stages) for hits in found]
 
 
 def _hits(reader: PointReader, found: Sequence[qe.ScoredPoint], weight: float) -> list[Found]:
