@@ -11,7 +11,7 @@ from penstock.kernel.errors import Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import levels
 from penstock.ranking.records import Retrieval
-from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge import packing, wire
 from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.reader import PointReader, number
 from penstock.stores.backends.edge.retrieving import retrieve
@@ -28,7 +28,9 @@ def place(document, chunk=0):
 
 def chunk(document, number=0, text="x", *, late=True):
     vectors = levels(np.full((2, LATE), len(text) / 10, np.float32)) if late else None
-    return wire.pack_point(Point(ChunkPayload(id=document, chunk=number, text=text), unit(1, 0), sparse(t1=1), vectors))
+    return packing.pack_point(
+        Point(ChunkPayload(id=document, chunk=number, text=text), unit(1, 0), sparse(t1=1), vectors)
+    )
 
 
 @pytest.fixture
@@ -136,7 +138,7 @@ def test_two_collections_share_a_bound_and_no_points(shelf):
 def test_payloads_of_any_metadata_keep_the_bound(collection, shelf, metadata):
     payloads = [ChunkPayload(id=f"d{n}", chunk=0, text="x", metadata=metadata) for n in range(40)]
     for payload in payloads:
-        collection.update(wire.Upsert("c", [wire.pack_point(Point(payload, unit(1, 0), sparse(t1=1)))]))
+        collection.update(wire.Upsert("c", [packing.pack_point(Point(payload, unit(1, 0), sparse(t1=1)))]))
     reader = PointReader(collection.shard, PointCache(1 << 22))
     tracemalloc.start()
     try:
@@ -185,6 +187,6 @@ def test_hits_that_cannot_be_read_spoil_their_own_search_only(collection, monkey
 
     monkeypatch.setattr(collection.shard, "fetch", fails_twice)
     wanted = Retrieval(limit=2, candidates=8, dense=unit(1, 0), sparse=sparse(t1=1), rerank=False)
-    spoiled, answered = retrieve(collection.reader, [wire.pack_retrieval("c", wanted, [])] * 2)
+    spoiled, answered = retrieve(collection.reader, [packing.pack_retrieval("c", wanted, [])] * 2)
     assert isinstance(spoiled, Unavailable)
     assert {hit.payload.id for hit in answered.hits} == {"a", "b"}

@@ -8,7 +8,7 @@ import pytest
 
 from penstock.kernel.errors import Broken
 from penstock.stores.backends.edge import collection as module
-from penstock.stores.backends.edge import journal, space, wire
+from penstock.stores.backends.edge import journal, packing, space, wire
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
@@ -19,7 +19,7 @@ INFO = CollectionInfo("c", 2, "m")
 
 def upsert(*ids):
     points = [Point(ChunkPayload(id=id, chunk=0, text=id), unit(1, 0), sparse(t1=1)) for id in ids]
-    return wire.Upsert("c", [wire.pack_point(point) for point in points])
+    return wire.Upsert("c", [packing.pack_point(point) for point in points])
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def step(shelf):
 
 
 def found(shelf):
-    query = wire.pack_search(ArmQuery(np.asarray([1, 0], "f4"), 10))
+    query = packing.pack_search(ArmQuery(np.asarray([1, 0], "f4"), 10))
     return len(shelf.shard("c").search([query])[0])
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from penstock.kernel.errors import Broken, Unavailable
-from penstock.stores.backends.edge import updates, wire
+from penstock.stores.backends.edge import packing, updates, wire
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.backends.edge.tally import FIRST
@@ -24,7 +24,7 @@ def shelf(tmp_path):
 
 
 def point(document, chunk):
-    return wire.pack_point(Point(ChunkPayload(id=document, chunk=chunk, text="x"), unit(1, 0), sparse(t1=1)))
+    return packing.pack_point(Point(ChunkPayload(id=document, chunk=chunk, text="x"), unit(1, 0), sparse(t1=1)))
 
 
 def some_command(chance):

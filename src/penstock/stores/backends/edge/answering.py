@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
-from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge import packing, wire
 from penstock.stores.backends.edge.engine import Panicked
 from penstock.stores.backends.edge.reader import number
 from penstock.stores.backends.edge.retrieving import retrieve
@@ -55,7 +55,7 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
     wire.Find: lambda shelf, c: shelf.shard(c.collection).find(c.documents),
     wire.ReadPoints: lambda shelf, c: shelf.shard(c.collection).read_points(c.after, c.limit),
     wire.Tokens: lambda shelf, c: {
-        point: wire.pack_late(vectors)
+        point: packing.pack_late(vectors)
         for point, vectors in _by_name(c.points, shelf.reader(c.collection).tokens).items()
     },
     wire.SearchAll: lambda shelf, c: shelf.shard(c.collection).search(c.searches),

@@ -15,7 +15,7 @@ from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import SparseVector
 from penstock.ranking.records import Arm, Scored
 from penstock.stores.backends import records
-from penstock.stores.backends.edge import asking, tuning, wire
+from penstock.stores.backends.edge import asking, packing, tuning, wire
 from penstock.stores.backends.layout import LEARNED
 from penstock.stores.records import ChunkPayload, Condition, Head, HeadPage, Match, Point, Range
 
@@ -119,7 +119,7 @@ class Shard:
     def search(self, searches: Sequence[wire.Search]) -> list[list[Scored]]:
         """Answer several one-arm queries as one planned batch."""
         asked = [
-            asking.question(wire.unpack_vector(s.vector), s.limit, self.sparse, filter=s.filter, among=s.among)
+            asking.question(packing.unpack_vector(s.vector), s.limit, self.sparse, filter=s.filter, among=s.among)
             for s in searches
         ]
         return [[Scored(str(point.id), point.score) for point in found] for found in self.query(asked)]
@@ -233,17 +233,17 @@ _ERRORS: Final = (
 
 def _point(point: wire.WirePoint, sparse: str) -> qe.Point:
     vectors: dict[str, Any] = {
-        Arm.DENSE.value: wire.unpack_dense(point.dense).tolist(),
-        sparse: asking.sparse(wire.unpack_sparse(point.sparse)),
+        Arm.DENSE.value: packing.unpack_dense(point.dense).tolist(),
+        sparse: asking.sparse(packing.unpack_sparse(point.sparse)),
     }
-    tokens = None if point.late is None else wire.unpack_late(point.late)
+    tokens = None if point.late is None else packing.unpack_late(point.late)
     return qe.Point(point_id(point.payload.id, point.payload.chunk), vectors, records.record(point.payload, tokens))
 
 
 def _read(payload: dict[str, Any] | None, vectors: Any, sparse: str) -> wire.WirePoint:
     """Return a point that the engine gives whole."""
     terms = vectors[sparse]
-    return wire.pack_point(
+    return packing.pack_point(
         Point(
             records.payload(payload),
             np.array(vectors[Arm.DENSE.value], np.float32),

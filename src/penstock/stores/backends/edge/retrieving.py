@@ -21,7 +21,7 @@ from penstock.kernel.late import maxima
 from penstock.ranking.course import ARMS, Course, advance, course, stage_of
 from penstock.ranking.fusion import RRF_K, TIE_SHARE
 from penstock.ranking.records import Arm, Compare, Outcome, Ranking, Read, Retrieval, Seek
-from penstock.stores.backends.edge import asking, tuning, wire
+from penstock.stores.backends.edge import asking, packing, tuning, wire
 from penstock.stores.backends.edge.engine import Panicked, Shard
 from penstock.stores.backends.edge.reader import PointReader
 from penstock.stores.driving import told
@@ -74,7 +74,7 @@ class Going:
         self._ids: dict[int, Any] = {}
         self._stages: defaultdict[str, float] = defaultdict(float)
         self._end: Outcome[int] | PenstockError | None = None
-        self._course: Course[int] = course(wire.unpack_retrieval(command))
+        self._course: Course[int] = course(packing.unpack_retrieval(command))
         self._go(None)
 
     def questions(self, seek: Seek[int]) -> list[qe.QueryRequest]:
@@ -222,7 +222,7 @@ def _weight(command: wire.Retrieve) -> float:
 
 
 def _fusion(shard: Shard, command: wire.Retrieve) -> qe.QueryRequest:
-    wanted: Retrieval = wire.unpack_retrieval(command)
+    wanted: Retrieval = packing.unpack_retrieval(command)
     held = asking.conditions(command.filter) if command.filter else None
     arms = [
         qe.Prefetch(wanted.candidates, asking.nearest(vector, shard.sparse), params=tuning.SEARCHING, filter=held)

@@ -10,7 +10,7 @@ from penstock.kernel.late import TokenVectors
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval, Scored
-from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge import packing, wire
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.records import (
@@ -83,7 +83,7 @@ class EdgeStore:
 
     async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
         """Write points."""
-        command = wire.Upsert(collection, [wire.pack_point(p) for p in points])
+        command = wire.Upsert(collection, [packing.pack_point(p) for p in points])
         await self.link.ask(command, object, self._limited(work))
 
     async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
@@ -101,7 +101,7 @@ class EdgeStore:
 
     async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
         """Answer a search where the points are: in one round trip."""
-        command = wire.pack_retrieval(collection, wanted, filter)
+        command = packing.pack_retrieval(collection, wanted, filter)
         found = await self.link.ask(command, wire.Retrieved, self._limited(work))
         failures = {what: wire.error_of(failure) for what, failure in found.failures.items()}
         return Retrieved(found.hits, failures, found.stages)
@@ -114,13 +114,13 @@ class EdgeStore:
         """Ask several arms at once."""
         if not queries:
             return []
-        command = wire.SearchAll(collection, [wire.pack_search(query) for query in queries])
+        command = wire.SearchAll(collection, [packing.pack_search(query) for query in queries])
         return await self.link.ask(command, list[list[Scored]], self._limited(work))
 
     async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
         """Read token vectors."""
         found = await self.link.ask(wire.Tokens(collection, list(points)), dict[str, wire.Late], self._limited(work))
-        return {point: wire.unpack_late(vectors) for point, vectors in found.items()}
+        return {point: packing.unpack_late(vectors) for point, vectors in found.items()}
 
     async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
@@ -142,7 +142,7 @@ class EdgeStore:
         """Read a page of whole points."""
         command = wire.ReadPoints(collection, after, limit)
         page = await self.link.ask(command, wire.WirePage, self._limited(work))
-        return PointPage([wire.unpack_point(point) for point in page.points], page.next)
+        return PointPage([packing.unpack_point(point) for point in page.points], page.next)
 
     async def optimize(self, collection: str, work: Work) -> None:
         """Begin a new generation of a collection, in which all its points are indexed; do not wait for it."""

@@ -10,24 +10,17 @@ import struct
 from typing import Any, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from penstock.kernel import errors
 from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
-from penstock.kernel.late import TokenVectors
-from penstock.kernel.vectors import DenseVectors, SparseVector
-from penstock.ranking.records import FusionName, Retrieval
+from penstock.ranking.records import FusionName
 from penstock.stores.cache import CacheState
 from penstock.stores.records import (
-    ArmQuery,
     ChunkPayload,
     CollectionInfo,
     Condition,
-    Filter,
     Found,
     Head,
-    Point,
     Upkeep,
 )
 
@@ -316,94 +309,3 @@ def frame(record: msgspec.Struct) -> bytes:
     """Return the record as bytes to send."""
     body = msgspec.msgpack.encode(record)
     return HEADER.pack(len(body)) + body
-
-
-def pack_vector(vector: DenseVectors | SparseVector) -> Dense | Sparse:
-    """Return a vector as it travels."""
-    return _sparse(vector) if isinstance(vector, SparseVector) else _dense(vector)
-
-
-def pack_late(vectors: NDArray[Any]) -> Late:
-    """Return token vectors as they travel."""
-    return Late(np.ascontiguousarray(vectors).tobytes(), len(vectors))
-
-
-def _dense(vector: NDArray[Any]) -> Dense:
-    return Dense(np.ascontiguousarray(vector, "<f4").tobytes())
-
-
-def _sparse(vector: SparseVector) -> Sparse:
-    indices = np.ascontiguousarray(vector.indices, "<u4").tobytes()
-    return Sparse(indices, np.ascontiguousarray(vector.values, "<f4").tobytes())
-
-
-def pack_point(point: Point) -> WirePoint:
-    """Return a point as it travels."""
-    late = None if point.late is None else pack_late(point.late)
-    return WirePoint(point.payload, _dense(point.dense), _sparse(point.sparse), late)
-
-
-def pack_retrieval(collection: str, wanted: Retrieval, filter: Filter) -> Retrieve:
-    """Return a retrieval as it travels."""
-    return Retrieve(
-        collection,
-        wanted.limit,
-        wanted.candidates,
-        None if wanted.dense is None else _dense(wanted.dense),
-        None if wanted.sparse is None else _sparse(wanted.sparse),
-        None if wanted.tokens is None else pack_late(wanted.tokens),
-        dict(wanted.weights),
-        wanted.fusion,
-        wanted.rerank,
-        wanted.query,
-        wanted.explain,
-        list(filter),
-    )
-
-
-def unpack_retrieval(command: Retrieve) -> Retrieval:
-    """Return a retrieval as the ranking sees it."""
-    return Retrieval(
-        command.limit,
-        command.candidates,
-        None if command.dense is None else unpack_dense(command.dense),
-        None if command.sparse is None else unpack_sparse(command.sparse),
-        None if command.tokens is None else unpack_late(command.tokens),
-        command.weights,
-        command.fusion,
-        command.rerank,
-        command.query,
-        command.explain,
-    )
-
-
-def unpack_dense(vector: Dense) -> DenseVectors:
-    """Return ``float32 [dim]``."""
-    return np.frombuffer(vector.data, "<f4")
-
-
-def unpack_sparse(vector: Sparse) -> SparseVector:
-    """Return a sparse vector."""
-    return SparseVector(np.frombuffer(vector.indices, "<u4"), np.frombuffer(vector.values, "<f4"))
-
-
-def unpack_late(vectors: Late) -> TokenVectors:
-    """Return ``int8 [rows, late]``."""
-    return np.frombuffer(vectors.data, np.int8).reshape(vectors.rows, -1)
-
-
-def unpack_vector(vector: Dense | Sparse) -> DenseVectors | SparseVector:
-    """Return a vector as the contract has it."""
-    return unpack_sparse(vector) if isinstance(vector, Sparse) else unpack_dense(vector)
-
-
-def unpack_point(point: WirePoint) -> Point:
-    """Return a point that has travelled."""
-    late = None if point.late is None else unpack_late(point.late)
-    return Point(point.payload, unpack_dense(point.dense), unpack_sparse(point.sparse), late)
-
-
-def pack_search(query: ArmQuery) -> Search:
-    """Return a query of one arm as it travels."""
-    among = None if query.among is None else list(query.among)
-    return Search(pack_vector(query.vector), query.limit, list(query.filter), among)
