@@ -1,7 +1,10 @@
 # Two commands matter: `make serve` and `make test`. Everything they need, they install themselves.
 PYTHON ?= python3
-HOST   ?= 127.0.0.1
-PORT   ?= 8080
+# Given as `make serve HOST=… PORT=…`. Assigned here, so that the environment's cannot come in: conda sets HOST, WSL sets NAME.
+HOST    =
+PORT    =
+NAME    =
+OPTIONS =
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -19,9 +22,9 @@ help: ## Show what there is
 
 install: $(VENV)/.runtime ## Install into .venv, no more: what a host needs
 
-serve: $(VENV)/.runtime ## Install, prepare the model, index this repository, serve on HOST:PORT
+serve: $(VENV)/.runtime ## Install, prepare the model, index this repository, serve on HOST and PORT
 	@PENSTOCK_COMMAND=$(BIN)/penstock $(BIN)/penstock serve \
-		--host $(HOST) --port $(PORT) --data-dir .penstock --index-self .
+		$(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') --data-dir .penstock --index-self .
 
 test: $(VENV)/.dev ## Install and run the whole suite
 	@$(BIN)/python -m pytest -n 2 --dist worksteal

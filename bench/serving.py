@@ -85,7 +85,13 @@ def serving(data_dir: Path, settings: Mapping[str, str] | None = None) -> Iterat
 def _environment(settings: Mapping[str, str]) -> dict[str, str]:
     """Return a clean environment: no setting of the machine may change what is measured."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(ROOT / "src"), "RATE_LIMIT": "0", "LOG_LEVEL": "warning", **settings}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT / "src"),
+        "PENSTOCK_RATE_LIMIT": "0",
+        "PENSTOCK_LOG_LEVEL": "warning",
+        **settings,
+    }
 
 
 def _ready(process: subprocess.Popen[bytes], data_dir: Path, began_s: float) -> str:

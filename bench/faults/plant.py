@@ -80,7 +80,7 @@ class Plant:
         self.network, self._directory = network, directory
         api, store = network.add("api"), network.add("points")
         self.broker: Broker = BROKERS[layout.broker](network.add("broker"), directory / "broker")
-        self._common = {"RATE_LIMIT": "0", "LOG_LEVEL": "warning"}
+        self._common = {"PENSTOCK_RATE_LIMIT": "0", "PENSTOCK_LOG_LEVEL": "warning"}
         if layout.points == "qdrant":
             self._common |= {"STORE_BACKEND": "qdrant", "QDRANT_URL": f"http://{store.address}:{POINTS_PORT}"}
         serve = ("-m", "penstock", "serve", "--role", "api", *layout.at_api, "--host", api.address)

@@ -1,5 +1,6 @@
 """What ``deploy/`` and ``docs/deployment.md`` set is what the program knows: its settings, its commands, its flags."""
 
+import os
 import re
 import shlex
 import shutil
@@ -27,7 +28,7 @@ UNITS = sorted((DEPLOY / "systemd").iterdir())
 COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 OURS = {name: one for name, one in SERVICES.items() if one["image"] == "penstock"}
-VARIABLES = {one.spec.env for one in known()}
+VARIABLES = {name for one in known() for name in one.spec.names}
 #: Names in an environment that are no settings: what the unit adds to its command.
 OPTIONS = "PENSTOCK_OPTIONS"
 
@@ -178,3 +179,14 @@ def test_every_file_of_the_examples_is_on_the_page():
     ]
     for file in files:
         assert file.name in PAGE, f"{file.name} is not on the page"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [([], "serve --data-dir"), (["HOST=::1", "PORT=81"], "serve --host '::1' --port '81' --data-dir")],
+)
+def test_make_serve_passes_flags_that_were_given_and_nothing_of_the_environment(arguments, wanted):
+    command = ["make", "--no-print-directory", "-n", "serve", *arguments]
+    environ = {"PATH": os.environ["PATH"], "HOST": "x86_64-conda-linux-gnu", "PORT": "tcp://10.0.0.1:80"}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True)
+    assert wanted in " ".join(done.stdout.replace("\\\n", " ").split())

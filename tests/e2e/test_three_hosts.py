@@ -113,9 +113,9 @@ def site(tmp_path: Path, models: Path) -> Iterator[Site]:
             "QDRANT_API_KEY": key,
             "QDRANT_URL": url,
             "QDRANT_PREFIX": f"e2e-{os.getpid()}-",
-            "PORT": "0",
-            "WORKER_HOST": "127.0.0.1",  # the example's names are those of hosts
-            "WORKER_PORT": "0",
+            "PENSTOCK_PORT": "0",
+            "PENSTOCK_WORKER_HOST": "127.0.0.1",  # the example's names are those of hosts
+            "PENSTOCK_WORKER_PORT": "0",
             "BUS_LEASE": "2s",
         }
 

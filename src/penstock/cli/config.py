@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.options import Setup, common, json_option
+from penstock.cli.options import Setup, complete, json_option
 from penstock.cli.output import print_json
 from penstock.cli.schema import Known, known
 from penstock.cli.tables import Rows, print_rows
@@ -16,7 +16,7 @@ from penstock.cli.values import Value, shown
 
 @click.command("config")
 @json_option
-@common
+@complete
 def command(setup: Setup, *, as_json: bool) -> int:
     """Show every setting, its value and where it comes from: flag, environment, file or default."""
     if as_json:
@@ -42,6 +42,7 @@ def _entry(setup: Setup, one: Known) -> dict[str, Any]:
     return {
         "name": one.yaml,
         "env": one.spec.env,
+        "env_names": list(one.spec.names),
         "value": shown(_value(setup, one), one.spec.unit) if one.spec.unit != "count" else _value(setup, one),
         "default": shown(one.default, one.spec.unit) if one.spec.unit != "count" else one.default,
         "origin": setup.origins[one.yaml],

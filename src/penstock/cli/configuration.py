@@ -5,11 +5,12 @@ All faults of all sources are told in one message, each with where it came from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from penstock.cli import environment
 from penstock.cli.kinds import missing
 from penstock.cli.schema import FLAGS, known, settings_from
 from penstock.cli.settings_file import read_file
@@ -27,10 +28,12 @@ class Loaded:
     Attributes:
         settings: The records.
         origins: By YAML name: ``default``, the file's name, ``environment NAME``, or the flag.
+        notes: Lines for the person about variables that are not read.
     """
 
     settings: Settings
     origins: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +66,17 @@ _ORDERS: Final = (
 )
 
 
-def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
+def load(
+    file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str], read: Collection[str] | None = None
+) -> Loaded:
     """Read all sources and return the effective settings.
 
     Args:
         file: YAML file, or ``None`` for none.
-        environ: The environment; an empty string counts as unset, names that are no setting's are the system's.
+        environ: The environment; an empty string counts as unset, names without our prefix may be other programs'.
         flags: Values by flag (``--port``); only the given ones.
+        read: YAML names of the settings whose variables are read; ``None`` for all, and then an unknown variable with
+            our prefix is a fault too.
 
     Returns:
         Settings and the origin of each.
@@ -83,8 +90,11 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
         found = read_file(file)
         faults += found.faults
         given |= {name: _Given(value, found.name) for name, value in found.values.items()}
-    variables = ((one.yaml, f"environment {one.spec.env}", environ.get(one.spec.env, "")) for one in known())
-    given |= _texts(variables, faults)
+    names = frozenset(one.yaml for one in known()) if read is None else read
+    variables = environment.variables(environ, names)
+    given |= _texts(((one.setting, f"environment {one.name}", one.text) for one in variables), faults)
+    unknown = list(environment.unknown(environ))
+    faults += unknown if read is None else ()
     given |= _texts(((FLAGS[flag], flag, text) for flag, text in flags.items()), faults)
     faults += _contradictions(given)
     faults += missing(
@@ -93,7 +103,8 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
     if faults:
         raise Invalid(_message(faults), field="settings", code="settings_invalid")
     origins = {one.yaml: given[one.yaml].origin if one.yaml in given else DEFAULT for one in known()}
-    return Loaded(settings_from({name: one.value for name, one in given.items()}), origins)
+    notes = (*environment.links(environ, names), *(unknown if read is not None else ()))
+    return Loaded(settings_from({name: one.value for name, one in given.items()}), origins, notes)
 
 
 def _texts(entries: Iterable[tuple[str, str, str]], faults: list[str]) -> dict[str, _Given]:

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from penstock.cli.main import INTERRUPTED
-from penstock.cli.options import Setup, collection_option, common, json_option
+from penstock.cli.options import Setup, client, collection_option, json_option
 from penstock.cli.output import print_json
 from penstock.cli.progress import display
 from penstock.cli.run import Order, Run
@@ -30,7 +30,7 @@ FAILURES_SHOWN_MAX = 20
 @click.option("--dry-run", is_flag=True, help="List what would be indexed, and why the rest would not.")
 @click.option("--force", is_flag=True, help="Index even / or the home directory.")
 @json_option
-@common
+@client("concurrency.index.", "concurrency.http.")
 def command(
     setup: Setup, paths: tuple[Path, ...], collection: str, *, dry_run: bool, force: bool, as_json: bool
 ) -> int:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from penstock.cli.configuration import DEFAULT, load
 from penstock.cli.directory import choose
+from penstock.cli.schema import names
 from penstock.kernel.settings import Settings
+from penstock.stores.lock import holder
+
+#: Settings of what listens: no command but ``serve`` and ``worker`` reads their variables.
+LISTENING: Final = names("server.host", "server.port", "worker.")
+#: Settings that a command needs before it knows whether a server does the work.
+FINDING: Final = names("store.data_dir", "server.log_level")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +31,13 @@ class Setup:
         settings: Effective settings.
         origins: Where each came from, by YAML name.
         data_dir: The data directory, absolute.
+        notes: Lines for the person about variables that are not read.
     """
 
     settings: Settings
     origins: Mapping[str, str]
     data_dir: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def client_log_level(self) -> str:
@@ -37,30 +46,66 @@ class Setup:
         return self.settings.server.log_level if asked else "warning"
 
 
-def set_up(config: Path | None, flags: Mapping[str, str | None]) -> Setup:
+def set_up(config: Path | None, flags: Mapping[str, str | None], read: Collection[str] | None = None) -> Setup:
     """Read the settings and choose the data directory.
 
     Args:
         config: YAML file, if one was named.
         flags: Values by flag; ``None`` where it was not given.
+        read: YAML names of the settings whose environment variables are read; ``None`` for all.
     """
     given = {flag: value for flag, value in flags.items() if value is not None}
-    loaded = load(config, os.environ, given)
+    loaded = load(config, os.environ, given, read)
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - unlike Path.home it does not raise without one
     data_dir = choose(loaded.settings.store.data_dir, os.environ, Path.cwd(), home)
-    return Setup(loaded.settings, loaded.origins, data_dir)
+    return Setup(loaded.settings, loaded.origins, data_dir, loaded.notes)
+
+
+def complete(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the common options to a command that needs every setting; it gets a :class:`Setup` as its first argument."""
+    return _with_options(command, set_up)
 
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the common options to a command; it gets a :class:`Setup` as its first argument."""
+    """Add the common options to a command that listens nowhere."""
+    return _with_options(command, lambda config, flags: set_up(config, flags, names("") - LISTENING))
 
+
+def client(*reads: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the common options to a command that works through a server where one runs.
+
+    A server has its own settings. A variable that only the server uses can then not be wrong here.
+
+    Args:
+        reads: Beginnings of the YAML names of settings that the command itself uses.
+    """
+
+    def read(config: Path | None, flags: Mapping[str, str | None]) -> Setup:
+        setup = set_up(config, flags, FINDING | (names(*reads) if reads else frozenset()))
+        held = holder(setup.data_dir)
+        return setup if held is not None and held.url else set_up(config, flags, names("") - LISTENING)
+
+    return lambda command: _with_options(command, read)
+
+
+def _with_options(
+    command: Callable[..., Any], read: Callable[[Path | None, Mapping[str, str | None]], Setup]
+) -> Callable[..., Any]:
     @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file with settings.")
     @click.option("--data-dir", metavar="DIR", help="Data directory (default: ./.penstock if it exists, else yours).")
     @functools.wraps(command)
     def with_setup(config: Path | None, data_dir: str | None, **rest: Any) -> Any:
-        return command(set_up(config, {"--data-dir": data_dir}), **rest)
+        setup = read(config, {"--data-dir": data_dir})
+        tell(setup)
+        return command(setup, **rest)
 
     return with_setup
+
+
+def tell(setup: Setup) -> None:
+    """Tell on standard error which variables are not read."""
+    for note in setup.notes:
+        click.echo(f"warning: {note}", err=True)
 
 
 def collection_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from penstock.cli.options import Setup, common, json_option
+from penstock.cli.options import Setup, client, json_option
 from penstock.cli.output import print_json
 from penstock.cli.records import Collection
 from penstock.cli.session import connect
@@ -22,7 +22,7 @@ from penstock.telemetry.logs import configure
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--force", is_flag=True, help="Replace collections of the same names.")
 @json_option
-@common
+@client()
 def command(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
     """Take in what a snapshot holds, with or without a running server.
 

@@ -72,3 +72,8 @@ def settings_from(values: Mapping[str, Value]) -> Settings:
             sections.setdefault(one.section, {})[one.name] = values[one.yaml]
     changed = {name: dataclasses.replace(getattr(defaults, name), **fields) for name, fields in sections.items()}
     return dataclasses.replace(defaults, **changed)
+
+
+def names(*beginnings: str) -> frozenset[str]:
+    """Return the YAML names of the settings that begin with one of these."""
+    return frozenset(one.yaml for one in known() if one.yaml.startswith(beginnings))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from penstock.cli.matching import query_words
-from penstock.cli.options import Setup, collection_option, common, json_option
+from penstock.cli.options import Setup, client, collection_option, json_option
 from penstock.cli.output import print_json
 from penstock.cli.records import Answer
 from penstock.cli.rendering import hit_lines
@@ -29,7 +29,7 @@ NOTHING_FOUND = 1
 @click.option("--language", multiple=True, metavar="NAME", help="Only this language; may be repeated.")
 @click.option("--no-rerank", is_flag=True, help="Leave the order as fused.")
 @json_option
-@common
+@client()
 def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: bool, **wishes: Any) -> int:
     """Search a collection.
 

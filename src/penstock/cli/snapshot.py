@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from penstock.cli.options import Setup, common, json_option
+from penstock.cli.options import Setup, client, json_option
 from penstock.cli.output import print_json
 from penstock.cli.session import connect
 from penstock.cli.terminal import harmless, notices, results
@@ -24,7 +24,7 @@ SNAPSHOTS: Final = "snapshots"
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: penstock-DATE.snapshot here.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @json_option
-@common
+@client()
 def command(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -> int:
     """Save every collection in one file, with or without a running server.
 

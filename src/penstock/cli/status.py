@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.options import Setup, common, json_option
+from penstock.cli.options import Setup, client, json_option
 from penstock.cli.output import print_json
 from penstock.cli.session import connect
 from penstock.cli.tables import Rows, print_rows
@@ -18,7 +18,7 @@ from penstock.telemetry.logs import configure
 
 @click.command("status")
 @json_option
-@common
+@client()
 def command(setup: Setup, *, as_json: bool) -> int:
     """Show collections and what the server is doing, with or without a running server."""
     configure(setup.client_log_level)

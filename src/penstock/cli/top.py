@@ -24,7 +24,7 @@ from penstock.cli.api import Api
 from penstock.cli.dashboard import Moment, page
 from penstock.cli.figures import PLAIN
 from penstock.cli.keyboard import Keyboard
-from penstock.cli.options import Setup, common
+from penstock.cli.options import Setup, client
 from penstock.cli.patience import Patience
 from penstock.cli.rates import Sample, Watch, read
 from penstock.cli.session import running, server_at
@@ -54,7 +54,7 @@ _AT_ONCE: Final = Patience(attempts_max=1)
 )
 @click.option("--once", is_flag=True, help="Look twice, one interval apart, print what there was and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each interval, on one line.")
-@common
+@client()
 def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
     """Watch a running server: traffic, ladder, topics, pools, breakers, memory.
 

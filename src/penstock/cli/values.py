@@ -36,6 +36,9 @@ _SIZE: Final = re.compile(rf"({_NUMBER})\s*([a-zA-Z]{{0,3}})")
 _PLAIN: Final = re.compile(_NUMBER)
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,20}")
 
+#: Characters of a value that an error shows.
+QUOTED_CHARS_MAX: Final = 100
+
 #: Shown in the place of a secret that is set.
 HIDDEN: Final = "(set)"
 
@@ -64,10 +67,12 @@ def from_text(text: str, spec: Spec) -> Value:
         ValueError: It cannot be used; the message says why.
     """
     text = text.strip()
+    if not text.isascii() and not _is_unicode(text):
+        raise ValueError(f"{_quoted(text, spec)} is not UTF-8")
     value = _read(text, spec.unit)
     if value is None:
-        raise ValueError(f"{text!r} is not {_EXPECTED[spec.unit]}")
-    return _within(value, spec)
+        raise ValueError(f"{_quoted(text, spec)} is not {_EXPECTED[spec.unit]}")
+    return _within(value, spec, text)
 
 
 def from_yaml(value: object, spec: Spec) -> Value:
@@ -92,12 +97,11 @@ def from_yaml(value: object, spec: Spec) -> Value:
         if unit is Unit.FLAG:
             return value
     elif isinstance(value, int) and unit in {Unit.COUNT, Unit.SIZE}:
-        return _within(value, spec)
+        return _within(value, spec, str(value))
     elif isinstance(value, int | float) and unit in {Unit.DURATION, Unit.NUMBER} and abs(value) < 1e18:
-        return _within(float(value), spec)
+        return _within(float(value), spec, str(value))
     # A key of digits only that YAML took for a number is a secret all the same.
-    what = "its value" if unit is Unit.SECRET else repr(value)
-    raise ValueError(f"{what} is not {_EXPECTED[unit]}")
+    raise ValueError(f"{_quoted(value, spec)} is not {_EXPECTED[unit]}")
 
 
 def shown(value: Value, unit: Unit) -> str:
@@ -145,20 +149,46 @@ def _size(text: str) -> int | None:
     return int(size) if size == size.to_integral_value() else None
 
 
-def _within(value: Value, spec: Spec) -> Value:
+def _within(value: Value, spec: Spec, said: str) -> Value:
+    """Return a value that is within its bounds; ``said`` is what the person wrote."""
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        if spec.choices and value not in spec.choices:
-            raise ValueError(f"{value!r} is none of {', '.join(spec.choices)}")
-        if len(value) > spec.at_most or "\0" in value:
-            raise ValueError(f"is longer than {spec.at_most:.0f} characters or holds a NUL")
-        return value
+        return _allowed(value, spec)
     # Written so that NaN, which compares false with everything, is out of bounds too.
     if not spec.at_least <= value <= spec.at_most:
         least, most = (_bound(bound, spec.unit) for bound in (spec.at_least, spec.at_most))
-        raise ValueError(f"must be between {least} and {most}, not {value}")
+        raise ValueError(f"must be between {least} and {most}, not {said}")
     return value
+
+
+def _allowed(text: str, spec: Spec) -> str:
+    if spec.choices:
+        # Other programs write LOG_LEVEL in capitals.
+        found = {choice.lower(): choice for choice in spec.choices}.get(text.lower())
+        if found is None:
+            raise ValueError(f"{_quoted(text, spec)} is none of {', '.join(spec.choices)}")
+        return found
+    if len(text) > spec.at_most or "\0" in text:
+        raise ValueError(f"{_quoted(text, spec)} is longer than {spec.at_most:.0f} characters or holds a NUL")
+    return text
+
+
+def _quoted(value: object, spec: Spec) -> str:
+    """Return a value as an error shows it: quoted, short, and nothing of a secret."""
+    if spec.unit is Unit.SECRET:
+        return "its value"
+    quoted = repr(value)
+    return quoted if len(quoted) <= QUOTED_CHARS_MAX else f"{quoted[:QUOTED_CHARS_MAX]}…"
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: what was not UTF-8 arrives with surrogates in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bound(bound: float, unit: Unit) -> str:

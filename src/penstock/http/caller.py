@@ -89,7 +89,7 @@ def _networks(text: str) -> tuple[Network, ...]:
     try:
         return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise Invalid(f"TRUSTED_PROXIES: {error}", field="concurrency.http.trusted_proxies") from None
+        raise Invalid(f"PENSTOCK_TRUSTED_PROXIES: {error}", field="concurrency.http.trusted_proxies") from None
 
 
 def _bearer(authorization: bytes) -> bytes:

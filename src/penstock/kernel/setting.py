@@ -15,6 +15,9 @@ from typing import Any, Final
 
 KEY: Final = "penstock"
 
+#: In front of every environment name.
+PREFIX: Final = "PENSTOCK_"
+
 
 class Unit(enum.StrEnum):
     """How a value is written by people."""
@@ -33,7 +36,8 @@ class Spec:
     """What is known about one setting besides its default.
 
     Attributes:
-        env: Environment name.
+        env: Environment name. With ``PENSTOCK_`` in front where other programs have a variable of the bare name
+            (``PENSTOCK_PORT``), without for named parts (``QDRANT_URL``).
         doc: One line for a person.
         unit: How the value is written (``30s``, ``10MB``, …).
         at_least: Smallest value allowed, in the unit's base (seconds, bytes, items).
@@ -47,6 +51,11 @@ class Spec:
     at_least: float = 1
     at_most: float = 1_000_000
     choices: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Environment names that are read, the one that counts first."""
+        return (self.env,) if self.env.startswith(PREFIX) else (PREFIX + self.env, self.env)
 
 
 def setting(default: object, spec: Spec) -> Any:

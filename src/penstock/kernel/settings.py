@@ -104,22 +104,27 @@ class HttpSettings:
     max_concurrent: int = setting(1000, count("HTTP_MAX_CONCURRENT", "requests in flight at most (D4)", 1_000_000))
     read_timeout: float = setting(30.0, duration("HTTP_READ_TIMEOUT", "a whole request body (T1)"))
     write_timeout: float = setting(30.0, duration("HTTP_WRITE_TIMEOUT", "a whole response (T2)"))
-    max_body: int = setting(10_000_000, size("MAX_BODY", "larger request bodies get 413 (D8)"))
-    max_batch: int = setting(100, count("MAX_BATCH", "documents worked in one sub-batch (D9)", 10_000))
+    max_body: int = setting(10_000_000, size("PENSTOCK_MAX_BODY", "larger request bodies get 413 (D8)"))
+    max_batch: int = setting(100, count("PENSTOCK_MAX_BATCH", "documents worked in one sub-batch (D9)", 10_000))
     drain_timeout: float = setting(
         30.0, duration("HTTP_DRAIN_TIMEOUT", "running requests may finish this long at shutdown")
     )
     header_timeout: float = setting(
         10.0, duration("HTTP_HEADER_TIMEOUT", "a connection may take this long to send the head of a request")
     )
-    large_request: int = setting(256_000, size("LARGE_REQUEST", "larger bodies get 503 while memory is short (D6)"))
+    large_request: int = setting(
+        256_000, size("PENSTOCK_LARGE_REQUEST", "larger bodies get 503 while memory is short (D6)")
+    )
     rate_limit: int = setting(
         100,
-        Spec("RATE_LIMIT", "requests a second for each client (D7); 0: no limit", Unit.COUNT, 0, 1_000_000),
+        Spec("PENSTOCK_RATE_LIMIT", "requests a second for each client (D7); 0: no limit", Unit.COUNT, 0, 1_000_000),
     )
-    rate_burst: int = setting(200, count("RATE_BURST", "requests a client may make at once (D7)", 1_000_000))
+    rate_burst: int = setting(200, count("PENSTOCK_RATE_BURST", "requests a client may make at once (D7)", 1_000_000))
     trusted_proxies: str = setting(
-        "", text("TRUSTED_PROXIES", "addresses and networks whose X-Forwarded-For is believed, with commas between")
+        "",
+        text(
+            "PENSTOCK_TRUSTED_PROXIES", "addresses and networks whose X-Forwarded-For is believed, with commas between"
+        ),
     )
 
 
@@ -173,7 +178,13 @@ class MemorySettings:
 
     limit: int = setting(
         0,
-        Spec("MEMORY_LIMIT", "memory for all processes; 0: the control group's or machine's", Unit.SIZE, 0, 2**50),
+        Spec(
+            "PENSTOCK_MEMORY_LIMIT",
+            "memory for all processes; 0: the control group's or machine's",
+            Unit.SIZE,
+            0,
+            2**50,
+        ),
     )
 
 
@@ -181,18 +192,20 @@ class MemorySettings:
 class ServerSettings:
     """Where the server listens and what it writes to its log."""
 
-    host: str = setting("127.0.0.1", text("HOST", "address to listen on"))
-    port: int = setting(8080, Spec("PORT", "port to listen on; 0: any free one", Unit.COUNT, 0, 65_535))
-    log_level: str = setting("info", text("LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error"))
+    host: str = setting("127.0.0.1", text("PENSTOCK_HOST", "address to listen on"))
+    port: int = setting(8080, Spec("PENSTOCK_PORT", "port to listen on; 0: any free one", Unit.COUNT, 0, 65_535))
+    log_level: str = setting(
+        "info", text("PENSTOCK_LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error")
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """Where a worker tells how it is; nothing else is answered there."""
 
-    host: str = setting("127.0.0.1", text("WORKER_HOST", "address on which a worker tells how it is"))
+    host: str = setting("127.0.0.1", text("PENSTOCK_WORKER_HOST", "address on which a worker tells how it is"))
     port: int = setting(
-        0, Spec("WORKER_PORT", "port on which a worker tells how it is; 0: on none", Unit.COUNT, 0, 65_535)
+        0, Spec("PENSTOCK_WORKER_PORT", "port on which a worker tells how it is; 0: on none", Unit.COUNT, 0, 65_535)
     )
 
 

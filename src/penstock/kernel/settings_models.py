@@ -11,11 +11,13 @@ from penstock.kernel.setting import Spec, Unit, count, secret, setting, text
 class ModelSettings:
     """Where the dense model comes from, and where it runs."""
 
-    dir: str = setting("", text("MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
-    device: str = setting("cpu", text("MODEL_DEVICE", "where the dense model runs", "cpu", "cuda", "auto"))
+    dir: str = setting("", text("PENSTOCK_MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
+    device: str = setting("cpu", text("PENSTOCK_MODEL_DEVICE", "where the dense model runs", "cpu", "cuda", "auto"))
     precision: str = setting(
         "auto",
-        text("MODEL_PRECISION", "its products; auto: as suits the processor", "auto", "int8", "int7", "float32"),
+        text(
+            "PENSTOCK_MODEL_PRECISION", "its products; auto: as suits the processor", "auto", "int8", "int7", "float32"
+        ),
     )
 
 

@@ -77,16 +77,16 @@ def choose(wanted: str, available: Sequence[str], precision: str = AUTO) -> Devi
         return device if precision == AUTO else replace(device, precision=Precision(precision))
     if CUDA not in available:
         raise Invalid(
-            f"MODEL_DEVICE is cuda, but the installed ONNX Runtime has only {', '.join(available)}; "
-            "install onnxruntime-gpu in its place, or set MODEL_DEVICE to cpu",
-            field="MODEL_DEVICE",
+            f"PENSTOCK_MODEL_DEVICE is cuda, but the installed ONNX Runtime has only {', '.join(available)}; "
+            "install onnxruntime-gpu in its place, or set PENSTOCK_MODEL_DEVICE to cpu",
+            field="PENSTOCK_MODEL_DEVICE",
             code="model_device",
         )
     if precision not in {AUTO, Precision.FLOAT32}:
         raise Invalid(
-            f"MODEL_PRECISION is {precision}, which is not computed on a GPU; set it to float32 there, "
+            f"PENSTOCK_MODEL_PRECISION is {precision}, which is not computed on a GPU; set it to float32 there, "
             "and on all hosts that share work with it",
-            field="MODEL_PRECISION",
+            field="PENSTOCK_MODEL_PRECISION",
             code="model_device",
         )
     return gpu()
@@ -105,7 +105,7 @@ def check(device: Device, working: Sequence[str]) -> None:
     if device.providers[0] not in working:
         raise Unavailable(
             f"ONNX Runtime could not start {device.providers[0]}: the GPU, its driver, CUDA or cuDNN is missing; "
-            "set MODEL_DEVICE to cpu to go on without",
+            "set PENSTOCK_MODEL_DEVICE to cpu to go on without",
             dependency="embed model",
             code="model_device",
         )

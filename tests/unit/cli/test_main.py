@@ -12,6 +12,7 @@ import penstock
 from penstock import __version__
 from penstock.cli import main as entry
 from penstock.kernel.errors import Broken, Invalid
+from penstock.stores.lock import DirectoryLock
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def nowhere(monkeypatch, tmp_path):
     """A current directory, a home and an environment without anything of the user's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("PENSTOCK_DATA_DIR", "XDG_DATA_HOME", "PORT", "HOST", "LOG_LEVEL"):
+    for name in ("PENSTOCK_DATA_DIR", "XDG_DATA_HOME", "PENSTOCK_PORT", "PENSTOCK_HOST", "PENSTOCK_LOG_LEVEL"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -88,10 +89,13 @@ def test_an_interruption_is_quiet_and_exits_130(monkeypatch, capsys):
 
 
 def test_config_shows_every_setting_with_its_origin(monkeypatch, capsys):
-    monkeypatch.setenv("PORT", "99")
+    monkeypatch.setenv("PENSTOCK_PORT", "99")
     assert entry.run(["config", "--data-dir", "here"]) == 0
     shown = capsys.readouterr().out
-    assert any(line.split() == ["server.port", "99", "environment", "PORT", "PORT"] for line in shown.splitlines())
+    assert any(
+        line.split() == ["server.port", "99", "environment", "PENSTOCK_PORT", "PENSTOCK_PORT"]
+        for line in shown.splitlines()
+    )
     assert "--data-dir" in shown
 
 
@@ -103,10 +107,49 @@ def test_config_as_json(capsys, tmp_path):
     assert (timeout["value"], timeout["origin"], timeout["env"]) == ("30s", "default", "HTTP_READ_TIMEOUT")
 
 
-def test_bad_settings_stop_any_command(monkeypatch, capsys):
-    monkeypatch.setenv("PORT", "many")
+def test_a_bad_setting_stops_a_command_that_uses_it(monkeypatch, capsys):
+    monkeypatch.setenv("ML_THREADS", "many")
     assert entry.run(["status"]) == 2
-    assert "environment PORT: 'many' is not a whole number" in capsys.readouterr().err
+    assert "environment ML_THREADS: 'many' is not a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["status"], ["index", ".", "--dry-run"], ["search", "x"], ["migrate", "x"]])
+def test_what_listens_does_not_concern_other_commands(command, monkeypatch, capsys):
+    for name in ("PENSTOCK_PORT", "PENSTOCK_WORKER_PORT"):
+        monkeypatch.setenv(name, "many")
+    entry.run(command)
+    assert "PORT" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["serve"], ["worker", "--pool", "all"], ["config"]])
+def test_it_stops_those_that_listen(command, monkeypatch, capsys):
+    monkeypatch.setenv("PENSTOCK_WORKER_PORT", "many")
+    assert entry.run(command) == 2
+    assert "environment PENSTOCK_WORKER_PORT: 'many' is not a whole number" in capsys.readouterr().err
+
+
+def test_beside_a_server_only_what_a_command_itself_reads_can_be_wrong(monkeypatch, capsys, tmp_path):
+    lock = DirectoryLock(tmp_path / "data")
+    lock.acquire()
+    lock.announce("http://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_MAX_CONCURRENT", "many")
+    try:
+        assert entry.run(["top", "--once", "--data-dir", "data"]) == 2
+        assert "HTTP_MAX_CONCURRENT" not in capsys.readouterr().err
+        assert entry.run(["index", ".", "--dry-run", "--data-dir", "data"]) == 2
+        assert "HTTP_MAX_CONCURRENT" in capsys.readouterr().err
+    finally:
+        lock.release()
+
+
+def test_a_mistyped_variable_stops_a_server_and_is_told_by_other_commands(monkeypatch, capsys):
+    monkeypatch.setenv("PENSTOCK_PROT", "81")
+    assert entry.run(["serve"]) == 2
+    assert "environment PENSTOCK_PROT: is no known setting; did you mean PENSTOCK_PORT?" in capsys.readouterr().err
+    assert entry.run(["status"]) == 0
+    told = capsys.readouterr().err
+    assert told.count("PENSTOCK_PROT") == 1
+    assert told.startswith("warning: ")
 
 
 def test_status_and_search_create_nothing_where_nothing_is(capsys, tmp_path):

@@ -76,7 +76,7 @@ def test_of_a_very_long_list_only_the_end_is_looked_at():
 
 @pytest.mark.parametrize("text", ["nonsense", "10.0.0.0/33", "10.0.0.1;10.0.0.2"])
 def test_a_proxy_that_is_none_is_refused_at_the_start(text):
-    with pytest.raises(Invalid, match="TRUSTED_PROXIES"):
+    with pytest.raises(Invalid, match="PENSTOCK_TRUSTED_PROXIES"):
         Callers(text)
 
 

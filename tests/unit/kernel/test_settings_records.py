@@ -86,8 +86,8 @@ def test_the_spec_s_names_and_defaults_stand() -> None:
         "BUS_PUBLISH_TIMEOUT": 5.0,
         "BUS_BACKEND": "memory",
         "HTTP_MAX_CONCURRENT": 1000,
-        "MAX_BODY": 10_000_000,
-        "MAX_BATCH": 100,
+        "PENSTOCK_MAX_BODY": 10_000_000,
+        "PENSTOCK_MAX_BATCH": 100,
         "QDRANT_POOL_SIZE": 32,
         "REDIS_POOL_SIZE": 20,
     }

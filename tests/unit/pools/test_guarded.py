@@ -100,7 +100,7 @@ async def test_removals_are_told_also_when_nobody_knows_whether_they_happened():
 def test_where_only_the_processor_can_differ_the_setting_is_named(made, hinted):
     with pytest.raises(Invalid) as caught:
         Layout("mini-fedcba9876543210", DIM).check(CollectionInfo("c", DIM, made))
-    assert ("MODEL_PRECISION" in caught.value.detail) is hinted
+    assert ("PENSTOCK_MODEL_PRECISION" in caught.value.detail) is hinted
 
 
 @pytest.mark.parametrize(
