@@ -3,5 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+import penstock  # noqa: F401 - before anything loads a library that reports: penstock.NO_REPORTS
+
 #: The project's directory.
 ROOT: Final = Path(__file__).parent.parent

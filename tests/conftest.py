@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import penstock  # noqa: F401 - before anything loads a library that reports: penstock.NO_REPORTS
+
 
 @pytest.fixture(autouse=True)
 def _logging_is_left_as_it_was() -> Iterator[None]:

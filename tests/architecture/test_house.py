@@ -129,3 +129,34 @@ def test_a_class_is_named_after_what_it_is() -> None:
         for place, node in _nodes()
         if isinstance(node, ast.ClassDef) and FORBIDDEN_CLASSES.search(node.name)
     ]
+
+
+def test_libraries_are_kept_from_reporting_before_any_is_loaded() -> None:
+    script = (
+        "import sys, penstock, os; early = set(sys.modules); from penstock.models import choice;"
+        "print(sorted({'onnxruntime', 'huggingface_hub', 'httpx2'} & early), os.environ['ORT_DISABLE_TELEMETRY'])"
+    )
+    command = [sys.executable, "-c", script]
+    environ = os.environ | {"PYTHONPATH": "src", "ORT_DISABLE_TELEMETRY": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "[] 1\n"
+
+
+@pytest.mark.parametrize("first", ["bench/__init__.py", "tests/conftest.py"])
+def test_what_is_no_part_of_the_package_begins_with_it(first: str) -> None:
+    names = {name.name for node in ast.walk(ast.parse((ROOT / first).read_text())) for name in _imported(node)}
+    assert "penstock" in names
+
+
+def test_one_module_asks_the_hub() -> None:
+    asking = {place.partition(":")[0] for place, node in _nodes() for name in _imported(node) if "hugging" in name.name}
+    asking |= {
+        place.partition(":")[0]
+        for place, node in _nodes()
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("huggingface_hub")
+    }
+    assert asking == {"models/hub.py"}
+
+
+def _imported(node: ast.AST) -> list[ast.alias]:
+    return node.names if isinstance(node, ast.Import) else []

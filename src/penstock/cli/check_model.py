@@ -95,8 +95,8 @@ def command(setup: Setup, directory: Path | None, *, as_json: bool) -> int:
 
 
 def _check(setup: Setup, benchmark: Benchmark | None, console: Console) -> Outcome:
-    wanted = setup.settings.model.dir
-    source = find_source(SourceSettings(Path(wanted) if wanted else None))
+    wanted = setup.settings.model
+    source = find_source(SourceSettings(Path(wanted.dir) if wanted.dir else None, wanted.hub))
     with preparing(console) as report, tempfile.TemporaryDirectory(prefix="penstock-check-") as place:
         prepared = prepare(source, setup.data_dir / "models", report)
         # Four times as large as the prepared one and of no further use: it does not stay in the data directory.

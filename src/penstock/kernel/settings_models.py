@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.setting import Spec, Unit, count, secret, setting, text
+from penstock.kernel.setting import Spec, Unit, count, secret, setting, switch, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +12,9 @@ class ModelSettings:
     """Where the dense model comes from, and where it runs."""
 
     dir: str = setting("", text("PENSTOCK_MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
+    hub: bool = setting(
+        False, switch("PENSTOCK_MODEL_HUB", "the built-in model may be fetched from the Hugging Face hub")
+    )
     device: str = setting("cpu", text("PENSTOCK_MODEL_DEVICE", "where the dense model runs", "cpu", "cuda", "auto"))
     precision: str = setting(
         "auto",

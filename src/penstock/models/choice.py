@@ -228,9 +228,8 @@ class Choice:
 
     def _builtin(self, progress: Progress) -> tuple[DenseRunner | Elsewhere, TokenCounter, InUse]:
         """Return the built-in model, or what is known of it where others run it."""
-        directory, runs = self._settings.model.dir, "embed" in self._runs
-        source = find_source(SourceSettings(Path(directory) if directory else None, weights=runs))
-        wanted = self._settings.model
+        wanted, runs = self._settings.model, "embed" in self._runs
+        source = find_source(SourceSettings(Path(wanted.dir) if wanted.dir else None, wanted.hub, weights=runs))
         device = choose(wanted.device, available(), wanted.precision)
         if not runs:
             told = describe(source, device.precision)

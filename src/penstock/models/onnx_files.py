@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.kernel.errors import Invalid, Unavailable
+from penstock.models import hub
 from penstock.models.source import sha256
 
 #: Where a graph may lie in a directory or repository; the first that is there counts.
@@ -101,16 +102,11 @@ def find_on_hub(repository: str, revision: str, section: str, cache: Path | None
             f"{section}.revision: must be a commit of {repository}, all 40 digits, so that the model stays the same"
         )
         raise Invalid(detail, field=f"{section}.revision", code="model_revision")
-    try:
-        # Imported here: optional, and slow to import.
-        from huggingface_hub import snapshot_download  # noqa: PLC0415 - see above
-    except ImportError as error:
-        raise _absent(repository, section, "huggingface_hub is not installed") from error
     wanted = [*GRAPHS, "model.onnx?data*", "onnx/model.onnx?data*", TOKENIZER, *OPTIONAL]
     try:
-        found = Path(snapshot_download(repository, revision=revision, cache_dir=cache, allow_patterns=wanted))
-    except Exception as error:  # the hub raises its own, httpx's and OSError; all mean: not from here
-        raise _absent(repository, section, f"the Hugging Face hub did not answer ({type(error).__name__})") from error
+        found = hub.files(repository, wanted, revision, cache)
+    except hub.Away as away:
+        raise _absent(repository, section, str(away)) from away
     graph = next((found / name for name in GRAPHS if (found / name).is_file()), None)
     if graph is None or not (found / TOKENIZER).is_file():
         raise _absent(repository, section, f"it lacks {GRAPHS[0]} or {TOKENIZER}")

