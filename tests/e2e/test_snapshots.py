@@ -73,6 +73,14 @@ def test_a_stopped_data_directory_is_saved_and_what_cannot_be_used_is_refused(da
     assert (over.returncode, "there already" in over.stderr) == (2, True)
     assert penstock("snapshot", "--output", file, "--force", "--data-dir", data_dir).returncode == 0
 
+    assert penstock_json("snapshots", "list", "--data-dir", data_dir) == {"snapshots": []}
+    (data_dir / "snapshots" / "kept.snapshot").write_bytes(whole)
+    [told] = penstock_json("snapshots", "list", "--data-dir", data_dir)["snapshots"]
+    assert (told["name"], told["collections"], told["bytes"]) == ("kept.snapshot", ["default"], len(whole))
+    gone = penstock("snapshots", "delete", "kept.snapshot", "..", "absent", "--data-dir", data_dir)
+    assert (gone.returncode, gone.stdout) == (1, "1 deleted\n")
+    assert "absent: no such snapshot" in gone.stderr
+
     file.write_bytes(whole[:-1])
     cut = penstock("restore", file, "--force", "--data-dir", data_dir)
     assert (cut.returncode, "cut off" in cut.stderr) == (2, True)
@@ -88,8 +96,11 @@ def test_a_stopped_data_directory_is_saved_and_what_cannot_be_used_is_refused(da
 def made_by_another(file: Path, whole: bytes, tmp_path: Path) -> None:
     file.write_bytes(whole)
     opening = archive.opening_of(file)
-    archive.unpack(file, tmp_path / "unpacked")
+    with archive.open_file(file) as reader:
+        archive.unpack(reader, tmp_path / "unpacked", archive.verify(reader))
     stated = msgspec.structs.replace(opening.collections[0], model="other-model", dim=3)
+    inside = manifest.read(tmp_path / "unpacked" / stated.name)
+    manifest.write(tmp_path / "unpacked" / stated.name, msgspec.structs.replace(inside, model="other-model", dim=3))
     archive.pack(tmp_path / "unpacked", file, msgspec.structs.replace(opening, collections=[stated]))
     manifest.remove(tmp_path / "unpacked")
 

@@ -15,17 +15,29 @@ class MemorySnapshots:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self._made: dict[str, dict[str, Any]] = {}
+        self._told: dict[str, Snapshot] = {}
 
     async def make(self, work: Work) -> Snapshot:
         self._made["notes"] = copy.deepcopy(vars(self._store))
         names = [info.name for info in await self._store.collections(work)]
-        return Snapshot("notes", 1, "2026-01-01T00:00:00+00:00", names)
+        self._told["notes"] = Snapshot("notes", 1, "2026-01-01T00:00:00+00:00", names)
+        return self._told["notes"]
 
     async def restore(self, name: str, layout: CollectionInfo, work: Work, *, force: bool) -> list[CollectionInfo]:
-        if name not in self._made:
-            raise Invalid("no such snapshot", field="snapshot", code="snapshot_not_found")
+        self._find(name)
         there = await self._store.collections(work)
         if there and not force:
             raise Invalid(f"{there[0].name} is there", field="snapshot", code="collection_exists")
         vars(self._store).update(copy.deepcopy(self._made[name]))
         return await self._store.collections(work)
+
+    async def kept(self) -> list[Snapshot]:
+        return list(self._told.values())
+
+    async def delete(self, name: str) -> None:
+        self._find(name)
+        del self._made[name], self._told[name]
+
+    def _find(self, name: str) -> None:
+        if name not in self._made:
+            raise Invalid("no such snapshot", field="snapshot", code="snapshot_not_found")

@@ -102,6 +102,15 @@ class Api:
         """Make a snapshot in the data directory and return what is told of it."""
         return _decode(await self._call("POST", "/v1/snapshots", timeout=SNAPSHOT_READ_S), dict[str, Any])
 
+    async def snapshots(self) -> list[dict[str, Any]]:
+        """Return what is told of each snapshot in the data directory."""
+        body = await self._call("GET", "/v1/snapshots")
+        return _decode(body, dict[str, list[dict[str, Any]]]).get("snapshots", [])
+
+    async def delete_snapshot(self, name: str) -> None:
+        """Delete a snapshot in the data directory."""
+        await self._call("DELETE", f"/v1/snapshots/{quote(name, safe='')}")
+
     async def restore(self, name: str, *, force: bool) -> list[Collection]:
         """Take in a snapshot that lies in the data directory; return its collections."""
         path = f"/v1/snapshots/{quote(name, safe='')}/restore"

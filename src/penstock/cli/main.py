@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "search": ("search", "Search a collection."),
     "status": ("status", "Show collections and what the server is doing."),
     "snapshot": ("snapshot", "Save every collection in one file."),
+    "snapshots": ("snapshots", "List or delete the snapshots in the data directory."),
     "restore": ("restore", "Take in what a snapshot holds."),
     "migrate": ("migrate", "Move a collection between the data directory and a Qdrant server."),
     "dlq": ("dlq", "List, retry or drop messages that nobody could handle."),

@@ -15,6 +15,7 @@ from penstock.cli.records import Collection
 from penstock.cli.session import connect
 from penstock.cli.snapshot import SNAPSHOTS
 from penstock.cli.terminal import harmless, notices, results
+from penstock.kernel.errors import Invalid
 from penstock.telemetry.logs import configure
 
 
@@ -26,10 +27,11 @@ from penstock.telemetry.logs import configure
 def command(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
     """Take in what a snapshot holds, with or without a running server.
 
-    The whole file is checked first; then each collection is taken in at once, or not at all. Vectors of another
-    model than the server's are refused.
+    The whole file is checked first, and that what it holds can be read; then all of it is taken in, or nothing has
+    changed. Vectors of another model than the server's are refused.
     """
     configure(setup.client_log_level)
+    check_plain(file)
     restored = asyncio.run(_restore(setup, file, force=force))
     if as_json:
         print_json({"collections": [{"name": one.name, "documents": one.documents} for one in restored]})
@@ -47,6 +49,16 @@ async def _restore(setup: Setup, file: Path, *, force: bool) -> list[Collection]
             return await api.restore(lent.name, force=force)
         finally:
             await asyncio.to_thread(lent.unlink, missing_ok=True)
+
+
+def check_plain(file: Path) -> None:
+    """Refuse what is no plain file: a pipe or a device has no end.
+
+    Raises:
+        Invalid: It is none.
+    """
+    if not file.is_file():
+        raise Invalid(f"{file} is no plain file", field="file", code="snapshot_damaged")
 
 
 def _lend(file: Path, lent: Path) -> None:

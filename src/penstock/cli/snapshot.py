@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +15,7 @@ from penstock.cli.options import Setup, client, json_option
 from penstock.cli.output import print_json
 from penstock.cli.session import connect
 from penstock.cli.terminal import harmless, notices, results
-from penstock.kernel.errors import Invalid
+from penstock.kernel.errors import Invalid, Unavailable
 from penstock.telemetry.logs import configure
 
 #: Where a server leaves snapshots and looks for them, in its data directory.
@@ -47,9 +49,35 @@ async def _snapshot(setup: Setup, output: Path | None) -> dict[str, Any]:
         told = await api.snapshot()
     made = setup.data_dir / SNAPSHOTS / told["name"]
     target = output or Path(told["name"])
-    # Within one file system a rename, else a copy.
-    await asyncio.to_thread(shutil.move, made, target)
+    await asyncio.to_thread(deliver, made, target)
     return {**told, "file": str(target)}
+
+
+def deliver(made: Path, target: Path) -> None:
+    """Move a snapshot to where it is wanted: by a rename, or else by a copy that is there whole or not at all.
+
+    Raises:
+        Unavailable: It could not be written there (``no_room`` where the disk is full); it is still where it was.
+    """
+    draft = target.with_name(f".{target.name}-{os.getpid()}")
+    try:
+        try:
+            made.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.copyfile(made, draft)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(target)
+            made.unlink()
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise Unavailable(
+            f"the snapshot could not be moved to {target}: {error.strerror}; it is at {made}",
+            dependency=str(target.parent),
+            code="no_room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "directory_unusable",
+        ) from error
 
 
 def check_free(file: Path, *, force: bool) -> None:

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from penstock.http.problem import Problem
 from penstock.indexing.records import Status
-from penstock.stores.records import CollectionInfo, Head
+from penstock.stores.records import CollectionInfo, Head, Snapshot
 
 
 class Collections(msgspec.Struct, frozen=True):
@@ -18,8 +18,14 @@ class Collections(msgspec.Struct, frozen=True):
     collections: list[CollectionInfo]
 
 
+class SnapshotList(msgspec.Struct, frozen=True):
+    """The snapshots that are there, by name."""
+
+    snapshots: list[Snapshot]
+
+
 class Deleted(msgspec.Struct, frozen=True):
-    """How many documents (or collections) are gone."""
+    """How many documents (or collections, or snapshots) are gone."""
 
     deleted: int
 

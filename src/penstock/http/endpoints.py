@@ -152,6 +152,8 @@ API: Final = (
         topics=(Topic.ML_RERANK,),
     ),
     Endpoint("POST", "/v1/snapshots", "make_snapshot", "Make a snapshot of every collection", Snapshot),
+    Endpoint("GET", "/v1/snapshots", "list_snapshots", "List the snapshots", answers.SnapshotList),
+    Endpoint("DELETE", "/v1/snapshots/{name}", "delete_snapshot", "Delete a snapshot", answers.Deleted),
     Endpoint(
         "POST",
         "/v1/snapshots/{name}/restore",

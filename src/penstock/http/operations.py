@@ -110,12 +110,22 @@ class Operations:
         """Make a snapshot of every collection, a file in the data directory."""
         return await self._services.snapshots.make(self._work(request))
 
+    async def list_snapshots(self, _request: Request) -> answers.SnapshotList:
+        """List the snapshots in the data directory."""
+        return answers.SnapshotList(await self._services.snapshots.kept())
+
+    async def delete_snapshot(self, request: Request) -> answers.Deleted:
+        """Delete a snapshot in the data directory."""
+        await self._services.snapshots.delete(request.path_params["name"])
+        return answers.Deleted(1)
+
     async def restore_snapshot(self, request: Request) -> answers.Collections:
         """Take in what a snapshot in the data directory holds."""
         data = await request.body()
         body = bodies.decode(data, bodies.RestoreBody) if data.strip() else bodies.RestoreBody()
         services, work = self._services, self._work(request)
-        layout = CollectionInfo("", services.embedder.dim, services.model)
+        embedder = services.embedder
+        layout = CollectionInfo("", embedder.dim, services.model, late=embedder.late, sparse=services.learned)
         restored = await services.snapshots.restore(request.path_params["name"], layout, work, force=body.force)
         for info in restored:
             services.forget(info.name)

@@ -38,6 +38,10 @@ class StoreSettings:
         128_000_000,
         Spec("STORE_CACHE_BYTES", "memory for what store processes have read of points; 0: none", Unit.SIZE, 0, 2**40),
     )
+    snapshots_keep: int = setting(
+        10,
+        Spec("PENSTOCK_SNAPSHOTS_KEEP", "newest of its own snapshots that it keeps; 0: all", Unit.COUNT, 0, 10_000),
+    )
 
 
 @dataclass(frozen=True, slots=True)

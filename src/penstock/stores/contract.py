@@ -137,22 +137,44 @@ class Snapshots(Protocol):
     async def make(self, work: Work) -> Snapshot:
         """Make a snapshot; each collection is as it was at one moment.
 
+        The oldest that the store has made itself are removed, beyond those that it keeps.
+
+        Raises:
+            Rejected: Another one is being made or restored (``snapshot_busy``).
+            Unavailable: There is no room for it (``disk_full``).
+
         Cancellation: No file is left behind that could be taken for a snapshot.
         """
         ...
 
     async def restore(self, name: str, layout: CollectionInfo, work: Work, *, force: bool) -> list[CollectionInfo]:
-        """Take in what a snapshot holds, each collection whole or not at all.
+        """Take in what a snapshot holds: all of it, or nothing has changed and it can be tried again.
 
         Args:
             name: Its file's name.
-            layout: Whose vectors they must be: the server's model and dimension.
+            layout: Whose vectors they must be: the server's models and dimensions.
             work: Deadline and label.
             force: Whether collections that are there may be replaced.
 
         Raises:
             Invalid: There is none of that name (``snapshot_not_found``), it is not whole (``snapshot_damaged``),
                 another model made it (``collection_conflict``), or something is in its place (``collection_exists``).
+            Rejected: Another one is being made or restored (``snapshot_busy``).
+            Unavailable: There is no room for it (``disk_full``).
+
+        Cancellation: Nothing has changed, unless all of it was already checked and about to take its place.
+        """
+        ...
+
+    async def kept(self) -> list[Snapshot]:
+        """Return the snapshots that are there, by name."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Delete a snapshot.
+
+        Raises:
+            Invalid: There is none of that name (``snapshot_not_found``).
         """
         ...
 
@@ -167,6 +189,14 @@ class NoSnapshots:
     async def restore(self, _name: str, _layout: CollectionInfo, _work: Work, *, force: bool) -> list[CollectionInfo]:  # noqa: ARG002
         """Refuse."""
         raise _unsupported()
+
+    async def kept(self) -> list[Snapshot]:
+        """Return none."""
+        return []
+
+    async def delete(self, name: str) -> None:
+        """Refuse: there is none of that name."""
+        raise Invalid(f"there is no snapshot {name!r}", field="snapshot", code="snapshot_not_found")
 
 
 def _unsupported() -> Invalid:

@@ -235,9 +235,11 @@ class Snapshot(msgspec.Struct, frozen=True):
         bytes: The file's size.
         made_at: When, RFC 3339 in UTC.
         collections: The names of what it holds.
+        reason: Why it cannot be restored, as far as its beginning tells; empty where that tells nothing.
     """
 
     name: str
     bytes: int
     made_at: str
     collections: list[str]
+    reason: str = ""

@@ -41,7 +41,13 @@ def test_every_command_of_the_table_exists_and_carries_its_name():
         assert text.endswith(".")
 
 
-@pytest.mark.parametrize("name", [*(set(entry.COMMANDS) - {"dlq"}), "dlq list", "dlq retry", "dlq drop"])
+GROUPS = {"dlq": ("list", "retry", "drop"), "snapshots": ("list", "delete")}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*(set(entry.COMMANDS) - set(GROUPS)), *(f"{name} {one}" for name, below in GROUPS.items() for one in below)],
+)
 def test_every_command_has_help_and_the_common_options(name, capsys):
     assert entry.run([*name.split(), "--help"]) == 0
     shown = capsys.readouterr().out

@@ -689,9 +689,22 @@ async def test_a_snapshot_is_made_and_restored_where_nothing_is_in_the_way_or_by
 
 
 @virtual
+async def test_snapshots_are_listed_and_deleted():
+    api = await Api().with_collection()
+    assert (await api.ask("GET", "/v1/snapshots")).json == {"snapshots": []}
+    told = await api.ask("POST", "/v1/snapshots")
+    assert (await api.ask("GET", "/v1/snapshots")).json == {"snapshots": [told.json]}
+    path = f"/v1/snapshots/{told.json['name']}"
+    assert (await api.ask("DELETE", path)).json == {"deleted": 1}
+    assert (await api.ask("GET", "/v1/snapshots")).json == {"snapshots": []}
+    assert (await api.ask("DELETE", path)).json["code"] == "snapshot_not_found"
+
+
+@virtual
 async def test_a_snapshot_that_is_not_there_is_not_found():
-    answer = await Api().ask("POST", "/v1/snapshots/absent/restore")
-    assert (answer.status, answer.json["code"]) == (404, "snapshot_not_found")
+    for method, path in (("POST", "/v1/snapshots/absent/restore"), ("DELETE", "/v1/snapshots/absent")):
+        answer = await Api().ask(method, path)
+        assert (answer.status, answer.json["code"]) == (404, "snapshot_not_found")
 
 
 @virtual

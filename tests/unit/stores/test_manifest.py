@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from penstock.kernel.errors import Unavailable
@@ -9,7 +10,7 @@ STATED = Manifest("c", 2, "m")
 
 def test_a_manifest_of_a_release_without_generations_names_the_first(tmp_path):
     (tmp_path / MANIFEST).write_text('{"name": "c", "dim": 2, "model": "m"}')
-    assert manifest.read(tmp_path) == STATED
+    assert manifest.read(tmp_path, "c") == STATED
     assert STATED.generation == FIRST
     assert STATED.shards == 1
 
@@ -22,7 +23,7 @@ def test_generations_are_numbered():
 def test_what_is_written_is_read(tmp_path):
     stated = Manifest("c", 2, "m", generation="g3", shards=2)
     manifest.write(tmp_path, stated)
-    assert manifest.read(tmp_path) == stated
+    assert manifest.read(tmp_path, "c") == stated
     assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
 
 
@@ -30,8 +31,39 @@ def test_what_is_written_is_read(tmp_path):
 def test_a_generation_that_is_none_is_refused(tmp_path, generation):
     manifest.write(tmp_path, Manifest("c", 2, "m", generation=generation))
     with pytest.raises(Unavailable, match=MANIFEST) as caught:
-        manifest.read(tmp_path)
+        manifest.read(tmp_path, "c")
     assert caught.value.code == "store_damaged"
+
+
+@pytest.mark.parametrize("name", ["d", "..", "../c", "/tmp/c", "c\0", "", ".c", "C"])
+def test_a_manifest_that_names_another_place_than_its_own_is_refused(tmp_path, name):
+    (tmp_path / "c").mkdir()
+    manifest.write(tmp_path / "c", Manifest(name, 2, "m"))
+    with pytest.raises(Unavailable, match=MANIFEST) as caught:
+        manifest.read(tmp_path / "c")
+    assert caught.value.code == "store_damaged"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"dim": 0}, {"shards": 0}, {"late": -1}, {"indexed": -1}, {"model": "m" * 1000}], ids=str
+)
+def test_a_manifest_out_of_bounds_is_refused(tmp_path, changed):
+    manifest.write(tmp_path, msgspec.structs.replace(STATED, **changed))
+    with pytest.raises(Unavailable, match=MANIFEST):
+        manifest.read(tmp_path, "c")
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[" * 100_000, b"\xff", b" " * (manifest.MANIFEST_BYTES_MAX + 1)])
+def test_a_manifest_that_cannot_be_read_is_refused(tmp_path, data):
+    (tmp_path / MANIFEST).write_bytes(data)
+    with pytest.raises(Unavailable, match=MANIFEST):
+        manifest.read(tmp_path, "c")
+
+
+def test_a_manifest_that_is_no_file_is_refused(tmp_path):
+    (tmp_path / MANIFEST).mkdir()
+    with pytest.raises(Unavailable, match=MANIFEST):
+        manifest.read(tmp_path, "c")
 
 
 def test_sweeping_leaves_what_the_manifest_names_and_what_is_not_ours(tmp_path):

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from penstock.kernel.errors import Broken
+from penstock.kernel.errors import Broken, Invalid
 from penstock.stores.backends.edge import collection as module
-from penstock.stores.backends.edge import journal, packing, space, wire
+from penstock.stores.backends.edge import journal, manifest, packing, space, wire
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
@@ -176,6 +176,32 @@ def test_a_copy_is_a_collection_that_can_be_taken_in(tmp_path, shelf):
     assert not shelf.holds_writes("c")
     shelf.update(upsert("b"))
     assert found(shelf) == 2
-    assert shelf.adopt(tmp_path / ".copy", force=True).chunks == 1
+    with pytest.raises(Invalid, match="already"):
+        shelf.adopt("c", tmp_path / ".copy", force=False)
+    assert shelf.adopt("c", tmp_path / ".copy", force=True).chunks == 1
     assert found(shelf) == 1
-    assert names(tmp_path) == {"collection.json", "g2"}
+    assert names(tmp_path) == {"collection.json", "shard"}
+    # A start may have done it meanwhile.
+    assert shelf.adopt("c", tmp_path / ".copy", force=True).chunks == 1
+
+
+def test_a_copy_tells_how_much_it_holds(tmp_path, shelf):
+    shelf.update(upsert("b"))
+    copying = shelf.copy("c", tmp_path / ".copy")
+    stated = manifest.read(tmp_path / ".copy", "c")
+    shelf.collection("c").copied(copying)
+    assert (stated.documents, stated.chunks) == (2, 2)
+
+
+def test_a_copy_that_cannot_be_opened_leaves_what_was_there(tmp_path, shelf):
+    bad = tmp_path / ".copy"
+    bad.mkdir()
+    manifest.write(bad, manifest.Manifest("c", 2, "m"))
+    with pytest.raises(Broken):
+        shelf.adopt("c", bad, force=True)
+    assert found(shelf) == 1
+    shelf.update(upsert("b"))
+    shelf.close()
+    again = Shelf(tmp_path)
+    assert found(again) == 2
+    again.close()

@@ -51,8 +51,11 @@ def test_a_crash_before_the_rename_leaves_no_collection(tmp_path, monkeypatch, s
         shelf.create(INFO)
     monkeypatch.undo()
     assert len(shelf) == 0
-    assert len(Shelf(tmp_path)) == 0
-    assert shelf.create(INFO).name == "c"
+    shelf.close()
+    again = Shelf(tmp_path)
+    assert len(again) == 0
+    assert again.create(INFO).name == "c"
+    again.close()
 
 
 def test_a_damaged_manifest_is_named(tmp_path, shelf):

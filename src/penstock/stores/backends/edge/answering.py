@@ -59,7 +59,7 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
         for point, vectors in _by_name(c.points, shelf.reader(c.collection).tokens).items()
     },
     wire.SearchAll: lambda shelf, c: shelf.shard(c.collection).search(c.searches),
-    wire.Adopt: lambda shelf, c: shelf.adopt(Path(c.source), force=c.force),
+    wire.Adopt: lambda shelf, c: shelf.adopt(c.collection, Path(c.source), force=c.force),
     wire.Optimize: lambda shelf, c: shelf.collection(c.collection).begin(),
     wire.Shrink: lambda shelf, c: shelf.cache.shrink(c.share),
     wire.Close: lambda shelf, _: shelf.close(),
@@ -146,7 +146,7 @@ def failure(number: int, error: Exception) -> bytes:
 
 
 def _translated(error: Exception) -> PenstockError:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable("the disk of the data directory is full", dependency="store", code="disk_full")
     log.error("a command failed", exc_info=error)
     return Broken("the store failed; the log has the details", code="store_failed")

@@ -2,22 +2,35 @@
 
 A line that names format and version, then frames (a length, then a MessagePack record): what it holds, then each
 directory and file with the ranges that are no holes, at last the digest of everything before. A file without its last
-frame was cut off.
+frame was cut off. A snapshot is read twice: once to check all of it (:mod:`penstock.stores.backends.edge.contents`),
+and once more, under the same rules, to write what it holds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import stat
+import threading
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import IO, Final
 
 import msgspec
 
-from penstock.kernel.errors import Invalid
-from penstock.stores.backends.edge.copying import extents
-from penstock.stores.backends.edge.manifest import Manifest
+from penstock.stores.backends.edge.contents import (
+    Closing,
+    Contents,
+    Directory,
+    Extent,
+    File,
+    Opening,
+    Record,
+    damaged,
+)
+from penstock.stores.backends.edge.copying import check_space, check_stopped, extents
+from penstock.stores.backends.edge.manifest import sync, sync_all
 from penstock.stores.backends.edge.wire import HEADER
 
 MAGIC: Final = b"penstock snapshot 1\n"
@@ -26,80 +39,65 @@ MAGIC: Final = b"penstock snapshot 1\n"
 PIECE_BYTES: Final = 4 << 20
 
 #: A longer frame is no frame.
-FRAME_BYTES_MAX: Final = 64 << 20
+FRAME_BYTES_MAX: Final = 2 * PIECE_BYTES
 
 
-class Opening(msgspec.Struct, frozen=True, tag="opening", array_like=True):
-    """What a snapshot holds.
-
-    Attributes:
-        version: The release that made it.
-        made_at: When, RFC 3339 in UTC.
-        collections: The manifest of each collection.
-    """
-
-    version: str
-    made_at: str
-    collections: list[Manifest]
-
-
-class Directory(msgspec.Struct, frozen=True, tag="directory", array_like=True):
-    """A directory, by its path below the root."""
-
-    path: str
-
-
-class File(msgspec.Struct, frozen=True, tag="file", array_like=True):
-    """A file, by its path below the root; its extents follow."""
-
-    path: str
-    size: int
-
-
-class Extent(msgspec.Struct, frozen=True, tag="extent", array_like=True):
-    """Bytes of the file before; what no extent covers is zero."""
-
-    offset: int
-    data: bytes
-
-
-class Closing(msgspec.Struct, frozen=True, tag="closing", array_like=True):
-    """The end: BLAKE2b-256 of everything before this frame."""
-
-    digest: bytes
-
-
-Record = Opening | Directory | File | Extent | Closing
-
-
-def pack(source: Path, target: Path, opening: Opening) -> int:
+def pack(source: Path, target: Path, opening: Opening, stopped: threading.Event | None = None) -> int:
     """Write a directory into a file, whole or not at all; return the file's bytes.
 
     Args:
         source: A directory that does not change meanwhile.
         target: The file; replaced if it is there.
         opening: What it holds.
+        stopped: Checked between pieces; once it is set nothing is left of the file.
 
     Raises:
-        OSError: It could not be written.
+        Invalid: It would be no snapshot that can be restored (``snapshot_damaged``).
+        OSError: It could not be written, the disk got full, or it was stopped.
     """
     draft = target.with_name(f".{target.name}-{os.getpid()}")
+    contents = Contents()
     try:
         with draft.open("wb") as file:
             digest = hashlib.blake2b(MAGIC, digest_size=32)
             file.write(MAGIC)
-            for record in (opening, *_records(source)):
+            for record in chain((opening,), _records(source)):
+                check_stopped(stopped)
+                check_space(target.parent)
+                contents.take(record)
                 data = _frame(record)
                 digest.update(data)
                 file.write(data)
-            file.write(_frame(Closing(digest.digest())))
+            closing = Closing(digest.digest())
+            contents.take(closing)
+            file.write(_frame(closing))
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
         draft.replace(target)
+        sync(target.parent)
     finally:
         draft.unlink(missing_ok=True)
     return size
+
+
+def open_file(file: Path) -> IO[bytes]:
+    """Open a snapshot for reading: a plain file, no link, pipe or device.
+
+    Raises:
+        Invalid: It is none (``snapshot_damaged``).
+        OSError: It could not be opened.
+    """
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if file.is_symlink():
+            raise damaged(f"{file.name!r} is a link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise damaged(f"{file.name!r} is no plain file")
+    return os.fdopen(fd, "rb")
 
 
 def opening_of(file: Path) -> Opening:
@@ -107,69 +105,108 @@ def opening_of(file: Path) -> Opening:
 
     Raises:
         Invalid: It is no snapshot that can be read (``snapshot_damaged``).
+        OSError: It could not be read.
     """
-    with file.open("rb") as reader:
-        record, _ = next(_frames(reader))
-    if not isinstance(record, Opening):
+    with open_file(file) as reader:
+        return read_opening(reader)
+
+
+def read_opening(reader: IO[bytes]) -> Opening:
+    """Return what an open snapshot holds, without having checked the rest.
+
+    Raises:
+        Invalid: It is no snapshot that can be read (``snapshot_damaged``).
+        OSError: It could not be read.
+    """
+    reader.seek(0)
+    contents = Contents()
+    record, _ = next(_frames(reader))
+    contents.take(record)
+    if contents.opening is None:
         raise damaged("it does not begin as one")
-    return record
+    return contents.opening
 
 
-def unpack(file: Path, target: Path) -> None:
-    """Write what a snapshot holds into a new directory; nothing is written before all of it is checked.
+def verify(reader: IO[bytes], stopped: threading.Event | None = None) -> Contents:
+    """Read a snapshot to its end, and return what it holds; nothing is written.
 
-    Raises:
-        Invalid: It is damaged, cut off or of another format (``snapshot_damaged``).
-        OSError: It could not be read or written.
-    """
-    with file.open("rb") as reader:
-        _check(reader)
-        reader.seek(0)
-        target.mkdir(parents=True)
-        _write(reader, target)
-
-
-def _check(reader: IO[bytes]) -> None:
-    """Read a snapshot to its end.
+    Args:
+        reader: The snapshot, open.
+        stopped: Checked between records.
 
     Raises:
-        Invalid: It is not what was written.
+        Invalid: It is damaged, cut off, of another format, or breaks a rule (``snapshot_damaged``).
+        OSError: It could not be read, or it was stopped.
     """
-    digest = hashlib.blake2b(MAGIC, digest_size=32)
-    for record, data in _frames(reader):
-        if isinstance(record, Closing):
-            if record.digest != digest.digest() or reader.read(1):
-                raise damaged("its checksum is another")
-            return
-        digest.update(data)
-    raise damaged("it is cut off")
+    contents = Contents()
+    for _ in _checked(reader, contents, stopped):
+        pass
+    return contents
 
 
-def _write(reader: IO[bytes], target: Path) -> None:
+def unpack(reader: IO[bytes], target: Path, verified: Contents, stopped: threading.Event | None = None) -> None:
+    """Write what a verified snapshot holds into a new directory, durably.
+
+    Args:
+        reader: The snapshot, open.
+        target: The directory; must not exist. What is in it after an error is to be removed.
+        verified: What :func:`verify` has found in it.
+        stopped: Checked between records.
+
+    Raises:
+        Invalid: It is not what was verified any more (``snapshot_damaged``).
+        OSError: It could not be read or written, the disk got full, or it was stopped.
+    """
+    target.mkdir(parents=True)
+    contents = Contents()
     writer: IO[bytes] | None = None
     try:
-        for record, _ in _frames(reader):
+        for record in _checked(reader, contents, stopped):
             match record:
-                case Closing():
-                    return
                 case Directory():
-                    _inside(target, record.path).mkdir()
+                    (target / record.path).mkdir()
                 case File():
                     if writer is not None:
                         writer.close()
-                    writer = _inside(target, record.path).open("xb")
+                    writer = (target / record.path).open("xb", buffering=0)
                     writer.truncate(record.size)
                 case Extent() if writer is not None:
-                    writer.seek(record.offset)
-                    writer.write(record.data)
+                    check_space(target)
+                    _write(writer.fileno(), record)
     finally:
         if writer is not None:
             writer.close()
+    if contents.digest != verified.digest:
+        raise damaged("it was changed while it was read")
+    sync_all(target)
 
 
-def damaged(reason: str) -> Invalid:
-    """Return the error of a file that is no whole snapshot."""
-    return Invalid(f"the snapshot cannot be used: {reason}", field="snapshot", code="snapshot_damaged")
+def _checked(reader: IO[bytes], contents: Contents, stopped: threading.Event | None) -> Iterator[Record]:
+    """Yield the records of a snapshot, each once it is checked; the last once all of it is.
+
+    Raises:
+        Invalid: It is not what was written, or breaks a rule.
+    """
+    reader.seek(0)
+    digest = hashlib.blake2b(MAGIC, digest_size=32)
+    for record, data in _frames(reader):
+        check_stopped(stopped)
+        contents.take(record)
+        if isinstance(record, Closing):
+            if record.digest != digest.digest() or reader.read(1):
+                raise damaged("its checksum is another")
+            yield record
+            return
+        digest.update(data)
+        yield record
+    raise damaged("it is cut off")
+
+
+def _write(fd: int, extent: Extent) -> None:
+    data, offset = memoryview(extent.data), extent.offset
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def _records(source: Path) -> Iterator[Record]:
@@ -198,24 +235,16 @@ def _frames(reader: IO[bytes]) -> Iterator[tuple[Record, bytes]]:
         data = reader.read(length) if length <= FRAME_BYTES_MAX else b""
         if len(data) < length:
             raise damaged("it is cut off")
-        try:
-            yield decoder.decode(data), header + data
-        except msgspec.MsgspecError as error:
-            raise damaged(f"it cannot be read: {error}") from error
+        yield _record(decoder, data), header + data
+
+
+def _record(decoder: msgspec.msgpack.Decoder[Record], data: bytes) -> Record:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise damaged(f"it cannot be read: {error}") from error
 
 
 def _frame(record: Record) -> bytes:
     data = msgspec.msgpack.encode(record)
     return HEADER.pack(len(data)) + data
-
-
-def _inside(root: Path, name: str) -> Path:
-    """Return a path below the root, and never outside it.
-
-    Raises:
-        Invalid: The name leads elsewhere.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise damaged(f"{name!r} leads out of it")
-    return root / path

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
-import os
-import threading
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.stores.backends.edge import manifest, updates, upkeep
+from penstock.stores.backends.edge.adoption import dismiss
 from penstock.stores.backends.edge.copying import Copying
 from penstock.stores.backends.edge.engine import Panicked, Shard
 from penstock.stores.backends.edge.manifest import Manifest
@@ -27,9 +25,6 @@ from penstock.stores.backends.edge.updates import Update
 from penstock.stores.records import CollectionInfo, Upkeep
 
 log = logging.getLogger(__name__)
-
-#: Names of what is on its way out; no two in one process are the same.
-_GONE: Final = itertools.count(1)
 
 
 class Collection:
@@ -174,14 +169,16 @@ class Collection:
         self._tell(stage="", given_up=self.upkeep.given_up + 1, reason=reason)
 
     def copy_to(self, target: Path) -> Copying:
-        """Copy what it holds and its manifest; updates wait until :meth:`copied`.
+        """Copy what it holds and its manifest, with its counts; updates wait until :meth:`copied`.
 
         Raises:
             OSError: There is no room.
         """
         self.shard.flush()
         target.mkdir(parents=True)
-        manifest.write(target, msgspec.structs.replace(self.manifest, generation=manifest.FIRST))
+        documents, chunks = self._tally.read(self.shard)
+        counted = {"documents": documents, "chunks": chunks, "indexed": min(self.manifest.indexed, chunks)}
+        manifest.write(target, msgspec.structs.replace(self.manifest, generation=manifest.FIRST, **counted))
         copying = Copying(self.home / self.manifest.generation, target / manifest.FIRST)
         self._copies.append(copying)
         return copying
@@ -190,27 +187,6 @@ class Collection:
         """End a copy, finished or not."""
         self._copies.remove(copying)
         copying.close()
-
-    def replace_by(self, source: Path, stated: Manifest) -> None:
-        """Let the points of a copy take the place of these: all at once, by one rename.
-
-        Args:
-            source: The copy's directory; its generation is moved away from there.
-            stated: The copy's manifest.
-
-        Raises:
-            Unavailable: The copy cannot be read; nothing has changed.
-        """
-        if self._renewal is not None:
-            self.give_up("the collection is restored")
-        name = self.manifest.following
-        place = self.home / name
-        manifest.remove(place)
-        (source / stated.generation).replace(place)
-        fresh = Shard.load(place)
-        self._tally.forget()
-        self.reader.forget()
-        self._name(fresh, msgspec.structs.replace(stated, name=self.manifest.name, generation=name))
 
     def close(self) -> None:
         """Flush and close; what is being made is thrown away."""
@@ -246,10 +222,3 @@ class Collection:
 
     def _tell(self, **news: Any) -> None:
         self.upkeep = msgspec.structs.replace(self.upkeep, **news)
-
-
-def dismiss(directory: Path) -> None:
-    """Take a directory out of sight by one rename; a thread removes it file by file."""
-    gone = directory.with_name(f".gone-{os.getpid()}-{next(_GONE)}")
-    directory.replace(gone)
-    threading.Thread(target=manifest.remove, args=(gone,), name="removal", daemon=True).start()

@@ -84,9 +84,8 @@ def _copy_file(source: Path, target: Path, stopped: threading.Event | None) -> N
         os.ftruncate(writer.fileno(), size)
         for begin, end in extents(reader.fileno(), size):
             for offset in range(begin, end, STEP_BYTES):
-                if stopped is not None and stopped.is_set():
-                    raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
-                _check_space(target.parent)
+                check_stopped(stopped)
+                check_space(target.parent)
                 _copy_range(reader.fileno(), writer.fileno(), offset, min(end, offset + STEP_BYTES))
 
 
@@ -113,6 +112,21 @@ def _copy_range(source: int, target: int, offset: int, end: int) -> None:
         offset += os.pwrite(target, data, offset)
 
 
-def _check_space(place: Path) -> None:
+def check_stopped(stopped: threading.Event | None) -> None:
+    """Give up once that is asked for.
+
+    Raises:
+        OSError: It is (``ECANCELED``).
+    """
+    if stopped is not None and stopped.is_set():
+        raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+
+
+def check_space(place: Path) -> None:
+    """Give up before a disk is full.
+
+    Raises:
+        OSError: Less than ``FREE_BYTES_MIN`` is left (``ENOSPC``).
+    """
     if shutil.disk_usage(place).free < FREE_BYTES_MIN:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

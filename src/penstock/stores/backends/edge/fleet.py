@@ -16,7 +16,7 @@ from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.shards import ShardedStore
-from penstock.stores.backends.edge.snapshots import EdgeSnapshots
+from penstock.stores.backends.edge.snapshots import EdgeSnapshots, Step, unwatched
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.cache import CacheState, Remembering
 from penstock.stores.contract import MovableStore, Snapshots
@@ -37,20 +37,30 @@ class EdgeFleet:
         timeouts: The limit of one operation.
         clock: The loop's clock.
         settings: How many there are, and when collections are optimised.
+        step: Called at each step of a restore, see :mod:`penstock.stores.backends.edge.snapshots`.
 
     Attributes:
         store: All of them as one store.
         snapshots: Snapshots of all of them.
     """
 
-    def __init__(self, data_dir: Path, timeouts: TimeoutSettings, clock: Clock, settings: StoreSettings) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        timeouts: TimeoutSettings,
+        clock: Clock,
+        settings: StoreSettings,
+        step: Step = unwatched,
+    ) -> None:
         wanted = settings.shards or default_shards(cores())
         # What was spread over more than are wanted now needs them still.
         count = max(wanted, there(data_dir))
         self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number, count) for number in range(count)]
         sharded = ShardedStore(self._stores, wanted)
         self.store: MovableStore = sharded if count > 1 else self._stores[0]
-        self.snapshots: Snapshots = EdgeSnapshots(data_dir, [one.link for one in self._stores], sharded.forget)
+        links = [one.link for one in self._stores]
+        self._snapshots = EdgeSnapshots(data_dir, links, sharded, settings.snapshots_keep, step)
+        self.snapshots: Snapshots = self._snapshots
 
     @property
     def remote(self) -> bool:
@@ -86,10 +96,13 @@ class EdgeFleet:
 
     async def start(self) -> None:
         """Start every process; see :meth:`penstock.stores.backends.edge.link.StoreLink.start`."""
+        await asyncio.to_thread(self._snapshots.recover)
         await together([one.start() for one in self._stores])
+        await asyncio.to_thread(self._snapshots.recover)
 
     async def close(self) -> None:
         """Flush everything and end every process."""
+        await self._snapshots.close()
         closing: list[Coroutine[Any, Any, None]] = [one.close() for one in self._stores]
         await asyncio.gather(*closing)
 

@@ -6,6 +6,7 @@ neither. Whatever the manifest does not name is half made or outlived.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -14,15 +15,27 @@ from typing import Final
 
 import msgspec
 
-from penstock.kernel.errors import Unavailable
+from penstock.kernel.errors import Invalid, Unavailable
+from penstock.stores.backends.layout import check_name
 from penstock.stores.records import CollectionInfo
 
 MANIFEST: Final = "collection.json"
 
+#: A longer file is no manifest.
+MANIFEST_BYTES_MAX: Final = 64 << 10
+
+#: The largest numbers and the longest texts that a manifest may hold.
+DIM_MAX: Final = 65_536
+SHARDS_MAX: Final = 64
+COUNT_MAX: Final = 1 << 60
+TEXT_MAX: Final = 512
+
+_BOUNDS: Final = {"dim": (1, DIM_MAX), "late": (0, DIM_MAX), "shards": (1, SHARDS_MAX)}
+
 #: The first generation's directory; later ones are ``g2``, ``g3``, ….
 FIRST: Final = "shard"
 
-_GENERATION: Final = re.compile(r"shard|g[0-9]+")
+_GENERATION: Final = re.compile(r"shard|g[0-9]{1,18}")
 
 
 class Manifest(CollectionInfo, frozen=True):
@@ -41,20 +54,68 @@ class Manifest(CollectionInfo, frozen=True):
         return f"g{number + 1}"
 
 
-def read(directory: Path) -> Manifest:
+class Fault(ValueError):
+    """The reason why a manifest cannot be used."""
+
+
+def read(directory: Path, name: str = "") -> Manifest:
     """Read the manifest of a collection's directory.
 
+    Args:
+        directory: The directory.
+        name: The collection's name; by default the directory's.
+
     Raises:
-        Unavailable: It cannot be understood (``store_damaged``).
+        Unavailable: It cannot be read, or it is not that of the collection (``store_damaged``).
     """
     path = directory / MANIFEST
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            return decode(file.read(MANIFEST_BYTES_MAX + 1), name or directory.name)
+    except (OSError, Fault) as error:
         raise _damaged(path, str(error)) from error
-    if not _GENERATION.fullmatch(manifest.generation):
-        raise _damaged(path, f"{manifest.generation!r} is no generation")
+
+
+def decode(data: bytes, name: str) -> Manifest:
+    """Return the manifest of a collection of that name.
+
+    What it says leads to no other place than the collection's own: its name is ``name`` and one that a collection may
+    have, its generation is a plain directory, its numbers are such as a collection can have.
+
+    Raises:
+        Fault: It cannot be used.
+    """
+    if len(data) > MANIFEST_BYTES_MAX:
+        raise Fault(f"it is longer than {MANIFEST_BYTES_MAX} bytes")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Fault(str(error)) from error
+    check(manifest)
+    if manifest.name != name:
+        raise Fault(f"it is the manifest of {manifest.name!r}, not of {name!r}")
     return manifest
+
+
+def check(manifest: Manifest) -> None:
+    """Refuse what no collection can be.
+
+    Raises:
+        Fault: It names another place, or its numbers or texts are out of bounds.
+    """
+    try:
+        check_name(manifest.name)
+    except Invalid as error:
+        raise Fault(f"{manifest.name[:TEXT_MAX]!r} is no name: {error.detail}") from error
+    if not _GENERATION.fullmatch(manifest.generation):
+        raise Fault(f"{manifest.generation[:TEXT_MAX]!r} is no generation")
+    for field in manifest.__struct_fields__:
+        value = getattr(manifest, field)
+        least, most = _BOUNDS.get(field, (0, COUNT_MAX))
+        if isinstance(value, int) and not least <= value <= most:
+            raise Fault(f"{field} is {value}, and must be {least} to {most}")
+        if isinstance(value, str) and not (len(value) <= TEXT_MAX and value.isprintable()):
+            raise Fault(f"{field} is {value[:TEXT_MAX]!r}")
 
 
 def write(directory: Path, manifest: Manifest) -> None:
@@ -77,6 +138,24 @@ def sync(directory: Path) -> None:
     fd = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_all(directory: Path) -> None:
+    """Make everything on a directory's file system durable, at once: hundreds of files one by one take seconds.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(library, "syncfs"):
+            os.sync()
+        elif library.syncfs(fd):
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
     finally:
         os.close(fd)
 

@@ -90,7 +90,7 @@ def main() -> int:
     directory, parent = sys.argv[1:3]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not _end_with(int(parent)):
+    if not end_with(int(parent)):
         return 1
     os.nice(NICENESS)
     try:
@@ -101,7 +101,7 @@ def main() -> int:
     return 0
 
 
-def _end_with(parent: int) -> bool:
+def end_with(parent: int) -> bool:
     """Let the kernel kill this process when its parent dies; return whether the parent is still there."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

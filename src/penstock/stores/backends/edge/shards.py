@@ -7,10 +7,12 @@ spread is fixed when it is made.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import heapq
-from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -53,13 +55,48 @@ class ShardedStore:
         stores: The stores, always in the same order.
         shards: Over how many of them new collections are spread.
 
-    Bounds: remembers the spread of each collection that it has been asked about.
+    Bounds: remembers the spread of each collection that it has been asked about, and counts searches that run.
     """
 
     def __init__(self, stores: Sequence[MovableStore], shards: int) -> None:
         self._stores = list(stores)
         self._shards = shards
         self._spread: dict[str, int] = {}
+        self._held: set[str] = set()
+        self._searching: Counter[str] = Counter()
+        self._turn = asyncio.Condition()
+
+    @asynccontextmanager
+    async def exchanging(self, collection: str) -> AsyncIterator[None]:
+        """Hold the searches of a collection back while another takes its place: none sees half of each.
+
+        Those that run have ended when this is entered. Writes are not held back: they go to the one or the other.
+        """
+        async with self._turn:
+            self._held.add(collection)
+            await self._turn.wait_for(lambda: not self._searching[collection])
+        try:
+            yield
+        finally:
+            self.forget(collection)
+            async with self._turn:
+                self._held.discard(collection)
+                self._turn.notify_all()
+
+    @asynccontextmanager
+    async def _searched(self, collection: str) -> AsyncIterator[None]:
+        """Count a search, once its collection is not held back."""
+        async with self._turn:
+            await self._turn.wait_for(lambda: collection not in self._held)
+            self._searching[collection] += 1
+        try:
+            yield
+        finally:
+            self._searching[collection] -= 1
+            if not self._searching[collection]:
+                del self._searching[collection]
+            async with self._turn:
+                self._turn.notify_all()
 
     def forget(self, collection: str) -> None:
         """Ask anew how a collection is spread: it may have been restored."""
@@ -120,10 +157,11 @@ class ShardedStore:
 
     async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
         """Answer a search: where the points are if they lie in one shard, else step by step over all of them."""
-        stores = await self._of(collection, work)
-        if len(stores) == 1:
-            return await stores[0].retrieve(collection, wanted, filter, work)
-        return await driving.retrieve(self, collection, wanted, filter, work)
+        async with self._searched(collection):
+            stores = await self._of(collection, work)
+            if len(stores) == 1:
+                return await stores[0].retrieve(collection, wanted, filter, work)
+            return await driving.retrieve(self, collection, wanted, filter, work)
 
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm of every shard, and keep the best.

@@ -7,6 +7,8 @@ name begins with a dot is half made or half deleted, and is removed at the next 
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.kernel.errors import Invalid
-from penstock.stores.backends.edge import manifest
-from penstock.stores.backends.edge.collection import Collection, dismiss
+from penstock.kernel.errors import Invalid, PenstockError, Unavailable
+from penstock.stores.backends.edge import adoption, manifest
+from penstock.stores.backends.edge.adoption import dismiss
+from penstock.stores.backends.edge.collection import Collection
 from penstock.stores.backends.edge.copying import Copying
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.manifest import MANIFEST, Manifest
@@ -66,11 +69,21 @@ class Shelf:
         self.cache = PointCache(cache_bytes)
         self._collections: dict[str, Collection] = {}
         root.mkdir(parents=True, exist_ok=True)
-        for entry in sorted(root.iterdir()):
+        self._held: int | None = _hold(root)
+        try:
+            adoption.finish(root)
+            self._open_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_all(self) -> None:
+        """Open every collection, and remove what is half made or half deleted."""
+        for entry in sorted(self._root.iterdir()):
             if entry.name.startswith("."):
                 manifest.remove(entry)
             elif (entry / MANIFEST).is_file():
-                self._collections[entry.name] = Collection(entry, manifest.read(entry), self.cache, step)
+                self._collections[entry.name] = Collection(entry, manifest.read(entry), self.cache, self._step)
 
     def __len__(self) -> int:
         return len(self._collections)
@@ -148,36 +161,48 @@ class Shelf:
         """Begin to copy a collection; see :meth:`Collection.copy_to`."""
         return self.collection(name).copy_to(target)
 
-    def adopt(self, source: Path, *, force: bool) -> CollectionInfo:
-        """Take a copied collection in.
+    def adopt(self, name: str, source: Path, *, force: bool) -> CollectionInfo:
+        """Let a copied collection take its place, at once.
 
         Args:
-            source: Its directory, on the same file system; nothing useful is left of it.
+            name: Its name.
+            source: Its directory, on the same file system. If it is gone, a start has let it take its place.
             force: Whether it may take the place of one that is there.
 
         Raises:
             Invalid: One of its name is there (``collection_exists``).
             Unavailable: It cannot be read; nothing has changed.
+            OSError: It could not be moved; nothing has changed.
         """
-        stated = manifest.read(source)
-        there = self._collections.get(stated.name)
-        if there is None:
-            self._place(source, stated)
-        elif force:
-            there.replace_by(source, stated)
-        else:
+        if not source.exists():
+            return self.describe(name)
+        stated, home = manifest.read(source, name), self._root / name
+        if home.exists() and not force:
             raise Invalid(
-                f"there is a collection {stated.name!r} already; delete it first, or restore with --force",
+                f"there is a collection {name!r} already; delete it first, or restore with --force",
                 field="collection",
                 code="collection_exists",
             )
-        return self.describe(stated.name)
+        there = self._collections.pop(name, None)
+        if there is not None:
+            there.close()
+        try:
+            gone = self._take_in(source, home, stated)
+        except (PenstockError, OSError):
+            if there is not None and not self.panicked:
+                self._collections[name] = Collection(home, there.manifest, self.cache, self._step)
+            raise
+        adoption.remove_later(gone)
+        return self.describe(name)
 
     def close(self) -> None:
         """Flush and close every collection."""
         for collection in self._collections.values():
             collection.close()
         self._collections.clear()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     # --- Upkeep
 
@@ -208,6 +233,18 @@ class Shelf:
             if due is not None:
                 due.begin()
 
+    def _take_in(self, source: Path, home: Path, stated: Manifest) -> Path | None:
+        """Put a copied collection in its place and open it; return where the one before is, if there was one."""
+        gone = adoption.place(source, home)
+        try:
+            self._collections[stated.name] = Collection(home, stated, self.cache, self._step)
+        except BaseException:
+            home.replace(source)
+            if gone is not None:
+                gone.replace(home)
+            raise
+        return gone
+
     def _place(self, fresh: Path, stated: Manifest) -> None:
         """Put a whole collection in its place and open it."""
         home = self._root / stated.name
@@ -217,3 +254,21 @@ class Shelf:
     def _same_layout(self, wanted: CollectionInfo) -> CollectionInfo:
         check_same(self._collections[wanted.name].manifest, wanted)
         return self.describe(wanted.name)
+
+
+def _hold(root: Path) -> int:
+    """Hold a directory against other processes until the descriptor that is returned is closed.
+
+    Raises:
+        Unavailable: Another process holds it (``store_locked``).
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if not isinstance(error, BlockingIOError):
+            raise
+        detail = "another process holds this data directory's store"
+        raise Unavailable(detail, dependency="store", code="store_locked") from error
+    return fd

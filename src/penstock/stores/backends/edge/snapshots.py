@@ -1,31 +1,76 @@
 """Snapshots of the embedded store: every collection in one file, and back again.
 
 Each collection is consistent in itself: it is flushed and copied while its updates wait and its searches
-go on. Packing works on the copy.
+go on. Packing works on the copy. A restore is unpacked beside the collections and proven to be readable; only then
+its collections take their places, all of them whatever happens meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import errno
+import logging
+import os
 import re
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final, TypeVar
+
+import msgspec
 
 from penstock import __version__
-from penstock.kernel.errors import Invalid
-from penstock.kernel.ids import new_id
+from penstock.kernel.deadline import limit
+from penstock.kernel.errors import Invalid, Rejected, Unavailable
 from penstock.kernel.work import Work
-from penstock.stores.backends.edge import archive, manifest, wire
-from penstock.stores.backends.edge.archive import Opening
+from penstock.stores.backends.edge import adoption, archive, manifest, proof, wire
+from penstock.stores.backends.edge.adoption import Move
+from penstock.stores.backends.edge.contents import Contents, Opening, part_name
+from penstock.stores.backends.edge.copying import FREE_BYTES_MIN, check_space, check_stopped
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.manifest import Manifest
+from penstock.stores.backends.edge.proof import Claim
+from penstock.stores.backends.edge.shards import ShardedStore
+from penstock.stores.backends.edge.space import free_bytes
+from penstock.stores.backends.layout import said
 from penstock.stores.records import CollectionInfo, Snapshot
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SUFFIX: Final = ".snapshot"
 
+#: Snapshots told of at most.
+LISTED_MAX: Final = 1000
+
+#: How often a store process that dies while a collection takes its place is asked again.
+TRIES: Final = 5
+
+#: What a file takes up beside its bytes.
+FILE_BYTES: Final = 4096
+
+#: Seconds after which those who came while another was at work may ask again.
+BUSY_RETRY_S: Final = 5.0
+
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+#: The names that the server gives by itself; only what has such a name is ever removed unasked.
+_OURS: Final = re.compile(r"(?P<moment>penstock-[0-9]{8}-[0-9]{6})(?:-(?P<number>[0-9]{1,9}))?\.snapshot")
+
+#: What a command has lent to be restored, by the command's process; what is left of one that was killed is removed.
+_LENT: Final = re.compile(r"restore-([0-9]{1,9})\.snapshot")
+
+#: Called at each step of a restore, see ``STEPS``.
+Step = Callable[[str], None]
+
+#: Every place at which a crash is tried.
+STEPS: Final = ("verified", "unpacked", "proven", "committed", "placed", "done")
+
+
+def unwatched(_: str) -> None:
+    """Pass a step and do nothing."""
 
 
 class EdgeSnapshots:
@@ -34,98 +79,340 @@ class EdgeSnapshots:
     Args:
         data_dir: The data directory.
         links: The store processes, the first for ``collections`` and so on.
-        restored: Called with the name of each collection that has been taken in.
+        store: The collections in all of them.
+        keep: Snapshots of the server's own making that are kept; 0: all.
+        step: Called at each of ``STEPS``.
 
     Bounds: one snapshot is made or restored at a time; on the disk two further copies meanwhile.
     """
 
-    def __init__(self, data_dir: Path, links: Sequence[StoreLink], restored: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        links: Sequence[StoreLink],
+        store: ShardedStore,
+        keep: int = 0,
+        step: Step = unwatched,
+    ) -> None:
+        self._data_dir = data_dir
         self._place = data_dir / "snapshots"
         self._links = links
-        self._restored = restored
-        self._one = asyncio.Lock()
+        self._store = store
+        self._keep = keep
+        self._step = step
+        self._at_work: asyncio.Task[Any] | None = None
+        self._stopped = threading.Event()
+
+    # --- What is asked
 
     async def make(self, work: Work) -> Snapshot:
-        """Make a snapshot of every collection."""
-        async with self._one:
-            now = dt.datetime.now(dt.UTC)
-            name = f"penstock-{now:%Y%m%d-%H%M%S}{SUFFIX}"
-            draft = self._draft("snapshot")
-            try:
-                stated = await self._copy(draft, work)
-                opening = Opening(__version__, now.isoformat(timespec="seconds"), stated)
-                await asyncio.to_thread(self._place.mkdir, parents=True, exist_ok=True)
-                size = await asyncio.to_thread(archive.pack, draft, self._place / name, opening)
-            finally:
-                await asyncio.to_thread(manifest.remove, draft)
-        return Snapshot(name, size, opening.made_at, [one.name for one in stated])
+        """Make a snapshot of every collection, and remove the oldest of the server's own beyond those it keeps."""
+        return await self._alone(self._make, work)
 
     async def restore(self, name: str, layout: CollectionInfo, work: Work, *, force: bool) -> list[CollectionInfo]:
-        """Take in what a snapshot holds."""
-        file = self._file(name)
-        async with self._one:
-            opening = await asyncio.to_thread(archive.opening_of, file)
-            there = await self._links[0].ask(wire.ListCollections(), list[CollectionInfo], work)
-            _check(opening, layout, len(self._links), {info.name for info in there} if not force else set())
-            draft = self._draft("restore")
-            try:
-                await asyncio.to_thread(archive.unpack, file, draft)
-                return [await self._adopt(draft, one, work, force=force) for one in opening.collections]
-            finally:
-                await asyncio.to_thread(manifest.remove, draft)
+        """Take in what a snapshot holds, all of it or nothing."""
+        self._file(name)
+        return await self._alone(lambda: self._restore(name, layout, force=force), work)
 
-    async def _copy(self, draft: Path, work: Work) -> list[Manifest]:
+    async def kept(self) -> list[Snapshot]:
+        """Return the snapshots that are there, by name."""
+        return await self._in_thread(self._kept)
+
+    async def delete(self, name: str) -> None:
+        """Delete a snapshot."""
+        file = self._file(name)
+        await self._in_thread(file.unlink, missing_ok=True)
+
+    def recover(self) -> None:
+        """Remove what a crash has left, before the store processes start and again when they have.
+
+        Raises:
+            OSError: It could not be removed.
+        """
+        adoption.sweep(self._data_dir)
+        for file in self._place.iterdir() if self._place.is_dir() else ():
+            lent = _LENT.fullmatch(file.name)
+            if file.name.startswith(".penstock-") or (lent and not _runs(int(lent[1]))):
+                file.unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """End what is being made or restored; a restore that is committed comes to its end."""
+        self._stopped.set()
+        if self._at_work is not None:
+            await asyncio.wait([self._at_work])
+
+    async def _alone(self, begin: Callable[[], Awaitable[T]], work: Work) -> T:
+        """Do one thing at a time, and tell whoever comes meanwhile.
+
+        It is a task of its own, which no cancellation ends at an arbitrary place: it is told that nobody waits any
+        more, ends where it can, and removes what it has made.
+
+        Raises:
+            Rejected: Something else is at work (``snapshot_busy``).
+            Expired: At the work's deadline.
+        """
+        if self._at_work is not None and not self._at_work.done():
+            raise Rejected(
+                "another snapshot is being made or restored; ask again when it is done",
+                code="snapshot_busy",
+                retry_after_s=BUSY_RETRY_S,
+            )
+        self._stopped = stopped = threading.Event()
+        task = self._at_work = asyncio.ensure_future(begin())
+        task.add_done_callback(_note)
+        try:
+            async with limit(work.deadline):
+                return await asyncio.shield(task)
+        except BaseException:
+            stopped.set()
+            raise
+
+    # --- Making one
+
+    async def _make(self) -> Snapshot:
+        now = dt.datetime.now(dt.UTC)
+        draft = await self._in_thread(adoption.stage, self._data_dir)
+        try:
+            stated = await self._copy(draft)
+            opening = Opening(__version__, now.isoformat(timespec="seconds"), stated)
+            await self._in_thread(self._place.mkdir, parents=True, exist_ok=True)
+            file = await self._in_thread(_unused, self._place, f"penstock-{now:%Y%m%d-%H%M%S}")
+            size = await self._in_thread(archive.pack, draft, file, opening, self._stopped)
+        finally:
+            await asyncio.to_thread(adoption.discard, draft)
+        await self._in_thread(self._prune, file)
+        return Snapshot(file.name, size, opening.made_at, [one.name for one in stated])
+
+    async def _copy(self, draft: Path) -> list[Manifest]:
         """Copy every collection, one after the other; return their manifests."""
-        await asyncio.to_thread(draft.mkdir, parents=True)
-        found = await self._links[0].ask(wire.ListCollections(), list[CollectionInfo], work)
+        await self._in_thread(draft.mkdir, parents=True)
+        found = await self._collections()
+        # A copy, and the file that is made of it.
+        self._check_room(2 * sum(info.disk_bytes for info in found))
         for info in found:
             for number, link in enumerate(self._links[: info.shards]):
-                await link.ask(wire.Copy(info.name, str(_part(draft, info.name, number))), object, work)
-        return [await asyncio.to_thread(manifest.read, draft / info.name) for info in found]
+                await self._in_thread(check_stopped, self._stopped)
+                target = draft / part_name(info.name, number)
+                await link.ask(wire.Copy(info.name, str(target)), object, Work.background())
+        return [await self._in_thread(manifest.read, draft / info.name) for info in found]
 
-    async def _adopt(self, draft: Path, stated: Manifest, work: Work, *, force: bool) -> CollectionInfo:
-        """Take in a collection, the first shard's part last: it is the one that says that it is there."""
-        for number, link in reversed([*enumerate(self._links[: stated.shards])]):
-            command = wire.Adopt(stated.name, str(_part(draft, stated.name, number)), force or number > 0)
-            info = await link.ask(command, CollectionInfo, work)
-        self._restored(stated.name)
-        return info
+    def _prune(self, made: Path) -> None:
+        """Remove the oldest of the server's own snapshots beyond those it keeps, never the one just made."""
+        if not self._keep:
+            return
+        older = [file for file in _ours(self._place) if file != made]
+        for file in older[: max(0, len(older) + 1 - self._keep)]:
+            log.info("snapshot %s is removed: %d are kept (store.snapshots_keep)", file.name, self._keep)
+            file.unlink(missing_ok=True)
 
-    def _draft(self, purpose: str) -> Path:
-        """Return a path beside the collections; the next start removes what is left there."""
-        return self._links[0].directory / f".{purpose}-{new_id()}"
+    # --- Restoring one
+
+    async def _restore(self, name: str, layout: CollectionInfo, *, force: bool) -> list[CollectionInfo]:
+        reader = await self._in_thread(self._open, name)
+        staging: Path | None = None
+        try:
+            # First what is told at once, then what takes reading all of it.
+            opening = await self._in_thread(archive.read_opening, reader)
+            await self._check(opening, layout, force=force)
+            contents = await self._in_thread(archive.verify, reader, self._stopped)
+            self._step("verified")
+            self._check_room(contents.data_bytes + FILE_BYTES * contents.entries)
+            staging = await self._in_thread(adoption.stage, self._data_dir)
+            await self._in_thread(self._unpack, reader, staging, contents)
+            await self._check(opening, layout, force=force)
+            return await self._exchange(staging, contents)
+        finally:
+            reader.close()
+            if staging is not None:
+                await asyncio.to_thread(adoption.sweep, self._data_dir)
+
+    def _unpack(self, reader: IO[bytes], staging: Path, contents: Contents) -> None:
+        """Write what a snapshot holds beside the collections, and have it proven that it can be read."""
+        archive.unpack(reader, staging, contents, self._stopped)
+        self._step("unpacked")
+        claims = [Claim(str(staging / part), stated) for part, stated in contents.parts.items()]
+        file = staging / "claims.json"
+        file.write_bytes(msgspec.json.encode(claims))
+        proof.prove(file, contents.data_bytes, self._stopped)
+        self._step("proven")
+        check_space(self._data_dir)
+        check_stopped(self._stopped)
+
+    async def _exchange(self, staging: Path, contents: Contents) -> list[CollectionInfo]:
+        """Let every collection take its place; nothing undoes that any more."""
+        stated = [one for name, one in sorted(contents.parts.items()) if name == one.name]
+        moves = {one.name: self._moves(one) for one in stated}
+        await self._in_thread(adoption.commit, staging, [move for each in moves.values() for move in each])
+        self._step("committed")
+        restored = []
+        for one in stated:
+            async with self._store.exchanging(one.name):
+                for move in moves[one.name]:
+                    await self._move(staging, move)
+                    self._step("placed")
+            restored.append(await self._store.collection(one.name, Work.background()))
+        self._step("done")
+        return restored
+
+    def _moves(self, stated: Manifest) -> list[Move]:
+        """Return what happens to a collection: the first shard comes last, it says that the collection is there."""
+        moves = []
+        for number, link in reversed([*enumerate(self._links)]):
+            # Where the one before was spread over more processes, nothing of it is left.
+            part = part_name(stated.name, number) if number < stated.shards else ""
+            moves.append(Move(link.directory.name, stated.name, part))
+        return moves
+
+    async def _move(self, staging: Path, move: Move) -> None:
+        """Have a store process let a directory take its place; one that dies is asked again."""
+        link = next(link for link in self._links if link.directory.name == move.shelf)
+        command: wire.Adopt | wire.Drop = wire.Drop(move.name)
+        if move.part:
+            command = wire.Adopt(move.name, str(staging / move.part), force=True)
+        for tries_left in reversed(range(TRIES)):
+            try:
+                await link.ask(command, object, Work.background())
+            except Invalid as error:
+                if move.part or error.code != "collection_not_found":
+                    raise
+            except Unavailable:
+                if tries_left:
+                    continue
+                raise
+            return
+
+    async def _check(self, opening: Opening, layout: CollectionInfo, *, force: bool) -> None:
+        """Refuse, before anything is touched, what could not be searched or would be replaced unasked."""
+        there = {info.name for info in await self._collections()} if not force else set()
+        for stated in opening.collections:
+            _check(stated, layout, len(self._links), there)
+
+    # --- What both need
+
+    async def _collections(self) -> list[CollectionInfo]:
+        return await self._links[0].ask(wire.ListCollections(), list[CollectionInfo], Work.background())
 
     def _file(self, name: str) -> Path:
-        if not _NAME.fullmatch(name) or not (self._place / name).is_file():
-            raise Invalid(f"there is no snapshot {name!r}", field="snapshot", code="snapshot_not_found")
+        if not _NAME.fullmatch(name) or not os.path.lexists(self._place / name):
+            raise _missing(name)
         return self._place / name
 
+    def _open(self, name: str) -> IO[bytes]:
+        try:
+            return archive.open_file(self._file(name))
+        except FileNotFoundError:
+            raise _missing(name) from None
 
-def _part(draft: Path, name: str, number: int) -> Path:
-    """Return where a shard's part of a collection is; no collection has a tilde in its name."""
-    return draft / (f"{name}~{number + 1}" if number else name)
+    def _kept(self) -> list[Snapshot]:
+        if not self._place.is_dir():
+            return []
+        files = sorted(file for file in self._place.iterdir() if _NAME.fullmatch(file.name))
+        return [_told(file) for file in files[:LISTED_MAX] if file.is_file() and not _LENT.fullmatch(file.name)]
+
+    def _check_room(self, needed: int) -> None:
+        """Refuse what the disk has no room for.
+
+        Raises:
+            Unavailable: It has not (``disk_full``).
+        """
+        lacking = needed + FREE_BYTES_MIN - free_bytes(self._data_dir)
+        if lacking > 0:
+            raise _full(f"{-(-lacking >> 20)} MiB more are needed")
+
+    async def _in_thread(self, do: Callable[..., T], *args: Any, **named: Any) -> T:
+        """Do something with files in a thread.
+
+        Raises:
+            Unavailable: The disk is full (``disk_full``), or the files cannot be read or written.
+        """
+        try:
+            return await asyncio.to_thread(do, *args, **named)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _full("nothing has changed") from error
+            what = f"{self._data_dir} cannot be read or written: {error.strerror or error}; nothing has changed"
+            raise Unavailable(what, dependency="data directory", code="directory_unusable") from error
 
 
-def _check(opening: Opening, layout: CollectionInfo, shards: int, there: set[str]) -> None:
-    """Refuse, before anything is touched, what could not be searched or would be replaced unasked."""
-    for stated in opening.collections:
-        if (stated.model, stated.dim) != (layout.model, layout.dim):
-            raise Invalid(
-                f"the snapshot's collection {stated.name!r} holds vectors of {stated.model} ({stated.dim}-d), not of"
-                f" {layout.model} ({layout.dim}-d) with which this server works",
-                field="snapshot",
-                code="collection_conflict",
-            )
-        if stated.shards > shards:
-            raise Invalid(
-                f"the snapshot's collection {stated.name!r} is spread over {stated.shards} store processes, of which"
-                f" {shards} run; set store.shards to {stated.shards} or more",
-                field="snapshot",
-                code="shards_missing",
-            )
-        if stated.name in there:
-            raise Invalid(
-                f"there is a collection {stated.name!r} already; delete it first, or restore by force",
-                field="snapshot",
-                code="collection_exists",
-            )
+def _check(stated: CollectionInfo, layout: CollectionInfo, shards: int, there: set[str]) -> None:
+    """Refuse a collection of other models, of more shards than there are, or in whose place there is one."""
+    theirs, ours = (stated.model, stated.dim, stated.sparse), (layout.model, layout.dim, layout.sparse)
+    if theirs != ours or (layout.late and stated.late not in (0, layout.late)):
+        raise Invalid(
+            f"the snapshot's collection {stated.name!r} holds vectors of {said(stated)}, not of"
+            f" {said(layout)} with which this server works; late is {stated.late} there, {layout.late} here",
+            field="snapshot",
+            code="collection_conflict",
+        )
+    if stated.shards > shards:
+        raise Invalid(
+            f"the snapshot's collection {stated.name!r} is spread over {stated.shards} store processes, of which"
+            f" {shards} run; set store.shards to {stated.shards} or more",
+            field="snapshot",
+            code="shards_missing",
+        )
+    if stated.name in there:
+        raise Invalid(
+            f"there is a collection {stated.name!r} already; delete it first, or restore by force",
+            field="snapshot",
+            code="collection_exists",
+        )
+
+
+def _told(file: Path) -> Snapshot:
+    """Return what a file among the snapshots is, as far as its beginning tells."""
+    size = 0
+    try:
+        size = file.stat().st_size
+        opening = archive.opening_of(file)
+    except Invalid as error:
+        return Snapshot(file.name, size, "", [], error.detail)
+    except OSError as error:
+        return Snapshot(file.name, size, "", [], f"it cannot be read: {error.strerror or error}")
+    return Snapshot(file.name, size, opening.made_at, [one.name for one in opening.collections])
+
+
+def _ours(place: Path) -> list[Path]:
+    """Return the snapshots that have names of the server's giving, the oldest first."""
+    return sorted((file for file in place.iterdir() if _OURS.fullmatch(file.name)), key=_age)
+
+
+def _age(file: Path) -> tuple[str, int]:
+    """Return the moment in a snapshot's name, and which of that second it is."""
+    named = _OURS.fullmatch(file.name)
+    return (named["moment"], int(named["number"] or 1)) if named else ("", 0)
+
+
+def _unused(place: Path, name: str) -> Path:
+    """Return a path for a new snapshot: two of the same second have two names."""
+    taken = [number for moment, number in map(_age, place.iterdir()) if moment == name]
+    return place / (f"{name}-{max(taken) + 1}{SUFFIX}" if taken else f"{name}{SUFFIX}")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _note(task: asyncio.Future[Any]) -> None:
+    """Look at how a task has ended: nobody may be waiting for it any more."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.info("no snapshot was made or restored: %s", error)
+
+
+def _missing(name: str) -> Invalid:
+    return Invalid(f"there is no snapshot {name!r}", field="snapshot", code="snapshot_not_found")
+
+
+def _full(what: str) -> Unavailable:
+    return Unavailable(
+        f"there is no room on the disk of the data directory: {what}; delete snapshots (DELETE /v1/snapshots/NAME) or"
+        " collections, or make room there, and try again",
+        dependency="store",
+        code="disk_full",
+    )

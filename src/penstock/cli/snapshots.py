@@ -1,0 +1,96 @@
+"""``penstock snapshots``: those in the data directory, to look at or to delete."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+
+from penstock.cli.options import Setup, common, json_option
+from penstock.cli.output import print_json
+from penstock.cli.session import connect
+from penstock.cli.tables import Rows, print_rows
+from penstock.cli.terminal import harmless, notices, results
+from penstock.kernel.errors import Invalid
+from penstock.telemetry.logs import configure
+
+
+@click.group("snapshots")
+def command() -> None:
+    """Snapshots in the data directory, with or without a running server.
+
+    They are made there by `POST /v1/snapshots`, which keeps the newest (PENSTOCK_SNAPSHOTS_KEEP); `penstock snapshot`
+    moves its own
+    to where it is wanted. A snapshot with a name of your own is never removed unasked.
+    """
+
+
+@command.command("list")
+@json_option
+@common
+def list_snapshots(setup: Setup, *, as_json: bool) -> int:
+    """Show them, by name."""
+    configure(setup.client_log_level)
+    found = asyncio.run(_list(setup))
+    if as_json:
+        print_json({"snapshots": found})
+    elif found:
+        print_rows(results(), table(found))
+    else:
+        notices().print("No snapshots.")
+    return 0
+
+
+@command.command("delete")
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@json_option
+@common
+def delete(setup: Setup, names: tuple[str, ...], *, as_json: bool) -> int:
+    """Delete them; 1 if one was missing."""
+    configure(setup.client_log_level)
+    found = asyncio.run(_delete(setup, names))
+    if as_json:
+        print_json(found)
+    else:
+        results().print(f"{len(found['deleted'])} deleted")
+        for name in found["missing"]:
+            notices().print(f"{harmless(name)}: no such snapshot")
+    return 1 if found["missing"] else 0
+
+
+async def _list(setup: Setup) -> list[dict[str, Any]]:
+    if not setup.data_dir.exists():
+        # Asking must not create anything.
+        return []
+    async with connect(setup.settings, setup.data_dir, notices()) as api:
+        return await api.snapshots()
+
+
+async def _delete(setup: Setup, names: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"deleted": [], "missing": []}
+    async with connect(setup.settings, setup.data_dir, notices()) as api:
+        for name in names:
+            try:
+                await api.delete_snapshot(name)
+            except Invalid as error:
+                if error.code not in ("snapshot_not_found", "not_found"):
+                    raise
+                found["missing"].append(name)
+            else:
+                found["deleted"].append(name)
+    return found
+
+
+def table(snapshots: list[dict[str, Any]]) -> Rows:
+    """Return snapshots as a table."""
+    rows = [
+        [
+            harmless(one["name"]),
+            harmless(one["made_at"]),
+            f"{one['bytes'] / 1e6:,.1f}",
+            harmless(one.get("reason") or ", ".join(one["collections"])),
+        ]
+        for one in snapshots
+    ]
+    return Rows(["name", "made", "MB", "holds"], rows, frozenset({2}), frozenset({3}))

@@ -1,0 +1,266 @@
+"""Records of a snapshot, and the rules that they obey: checked one after the other, before anything is written.
+
+A snapshot may come from anywhere. Its checksum says that it is whole, not who made it, so nothing that it says is
+believed: names, paths, sizes and counts are checked against these rules, and the opening against the collections.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from penstock.kernel.errors import Invalid
+from penstock.stores.backends.edge import manifest
+from penstock.stores.backends.edge.manifest import MANIFEST, MANIFEST_BYTES_MAX, Fault, Manifest
+
+#: The most of each that a snapshot may hold.
+COLLECTIONS_MAX: Final = 10_000
+ENTRIES_MAX: Final = 2_000_000
+FILE_BYTES_MAX: Final = 1 << 40
+
+#: The engine makes files of 32 MiB and fills them later; a file with larger holes is none of its files.
+HOLES_BYTES_MAX: Final = 256 << 20
+
+#: The longest path below a collection's directory, and the most directories on it.
+PATH_MAX: Final = 1024
+DEPTH_MAX: Final = 16
+
+#: A file's or directory's own name.
+_PLAIN: Final = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,255}")
+
+#: A collection's directory: its name, and for each shard but the first the shard's number.
+_PART: Final = re.compile(r"(?P<name>[^~]+)(?:~(?P<number>[1-9][0-9]?))?")
+
+#: What a collection's own manifest and the opening must say alike.
+_LAYOUT: Final = ("name", "dim", "model", "shards", "late", "sparse")
+
+
+class Opening(msgspec.Struct, frozen=True, tag="opening", array_like=True):
+    """What a snapshot holds.
+
+    Attributes:
+        version: The release that made it.
+        made_at: When, RFC 3339 in UTC.
+        collections: The manifest of each collection.
+    """
+
+    version: str
+    made_at: str
+    collections: list[Manifest]
+
+
+class Directory(msgspec.Struct, frozen=True, tag="directory", array_like=True):
+    """A directory, by its path below the root."""
+
+    path: str
+
+
+class File(msgspec.Struct, frozen=True, tag="file", array_like=True):
+    """A file, by its path below the root; its extents follow."""
+
+    path: str
+    size: int
+
+
+class Extent(msgspec.Struct, frozen=True, tag="extent", array_like=True):
+    """Bytes of the file before; what no extent covers is zero."""
+
+    offset: int
+    data: bytes
+
+
+class Closing(msgspec.Struct, frozen=True, tag="closing", array_like=True):
+    """The end: BLAKE2b-256 of everything before this frame."""
+
+    digest: bytes
+
+
+Record = Opening | Directory | File | Extent | Closing
+
+
+@dataclass(slots=True)
+class _Growing:
+    """The file whose extents are being read."""
+
+    path: tuple[str, ...]
+    size: int
+    end: int = 0
+    data_bytes: int = 0
+    kept: bytearray | None = None
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a snapshot holds, as far as its records have been taken.
+
+    Attributes:
+        opening: Its first record.
+        parts: The manifest of each collection's directory, by the directory's name.
+        data_bytes: Bytes in its files; holes do not count.
+        entries: Files and directories.
+        digest: BLAKE2b-256 of everything before the last frame.
+
+    Bounds: ``COLLECTIONS_MAX`` manifests, and of files one path.
+    """
+
+    opening: Opening | None = None
+    parts: dict[str, Manifest] = field(default_factory=dict)
+    data_bytes: int = 0
+    entries: int = 0
+    digest: bytes = b""
+    _stated: dict[str, Manifest] = field(default_factory=dict)
+    _last: tuple[str, ...] = ()
+    _inside: list[tuple[str, ...]] = field(default_factory=list)
+    _holding: set[str] = field(default_factory=set)
+    _file: _Growing | None = None
+
+    def take(self, record: Record) -> None:
+        """Check a record against everything before it.
+
+        Raises:
+            Invalid: It cannot follow (``snapshot_damaged``).
+        """
+        if (self.opening is None) != isinstance(record, Opening):
+            raise damaged("it does not begin as one" if self.opening is None else "it begins twice")
+        match record:
+            case Opening():
+                self._open(record)
+            case Directory():
+                self._enter(record.path, directory=True)
+            case File():
+                self._begin(record)
+            case Extent():
+                self._extend(record)
+            case Closing():
+                self._close(record)
+
+    def _open(self, opening: Opening) -> None:
+        if len(opening.collections) > COLLECTIONS_MAX:
+            raise damaged(f"it holds more than {COLLECTIONS_MAX} collections")
+        for text in (opening.version, opening.made_at):
+            if len(text) > manifest.TEXT_MAX or not text.isprintable():
+                raise damaged(f"{text[: manifest.TEXT_MAX]!r} is no version and no time")
+        for stated in opening.collections:
+            try:
+                manifest.check(stated)
+            except Fault as error:
+                raise damaged(str(error)) from error
+            if stated.name in self._stated:
+                raise damaged(f"it holds {stated.name!r} twice")
+            self._stated[stated.name] = stated
+        self.opening = opening
+
+    def _enter(self, name: str, *, directory: bool) -> tuple[str, ...]:
+        """Check a path: it is plain, comes after the one before, and its directory is there."""
+        self._end_file()
+        self.entries += 1
+        if self.entries > ENTRIES_MAX:
+            raise damaged(f"it holds more than {ENTRIES_MAX} files")
+        path = tuple(name.split("/"))
+        if len(name) > PATH_MAX or len(path) > DEPTH_MAX or not all(map(_PLAIN.fullmatch, _plain(path))):
+            raise damaged(f"{name[:PATH_MAX]!r} leads out of it or is no plain path")
+        # Snapshots are written in this order; so nothing comes twice, and only the directories above are remembered.
+        if path <= self._last:
+            raise damaged(f"{name!r} comes twice or out of order")
+        self._last = path
+        while self._inside and path[: len(self._inside[-1])] != self._inside[-1]:
+            self._inside.pop()
+        if path[:-1] != (self._inside[-1] if self._inside else ()):
+            raise damaged(f"{name!r} lies in no directory of it")
+        self._check_place(path, directory=directory)
+        if directory:
+            self._inside.append(path)
+        return path
+
+    def _check_place(self, path: tuple[str, ...], *, directory: bool) -> None:
+        """Refuse what is neither a collection's directory nor its manifest nor below its generation."""
+        part, *below = path
+        if not below and directory and self._states(part):
+            return
+        if below == [MANIFEST] and not directory:
+            return
+        stated = self.parts.get(part)
+        if stated is not None and below[:1] == [stated.generation] and (directory or len(below) > 1):
+            self._holding.add(part)
+            return
+        raise damaged(f"{'/'.join(path)!r} belongs to no collection of it")
+
+    def _states(self, part: str) -> Manifest | None:
+        """Return what the opening says of a collection's directory."""
+        named = _PART.fullmatch(part)
+        stated = self._stated.get(named["name"]) if named else None
+        if named is None or stated is None or not named["number"]:
+            return stated
+        return stated if 2 <= int(named["number"]) <= stated.shards else None
+
+    def _begin(self, file: File) -> None:
+        path = self._enter(file.path, directory=False)
+        if not 0 <= file.size <= FILE_BYTES_MAX:
+            raise damaged(f"{file.path!r} cannot have {file.size} bytes")
+        self._file = _Growing(path, file.size)
+        if path[1:] == (MANIFEST,):
+            if file.size > MANIFEST_BYTES_MAX:
+                raise damaged(f"{file.path!r} is longer than {MANIFEST_BYTES_MAX} bytes")
+            self._file.kept = bytearray(file.size)
+
+    def _extend(self, extent: Extent) -> None:
+        file, length = self._file, len(extent.data)
+        if file is None:
+            raise damaged("it has bytes of no file")
+        if not file.end <= extent.offset <= file.size - length:
+            raise damaged(f"bytes of {'/'.join(file.path)!r} lie outside of it or over each other")
+        file.end = extent.offset + length
+        file.data_bytes += length
+        self.data_bytes += length
+        if file.kept is not None:
+            file.kept[extent.offset : file.end] = extent.data
+
+    def _end_file(self) -> None:
+        file, self._file = self._file, None
+        if file is None:
+            return
+        if file.size - file.data_bytes > HOLES_BYTES_MAX:
+            raise damaged(f"{'/'.join(file.path)!r} is nearly nothing but holes")
+        if file.kept is not None:
+            self._agree(file.path[0], bytes(file.kept))
+
+    def _agree(self, part: str, data: bytes) -> None:
+        """Take a collection's own manifest, which must say what the opening says."""
+        stated = self._states(part)
+        if stated is None:
+            raise damaged(f"{part!r} belongs to no collection of it")
+        try:
+            own = manifest.decode(data, stated.name)
+        except Fault as error:
+            raise damaged(f"the manifest of {part!r} cannot be used: {error}") from error
+        for name in _LAYOUT:
+            if getattr(own, name) != getattr(stated, name):
+                raise damaged(f"it says two things of {part!r}: {name} is {getattr(stated, name)!r} in one place")
+        self.parts[part] = own
+
+    def _close(self, closing: Closing) -> None:
+        self._end_file()
+        for name, stated in self._stated.items():
+            for number in range(stated.shards):
+                part = part_name(name, number)
+                if part not in self._holding:
+                    raise damaged(f"the points of {part!r} are missing")
+        self.digest = closing.digest
+
+
+def part_name(collection: str, number: int) -> str:
+    """Return the directory of a shard's part of a collection; no collection has a tilde in its name."""
+    return f"{collection}~{number + 1}" if number else collection
+
+
+def damaged(reason: str) -> Invalid:
+    """Return the error of a file that is no whole snapshot."""
+    return Invalid(f"the snapshot cannot be used: {reason}", field="snapshot", code="snapshot_damaged")
+
+
+def _plain(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a path's names, the first without its shard's number."""
+    return (path[0].partition("~")[0], *path[1:])

@@ -1,0 +1,316 @@
+"""Restores under fire, with the real engine: killed at every step, on a full disk, stopped, two at once, crafted."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gzip
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.deadline import Deadline
+from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.settings import StoreSettings, TimeoutSettings
+from penstock.kernel.work import Work
+from penstock.ranking.records import Retrieval
+from penstock.stores.backends.edge import copying, space
+from penstock.stores.backends.edge.fleet import EdgeFleet
+from penstock.stores.backends.edge.snapshots import STEPS
+from penstock.stores.records import ChunkPayload, CollectionInfo, Point
+from tests.e2e.conftest import environment
+from tests.fakes.memory_store import sparse, unit
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+DYING = Path(__file__).with_name("dying_restore.py")
+WORK = Work.background()
+LAYOUT = CollectionInfo("", 2, "m")
+
+#: What the snapshots of the first release hold, by collection.
+RELEASED = {"alpha": {"alpha0", "alpha1", "alpha2"}, "beta": {"beta0", "beta1"}}
+
+#: What the tests write in their place.
+WRITTEN = {"alpha": {"new"}, "gamma": {"g0", "g1"}}
+
+
+def real(test):
+    """Run a test on a loop of its own: it waits for processes."""
+
+    @functools.wraps(test)
+    def run(*args, **named):
+        asyncio.run(test(*args, **named))
+
+    return run
+
+
+@asynccontextmanager
+async def fleet(data_dir, shards=1, **settings):
+    one = EdgeFleet(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=shards, **settings))
+    await one.start()
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+def lay(data_dir, name="s.snapshot", shards=1):
+    """Put a snapshot of the first release among the snapshots."""
+    packed = FIXTURES / ("release-0.1.0.snapshot.gz" if shards == 1 else "release-0.1.0-two-shards.snapshot.gz")
+    (data_dir / "snapshots").mkdir(parents=True, exist_ok=True)
+    (data_dir / "snapshots" / name).write_bytes(gzip.decompress(packed.read_bytes()))
+    return name
+
+
+async def write(store, collections=WRITTEN):
+    for name, ids in collections.items():
+        await store.create(CollectionInfo(name, 2, "m"), WORK)
+        points = [
+            Point(ChunkPayload(id=id, chunk=0, text=id, hash="h", chunks=1), unit(1, 0), sparse(t1=1)) for id in ids
+        ]
+        await store.upsert(name, points, WORK)
+
+
+async def held(store):
+    """Return the documents of each collection, each found by listing and by searching."""
+    found = {}
+    for info in await store.collections(WORK):
+        listed = {head.id for head in (await store.heads(info.name, (), None, 100, WORK)).heads}
+        assert await searched(store, info.name) == listed
+        assert info.documents == len(listed)
+        found[info.name] = listed
+    return found
+
+
+async def searched(store, collection):
+    wanted = Retrieval(100, 100, np.asarray([1, 0], "f4"), sparse(t1=1), None, {}, "rrf", False, "", False)
+    found = await store.retrieve(collection, wanted, (), WORK)
+    assert not found.failures
+    return {hit.payload.id for hit in found.hits}
+
+
+def files(data_dir):
+    """Return what lies in the data directory but for what is being removed, and for the engine's own files."""
+    found = set()
+    for path in data_dir.rglob("*"):
+        parts = path.relative_to(data_dir).parts
+        if not any(part.startswith(".gone-") for part in parts) and len(parts) <= 3:
+            found.add("/".join(parts))
+    return found
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@real
+async def test_a_snapshot_of_the_first_release_is_restored(tmp_path, shards):
+    name = lay(tmp_path, shards=shards)
+    async with fleet(tmp_path, shards) as one:
+        restored = await one.snapshots.restore(name, LAYOUT, WORK, force=False)
+        assert {info.name: info.documents for info in restored} == {"alpha": 3, "beta": 2}
+        assert await held(one.store) == RELEASED
+        with pytest.raises(Invalid) as caught:
+            await one.snapshots.restore(name, LAYOUT, WORK, force=False)
+        assert caught.value.code == "collection_exists"
+    assert not (tmp_path / ".staging").exists()
+    async with fleet(tmp_path, shards) as one:
+        assert await held(one.store) == RELEASED
+
+
+@real
+async def test_fewer_shards_leave_nothing_of_more(tmp_path):
+    name = lay(tmp_path)
+    async with fleet(tmp_path, 2) as one:
+        await write(one.store, {"alpha": {f"old{n}" for n in range(20)}})
+        await one.snapshots.restore(name, LAYOUT, WORK, force=True)
+        assert await held(one.store) == RELEASED
+        await one.store.drop("alpha", WORK)
+        await write(one.store, {"alpha": {"new"}})
+        assert (await held(one.store))["alpha"] == {"new"}
+
+
+@pytest.mark.parametrize(
+    ("step", "shards"), [*((step, 1) for step in STEPS if step != "placed"), ("committed", 2), ("done", 2)]
+)
+@real
+async def test_a_crash_leaves_all_as_it_was_or_all_restored(tmp_path, step, shards):
+    await crash(tmp_path, step, 1, shards)
+
+
+@pytest.mark.parametrize(("count", "shards"), [(1, 1), (1, 2), (3, 2)])
+@real
+async def test_a_crash_between_two_places_is_made_good(tmp_path, count, shards):
+    await crash(tmp_path, "placed", count, shards)
+
+
+async def crash(data_dir, step, count, shards):
+    name = lay(data_dir, shards=shards)
+    async with fleet(data_dir, shards) as one:
+        await write(one.store)
+    command = [sys.executable, DYING, data_dir, shards, step, count, name]
+    died = await asyncio.to_thread(subprocess.run, list(map(str, command)), env=environment(), timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL
+    committed = STEPS.index(step) >= STEPS.index("committed")
+    async with fleet(data_dir, shards) as one:
+        assert await held(one.store) == ({**WRITTEN, **RELEASED} if committed else WRITTEN)
+        assert not (data_dir / ".staging").exists()
+        await one.snapshots.restore(name, LAYOUT, WORK, force=True)
+        assert await held(one.store) == {**WRITTEN, **RELEASED}
+
+
+@real
+async def test_a_store_process_that_dies_while_it_takes_in_is_asked_again(tmp_path, monkeypatch):
+    name = lay(tmp_path)
+    async with fleet(tmp_path) as one:
+        await write(one.store)
+        ask, killed = one.snapshots._links[0].ask, []
+
+        async def dying(command, result, work):
+            if type(command).__name__ == "Adopt" and len(killed) < 2:
+                killed.append(command)
+                one.snapshots._links[0]._process.kill()
+            return await ask(command, result, work)
+
+        monkeypatch.setattr(one.snapshots._links[0], "ask", dying)
+        await one.snapshots.restore(name, LAYOUT, WORK, force=True)
+        assert await held(one.store) == {**WRITTEN, **RELEASED}
+
+
+@real
+async def test_without_room_nothing_changes_and_it_can_be_tried_again(tmp_path, monkeypatch):
+    name = lay(tmp_path)
+    async with fleet(tmp_path) as one:
+        await write(one.store)
+        before = files(tmp_path)
+        for module, limit in ((space.shutil, "free"), (copying, "written")):
+            with monkeypatch.context() as patch:
+                if limit == "free":
+                    patch.setattr(module, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1 << 20))
+                else:
+                    patch.setattr(module, "FREE_BYTES_MIN", 1 << 60)
+                for ask in (
+                    lambda: one.snapshots.restore(name, LAYOUT, WORK, force=True),
+                    lambda: one.snapshots.make(WORK),
+                ):
+                    with pytest.raises(Unavailable, match="make room") as caught:
+                        await ask()
+                    assert caught.value.code == "disk_full"
+                    assert files(tmp_path) == before
+        assert await held(one.store) == WRITTEN
+        await one.snapshots.restore(name, LAYOUT, WORK, force=True)
+        assert await held(one.store) == {**WRITTEN, **RELEASED}
+
+
+@real
+async def test_who_comes_while_one_is_made_or_restored_is_told(tmp_path):
+    name = lay(tmp_path)
+    async with fleet(tmp_path) as one:
+        asked = [
+            one.snapshots.restore(name, LAYOUT, WORK, force=True),
+            one.snapshots.make(WORK),
+            one.snapshots.make(WORK),
+        ]
+        first, *others = await asyncio.gather(*asked, return_exceptions=True)
+        assert [info.name for info in first] == ["alpha", "beta"]
+        assert [(type(other), other.code) for other in others] == [(Rejected, "snapshot_busy")] * 2
+        assert (await one.snapshots.make(WORK)).collections == ["alpha", "beta"]
+
+
+@real
+async def test_who_hangs_up_or_waits_no_longer_leaves_nothing_behind(tmp_path):
+    name = lay(tmp_path)
+    async with fleet(tmp_path) as one:
+        await write(one.store)
+        before = files(tmp_path)
+        soon = Work(Deadline(asyncio.get_running_loop().time() + 0.01, "request"), WORK.criticality, "", "", "")
+        with pytest.raises(Expired):
+            await one.snapshots.restore(name, LAYOUT, soon, force=True)
+        await asyncio.wait([one.snapshots._at_work])
+        for ask in (lambda: one.snapshots.restore(name, LAYOUT, WORK, force=True), lambda: one.snapshots.make(WORK)):
+            waiting = asyncio.ensure_future(ask())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            await asyncio.wait([one.snapshots._at_work])
+        assert files(tmp_path) == before
+        assert await held(one.store) == WRITTEN
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@real
+async def test_searches_find_the_old_or_the_new_and_never_half_of_each(tmp_path, shards):
+    name = lay(tmp_path, shards=shards)
+    ids = {f"new{n}" for n in range(8)}
+    async with fleet(tmp_path, shards) as one:
+        await write(one.store, {"alpha": ids})
+        seen, done = Counter(), asyncio.Event()
+
+        async def search():
+            while not done.is_set():
+                seen[frozenset(await searched(one.store, "alpha"))] += 1
+
+        searching = [asyncio.ensure_future(search()) for _ in range(4)]
+        await one.snapshots.restore(name, LAYOUT, WORK, force=True)
+        done.set()
+        await asyncio.gather(*searching)
+        assert set(seen) <= {frozenset(ids), frozenset(RELEASED["alpha"])}
+        assert await searched(one.store, "alpha") == RELEASED["alpha"]
+
+
+@pytest.mark.parametrize("changed", [{"model": "n"}, {"dim": 3}, {"sparse": "learned"}])
+@real
+async def test_what_other_models_made_is_refused(tmp_path, changed):
+    name = lay(tmp_path)
+    async with fleet(tmp_path) as one:
+        with pytest.raises(Invalid) as caught:
+            await one.snapshots.restore(name, msgspec.structs.replace(LAYOUT, **changed), WORK, force=True)
+        assert caught.value.code == "collection_conflict"
+        assert await held(one.store) == {}
+
+
+@real
+async def test_the_oldest_of_the_servers_own_are_removed_and_no_others(tmp_path):
+    mine = lay(tmp_path, "mine.snapshot")
+    async with fleet(tmp_path, snapshots_keep=2) as one:
+        made = [(await one.snapshots.make(WORK)).name for _ in range(4)]
+        assert len(set(made)) == 4
+        assert [one.name for one in await one.snapshots.kept()] == sorted([mine, *made[2:]])
+
+
+@real
+async def test_snapshots_are_listed_with_what_is_wrong_with_them_and_deleted(tmp_path):
+    name = lay(tmp_path)
+    (tmp_path / "snapshots" / "text").write_text("not a snapshot")
+    (tmp_path / "snapshots" / "link").symlink_to(tmp_path / "snapshots" / name)
+    (tmp_path / "snapshots" / "directory").mkdir()
+    async with fleet(tmp_path) as one:
+        told = {one.name: one for one in await one.snapshots.kept()}
+        assert told[name].collections == ["alpha", "beta"]
+        assert "no snapshot" in told["text"].reason
+        assert "link" in told["link"].reason
+        assert "directory" not in told
+        await one.snapshots.delete(name)
+        for absent in (name, "..", "../collections", "a/b", "", "\0", "directory/../text"):
+            with pytest.raises(Invalid) as caught:
+                await one.snapshots.delete(absent)
+            assert caught.value.code == "snapshot_not_found"
+        with pytest.raises(PenstockError):
+            await one.snapshots.delete("directory")
+
+
+@real
+async def test_what_a_killed_command_has_left_is_removed_at_the_start(tmp_path):
+    for left in ("restore-999999999.snapshot", ".penstock-20260101-000000.snapshot-17"):
+        lay(tmp_path, left)
+    (tmp_path / ".staging" / "half" / "alpha").mkdir(parents=True)
+    name = lay(tmp_path)
+    async with fleet(tmp_path):
+        assert [path.name for path in (tmp_path / "snapshots").iterdir()] == [name]
+        assert not (tmp_path / ".staging").exists()
