@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from penstock.kernel.clock import LoopClock
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings, Settings
 from penstock.kernel.work import Work
+from penstock.models.contract import Unread
 from penstock.pools.permits import Permits
 from penstock.search.pipeline import SearchPipeline
 from penstock.stores.records import CollectionInfo
@@ -214,6 +215,7 @@ class Api:
             readiness=lambda: self.reasons,
             snapshots=MemorySnapshots(self.store),
             foreign=self.foreign,
+            unread=Unread(_endless, _endless, _endless_beside),
         )
         self.routes = Routes(Operations(services), self.metrics, openapi.document())
         self.gate = Gate(self.routes, self.settings.http, self.metrics, senses)
@@ -241,6 +243,14 @@ class Api:
             topics=[],
             pools=[],
         )
+
+
+async def _endless(texts: Sequence[str]) -> list[int]:
+    return [number for number, text in enumerate(texts) if "endless" in text]
+
+
+async def _endless_beside(query: str, texts: Sequence[str]) -> tuple[bool, list[int]]:
+    return "endless" in query, await _endless(texts)
 
 
 async def _one_chunk(message: Any, _work: Work) -> list[Chunk]:

@@ -26,6 +26,7 @@ from penstock.kernel.messages import ChunkText
 from penstock.kernel.settings import Settings, cores
 from penstock.kernel.work import Work
 from penstock.models.choice import Choice, Models
+from penstock.models.unread import unread
 from penstock.pools.asking import handlers
 from penstock.pools.ml import BULK_NICENESS
 from penstock.pools.processes import Processes
@@ -132,7 +133,7 @@ class Assembly:
             clock=clock,
             bus=lambda observer: bus(backing.broker, settings, clock, observer, marks(models)),
             store=points.store,
-            encoders=encoders(models),
+            encoders=replace(encoders(models), unread=unread(models, self._bulk.run)),
             workers=self._workers(models),
             remote=models.remote | ({"store"} if points.remote else set()),
             cache=caches(clock),

@@ -1,13 +1,22 @@
-"""Stubs that look like a model and ask a topic: what the pipelines see of the bus."""
+"""Stubs that look like a model and ask a topic: what the pipelines see of the bus.
+
+A request of many texts is split into parts, each one run of the model. A few parts of a request are out at once
+(``PARTS_MAX``), so that a large request neither fills its client's share of the topic nor stands in front of others.
+One that needs more parts than that is bulk work, whatever class its caller has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import numpy as np
 
 from penstock.bus.contract import Bus
 from penstock.kernel.clock import Clock
+from penstock.kernel.errors import Expired, Rejected
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
 from penstock.kernel.settings import MlSettings, TimeoutSettings
@@ -15,11 +24,30 @@ from penstock.kernel.together import together
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
 from penstock.kernel.work import Work
 from penstock.models.batching import SLICE_TOKENS_MAX, plan
+from penstock.policies.forecast import Forecast
 
 #: Characters a token stands for at least in ordinary text; only used to balance batches.
-CHARACTERS_PER_TOKEN = 3
+CHARACTERS_PER_TOKEN: Final = 3
 #: Tokens of a text that a model reads at most, for the same purpose.
-TOKENS_MAX = 256
+TOKENS_MAX: Final = 256
+
+#: Parts of one request that wait or run at once. A client's share of a topic (250 by default) holds fifteen such
+#: requests; the pools run four parts at once.
+PARTS_MAX: Final = 16
+
+#: How often in a row the last part of a request that has begun is offered again while its client's others fill the
+#: share, and how long it waits in between.
+REFUSALS_MAX: Final = 100
+REFUSED_PAUSE_S: Final = 0.1
+
+#: Tokens of one part for a reranker that runs here. Each part encodes the query anew, so it is larger than one of the
+#: dense model. Four whole windows take some 100 ms: so long an urgent one may wait for a permit.
+RERANK_TOKENS_MAX: Final = 1024
+
+#: Characters of one part for BM25, which reads the whole of a text: some 3 ms, with the interpreter lock held.
+BM25_CHARACTERS_MAX: Final = 65_536
+
+Part = list[int]
 
 
 class BusEmbedder:
@@ -32,6 +60,8 @@ class BusEmbedder:
         ml: The token budget of a part.
         dim: Dimension of the dense vectors.
         late: That of the token vectors; 0 for a model without.
+
+    Bounds: ``PARTS_MAX`` parts of a request at once.
     """
 
     def __init__(
@@ -47,14 +77,16 @@ class BusEmbedder:
     async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:
         """Return the vectors in the order of ``texts``; the first error cancels the rest.
 
+        Raises:
+            Expired: A part was not done within T5, or the whole will not be done by the work's deadline.
+
         Cancellation: Parts that wait are taken back, parts that run are stopped.
         """
-        lengths = [tokens_about(text) for text in texts]
         vectors = np.empty((len(texts), self.dim), np.float32)
         wanted = late and self.late > 0
         tokens: dict[int, TokenVectors] = {}
 
-        async def part(places: list[int]) -> None:
+        async def ask(places: Part, work: Work) -> None:
             label = work.within(self._timeouts.embed, "embed", self._clock.now())
             batch = EmbedBatch([texts[place] for place in places], kind, wanted)
             embedded: Embeddings = await self._bus.request(Topic.ML_EMBED, batch, label)
@@ -62,7 +94,8 @@ class BusEmbedder:
             if embedded.late is not None:
                 tokens.update(zip(places, embedded.late, strict=True))
 
-        await together([part(p) for p in plan(lengths, self._batch_tokens)])
+        sizes = [tokens_about(text) for text in texts]
+        await _Split("embed", self._clock).run(sizes, self._batch_tokens, work, ask)
         return Embeddings(vectors, [tokens[place] for place in range(len(texts))] if wanted else None)
 
 
@@ -73,7 +106,9 @@ class BusSparseEncoder:
         bus: Where the texts are encoded.
         clock: The loop's clock.
         timeouts: T5 limits each part.
-        batch_tokens: The token budget of a part; 0 for all texts at once, where they take hardly any time.
+        batch_tokens: The token budget of a part; 0 for BM25, whose parts are bounded by their characters.
+
+    Bounds: As :class:`BusEmbedder`.
     """
 
     def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, batch_tokens: int = 0) -> None:
@@ -85,37 +120,132 @@ class BusSparseEncoder:
     async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
         """Return one sparse vector for each text; the first error cancels the rest.
 
+        Raises:
+            Expired: As :meth:`BusEmbedder.embed`.
+
         Cancellation: Parts that wait are taken back, parts that run are stopped.
         """
         vectors: dict[int, SparseVector] = {}
 
-        async def part(places: Sequence[int]) -> None:
+        async def ask(places: Part, work: Work) -> None:
             label = work.within(self._timeouts.embed, "sparse", self._clock.now())
             batch = SparseBatch([texts[place] for place in places], kind)
             vectors.update(zip(places, await self._bus.request(Topic.ML_SPARSE, batch, label), strict=True))
 
-        whole = [range(len(texts))]
-        parts = plan([tokens_about(text) for text in texts], self._batch_tokens) if self._batch_tokens else whole
-        await together([part(places) for places in parts])
+        if self._batch_tokens:
+            sizes, most = [tokens_about(text) for text in texts], self._batch_tokens
+        else:
+            sizes, most = [len(text) + 1 for text in texts], BM25_CHARACTERS_MAX
+        await _Split("sparse", self._clock).run(sizes, most, work, ask)
         return [vectors[place] for place in range(len(texts))]
+
+
+class BusReranker:
+    """A ``Reranker`` that splits the texts and asks ``ml.rerank``: a text's score does not depend on the others.
+
+    Args:
+        bus: Where the parts are worked.
+        clock: The loop's clock.
+        timeouts: T6 limits each part.
+        batch_tokens: The token budget of a part.
+
+    Bounds: As :class:`BusEmbedder`.
+    """
+
+    def __init__(
+        self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, batch_tokens: int = RERANK_TOKENS_MAX
+    ) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._timeouts = timeouts
+        self._batch_tokens = batch_tokens
+
+    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> DenseVectors:
+        """Return ``float32 [n]``, one score a text, higher is better.
+
+        Raises:
+            Expired: A part was not done within T6, or the whole will not be done by the work's deadline.
+
+        Cancellation: Parts that wait are taken back, parts that run are stopped.
+        """
+        scores = np.empty(len(texts), np.float32)
+
+        async def ask(places: Part, work: Work) -> None:
+            label = work.within(self._timeouts.rerank, "rerank", self._clock.now())
+            message = RerankTexts(query, [texts[place] for place in places])
+            scores[places] = await self._bus.request(Topic.ML_RERANK, message, label)
+
+        sizes = [tokens_about(text) for text in texts]
+        await _Split("rerank", self._clock).run(sizes, self._batch_tokens, work, ask)
+        return scores
+
+
+class _Split:
+    """One request split into parts, a few of which are out at once.
+
+    Args:
+        operation: Names the request in an error.
+        clock: The loop's clock.
+    """
+
+    def __init__(self, operation: str, clock: Clock) -> None:
+        self._operation = operation
+        self._clock = clock
+
+    async def run(
+        self, sizes: Sequence[int], part_max: int, work: Work, ask: Callable[[Part, Work], Awaitable[None]]
+    ) -> None:
+        """Ask for all parts, at most ``part_max`` of the texts' ``sizes`` in each; the first error cancels the rest.
+
+        A part that is refused goes back, and the number of parts that are out falls by one: the request goes on as
+        wide as it is let. The refusal of the last one is an error, unless others of the same client are the reason and
+        something is done already: then it tries again for some seconds.
+
+        Raises:
+            Expired: At the pace so far, the work's deadline will pass before the end.
+            Rejected: No part is let in.
+        """
+        left = deque(plan(sizes, part_max))
+        forecast = Forecast(sum(sizes), self._clock.now())
+        askers = min(PARTS_MAX, len(left))
+        label = work.as_bulk() if len(left) > PARTS_MAX else work
+        refusals = 0
+
+        async def ask_on() -> None:
+            nonlocal askers, refusals
+            while left:
+                part = left.popleft()
+                try:
+                    await ask(part, label)
+                except Rejected as error:
+                    left.appendleft(part)
+                    if askers > 1:
+                        break
+                    refusals += 1
+                    if not (error.by_client and forecast.parts and refusals <= REFUSALS_MAX):
+                        raise
+                    # Its client's other requests fill the share; what is done already is worth a moment.
+                    await asyncio.sleep(REFUSED_PAUSE_S)
+                    continue
+                refusals = 0
+                forecast.note(sum(sizes[place] for place in part))
+                self._check(forecast, len(sizes), work)
+            askers -= 1
+
+        await together([ask_on() for _ in range(askers)])
+
+    def _check(self, forecast: Forecast, count: int, work: Work) -> None:
+        """End a request that will miss its deadline while little is lost: its caller learns now what to do."""
+        now_s = self._clock.now()
+        if forecast.misses(work.deadline.at_s, now_s):
+            needed_s, remaining_s = forecast.left_s(now_s), work.deadline.remaining_s(now_s)
+            raise Expired(
+                self._operation,
+                f"the {count} texts need about {needed_s:.0f} s more and {remaining_s:.1f} s are left; send fewer texts"
+                " in one request, or allow more time (timeout_ms)",
+            )
 
 
 def tokens_about(text: str) -> int:
     """Return about how many tokens a model reads of a text; only used to balance batches."""
     return min(TOKENS_MAX, len(text) // CHARACTERS_PER_TOKEN + 2)
-
-
-class BusReranker:
-    """A ``Reranker`` that asks ``ml.rerank``."""
-
-    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings) -> None:
-        self._bus = bus
-        self._clock = clock
-        self._timeouts = timeouts
-
-    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> DenseVectors:
-        """Return ``float32 [n]``, one score a text, higher is better."""
-        label = work.within(self._timeouts.rerank, "rerank", self._clock.now())
-        message = RerankTexts(query, list(texts))
-        scores: DenseVectors = await self._bus.request(Topic.ML_RERANK, message, label)
-        return scores

@@ -167,6 +167,7 @@ class Core:
             snapshots=parts.snapshots,
             forget=flow.forget,
             foreign=self.foreign,
+            unread=parts.encoders.unread,
             model=parts.encoders.model,
             learned=parts.encoders.learned,
             status=self._status,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
+from penstock.bus.clients import RERANK_TOKENS_MAX, TOKENS_MAX, BusEmbedder, BusReranker, BusSparseEncoder
 from penstock.bus.contract import Bus, Handler
 from penstock.core.parts import Parts
 from penstock.indexing.chunk import Chunk
@@ -83,7 +83,7 @@ class Flow:
         )
         self.embedder: Embedder = self._dense()
         self.sparse: SparseEncoder = self._sparse()
-        self.reranker = BusReranker(means.bus, parts.clock, settings.timeouts)
+        self.reranker = self._reranker()
         self.index = self._index()
         search = SearchPipeline(
             embedder=self.embedder,
@@ -113,6 +113,13 @@ class Flow:
         batch_tokens = (settings.ml.batch_tokens or SLICE_TOKENS_MAX) if heavy else 0
         encoder = BusSparseEncoder(bus, parts.clock, settings.timeouts, batch_tokens)
         return CachedSparseEncoder(encoder, caches["sparse"], encoders.sparse)
+
+    def _reranker(self) -> BusReranker:
+        bus, parts, settings = self._means.bus, self._means.parts, self._means.parts.settings
+        batch_tokens = max(RERANK_TOKENS_MAX, settings.ml.batch_tokens)
+        if "rerank" in parts.remote:
+            batch_tokens = max(batch_tokens, settings.rerank_model.batch * TOKENS_MAX)
+        return BusReranker(bus, parts.clock, settings.timeouts, batch_tokens)
 
     def _index(self) -> IndexPipeline:
         bus, parts = self._means.bus, self._means.parts

@@ -13,6 +13,7 @@ from penstock.indexing.composition import sparse_text
 from penstock.kernel.clock import Clock
 from penstock.kernel.settings import Settings
 from penstock.kernel.work import Work
+from penstock.models.contract import Unread
 from penstock.models.used import InUse
 from penstock.policies.jitter import Random
 from penstock.pools.house import POOLS
@@ -45,6 +46,7 @@ class Encoders:
         learned: Name of a model of learned sparse vectors; empty for BM25. A collection remembers it.
         crossed: Whether the reranker reads query and text together, so that searches have it read their best again.
         used: The models, for people.
+        unread: Finds texts that a model does not read whole.
     """
 
     model: str
@@ -57,6 +59,7 @@ class Encoders:
     crossed: bool = False
     used: tuple[InUse, ...] = ()
     late: int = 0
+    unread: Unread = field(default_factory=Unread)
 
 
 @dataclass(frozen=True, slots=True)

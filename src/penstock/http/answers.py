@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from penstock.http.problem import Problem
 from penstock.indexing.records import Status
+from penstock.kernel import vectors
 from penstock.stores.records import CollectionInfo, Head, Snapshot
 
 
@@ -68,11 +70,17 @@ class Heads(msgspec.Struct, frozen=True):
 
 
 class Embeddings(msgspec.Struct, frozen=True):
-    """Dense vectors, L2-normalised, in the order of the texts."""
+    """Dense vectors, L2-normalised, in the order of the texts.
+
+    Attributes:
+        truncated: Numbers of the texts, from 0, of which the model reads the beginning alone; absent where another
+            server runs the model.
+    """
 
     model: str
     dim: int
     embeddings: list[list[float]]
+    truncated: list[int] | UnsetType = UNSET
 
 
 class SparseItem(msgspec.Struct, frozen=True):
@@ -83,9 +91,14 @@ class SparseItem(msgspec.Struct, frozen=True):
 
 
 class SparseVectors(msgspec.Struct, frozen=True):
-    """Sparse vectors in the order of the texts."""
+    """Sparse vectors in the order of the texts.
+
+    Attributes:
+        truncated: As of ``Embeddings``.
+    """
 
     vectors: list[SparseItem]
+    truncated: list[int] | UnsetType = UNSET
 
 
 class RankedText(msgspec.Struct, frozen=True):
@@ -96,9 +109,16 @@ class RankedText(msgspec.Struct, frozen=True):
 
 
 class Ranking(msgspec.Struct, frozen=True):
-    """Texts, best first."""
+    """Texts, best first.
+
+    Attributes:
+        truncated: As of ``Embeddings``.
+        query_truncated: Whether the model reads the beginning of the query alone; absent where that is not known.
+    """
 
     results: list[RankedText]
+    truncated: list[int] | UnsetType = UNSET
+    query_truncated: bool | UnsetType = UNSET
 
 
 class Liveness(msgspec.Struct, frozen=True):
@@ -325,6 +345,13 @@ class ServerStatus(msgspec.Struct, frozen=True):
     models: list[ModelStatus] = []
 
 
-def to_json(record: Any) -> bytes:
-    """Return a record as JSON."""
-    return msgspec.json.encode(record)
+def embeddings(model: str, embedded: vectors.Embeddings, truncated: list[int] | None) -> Embeddings:
+    """Return dense vectors as an answer; rows stay arrays until they are written (:mod:`penstock.http.encoding`)."""
+    rows = cast("list[list[float]]", list(embedded.dense))
+    return Embeddings(model, embedded.dense.shape[1], rows, UNSET if truncated is None else truncated)
+
+
+def sparse_vectors(encoded: Sequence[vectors.SparseVector], truncated: list[int] | None) -> SparseVectors:
+    """Return sparse vectors as an answer; as :func:`embeddings`."""
+    items = [SparseItem(cast("list[int]", one.indices), cast("list[float]", one.values)) for one in encoded]
+    return SparseVectors(items, UNSET if truncated is None else truncated)

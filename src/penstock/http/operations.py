@@ -220,15 +220,17 @@ class Operations:
         """Embed texts with the dense model."""
         body = bodies.decode(await request.body(), bodies.EmbedBody)
         work = self._work(request, body.timeout_ms)
-        embedded = await self._services.embedder.embed(body.texts, body.kind, work)
-        return answers.Embeddings(self._services.model, self._services.embedder.dim, embedded.dense.tolist())
+        services = self._services
+        embedded = await services.embedder.embed(body.texts, body.kind, work)
+        cut = await services.unread.dense(body.texts)
+        return answers.embeddings(services.model, embedded, cut)
 
     async def sparse(self, request: Request) -> answers.SparseVectors:
         """Encode texts as sparse vectors."""
         body = bodies.decode(await request.body(), bodies.SparseBody)
         work = self._work(request, body.timeout_ms)
         vectors = await self._services.sparse.encode(body.texts, TextKind(body.kind), work)
-        return answers.SparseVectors([answers.SparseItem(v.indices.tolist(), v.values.tolist()) for v in vectors])
+        return answers.sparse_vectors(vectors, await self._services.unread.sparse(body.texts))
 
     async def rerank(self, request: Request) -> answers.Ranking:
         """Order texts by how well they answer a query."""
@@ -236,7 +238,9 @@ class Operations:
         work = self._work(request, body.timeout_ms)
         scores = await self._services.reranker.rerank(body.query, body.texts, work)
         ranked = sorted(enumerate(scores.tolist()), key=lambda item: (-item[1], item[0]))
-        return answers.Ranking([answers.RankedText(i, score) for i, score in ranked])
+        results = [answers.RankedText(i, score) for i, score in ranked]
+        cut = await self._services.unread.rerank(body.query, body.texts)
+        return answers.Ranking(results) if cut is None else answers.Ranking(results, cut[1], cut[0])
 
     async def status(self, request: Request) -> answers.ServerStatus:
         """Tell the server's state at a glance, also when its store cannot answer."""

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route, Router
 
-from penstock.http import answers
+from penstock.http import answers, encoding
 from penstock.http.endpoints import API, Endpoint
 from penstock.http.operations import Operations
 from penstock.http.page import PAGE
@@ -93,7 +93,7 @@ def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Rout
         _count(metrics, record)
         status = 207 if isinstance(record, answers.IndexAnswer) and record.failed else 200
         count(status)
-        return Response(answers.to_json(record), status, media_type=JSON)
+        return Response(await encoding.in_slices(record), status, media_type=JSON)
 
     return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.operation)
 
@@ -118,12 +118,12 @@ def _count(metrics: Metrics, record: object) -> None:
 
 def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> list[Route]:
     async def live(_: Request) -> Response:
-        return Response(answers.to_json(answers.Liveness()), media_type=JSON)
+        return Response(encoding.to_json(answers.Liveness()), media_type=JSON)
 
     async def ready(_: Request) -> Response:
         readiness = operations.readiness()
         status = 200 if readiness.ready else 503
-        return Response(answers.to_json(readiness), status, media_type=JSON)
+        return Response(encoding.to_json(readiness), status, media_type=JSON)
 
     async def exposition(_: Request) -> Response:
         return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})

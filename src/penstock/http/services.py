@@ -10,7 +10,7 @@ from penstock.http import answers
 from penstock.indexing.pipeline import IndexPipeline
 from penstock.kernel.clock import Clock
 from penstock.kernel.settings import Settings
-from penstock.models.contract import Embedder, Reranker, SparseEncoder
+from penstock.models.contract import Embedder, Reranker, SparseEncoder, Unread
 from penstock.stores.contract import NoSnapshots, Snapshots, VectorStore
 from penstock.stores.records import CollectionInfo
 
@@ -36,6 +36,7 @@ class Services:
         snapshots: Makes and restores snapshots of the store.
         forget: Forgets the answers of a collection.
         foreign: Collections of another model than the server's, by name.
+        unread: Finds texts that a model does not read whole.
     """
 
     settings: Settings
@@ -54,3 +55,4 @@ class Services:
     snapshots: Snapshots = field(default_factory=NoSnapshots)
     forget: Callable[[str], object] = len
     foreign: dict[str, CollectionInfo] = field(default_factory=dict)
+    unread: Unread = field(default_factory=Unread)

@@ -137,7 +137,7 @@ class TimeoutSettings:
         30.0, duration("INDEX_FILE_TIMEOUT", "chunking a file, or writing one segment of it (T4)")
     )
     embed: float = setting(30.0, duration("EMBED_TIMEOUT", "one embedding batch (T5)"))
-    rerank: float = setting(10.0, duration("RERANK_TIMEOUT", "one rerank request (T6)"))
+    rerank: float = setting(10.0, duration("RERANK_TIMEOUT", "one part of a rerank request (T6)"))
     store: float = setting(10.0, duration("STORE_TIMEOUT", "one operation of the store"))
 
 

@@ -40,6 +40,10 @@ class Work:
         """Return a label for work of our own: no deadline, lowest class."""
         return cls(Deadline.never(), Criticality.BULK, client, new_id())
 
+    def as_bulk(self) -> Work:
+        """Return the same label in the lowest class."""
+        return Work(self.deadline, Criticality.BULK, self.client, self.request_id, self.traceparent)
+
     def within(self, limit_s: float, operation: str, now_s: float) -> Work:
         """Return the same label with the deadline tightened to ``limit_s`` from now."""
         deadline = self.deadline.within(limit_s, operation, now_s)

@@ -7,6 +7,7 @@ processor and know nothing of deadlines.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from penstock.kernel.vectors import Embeddings, SparseVector
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from penstock.kernel.messages import TextKind
     from penstock.kernel.work import Work
@@ -32,6 +33,7 @@ __all__ = [
     "SparseEncoder",
     "SparseRunner",
     "SparseVector",
+    "Unread",
 ]
 
 Floats = NDArray[np.float32]
@@ -147,3 +149,24 @@ class RerankRunner(Protocol):
     def run(self, query: str, texts: Sequence[str], stop: Stop | None = None) -> Floats:
         """Return ``float32 [n]``, the higher the more relevant; ``stop`` as of :class:`DenseRunner`."""
         ...
+
+
+async def _not_known(*_: object) -> None:
+    """Know of no text whether it is read whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Numbers of the texts of which a model reads the beginning alone; ``None`` where that is not known.
+
+    It is not known of a model that another server runs behind an endpoint.
+
+    Attributes:
+        dense: For texts to embed.
+        sparse: For texts to encode as sparse vectors.
+        rerank: For a query and texts; whether the query is cut comes first.
+    """
+
+    dense: Callable[[Sequence[str]], Awaitable[list[int] | None]] = _not_known
+    sparse: Callable[[Sequence[str]], Awaitable[list[int] | None]] = _not_known
+    rerank: Callable[[str, Sequence[str]], Awaitable[tuple[bool, list[int]] | None]] = _not_known

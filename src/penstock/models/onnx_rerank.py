@@ -59,6 +59,14 @@ class OnnxCrossEncoder:
             raise Broken("the reranker gave a score that is not finite", code="bad_score")
         return scores
 
+    def truncated(self, query: str, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether its end is not read beside the query.
+
+        Raises:
+            Invalid: As :meth:`run`.
+        """
+        return self._rows.truncated(query, texts)
+
     def _scores(self, output: Floats, count: int) -> Floats:
         if output.shape == (count, 2):
             return output[:, 1] - output[:, 0]

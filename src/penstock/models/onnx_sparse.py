@@ -58,6 +58,10 @@ class OnnxSparse:
         """Return one vector per query, in order; ``stop`` ends the run early."""
         return self._encode(texts, stop)
 
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether its end is not read."""
+        return [self._rows.tokenizer.truncated(text) for text in texts]
+
     def _encode(self, texts: Sequence[str], stop: Stop | None) -> list[SparseVector]:
         rows = self._rows.rows(texts)
         vectors: dict[int, SparseVector] = {}

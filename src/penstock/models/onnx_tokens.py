@@ -79,14 +79,29 @@ class PairRows:
                 be scores for another query.
         """
         asked = well_formed(query)
+        self._room(asked)
         longest = self.tokens_max * CHARACTERS_PER_TOKEN_MAX
+        encoded = self._tokenizer.encode_batch([(asked, well_formed(text[:longest])) for text in texts])
+        return [Row(one.ids, one.type_ids) for one in encoded]
+
+    def truncated(self, query: str, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether its end is not read beside the query.
+
+        Raises:
+            Invalid: As :meth:`rows`.
+        """
+        room = self._room(well_formed(query))
+        return [self._texts.truncated(text, self._texts.room - room) for text in texts]
+
+    def _room(self, query: str) -> int:
+        """Return how many tokens of a text fit beside a query."""
         # One over the limit need not be counted to its end.
-        room = self.tokens_max - self._special - self._texts.count([asked[:longest]])[0]
+        longest = self.tokens_max * CHARACTERS_PER_TOKEN_MAX
+        room = self.tokens_max - self._special - self._texts.count([query[:longest]])[0]
         if room < TEXT_SHARE_MIN * self.tokens_max:
             detail = f"the query is longer than the reranker can read beside a text ({self.tokens_max} tokens in all)"
             raise Invalid(detail, field="query", code="query_too_long")
-        encoded = self._tokenizer.encode_batch([(asked, well_formed(text[:longest])) for text in texts])
-        return [Row(one.ids, one.type_ids) for one in encoded]
+        return room
 
     def pad(self, rows: Sequence[Row]) -> Tokens:
         """Return the rows as one batch, padded on the right."""

@@ -17,7 +17,7 @@ from penstock.kernel.vectors import SparseVector
 from penstock.models.tokenizer import well_formed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from penstock.models.stop import Stop
 
@@ -51,6 +51,10 @@ class Bm25Settings:
     tokenizer: Literal["word", "code", "multilingual"] = "word"
 
 
+#: A text is cut here before it is encoded: the engine holds the interpreter lock for 11 ms over so many characters of
+#: distinct words, and takes proportionally longer over more.
+CHARACTERS_MAX: Final = 131_072
+
 #: Queries of so many characters together are encoded in .4 ms at most. The engine holds the interpreter lock meanwhile,
 #: so a thread would gain nothing, and to hand them to one and back takes .1 ms.
 QUICK_CHARACTERS: Final = 8_000
@@ -79,13 +83,25 @@ class Bm25Runner:
         except (KeyError, ValueError) as error:
             raise Invalid(f"BM25: {error}", field="bm25", code="bm25_settings") from error
 
-    def encode_documents(self, texts: Sequence[str], _stop: Stop | None = None) -> list[SparseVector]:
-        """Return one vector per document; an empty text has an empty vector. Too quick to be stopped."""
-        return [_vector(self._bm25.embed_document(well_formed(text))) for text in texts]
+    def encode_documents(self, texts: Sequence[str], stop: Stop | None = None) -> list[SparseVector]:
+        """Return one vector per document; an empty text has an empty vector. Stopped between two texts."""
+        return [_vector(self._bm25.embed_document(text)) for text in _cut(texts, stop)]
 
-    def encode_queries(self, texts: Sequence[str], _stop: Stop | None = None) -> list[SparseVector]:
-        """Return one vector per query: every distinct term weighs 1. Too quick to be stopped."""
-        return [_vector(self._bm25.embed_query(well_formed(text))) for text in texts]
+    def encode_queries(self, texts: Sequence[str], stop: Stop | None = None) -> list[SparseVector]:
+        """Return one vector per query: every distinct term weighs 1. Stopped between two texts."""
+        return [_vector(self._bm25.embed_query(text)) for text in _cut(texts, stop)]
+
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether its end is not read."""
+        return [len(text) > CHARACTERS_MAX for text in texts]
+
+
+def _cut(texts: Sequence[str], stop: Stop | None) -> Iterator[str]:
+    """Yield what is read of the texts, until the run is stopped."""
+    for text in texts:
+        if stop is not None:
+            stop.check()
+        yield well_formed(text[:CHARACTERS_MAX])
 
 
 def _vector(encoded: qdrant_edge.SparseVector) -> SparseVector:

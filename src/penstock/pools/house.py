@@ -27,7 +27,7 @@ class Pools:
         budget = self.ml = Budget(ml.max_inflight)
         # Half of them are kept from bulk work: a query must not wait until a batch of chunks has ended.
         self.embed = Permits("embed", ml.embed_workers, budget, kept=ml.embed_workers // 2)
-        self.sparse = Permits("sparse", ml.sparse_workers, budget)
+        self.sparse = Permits("sparse", ml.sparse_workers, budget, kept=ml.sparse_workers // 2)
         self.rerank = Permits("rerank", ml.rerank_workers, budget)
         self.search = Permits("search", settings.search.workers)
         self.index = Permits("index", settings.index.workers)

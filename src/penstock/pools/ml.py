@@ -47,13 +47,12 @@ class MlWorkers:
 
         Cancellation: The run is asked to stop; this returns when it has.
         """
-        stop = Stop()
-        threads = self._bulk if work.criticality is Criticality.BULK else self._threads
+        stop, threads = Stop(), self._threads_for(work)
         if message.late:
             return await threads.run(partial(self._dense.run_late, message.texts, message.kind, stop), stop.ask)
         return Embeddings(await threads.run(partial(self._dense.run, message.texts, stop), stop.ask))
 
-    async def sparse(self, message: SparseBatch, _work: Work) -> list[SparseVector]:
+    async def sparse(self, message: SparseBatch, work: Work) -> list[SparseVector]:
         """Return one sparse vector for each text; queries that are encoded at once are not handed to a thread.
 
         Cancellation: As :meth:`embed`.
@@ -62,12 +61,16 @@ class MlWorkers:
         if message.kind is TextKind.QUERY and sum(map(len, message.texts)) <= self._sparse.quick_characters:
             return self._sparse.encode_queries(message.texts, stop)
         encode = self._sparse.encode_queries if message.kind is TextKind.QUERY else self._sparse.encode_documents
-        return await self._threads.run(partial(encode, message.texts, stop), stop.ask)
+        return await self._threads_for(work).run(partial(encode, message.texts, stop), stop.ask)
 
-    async def rerank(self, message: RerankTexts, _work: Work) -> DenseVectors:
+    async def rerank(self, message: RerankTexts, work: Work) -> DenseVectors:
         """Return ``float32 [n]``, higher is better.
 
         Cancellation: As :meth:`embed`.
         """
         stop = Stop()
-        return await self._threads.run(partial(self._rerank.run, message.query, message.texts, stop), stop.ask)
+        call = partial(self._rerank.run, message.query, message.texts, stop)
+        return await self._threads_for(work).run(call, stop.ask)
+
+    def _threads_for(self, work: Work) -> Threads:
+        return self._bulk if work.criticality is Criticality.BULK else self._threads

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from penstock.bus.backends.memory import MemoryBus
-from penstock.bus.clients import BusEmbedder, BusReranker, BusSparseEncoder
+from penstock.bus.clients import PARTS_MAX, BusEmbedder, BusReranker, BusSparseEncoder
 from penstock.kernel.clock import LoopClock
-from penstock.kernel.errors import Expired, Unavailable
+from penstock.kernel.deadline import Deadline
+from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
 from penstock.kernel.settings import BusSettings, MlSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
-from penstock.kernel.work import Work
+from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
 from tests.clock import quiet, virtual
 
@@ -151,3 +152,107 @@ async def test_texts_for_a_heavy_sparse_model_are_split_and_put_together_in_orde
         assert [int(one.indices[0]) for one in vectors] == [len(text) for text in texts]
         assert len(sizes) == parts
         await bus.close()  # its idle workers would be found unfinished when the next one takes its name
+
+
+# Many texts
+
+MANY = ["x" * 700 + str(number) for number in range(1000)]
+NOW = Work(Deadline.never(), Criticality.INTERACTIVE, "alice")
+
+
+@virtual
+async def test_a_thousand_texts_pass_below_their_clients_share_as_bulk_work() -> None:
+    labels: list[Work] = []
+
+    async def embed(message: EmbedBatch, work: Work) -> Embeddings:
+        labels.append(work)
+        await asyncio.sleep(0.02)
+        return Embeddings(np.array([[float(text[700:])] for text in message.texts], np.float32))
+
+    bus = bus_serving(Topic.ML_EMBED, embed)
+    job = asyncio.create_task(embedder(bus).embed(MANY, TextKind.DOCUMENT, NOW))
+    await asyncio.sleep(1.0)
+    state = bus.state()[0]
+    assert 0 < state.waiting + state.running <= PARTS_MAX
+    assert (await job).dense[:, 0].tolist() == list(range(1000))
+    assert {label.criticality for label in labels} == {Criticality.BULK}
+
+
+@virtual
+async def test_a_few_texts_keep_their_class() -> None:
+    async def embed(message: EmbedBatch, work: Work) -> Embeddings:
+        assert work.criticality is Criticality.INTERACTIVE
+        return Embeddings(np.zeros((len(message.texts), 1), np.float32))
+
+    await embedder(bus_serving(Topic.ML_EMBED, embed)).embed(MANY[:PARTS_MAX], TextKind.QUERY, NOW)
+
+
+@virtual
+async def test_a_query_passes_a_thousand_texts_of_the_same_client() -> None:
+    async def embed(message: EmbedBatch, _work: Work) -> Embeddings:
+        await asyncio.sleep(0.1)
+        return Embeddings(np.zeros((len(message.texts), 1), np.float32))
+
+    bus, loop = bus_serving(Topic.ML_EMBED, embed), asyncio.get_running_loop()
+    job = asyncio.create_task(embedder(bus).embed(MANY, TextKind.DOCUMENT, NOW))
+    await asyncio.sleep(1.05)
+    began_s = loop.time()
+    await embedder(bus).embed(["a query"], TextKind.QUERY, NOW)
+    assert loop.time() - began_s <= 0.21  # what runs, then itself
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)
+    await quiet()
+
+
+@virtual
+async def test_requests_that_fill_their_clients_share_go_on_with_fewer_parts() -> None:
+    async def embed(message: EmbedBatch, _work: Work) -> Embeddings:
+        await asyncio.sleep(0.01)
+        return Embeddings(np.zeros((len(message.texts), 1), np.float32))
+
+    bus = MemoryBus(BusSettings(buffer_size=64), {}, LoopClock())  # sixteen places for a client
+    bus.subscribe(Topic.ML_EMBED, embed, Permits("pool", 4))
+    jobs = [embedder(bus).embed(MANY[:100], TextKind.DOCUMENT, NOW) for _ in range(2)]
+    assert [len(done.dense) for done in await asyncio.gather(*jobs)] == [100, 100]
+
+
+@virtual
+async def test_a_request_of_which_no_part_is_let_in_is_refused() -> None:
+    bus = MemoryBus(BusSettings(buffer_size=32), {}, LoopClock())
+    bus.subscribe(Topic.ML_EMBED, stuck, Permits("pool", 1))
+    others = [asyncio.create_task(embedder(bus).embed([text], TextKind.QUERY, NOW)) for text in MANY[:9]]
+    await quiet()
+    with pytest.raises(Rejected) as caught:
+        await embedder(bus).embed(MANY, TextKind.DOCUMENT, NOW)
+    assert caught.value.code == "client_share"
+    for one in others:
+        one.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await quiet()
+
+
+@virtual
+async def test_a_deadline_that_will_be_missed_is_told_early_and_nothing_runs_on() -> None:
+    async def rerank(message: RerankTexts, _work: Work) -> np.ndarray:
+        await asyncio.sleep(0.1)
+        return np.zeros(len(message.texts), np.float32)
+
+    bus, loop = bus_serving(Topic.ML_RERANK, rerank), asyncio.get_running_loop()
+    began_s = loop.time()
+    hurried = NOW.within(5.0, "request", began_s)
+    with pytest.raises(Expired, match="send fewer texts") as caught:
+        await BusReranker(bus, LoopClock(), TIMEOUTS, 256).rerank("q", MANY, hurried)
+    assert caught.value.operation == "rerank"
+    assert loop.time() - began_s < 1.5
+    await quiet()
+    assert bus.state()[0].running == 0
+
+
+@virtual
+async def test_texts_to_rerank_are_split_and_their_scores_put_together_in_order() -> None:
+    async def rerank(message: RerankTexts, _work: Work) -> np.ndarray:
+        assert len(message.texts) <= 4
+        return np.array([float(text[700:]) for text in message.texts], np.float32)
+
+    reranker = BusReranker(bus_serving(Topic.ML_RERANK, rerank), LoopClock(), TIMEOUTS)
+    assert (await reranker.rerank("q", MANY, NOW)).tolist() == list(range(1000))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from penstock.cli import records
 from penstock.cli.rates import HISTORY_MAX, SILENCE_S, Rates, Sample, Watch, rates, read, total
-from penstock.http import answers
+from penstock.http import answers, encoding
 from penstock.kernel.errors import Broken
 
 
@@ -130,7 +130,7 @@ def test_the_servers_own_record_is_read():
         memory=answers.MemoryStatus(1, 2, "cgroup", "calm"),
         alerts=[answers.AlertStatus("n", "warning", "s", "d", active=True, since="x")],
     )
-    seen = read(msgspec.json.decode(answers.to_json(status)))
+    seen = read(msgspec.json.decode(encoding.to_json(status)))
     assert (seen.topics[0].running, seen.pools[0].limit, seen.memory.source) == (3, 2, "cgroup")
     assert seen.traffic.in_time == 0
 

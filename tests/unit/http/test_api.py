@@ -525,6 +525,15 @@ async def test_the_models_answer_by_themselves():
     assert [r["index"] for r in ranked["results"]] == [1, 0]
 
 
+@virtual
+async def test_texts_that_a_model_does_not_read_whole_are_told():
+    api = Api()
+    for path, body in (("/v1/embed", {}), ("/v1/sparse", {}), ("/v1/rerank", {"query": "cat"})):
+        told = (await api.ask("POST", path, {"texts": ["short", "endless", "b"], **body})).json
+        assert told["truncated"] == [1]
+        assert told.get("query_truncated") == (False if body else None)
+
+
 # The server itself
 
 

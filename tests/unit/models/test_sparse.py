@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from penstock.kernel.errors import Invalid
-from penstock.models.sparse import Bm25Runner, Bm25Settings
+from penstock.models.sparse import CHARACTERS_MAX, Bm25Runner, Bm25Settings
+from penstock.models.stop import Stop, Stopped
 
 CODE = "def get_user_name(): return HttpParser.parseBody(os.path.join(a))"
 
@@ -65,3 +66,19 @@ def test_long_and_mangled_texts_are_encoded() -> None:
 def test_settings_out_of_range_are_refused(settings: Bm25Settings) -> None:
     with pytest.raises(Invalid, match="BM25"):
         Bm25Runner(settings)
+
+
+def test_a_huge_text_is_read_to_a_bound_and_this_is_told() -> None:
+    runner = Bm25Runner(Bm25Settings())
+    text = "".join(f"{number:x} " for number in range(100_000))
+    for encode in (runner.encode_documents, runner.encode_queries):
+        (whole,), (cut,) = encode([text]), encode([text[:CHARACTERS_MAX]])
+        assert whole.indices.tolist() == cut.indices.tolist()
+    assert runner.truncated([text, "short"]) == [True, False]
+
+
+def test_encoding_stops_between_two_texts() -> None:
+    stop = Stop()
+    stop.ask()
+    with pytest.raises(Stopped):
+        Bm25Runner(Bm25Settings()).encode_documents(["a"], stop)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import random
 from typing import TYPE_CHECKING
 
 import pytest
 import tiny_bert
 
 from penstock.kernel.errors import Invalid
-from penstock.models.tokenizer import TextTokenizer
+from penstock.models.tokenizer import CHARACTERS_PER_TOKEN_MAX, TextTokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,3 +62,23 @@ def test_unreadable_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(Invalid, match=r"tokenizer\.json"):
         TextTokenizer(tmp_path / "tokenizer.json", 16)
+
+
+@pytest.mark.parametrize("text", ["ba " * 200_000, "(" * 500_000, " " * 500_000, "b" * 500_000, "é" * 100_000])
+def test_counting_a_huge_text_reads_its_beginning_alone(tokenizer: TextTokenizer, text: str) -> None:
+    counted: list[int] = []
+    count = tokenizer.count
+    tokenizer.count = lambda texts: counted.extend(map(len, texts)) or count(texts)
+    assert tokenizer.truncated(text)
+    assert sum(counted) <= tokenizer.tokens_max * CHARACTERS_PER_TOKEN_MAX
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_first_reading_gives_the_tokens_of_the_whole_text(tokenizer: TextTokenizer, seed: int) -> None:
+    luck = random.Random(seed)
+    pieces = ["ba", "be ", " ", "bi" * 60, "z" * 150, "(", "\n", "é", "中", " " * 70]
+    for _ in range(20):
+        text = "".join(luck.choices(pieces, k=luck.randint(0, 60)))[: tokenizer.tokens_max * CHARACTERS_PER_TOKEN_MAX]
+        (whole,) = tokenizer._cut.encode_batch([text])
+        assert tokenizer.ids([text]) == [whole.ids]
+        assert tokenizer.truncated(text) == (tokenizer.count([text])[0] > tokenizer.room)
