@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 WORDS_MAX: Final = 32
+#: A longer word is not pointed out: nobody typed it to be found in a line.
+WORD_CHARS_MAX: Final = 64
 
+_WORD: Final = re.compile(r"\w+")
 _COMMON: Final = """
     a an and are as at be by can do does for from has have how i if in into is it its me my of on or that the their
     then there this through to was we what when where which who why will with you your
@@ -35,9 +38,9 @@ def query_words(query: str) -> list[str]:
     """Return the words of a query that are worth pointing out, in lower case, without common ones.
 
     Bounds:
-        ``WORDS_MAX`` words.
+        ``WORDS_MAX`` words of ``WORD_CHARS_MAX`` characters.
     """
-    words = list(dict.fromkeys(re.findall(r"\w+", query.lower())))
+    words = list(dict.fromkeys(word for word in _WORD.findall(query.lower()) if len(word) <= WORD_CHARS_MAX))
     telling = [word for word in words if word not in _STOP_WORDS and (len(word) > 1 or word.isdigit())]
     return (telling or words)[:WORDS_MAX]
 

@@ -29,7 +29,7 @@ _WORDS: Final = {
 }
 
 # Digits are bounded: a number that long is a mistake, and Python refuses to read 4300 of them.
-_NUMBER: Final = r"[0-9]{1,20}(?:\.[0-9]{1,20})?"
+_NUMBER: Final = r"[0-9]{1,20}+(?:\.[0-9]{1,20}+)?"
 _DURATION_PART: Final = re.compile(rf"({_NUMBER})(ms|s|m|h)")
 _DURATION: Final = re.compile(rf"(?:{_NUMBER}(?:ms|s|m|h)){{1,8}}")
 _SIZE: Final = re.compile(rf"({_NUMBER})\s*([a-zA-Z]{{0,3}})")

@@ -17,6 +17,7 @@ from penstock.http.operations import Operations
 from penstock.http.problem import MEDIA_TYPE, Problem
 from penstock.http.routes import JSON
 
+_SIGNS: Final = re.compile(r"\W+")
 _PATH_PARAMETER: Final = re.compile(r"{(\w+)}")
 _REF: Final = "#/components/schemas/{name}"
 
@@ -93,7 +94,7 @@ def document() -> bytes:
 
 
 def _operation(endpoint: Endpoint, schemas: Mapping[type, Any]) -> dict[str, Any]:
-    identity = re.sub(r"\W+", "_", f"{endpoint.method} {endpoint.path}".lower()).strip("_")
+    identity = _SIGNS.sub("_", f"{endpoint.method} {endpoint.path}".lower()).strip("_")
     responses = {"200": _content("The answer", schemas[endpoint.answer])}
     if endpoint.ndjson:
         responses["207"] = _content("Some documents failed; each tells its outcome", schemas[endpoint.answer])

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-_STYLE: Final = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +23,8 @@ class Page:
         policy = "; ".join(
             (
                 "default-src 'none'",
-                f"script-src {_hashes(_SCRIPT, html)}",
-                f"style-src {_hashes(_STYLE, html)}",
+                f"script-src {_hashes('script', html)}",
+                f"style-src {_hashes('style', html)}",
                 "connect-src 'self'",
                 "img-src data:",
                 "base-uri 'none'",
@@ -47,9 +43,10 @@ class Page:
         )
 
 
-def _hashes(element: re.Pattern[bytes], html: bytes) -> str:
+def _hashes(element: str, html: bytes) -> str:
     """Return the sources of a policy that allow exactly these elements (CSP Level 3 §2.3.1)."""
-    digests = (hashlib.sha256(text).digest() for text in element.findall(html))
+    parts = html.split(f"<{element}>".encode())[1:]
+    digests = (hashlib.sha256(part.partition(f"</{element}>".encode())[0]).digest() for part in parts)
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 

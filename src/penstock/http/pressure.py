@@ -14,10 +14,9 @@ from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 
 _WITH_TOPICS: Final = tuple(endpoint for endpoint in API if endpoint.topics)
+_PARAMETER: Final = re.compile(r"{\w+}")
 #: One group for each of them.
-_LEADS: Final = re.compile(
-    "|".join("({} {})".format(e.method, re.sub(r"{\w+}", "[^/]+", e.path)) for e in _WITH_TOPICS)
-)
+_LEADS: Final = re.compile("|".join(f"({e.method} {_PARAMETER.sub('[^/]+', e.path)})" for e in _WITH_TOPICS))
 
 
 def pressure(

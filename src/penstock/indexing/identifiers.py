@@ -12,6 +12,8 @@ _SEPARATOR: Final = re.compile(r"[_-]+")
 #: Digests, base64 and other noise fall apart into dozens of parts; no name that a person typed
 #: does.
 PARTS_MAX: Final = 12
+#: So is a longer word; the ones remembered would otherwise take a chunk's length each.
+WORD_CHARS_MAX: Final = 128
 CACHE_WORDS_MAX: Final = 65_536
 
 
@@ -43,7 +45,7 @@ def split_identifiers(text: str) -> list[str]:
         Lower-cased parts in the order of the text, repeats kept (term frequency counts).
 
     Bounds:
-        A word of more than `PARTS_MAX` parts is noise and gives nothing; `CACHE_WORDS_MAX` words
-        are remembered.
+        A word of more than `PARTS_MAX` parts or `WORD_CHARS_MAX` characters is noise and gives nothing;
+        `CACHE_WORDS_MAX` words are remembered.
     """
-    return list(chain.from_iterable(map(_parts, _WORD.findall(text))))
+    return list(chain.from_iterable(map(_parts, (word for word in _WORD.findall(text) if len(word) <= WORD_CHARS_MAX))))

@@ -1,6 +1,7 @@
 """The language of a file, told from its name or its first line."""
 
-import re
+import string
+from itertools import dropwhile
 from pathlib import PurePath
 from typing import Final
 
@@ -123,7 +124,9 @@ _INTERPRETERS: Final[dict[str, str]] = {
 }
 _BY_INTERPRETER: Final = {program: language for language, names in _INTERPRETERS.items() for program in names.split()}
 
-_SHEBANG: Final = re.compile(r"#!\s*(?:\S*/)?(?:env(?:\s+-\S+)*\s+)?(?:\S*/)?([A-Za-z-]+)")
+_SHEBANG: Final = "#!"
+#: Letters of an interpreter's name; a version may follow (`python3.11`).
+_LETTERS: Final = string.ascii_letters + "-"
 
 
 def language_of(path: PurePath | str, first_line: str = "") -> str:
@@ -147,6 +150,19 @@ def language_of(path: PurePath | str, first_line: str = "") -> str:
         return language
     if name.startswith(("Dockerfile.", "Makefile.")):
         return _BY_NAME[name.partition(".")[0]]
-    if (shebang := _SHEBANG.match(first_line)) is not None:
-        return _BY_INTERPRETER.get(shebang[1], TEXT)
-    return TEXT
+    return _BY_INTERPRETER.get(_interpreter(first_line), TEXT)
+
+
+def _interpreter(line: str) -> str:
+    """Return the program that a `#!` line names, its version left out; empty where it names none."""
+    if not line.startswith(_SHEBANG):
+        return ""
+    words = line.removeprefix(_SHEBANG).split()
+    if words and _basename(words[0]) == "env":
+        words = list(dropwhile(lambda word: word.startswith("-") or "=" in word, words[1:]))
+    name = _basename(words[0]) if words else ""
+    return name[: len(name) - len(name.lstrip(_LETTERS))]
+
+
+def _basename(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -40,6 +40,7 @@ VECTORS = 1
 
 _GRAPH = "model.onnx"
 _TOKENIZER = "tokenizer.json"
+_UNUSUAL = re.compile(r"[^A-Za-z0-9._]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +211,7 @@ def _fingerprint(digests: dict[str, str], precision: Precision) -> str:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip(".-") or "model"
+    return _UNUSUAL.sub("-", name).strip(".-") or "model"
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ def nobody_listens(_collection: str) -> None:
 #: Collections known to fit; beyond them each is asked for anew.
 FITTING_MAX: Final = 10_000
 #: The name of a prepared model: its own, and the fingerprint of what was prepared, and for which processor.
-_PREPARED: Final = re.compile(r"(?P<name>.+)-[0-9a-f]{16}")
+_PREPARED: Final = re.compile(r"\A(?P<name>.+)-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ AFTER_CHARACTERS_MAX: Final = 400
 
 _TOKEN: Final = re.compile(r"[^\W\d]\w*(?:(?:\.|::|->|\#)[^\W\d]\w*)*")
 _PART: Final = re.compile(r"\w+")
-_HUMP: Final = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2,}[a-z]")
-_PLURAL_OF_CAPITALS: Final = re.compile(r"[A-Z]+s")
+_HUMP: Final = re.compile(r"[a-z0-9][A-Z]|[A-Z][A-Z][a-z]")
+_PLURAL_OF_CAPITALS: Final = re.compile(r"\A[A-Z]+s")
 
 #: ``async def``, ``export default class``, ``func (s *Server)``, ``function tree.``
 _KEYWORD_BEFORE: Final = re.compile(
@@ -33,22 +33,22 @@ _KEYWORD_BEFORE: Final = re.compile(
     (?<![\w.])
     (?: def|class|func|fn|function|fun|sub|proc|macro|struct|enum|union|interface|trait|typedef|type|module|namespace
       | protocol|extension|object|record|const|let|var|val|define )
-    [ \t]+ (?:\([^)\n]*\)[ \t]*)? (?:\w+(?:\.|::?))* $
+    [ \t]+ (?:\([^()\n]*\)[ \t]*)? (?:\w+(?:\.|::?))* $
     """,
     re.VERBOSE,
 )
 #: ``= 5`` and ``: int = 5``.
-_ASSIGNED: Final = re.compile(r"[ \t]*(?::[^=\n]{1,80})?=(?!=)")
+_ASSIGNED: Final = re.compile(r"\A[ \t]*(?::[^=\n]{1,80})?=(?!=)")
 #: ``public static List<T>``, ``int Tree::``, but no statement.
 _HEAD_BEFORE: Final = re.compile(
     r"""
-    (?![ \t]*(?:if|else|elif|while|until|unless|for|switch|match|case|guard|return|await|throw|new|in|not|and|or)\b)
+    \A (?![ \t]*(?:if|else|elif|while|until|unless|for|switch|match|case|guard|return|await|throw|new|in|not|and|or)\b)
     [ \t]* (?:[\w<>\[\],*&:~]+[ \t]+)* [*&]* (?:\w+::)*
     """,
     re.VERBOSE,
 )
 #: ``(const Key& key) const {``
-_BODY_AFTER: Final = re.compile(r"[ \t]*\([^;{}]{0,300}\)[^;{}()]{0,80}\{")
+_BODY_AFTER: Final = re.compile(r"\A[ \t]*\([^;{}]{0,300}\)[^;{}()]{0,80}\{")
 
 
 class Piece(Protocol):

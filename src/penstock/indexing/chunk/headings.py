@@ -7,6 +7,10 @@ from typing import Final
 from penstock.indexing.chunk.records import Kind, Unit
 
 TRAIL: Final = " > "
+#: Characters of a title; every chunk of the section and of those in it carries it.
+TITLE_CHARS_MAX: Final = 120
+#: Levels of a trail, as many as Markdown and most kinds of documents have.
+LEVELS_MAX: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,9 @@ def sections(headings: Iterable[Heading], lines: int) -> list[Unit]:
         units.append(Unit(start, heading.line, symbol, parent, Kind.DEFINITION))
         while trail and trail[-1].level >= heading.level:
             trail.pop()
-        parent = TRAIL.join(above.title for above in trail)
+        parent = TRAIL.join(above.title[:TITLE_CHARS_MAX] for above in trail)
+        del trail[LEVELS_MAX - 1 :]
         trail.append(heading)
-        start, symbol = heading.line, TRAIL.join(above.title for above in trail)
+        start, symbol = heading.line, TRAIL.join(above.title[:TITLE_CHARS_MAX] for above in trail)
     units.append(Unit(start, lines, symbol, parent, Kind.DEFINITION))
     return [unit for unit in units if unit.start < unit.end]

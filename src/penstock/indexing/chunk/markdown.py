@@ -9,17 +9,16 @@ from penstock.indexing.chunk.ledger import Ledger
 from penstock.indexing.chunk.prose import paragraph_strength
 from penstock.indexing.chunk.records import Outline
 
-_ATX: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t\r]*$")
-_SETEXT: Final = re.compile(r" {0,3}(=+|-{2,})[ \t\r]*$")
-_FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})([^\r]*)")
+_ATX: Final = re.compile(r"\A {0,3}(#{1,6})(?=[ \t]|\r?$)")
+_SETEXT: Final = re.compile(r"\A {0,3}(=+|-{2,})[ \t\r]*$")
+_FENCE: Final = re.compile(r"\A {0,3}(`{3,}|~{3,})([^\r]*)")
 #: Starts of lines that are no paragraph, so that a rule of dashes below them underlines nothing.
-_NO_PARAGRAPH: Final = re.compile(r" {4}|\t|\s*(?:[>|#]|[-*+] |\d+[.)] |<)")
-_IMAGE: Final = re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])|<[^>]*>")
-_LINK: Final = re.compile(r"\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])")
-_MARKS: Final = re.compile(r"[`*]+|\s*\{#[^}]*\}\s*$")
+_NO_PARAGRAPH: Final = re.compile(r"\A(?: {4}|\t|\s*+(?:[>|#]|[-*+] |\d++[.)] |<))")
+# None of them reaches over the beginning of another: each character is then looked at once, however many begin.
+_IMAGE: Final = re.compile(r"!\[[^\[\]]*\](?:\([^)\[]*\)|\[[^\[\]]*\])|<[^<>]*>")
+_LINK: Final = re.compile(r"\[([^\[\]]*)\](?:\([^)\[]*\)|\[[^\[\]]*\])")
+_MARKS: Final = re.compile(r"[`*]+")
 _FENCED: Final = -2.5
-
-TITLE_CHARS_MAX: Final = 120
 
 
 def outline_markdown(ledger: Ledger) -> Outline:
@@ -69,13 +68,24 @@ def _headings(lines: Sequence[str], fenced: Sequence[bool]) -> Iterator[Heading]
         if fenced[number]:
             continue
         if (atx := _ATX.match(line)) is not None:
-            yield Heading(number, len(atx[1]), _title(atx[2] or ""))
+            yield Heading(number, len(atx[1]), _title(_opened(line[atx.end() :])))
         elif number and not fenced[number - 1] and (setext := _SETEXT.match(line)) is not None:
             above = lines[number - 1]
             if above.strip() and _NO_PARAGRAPH.match(above) is None and _SETEXT.match(above) is None:
                 yield Heading(number - 1, 1 if setext[1][0] == "=" else 2, _title(above))
 
 
+def _opened(text: str) -> str:
+    """Return what follows the signs that open a heading, without those that close it."""
+    text = text.strip(" \t\r")
+    opened = text.rstrip("#")
+    return opened if not opened or opened[-1] in " \t" else text
+
+
 def _title(text: str) -> str:
-    """Return a heading's words: links by their text, pictures and badges left out."""
-    return _MARKS.sub("", _LINK.sub(r"\1", _IMAGE.sub("", text))).strip()[:TITLE_CHARS_MAX]
+    """Return a heading's words: links by their text, pictures, badges and a `{#name}` left out."""
+    text = text.rstrip()
+    begin = text.rfind("{#")
+    if begin >= 0 and text.find("}", begin) == len(text) - 1:
+        text = text[:begin]
+    return _MARKS.sub("", _LINK.sub(r"\1", _IMAGE.sub("", text))).strip()

@@ -9,8 +9,9 @@ from penstock.indexing.chunk.ledger import Ledger
 from penstock.indexing.chunk.prose import paragraph_strength
 from penstock.indexing.chunk.records import Outline
 
-_RULE: Final = re.compile(r"([!-/:-@\[-`{-~])\1{2,}\s*$")
-_ROLE: Final = re.compile(r":[\w:+.-]+:`([^`<]*)[^`]*`|[`*]+")
+_RULE: Final = re.compile(r"\A([!-/:-@\[-`{-~])\1{2,}\s*$")
+#: What may be a role, at the end of what stands before a backtick (`:class:`, `:py:func:`).
+_ROLE: Final = re.compile(r"(?<![\w:+.-])[\w:+.-]++$")
 
 
 def outline_restructured(ledger: Ledger) -> Outline:
@@ -33,4 +34,30 @@ def _headings(lines: Sequence[str]) -> Iterator[Heading]:
             continue
         style = rule[1] * (2 if over else 1)
         level = levels.setdefault(style, len(levels) + 1)
-        yield Heading(number - 2 if over else number - 1, level, _ROLE.sub(r"\1", title).strip())
+        yield Heading(number - 2 if over else number - 1, level, _plain(title))
+
+
+def _plain(title: str) -> str:
+    """Return a title's words: what has a role by its text, quotes and stars left out."""
+    pieces = title.split("`")
+    plain: list[str] = []
+    has_role = False
+    for number, piece in enumerate(pieces):
+        if has_role:
+            plain.append(piece.partition("<")[0])
+            has_role = False
+        else:
+            is_quoted = number + 2 < len(pieces)
+            end = _role_start(piece) if is_quoted else len(piece)
+            plain.append(piece[:end])
+            has_role = end < len(piece)
+    return "".join(plain).replace("*", "").strip()
+
+
+def _role_start(text: str) -> int:
+    """Return where the role at the end of `text` begins, its length where it ends with none."""
+    found = _ROLE.search(text)
+    if found is None or not text.endswith(":"):
+        return len(text)
+    start = text.index(":", found.start())
+    return start if len(text) - start > len("::") else len(text)

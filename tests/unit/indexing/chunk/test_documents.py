@@ -118,3 +118,27 @@ def test_long_line_is_cut_at_spaces_with_its_number_kept(cut: Cut) -> None:
     assert len(pieces) > 5
     assert "".join(one.text for one in pieces).split() == (f"{WORDS} " * 20).split()
     assert all(one.end_line == 2 and one.text[-1].isspace() for one in pieces[:-1])
+
+
+def test_a_long_title_is_cut_in_the_trail_of_every_section_below_it(cut: Cut) -> None:
+    title = "x" * 100_000
+    text = f"{title}\n{'=' * len(title)}\n\n" + "".join(f"Part{n}\n------\n{WORDS}\n\n" for n in range(50))
+    chunks = cut(text, "rst", 60)
+    assert max(len(chunk.symbol) for chunk in chunks) < 300
+    assert chunks[-1].symbol.endswith("x > Part49")
+
+
+def test_a_trail_has_at_most_as_many_levels_as_markdown(symbols: Symbols) -> None:
+    rules = "=-~^+*#"
+    text = "".join(f"Level{n}\n{rule * 8}\n{WORDS}\n\n" for n, rule in enumerate(rules))
+    assert list(symbols(text, "rst", 30))[-1].count(" > ") == 5
+
+
+def test_restructured_titles_lose_their_markup(symbols: Symbols) -> None:
+    text = f"The :py:class:`Lock <threading.Lock>` of ``a`` *b*::`c`\n{'=' * 60}\n{WORDS}\n"
+    assert list(symbols(text, "rst", 60)) == ["The Lock  of a b::c"]
+
+
+def test_markdown_titles_lose_their_markup(symbols: Symbols) -> None:
+    text = f"# [![badge](b.svg)](ci.html) **Title** <br> with [a link][1] {{#id .class}} ##\n{WORDS}\n"
+    assert list(symbols(text, "markdown", 60)) == ["Title  with a link"]
