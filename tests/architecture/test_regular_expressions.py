@@ -25,7 +25,7 @@ ANYWHERE: Final = {"Pattern", "Match", "escape", "error", "IGNORECASE", "VERBOSE
 #: Functions that make a pattern of words, with one of theirs; `re.escape` leaves nothing in it that repeats.
 MADE_OF_WORDS: Final = {"cli/matching.py": _pattern(["a" * 8, "ab", "aabab", "a_b", "parse"])}
 #: They make patterns of their own out of what they are given.
-FORBIDDEN: Final = {"fnmatch", "glob", "regex", "re2"}
+FORBIDDEN: Final = {"fnmatch", "glob", "regex", "pathspec", "re2"}
 
 SLOW: Final = (
     r"(a+)+$",

@@ -3,101 +3,169 @@
 # Strings and os.path, because the walk that asks here has no Path at hand.
 # ruff: noqa: PTH116, PTH118, PTH123
 
+import logging
 import os
-import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pathspec import GitIgnoreSpec
+from penstock.indexing.wildmatch import Glob, plain_length
+
+log = logging.getLogger(__name__)
 
 #: Later names win over earlier ones in the same directory.
 RULE_FILES: Final = (".gitignore", ".ignore")
+#: What is read of a rule file, and how many of its rules are used; the log tells of a file with more.
 RULE_FILE_BYTES_MAX: Final = 1_000_000
+RULES_MAX: Final = 10_000
 _EXCLUDE: Final = ".git/info/exclude"
-
-# pathspec marks with this group the slash up to which a directory pattern matched.
-_DIRECTORY_MARK: Final = "ps_d"
+_MARK: Final = "\N{ZERO WIDTH NO-BREAK SPACE}".encode().decode("latin-1")
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    regex: re.Pattern[str]
+    """A pattern with a wild card or a slash.
+
+    Attributes:
+        number: Its place in the file; later rules win.
+        ignores: Whether it ignores or, after `!`, does not.
+        directories_only: Whether it ended with a slash.
+        is_path: Whether it is compared with the path below the file's directory rather than the name.
+        plain: How it begins, up to its first wild card.
+        rest: What follows; `None` where nothing does.
+    """
+
+    number: int
     ignores: bool
     directories_only: bool
+    is_path: bool
+    plain: str
+    rest: Glob | None
 
-    def matches(self, path: str, *, is_directory: bool) -> bool:
+    def matches(self, path: str, name: str) -> bool:
         """Tell whether the rule names exactly this path, not one of its parents.
 
-        The walk comes from above, so a parent's verdict has been given already; taking it again for
-        the child would let `!*/` re-include every file.
+        The walk comes from above, so a parent's verdict has been given already.
         """
-        if not self.directories_only:
-            found = self.regex.search(path)
-            return found is not None and found.groupdict().get(_DIRECTORY_MARK) is None
-        if not is_directory:
-            return False
-        path += "/"
-        # Unanchored patterns are reduced to a bare slash, which `search` would find too early.
-        for found in (self.regex.search(path), self.regex.search(path, len(path) - 1)):
-            if found is not None and found.end(_DIRECTORY_MARK) == len(path):
-                return True
-        return False
+        text = path if self.is_path else name
+        if self.rest is None:
+            return text == self.plain
+        return text.startswith(self.plain) and self.rest.matches(text[len(self.plain) :])
+
+
+@dataclass(slots=True)
+class _Named:
+    """The last rules that are a mere name: for everything of that name, and for directories only."""
+
+    everything: tuple[int, bool] = (-1, False)
+    directories: tuple[int, bool] = (-1, False)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of one ignore file, relative to the directory `base`."""
+    """The rules of one ignore file, relative to the directory `base`.
+
+    Attributes:
+        base: Absolute directory.
+        rules: Those that have to be tried one by one.
+        names: Those that are a mere name, of which a file may have thousands.
+    """
 
     base: str
-    rules: tuple[_Rule, ...]
+    rules: list[_Rule] = field(default_factory=list)
+    names: dict[str, _Named] = field(default_factory=dict)
 
     def verdict(self, path: str, *, is_directory: bool) -> bool | None:
         """Return what the last matching rule says of `path`, `None` where no rule does."""
-        relative = path[len(self.base) :].lstrip(os.sep).replace(os.sep, "/")
+        relative = os.fsencode(path[len(self.base) :].lstrip(os.sep)).decode("latin-1")
+        name = relative.rpartition("/")[2]
+        number, ignores = -1, False
+        if (named := self.names.get(name)) is not None:
+            number, ignores = max(named.everything, named.directories) if is_directory else named.everything
         for rule in reversed(self.rules):
-            if rule.matches(relative, is_directory=is_directory):
+            if rule.number < number:
+                break
+            if (is_directory or not rule.directories_only) and rule.matches(relative, name):
                 return rule.ignores
-        return None
+        return ignores if number >= 0 else None
+
+    def add(self, number: int, line: str) -> None:
+        """Take in a line: one character for each byte, without its end.
+
+        A line that git could not use is a rule that matches nothing.
+        """
+        ignores = not line.startswith("!")
+        pattern = line if ignores else line[1:]
+        directories_only = pattern.endswith("/")
+        pattern = pattern.removesuffix("/")
+        is_path = "/" in pattern
+        # As in git, `**` at the end of the plain beginning counts as the pattern's beginning: `a**/c` crosses slashes.
+        plain = plain_length(pattern)
+        if plain == len(pattern) and not is_path:
+            named = self.names.setdefault(pattern, _Named())
+            if directories_only:
+                named.directories = (number, ignores)
+            else:
+                named.everything = (number, ignores)
+            return
+        rest = None if plain == len(pattern) else Glob(pattern[plain:] if is_path else pattern, is_path=is_path)
+        begin = pattern[:plain].removeprefix("/") if is_path else ""
+        self.rules.append(_Rule(number, ignores, directories_only, is_path, begin, rest))
 
 
-def parse_rules(base: str, lines: Iterable[str]) -> Rules:
-    """Compile ignore lines; like git, drop the lines that are no valid pattern.
+def parse_rules(base: str, text: bytes) -> Rules:
+    """Read ignore rules as git does.
 
     Args:
         base: Absolute directory that the patterns are relative to.
-        lines: Lines of a `.gitignore`.
+        text: Contents of a `.gitignore`.
 
     Returns:
-        The compiled rules.
+        The rules.
+
+    Bounds:
+        The first `RULES_MAX` rules.
     """
-    rules: list[_Rule] = []
-    for line in lines:
-        try:
-            patterns = list(GitIgnoreSpec.from_lines([line]).patterns)
-        except ValueError:
-            continue
-        for pattern in patterns:
-            regex = getattr(pattern, "regex", None)
-            if pattern.include is not None and regex is not None:
-                text = line.rstrip("\n\r").rstrip(" ")
-                rules.append(_Rule(regex, pattern.include, text.endswith("/")))
-    return Rules(base, tuple(rules))
+    rules = Rules(base)
+    lines = text.decode("latin-1").removeprefix(_MARK).split("\n")
+    used = [line for line in lines if line and not line.startswith("#")]
+    if len(used) > RULES_MAX:
+        log.warning("an ignore file in %s has more than %d rules; the others are not used", base, RULES_MAX)
+    for number, line in enumerate(used[:RULES_MAX]):
+        rules.add(number, _trimmed(line))
+    return rules
+
+
+def _trimmed(line: str) -> str:
+    """Return a line without a carriage return and, unless they are escaped, spaces at its end."""
+    line = line.removesuffix("\r").partition("\0")[0]
+    end = len(line.rstrip(" "))
+    escapes = end - len(line[:end].rstrip("\\"))
+    # An escaped space is part of the name, spaces after it are not.
+    return line[: end + 1] if escapes % 2 and end < len(line) else line[:end]
 
 
 def _read_rules(base: str, name: str) -> Rules | None:
+    """Return the rules of a file, `None` where it has none; as in git, a link in the tree is not followed."""
     path = os.path.join(base, name)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path) if name == _EXCLUDE else os.lstat(path)
+        if not stat.S_ISREG(status.st_mode):
             return None
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            lines = file.read(RULE_FILE_BYTES_MAX).split("\n")
-    except OSError:
+        with open(path, "rb") as file:
+            text = file.read(RULE_FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
         return None
-    rules = parse_rules(base, lines)
-    return rules if rules.rules else None
+    except OSError as error:
+        log.warning("the ignore rules in %r cannot be read and are not used: %s", path, error.strerror or error)
+        return None
+    if len(text) > RULE_FILE_BYTES_MAX:
+        log.warning("%r has more than %d bytes; the rules after them are not used", path, RULE_FILE_BYTES_MAX)
+        text = text[:RULE_FILE_BYTES_MAX].rpartition(b"\n")[0]
+    rules = parse_rules(base, text)
+    return rules if rules.rules or rules.names else None
 
 
 @dataclass(frozen=True, slots=True)

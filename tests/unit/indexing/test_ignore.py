@@ -1,8 +1,13 @@
 """Ignore rules agree with git where libraries usually do not."""
 
+import logging
+import os
+import time
+from pathlib import Path
+
 import pytest
 
-from penstock.indexing.ignore import parse_rules
+from penstock.indexing.ignore import RULE_FILE_BYTES_MAX, RULES_MAX, IgnoreChain, parse_rules
 
 
 @pytest.mark.parametrize(
@@ -28,5 +33,91 @@ from penstock.indexing.ignore import parse_rules
     ],
 )
 def test_last_matching_rule_decides(lines: str, path: str, is_directory: bool, verdict: bool | None) -> None:  # noqa: FBT001
-    rules = parse_rules("/r", lines.split("\n"))
+    rules = parse_rules("/r", lines.encode())
     assert rules.verdict(f"/r/{path}", is_directory=is_directory) is verdict
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "*a" * 200 + "b",
+        "*a*a*a*a*b",
+        "**/" * 500 + "x",
+        "**/*" * 200 + "x/y",
+        "a**" * 300 + "b",
+        "?*" * 200 + "b",
+        "[a]*" * 100,
+    ],
+)
+@pytest.mark.parametrize("path", ["a" * 255, "a/" * 2000 + "a", ("a" * 255 + "/") * 15 + "c"])
+def test_a_match_takes_time_that_grows_with_pattern_and_path_alone(pattern: str, path: str) -> None:
+    rules = parse_rules("/r", f"{pattern}\n{pattern}/\n/x/{pattern}".encode())
+    started = time.thread_time()
+    rules.verdict(f"/r/{path}", is_directory=True)
+    assert time.thread_time() - started < 0.5
+
+
+def test_names_without_wild_cards_cost_nothing_however_many() -> None:
+    rules = parse_rules("/r", b"\n".join(b"name%d" % number for number in range(RULES_MAX)) + b"\n")
+    assert rules.rules == []
+    assert rules.verdict("/r/deep/name77", is_directory=False) is True
+
+
+@pytest.mark.parametrize("lines", ["name\n!name", "*\n!name", "!na*\nname\n!name"])
+def test_the_last_rule_wins_whatever_its_kind(lines: str) -> None:
+    assert parse_rules("/r", lines.encode()).verdict("/r/name", is_directory=False) is False
+
+
+def test_a_directorys_rule_counts_among_others_of_its_name() -> None:
+    rules = parse_rules("/r", b"build/\n!build\n")
+    assert rules.verdict("/r/build", is_directory=True) is False
+    rules = parse_rules("/r", b"!build\nbuild/\n")
+    assert (rules.verdict("/r/build", is_directory=True), rules.verdict("/r/build", is_directory=False)) == (
+        True,
+        False,
+    )
+
+
+def test_a_huge_rule_file_is_read_to_a_bound_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (tmp_path / ".gitignore").open("wb") as file:
+        file.write(b"*.log\n" + b"x" * RULE_FILE_BYTES_MAX + b"\n*.txt\n")
+        file.truncate(100_000_000)
+    with caplog.at_level(logging.WARNING):
+        chain = IgnoreChain().entered(str(tmp_path), [".gitignore"])
+    assert chain.ignores(f"{tmp_path}/a.log", is_directory=False)
+    assert not chain.ignores(f"{tmp_path}/a.txt", is_directory=False)
+    assert "more than 1000000 bytes" in caplog.text
+
+
+def test_a_file_of_a_million_rules_is_used_to_a_bound_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        rules = parse_rules("/r", b"*a\n" * 1_000_000)
+    assert len(rules.rules) == RULES_MAX
+    assert f"more than {RULES_MAX} rules" in caplog.text
+
+
+def test_a_rule_file_that_cannot_be_read_is_told_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".gitignore").write_text("*.log\n")
+
+    def refuse(*_args: object, **_keys: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with caplog.at_level(logging.WARNING):
+        chain = IgnoreChain().entered(str(tmp_path), [".gitignore"])
+    assert chain.files == ()
+    assert "cannot be read and are not used: Permission denied" in caplog.text
+
+
+def test_a_link_is_no_rule_file(tmp_path: Path) -> None:
+    (tmp_path / "rules").write_text("*.log\n")
+    (tmp_path / ".gitignore").symlink_to("rules")
+    assert IgnoreChain().entered(str(tmp_path), [".gitignore"]).files == ()
+
+
+def test_a_name_that_is_no_text_is_compared_by_its_bytes() -> None:
+    rules = parse_rules("/r", b"bad\xff*\n")
+    assert rules.verdict("/r/" + os.fsdecode(b"bad\xff.py"), is_directory=False) is True
+    assert rules.verdict("/r/bad.py", is_directory=False) is None
