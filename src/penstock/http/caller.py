@@ -79,10 +79,21 @@ class Callers:
             return "", False
         if isinstance(address, ipaddress.IPv6Address):
             address = address.ipv4_mapped or address
-        trusted = any(address in network for network in self._trusted)
-        if isinstance(address, ipaddress.IPv6Address):
-            return str(ipaddress.ip_network((int(address), IPV6_CLIENT_BITS), strict=False)), trusted
-        return str(address), trusted
+        return network_of(text), any(address in network for network in self._trusted)
+
+
+@lru_cache(_ADDRESSES_MAX)
+def network_of(text: str) -> str:
+    """Return the address, or for IPv6 the network, that one client has; what is no address stays as it is."""
+    try:
+        address: Address = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((int(address), IPV6_CLIENT_BITS), strict=False))
+    return str(address)
 
 
 def _networks(text: str) -> tuple[Network, ...]:

@@ -1,29 +1,67 @@
-"""Connections that do not hang on for ever: uvicorn's protocol with the limits that it lacks.
+"""Connections bounded in time and size: uvicorn's protocol, fed one request at a time.
 
-By itself it lets a client take as long as it likes for the head of a request and send as much of it
-as it likes, and a closed connection waits until its last byte is read, which may be never. The gate
-sees none of that: it begins where the head is complete.
+By itself uvicorn lets a client take as long as it likes for the head of a request, send as much of it as it
+likes, and queue requests without end. It loses the body of a request that offers an upgrade, and resets the
+connection of a client whose upload it refuses. The gate sees none of that: it begins where the head is complete.
+
+What a client sends beyond its current request stays unparsed until that one is answered. So a connection never
+holds more than one request, and whatever follows a good request cannot harm its answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import urllib.parse
 from typing import Any, Final
 
+import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from penstock.http.caller import network_of
+from penstock.http.framing import HeadTooLarge, TargetTooLong, check_headers, check_version, fault_of, read_target
 from penstock.http.line import Line
+from penstock.http.refusal import Refusal
+from penstock.kernel.errors import Expired, PenstockError
+from penstock.kernel.ids import new_id
 
 log = logging.getLogger(__name__)
 
-#: Bytes of a request's head at most.
+#: Bytes of a request's head at most; and of a chunked body's framing, beyond :data:`FRAMING_PER_BYTE`.
 HEAD_BYTES_MAX: Final = 65_536
+#: Fields of a request's head at most: each costs some two hundred bytes, however short it is.
+FIELDS_MAX: Final = 256
+#: Bytes of framing that each byte of a chunked body may bring: a chunk of one byte has five.
+FRAMING_PER_BYTE: Final = 8
+#: Bytes of a chunked body that are parsed at a time: its framing is counted in between.
+PIECE_BYTES_MAX: Final = 16_384
 
-_TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+#: How long, and for how many bytes, a client may go on to send what nobody will read. A close at once would be a
+#: reset to it, and the reset takes the answer with it (RFC 9112 §9.6).
+LINGER_S: Final = 5.0
+LINGER_BYTES_MAX: Final = 128_000_000
+
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class HeadTimeout(Expired):
+    """The head of a request did not arrive in time."""
+
+    code = "head_timeout"
+
+    def __init__(self) -> None:
+        super().__init__("head", "the head of the request did not arrive in time")
+
+
+_TOO_SLOW: Final = HeadTimeout()
+_TOO_LARGE: Final = HeadTooLarge(
+    f"a request's head has at most {FIELDS_MAX} fields and {HEAD_BYTES_MAX} bytes, and so has a body's framing",
+    field="head",
+)
+_TOO_LONG: Final = TargetTooLong(f"a request's target and fields have at most {HEAD_BYTES_MAX} bytes", field="target")
 
 
 class Crowd(ServerState):
@@ -32,13 +70,15 @@ class Crowd(ServerState):
     Args:
         header_timeout_s: How long one may take for the head of a request.
         write_timeout_s: How long a closing one may take for what is still to be sent.
-        connections_max: Above this, the connection that has waited longest for a head gives way.
+        connections_max: Above this, an idle connection of the address that holds most idle ones gives way.
 
     Bounds: ``connections_max`` connections.
 
     Attributes:
         heads: Those whose next request's head is not complete.
         closing: Those that only have something left to send.
+        lingering: Those that have been answered while they were still sending.
+        idle: Those that wait for a request, longest first, by address.
         dropped: How many were closed for one of these limits.
     """
 
@@ -46,23 +86,79 @@ class Crowd(ServerState):
         super().__init__()
         self.heads: Line[Connection] = Line(header_timeout_s, Connection.head_late)
         self.closing: Line[Connection] = Line(write_timeout_s, Connection.abort)
+        self.lingering: Line[Connection] = Line(LINGER_S, Connection.close)
+        self.idle: dict[str, dict[Connection, None]] = {}
         self.connections_max = connections_max
         self.dropped = 0
 
+    def rest(self, connection: Connection) -> None:
+        """Count a connection as idle."""
+        self.idle.setdefault(connection.address, {})[connection] = None
+
+    def wake(self, connection: Connection) -> None:
+        """Count a connection as idle no more."""
+        resting = self.idle.get(connection.address)
+        if resting is not None:
+            resting.pop(connection, None)
+            if not resting:
+                del self.idle[connection.address]
+
     def make_room(self, newcomer: Connection) -> None:
-        """Close one connection if there are too many: an idle one, else the newcomer."""
-        if len(self.connections) > self.connections_max:
-            self.dropped += 1
-            (self.heads.first() or newcomer).abort()
+        """Close one connection if there are too many: the longest idle of the address with most, else the newcomer.
+
+        So a flood of idle connections from one address pushes out its own, not those of others.
+        """
+        if len(self.connections) <= self.connections_max:
+            return
+        self.dropped += 1
+        (self.lingering.first() or self._most_idle() or newcomer).abort()
+
+    def _most_idle(self) -> Connection | None:
+        most = max(self.idle.values(), key=len, default=None)
+        return next(iter(most)) if most is not None else None
+
+
+class _Flow(FlowControl):
+    """Flow control that does not resume reading before everything read has been parsed."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        """Parse what is left, then read on."""
+        self._connection.read_on()
+
+    def read_more(self) -> None:
+        """Let the transport deliver more."""
+        super().resume_reading()
+
+
+class _Outlet:
+    """A transport as a response sees it: its end may leave a request to be drained."""
+
+    __slots__ = ("close", "is_closing", "write")
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = connection.finish
 
 
 class Connection(HttpToolsProtocol):
     """One connection.
 
     Its parameters are uvicorn's; ``server_state`` is a :class:`Crowd`.
+
+    Bounds: one read of the transport, unparsed; one head of at most ``HEAD_BYTES_MAX``; a body up to uvicorn's high
+    water mark, beyond which nothing is read until the application takes it.
+
+    Attributes:
+        address: The peer's address, or its network where that has one (:func:`penstock.http.caller.network_of`).
     """
 
     server_state: Crowd
+    flow: _Flow
 
     def __init__(
         self,
@@ -72,53 +168,276 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._head_bytes = 0
+        self.address = ""
+        self.parser = self._new_parser()
+        self._data = b""
+        self._at = 0
+        self._piece: bytes | memoryview = b""
+        self._tail = b""
         self._in_head = False
+        self._in_message = False
+        self._upgrading = False
+        self._parsing = False
+        self._body_left = 0
+        self._body_got = 0
+        self._framing = 0
+        self._lingered: int | None = None
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # Nothing of the next request is parsed before this one is answered, so data after a close does no harm.
+        # Versions are checked here, to answer 505.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True, lenient_version=True)
+        return parser
+
+    # --- The transport's events
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own
         """Begin to wait for the first head."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self)
+        self._outlet = _Outlet(transport, self)
+        self.address = network_of(self.client[0]) if self.client else ""
         self.server_state.heads.join(self)
+        self.server_state.rest(self)
         self.server_state.make_room(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave every line."""
-        self.server_state.heads.leave(self)
-        self.server_state.closing.leave(self)
+        crowd = self.server_state
+        for line in (crowd.heads, crowd.closing, crowd.lingering):
+            line.leave(self)
+        crowd.wake(self)
+        self._data = b""
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; then see whether the head of the next request is awaited."""
+        """Take in what the client sent; parse as much of it as belongs to one request."""
         if self.parser is None:
             return
-        super().data_received(data)
-        if self._in_head or self.cycle is None or self.cycle.response_complete:
-            # Also what follows a response and is no head: else it would keep the connection for ever.
+        if self._lingered is not None:
+            self._lingered += len(data)
+            if self._lingered > LINGER_BYTES_MAX:
+                self.close()
+            return
+        self._unset_keepalive_if_required()
+        self._data = self._data[self._at :] + data if self._data else data
+        self._at = 0
+        self._parse()
+
+    # --- Parsing
+
+    def read_on(self) -> None:
+        """Parse what was left unparsed; when that is used up, let the transport deliver more."""
+        if self._data:
+            self._parse()
+        if not self._data and self.parser is not None:
+            self.flow.read_more()
+
+    def _parse(self) -> None:
+        """Parse up to the end of the current request; what is left keeps the transport from reading."""
+        if self._parsing:
+            return
+        self._parsing = True
+        try:
+            while self._at < len(self._data) and not self._held():
+                self._feed()
+        except httptools.HttpParserError as error:
+            said = error.__context__
+            self._refuse(said if isinstance(said, PenstockError) else fault_of(self._piece, error))
+        except PenstockError as error:
+            self._refuse(error)
+        finally:
+            self._parsing = False
+        if self._at < len(self._data):
+            self.flow.pause_reading()
+        else:
+            self._data, self._at = b"", 0
+        self._piece = b""
+        if self._lingered is None and (self._in_message or self._framing) and self._answered():
+            # A head that has begun, or the rest of a body that was not wanted: it has its time too.
             self.server_state.heads.join(self)
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(_TOO_LARGE)
+
+    def _held(self) -> bool:
+        """Whether nothing more may be parsed now: a request is at work, or its body is not taken."""
+        if self._lingered is not None or self.transport.is_closing():
+            self._data, self._at = b"", 0
+            return True
+        if self._in_head or self._answered():
+            return False
+        return not self._in_message or len(self.cycle.body) > HIGH_WATER_LIMIT
+
+    def _answered(self) -> bool:
+        """Whether no response is awaited."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _feed(self) -> None:
+        """Give the parser its next piece, which ends no later than the request does.
+
+        Raises:
+            HttpParserError: It is not HTTP.
+            PenstockError: It is, but no request that can be answered.
+        """
+        first, end = self._at, self._piece_end()
+        piece = self._data if end - first == len(self._data) else memoryview(self._data)[first:end]
+        self._at, self._piece = end, piece
+        counted = not self._body_left
+        if counted:
+            self._framing += end - first
+            if self._framing > HEAD_BYTES_MAX:
+                raise _TOO_LARGE if self.headers or b"\r\n" in self._data[:HEAD_BYTES_MAX] else _TOO_LONG
+            self._tail = b"" if piece[-4:] == _HEAD_END else (self._tail + piece[-3:])[-3:]
+        self._body_got = 0
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._at = first + upgrade.args[0]
+            self._ignore_upgrade()
+        if counted:
+            self._framing = max(0, self._framing - (FRAMING_PER_BYTE + 1) * self._body_got)
+
+    def _piece_end(self) -> int:
+        """Return where the next piece ends: with a body of known length, else behind an empty line.
+
+        Every head and every chunked body ends with an empty line, so no piece reaches into the next request.
+        """
+        data, first = self._data, self._at
+        if self._body_left:
+            return min(len(data), first + self._body_left, first + HIGH_WATER_LIMIT)
+        last = len(data) if self._in_head or not self._in_message else min(len(data), first + PIECE_BYTES_MAX)
+        if self._tail:
+            seam = self._tail + data[first : first + 3]
+            found = seam.find(_HEAD_END)
+            if found >= 0:
+                return first + found + len(_HEAD_END) - len(self._tail)
+        found = data.find(_HEAD_END, first, last)
+        return found + len(_HEAD_END) if found >= 0 else last
+
+    def _ignore_upgrade(self) -> None:
+        """Read on in HTTP/1.1 (RFC 9110 §7.8): a parser without the offer gets the same framing."""
+        self.parser = self._new_parser()
+        framing = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] in _FRAMING)
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+        self._upgrading = False
+
+    # --- The parser's events
 
     def on_message_begin(self) -> None:
         """A head begins."""
+        if self._upgrading:
+            return
         super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = 0
+        self._in_head = self._in_message = True
         self.scope["penstock.abort"] = self.abort  # type: ignore[typeddict-unknown-key]
 
+    def on_url(self, url: bytes) -> None:
+        """A part of the target has come."""
+        if not self._upgrading:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field is complete; trailers are passed over, nothing here asks for any.
+
+        Raises:
+            HeadTooLarge: There are too many.
+        """
+        if not self._in_head:
+            return
+        if len(self.headers) >= FIELDS_MAX:
+            raise _TOO_LARGE
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """A head is complete."""
+        """A head is complete: check it, and let the application begin.
+
+        Raises:
+            PenstockError: It is no request that can be answered.
+        """
+        if self._upgrading:
+            return
+        version, method = self.parser.get_http_version(), self.parser.get_method().decode("ascii")
+        check_version(version)
+        check_headers(version, self.headers)
+        target = read_target(self.url, method, self.headers)
+        path = target.path.decode("ascii")
+        self.scope["method"] = method
+        self.scope["path"] = urllib.parse.unquote(path) if "%" in path else path
+        self.scope["raw_path"] = target.path
+        self.scope["query_string"] = target.query
+        if version == "1.0":
+            self.scope["http_version"] = version
+        self._upgrading = self.parser.should_upgrade()
         self._in_head = False
-        self._head_bytes = 0
+        self._framing = 0
+        self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         self.server_state.heads.leave(self)
-        super().on_headers_complete()
+        self.server_state.wake(self)
+        self._begin(keep_alive=version != "1.0" and self.parser.should_keep_alive())
+
+    def _begin(self, *, keep_alive: bool) -> None:
+        """Start the application on the request whose head is complete."""
+        self.cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=self._outlet,  # type: ignore[arg-type]  # all of a transport that a response uses
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue and self.scope["http_version"] != "1.0",
+            keep_alive=keep_alive,
+            on_response=self.on_response_complete,
+        )
+        self._start_asgi_task(self.cycle, self.app)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body has come."""
+        self._body_got += len(body)
+        if self._body_left:
+            self._body_left -= len(body)
+        if self.cycle.response_complete:
+            return
+        self.cycle.body += body
+        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """A request is complete, unless it offers an upgrade: the parser ends that before its body."""
+        if self._upgrading and self.parser.should_upgrade():
+            return
+        self._in_message = False
+        self._framing = 0
+        if self.cycle.response_complete:
+            self.server_state.heads.leave(self)
+            if self._lingered is None and not self.transport.is_closing():
+                self._rest()
+            return
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+
+    # --- The response's events
 
     def on_response_complete(self) -> None:
-        """A response is in the transport; give it time to go out if the connection ends with it."""
-        super().on_response_complete()
-        if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self.server_state.closing.join(self)
+        """A response is in the transport; go on with what the client has sent meanwhile."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            if self.transport.get_write_buffer_size():
+                self.server_state.closing.join(self)
+        elif self._lingered is None:
+            if self._in_message:
+                self.server_state.heads.join(self)
+            else:
+                self._rest()
+            self.read_on()
+
+    def _rest(self) -> None:
+        """Wait for the next request."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self.server_state.rest(self)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; one with an unread response is not idle but stuck."""
@@ -126,6 +445,35 @@ class Connection(HttpToolsProtocol):
             self.abort()
         else:
             super().timeout_keep_alive_handler()
+
+    # --- The end
+
+    def finish(self) -> None:
+        """End the connection behind its last response; a client that is still sending is drained first."""
+        if self._in_message or self._data or self.flow.read_paused:
+            self._linger()
+        else:
+            self.close()
+
+    def _linger(self) -> None:
+        """Say that nothing more comes, and discard what the client sends until it hangs up (RFC 9112 §9.6)."""
+        if self._lingered is not None or self.transport.is_closing():
+            return
+        self._lingered = 0
+        self._data, self._at = b"", 0
+        self.server_state.heads.leave(self)
+        self.server_state.wake(self)
+        self.server_state.lingering.join(self)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.read_more()
+
+    def close(self) -> None:
+        """End the connection once all is sent, which has its time."""
+        self.server_state.lingering.leave(self)
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self.server_state.closing.join(self)
 
     def abort(self) -> None:
         """End the connection at once, unsent bytes and all."""
@@ -135,18 +483,42 @@ class Connection(HttpToolsProtocol):
         """End a connection whose head has not come in time; quietly, if nothing of it came."""
         if self.transport.is_closing():
             self.abort()
-        elif self._head_bytes:
+        elif self._framing or self._in_message:
             self._refuse(_TOO_SLOW)
         else:
             self.transport.close()
 
-    def _refuse(self, answer: bytes) -> None:
+    def shutdown(self) -> None:
+        """End the connection with the server: at once if nothing is at work on it."""
+        if self._lingered is not None:
+            self.close()
+        else:
+            super().shutdown()
+
+    def _refuse(self, error: PenstockError) -> None:
         """Answer what cannot reach the gate, and close."""
-        self.server_state.dropped += 1
-        if self.transport.is_closing():
+        self._data, self._at = b"", 0
+        if self.transport.is_closing() or self._lingered is not None:
             return
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(answer)
-        self.transport.close()
-        if self.transport.get_write_buffer_size():
-            self.server_state.closing.join(self)
+        self.server_state.dropped += 1
+        cycle = self.cycle
+        in_body = self._in_message and not self._in_head
+        if in_body and not cycle.response_complete:
+            # The application waits for a body that will not come: to it the client has hung up.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if not in_body or not cycle.response_started:
+            self.transport.write(_answer(error))
+        self._linger()
+
+
+#: Fields that say where a message ends.
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+
+def _answer(error: PenstockError) -> bytes:
+    """Return a whole response that tells of an error and ends its connection."""
+    refusal, request_id = Refusal(error), new_id().encode()
+    body, headers = refusal.parts(request_id, 0)
+    fields = [*headers, (b"x-request-id", request_id), (b"connection", b"close")]
+    return STATUS_LINE[refusal.status] + b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n" + body

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
 
+#: What some path takes.
+_ALLOW: Final = ", ".join(sorted({"GET", "HEAD", "OPTIONS", *(endpoint.method for endpoint in API)}))
+
 #: What tells how a process is, whatever it does.
 TELLING: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
@@ -55,6 +58,10 @@ class Routes:
             ConnectionAbortedError: The caller hung up while its body was read.
         """
         scope["app"] = self
+        if scope["path"] == "*":
+            # The server as a whole (RFC 9110 §9.3.7).
+            await Response(status_code=204, headers={"allow": _ALLOW})(scope, receive, send)
+            return
         try:
             await self._router(scope, receive, send)
         except HTTPException:

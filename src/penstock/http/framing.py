@@ -1,0 +1,154 @@
+"""Checks of a request's head that RFC 9112 asks of a server, before any of it is believed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+
+import httptools
+
+from penstock.kernel.errors import Invalid
+
+Headers = list[tuple[bytes, bytes]]
+
+#: RFC 3986 §3.2: a registered name or an address, then a port. User information has no place in ``Host``.
+_AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+
+#: A request line as RFC 9112 §3 has it; the parser stops at a method that it does not know.
+_REQUEST_LINE: Final = re.compile(rb"(?:\r\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} [!-~]+ HTTP/([0-9])\.[0-9]\r\n")
+
+#: What the parser says of the preface of HTTP/2 (RFC 9113 §3.4).
+_PREFACE: Final = "Pause on PRI/Upgrade"
+
+#: Bytes of a refused request that are looked at to say what is wrong.
+_LINE_BYTES_MAX: Final = 4096
+
+
+class MalformedRequest(Invalid):
+    """The request is not HTTP as RFC 9112 has it; where its next one would begin is unknown."""
+
+    code = "malformed_request"
+
+
+class NotImplementedHere(Invalid):
+    """A method or a transfer coding that the server does not know."""
+
+    code = "not_implemented"
+
+
+class VersionNotSupported(Invalid):
+    """Another major version of HTTP than 1."""
+
+    code = "http_version_not_supported"
+
+
+class HeadTooLarge(Invalid):
+    """The head has too many bytes or fields, or a chunked body is mostly its own framing."""
+
+    code = "head_too_large"
+
+
+class TargetTooLong(Invalid):
+    """The request's target is longer than the server reads."""
+
+    code = "target_too_long"
+
+
+class Target(NamedTuple):
+    """A request's target.
+
+    Attributes:
+        path: Percent-encoded.
+        query: Without its question mark.
+    """
+
+    path: bytes
+    query: bytes
+
+
+def check_version(version: str) -> None:
+    """Refuse what is not HTTP/1; a higher minor version is read as 1.1 (RFC 9110 §2.5).
+
+    Raises:
+        MalformedRequest: The request line has no version.
+        VersionNotSupported: The version is another.
+    """
+    if version.startswith("1."):
+        return
+    if version.startswith("0."):
+        raise MalformedRequest("the request line has no HTTP version; send HTTP/1.1", field="request line")
+    raise VersionNotSupported(f"the server speaks HTTP/1.1, not HTTP/{version}", field="request line")
+
+
+def read_target(url: bytes, method: str, headers: Headers) -> Target:
+    """Return a request's target; the authority in an absolute one replaces ``Host`` (RFC 9112 §3.2.2).
+
+    Raises:
+        NotImplementedHere: The method is ``CONNECT``.
+        MalformedRequest: The target is none of the forms of RFC 9112 §3.2.
+    """
+    if method == "CONNECT":
+        raise NotImplementedHere("the server is no proxy: it takes no CONNECT", field="method")
+    try:
+        parsed = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        raise MalformedRequest("the request's target is no path", field="target") from None
+    if parsed.fragment is not None or b"#" in url:
+        raise MalformedRequest("the request's target has a fragment; leave out what follows the #", field="target")
+    if url[:1] not in (b"/", b"*"):
+        _take_authority(parsed, url, headers)
+    if url[:1] == b"*" and (method != "OPTIONS" or url != b"*"):
+        raise MalformedRequest("the target * goes with OPTIONS only", field="target")
+    return Target(parsed.path or b"/", parsed.query or b"")
+
+
+def _take_authority(parsed: Any, url: bytes, headers: Headers) -> None:
+    """Put the authority of an absolute target where ``Host`` is."""
+    if parsed.userinfo is not None or (parsed.schema or b"").lower() not in (b"http", b"https"):
+        raise MalformedRequest("the request's target is neither a path nor an http URL", field="target")
+    authority = url.partition(b"://")[2].partition(b"/")[0].partition(b"?")[0]
+    for number, (name, _) in enumerate(headers):
+        if name == b"host":
+            headers[number] = (name, authority)
+
+
+def check_headers(version: str, headers: Headers) -> None:
+    """Check ``Host`` and ``Transfer-Encoding``; the parser has checked ``Content-Length``.
+
+    Raises:
+        MalformedRequest: One of them is missing, doubled or cannot be read.
+        NotImplementedHere: The body has a transfer coding beside ``chunked``.
+    """
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (not hosts and version != "1.0"):
+        raise MalformedRequest(f"a request has one Host, not {len(hosts)}", field="Host")
+    if hosts and _AUTHORITY.fullmatch(hosts[0]) is None:
+        raise MalformedRequest("Host is no name or address with an optional port", field="Host")
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    if not codings:
+        return
+    if version == "1.0":
+        raise MalformedRequest("HTTP/1.0 has no Transfer-Encoding", field="Transfer-Encoding")
+    names = [name.strip().lower() for name in b",".join(codings).split(b",")]
+    if names[-1] != b"chunked" or names.count(b"chunked") > 1:
+        raise MalformedRequest("a request's last transfer coding is chunked, once", field="Transfer-Encoding")
+    if len(names) > 1:
+        raise NotImplementedHere("the only transfer coding that the server knows is chunked", field="Transfer-Encoding")
+
+
+def fault_of(piece: bytes | memoryview, error: Exception) -> Invalid:
+    """Return what is wrong with a request that the parser gave up.
+
+    Args:
+        piece: The bytes that it was reading.
+        error: The parser's.
+    """
+    if str(error) == _PREFACE:
+        return VersionNotSupported("the server speaks HTTP/1.1, not HTTP/2", field="request line")
+    line = _REQUEST_LINE.match(bytes(piece[:_LINE_BYTES_MAX]))
+    if line is not None and line[1] != b"1":
+        return VersionNotSupported(f"the server speaks HTTP/1.1, not HTTP/{line[1].decode()}", field="request line")
+    if line is not None and isinstance(error, httptools.HttpParserInvalidMethodError):
+        return NotImplementedHere("the server does not know this method", field="method")
+    reason = str(error).rstrip(".") or "it cannot be parsed"
+    return MalformedRequest(f"the request cannot be read: {reason}; see RFC 9112", field="request")
