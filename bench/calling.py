@@ -98,7 +98,7 @@ class Line(asyncio.Protocol):
 
 def requests(path: str, bodies: Sequence[str]) -> list[bytes]:
     """Return whole requests."""
-    head = f"POST {path} HTTP/1.1\r\nhost: penstock\r\ncontent-type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return [f"{head}content-length: {len(b := body.encode())}\r\n\r\n".encode() + b for body in bodies]
 
 

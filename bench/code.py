@@ -121,7 +121,7 @@ async def _index(work: Path | None) -> AsyncIterator[httpx.AsyncClient]:
     await app.start()
     try:
         transport = httpx.ASGITransport(app.asgi)
-        async with httpx.AsyncClient(transport=transport, base_url="http://penstock", timeout=600) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=600) as client:
             (await client.put("/v1/collections/default")).raise_for_status()
             yield client
     finally:

@@ -24,7 +24,7 @@ async def workbench() -> AsyncIterator[httpx.AsyncClient]:
         await app.start()
         transport = httpx.ASGITransport(app.asgi)
         try:
-            async with httpx.AsyncClient(transport=transport, base_url="http://penstock", timeout=600) as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=600) as client:
                 (await client.put("/v1/collections/default")).raise_for_status()
                 yield client
         finally:

@@ -39,7 +39,7 @@ def _ask(port: int, decks: int, seed: str) -> int:
         chance.shuffle(deck)
         for kind in deck:
             body = json.dumps({"id": "0", "kind": kind, "asks": 0})
-            connection.request("POST", "/v1/search", body)
+            connection.request("POST", "/v1/search", body, {"content-type": "application/json"})
             connection.getresponse().read()
             count += 1
     connection.close()

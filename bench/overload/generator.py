@@ -256,7 +256,7 @@ def _heads() -> dict[tuple[int, int], bytes]:
     length = len(_body(0, Request(0, 0, 0, 0, asks=False, patience_s=0)))
     return {
         (client, number): (
-            f"POST /v1/search HTTP/1.1\r\nhost: penstock\r\ncontent-type: application/json\r\n"
+            f"POST /v1/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             f"x-api-key: client-{client}\r\nx-criticality: {name}\r\n"
             f"x-request-timeout-ms: {round(DEADLINE_S * 1000)}\r\ncontent-length: {length}\r\n\r\n"
         ).encode()

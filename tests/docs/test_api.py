@@ -150,7 +150,7 @@ def _read(command: str) -> tuple[str, str, dict[str, str], str | None]:
     path = re.search(r"localhost:8080(/[^\s']*)", command)
     assert path is not None, command
     sent = body.group(1).replace("\\n", "\n") if body and "$'" in command else body and body.group(1)
-    # Without a type, curl says that -d is a form; only the documents' route looks at it.
+    # Without a type, curl says that -d is a form.
     if body:
         headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
     return method.group(1) if method else "POST" if body else "GET", path.group(1), headers, sent or None

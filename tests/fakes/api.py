@@ -92,6 +92,8 @@ class Caller:
         """Send a request and wait until the application is done with it; there may be no answer."""
         pieces = _pieces(body)
         said = {name.lower(): value for name, value in (headers or {}).items()}
+        if body is not None:
+            said.setdefault("content-type", "application/json")
         if body is not None and not chunked:
             said.setdefault("content-length", str(sum(map(len, pieces))))
         elif chunked:

@@ -83,7 +83,7 @@ async def _in_process(
         with preparing(console) as progress:
             await app.start(progress)
         transport = httpx.ASGITransport(app=app.asgi, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://penstock", trust_env=False) as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", trust_env=False) as client:
             yield Api(client, "the store")
     finally:
         await app.close()

@@ -97,7 +97,8 @@ class Core:
         senses = Senses(pressure(self.bus.refuses), lambda: self.memory.level, parts.luck)
         self.rates = shared_rates(parts, self.guards)
         limiter = self.rates.limiter if self.rates is not None else None
-        self.gate = Gate(self._dispatch, settings.http, self.metrics, senses, limiter)
+        listens = (settings.server.host, settings.worker.host)
+        self.gate = Gate(self._dispatch, settings.http, self.metrics, senses, limiter, listens)
         self.foreign: dict[str, CollectionInfo] = {}
         self.pulse = Pulse(parts.look, self.guards["store"], clock) if parts.look is not None else None
         self._began_s = clock.now()

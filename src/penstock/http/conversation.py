@@ -187,6 +187,11 @@ class Conversation:
         self.status = 0
         self.verdict: Exception | None = None
 
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """The request's headers; of those sent twice, one."""
+        return self._arrival.headers
+
     async def receive(self) -> Message:
         """Pass the next message in, within the body's size and time (D6, D8, T1).
 

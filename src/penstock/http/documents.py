@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
-from typing import Final
 
 from msgspec import UNSET
 from starlette.requests import Request
 
 from penstock.http import answers, bodies
+from penstock.http.media import JSON, NDJSON
 from penstock.http.problem import problem_of
 from penstock.indexing.records import Document, Outcome, Status
 from penstock.kernel.errors import Invalid, PenstockError
-
-_NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 
 async def entries(request: Request) -> tuple[list[tuple[int, Document | Invalid]], int | None]:
     """Return the body's documents with their lines (0 for JSON), bad lines as their errors, and the time limit in it.
 
     Raises:
-        Invalid: The body cannot be read as either form, or it comes as something else (``unsupported_media_type``).
+        Invalid: The body cannot be read.
     """
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     data = (await request.body()).removeprefix(codecs.BOM_UTF8)
-    if kind in _NDJSON:
+    if kind == NDJSON:
         return list(bodies.decode_lines(data)), None
-    if kind not in ("application/json", ""):
-        raise Invalid(
-            f"documents come as application/json or application/x-ndjson, not {kind}",
-            field="content-type",
-            code="unsupported_media_type",
-        )
     documents, timeout_ms = bodies.decode_documents(data)
     return [(0, document) for document in documents], timeout_ms
 

@@ -15,7 +15,7 @@ import logging
 import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +39,7 @@ from penstock.http.conversation import (
     too_large,
 )
 from penstock.http.head import Head, head_of
+from penstock.http.origins import PREFLIGHT, Origins
 from penstock.http.refusal import Refusal
 from penstock.http.tally import Tally
 from penstock.kernel.errors import Broken, PenstockError, Rejected
@@ -100,6 +101,7 @@ class Gate:
         metrics: Where refusals are counted.
         senses: What it sees of the rooms below.
         limiter: Holds clients to their rate; one of its own by default.
+        listens: Names and addresses that the server was told to listen on; it answers for them.
 
     Bounds: ``max_concurrent`` requests; what :class:`RateLimiter` and :class:`Callers` remember.
 
@@ -107,7 +109,7 @@ class Gate:
         tally: What it counts beside refusals.
 
     Raises:
-        Invalid: ``trusted_proxies`` cannot be read.
+        Invalid: ``trusted_proxies``, ``allowed_hosts`` or ``cors_origins`` cannot be read.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Gate:
         metrics: Metrics,
         senses: Senses | None = None,
         limiter: Limiter | None = None,
+        listens: Iterable[str] = (),
     ) -> None:
         self._app = app
         self._settings = settings
@@ -125,6 +128,7 @@ class Gate:
         self._terms = Terms(settings, self._senses.memory, self._senses.luck)
         self.tally: Tally = self._terms.tally
         self._callers = Callers(settings.trusted_proxies)
+        self._origins = Origins(settings.allowed_hosts, settings.cors_origins, listens)
         self._limiter: Limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
         self._policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
         self._refusals = _Refusals(settings)
@@ -218,6 +222,10 @@ class Gate:
 
     def _admit(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
         """Return why this request is refused and when to come back, before anything of its body is read."""
+        foreign = self._origins.refusal(scope, arrival.headers)
+        if foreign is not None:
+            return foreign, 0.0
+        arrival.echo += self._origins.response_headers(arrival.headers)
         if scope["path"] in ALWAYS_OPEN:
             return None, 0.0
         if self._limiter.enabled:
@@ -252,7 +260,11 @@ class Gate:
     async def _run(self, scope: Scope, conversation: Conversation) -> tuple[Refusal | None, float]:
         """Let the application answer; return what it raised, as a refusal."""
         try:
-            await self._app(scope, conversation.receive, conversation.send)
+            if self._origins.is_preflight(scope, conversation.headers):
+                await conversation.send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT})
+                await conversation.send({"type": "http.response.body", "body": b""})
+            else:
+                await self._app(scope, conversation.receive, conversation.send)
         except PenstockError as error:
             return _refusal_of(error)
         except ConnectionAbortedError:

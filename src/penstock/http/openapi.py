@@ -13,9 +13,9 @@ from penstock import __version__
 from penstock.http import answers, bodies
 from penstock.http.endpoints import API, Endpoint, Parameter
 from penstock.http.head import CRITICALITIES
+from penstock.http.media import JSON
 from penstock.http.operations import Operations
 from penstock.http.problem import MEDIA_TYPE, Problem
-from penstock.http.routes import JSON
 
 _SIGNS: Final = re.compile(r"\W+")
 _PATH_PARAMETER: Final = re.compile(r"{(\w+)}")

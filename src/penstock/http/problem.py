@@ -76,6 +76,20 @@ class MethodNotAllowed(Invalid):
         self.allow = allow
 
 
+class UnsupportedMediaType(Invalid):
+    """The body comes as something that the route does not take.
+
+    Attributes:
+        header: The header that says what it takes (RFC 9110 §15.5.16).
+    """
+
+    code = "unsupported_media_type"
+
+    def __init__(self, detail: str, name: str, taken: str) -> None:
+        super().__init__(detail, field="content-encoding" if name == "accept-encoding" else "content-type")
+        self.header = (name.encode(), taken.encode())
+
+
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """A problem detail.
 
@@ -147,4 +161,6 @@ def headers_of(error: PenstockError, problem: Problem) -> list[tuple[bytes, byte
         headers.append((b"retry-after", str(seconds).encode()))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, UnsupportedMediaType):
+        headers.append(error.header)
     return headers

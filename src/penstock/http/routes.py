@@ -13,6 +13,7 @@ from starlette.routing import Match, Route, Router
 
 from penstock.http import answers, encoding
 from penstock.http.endpoints import API, Endpoint
+from penstock.http.media import JSON, NDJSON, check_media
 from penstock.http.operations import Operations
 from penstock.http.page import PAGE
 from penstock.http.problem import MethodNotAllowed, status_of
@@ -22,8 +23,6 @@ from penstock.search.records import SearchResult
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 
 log = logging.getLogger(__name__)
-
-JSON: Final = "application/json"
 
 #: What some path takes.
 _ALLOW: Final = ", ".join(sorted({"GET", "HEAD", "OPTIONS", *(endpoint.method for endpoint in API)}))
@@ -83,12 +82,16 @@ class Routes:
 def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Route:
     operation: Callable[[Request], Awaitable[Any]] = getattr(operations, endpoint.operation)
     latency = metrics.latency_s.labels(endpoint.path)
+    # Also where there is no use for a body: a page may not send that either. No page can send one with GET.
+    taken = () if endpoint.method == "GET" else (JSON, NDJSON) if endpoint.ndjson else (JSON,)
 
     def count(status: int) -> None:
         metrics.requests.labels(endpoint.path, endpoint.method, str(status)).inc()
 
     async def answer(request: Request) -> Response:
         try:
+            if taken:
+                check_media(request.headers, taken)
             # Whole before the work begins, for every route: only then can the gate see a caller hang up.
             await request.body()
             request.scope["penstock.criticality"] = endpoint.criticality

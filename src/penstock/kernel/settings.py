@@ -126,6 +126,21 @@ class HttpSettings:
             "PENSTOCK_TRUSTED_PROXIES", "addresses and networks whose X-Forwarded-For is believed, with commas between"
         ),
     )
+    allowed_hosts: str = setting(
+        "",
+        text(
+            "PENSTOCK_ALLOWED_HOSTS",
+            "names in `Host` that are answered beside loopback and the address listened on, with commas between;"
+            " `.a.example` is all below a name, `*` any (A4)",
+        ),
+    )
+    cors_origins: str = setting(
+        "",
+        text(
+            "PENSTOCK_CORS_ORIGINS",
+            "origins whose pages may use the API, such as `https://app.example`, with commas between; `*`: any (A4)",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)

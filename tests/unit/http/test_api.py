@@ -96,15 +96,17 @@ async def test_documents_are_indexed_and_each_outcome_is_told():
     assert (again.json["unchanged"], again.json["indexed"], again.json["chunks"]) == (2, 1, 1)
 
 
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", None])
+@pytest.mark.parametrize(
+    "kind",
+    ["application/json", "application/json; charset=utf-8", "APPLICATION/JSON", 'application/json;charset="UTF-8"'],
+)
 @virtual
 async def test_json_is_taken_under_each_of_its_names(kind):
     api = await Api().with_collection()
-    headers = {} if kind is None else {"content-type": kind}
-    assert (await api.ask("POST", DOCUMENTS, {"documents": []}, headers)).status == 200
+    assert (await api.ask("POST", DOCUMENTS, {"documents": []}, {"content-type": kind})).status == 200
 
 
-@pytest.mark.parametrize("kind", ["application/x-ndjson", "application/ndjson", "application/jsonl; charset=utf-8"])
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "Application/X-NDJSON; charset=UTF-8"])
 @virtual
 async def test_ndjson_is_taken_under_each_of_its_names(kind):
     api = await Api().with_collection()
@@ -112,11 +114,55 @@ async def test_ndjson_is_taken_under_each_of_its_names(kind):
     assert answer.json["documents"] == [{"status": "indexed", "chunks": 1, "id": "a", "line": 1}]
 
 
+#: What a page may send without asking first, or what says nothing of itself.
+FOREIGN_KINDS = (
+    "text/plain;charset=UTF-8",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=x",
+    "",
+    "application/jsonl",
+    "application/ndjson",
+    "application/json; charset=utf-16",
+    "application/json, text/plain",
+    "text/json",
+)
+
+
+@pytest.mark.parametrize("kind", FOREIGN_KINDS)
 @virtual
-async def test_other_kinds_of_body_are_415():
+async def test_no_route_reads_a_body_of_another_kind(kind):
     api = await Api().with_collection()
-    answer = await api.ask("POST", DOCUMENTS, "a=b", {"content-type": "application/x-www-form-urlencoded"})
-    assert (answer.status, answer.json["field"]) == (415, "content-type")
+    for endpoint in API:
+        if endpoint.method == "GET":
+            continue
+        caller = Caller(api.gate)
+        answer = await caller.ask(endpoint.method, endpoint.path.format(name="default"), "{}", {"content-type": kind})
+        assert (answer.status, answer.json["field"], caller.received) == (415, "content-type", 0), endpoint.path
+        assert "application/json" in answer.headers["accept"]
+        assert ("x-ndjson" in answer.headers["accept"]) is endpoint.ndjson
+
+
+@virtual
+async def test_ndjson_is_for_the_routes_that_take_it():
+    answer = await (await Api().with_collection()).ask("POST", "/v1/search", '{"query": "q"}', NDJSON)
+    assert (answer.status, answer.headers["accept"]) == (415, "application/json")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity, gzip", "br"])
+@virtual
+async def test_a_packed_body_is_415(coding):
+    caller = Caller((await Api().with_collection()).gate)
+    answer = await caller.ask("POST", "/v1/search", b"x", {"content-encoding": coding})
+    assert (answer.status, answer.json["field"], caller.received) == (415, "content-encoding", 0)
+    assert answer.headers["accept-encoding"] == "identity"
+
+
+@virtual
+async def test_a_request_without_a_body_needs_no_kind():
+    api = await Api().with_collection()
+    for length in ({}, {"content-length": "0"}, {"content-length": "00"}):
+        assert (await api.ask("DELETE", f"{DOCUMENTS}?ids=a", None, length)).status == 200
+    assert (await api.ask("PUT", "/v1/collections/c")).status == 200
 
 
 @virtual
@@ -369,7 +415,7 @@ async def test_a_deadline_that_passed_while_the_body_came_is_504_without_waiting
     async def send(message):
         caller.sent.append(message)
 
-    headers = {"content-length": "14", "x-request-timeout-ms": "500"}
+    headers = {"content-length": "14", "content-type": "application/json", "x-request-timeout-ms": "500"}
     await api.gate(scope("POST", "/v1/search", headers), receive, send)
     answer = caller.answer()
     assert (answer.status, answer.json["operation"], seen) == (504, "request", [])
@@ -640,7 +686,8 @@ async def _hangs_up(caller: Caller) -> list[Any]:
     async def send(message: Any) -> None:
         caller.sent.append(message)
 
-    await caller.app(scope("POST", "/v1/search", {"content-length": "50"}), receive, send)
+    headers = {"content-length": "50", "content-type": "application/json"}
+    await caller.app(scope("POST", "/v1/search", headers), receive, send)
     return caller.sent
 
 
