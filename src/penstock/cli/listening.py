@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 import uvicorn
 
-from penstock.http.connection import Connection, Crowd
+from penstock.http.connection import Connection
+from penstock.http.crowd import Crowd
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import HttpSettings
 

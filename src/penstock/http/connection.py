@@ -22,8 +22,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from penstock.http.caller import network_of
+from penstock.http.crowd import Crowd
 from penstock.http.framing import HeadTooLarge, TargetTooLong, check_headers, check_version, fault_of, read_target
-from penstock.http.line import Line
 from penstock.http.refusal import Refusal
 from penstock.kernel.errors import Expired, PenstockError
 from penstock.kernel.ids import new_id
@@ -39,9 +39,7 @@ FRAMING_PER_BYTE: Final = 8
 #: Bytes of a chunked body that are parsed at a time: its framing is counted in between.
 PIECE_BYTES_MAX: Final = 16_384
 
-#: How long, and for how many bytes, a client may go on to send what nobody will read. A close at once would be a
-#: reset to it, and the reset takes the answer with it (RFC 9112 §9.6).
-LINGER_S: Final = 5.0
+#: Bytes that a client may go on to send when it has been answered (:data:`penstock.http.crowd.LINGER_S`).
 LINGER_BYTES_MAX: Final = 128_000_000
 
 _HEAD_END: Final = b"\r\n\r\n"
@@ -62,60 +60,6 @@ _TOO_LARGE: Final = HeadTooLarge(
     field="head",
 )
 _TOO_LONG: Final = TargetTooLong(f"a request's target and fields have at most {HEAD_BYTES_MAX} bytes", field="target")
-
-
-class Crowd(ServerState):
-    """All connections of a server.
-
-    Args:
-        header_timeout_s: How long one may take for the head of a request.
-        write_timeout_s: How long a closing one may take for what is still to be sent.
-        connections_max: Above this, an idle connection of the address that holds most idle ones gives way.
-
-    Bounds: ``connections_max`` connections.
-
-    Attributes:
-        heads: Those whose next request's head is not complete.
-        closing: Those that only have something left to send.
-        lingering: Those that have been answered while they were still sending.
-        idle: Those that wait for a request, longest first, by address.
-        dropped: How many were closed for one of these limits.
-    """
-
-    def __init__(self, header_timeout_s: float, write_timeout_s: float, connections_max: int) -> None:
-        super().__init__()
-        self.heads: Line[Connection] = Line(header_timeout_s, Connection.head_late)
-        self.closing: Line[Connection] = Line(write_timeout_s, Connection.abort)
-        self.lingering: Line[Connection] = Line(LINGER_S, Connection.close)
-        self.idle: dict[str, dict[Connection, None]] = {}
-        self.connections_max = connections_max
-        self.dropped = 0
-
-    def rest(self, connection: Connection) -> None:
-        """Count a connection as idle."""
-        self.idle.setdefault(connection.address, {})[connection] = None
-
-    def wake(self, connection: Connection) -> None:
-        """Count a connection as idle no more."""
-        resting = self.idle.get(connection.address)
-        if resting is not None:
-            resting.pop(connection, None)
-            if not resting:
-                del self.idle[connection.address]
-
-    def make_room(self, newcomer: Connection) -> None:
-        """Close one connection if there are too many: the longest idle of the address with most, else the newcomer.
-
-        So a flood of idle connections from one address pushes out its own, not those of others.
-        """
-        if len(self.connections) <= self.connections_max:
-            return
-        self.dropped += 1
-        (self.lingering.first() or self._most_idle() or newcomer).abort()
-
-    def _most_idle(self) -> Connection | None:
-        most = max(self.idle.values(), key=len, default=None)
-        return next(iter(most)) if most is not None else None
 
 
 class _Flow(FlowControl):
