@@ -51,6 +51,15 @@ class Callers:
         key = headers.get(b"x-api-key") or _bearer(headers.get(b"authorization", b""))
         if key:
             return "key:" + hashlib.blake2b(key, digest_size=8).hexdigest()
+        return self.address(scope, headers)
+
+    def address(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
+        """Return the client's address, whatever key it has sent.
+
+        Args:
+            scope: The request's ASGI scope.
+            headers: Its headers; of those sent twice, one.
+        """
         peer = scope.get("client")
         if not peer:
             return "local"

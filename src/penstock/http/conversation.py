@@ -16,6 +16,7 @@ from typing import Any, Final
 from penstock.http.line import Line
 from penstock.http.refusal import Refusal
 from penstock.http.tally import Tally
+from penstock.http.uploads import Uploads
 from penstock.kernel.errors import Expired, Invalid, Rejected
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.jitter import Random, retry_after
@@ -86,6 +87,7 @@ class Terms:
         tally: Where they are counted.
         draining: Whether the server is about to end.
         reading: Those whose body is awaited (T1).
+        uploads: The same, by client (H3).
         writing: Those whose response is going out (T2).
         unwatched: Those at work, whose callers are not watched yet.
     """
@@ -96,11 +98,13 @@ class Terms:
     tally: Tally = field(default_factory=Tally)
     draining: bool = False
     reading: Line[Conversation] = field(init=False)
+    uploads: Uploads = field(init=False)
     writing: Line[Conversation] = field(init=False)
     unwatched: Line[Conversation] = field(init=False)
 
     def __post_init__(self) -> None:
         self.reading = Line(self.settings.read_timeout, _too_slow_to_send)
+        self.uploads = Uploads(self.settings.max_concurrent)
         self.writing = Line(self.settings.write_timeout, _too_slow_to_read)
         self.unwatched = Line(WATCHED_AFTER_S, Conversation.watch)
 
@@ -125,11 +129,13 @@ class Arrival:
         request_id: The caller's, if usable, else ours; visible ASCII.
         headers: The request's; of those sent twice, one.
         echo: Headers of every response to it.
+        owners: Whom its body is counted for while it arrives: the client, and its address if that is another.
     """
 
     request_id: bytes
     headers: Mapping[bytes, bytes]
     echo: Headers
+    owners: tuple[str, ...] = ()
 
     def body_bytes(self) -> int:
         """Return the body's announced length, 0 for no body, ``UNTOLD`` if it is not told."""
@@ -158,10 +164,12 @@ class Conversation:
 
     __slots__ = (
         "_arrival",
+        "_reading",
         "_receive",
         "_received",
         "_scope",
         "_send",
+        "_stopped",
         "_taken",
         "_task",
         "_terms",
@@ -182,6 +190,8 @@ class Conversation:
         self._watcher: asyncio.Task[None] | None = None
         self._unread = arrival.body_bytes() != 0
         self._taken = False
+        self._reading = False
+        self._stopped = False
         self._received = 0
         self.ended = False
         self.status = 0
@@ -201,20 +211,28 @@ class Conversation:
         """
         if self._taken:
             return await self._hang_up()
-        reading = self._terms.reading
-        if self._unread:
-            reading.join(self)
+        if self._unread and not self._reading:
+            self._reading = True
+            self._terms.reading.join(self)
+            self._terms.uploads.begin(self, self._arrival.owners)
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            reading.leave(self)
+            self._read()
             return message
         self._received += len(message.get("body", b""))
         if not message.get("more_body", False):
-            reading.leave(self)
+            self._read()
             self._unread, self._taken = False, True
             self._terms.unwatched.join(self)
         self._terms.weigh(self._received)
         return message
+
+    def _read(self) -> None:
+        """Await the body no more."""
+        if self._reading:
+            self._reading = False
+            self._terms.reading.leave(self)
+            self._terms.uploads.end(self, self._arrival.owners)
 
     async def _hang_up(self) -> Message:
         """Wait with the application for the caller to go; whoever listens needs no watcher."""
@@ -259,7 +277,7 @@ class Conversation:
             return
         seconds = retry_after(wait_s, self._terms.luck()) if refusal.status in RETRY_AFTER else 0
         body, headers = refusal.parts(self._arrival.request_id, seconds)
-        if self._unread and (refusal.error.code == ReadTimeout.code or not self._left_to_the_server()):
+        if self._unread and (self._stopped or not self._left_to_the_server()):
             headers.append(_CLOSE)
         await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
@@ -287,6 +305,7 @@ class Conversation:
         """End this request early, wherever it waits; the gate answers with the verdict or goes quietly."""
         if self.verdict is None and not (self.ended and isinstance(verdict, Gone)) and self._task is not None:
             self.verdict = verdict
+            self._stopped = True
             self._task.cancel()
 
     def stopped(self) -> Exception | None:
@@ -316,7 +335,7 @@ class Conversation:
     def close(self) -> None:
         """Leave every line."""
         terms = self._terms
-        terms.reading.leave(self)
+        self._read()
         terms.writing.leave(self)
         terms.unwatched.leave(self)
         if self._watcher is not None:

@@ -42,6 +42,7 @@ from penstock.http.head import Head, head_of
 from penstock.http.origins import PREFLIGHT, Origins
 from penstock.http.refusal import Refusal
 from penstock.http.tally import Tally
+from penstock.http.uploads import SlowUploads
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.ids import new_id
 from penstock.kernel.settings import HttpSettings
@@ -70,6 +71,9 @@ ALWAYS_OPEN: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/v
 
 #: Those that run when the drain's time is over get their refusal within this time.
 GIVE_UP_S: Final = 1.0
+
+#: A body that takes longer is slow: when the server is full, or about to end, its request gives up its place.
+SLOW_BODY_S: Final = 1.0
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 #: W3C Trace Context §3.2.2; ids of zeros only and version ff are invalid.
@@ -163,7 +167,7 @@ class Gate:
             return
         now_s = asyncio.get_running_loop().time()
         arrival = _arrival(scope, now_s)
-        scope["penstock.client"] = client = self._callers.name(scope, arrival.headers)
+        client = self._know(scope, arrival)
         refusal, wait_s = self._admit(scope, arrival, client, now_s)
         conversation = Conversation(scope, receive, send, arrival, self._terms)
         if refusal is None:
@@ -200,10 +204,16 @@ class Gate:
     async def drained(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; return whether that came true in time.
 
-        What runs longer is stopped and answered 503 ``draining``.
+        What runs longer, or has not arrived after ``SLOW_BODY_S``, is stopped and answered 503 ``draining``.
         """
-        if await self._empty(timeout_s):
+        arriving_s = min(SLOW_BODY_S, timeout_s)
+        if await self._empty(arriving_s):
             return True
+        late = list(self._terms.reading)
+        for conversation in late:
+            conversation.stop(self._refusals.draining.error)
+        if await self._empty(timeout_s - arriving_s):
+            return not late
         for conversation in list(self._running):
             conversation.stop(self._refusals.draining.error)
         await self._empty(GIVE_UP_S)
@@ -219,6 +229,14 @@ class Gate:
             ("http_parted_total", lambda: [(("client_gone",), tally.client_gone), (("cut_off",), tally.cut_off)]),
             single("http_rate_clients", lambda: len(self._limiter)),
         ]
+
+    def _know(self, scope: Scope, arrival: Arrival) -> str:
+        """Return the client's name; note it in the scope, and whose body this is."""
+        scope["penstock.client"] = client = self._callers.name(scope, arrival.headers)
+        if arrival.body_bytes():
+            address = self._callers.address(scope, arrival.headers)
+            arrival.owners = (client,) if address == client else (client, address)
+        return client
 
     def _admit(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
         """Return why this request is refused and when to come back, before anything of its body is read."""
@@ -241,6 +259,7 @@ class Gate:
         """Return what there is too much of for this request, the cheapest to find out first."""
         settings, body_bytes = self._settings, arrival.body_bytes()
         if len(self._running) >= settings.max_concurrent:
+            self._free_a_place(now_s)
             return self._refusals.full, SOON_S
         if body_bytes > settings.max_body:
             return self._refusals.too_large, 0.0
@@ -251,6 +270,12 @@ class Gate:
         if pressed is None:
             return None, 0.0
         return self._refusals.of_topic[pressed.code], pressed.retry_after_s
+
+    def _free_a_place(self, now_s: float) -> None:
+        """Stop the request whose body has been arriving for longest, if that is long: others could use its place."""
+        slowest = self._terms.reading.first()
+        if slowest is not None and self._terms.reading.waited_s(slowest, now_s) > SLOW_BODY_S:
+            slowest.stop(SlowUploads())
 
     def _standing(self, decision: Decision) -> Headers:
         """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""

@@ -7,7 +7,7 @@ operations: no timer is set and cancelled for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -40,6 +40,10 @@ class Line(Generic[T]):
     def __contains__(self, thing: T) -> bool:
         return thing in self._since_s
 
+    def __iter__(self) -> Iterator[T]:
+        """Iterate over the things, the one that has stood here longest first."""
+        return iter(self._since_s)
+
     def __repr__(self) -> str:
         return f"<Line of {len(self)}, {self._patience_s:g} s each>"
 
@@ -59,6 +63,15 @@ class Line(Generic[T]):
     def first(self) -> T | None:
         """Return the thing that has stood here longest."""
         return next(iter(self._since_s), None)
+
+    def waited_s(self, thing: T, now_s: float) -> float:
+        """Return how long a thing has stood here, 0 if it does not.
+
+        Args:
+            thing: Any.
+            now_s: Now, on the loop's clock.
+        """
+        return now_s - self._since_s.get(thing, now_s)
 
     def _look(self) -> None:
         """Call those who are due; set the timer for the next, if there is one."""

@@ -33,6 +33,7 @@ _STATUS_BY_CODE: Final = {
     "not_implemented": 501,
     "http_version_not_supported": 505,
     "rate_limited": 429,
+    "slow_uploads": 429,
     "disk_full": 507,
 }
 
