@@ -116,7 +116,8 @@ class Crowd:
 
 
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> Told:
-    head = f"POST /v1/search HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = "POST /v1/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    head += f"content-length: {len(body)}\r\n\r\n"
     sent_s, answer = time.monotonic(), b""
     try:
         writer.write(head.encode() + body)
@@ -210,7 +211,7 @@ async def _live(port: int) -> float:
     """Return how long ``/livez`` takes."""
     began_s = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+    writer.write(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
     assert (await reader.read(-1)).startswith(b"HTTP/1.1 200")
     writer.close()
     return time.monotonic() - began_s
