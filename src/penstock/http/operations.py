@@ -162,6 +162,9 @@ class Operations:
         self._refuse_foreign(collection)
         await self._services.store.collection(collection, work)
         for first in range(0, len(documents), size):
+            if work.deadline.passed(self._now()):
+                outcomes += _too_late(documents[first:], work)
+                break
             batch = documents[first : first + size]
             async for outcome in self._services.index.run(collection, batch, work):
                 outcomes.append(outcome)
@@ -276,6 +279,13 @@ class Operations:
 
     def _work(self, request: Request, timeout_ms: int | None = None) -> Work:
         return label(request, self._services.clock, timeout_ms)
+
+
+def _too_late(documents: Sequence[Document], work: Work) -> list[Outcome]:
+    """Return the outcomes of documents whose turn did not come before the deadline; nothing of them was begun."""
+    detail = "the deadline passed before this document's turn came; send it again"
+    error = Expired(work.deadline.operation, detail)
+    return [Outcome(document.id, Status.FAILED, error=error) for document in documents]
 
 
 def _point(after: str | None) -> str | None:

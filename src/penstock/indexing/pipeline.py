@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +22,7 @@ from penstock.indexing.language import language_of
 from penstock.indexing.records import Document, Outcome, Segment, Status
 from penstock.indexing.turns import Turns
 from penstock.kernel.clock import Clock
-from penstock.kernel.errors import Broken, Invalid, PenstockError
+from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError
 from penstock.kernel.messages import ChunkText, TextKind
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.together import together
@@ -33,6 +34,14 @@ from penstock.stores.records import ChunkPayload, Head, Point
 
 #: An id longer than this is refused: it is stored with every chunk.
 ID_CHARACTERS_MAX: Final = 4096
+
+#: Bytes of metadata that one document may have stored in all: its metadata is stored with every chunk, where filters
+#: find it. With 64 KB of it that is 128 chunks, some 80 KB of text; with 1 KB of it, 8 000.
+METADATA_STORED_MAX: Final = 8_388_608
+
+#: Bytes of metadata in one segment at most, or one chunk. The store takes 100 ms for as much of many short keys, and
+#: searches wait meanwhile.
+SEGMENT_METADATA_MAX: Final = 131_072
 
 Chunker = Callable[[ChunkText, Work], Awaitable[list[Chunk]]]
 Writer = Callable[[Segment, Work], Awaitable[None]]
@@ -154,6 +163,8 @@ class IndexPipeline:
             raise Invalid("a document's id must not be empty", field="id")
         if len(document.id) > ID_CHARACTERS_MAX:
             raise Invalid(f"a document's id has at most {ID_CHARACTERS_MAX} characters", field="id")
+        if work.deadline.passed(self._clock.now()):
+            raise Expired(work.deadline.operation)
         first_line = document.text[:200].partition("\n")[0]
         language = document.language or language_of(document.path, first_line)
         digest = document_hash(document.text, document.path, language, document.metadata)
@@ -162,32 +173,28 @@ class IndexPipeline:
             return Outcome(document.id, Status.UNCHANGED, known.chunks)
         to_cut = ChunkText(document.text, language, tokens_reserved(document.path))
         cut = await self._chunk(to_cut, self._limited(work))
-        chunks = [_payload(document, language, number, c) for number, c in enumerate(cut)]
+        metadata_bytes = len(msgspec.json.encode(document.metadata))
+        _check_metadata(metadata_bytes, len(cut))
+        size = max(1, min(self._settings.segment_chunks, SEGMENT_METADATA_MAX // metadata_bytes))
         # A document without a word still has a head, so that it counts and is not read again.
-        chunks = chunks or [_payload(document, language, 0, Chunk("", 1, 1, ""))]
-        await self._write_all(collection, chunks, digest, known, work)
-        return Outcome(document.id, Status.INDEXED, len(chunks))
+        whole = _Cut(document, language, cut or [Chunk("", 1, 1, "")], size)
+        await self._write_all(collection, whole, digest, known, work)
+        return Outcome(document.id, Status.INDEXED, max(1, len(cut)))
 
-    async def _write_all(
-        self,
-        collection: str,
-        chunks: list[ChunkPayload],
-        digest: str,
-        known: Head | None,
-        work: Work,
-    ) -> None:
+    async def _write_all(self, collection: str, cut: _Cut, digest: str, known: Head | None, work: Work) -> None:
         """Write every chunk such that the head carries the hash only when all of it is there."""
-        head = Head(chunks[0].id, digest, len(chunks), chunks[0].path)
-        size = self._settings.segment_chunks
+        count, size = len(cut.chunks), cut.size
+        head = Head(cut.document.id, digest, count, cut.document.path)
         # A head without a hash was left by an interrupted write of unknown length.
-        surplus = known is not None and (known.chunks > len(chunks) or not known.hash)
-        if len(chunks) <= size and not surplus:
-            await self._segment(collection, [_sealed(chunks[0], head), *chunks[1:]], work)
+        surplus = known is not None and (known.chunks > count or not known.hash)
+        if count <= size and not surplus:
+            first, *rest = cut.payloads(0, count)
+            await self._segment(collection, [_sealed(first, head), *rest], work)
             return
-        for first in range(0, len(chunks), size):
-            await self._segment(collection, chunks[first : first + size], work)
+        for begin in range(0, count, size):
+            await self._segment(collection, cut.payloads(begin, begin + size), work)
         if known is not None:
-            await self._store.trim(collection, head.id, len(chunks), work)
+            await self._store.trim(collection, head.id, count, work)
         await self._store.seal(collection, head, work)
 
     async def _segment(self, collection: str, chunks: list[ChunkPayload], work: Work) -> None:
@@ -197,18 +204,46 @@ class IndexPipeline:
         return work.within(self._timeouts.index_file, "index", self._clock.now())
 
 
-def _payload(document: Document, language: str, number: int, chunk: Chunk) -> ChunkPayload:
-    return ChunkPayload(
-        id=document.id,
-        chunk=number,
-        text=chunk.text,
-        path=document.path,
-        start_line=chunk.start_line,
-        end_line=chunk.end_line,
-        symbol=chunk.symbol,
-        language=language,
-        metadata=document.metadata,
-    )
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A document cut into chunks, of which there may be hundreds of thousands, to be written ``size`` at a time."""
+
+    document: Document
+    language: str
+    chunks: Sequence[Chunk]
+    size: int
+
+    def payloads(self, first: int, end: int) -> list[ChunkPayload]:
+        """Return the payloads of some chunks; made when they are written, not all at once."""
+        document = self.document
+        return [
+            ChunkPayload(
+                id=document.id,
+                chunk=number,
+                text=chunk.text,
+                path=document.path,
+                start_line=chunk.start_line,
+                end_line=chunk.end_line,
+                symbol=chunk.symbol,
+                language=self.language,
+                metadata=document.metadata,
+            )
+            for number, chunk in enumerate(self.chunks[first:end], first)
+        ]
+
+
+def _check_metadata(size: int, chunks: int) -> None:
+    """Refuse metadata that would be stored too many times.
+
+    Raises:
+        Invalid: It would be (``metadata``).
+    """
+    if size * chunks > METADATA_STORED_MAX:
+        raise Invalid(
+            f"the metadata of {size} bytes would be stored with each of the document's {chunks} chunks, and all of it"
+            f" together may have {METADATA_STORED_MAX} bytes; shorten the metadata or split the document",
+            field="metadata",
+        )
 
 
 def _sealed(payload: ChunkPayload, head: Head) -> ChunkPayload:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from typing import Final
 
 import msgspec
 
@@ -15,6 +17,9 @@ from penstock.kernel.messages import ChunkText
 from penstock.models.rough import TokenCounter
 
 log = logging.getLogger(__name__)
+
+#: Characters of a chunk at most, however few tokens they are: hits carry their chunks, so answers stay bounded.
+CHARACTERS_MAX: Final = 65_536
 
 #: Tokens the model itself puts around a text.
 SPECIAL_TOKENS = 2
@@ -35,7 +40,14 @@ def cut(message: ChunkText) -> list[Chunk]:
     """Cut one text into chunks that the model reads whole, with what is put in front of them."""
     tokenizer = _Process.tokenizer
     tokens_max = tokenizer.tokens_max - SPECIAL_TOKENS - message.tokens_reserved
-    return chunk(message.text, message.language, tokens_max=tokens_max, count=tokenizer.count)
+    cut_up = chunk(message.text, message.language, tokens_max=tokens_max, count=tokenizer.count)
+    return [piece for one in cut_up for piece in _bounded(one)]
+
+
+def _bounded(one: Chunk) -> Iterator[Chunk]:
+    """Yield a chunk, in pieces where it has few tokens and very many characters: blanks, or one endless word."""
+    for first in range(0, max(1, len(one.text)), CHARACTERS_MAX):
+        yield replace(one, text=one.text[first : first + CHARACTERS_MAX])
 
 
 class Cutter:

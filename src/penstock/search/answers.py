@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Final
 
@@ -15,6 +16,9 @@ from penstock.stores.cache import Cache
 COLLECTIONS_MAX: Final = 10_000
 
 KEY_BYTES: Final = 16
+
+#: Bytes of hits that are packed before others have the event loop.
+SLICE_BYTES: Final = 262_144
 
 
 class AnswerCache:
@@ -52,7 +56,14 @@ class AnswerCache:
 
     async def keep(self, key: bytes, result: SearchResult) -> None:
         """Remember an answer, degraded or not: it says so itself. Explanations are left out."""
-        hits = [msgspec.structs.replace(hit, explain=msgspec.UNSET) for hit in result.hits]
+        hits, size = [], 0
+        for hit in result.hits:
+            hits.append(msgspec.Raw(msgspec.msgpack.encode(msgspec.structs.replace(hit, explain=msgspec.UNSET))))
+            size += len(memoryview(hits[-1]))
+            if size >= SLICE_BYTES:
+                size = 0
+                await asyncio.sleep(0)
+        # A record's fields are not checked when it is made: bytes that are MessagePack already stand for any of them.
         data = msgspec.msgpack.encode(msgspec.structs.replace(result, hits=hits))
         try:
             await self._cache.put({key: data})

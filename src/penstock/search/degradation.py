@@ -9,6 +9,7 @@ The words in ``degraded`` are part of the API; they do not change:
 ``rerank_reduced``  fewer candidates were taken and reranked, because of load
 ``no_rerank``       the candidates were not reranked: because of load, or because it failed
 ``one_arm``         only one arm was asked, because of load
+``hits_truncated``  the last hits were left out: an answer holds 4 MB of texts and metadata
 ``cached``          the answer was remembered; it is as old as ``ANSWER_CACHE_TTL`` at most
 =================== ==========================================================================
 """
@@ -29,6 +30,7 @@ RERANK_REDUCED: Final = "rerank_reduced"
 NO_RERANK: Final = "no_rerank"
 ONE_ARM: Final = "one_arm"
 CACHED: Final = "cached"
+HITS_TRUNCATED: Final = "hits_truncated"
 
 #: The word of each rung on which the pipeline still works.
 WORDS: Final = {Rung.FEWER_CANDIDATES: RERANK_REDUCED, Rung.NO_RERANK: NO_RERANK, Rung.ONE_ARM: ONE_ARM}

@@ -27,6 +27,7 @@ from penstock.search.answers import AnswerCache
 from penstock.search.crossing import placed, texts_read
 from penstock.search.degradation import (
     CACHED,
+    HITS_TRUNCATED,
     NO_RERANK,
     QUERY_TRUNCATED,
     RETRY_AFTER_S,
@@ -36,6 +37,7 @@ from penstock.search.degradation import (
 from penstock.search.records import QUERY_CHARACTERS_MAX, Hit, SearchRequest, SearchResult
 from penstock.search.run import Run, hit, reordered
 from penstock.stores.contract import VectorStore
+from penstock.stores.reading import ANSWER_BYTES_MAX
 from penstock.stores.records import Found
 
 Encode = Callable[[Run, str, Work], Awaitable[None]]
@@ -213,6 +215,9 @@ class SearchPipeline:
             if run.work.deadline.passed(self._clock.now()):
                 raise failure
             self._note(run, NO_RERANK if what == RERANK else word_of_arm(Arm(what)), failure)
+        if answer.cut and len(answer.hits) < request.limit:
+            detail = f"an answer holds {ANSWER_BYTES_MAX} bytes of texts and metadata, ask for fewer hits"
+            run.give_up(HITS_TRUNCATED, Invalid(detail, field="limit"))
         return answer.hits
 
     def _note(self, run: Run, word: str, error: PenstockError) -> None:

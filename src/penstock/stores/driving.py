@@ -11,9 +11,10 @@ from penstock.kernel.errors import PenstockError
 from penstock.kernel.late import maxima
 from penstock.kernel.work import Work
 from penstock.ranking.course import advance, course, stage_of
-from penstock.ranking.records import Compare, Outcome, P, Retrieval, Seek, Step
+from penstock.ranking.records import Compare, Outcome, P, Read, Retrieval, Seek, Step
 from penstock.stores.contract import VectorStore
-from penstock.stores.records import ArmQuery, Filter, Found, Retrieved
+from penstock.stores.reading import HitReading
+from penstock.stores.records import ArmQuery, ChunkPayload, Filter, Found, Retrieved
 
 
 async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
@@ -22,32 +23,48 @@ async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filte
     Cancellation: What is being asked is cancelled.
     """
     stages: defaultdict[str, float] = defaultdict(float)
+    cut = False
     going, now = course(wanted), asyncio.get_running_loop().time
     went: Step[str] | Outcome[str] = advance(going)
     while not isinstance(went, Outcome):
         stage, began_s = stage_of(went), now()
         try:
-            answer = await _answered(store, collection, went, filter, work)
+            if isinstance(went, Read):
+                answer, cut = await _read(store, collection, went, work)
+            else:
+                answer = await _answered(store, collection, went, filter, work)
         except PenstockError as error:
             went = advance(going, error=error)
         else:
             went = advance(going, answer)
         stages[stage] += (now() - began_s) * 1000
-    return told(went, str, stages, explain=wanted.explain)
+    return told(went, str, stages, explain=wanted.explain, cut=cut)
 
 
-async def _answered(store: VectorStore, collection: str, step: Step[str], filter: Filter, work: Work) -> Any:
+async def _read(
+    store: VectorStore, collection: str, step: Read[str], work: Work
+) -> tuple[Mapping[str, ChunkPayload], bool]:
+    """Return the payloads that fit into an answer, and whether some did not."""
+    reading = HitReading(step.points)
+    while points := reading.points():
+        reading.take(await store.fetch(collection, points, work))
+    return reading.payloads, reading.cut
+
+
+async def _answered(
+    store: VectorStore, collection: str, step: Seek[str] | Compare[str], filter: Filter, work: Work
+) -> Any:
     if isinstance(step, Seek):
         # Known candidates have met the filter already.
         asked = [ArmQuery(ask.vector, ask.limit, filter if ask.among is None else (), ask.among) for ask in step.asks]
         return [dict(found) for found in await store.search_all(collection, asked, work)]
-    if isinstance(step, Compare):
-        tokens = await store.tokens(collection, step.points, work)
-        return dict(zip(tokens, maxima(step.tokens, list(tokens.values())), strict=True))
-    return await store.fetch(collection, step.points, work)
+    tokens = await store.tokens(collection, step.points, work)
+    return dict(zip(tokens, maxima(step.tokens, list(tokens.values())), strict=True))
 
 
-def told(outcome: Outcome[P], name: Callable[[P], str], stages: Mapping[str, float], *, explain: bool) -> Retrieved:
+def told(
+    outcome: Outcome[P], name: Callable[[P], str], stages: Mapping[str, float], *, explain: bool, cut: bool
+) -> Retrieved:
     """Return an outcome as stores tell it.
 
     Args:
@@ -55,10 +72,11 @@ def told(outcome: Outcome[P], name: Callable[[P], str], stages: Mapping[str, flo
         name: Returns a point's id.
         stages: Milliseconds by stage.
         explain: Whether each hit's places are wanted.
+        cut: Whether hits were left out for their size.
     """
     places = outcome.places() if explain else {}
     hits = [
         Found(name(point), score, outcome.payloads[point], places.get(point, {}))
         for point, score in outcome.ranked.items()
     ]
-    return Retrieved(hits, outcome.failures, {stage: round(took_ms, 3) for stage, took_ms in stages.items()})
+    return Retrieved(hits, outcome.failures, {stage: round(took_ms, 3) for stage, took_ms in stages.items()}, cut)

@@ -194,11 +194,14 @@ class Retrieved:
         failures: What had to be left out, an arm by its name or ``rerank``, and why.
         stages: Milliseconds by stage (:func:`penstock.ranking.course.stage_of`); searches that are answered together
             share them.
+        cut: Whether the last hits were left out because the answer is as large as one may be
+            (:mod:`penstock.stores.reading`).
     """
 
     hits: list[Found]
     failures: Mapping[str, PenstockError]
     stages: Mapping[str, float] = field(default_factory=dict)
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -557,6 +557,25 @@ async def test_who_hangs_up_while_documents_are_written_keeps_those_that_are():
     assert api.gate.tally.client_gone == 1
 
 
+@virtual
+async def test_documents_whose_turn_comes_after_the_deadline_are_told_at_once_and_nothing_of_them_is_begun():
+    api = await Api(HttpSettings(max_batch=10)).with_collection()
+    api.embedder.hook = takes(0.5)
+    documents = [{"id": str(number), "text": "text"} for number in range(1000)]
+    began_s = asyncio.get_running_loop().time()
+    answer = await api.ask("POST", DOCUMENTS, {"documents": documents, "timeout_ms": 1800})
+    assert asyncio.get_running_loop().time() - began_s <= 2.4
+    assert answer.status == 207
+    assert {d["status"] for d in answer.json["documents"][:10]} == {"indexed"}
+    late = [d for d in answer.json["documents"] if d["status"] == "failed"]
+    assert {d["error"]["code"] for d in late} == {"timeout"}
+    assert answer.json["indexed"] + len(late) == 1000
+    asked = len(api.embedder.asked)
+    await asyncio.sleep(60)
+    assert len(api.embedder.asked) == asked
+    assert asked < 50
+
+
 # Models
 
 

@@ -269,3 +269,37 @@ async def test_a_caller_who_leaves_stops_what_was_not_begun():
     assert reached == ["one"]
     assert house.operations() == []
     assert len(house.pipeline._turns) == 0
+
+
+# Bounds
+
+
+@virtual
+async def test_metadata_that_would_be_stored_too_often_is_refused_before_anything_is_written():
+    house = await House().open()
+    metadata, lines = {"k": "x" * 50_000}, "\n".join("l" * 400)
+    (outcome,) = await house.index(Document("a", lines, metadata=metadata))
+    assert outcome.status is Status.FAILED
+    assert isinstance(outcome.error, Invalid)
+    assert (outcome.error.field, "400 chunks" in outcome.error.detail) == ("metadata", True)
+    assert house.operations() == []
+    assert [o.status for o in await house.index(Document("a", lines[:200], metadata=metadata))] == [Status.INDEXED]
+
+
+@virtual
+async def test_after_the_deadline_nothing_is_asked():
+    house = await House().open()
+    asked = len(house.store.asked)
+    late = WORK.within(0.0, "request", LoopClock().now())
+    outcomes = [o async for o in house.pipeline.run("c", [Document(str(n), "text") for n in range(9)], late)]
+    assert [(o.status, o.error.operation) for o in outcomes] == [(Status.FAILED, "request")] * 9
+    assert len(house.store.asked) == asked
+
+
+@virtual
+async def test_large_metadata_makes_small_segments_so_that_searches_need_not_wait():
+    house = await House().open()
+    (outcome,) = await house.index(Document("a", "\n".join("l" * 9), metadata={"k": "x" * 50_000}))
+    assert (outcome.status, outcome.chunks) == (Status.INDEXED, 9)
+    assert house.operations() == ["upsert"] * 5 + ["seal"]
+    assert len(await house.lines("a")) == 9

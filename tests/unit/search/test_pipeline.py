@@ -401,3 +401,21 @@ async def test_a_query_about_tests_leaves_them_where_they_are():
 async def test_without_rerank_places_are_not_weighed():
     result = await (await with_a_test_of_the_cat()).search(rerank=False)
     assert {"cat", "test_cat"} <= set(ids(result)[:2])
+
+
+@virtual
+async def test_hits_beyond_the_size_of_an_answer_are_left_out_and_that_is_told() -> None:
+    house = await House().fill()
+    whole = await house.search("alpha")
+    kept = house.store.retrieve
+
+    async def cut(*args: Any) -> Any:
+        return replace(await kept(*args), hits=(await kept(*args)).hits[:1], cut=True)
+
+    house.store.retrieve = cut
+    answer = await house.search("alpha")
+    assert [hit.id for hit in answer.hits] == [whole.hits[0].id]
+    assert answer.degraded == ["hits_truncated"]
+    assert (await house.search("alpha", limit=1)).degraded == []
+    with pytest.raises(Rejected, match="hits_truncated"):
+        await house.search("alpha", strict=True)

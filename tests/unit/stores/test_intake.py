@@ -95,3 +95,16 @@ def test_every_command_is_a_read_or_a_write():
     reads = {wire.ListCollections, wire.Describe, wire.Search, wire.Fetch, wire.Heads, wire.Find}
     assert set(module.WRITES) <= kinds
     assert reads.isdisjoint(module.WRITES)
+
+
+def test_a_round_takes_one_large_search_and_that_last() -> None:
+    waiting = intake(*(wire.Request(number, searching(limit)) for number, limit in enumerate([1000, 10, 500, 10])))
+    assert len(waiting) == 4
+    rounds = []
+    while waiting.ready(nothing):
+        rounds.append(numbers(waiting.reads()))
+    assert rounds == [[1, 3, 0], [2]]
+
+
+def searching(limit: int) -> wire.Retrieve:
+    return wire.Retrieve("c", limit, 64, None, None, None, {}, "rrf", False, "", False, [])

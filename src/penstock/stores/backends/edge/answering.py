@@ -14,6 +14,7 @@ import msgspec
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.stores.backends.edge import packing, wire
 from penstock.stores.backends.edge.engine import Panicked
+from penstock.stores.backends.edge.intake import is_large
 from penstock.stores.backends.edge.reader import number
 from penstock.stores.backends.edge.retrieving import retrieve
 from penstock.stores.backends.edge.shelf import Shelf
@@ -75,7 +76,7 @@ def batches(requests: Iterable[wire.Request]) -> list[list[wire.Request]]:
     found: list[list[wire.Request]] = []
     for request in requests:
         command = request.command
-        if not isinstance(command, wire.Retrieve | wire.SearchAll):
+        if not isinstance(command, wire.Retrieve | wire.SearchAll) or is_large(command):
             found.append([request])
             continue
         kind = (type(command), command.collection)

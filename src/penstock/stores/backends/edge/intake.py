@@ -19,6 +19,10 @@ from penstock.stores.backends.edge import wire
 #: Reads taken into one round.
 ROUND_REQUESTS_MAX: Final = 64
 
+#: A search for more hits than this is a large one: it reads megabytes. One of them is taken into a round, after the
+#: other reads, so that a small search waits for one large one and not for all of them.
+LARGE_LIMIT: Final = 100
+
 #: Requests that may wait here; more wait in the socket's buffer, and then at the front.
 WAITING_MAX: Final = 256
 
@@ -47,10 +51,11 @@ class Intake:
         self._buffer = bytearray()
         self._decoder = msgspec.msgpack.Decoder(wire.Request)
         self._reads: deque[wire.Request] = deque()
+        self._large: deque[wire.Request] = deque()
         self._writes: deque[wire.Request] = deque()
 
     def __len__(self) -> int:
-        return len(self._reads) + len(self._writes)
+        return len(self._reads) + len(self._large) + len(self._writes)
 
     @property
     def full(self) -> bool:
@@ -60,7 +65,7 @@ class Intake:
     def ready(self, held: Callable[[str], bool]) -> bool:
         """Whether something waits that may go on now; ``held`` as for :meth:`write`."""
         names = (subject(request.command) for request in self._writes)
-        return bool(self._reads) or any(
+        return bool(self._reads or self._large) or any(
             not held(name) if name is not None else place == 0 for place, name in enumerate(names)
         )
 
@@ -77,14 +82,16 @@ class Intake:
             if len(self._buffer) < end:
                 break
             request = self._decoder.decode(memoryview(self._buffer)[begin + size : end])
-            (self._writes if isinstance(request.command, WRITES) else self._reads).append(request)
+            self._queue(request.command).append(request)
             begin = end
         del self._buffer[:begin]
 
     def reads(self) -> list[wire.Request]:
-        """Take the reads that wait, a round at most, but for those whose requester has given up."""
+        """Take the reads that wait, a round at most and a large one last; not those whose requester has given up."""
         now_s = time.monotonic()
         taken = [self._reads.popleft() for _ in range(min(len(self._reads), ROUND_REQUESTS_MAX))]
+        if self._large:
+            taken.append(self._large.popleft())
         self.sort()
         return [request for request in taken if not expired(request, now_s)]
 
@@ -108,6 +115,16 @@ class Intake:
                 del self._writes[place]
                 return request
         return None
+
+    def _queue(self, command: wire.Command) -> deque[wire.Request]:
+        if isinstance(command, WRITES):
+            return self._writes
+        return self._large if is_large(command) else self._reads
+
+
+def is_large(command: wire.Command) -> bool:
+    """Whether a command reads so much that others should not wait for several like it."""
+    return isinstance(command, wire.Retrieve) and command.limit > LARGE_LIMIT
 
 
 def expired(request: wire.Request, now_s: float) -> bool:

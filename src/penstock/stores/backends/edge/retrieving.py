@@ -25,6 +25,7 @@ from penstock.stores.backends.edge import asking, packing, tuning, wire
 from penstock.stores.backends.edge.engine import Panicked, Shard
 from penstock.stores.backends.edge.reader import PointReader
 from penstock.stores.driving import told
+from penstock.stores.reading import HitReading
 from penstock.stores.records import ChunkPayload, Condition, Found
 
 #: The engine counts ranks from 0.
@@ -73,6 +74,7 @@ class Going:
         self._explain = command.explain
         self._ids: dict[int, Any] = {}
         self._stages: defaultdict[str, float] = defaultdict(float)
+        self._cut = False
         self._end: Outcome[int] | PenstockError | None = None
         self._course: Course[int] = course(packing.unpack_retrieval(command))
         self._go(None)
@@ -114,9 +116,10 @@ class Going:
         """Return how it ended."""
         if not isinstance(self._end, Outcome):
             return self._end or Broken("a search has not come to its end")
-        found = told(self._end, lambda point: str(self._ids[point]), self._stages, explain=self._explain)
+        name = lambda point: str(self._ids[point])  # noqa: E731 - needed here alone
+        found = told(self._end, name, self._stages, explain=self._explain, cut=self._cut)
         failures = {what: wire.failure_of(error) for what, error in found.failures.items()}
-        return wire.Retrieved(found.hits, failures, dict(found.stages))
+        return wire.Retrieved(found.hits, failures, dict(found.stages), found.cut)
 
     def took(self, stage: str, took_ms: float) -> None:
         """Count the time of a step."""
@@ -150,7 +153,17 @@ class Going:
         return dict(zip(tokens, maxima(step.tokens, list(tokens.values())), strict=True))
 
     def _fetched(self, step: Read[int]) -> dict[int, ChunkPayload]:
-        return self._reader.fetch(step.points)
+        read = _read(self._reader, step.points)
+        self._cut = read.cut
+        return read.payloads
+
+
+def _read(reader: PointReader, points: Sequence[int]) -> HitReading[int]:
+    """Read the payloads that fit into an answer."""
+    reading = HitReading(points)
+    while asked := reading.points():
+        reading.take(reader.fetch(asked))
+    return reading
 
 
 def _drive(goings: Sequence[Going]) -> None:
@@ -201,19 +214,23 @@ def _fused(reader: PointReader, commands: Sequence[wire.Retrieve]) -> list[wire.
     began_s = time.perf_counter()
     try:
         answers = reader.shard.query([_fusion(reader.shard, command) for command in commands])
-        found = [_hits(reader, hits, _weight(command)) for command, hits in zip(commands, answers, strict=True)]
+        results = [_hits(reader, hits, _weight(command)) for command, hits in zip(commands, answers, strict=True)]
     except Panicked:
         raise
     except PenstockError:
         return []
     stages = {ARMS: round((time.perf_counter() - began_s) * 1000, 3)}
-    return [wire.Retrieved(hits, {}, stages) for hits in found]
+    return [wire.Retrieved(hits, {}, stages, cut) for hits, cut in results]
 
 
-def _hits(reader: PointReader, found: Sequence[qe.ScoredPoint], weight: float) -> list[Found]:
+def _hits(reader: PointReader, found: Sequence[qe.ScoredPoint], weight: float) -> tuple[list[Found], bool]:
+    """Return the hits that fit into an answer, and whether some did not."""
     ids: list[Any] = [point.id for point in found]
-    payloads = reader.fetch([id.int for id in ids])
-    return [Found(str(id), point.score * weight, payloads[id.int], {}) for id, point in zip(ids, found, strict=True)]
+    read = _read(reader, [id.int for id in ids])
+    kept = list(zip(ids, found, strict=True))
+    if read.cut:
+        kept = kept[: len(read.payloads)]
+    return [Found(str(id), point.score * weight, read.payloads[id.int], {}) for id, point in kept], read.cut
 
 
 def _weight(command: wire.Retrieve) -> float:

@@ -102,9 +102,9 @@ class EdgeStore:
     async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
         """Answer a search where the points are: in one round trip."""
         command = packing.pack_retrieval(collection, wanted, filter)
-        found = await self.link.ask(command, wire.Retrieved, self._limited(work))
+        found = await self.link.ask(command, wire.ReadHits, self._limited(work))
         failures = {what: wire.error_of(failure) for what, failure in found.failures.items()}
-        return Retrieved(found.hits, failures, found.stages)
+        return Retrieved(await packing.unpack_hits(found.hits), failures, found.stages, found.cut)
 
     async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
         """Ask one arm."""

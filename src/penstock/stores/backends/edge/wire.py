@@ -261,11 +261,21 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Retrieved(msgspec.Struct, frozen=True, array_like=True):
-    """The result of ``Retrieve``."""
+    """The result of ``Retrieve``; hits are decoded one by one by who asked, see :class:`ReadHits`."""
 
     hits: list[Found]
     failures: dict[str, Failure]
     stages: dict[str, float]
+    cut: bool = False
+
+
+class ReadHits(msgspec.Struct, frozen=True, array_like=True):
+    """A ``Retrieved`` whose hits are still bytes: a large answer is decoded in slices."""
+
+    hits: list[msgspec.Raw]
+    failures: dict[str, Failure]
+    stages: dict[str, float]
+    cut: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True):
