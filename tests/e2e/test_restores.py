@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gzip
+import os
+import random
 import shutil
 import signal
 import subprocess
@@ -23,17 +24,20 @@ from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Un
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval
-from penstock.stores.backends.edge import copying, space
+from penstock.stores.backends.edge import copying, proof, space
 from penstock.stores.backends.edge.fleet import EdgeFleet
 from penstock.stores.backends.edge.snapshots import STEPS
 from penstock.stores.records import ChunkPayload, CollectionInfo, Point
 from tests.e2e.conftest import environment
+from tests.fakes import archives
 from tests.fakes.memory_store import sparse, unit
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 DYING = Path(__file__).with_name("dying_restore.py")
 WORK = Work.background()
 LAYOUT = CollectionInfo("", 2, "m")
+
+#: Archives that are tried with the engine; many more are tried without it.
+CRAFTED = 16
 
 #: What the snapshots of the first release hold, by collection.
 RELEASED = {"alpha": {"alpha0", "alpha1", "alpha2"}, "beta": {"beta0", "beta1"}}
@@ -64,9 +68,8 @@ async def fleet(data_dir, shards=1, **settings):
 
 def lay(data_dir, name="s.snapshot", shards=1):
     """Put a snapshot of the first release among the snapshots."""
-    packed = FIXTURES / ("release-0.1.0.snapshot.gz" if shards == 1 else "release-0.1.0-two-shards.snapshot.gz")
     (data_dir / "snapshots").mkdir(parents=True, exist_ok=True)
-    (data_dir / "snapshots" / name).write_bytes(gzip.decompress(packed.read_bytes()))
+    (data_dir / "snapshots" / name).write_bytes(archives.released(shards))
     return name
 
 
@@ -303,6 +306,42 @@ async def test_snapshots_are_listed_with_what_is_wrong_with_them_and_deleted(tmp
             assert caught.value.code == "snapshot_not_found"
         with pytest.raises(PenstockError):
             await one.snapshots.delete("directory")
+
+
+@real
+async def test_crafted_and_rotten_archives_are_restored_or_refused_and_harm_nobody(tmp_path):
+    (tmp_path / "snapshots").mkdir()
+    file, whole = tmp_path / "snapshots" / "s.snapshot", archives.records(archives.released())
+    done = Counter()
+    async with fleet(tmp_path) as one:
+        await write(one.store)
+        pid, before = one._stores[0].link.pid, files(tmp_path)
+        for seed in range(CRAFTED):
+            luck = random.Random(seed)
+            file.write_bytes(luck.choice((archives.mutated, archives.rotten))(whole, luck))
+            try:
+                await one.snapshots.restore(file.name, LAYOUT, WORK, force=True)
+            except Invalid as error:
+                done[error.code] += 1
+                assert files(tmp_path) - before <= {"snapshots/s.snapshot"}
+                assert await held(one.store) == WRITTEN
+            else:
+                done["restored"] += 1
+                assert await held(one.store) == {**WRITTEN, **RELEASED}
+                await one.store.drop("beta", WORK)
+                await one.store.drop("alpha", WORK)
+                await write(one.store)
+        assert one._stores[0].link.pid == pid
+    assert set(done) == {"restored", "snapshot_damaged"}
+    async with fleet(tmp_path) as one:
+        assert await held(one.store) == WRITTEN
+
+
+def test_an_engine_that_hangs_over_a_file_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(proof, "SILENT_S_MAX", 0.5)
+    os.mkfifo(tmp_path / "claims.json")  # nobody writes to it, so whoever reads it waits for ever
+    with pytest.raises(Invalid, match="without end"):
+        proof.prove(tmp_path / "claims.json", 0)
 
 
 @real

@@ -45,7 +45,7 @@ MEMORY_BYTES: Final = 2 << 30
 MEMORY_TIMES: Final = 2
 
 #: The longest reason that is told, and what is read at once of what the process says.
-REASON_MAX: Final = 300
+REASON_MAX: Final = 1000
 PIECE_BYTES: Final = 65_536
 
 _AT: Final = "at "
@@ -83,7 +83,7 @@ def prove(claims: Path, data_bytes: int, stopped: threading.Event | None = None)
         stderr=subprocess.DEVNULL,
         env={**ONE_THREAD, **os.environ},
     )
-    at, reason = "", "the engine fails over them"
+    at, reason = "", "the engine ends over them, or is at them without end"
     try:
         for line in _said(process, stopped):
             if line == _PROVEN:
@@ -97,7 +97,8 @@ def prove(claims: Path, data_bytes: int, stopped: threading.Event | None = None)
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-    raise damaged(f"the points of {at!r} cannot be read: {reason}")
+    # Where it was unpacked means nothing to whoever asked.
+    raise damaged(f"the points of {at!r} cannot be read: {reason.replace(f'{claims.parent}/', '')}")
 
 
 def _said(process: subprocess.Popen[bytes], stopped: threading.Event | None) -> Iterator[str]:

@@ -126,14 +126,16 @@ class EdgeSnapshots:
     def recover(self) -> None:
         """Remove what a crash has left, before the store processes start and again when they have.
 
-        Raises:
-            OSError: It could not be removed.
+        A disk that cannot be written is no reason not to start: what is left there is told.
         """
-        adoption.sweep(self._data_dir)
-        for file in self._place.iterdir() if self._place.is_dir() else ():
-            lent = _LENT.fullmatch(file.name)
-            if file.name.startswith(".penstock-") or (lent and not _runs(int(lent[1]))):
-                file.unlink(missing_ok=True)
+        try:
+            adoption.sweep(self._data_dir)
+            for file in self._place.iterdir() if self._place.is_dir() else ():
+                lent = _LENT.fullmatch(file.name)
+                if file.name.startswith(".penstock-") or (lent and not _runs(int(lent[1]))):
+                    file.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("what a snapshot or restore has left in %s cannot be removed: %s", self._data_dir, error)
 
     async def close(self) -> None:
         """End what is being made or restored; a restore that is committed comes to its end."""
