@@ -37,6 +37,7 @@ SAMPLES: dict[str, PenstockError] = {
     # The client's own doing has a status of its own.
     "Rejected by client": Rejected("x", by_client=True),
     "BodyTooLarge": Invalid("x"),
+    "OutOfRange": Invalid("x"),
     "MethodNotAllowed": Invalid("x"),
 }
 

@@ -17,26 +17,15 @@ from typing import Any, Final
 import msgspec
 
 from penstock.bus.arrays import pack, unpack
+from penstock.kernel import errors
 from penstock.kernel.deadline import Deadline
-from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import Invalid, PenstockError
 from penstock.kernel.work import Criticality, Work
 
 #: Begins every record of ours.
 MAGIC: Final = b"PSTK"
 VERSION: Final = 1
 _HEAD: Final = len(MAGIC) + 2
-
-#: The families of errors by the name that travels; a subclass travels as its family.
-FAMILIES: Final[dict[str, type[PenstockError]]] = {
-    "rejected": Rejected,
-    "expired": Expired,
-    "unavailable": Unavailable,
-    "invalid": Invalid,
-    "broken": Broken,
-    "error": PenstockError,
-}
-#: What of an error travels besides family, code and detail, where it has it.
-ABOUT: Final = ("retryable", "retry_after_s", "by_client", "operation", "dependency", "field")
 
 
 class Unreadable(Invalid):
@@ -104,10 +93,10 @@ class Failure(msgspec.Struct, array_like=True, frozen=True):
     Attributes:
         id: The request's number.
         topic: The request's topic.
-        family: A name in ``FAMILIES``.
+        family: A name in :data:`penstock.kernel.errors.FAMILIES`.
         code: The error's code.
         detail: Its sentence.
-        about: Those of ``ABOUT`` that it has.
+        about: Those of :data:`penstock.kernel.errors.ABOUT` that it has.
     """
 
     id: int
@@ -120,19 +109,11 @@ class Failure(msgspec.Struct, array_like=True, frozen=True):
     @classmethod
     def of(cls, id: int, topic: str, error: PenstockError) -> Failure:
         """Return an error in the form that travels."""
-        family = next(name for name, family in FAMILIES.items() if isinstance(error, family))
-        about = {name: value for name in ABOUT if (value := getattr(error, name, None)) is not None}
-        return cls(id, topic, family, error.code, error.detail, about)
+        return cls(id, topic, errors.family_of(error), error.code, error.detail, errors.facts_of(error))
 
     def error(self) -> PenstockError:
         """Return the error: the same family, code, detail and retry time."""
-        family = FAMILIES.get(self.family, Broken)
-        error = family.__new__(family, self.detail)
-        PenstockError.__init__(error, self.detail, code=self.code)
-        for name, value in self.about.items():
-            if name in ABOUT:
-                setattr(error, name, value)
-        return error
+        return errors.received(self.family, self.code, self.detail, self.about)
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):

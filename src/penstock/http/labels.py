@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from penstock.http import bodies
+from penstock.http import bodies, decoding
 from penstock.http.head import CRITICALITIES
 from penstock.kernel.clock import Clock
 from penstock.kernel.deadline import Deadline
@@ -49,7 +49,7 @@ def _timeout_header(request: Request) -> int | None:
     text = request.headers.get("x-request-timeout-ms")
     if text is None:
         return None
-    return bodies.whole_number(text, "X-Request-Timeout-Ms", bodies.TIMEOUT_MS_MAX)
+    return decoding.whole_number(text, "X-Request-Timeout-Ms", bodies.TIMEOUT_MS_MAX)
 
 
 def _criticality(request: Request, most: Criticality) -> Criticality:

@@ -10,11 +10,11 @@ from typing import Final
 import msgspec
 from starlette.requests import Request
 
-from penstock.http import answers, bodies
-from penstock.http.documents import entries, raise_if_all_failed, told
+from penstock.http import answers, bodies, decoding, documents
 from penstock.http.labels import label
 from penstock.http.services import Services
-from penstock.indexing.records import Document, Outcome, Status
+from penstock.indexing.language import named
+from penstock.indexing.records import Outcome, Status
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.messages import (
     CollectionCreated,
@@ -28,7 +28,7 @@ from penstock.kernel.messages import (
 from penstock.kernel.work import Work
 from penstock.pools.guarded import Layout
 from penstock.search import filters
-from penstock.search.records import SearchRequest, SearchResult
+from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult
 from penstock.stores.records import CollectionInfo, Condition, Match, Prefix, Snapshot
 
 log = logging.getLogger(__name__)
@@ -54,13 +54,14 @@ class Operations:
 
     async def search(self, request: Request) -> SearchResult:
         """Search a collection."""
-        body = bodies.decode(await request.body(), bodies.SearchBody)
+        body = await decoding.read(await request.body(), bodies.SearchBody)
         collection = request.path_params.get("name", DEFAULT_COLLECTION)
         asked = SearchRequest(
             collection=collection,
-            query=body.query,
+            # What is cut off is never read; one character of it tells the pipeline that there is more.
+            query=body.query[: QUERY_CHARACTERS_MAX + 1],
             limit=body.limit,
-            filter=filters.parse(body.filter),
+            filter=filters.parse(body.filter, named),
             rerank=body.rerank,
             explain=body.explain,
             weights=body.weights,
@@ -85,7 +86,7 @@ class Operations:
         """Create a collection, or return the one that is there."""
         data = await request.body()
         if data.strip():
-            bodies.decode(data, bodies.CollectionBody)
+            await decoding.read(data, bodies.CollectionBody)
         services, work = self._services, self._work(request)
         embedder, name = services.embedder, request.path_params["name"]
         wanted = CollectionInfo(name, embedder.dim, services.model, late=embedder.late, sparse=services.learned)
@@ -122,7 +123,7 @@ class Operations:
     async def restore_snapshot(self, request: Request) -> answers.Collections:
         """Take in what a snapshot in the data directory holds."""
         data = await request.body()
-        body = bodies.decode(data, bodies.RestoreBody) if data.strip() else bodies.RestoreBody()
+        body = await decoding.read(data, bodies.RestoreBody) if data.strip() else bodies.RestoreBody()
         services, work = self._services, self._work(request)
         embedder = services.embedder
         layout = CollectionInfo("", embedder.dim, services.model, late=embedder.late, sparse=services.learned)
@@ -137,35 +138,31 @@ class Operations:
         """Index documents: JSON, or NDJSON with one document a line."""
         began = self._now()
         collection = request.path_params["name"]
-        found, timeout_ms = await entries(request)
-        work = self._work(request, timeout_ms)
-        documents = [entry for _, entry in found if isinstance(entry, Document)]
-        became = await self._index(collection, documents, work)
-        if len(documents) == len(found):
-            raise_if_all_failed(became)
-        outcomes, request_id = iter(became), work.request_id
-        each = [told(next(outcomes) if isinstance(one, Document) else one, line, request_id) for line, one in found]
+        found = await documents.read(request, self._services.clock)
+        became = await self._index(collection, found.documents, found.work)
+        found.raise_if_all_failed(became)
+        each = list(found.told(became))
         return answers.IndexAnswer(
             collection=collection,
             documents=each,
             indexed=sum(o.status is Status.INDEXED for o in each),
             unchanged=sum(o.status is Status.UNCHANGED for o in each),
-            failed=sum(o.status is Status.FAILED for o in each),
+            failed=sum(o.status is Status.FAILED for o in each) + found.untold,
             chunks=sum(o.chunks for o in each if o.status is Status.INDEXED),
             took_ms=round((self._now() - began) * 1000, 3),
         )
 
-    async def _index(self, collection: str, documents: Sequence[Document], work: Work) -> list[Outcome]:
+    async def _index(self, collection: str, those: documents.Documents, work: Work) -> list[Outcome]:
         """Index sub-batch by sub-batch (D9), in order, telling the bus as it goes."""
         bus, size = self._services.bus, self._services.settings.http.max_batch
         outcomes: list[Outcome] = []
         self._refuse_foreign(collection)
         await self._services.store.collection(collection, work)
-        for first in range(0, len(documents), size):
+        for first in range(0, len(those), size):
             if work.deadline.passed(self._now()):
-                outcomes += _too_late(documents[first:], work)
+                outcomes += _too_late(those[first:].ids, work)
                 break
-            batch = documents[first : first + size]
+            batch = those[first : first + size]
             async for outcome in self._services.index.run(collection, batch, work):
                 outcomes.append(outcome)
                 progress = IndexProgress(collection, outcome.id, outcome.status, outcome.chunks)
@@ -185,10 +182,9 @@ class Operations:
     async def list_documents(self, request: Request) -> answers.Heads:
         """List a page of a collection's documents."""
         query = request.query_params
-        conditions: tuple[Condition, ...] = ()
-        if query.get("path_prefix"):
-            conditions = (Prefix("path", query["path_prefix"]),)
-        limit = bodies.whole_number(query.get("limit", "1000"), "limit", PAGE_MAX)
+        prefix = query.get("path_prefix")
+        conditions = (filters.path_prefix(prefix, "path_prefix"),) if prefix else ()
+        limit = decoding.whole_number(query.get("limit", "1000"), "limit", PAGE_MAX)
         page = await self._services.store.heads(
             request.path_params["name"],
             conditions,
@@ -202,10 +198,11 @@ class Operations:
         """Delete documents by ids or by the beginning of their paths."""
         data = await request.body()
         if data.strip():
-            body = bodies.decode(data, bodies.DeleteBody)
+            body = await decoding.read(data, bodies.DeleteBody)
         else:
             ids = request.query_params.getlist("ids") or None
-            body = bodies.DeleteBody(ids, request.query_params.get("path_prefix"))
+            said = {"ids": ids, "path_prefix": request.query_params.get("path_prefix")}
+            body = decoding.converted(said, bodies.DeleteBody)
         if (body.ids is None) == (body.path_prefix is None):
             raise Invalid("say either ids or path_prefix", field="ids")
         if body.path_prefix == "":
@@ -221,7 +218,7 @@ class Operations:
 
     async def embed(self, request: Request) -> answers.Embeddings:
         """Embed texts with the dense model."""
-        body = bodies.decode(await request.body(), bodies.EmbedBody)
+        body = await decoding.read(await request.body(), bodies.EmbedBody)
         work = self._work(request, body.timeout_ms)
         services = self._services
         embedded = await services.embedder.embed(body.texts, body.kind, work)
@@ -230,14 +227,14 @@ class Operations:
 
     async def sparse(self, request: Request) -> answers.SparseVectors:
         """Encode texts as sparse vectors."""
-        body = bodies.decode(await request.body(), bodies.SparseBody)
+        body = await decoding.read(await request.body(), bodies.SparseBody)
         work = self._work(request, body.timeout_ms)
         vectors = await self._services.sparse.encode(body.texts, TextKind(body.kind), work)
         return answers.sparse_vectors(vectors, await self._services.unread.sparse(body.texts))
 
     async def rerank(self, request: Request) -> answers.Ranking:
         """Order texts by how well they answer a query."""
-        body = bodies.decode(await request.body(), bodies.RerankBody)
+        body = await decoding.read(await request.body(), bodies.RerankBody)
         work = self._work(request, body.timeout_ms)
         scores = await self._services.reranker.rerank(body.query, body.texts, work)
         ranked = sorted(enumerate(scores.tolist()), key=lambda item: (-item[1], item[0]))
@@ -281,11 +278,11 @@ class Operations:
         return label(request, self._services.clock, timeout_ms)
 
 
-def _too_late(documents: Sequence[Document], work: Work) -> list[Outcome]:
+def _too_late(ids: Sequence[str], work: Work) -> list[Outcome]:
     """Return the outcomes of documents whose turn did not come before the deadline; nothing of them was begun."""
     detail = "the deadline passed before this document's turn came; send it again"
     error = Expired(work.deadline.operation, detail)
-    return [Outcome(document.id, Status.FAILED, error=error) for document in documents]
+    return [Outcome(id, Status.FAILED, error=error) for id in ids]
 
 
 def _point(after: str | None) -> str | None:

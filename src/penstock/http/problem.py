@@ -21,6 +21,7 @@ _STATUS_BY_CODE: Final = {
     "collection_exists": 409,
     "write_conflict": 409,
     "body_too_large": 413,
+    "too_many_documents": 413,
     "unsupported_media_type": 415,
     "malformed": 400,
     "malformed_request": 400,
@@ -58,6 +59,10 @@ _TITLES: Final = {
     505: "HTTP version not supported",
     507: "Insufficient storage",
 }
+
+#: A sentence and a field are told up to here, whoever raised them: a part of them may be the caller's own.
+DETAIL_CHARACTERS_MAX: Final = 600
+FIELD_CHARACTERS_MAX: Final = 200
 
 #: Types have no address to visit; they are names (RFC 9457 §3.1.1 allows any URI).
 _TYPE_PREFIX: Final = "urn:penstock:problem:"
@@ -143,15 +148,20 @@ def problem_of(error: PenstockError, request_id: str) -> Problem:
         type=_TYPE_PREFIX + error.code,
         title=_TITLES[status],
         status=status,
-        detail=error.detail,
+        detail=_cut(error.detail, DETAIL_CHARACTERS_MAX),
         code=error.code,
         request_id=request_id,
         retryable=error.retryable,
-        field=error.field if isinstance(error, Invalid) else "",
+        field=_cut(error.field, FIELD_CHARACTERS_MAX) if isinstance(error, Invalid) else "",
         operation=error.operation if isinstance(error, Expired) else "",
         dependency=error.dependency if isinstance(error, Unavailable) else "",
         retry_after_s=error.retry_after_s if isinstance(error, Rejected) else 0.0,
     )
+
+
+def _cut(text: str, most: int) -> str:
+    """Return a text without its middle where it is too long: its end says what to do next."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 + 3 :]}"
 
 
 def headers_of(error: PenstockError, problem: Problem) -> list[tuple[bytes, bytes]]:

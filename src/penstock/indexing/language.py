@@ -124,9 +124,33 @@ _INTERPRETERS: Final[dict[str, str]] = {
 }
 _BY_INTERPRETER: Final = {program: language for language, names in _INTERPRETERS.items() for program in names.split()}
 
+#: Names that people give languages, where they are no extension of theirs.
+_ALIASES: Final = {
+    "golang": "go",
+    "c#": "csharp",
+    "f#": "fsharp",
+    "objective-c": "objc",
+    "python3": "python",
+    "plaintext": TEXT,
+    "plain text": TEXT,
+}
+
 _SHEBANG: Final = "#!"
 #: Letters of an interpreter's name; a version may follow (`python3.11`).
 _LETTERS: Final = string.ascii_letters + "-"
+
+
+def named(language: str) -> str:
+    """Return the name under which a language is kept: `Python`, `py` and `python` are one.
+
+    Args:
+        language: Its name in any case, one of its extensions or another name of it; a name that is not known is kept
+            in lower case.
+    """
+    name = language.strip().lower()
+    if name in _EXTENSIONS:
+        return name
+    return _ALIASES.get(name) or _BY_EXTENSION.get(name, name)
 
 
 def language_of(path: PurePath | str, first_line: str = "") -> str:

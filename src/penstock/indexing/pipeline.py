@@ -135,11 +135,12 @@ class IndexPipeline:
         """
         places = asyncio.Semaphore(self._settings.workers)
 
-        async def one(document: Document) -> Outcome:
+        async def one(number: int) -> Outcome:
             async with places:
-                return await self._outcome(collection, document, work)
+                # Taken when its turn has come: it may be made only then.
+                return await self._outcome(collection, documents[number], work)
 
-        tasks = [asyncio.create_task(one(document)) for document in documents]
+        tasks = [asyncio.create_task(one(number)) for number in range(len(documents))]
         try:
             for task in tasks:
                 # Waiting for the task instead of awaiting it: a cancellation then reaches all of them at once.

@@ -15,7 +15,16 @@ Vendors' errors never cross a room's border: each backend translates them to one
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
+
+#: How much of what a caller wrote is told back to it.
+SHOWN_CHARACTERS_MAX: Final = 80
+
+
+def shown(text: str) -> str:
+    """Return a caller's text as an error shows it: cut where it is long."""
+    return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}…"
 
 
 class PenstockError(Exception):
@@ -119,3 +128,38 @@ class Broken(PenstockError):
     """A bug or a damaged state of our own; logged with its traceback."""
 
     code = "internal"
+
+
+#: The families by the name that travels between processes; a subclass travels as its family.
+FAMILIES: Final[dict[str, type[PenstockError]]] = {
+    "rejected": Rejected,
+    "expired": Expired,
+    "unavailable": Unavailable,
+    "invalid": Invalid,
+    "broken": Broken,
+    "error": PenstockError,
+}
+
+#: What of an error travels besides family, code and detail, where the error has it.
+ABOUT: Final = ("retryable", "retry_after_s", "by_client", "operation", "dependency", "field")
+
+
+def family_of(error: PenstockError) -> str:
+    """Return the name of an error's family in ``FAMILIES``."""
+    return next(name for name, family in FAMILIES.items() if isinstance(error, family))
+
+
+def facts_of(error: PenstockError) -> dict[str, str | float | bool]:
+    """Return those of ``ABOUT`` that an error has."""
+    return {name: value for name in ABOUT if (value := getattr(error, name, None)) is not None}
+
+
+def received(family: str, code: str, detail: str, facts: Mapping[str, str | float | bool]) -> PenstockError:
+    """Return an error that another process has told; a family unknown here is ``Broken``."""
+    kind = FAMILIES.get(family, Broken)
+    error = kind.__new__(kind, detail)
+    PenstockError.__init__(error, detail, code=code)
+    for name, value in facts.items():
+        if name in ABOUT:
+            setattr(error, name, value)
+    return error

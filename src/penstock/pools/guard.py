@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from penstock.kernel.clock import Clock
-from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.kernel.work import Work
 from penstock.policies import breaker
@@ -36,6 +36,9 @@ OPERATIONS_MAX: Final = 32
 #: ``Unavailable`` that tells nothing of the dependency's health: it answered, or was not asked.
 #: A full disk stops writing only; were it a failure, it would stop the searches too.
 HEALTHY_CODES: Final = frozenset({"circuit_open", "write_conflict", "disk_full"})
+
+#: The errors by which a dependency says that it cannot do its work.
+AT_FAULT: Final = (Unavailable, Broken, OSError)
 
 
 class CircuitOpen(Unavailable):
@@ -69,12 +72,15 @@ class Guard:
     What a call's end says of the dependency:
 
     - an answer is a success;
-    - ``Invalid``, ``Rejected`` and the codes in ``HEALTHY_CODES`` say nothing: it answered, and it is the
-      request that was wrong, or there was too much of it;
+    - ``Unavailable``, ``Broken`` with a code of its own, and errors of the operating system (``OSError``) are
+      failures: the dependency is away, or says that it cannot do its work (:data:`AT_FAULT`);
     - ``Expired`` and a cancellation are failures if the call had been out longer than the patience with its
-      operation (:meth:`patience_s`), else they say nothing: a caller in a hurry or gone proves nothing, but
-      a dependency that hangs must not go unnoticed because its callers are always the first to give up;
-    - any other error is a failure.
+      operation (:meth:`patience_s`), and the dependency has answered no other call since this one began. A caller in
+      a hurry or gone proves nothing, and a deadline is the client's to choose. But a dependency that hangs must not
+      go unnoticed because its callers are always the first to give up;
+    - whatever else says nothing: ``Invalid`` and ``Rejected`` (the request was wrong, or there was too much of it),
+      the codes in ``HEALTHY_CODES``, and errors of no family, which are bugs of ours that one request has found.
+      Were they failures, one client's input would close the dependency to all.
 
     It stands at the dependency, behind the topic: time spent waiting in a topic is no fault of the dependency's. A
     call that has to be waited for even when cancelled (one in a thread) is reported when it has ended.
@@ -119,6 +125,7 @@ class Guard:
         self._random = random
         self._breaker = Breaker(self._settings, random)
         self._durations = _durations()
+        self._answered_s = -math.inf
 
     def __repr__(self) -> str:
         return f"<Guard {self.dependency} {self._breaker.state.name.lower()}>"
@@ -178,11 +185,14 @@ class Guard:
         except BaseException as error:
             now_s = self._clock.now()
             outcome = self.judge(operation, error, now_s - began_s)
+            if _timed_out(error) and self._answered_s > began_s:
+                # Others were answered meanwhile: it is slow for this caller, and not away.
+                outcome = Outcome.IGNORED
             if outcome is Outcome.FAILURE:
                 log.debug("%s: %s failed: %r", self.dependency, operation, error)
             self._tell(judge, judge.report(admission.ticket, outcome, now_s))
             raise
-        now_s = self._clock.now()
+        now_s = self._answered_s = self._clock.now()
         self._durations.of(operation).observe(now_s - began_s)
         self._tell(judge, judge.report(admission.ticket, Outcome.SUCCESS, now_s))
         return result
@@ -201,13 +211,14 @@ class Guard:
 
     def judge(self, operation: str, error: BaseException, took_s: float) -> Outcome:
         """Return what a call's end with ``error`` after ``took_s`` seconds says of the dependency."""
-        if isinstance(error, asyncio.CancelledError | Expired):
+        if _timed_out(error):
             return Outcome.FAILURE if took_s >= self.patience_s(operation) else Outcome.IGNORED
-        if isinstance(error, Invalid | Rejected) or not isinstance(error, Exception):
+        if not isinstance(error, AT_FAULT):
             return Outcome.IGNORED
-        if isinstance(error, Unavailable) and error.code in HEALTHY_CODES:
-            return Outcome.IGNORED
-        return Outcome.FAILURE
+        if isinstance(error, Unavailable):
+            return Outcome.IGNORED if error.code in HEALTHY_CODES else Outcome.FAILURE
+        bug = isinstance(error, Broken) and error.code == Broken.code
+        return Outcome.IGNORED if bug else Outcome.FAILURE
 
     def _tell(self, judge: Breaker, change: Change | None) -> None:
         if change is not None and judge is self._breaker:
@@ -218,6 +229,10 @@ class Guard:
         after = turn.after.name.lower().replace("_", "-")
         log.log(level, "breaker %s is %s: %s", turn.dependency, after, turn.reason)
         self.on_turn(turn)
+
+
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError | Expired)
 
 
 def _durations() -> Estimates:

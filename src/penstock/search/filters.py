@@ -2,66 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from penstock.kernel.errors import Invalid
+from penstock.kernel.errors import Invalid, shown
 from penstock.stores.moments import moment
-from penstock.stores.records import Condition, Filter, Match, Prefix, Range, Scalar
+from penstock.stores.records import Condition, Filter, Match, Prefix, Range, Scalar, out_of_range
 
 _FIELDS: Final = ("id", "path", "language")
 _BOUNDS: Final = ("gt", "gte", "lt", "lte")
 
-#: Values in one list at most; more would make a single query arbitrarily dear.
+#: Keys of one filter at most. Each is a look-up of its own for every arm and stage of a search.
+KEYS_MAX: Final = 64
+
+#: Values in one filter at most; more would make a single query arbitrarily expensive.
 VALUES_MAX: Final = 1000
 
+#: Characters of a key and of a string that is compared. Metadata of a document is not larger than the latter.
+KEY_CHARACTERS_MAX: Final = 1024
+VALUE_CHARACTERS_MAX: Final = 65_536
 
-def parse(filter: Mapping[str, Any]) -> Filter:
+#: Characters of a path at most, and so of its beginning.
+PREFIX_CHARACTERS_MAX: Final = 4096
+
+
+def parse(filter: Mapping[str, Any], named: Callable[[str], str] = str.lower) -> Filter:
     """Return the conditions, all of which must hold.
 
     Args:
         filter: ``id``, ``path``, ``language`` or ``metadata.<key>`` to a value or a list of
             values; ``path_prefix`` to a string; ``metadata.<key>`` to a range
             (``gt``, ``gte``, ``lt``, ``lte``: numbers, or RFC 3339 times).
+        named: Gives a language the name under which it is kept.
 
     Raises:
-        Invalid: Naming the key that cannot be understood.
+        Invalid: Naming the key that cannot be understood; or there is too much of it.
     """
-    return tuple(_condition(key, value) for key, value in filter.items())
+    if len(filter) > KEYS_MAX:
+        raise Invalid(f"a filter has at most {KEYS_MAX} keys, and this one {len(filter)}", field="filter")
+    conditions = tuple(_condition(key, value, named) for key, value in filter.items())
+    values = sum(len(one.values) for one in conditions if isinstance(one, Match))
+    if values > VALUES_MAX:
+        raise Invalid(f"a filter has at most {VALUES_MAX} values over all its keys", field="filter")
+    return conditions
 
 
-def _condition(key: str, value: object) -> Condition:
-    where = f"filter.{key}"
+def path_prefix(value: object, where: str) -> Prefix:
+    """Return the condition that a path begins so.
+
+    Raises:
+        Invalid: It is no string, or longer than any path.
+    """
+    if not isinstance(value, str):
+        raise Invalid("path_prefix must be a string", field=where)
+    if len(value) > PREFIX_CHARACTERS_MAX:
+        raise Invalid(f"path_prefix has at most {PREFIX_CHARACTERS_MAX} characters", field=where)
+    return Prefix("path", value)
+
+
+def _condition(key: str, value: object, named: Callable[[str], str]) -> Condition:
+    where = f"filter.{shown(key)}"
     if key == "path_prefix":
-        if not isinstance(value, str):
-            raise Invalid("path_prefix must be a string", field=where)
-        return Prefix("path", value)
+        return path_prefix(value, where)
     is_metadata = key.startswith("metadata.") and len(key) > len("metadata.")
     if key not in _FIELDS and not is_metadata:
         raise Invalid(
-            f"unknown filter {key!r}; there are id, path, path_prefix, language and metadata.<key>",
+            f"unknown filter {shown(key)!r}; there are id, path, path_prefix, language and metadata.<key>",
             field=where,
         )
+    if len(key) > KEY_CHARACTERS_MAX:
+        raise Invalid(f"a key has at most {KEY_CHARACTERS_MAX} characters", field=where)
     if isinstance(value, Mapping):
         if not is_metadata:
             raise Invalid(f"{key} cannot be filtered by a range", field=where)
         return _range(key, value)
     values = value if isinstance(value, list) else [value]
     if not 1 <= len(values) <= VALUES_MAX:
-        raise Invalid(f"{key} needs 1 to {VALUES_MAX} values", field=where)
-    return Match(key, [_scalar(key, v, where) for v in values])
+        raise Invalid(f"{shown(key)} needs 1 to {VALUES_MAX} values", field=where)
+    scalars = [_scalar(key, v, where) for v in values]
+    return Match(key, _languages(scalars, named) if key == "language" else scalars)
+
+
+def _languages(values: list[Scalar], named: Callable[[str], str]) -> list[Scalar]:
+    """Return languages as they are kept: by their own names, and as documents of earlier releases were told them."""
+    spelled = (str(value) for value in values)
+    return list(dict.fromkeys(name for value in spelled for name in (named(value), value.lower())))
 
 
 def _scalar(key: str, value: object, where: str) -> Scalar:
     if not isinstance(value, str | int | float | bool):
-        raise Invalid(f"{key} is compared with strings, numbers or booleans", field=where)
+        raise Invalid(f"{shown(key)} is compared with strings, numbers or booleans", field=where)
     if key in _FIELDS and not isinstance(value, str):
         raise Invalid(f"{key} is compared with strings", field=where)
+    if isinstance(value, str) and len(value) > VALUE_CHARACTERS_MAX:
+        raise Invalid(f"a value has at most {VALUE_CHARACTERS_MAX} characters", field=where)
+    if (wrong := out_of_range(value)) is not None:
+        raise Invalid(wrong, field=where)
     return value
 
 
 def _range(key: str, bounds: Mapping[str, Any]) -> Range:
-    where = f"filter.{key}"
+    where = f"filter.{shown(key)}"
     if not bounds:
         raise Invalid(f"a range needs at least one of {', '.join(_BOUNDS)}", field=where)
     said = {name: _bound(bound, f"{where}.{name}") for name, bound in bounds.items() if _known(name, where)}
@@ -72,7 +113,7 @@ def _range(key: str, bounds: Mapping[str, Any]) -> Range:
 
 def _known(name: str, where: str) -> bool:
     if name not in _BOUNDS:
-        raise Invalid(f"a range has {', '.join(_BOUNDS)}", field=f"{where}.{name}")
+        raise Invalid(f"a range has {', '.join(_BOUNDS)}", field=f"{where}.{shown(name)}")
     return True
 
 
@@ -85,4 +126,6 @@ def _bound(bound: object, where: str) -> float | str:
         return when
     if not isinstance(bound, int | float) or isinstance(bound, bool):
         raise Invalid("a bound is a number, or a time such as 2024-05-01T12:00:00Z", field=where)
+    if (wrong := out_of_range(bound)) is not None:
+        raise Invalid(wrong, field=where)
     return bound

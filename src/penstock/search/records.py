@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from penstock.kernel.defaults import Defaulted, OrNull
 from penstock.kernel.errors import Invalid
 from penstock.ranking.records import FusionName, Place
 from penstock.stores.records import Filter
@@ -23,11 +24,11 @@ WEIGHT_MAX: Final = 1000
 Weight = Annotated[float, Meta(ge=0, le=WEIGHT_MAX)]
 
 
-class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Weights(Defaulted, frozen=True, forbid_unknown_fields=True):
     """How much each arm counts in the fusion; 0 leaves the arm out."""
 
-    dense: Weight = 1.0
-    sparse: Weight = 1.0
+    dense: OrNull[Weight] = 1.0
+    sparse: OrNull[Weight] = 1.0
 
 
 class SearchRequest(msgspec.Struct, frozen=True):

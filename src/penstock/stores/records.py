@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -15,6 +17,19 @@ from penstock.kernel.vectors import SparseVector
 from penstock.ranking.records import Place
 
 Scalar = str | int | float | bool
+
+#: Integers that every store keeps exactly: what fits into 64 bits, with a sign or without one.
+INTEGER_MIN: Final = -(2**63)
+INTEGER_MAX: Final = 2**64 - 1
+
+
+def out_of_range(value: object) -> str | None:
+    """Return what is wrong with a number that no store keeps exactly; ``None`` for anything else."""
+    if type(value) is int and not INTEGER_MIN <= value <= INTEGER_MAX:
+        return "an integer must fit into 64 bits (-2^63 to 2^64-1); write a larger one as a string"
+    if type(value) is float and not math.isfinite(value):
+        return "a number must be finite"
+    return None
 
 
 class Match(msgspec.Struct, frozen=True, tag="match"):

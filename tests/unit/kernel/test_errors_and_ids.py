@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import inspect
 import pickle
+import pkgutil
 import re
 import uuid
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
+import penstock
+from penstock.bus.wire import Failure
+from penstock.kernel.errors import ABOUT, FAMILIES, Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.ids import new_id, point_id
+from penstock.stores.backends.edge import wire
 
 ERRORS = [
     Rejected("the queue is full", code="queue_full", retry_after_s=2.5, by_client=True),
@@ -32,6 +39,64 @@ def test_errors_travel_whole_between_processes(error: PenstockError, travel) -> 
     assert type(arrived) is type(error)
     assert (str(arrived), arrived.args, vars(arrived)) == (str(error), error.args, vars(error))
     assert (arrived.code, arrived.retryable) == (error.code, error.retryable)
+
+
+def whole_house() -> list[type[PenstockError]]:
+    """Return every class of errors that there is, in all modules."""
+    for module in pkgutil.walk_packages(penstock.__path__, "penstock."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, rest = [], [PenstockError]
+    while rest:
+        found.append(kind := rest.pop())
+        rest.extend(kind.__subclasses__())
+    return [kind for kind in found if kind.__module__.startswith("penstock.")]
+
+
+def sample(kind: type[PenstockError]) -> PenstockError:
+    """Return an error of a class, whatever its constructor asks for, with every fact that its family has."""
+    error = kind.__new__(kind)
+    PenstockError.__init__(error, "it went wrong", code="some_code")
+    facts = {"retry_after_s": 2.5, "by_client": True, "operation": "search", "dependency": "store", "field": "limit"}
+    for name in inspect.get_annotations(kind) | dict.fromkeys(_said_by(kind)):
+        if name in facts:
+            setattr(error, name, facts[name])
+    return error
+
+
+def _said_by(kind: type[PenstockError]) -> set[str]:
+    """Return the attributes that the constructors of a class and of those above it set."""
+    makers = [base.__init__.__code__ for base in kind.__mro__ if inspect.isfunction(base.__dict__.get("__init__"))]
+    return {name for code in makers for name in code.co_names}
+
+
+CODECS = {
+    "the store's pipe": lambda error: wire.error_of(
+        msgspec.msgpack.decode(msgspec.msgpack.encode(wire.failure_of(error)), type=wire.Failure)
+    ),
+    "the bus": lambda error: msgspec.msgpack.decode(
+        msgspec.msgpack.encode(Failure.of(1, "topic", error)), type=Failure
+    ).error(),
+}
+
+
+@pytest.mark.parametrize("travel", CODECS.values(), ids=CODECS)
+def test_every_error_there_is_keeps_its_family_and_facts_on_its_way(travel) -> None:
+    kinds = whole_house()
+    assert len(kinds) > len(FAMILIES), "the modules have been read"
+    for kind in kinds:
+        error = sample(kind)
+        arrived = travel(error)
+        assert type(arrived) in kind.__mro__
+        assert type(arrived) is PenstockError or type(arrived) in PenstockError.__subclasses__()
+        assert (arrived.code, arrived.detail, str(arrived)) == ("some_code", "it went wrong", "it went wrong")
+        facts = {name: getattr(error, name) for name in ABOUT if hasattr(error, name)}
+        assert {name: getattr(arrived, name, None) for name in facts} == facts, kind
+
+
+def test_an_error_of_a_family_not_known_here_is_broken() -> None:
+    arrived = wire.error_of(wire.Failure("of tomorrow", "new", "something new", {"colour": "red"}))
+    assert (type(arrived), arrived.code, hasattr(arrived, "colour")) == (Broken, "new", False)
 
 
 def test_a_code_belongs_to_one_error_not_to_its_family() -> None:

@@ -111,8 +111,11 @@ async def test_a_cancelled_probe_gives_its_place_back():
         Unavailable("gone", dependency="store", code="write_conflict"),
         Unavailable("full", dependency="store", code="disk_full"),
         CircuitOpen("inner", 1.0),
+        Broken("a bug of ours that one request has found"),
+        OverflowError("an integer beyond 64 bits"),
+        ValueError("bug"),
     ],
-    ids=lambda e: getattr(e, "code", "cancelled"),
+    ids=lambda e: getattr(e, "code", type(e).__name__),
 )
 @virtual
 async def test_what_says_nothing_of_the_dependency_never_opens_it(error):
@@ -125,9 +128,9 @@ async def test_what_says_nothing_of_the_dependency_never_opens_it(error):
     assert guard.state == 2, "nor does it end a row of failures"
 
 
-@pytest.mark.parametrize("error", [DOWN, Broken("bug"), ValueError("bug"), ConnectionError()], ids=repr)
+@pytest.mark.parametrize("error", [DOWN, Broken("the engine failed", code="store_failed"), ConnectionError()], ids=repr)
 @virtual
-async def test_every_other_error_is_a_failure(error):
+async def test_what_says_that_the_dependency_cannot_work_is_a_failure(error):
     guard = make_guard()
     await failing(guard, error, times=5)
     assert guard.state == 2
@@ -146,6 +149,19 @@ async def test_a_hang_is_noticed_though_the_callers_give_up_first(out_s, state):
     guard = make_guard(patience_s=5)
     await failing(guard, Expired("search"), times=5, after_s=out_s)
     assert guard.state == state
+
+
+@pytest.mark.parametrize("error", [Expired("request"), asyncio.CancelledError()], ids=["expired", "cancelled"])
+@virtual
+async def test_a_deadline_of_one_client_says_nothing_while_another_is_answered(error):
+    guard = make_guard(patience_s=5)
+    hasty = [asyncio.create_task(guard.call("search", lambda: fails(error, 6))) for _ in range(50)]
+    await asyncio.sleep(1)
+    assert await guard.call("search", answers) == "yes"
+    await asyncio.gather(*hasty, return_exceptions=True)
+    assert guard.state is State.CLOSED
+    await failing(guard, Expired("request"), times=5, after_s=6)
+    assert guard.state is State.OPEN, "it has answered nobody since"
 
 
 async def learnt(guard: Guard, took_s: float, times: int = 16) -> None:
@@ -296,10 +312,11 @@ async def test_a_slow_answer_is_an_answer():
 @virtual
 async def test_a_call_that_cannot_even_be_made_is_reported():
     guard = make_guard()
-    for _ in range(5):
-        with pytest.raises(ZeroDivisionError):
-            await guard.call("search", lambda: 1 / 0)
-    assert guard.state == 2
+    reports = []
+    guard._breaker.report = lambda _ticket, outcome, _now_s: reports.append(outcome)
+    with pytest.raises(ZeroDivisionError):
+        await guard.call("search", lambda: 1 / 0)
+    assert reports == [Outcome.IGNORED]
 
 
 @virtual

@@ -1,7 +1,8 @@
 import pytest
 
+from penstock.indexing.language import named
 from penstock.kernel.errors import Invalid
-from penstock.search.filters import VALUES_MAX, parse
+from penstock.search.filters import KEY_CHARACTERS_MAX, KEYS_MAX, VALUE_CHARACTERS_MAX, VALUES_MAX, parse
 from penstock.stores.records import Match, Prefix, Range
 
 
@@ -51,6 +52,13 @@ def test_conditions_keep_their_order():
         ("path", {"gte": 1}, "filter.path"),
         ("id", [], "filter.id"),
         ("id", ["a"] * (VALUES_MAX + 1), "filter.id"),
+        ("metadata.k", 2**64, "filter.metadata.k"),
+        ("metadata.k", [1, -(2**63) - 1], "filter.metadata.k"),
+        ("metadata.k", float("inf"), "filter.metadata.k"),
+        ("metadata.k", {"gte": 10**400}, "filter.metadata.k.gte"),
+        ("metadata.k", {"lt": float("nan")}, "filter.metadata.k.lt"),
+        ("path_prefix", "x" * 4097, "filter.path_prefix"),
+        ("metadata.k", "x" * (VALUE_CHARACTERS_MAX + 1), "filter.metadata.k"),
         ("metadata.k", None, "filter.metadata.k"),
         ("metadata.k", [None], "filter.metadata.k"),
         ("metadata.k", [[1]], "filter.metadata.k"),
@@ -70,3 +78,37 @@ def test_each_bad_shape_names_its_field(key, value, field):
         parse({"language": "go", key: value})
     assert caught.value.field == field
     assert caught.value.code == "invalid"
+
+
+def test_a_filter_has_so_many_keys_and_no_more():
+    assert len(parse({f"metadata.k{n}": n for n in range(KEYS_MAX)})) == KEYS_MAX
+    with pytest.raises(Invalid, match="64 keys") as caught:
+        parse({f"metadata.k{n}": n for n in range(KEYS_MAX + 1)})
+    assert caught.value.field == "filter"
+
+
+def test_the_values_of_all_keys_count_together():
+    half = list(range(VALUES_MAX // 2))
+    assert len(parse({"metadata.a": half, "metadata.b": half})) == 2
+    with pytest.raises(Invalid, match="1000 values") as caught:
+        parse({"metadata.a": half, "metadata.b": half, "metadata.c": 1})
+    assert caught.value.field == "filter"
+
+
+@pytest.mark.parametrize("key", ["k" * 100_000, "metadata." + "k" * 100_000])
+def test_a_long_key_is_refused_and_not_told_at_length(key):
+    with pytest.raises(Invalid) as caught:
+        parse({key: 1})
+    assert len(caught.value.field) + len(caught.value.detail) < 300
+
+
+def test_a_key_may_be_long():
+    assert parse({"metadata." + "k" * (KEY_CHARACTERS_MAX - len("metadata.")): 1})
+
+
+@pytest.mark.parametrize(
+    ("said", "values"),
+    [("Python", ["python"]), ("C++", ["cpp", "c++"]), (["Py", "PYTHON", "go"], ["python", "py", "go"])],
+)
+def test_a_language_is_found_by_any_of_its_names(said, values):
+    assert parse({"language": said}, named) == (Match("language", values),)

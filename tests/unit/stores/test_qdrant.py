@@ -77,8 +77,8 @@ def answering(*answers: httpx.Response | Exception | None, path: str = "") -> An
         (refusal(429, "Too many"), Rejected, "dependency_busy"),
         (httpx.Response(429, headers={"retry-after": "7"}), Rejected, "dependency_limited"),
         (httpx.Response(429, headers={"retry-after": "soon"}), Rejected, "dependency_busy"),
-        (refusal(400, "Wrong input: Vector dimension error"), Broken, "store_refused"),
-        (refusal(413, "Payload too large"), Broken, "store_refused"),
+        (refusal(400, "Wrong input: Vector dimension error"), Invalid, "store_refused"),
+        (refusal(413, "Payload too large"), Invalid, "store_refused"),
         (refusal(500, "Service internal error: No space left on device (os error 28)"), Unavailable, "disk_full"),
         (refusal(500, "Service internal error: task panicked"), Unavailable, "store_failed"),
         (refusal(503, "Not enough replicas"), Unavailable, "store_failed"),
@@ -111,7 +111,7 @@ async def test_a_long_refusal_is_not_told_to_its_end():
     store = serving(fake).store
     await store.create(INFO, WORK)
     fake.hook = answering(refusal(400, "x" * 10_000))
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(Invalid) as caught:
         await store.find("c", ["a"], WORK)
     assert len(caught.value.detail) < 500
 

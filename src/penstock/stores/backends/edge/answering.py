@@ -150,4 +150,5 @@ def _translated(error: Exception) -> PenstockError:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable("the disk of the data directory is full", dependency="store", code="disk_full")
     log.error("a command failed", exc_info=error)
-    return Broken("the store failed; the log has the details", code="store_failed")
+    # No code of the store's: it is a bug that one request has found, and the store serves the others.
+    return Broken("the store failed over a request; the log has the details")

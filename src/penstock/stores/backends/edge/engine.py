@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import qdrant_edge as qe
 
-from penstock.kernel.errors import Broken, PenstockError, Unavailable
+from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import SparseVector
@@ -218,11 +218,19 @@ class _translated:  # noqa: N801 - a context manager reads best in lower case
             raise Panicked(f"the store engine failed: {text}", code="store_failed") from error
         if not isinstance(error, Exception):
             return
+        if any(sign in text.lower() for sign in _REFUSALS):
+            raise Invalid(f"the store engine takes no such request: {text[:SAID_CHARACTERS_MAX]}") from error
         for pattern, code, detail in _ERRORS:
             if pattern in text:
                 raise Unavailable(detail, dependency="store", code=code) from error
         raise Broken(f"the store engine failed: {text}", code="store_failed") from error
 
+
+#: How the engine says that it is the request that is wrong.
+_REFUSALS: Final = ("wrong input", "bad request", "bad input", "validation error", "malformed", "forbidden")
+
+#: How much of what the engine says of a wrong request is told on.
+SAID_CHARACTERS_MAX: Final = 200
 
 _ERRORS: Final = (
     ("WouldBlock", "store_locked", "another process holds this data directory's store"),

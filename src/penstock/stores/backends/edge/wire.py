@@ -7,12 +7,12 @@ socket pair; nothing else can connect.
 from __future__ import annotations
 
 import struct
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from penstock.kernel import errors
-from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
+from penstock.kernel.errors import Invalid, PenstockError
 from penstock.ranking.records import FusionName
 from penstock.stores.cache import CacheState
 from penstock.stores.records import (
@@ -257,7 +257,7 @@ class Failure(msgspec.Struct, frozen=True):
     family: str
     code: str
     detail: str
-    field: str = ""
+    about: dict[str, str | float | bool]
 
 
 class Retrieved(msgspec.Struct, frozen=True, array_like=True):
@@ -301,21 +301,22 @@ class Ready(msgspec.Struct, frozen=True):
 
 def failure_of(error: PenstockError) -> Failure:
     """Return an error as it travels."""
-    field = error.field if isinstance(error, Invalid) else ""
-    return Failure(type(error).__name__, error.code, error.detail, field)
+    return Failure(errors.family_of(error), error.code, error.detail, errors.facts_of(error))
 
 
 def error_of(failure: Failure) -> PenstockError:
-    """Return the error that a failure tells of, of the family that the store named."""
-    family: Any = getattr(errors, failure.family, Broken)
-    if family is Invalid:
-        return Invalid(failure.detail, field=failure.field, code=failure.code)
-    if family is Unavailable:
-        return Unavailable(failure.detail, dependency="store", code=failure.code)
-    return Broken(failure.detail, code=failure.code)
+    """Return the error that a failure tells of: the same family, code, detail and facts."""
+    return errors.received(failure.family, failure.code, failure.detail, failure.about)
 
 
 def frame(record: msgspec.Struct) -> bytes:
-    """Return the record as bytes to send."""
-    body = msgspec.msgpack.encode(record)
+    """Return the record as bytes to send.
+
+    Raises:
+        Invalid: It holds what cannot be written, such as a number beyond 64 bits: no fault of the other side's.
+    """
+    try:
+        body = msgspec.msgpack.encode(record)
+    except (OverflowError, ValueError, TypeError, RecursionError) as error:
+        raise Invalid(f"the request holds what the store cannot take: {error}") from None
     return HEADER.pack(len(body)) + body

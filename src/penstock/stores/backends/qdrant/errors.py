@@ -8,7 +8,7 @@ it answers                      the caller gets
 other 404, 405, 3xx             ``Broken`` (``store_wrong``): there is something else at the address
 408                             ``Unavailable`` (``store_failed``)
 429                             ``Rejected`` (``dependency_limited``) with its ``Retry-After``; else ``dependency_busy``
-other 4xx                       ``Broken`` (``store_refused``)
+other 4xx                       ``Invalid`` (``store_refused``): it answers, and serves others
 5xx about a full disk           ``Unavailable`` (``disk_full``)
 other 5xx                       ``Unavailable`` (``store_failed``)
 nothing, half an answer         ``Unavailable`` (``store_unreachable``)
@@ -63,7 +63,7 @@ def refusal(status: int, body: bytes, headers: httpx.Headers, collection: str) -
         )
     if status in _WRONG:
         return Broken(f"there is no Qdrant server at concurrency.qdrant.url (QDRANT_URL): {told}", code="store_wrong")
-    return Broken(f"the Qdrant server refused a request: {told}", code="store_refused")
+    return Invalid(f"the Qdrant server takes no such request: {told}", code="store_refused")
 
 
 def _failure(told: str) -> Unavailable:

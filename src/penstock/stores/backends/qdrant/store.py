@@ -283,7 +283,7 @@ class QdrantStore:
         body = schema.creation(wanted, self._settings.shards, self._settings.replicas)
         try:
             await self._connection.ask(Call("PUT", _COLLECTION, name, body), work)
-        except Broken as error:
+        except (Broken, Invalid) as error:
             # Another process may have been quicker; then it is looked at like any other.
             there = await self._described(name, work)
             if there is None:
