@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -87,14 +88,14 @@ def penstock_json(*arguments: str | Path, cwd: Path | None = None) -> dict[str, 
     return json.loads(done.stdout)
 
 
-def start(data_dir: Path, *arguments: str) -> Server:
-    """Start a server on a free port and wait until it listens."""
+def start(data_dir: Path, *arguments: str, environ: Mapping[str, str] = MappingProxyType({})) -> Server:
+    """Start a server on a free port, with more in its environment, and wait until it listens."""
     process = subprocess.Popen(
         command("serve", "--port", "0", "--data-dir", data_dir, *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment(),
+        env=environment() | dict(environ),
     )
     until_s = time.monotonic() + START_S
     while time.monotonic() < until_s and process.poll() is None:

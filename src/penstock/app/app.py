@@ -10,6 +10,7 @@ from penstock.app.backing import Backing
 from penstock.app.role import ALL, Role
 from penstock.kernel.clock import Clock, MonotonicClock
 from penstock.kernel.errors import Broken
+from penstock.kernel.private import make_private
 from penstock.kernel.settings import Settings
 from penstock.stores.lock import DirectoryLock
 
@@ -58,6 +59,8 @@ class App:
         """
         if self._role.http:
             self._lock.acquire()
+        else:
+            make_private(self.data_dir)
         try:
             # First: a server that is not there should not be told after a model has been prepared.
             await self._backing.start()

@@ -17,6 +17,7 @@ import click
 from penstock import __version__
 from penstock.kernel.cores import ONE_THREAD
 from penstock.kernel.errors import PenstockError
+from penstock.kernel.private import write_privately
 
 #: Name → (module, what ``penstock --help`` says about it).
 COMMANDS: Final = {
@@ -77,6 +78,7 @@ def main() -> None:
     """Run the command line and exit."""
     for name, value in ONE_THREAD.items():
         os.environ.setdefault(name, value)
+    write_privately()
     sys.exit(run(sys.argv[1:]))
 
 

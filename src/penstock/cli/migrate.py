@@ -18,6 +18,7 @@ from penstock.cli.output import print_json
 from penstock.cli.terminal import harmless, logs_above, notices, results
 from penstock.kernel.clock import MonotonicClock
 from penstock.kernel.errors import Invalid
+from penstock.kernel.redaction import redacted
 from penstock.stores.lock import DirectoryLock
 from penstock.stores.migration import FileJournal, Migration, Moved, State
 from penstock.stores.service import StoreService
@@ -55,7 +56,7 @@ def command(setup: Setup, collection: str, target: str, name: str | None, *, as_
 
 
 def _order(setup: Setup, collection: str, target: str, name: str) -> State:
-    said = {"edge": str(setup.data_dir), "qdrant": setup.settings.qdrant.url}
+    said = {"edge": str(setup.data_dir), "qdrant": redacted(setup.settings.qdrant.url)}
     return State(said[_OTHER[target]], said[target], collection, name)
 
 

@@ -13,7 +13,7 @@ import click
 
 from penstock.cli.configuration import DEFAULT, load
 from penstock.cli.directory import choose
-from penstock.cli.schema import names
+from penstock.cli.schema import known, names
 from penstock.kernel.settings import Settings
 from penstock.stores.lock import holder
 
@@ -96,14 +96,21 @@ def _with_options(
     @functools.wraps(command)
     def with_setup(config: Path | None, data_dir: str | None, **rest: Any) -> Any:
         setup = read(config, {"--data-dir": data_dir})
-        tell(setup)
+        settle(setup)
         return command(setup, **rest)
 
     return with_setup
 
 
-def tell(setup: Setup) -> None:
-    """Tell on standard error which variables are not read."""
+def settle(setup: Setup) -> None:
+    """Tell on standard error which variables are not read, and take those with secrets out of the environment.
+
+    Processes that are started from now on get none of them, whoever starts them.
+    """
+    for one in known():
+        if one.spec.confidential:
+            for name in one.spec.names:
+                os.environ.pop(name, None)
     for note in setup.notes:
         click.echo(f"warning: {note}", err=True)
 

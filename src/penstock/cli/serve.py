@@ -17,7 +17,7 @@ from penstock.app.app import App, build
 from penstock.app.role import ALL, Role
 from penstock.cli.listening import Listener, Stop, bind, end, listener, url_of
 from penstock.cli.notify import READY, STOPPING, notify
-from penstock.cli.options import Setup, set_up, tell
+from penstock.cli.options import Setup, set_up, settle
 from penstock.cli.preparation import preparing
 from penstock.cli.roles import chosen
 from penstock.cli.terminal import notices
@@ -52,7 +52,7 @@ def command(config: Path | None, role: str, pools: str | None, index_self: Path 
         raise click.UsageError("--pool goes with --role api; without, all pools work here")
     part = ALL if role == "all" else Role(pools=chosen(pools) if pools is not None else frozenset())
     setup = set_up(config, {f"--{name.replace('_', '-')}": value for name, value in flags.items()})
-    tell(setup)
+    settle(setup)
     configure(setup.settings.server.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Service(setup, part, index_self, notices()).run())

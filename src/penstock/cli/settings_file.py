@@ -103,9 +103,13 @@ def _leaf(one: Known, key: yaml.Node, value: yaml.Node, found: FileSettings) -> 
     try:
         # Without a document: the loader serves as the resolver of this one scalar.
         plain = yaml.SafeLoader("").construct_object(value)
+    except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:
+        # Its own words repeat what it could make nothing of.
+        said = "" if one.spec.confidential else f": {getattr(error, 'problem', None) or error}"
+        found.fault(one.yaml, key, f"cannot be read{said}")
+        return
+    try:
         found.values[one.yaml] = from_yaml(plain, one.spec)
-    except yaml.YAMLError as error:
-        found.fault(one.yaml, key, f"cannot be read: {getattr(error, 'problem', None) or error}")
     except (ValueError, TypeError, LookupError) as error:
         found.fault(one.yaml, key, str(error))
 

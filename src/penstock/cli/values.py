@@ -6,6 +6,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
+from penstock.kernel.redaction import redacted
 from penstock.kernel.settings import Spec, Unit
 
 Value = int | float | str | bool
@@ -42,6 +43,7 @@ QUOTED_CHARS_MAX: Final = 100
 #: Shown in the place of a secret that is set.
 HIDDEN: Final = "(set)"
 
+_TEXTS: Final = frozenset({Unit.TEXT, Unit.SECRET, Unit.ADDRESS})
 _EXPECTED: Final = {
     Unit.COUNT: "a whole number",
     Unit.NUMBER: "a number",
@@ -49,6 +51,7 @@ _EXPECTED: Final = {
     Unit.SIZE: "a size such as 10MB, 256KiB or a number of bytes",
     Unit.TEXT: "text",
     Unit.SECRET: "text",
+    Unit.ADDRESS: "text",
     Unit.FLAG: "true or false",
 }
 
@@ -91,7 +94,7 @@ def from_yaml(value: object, spec: Spec) -> Value:
     if value is None:
         raise ValueError("has no value")
     unit = spec.unit
-    if isinstance(value, str) and unit in {Unit.DURATION, Unit.SIZE, Unit.TEXT, Unit.SECRET}:
+    if isinstance(value, str) and unit in {Unit.DURATION, Unit.SIZE, *_TEXTS}:
         return from_text(value, spec)
     if isinstance(value, bool):
         if unit is Unit.FLAG:
@@ -105,13 +108,13 @@ def from_yaml(value: object, spec: Spec) -> Value:
 
 
 def shown(value: Value, unit: Unit) -> str:
-    """Return the value as a person would write it; reading it again gives the same value, but for a secret's."""
+    """Return the value as a person would write it; reading it again gives the same value, but for one with a secret."""
     if unit is Unit.SECRET:
         return HIDDEN if value else ""
     if unit is Unit.FLAG:
         return "true" if value else "false"
     if isinstance(value, str):
-        return value
+        return redacted(value) if unit is Unit.ADDRESS else value
     if unit is Unit.DURATION:
         return _duration_shown(float(value))
     if unit is Unit.SIZE:
@@ -120,7 +123,7 @@ def shown(value: Value, unit: Unit) -> str:
 
 
 def _read(text: str, unit: Unit) -> Value | None:
-    if unit in {Unit.TEXT, Unit.SECRET}:
+    if unit in _TEXTS:
         return text
     if unit is Unit.FLAG:
         return _WORDS.get(text.lower())
@@ -176,7 +179,7 @@ def _allowed(text: str, spec: Spec) -> str:
 
 def _quoted(value: object, spec: Spec) -> str:
     """Return a value as an error shows it: quoted, short, and nothing of a secret."""
-    if spec.unit is Unit.SECRET:
+    if spec.confidential:
         return "its value"
     quoted = repr(value)
     return quoted if len(quoted) <= QUOTED_CHARS_MAX else f"{quoted[:QUOTED_CHARS_MAX]}…"

@@ -16,7 +16,7 @@ from penstock.app.app import App, build
 from penstock.app.role import Role
 from penstock.cli.listening import Stop, bind, listener, url_of
 from penstock.cli.notify import READY, STOPPING, notify
-from penstock.cli.options import Setup, set_up, tell
+from penstock.cli.options import Setup, set_up, settle
 from penstock.cli.preparation import preparing
 from penstock.cli.roles import NAMES, chosen
 from penstock.cli.terminal import notices
@@ -38,7 +38,7 @@ def command(config: Path | None, pools: str, data_dir: str | None, host: str | N
     """
     role = Role(http=False, pools=chosen(pools))
     setup = set_up(config, {"--data-dir": data_dir, "worker --host": host, "worker --port": port})
-    tell(setup)
+    settle(setup)
     configure(setup.settings.server.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Work(setup, role, notices()).run())

@@ -19,6 +19,7 @@ FIELD: Final = "REDIS_URL"
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _PORT: Final = 6379
 _FORM: Final = "redis://user:password@host:port/db"
+_ESCAPED: Final = "; in user and password %XX stands for / : @ ? #"
 
 #: What an address may say besides host, port, user, password and database.
 OPTIONS: Final = frozenset(
@@ -54,10 +55,9 @@ def checked(url: str, field: str = FIELD) -> str:
         port = parts.port or _PORT
     except ValueError:
         # Its own words repeat what it took for a port, which may be a part of the password.
-        detail = f"no address of a Redis: {_FORM} is wanted; in user and password %XX stands for / : @ ? #"
-        raise Invalid(detail, field=field) from None
-    if parts.scheme not in _SCHEMES:
-        raise Invalid(f"no address of a Redis: {_FORM}, or rediss:// for TLS, is wanted", field=field)
+        raise Invalid(f"no address of a Redis: {_FORM} is wanted{_ESCAPED}", field=field) from None
+    if parts.scheme not in _SCHEMES or "@" in parts.path or parts.fragment:
+        raise Invalid(f"no address of a Redis: {_FORM}, or rediss:// for TLS, is wanted{_ESCAPED}", field=field)
     _check_options(dict(parse_qsl(parts.query, keep_blank_values=True)), field)
     if parts.scheme == "unix":
         return parts.path
@@ -68,7 +68,9 @@ def checked(url: str, field: str = FIELD) -> str:
 def _check_options(options: Mapping[str, str], field: str) -> None:
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
-        raise Invalid(f"an address of a Redis has no option {unknown[0]!r}", field=field)
+        # What has no value may be the end of a password with a question mark in it.
+        name = f" {unknown[0]!r}" if options[unknown[0]] and unknown[0].replace("_", "").isalpha() else ""
+        raise Invalid(f"an address of a Redis has no such option{name}", field=field)
     for name in _FILES:
         file = options.get(name)
         if file is None:

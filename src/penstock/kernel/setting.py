@@ -27,6 +27,7 @@ class Unit(enum.StrEnum):
     SIZE = "size"
     TEXT = "text"
     SECRET = "secret"  # noqa: S105 - the unit's name
+    ADDRESS = "address"
     NUMBER = "number"
     FLAG = "flag"
 
@@ -53,14 +54,19 @@ class Spec:
     choices: tuple[str, ...] = ()
 
     @property
+    def confidential(self) -> bool:
+        """Whether its value is a secret or may hold one."""
+        return self.unit in {Unit.SECRET, Unit.ADDRESS}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Environment names that are read, the one that counts first."""
         return (self.env,) if self.env.startswith(PREFIX) else (PREFIX + self.env, self.env)
 
 
 def setting(default: object, spec: Spec) -> Any:
-    """Return a dataclass field that carries ``spec``; a secret is no part of the record's ``repr``."""
-    return dataclasses.field(default=default, metadata={KEY: spec}, repr=spec.unit is not Unit.SECRET)
+    """Return a dataclass field that carries ``spec``; what may hold a secret is no part of the record's ``repr``."""
+    return dataclasses.field(default=default, metadata={KEY: spec}, repr=not spec.confidential)
 
 
 def count(env: str, doc: str, most: float = 1_000_000) -> Spec:
@@ -96,3 +102,8 @@ def text(env: str, doc: str, *choices: str) -> Spec:
 def secret(env: str, doc: str) -> Spec:
     """Return what is known of a text that nobody is shown."""
     return Spec(env, doc, Unit.SECRET, 0, 4096)
+
+
+def address(env: str, doc: str) -> Spec:
+    """Return what is known of an address, in which people write passwords."""
+    return Spec(env, doc, Unit.ADDRESS, 0, 4096)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.setting import Spec, Unit, count, duration, secret, setting, size, switch, text
+from penstock.kernel.redaction import redacted
+from penstock.kernel.setting import Spec, Unit, address, count, duration, secret, setting, size, switch, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ class RedisSettings:
 
     url: str = setting(
         "redis://127.0.0.1:6379/0",
-        secret("REDIS_URL", "where Redis is: redis://user:password@host:port/db, or rediss:// for TLS"),
+        address("REDIS_URL", "where Redis is: redis://user:password@host:port/db, or rediss:// for TLS"),
     )
     pool_size: int = setting(20, count("REDIS_POOL_SIZE", "connections to Redis (L4)", 4096))
     shared_url: str = setting(
-        "", secret("REDIS_SHARED_URL", "where the Redis of REDIS_CACHE and REDIS_RATES is; empty: at REDIS_URL")
+        "", address("REDIS_SHARED_URL", "where the Redis of REDIS_CACHE and REDIS_RATES is; empty: at REDIS_URL")
     )
     cache: bool = setting(False, switch("REDIS_CACHE", "share remembered vectors with other servers"))
     rates: bool = setting(False, switch("REDIS_RATES", "hold clients to one rate over all servers"))
@@ -76,7 +77,7 @@ class KafkaSettings:
     """Kafka (L5)."""
 
     bootstrap: str = setting(
-        "127.0.0.1:9092", text("KAFKA_BOOTSTRAP", "Kafka brokers to ask first: host:port, with commas between")
+        "127.0.0.1:9092", address("KAFKA_BOOTSTRAP", "Kafka brokers to ask first: host:port, with commas between")
     )
     partitions: int = setting(
         8, count("KAFKA_PARTITIONS", "partitions of a new work topic; no more workers can share it", 1000)
@@ -95,3 +96,8 @@ class KafkaSettings:
     )
     user: str = setting("", text("KAFKA_USER", "name to log in to Kafka with"))
     password: str = setting("", secret("KAFKA_PASSWORD", "password to log in to Kafka with"))
+
+    @property
+    def where(self) -> str:
+        """The brokers, for people."""
+        return redacted(self.bootstrap)

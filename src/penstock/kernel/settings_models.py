@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.setting import Spec, Unit, count, secret, setting, switch, text
+from penstock.kernel.setting import Spec, Unit, address, count, secret, setting, switch, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class DenseModelSettings:
     path: str = setting("", text("DENSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
     model: str = setting("", text("DENSE_MODEL", "onnx: repository on the hub; openai, tei: the model's name there"))
     revision: str = setting("", text("DENSE_REVISION", "onnx: commit of the repository, all 40 digits"))
-    url: str = setting("", text("DENSE_URL", "openai, tei: address of the endpoint"))
+    url: str = setting("", address("DENSE_URL", "openai, tei: address of the endpoint"))
     api_key: str = setting("", secret("DENSE_API_KEY", "openai, tei: sent as a bearer token"))
     dim: int = setting(
         0,
@@ -56,7 +56,7 @@ class SparseModelSettings:
     path: str = setting("", text("SPARSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
     model: str = setting("", text("SPARSE_MODEL", "onnx: repository on the hub; tei: the model's name"))
     revision: str = setting("", text("SPARSE_REVISION", "onnx: commit of the repository, all 40 digits"))
-    url: str = setting("", text("SPARSE_URL", "tei: address of the endpoint"))
+    url: str = setting("", address("SPARSE_URL", "tei: address of the endpoint"))
     api_key: str = setting("", secret("SPARSE_API_KEY", "tei: sent as a bearer token"))
     batch: int = setting(32, count("SPARSE_BATCH", "tei: texts in one request at most", 2048))
 
@@ -71,7 +71,7 @@ class RerankModelSettings:
     path: str = setting("", text("RERANK_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
     model: str = setting("", text("RERANK_MODEL", "onnx: repository on the hub; tei, cohere: the model's name there"))
     revision: str = setting("", text("RERANK_REVISION", "onnx: commit of the repository, all 40 digits"))
-    url: str = setting("", text("RERANK_URL", "tei, cohere: address of the endpoint"))
+    url: str = setting("", address("RERANK_URL", "tei, cohere: address of the endpoint"))
     api_key: str = setting("", secret("RERANK_API_KEY", "tei, cohere: sent as a bearer token"))
     batch: int = setting(32, count("RERANK_BATCH", "tei, cohere: texts in one request at most", 2048))
     texts: int = setting(20, count("RERANK_TEXTS", "best candidates of a search that a cross-encoder reads", 1000))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.setting import Spec, Unit, count, duration, secret, setting, text
+from penstock.kernel.setting import Spec, Unit, address, count, duration, secret, setting, text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class StoreSettings:
 class QdrantSettings:
     """Qdrant as a server of its own (L3)."""
 
-    url: str = setting("", text("QDRANT_URL", "address of a Qdrant server, such as http://qdrant:6333"))
+    url: str = setting("", address("QDRANT_URL", "address of a Qdrant server, such as http://qdrant:6333"))
     api_key: str = setting("", secret("QDRANT_API_KEY", "key of the Qdrant server"))
     ca_file: str = setting("", text("QDRANT_CA_FILE", "certificate of the authority that signed the server's"))
     prefix: str = setting("", text("QDRANT_PREFIX", "put in front of collections' names, where others use the server"))

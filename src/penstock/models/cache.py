@@ -65,7 +65,6 @@ def publish(temporary: Path, final: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    temporary.chmod(0o755)  # mkdtemp's 0700 would shut out a server that runs as another user
     for path in [*temporary.iterdir(), temporary]:
         _sync(path)
     if final.exists():

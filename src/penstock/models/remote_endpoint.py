@@ -35,6 +35,7 @@ import msgspec
 from penstock import __version__
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Broken, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.redaction import is_whole
 from penstock.kernel.work import Work
 
 #: A connection that is not there after so long is not coming, whatever the deadline.
@@ -69,7 +70,7 @@ class EndpointSettings:
 
     dependency: str
     section: str
-    url: str
+    url: str = field(repr=False)
     key: str = field(default="", repr=False)
     connections_max: int = 4
 
@@ -95,9 +96,11 @@ class Endpoint:
     ) -> None:
         self.section = settings.section
         self.dependency = settings.dependency
-        self._key = settings.key
         self._clock = clock
         self._url = _whole_url(settings, path)
+        # What an endpoint may repeat and nobody is to read; the longest first, as one may be a part of another.
+        told = [settings.key, str(self._url.query, "ascii"), *self._url.params.values()]
+        self._secrets = sorted(filter(None, told), key=len, reverse=True)
         most = settings.connections_max
         self._client = httpx.AsyncClient(
             headers=_headers(settings),
@@ -202,8 +205,8 @@ class Endpoint:
     def _with_word(self, detail: str, body: bytes) -> str:
         """Return the sentence with what the endpoint says itself, if that can be read."""
         said = _said(body)
-        if self._key:
-            said = said.replace(self._key, "…")
+        for secret in self._secrets:
+            said = said.replace(secret, "…")
         return f"{detail}: {said[:SAID_CHARACTERS_MAX]}" if said else detail
 
 
@@ -224,12 +227,13 @@ def _whole_url(settings: EndpointSettings, path: str) -> httpx.URL:
     field_name = f"{settings.section}.url"
     try:
         url = httpx.URL(settings.url.strip())
-    except httpx.InvalidURL as error:
-        raise Invalid(f"{field_name}: {error}", field=field_name, code="endpoint_url") from None
+    except httpx.InvalidURL:
+        # Its own words repeat what it took for a port, which may be a part of a password.
+        raise Invalid(f"{field_name}: is no address", field=field_name, code="endpoint_url") from None
     if url.scheme not in {"http", "https"} or not url.host:
         detail = f"{field_name}: must begin with http:// or https:// and a host"
         raise Invalid(detail, field=field_name, code="endpoint_url")
-    if url.userinfo:
+    if url.userinfo or not is_whole(settings.url.strip()):
         detail = f"{field_name}: must not hold a name or password; {settings.section}.api_key is for the key"
         raise Invalid(detail, field=field_name, code="endpoint_url")
     there, steps = url.path.rstrip("/"), path.strip("/").split("/")

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import Unavailable
+from penstock.kernel.private import make_private
 
 LOCK_FILE: Final = "penstock.lock"
 
@@ -50,8 +51,8 @@ class DirectoryLock:
             Unavailable: Another process holds it (``directory_locked``), or it cannot be made.
         """
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Unavailable(
                 f"cannot use the data directory {self.directory}: {error.strerror}",
@@ -78,6 +79,7 @@ class DirectoryLock:
                 code="directory_locked",
             ) from None
         self._fd = fd
+        make_private(self.directory)
         self._write(Holder(os.getpid()))
 
     def announce(self, url: str) -> None:

@@ -103,7 +103,7 @@ def test_words_are_read_whatever_their_case():
         ("PENSTOCK_RATE_LIMIT", "100/minute", "'100/minute' is not a whole number"),
         ("PENSTOCK_LOG_LEVEL", "trace", "'trace' is none of debug"),
         ("INDEX_MAX_FILE", "2000TB", "not 2000TB"),
-        ("QDRANT_URL", "caf\udce9", r"'caf\\udce9' is not UTF-8"),
+        ("DENSE_PATH", "caf\udce9", r"'caf\\udce9' is not UTF-8"),
         ("DENSE_MODEL", "x" * 5000, "xxx… is longer than 4096"),
     ],
 )

@@ -11,6 +11,7 @@ from penstock.kernel.messages import REQUEST_TOPICS, Topic
 from penstock.kernel.settings import KEY, TOP_LEVEL, DenseModelSettings, Settings, Spec, Unit
 
 SECTIONS = [(section.name, section.default_factory) for section in dataclasses.fields(Settings)]
+TEXTS = (Unit.TEXT, Unit.SECRET, Unit.ADDRESS)
 FIELDS = [
     pytest.param(field, id=f"{section}.{field.name}")
     for section, record in SECTIONS
@@ -31,7 +32,7 @@ def test_a_setting_says_its_name_its_bounds_and_its_meaning(field: dataclasses.F
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_default_obeys_its_own_bounds(field: dataclasses.Field) -> None:
     spec, default = field.metadata[KEY], field.default
-    if spec.unit in {Unit.TEXT, Unit.SECRET}:
+    if spec.unit in TEXTS:
         assert isinstance(default, str)
         assert not spec.choices or default in spec.choices
     else:
@@ -41,9 +42,7 @@ def test_a_default_obeys_its_own_bounds(field: dataclasses.Field) -> None:
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_default_has_the_type_its_unit_asks_for(field: dataclasses.Field) -> None:
     unit = field.metadata[KEY].unit
-    expected = {Unit.TEXT: str, Unit.SECRET: str, Unit.DURATION: float, Unit.NUMBER: float, Unit.FLAG: bool}.get(
-        unit, int
-    )
+    expected = {Unit.DURATION: float, Unit.NUMBER: float, Unit.FLAG: bool, **dict.fromkeys(TEXTS, str)}.get(unit, int)
     assert type(field.default) is expected
     assert field.type == expected.__name__
 

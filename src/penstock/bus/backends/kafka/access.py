@@ -98,9 +98,9 @@ def translate(error: BaseException, terms: Terms) -> PenstockError:
     }
     for family, field, text in TABLE:
         if isinstance(error, family):
-            detail = f"Kafka at {settings.bootstrap}: {text.format(**known)}"
+            detail = f"Kafka at {settings.where}: {text.format(**known)}"
             return Invalid(detail, field=field) if field else unavailable(detail)
-    return unavailable(f"Kafka at {settings.bootstrap}: {type(error).__name__}")
+    return unavailable(f"Kafka at {settings.where}: {type(error).__name__}")
 
 
 def unavailable(detail: str) -> Unavailable:
@@ -163,7 +163,7 @@ async def probe(terms: Terms, given: dict[str, Any]) -> None:
     try:
         hosts = collect_hosts(terms.kafka.bootstrap)
     except ValueError as error:
-        raise Invalid(f"not a list of host:port: {terms.kafka.bootstrap}", field="kafka.bootstrap") from error
+        raise Invalid(f"not a list of host:port: {terms.kafka.where}", field="kafka.bootstrap") from error
     tries = [asyncio.ensure_future(create_conn(host, port, **asked)) for host, port, _ in hosts]
     failed: list[PenstockError] = []
     try:

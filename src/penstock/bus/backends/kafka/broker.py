@@ -95,7 +95,7 @@ class KafkaBroker:
         self._news = Shape(1, 1, {**stamped, "retention.ms": HOUR_MS, "segment.ms": HOUR_MS})
 
     def __repr__(self) -> str:
-        return f"<KafkaBroker {self._terms.kafka.bootstrap} {self.connections} connections>"
+        return f"<KafkaBroker {self._terms.kafka.where} {self.connections} connections>"
 
     @property
     def name(self) -> str:
@@ -322,7 +322,7 @@ class KafkaBroker:
         name = self._name.encode()
         ears = self._ears.get("notes")
         if ears is None:
-            raise unavailable(f"Kafka at {self._terms.kafka.bootstrap}: not connected yet")
+            raise unavailable(f"Kafka at {self._terms.kafka.where}: not connected yet")
         loop = asyncio.get_running_loop()
         until_s = loop.time() + wait_s
         while True:

@@ -147,7 +147,7 @@ class Cluster:
 
     def _check(self) -> None:
         if not self._connected:
-            raise unavailable(f"Kafka at {self.terms.kafka.bootstrap}: not connected")
+            raise unavailable(f"Kafka at {self.terms.kafka.where}: not connected")
 
     def place(self, topic: str, key: str) -> int:
         """Return the partition for a record: that of its key, else the next that has a leader."""

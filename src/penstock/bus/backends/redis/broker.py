@@ -273,8 +273,9 @@ def _pool(settings: RedisSettings) -> ConnectionPool:
             retry=Retry(NoBackoff(), 0),
             client_name=NAMED,
         )
-    except ValueError as error:
-        raise Invalid(f"no address of a Redis: {error}", field="REDIS_URL") from None
+    except ValueError:
+        # The client's own words may repeat a part of the password.
+        raise Invalid("no address of a Redis", field="REDIS_URL") from None
 
 
 #: How the connections are called in Redis's own list of clients.

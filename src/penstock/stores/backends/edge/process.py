@@ -20,6 +20,7 @@ import msgspec
 
 from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.kernel.garbage import keep_what_is_there
+from penstock.kernel.private import write_privately
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.answering import answer, batches, failure, outcome, success
 from penstock.stores.backends.edge.copying import Copying
@@ -164,6 +165,7 @@ def main(step: Step = unwatched) -> None:
     # The terminal and the service manager signal the whole group; the front decides when we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    write_privately()
     directory, fd, rule, cache_bytes = sys.argv[1:5]
     with socket.socket(fileno=int(fd)) as link:
         serve(Path(directory), link, msgspec.json.decode(rule, type=Rule), int(cache_bytes), step)

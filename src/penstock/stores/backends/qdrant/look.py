@@ -17,6 +17,7 @@ import msgspec
 from penstock.kernel.clock import Clock
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.redaction import is_whole
 from penstock.kernel.settings import QdrantSettings
 from penstock.stores.backends.qdrant.errors import STORE, refusal, trouble
 
@@ -93,11 +94,13 @@ def address(settings: QdrantSettings) -> str:
     try:
         url = urlsplit(settings.url)
         port = url.port or PORT
-    except ValueError as error:
-        raise Invalid(f"{name}: {settings.url!r} is no address: {error}", field=name) from error
-    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment or url.username is not None:
-        said = f"{name} (QDRANT_URL): an address such as http://qdrant:{PORT} is wanted"
-        raise Invalid(said, field=name)
+    except ValueError:
+        # Its own words repeat what it took for a port, which may be a part of a password.
+        raise Invalid(f"{_URL}: an address such as http://qdrant:{PORT} is wanted", field=name) from None
+    plain = not url.query and not url.fragment and url.username is None and is_whole(settings.url)
+    if url.scheme not in ("http", "https") or not url.hostname or not plain:
+        wanted = f"an address such as http://qdrant:{PORT} is wanted; concurrency.qdrant.api_key is for the key"
+        raise Invalid(f"{_URL}: {wanted}", field=name)
     key = settings.api_key
     if not key.isascii() or any(not "!" <= character <= "~" for character in key):
         name = "concurrency.qdrant.api_key"

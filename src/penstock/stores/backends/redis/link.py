@@ -59,8 +59,9 @@ class RedisLink:
                 retry=Retry(NoBackoff(), 0),
                 client_name="penstock",
             )
-        except ValueError as error:
-            raise Invalid(f"no address of a Redis: {error}", field=field) from None
+        except ValueError:
+            # The client's own words may repeat a part of the password.
+            raise Invalid("no address of a Redis", field=field) from None
         self._redis = Redis(connection_pool=pool)
 
     @property

@@ -1,0 +1,44 @@
+"""Addresses without the secrets that people write into them."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+#: In the place of what is not shown.
+HIDDEN: Final = "***"
+
+_HOST: Final = r"(?:[\w.-]{1,255}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}"
+_HOSTS: Final = re.compile(rf"(?:{_HOST}(?: *, *{_HOST}){{0,100}})?")
+
+
+def redacted(address: str) -> str:
+    """Return an address as it may be shown: without user, password, query and fragment.
+
+    Args:
+        address: A URL, or hosts and ports with commas between. What makes no sense as either is not shown at all.
+    """
+    if "://" not in address:
+        return address if _HOSTS.fullmatch(address) else HIDDEN
+    if not is_whole(address):
+        return HIDDEN
+    parts = urlsplit(address)
+    _, at, host = parts.netloc.rpartition("@")
+    user, query = (HIDDEN + at if at else ""), ("?" + HIDDEN if parts.query else "")
+    return f"{parts.scheme}://{user}{host}{parts.path}{query}"
+
+
+def is_whole(url: str) -> bool:
+    """Return whether a URL makes sense.
+
+    An ``@`` behind the host is more likely the end of a password that an unescaped ``/``, ``?`` or ``#`` has cut in
+    two; the host is then the user, and the port the beginning of the password.
+    """
+    try:
+        parts = urlsplit(url)
+        # Read for its check.
+        _ = parts.port
+    except ValueError:
+        return False
+    return bool(parts.scheme) and parts.netloc.count("@") <= 1 and "@" not in parts.path + parts.query + parts.fragment
