@@ -117,6 +117,7 @@ def test_a_server_and_the_commands_beside_it_keep_to_themselves(place, tree):
         place.run("top", "--once", *args)
         place.run("snapshot", "--output", saved, *args, out=saved)
         place.run("restore", saved, "--force", *args)
+        place.run("snapshots", "list", *args)
         place.run("config", *args)
         place.run("--help")
 
@@ -130,6 +131,7 @@ def test_commands_without_a_server_keep_to_themselves(place, tree):
     place.run("status", *args)
     place.run("snapshot", "--output", saved, *args, out=saved)
     place.run("restore", saved, "--force", *args)
+    place.run("snapshots", "list", *args)
     place.run("migrate", "default", "--to", "qdrant", *args, code=2)
     place.run("dlq", "list", *args, code=2)
     place.run("top", "--once", *args, code=2)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.options import Setup, common, json_option
+from penstock.cli.options import Setup, client, json_option
 from penstock.cli.output import print_json
 from penstock.cli.session import connect
 from penstock.cli.tables import Rows, print_rows
@@ -28,7 +28,7 @@ def command() -> None:
 
 @command.command("list")
 @json_option
-@common
+@client()
 def list_snapshots(setup: Setup, *, as_json: bool) -> int:
     """Show them, by name."""
     configure(setup.client_log_level)
@@ -45,7 +45,7 @@ def list_snapshots(setup: Setup, *, as_json: bool) -> int:
 @command.command("delete")
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @json_option
-@common
+@client()
 def delete(setup: Setup, names: tuple[str, ...], *, as_json: bool) -> int:
     """Delete them; 1 if one was missing."""
     configure(setup.client_log_level)
