@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from penstock.app.backing import Backing
@@ -20,6 +21,7 @@ from penstock.core.core import Core
 from penstock.core.parts import Parts, Workers
 from penstock.indexing import worker
 from penstock.indexing.chunk import Chunk
+from penstock.kernel import allocator
 from penstock.kernel.clock import Clock
 from penstock.kernel.errors import Broken
 from penstock.kernel.messages import ChunkText
@@ -58,6 +60,7 @@ class Assembly:
         self._role = role
         self._backing = backing
         self._clock = clock
+        allocator.settle()
         count = settings.ml.threads or cores()
         self._threads = Threads(count, "penstock-ml")
         self._bulk = Threads(count, "penstock-bulk", BULK_NICENESS)
@@ -145,6 +148,7 @@ class Assembly:
             remembering=points.remembering,
             connections=backing.connections,
             look=points.look if points.remote else None,
+            give_back=lambda: self._bulk.run(partial(_give_back, models)),
             readiness=lambda: points.missing if self._role.stores else [],
             pools=self._role.pools,
             answers=self._role.http,
@@ -161,3 +165,9 @@ class Assembly:
             return await cutter(message)
 
         return Workers(embed, encode, rerank, chunk)
+
+
+def _give_back(models: Models) -> None:
+    """Give memory back that models and allocator keep; in a thread."""
+    models.shrink()
+    allocator.trim()

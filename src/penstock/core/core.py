@@ -38,6 +38,7 @@ from penstock.stores.records import CollectionInfo
 from penstock.telemetry.alarms import Alarms, Source
 from penstock.telemetry.bus_metrics import BusMetrics
 from penstock.telemetry.heartbeat import Heartbeat
+from penstock.telemetry.memory import MemoryReturn
 from penstock.telemetry.metrics import Metrics, runtime_readings
 
 #: How often the ladder and the topics' fills are looked at, and everything slower.
@@ -64,6 +65,7 @@ class Core:
         remotes: The limits and retries toward those that are other servers, by the same names.
         rungs: The degradation ladder.
         memory: The watch over memory.
+        returning: Has freed memory given back to the system.
         alarms: What is wrong.
         announcements: The alerts on their way to the bus.
         heartbeat: What looks at all of it again and again.
@@ -91,6 +93,8 @@ class Core:
         )
         self._remembering: tuple[Remembering, ...] = (*self.caches.values(), *parts.remembering)
         self.memory = parts.memory(self._remembering)
+        self.returning = MemoryReturn(parts.give_back, clock)
+        self.memory.urge = self.returning.urge
         self.announcements = Announcements(self.bus)
         self.heartbeat = Heartbeat(clock, QUICK_S)
         self.alarms = Alarms(self._sources(), clock)
@@ -129,6 +133,7 @@ class Core:
     async def close(self) -> None:
         """Stop watching, answer everything that waits with a refusal, stop what runs."""
         await self.heartbeat.close()
+        await self.returning.close()
         if self.pulse is not None:
             await self.pulse.close()
         if self.rates is not None:
@@ -185,6 +190,7 @@ class Core:
         self.heartbeat.every(QUICK_S, self.rungs.observe)
         self.heartbeat.every(QUICK_S, self._observer.look)
         self.heartbeat.every(SLOW_S, self.memory.look)
+        self.heartbeat.every(SLOW_S, self.returning.look)
         self.heartbeat.every(SLOW_S, self.alarms.look)
         self.alarms.on_change = self.announcements.publish
         for breaker in self.breakers:

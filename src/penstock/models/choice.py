@@ -115,6 +115,12 @@ class Models:
         kinds = RemoteEmbedder | RemoteSparseEncoder | RemoteReranker | CosineReranker
         return frozenset(name for name, model in asked.items() if isinstance(model, kinds))
 
+    def shrink(self) -> None:
+        """Let the models that run here give back what they keep of memory between calls; blocks for some 20 ms."""
+        for model in (self.dense, self.sparse, self.rerank):
+            if isinstance(model, OnnxDense | OnnxEncoder | OnnxSparse | OnnxCrossEncoder):
+                model.shrink()
+
     async def check(self, clock: Clock) -> None:
         """Ask every endpoint of a pool that works here one question, all at once.
 

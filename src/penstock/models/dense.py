@@ -33,6 +33,7 @@ from penstock.kernel.vectors import Embeddings
 from penstock.models.batching import plan
 from penstock.models.device import Device, available, check, processor
 from penstock.models.late import token_vectors
+from penstock.models.onnx_session import shrinking
 from penstock.models.stop import Stop, Stopped
 from penstock.models.tokenizer import TextTokenizer
 
@@ -155,6 +156,13 @@ class OnnxDense:
         for group, (sentences,) in self._calls(rows, ["sentence"], stop or Stop()):
             vectors[group] = sentences
         return vectors
+
+    def shrink(self) -> None:
+        """Give back what the runtime keeps of memory between calls, by a call that ends with that."""
+        if self.device.name != "cpu":
+            return
+        ids, mask = self.tokenizer.encode([""])
+        self._session.run(["sentence"], {"input_ids": ids, "attention_mask": mask}, shrinking())
 
     def _calls(
         self, rows: Sequence[Sequence[int]], outputs: list[str], stop: Stop

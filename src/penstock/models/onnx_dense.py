@@ -62,6 +62,10 @@ class OnnxEncoder:
                     vectors[place] = vector
         return np.array(vectors, np.float32).reshape(len(rows), -1 if rows else self.dim)
 
+    def shrink(self) -> None:
+        """Give back what the runtime keeps of memory between calls."""
+        self._session.shrink(self._rows.pad(self._rows.rows(["a"])))
+
     def _pooled(self, output: Floats, tokens: Tokens) -> Floats:
         """Return one vector of length 1 for each row."""
         if output.ndim == 3 and self._pooling == "cls":

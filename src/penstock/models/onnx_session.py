@@ -85,6 +85,10 @@ class TextSession:
         with stop.heard_by(partial(setattr, options, "terminate", True)):
             yield partial(self._run, options, stop)
 
+    def shrink(self, tokens: Tokens) -> None:
+        """Give back what the runtime keeps of memory between calls, by a call with ``tokens`` that ends with that."""
+        self._run(shrinking(), Stop(), tokens)
+
     def _run(self, options: onnxruntime.RunOptions, stop: Stop, tokens: Tokens) -> Floats:
         stop.check()
         given: dict[str, NDArray[Any]] = {IDS: tokens.ids, MASK: tokens.mask, TYPES: tokens.types}
@@ -97,6 +101,13 @@ class TextSession:
             raise Broken(f"ONNX Runtime failed over {self._path}: {error}", code="model_run") from error
         array: Floats = np.asarray(output, np.float32)
         return array
+
+
+def shrinking() -> onnxruntime.RunOptions:
+    """Return options of a call after which the runtime's memory arena gives back what is free in it."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

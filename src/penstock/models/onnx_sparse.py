@@ -58,6 +58,10 @@ class OnnxSparse:
         """Return one vector per query, in order; ``stop`` ends the run early."""
         return self._encode(texts, stop)
 
+    def shrink(self) -> None:
+        """Give back what the runtime keeps of memory between calls."""
+        self._session.shrink(self._rows.pad(self._rows.rows(["a"])))
+
     def truncated(self, texts: Sequence[str]) -> list[bool]:
         """Return for each text whether its end is not read."""
         return [self._rows.tokenizer.truncated(text) for text in texts]

@@ -10,9 +10,13 @@ import threading
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
+from penstock.kernel import allocator
 from penstock.kernel.errors import Broken, PenstockError
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 
 
 class Died(Exception):
@@ -38,6 +42,14 @@ class Child:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.is_alive()
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the process takes up; 0 where the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+        except (OSError, ValueError, IndexError):
+            return 0
 
     def call(self, call: Callable[[], Any]) -> Any:
         """Return what ``call`` returns there, or raise what it raises.
@@ -68,6 +80,7 @@ class Child:
 
 def _serve(pipe: Connection, prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
     """Work in the process: deaf to the terminal's Ctrl-C, which is for the parent, but not to its death."""
+    allocator.settle()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare(*args)

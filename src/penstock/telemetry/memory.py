@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from penstock.kernel.clock import Clock
 from penstock.policies.levels import Level, Levels, LevelSettings
+from penstock.policies.reclaim import Reclaim
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +81,57 @@ def used_bytes(limit: Limit, root: Path = Path("/")) -> int:
     return sum(_process_used(root, pid) for pid in _tree(root, os.getpid()))
 
 
+class MemoryReturn:
+    """Has memory given back that was freed, one time after the other, when its policy says so.
+
+    Args:
+        give_back: Does it, not on the event loop.
+        clock: The loop's clock.
+        cpu_s: Reads the process's processor time.
+
+    Bounds: one task.
+    """
+
+    def __init__(
+        self,
+        give_back: Callable[[], Awaitable[None]],
+        clock: Clock,
+        cpu_s: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._give_back = give_back
+        self._clock = clock
+        self._cpu_s = cpu_s
+        self._policy = Reclaim()
+        self._task: asyncio.Task[None] | None = None
+
+    def look(self) -> None:
+        """Begin if it is time."""
+        self._begin(short=False)
+
+    def urge(self) -> bool:
+        """Begin because memory is short, unless that was done just now; return whether it has begun."""
+        return self._begin(short=True)
+
+    async def close(self) -> None:
+        """Wait for the end of what has begun."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _begin(self, *, short: bool) -> bool:
+        if self._task is not None and not self._task.done():
+            return False
+        if not self._policy.due(self._cpu_s(), self._clock.now(), short=short):
+            return False
+        self._task = asyncio.create_task(self._run(), name="memory return")
+        return True
+
+    async def _run(self) -> None:
+        try:
+            await self._give_back()
+        except Exception:
+            log.exception("freed memory could not be given back")
+
+
 class MemoryWatch:
     """Looks at memory again and again; lets caches shrink while it is high (D5).
 
@@ -94,6 +149,8 @@ class MemoryWatch:
     Attributes:
         limit: As given.
         used: As of the last look, in bytes.
+        urge: Asked first while memory is short: whether freed memory is being given back just now. The caches are
+            left alone until the next look then, for that may be enough.
     """
 
     def __init__(
@@ -105,6 +162,7 @@ class MemoryWatch:
     ) -> None:
         self.limit = limit
         self.used = 0
+        self.urge: Callable[[], bool] = lambda: False
         self._caches = caches
         self._read = used
         self._levels = Levels(settings or LevelSettings())
@@ -128,7 +186,7 @@ class MemoryWatch:
             log.warning("memory is short; large requests are refused", extra=facts)
         if change is not None and change.leaves(Level.HIGH):
             log.info("memory is calm again", extra=facts)
-        if self.level is not Level.CALM:
+        if self.level is not Level.CALM and not self.urge():
             for cache in self._caches:
                 cache.shrink(KEPT_CRITICAL if self.level is Level.CRITICAL else KEPT_HIGH)
 

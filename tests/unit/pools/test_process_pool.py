@@ -12,7 +12,7 @@ from executors import HandExecutor
 
 from penstock.kernel.errors import Broken, Invalid
 from penstock.pools.child import Died, answer
-from penstock.pools.processes import DEATHS_MAX, GRACE_S, Processes
+from penstock.pools.processes import CHILD_BYTES_MAX, DEATHS_MAX, GRACE_S, Processes
 from tests.clock import BEGIN_S, quiet, virtual
 
 
@@ -21,7 +21,7 @@ class FakeChild:
 
     def __init__(self, prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
         self.alive = True
-        self.calls = 0
+        self.calls = self.bytes = 0
         prepare(self, *args)
 
     def call(self, call: Callable[[], Any]) -> Any:
@@ -88,6 +88,22 @@ async def test_processes_start_when_first_needed_and_serve_one_call_after_the_ot
         assert await served(executor, task) == 42
     assert [child.calls for child in children] == [3]
     await processes.close()
+    assert not children[0].alive
+
+
+@virtual
+async def test_a_process_that_has_grown_over_a_call_is_ended_and_the_next_call_gets_a_new_one(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    def grows() -> str:
+        children[-1].bytes = CHILD_BYTES_MAX + 1
+        return "grown"
+
+    for call, number in ((grows, 1), (lambda: "new", 2)):
+        task = asyncio.create_task(processes.run(call))
+        await quiet()
+        assert await served(executor, task) == call()
+        assert len(children) == number
     assert not children[0].alive
 
 

@@ -1,11 +1,14 @@
 """Memory limits are found where they are, and high memory has consequences."""
 
+import asyncio
 import os
 
 import pytest
 
+from penstock.kernel.clock import LoopClock
 from penstock.policies.levels import Level
-from penstock.telemetry.memory import PROCESSES_MAX, Limit, MemoryWatch, find_limit, used_bytes
+from penstock.telemetry.memory import PROCESSES_MAX, Limit, MemoryReturn, MemoryWatch, find_limit, used_bytes
+from tests.clock import quiet, virtual
 
 GIB = 2**30
 
@@ -144,3 +147,51 @@ def test_caches_halve_at_every_look_while_memory_is_high_and_are_emptied_when_it
         "memory is short; large requests are refused",
     ]
     assert "critical" in repr(watch)
+
+
+# What was freed is given back
+
+
+def test_caches_are_left_alone_while_freed_memory_is_given_back() -> None:
+    cache, giving = Cache(), True
+    watch = MemoryWatch(Limit(100, "setting"), (cache,), used=lambda _: 95)
+    watch.urge = lambda: giving
+    watch.look()
+    assert cache.kept == 1.0
+    giving = False
+    watch.look()
+    assert cache.kept == 0.0
+
+
+@virtual
+async def test_memory_is_given_back_one_time_after_the_other() -> None:
+    worked_s, began, done = 1.0, 0, asyncio.Event()
+
+    async def give_back() -> None:
+        nonlocal began
+        began += 1
+        await done.wait()
+
+    returning = MemoryReturn(give_back, LoopClock(), lambda: worked_s)
+    returning.look()
+    worked_s += 1.0
+    await asyncio.sleep(20)
+    returning.look()
+    assert not returning.urge()
+    assert began == 1
+    done.set()
+    await quiet()
+    assert returning.urge()
+    await returning.close()
+    assert began == 2
+
+
+@virtual
+async def test_an_error_while_giving_back_is_logged_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def give_back() -> None:
+        raise RuntimeError("no")
+
+    returning = MemoryReturn(give_back, LoopClock(), lambda: 1.0)
+    returning.look()
+    await returning.close()
+    assert "could not be given back" in caplog.text

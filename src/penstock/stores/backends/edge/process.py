@@ -18,9 +18,11 @@ from typing import Final
 
 import msgspec
 
+from penstock.kernel import allocator
 from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.kernel.garbage import keep_what_is_there
 from penstock.kernel.private import write_privately
+from penstock.policies.reclaim import Reclaim
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.answering import answer, batches, failure, outcome, success
 from penstock.stores.backends.edge.copying import Copying
@@ -53,6 +55,7 @@ class Service:
         self._copies: dict[Copying, wire.Request] = {}
         self._told: wire.Notice | None = None
         self._told_s = -math.inf
+        self._reclaim = Reclaim()
         self._open = True
 
     def run(self) -> None:
@@ -63,6 +66,7 @@ class Service:
             self._write()
             self._shelf.look(time.monotonic())
             self._tell()
+            self._rest()
 
     def _wait(self) -> set[object]:
         """Wait until there is something to do, take in what has arrived, and return what else is ready."""
@@ -123,6 +127,11 @@ class Service:
         else:
             self._copies[copying] = request
 
+    def _rest(self) -> None:
+        """Give back what was freed, while nothing waits."""
+        if not len(self._intake) and self._reclaim.due(time.process_time(), time.monotonic()):
+            allocator.trim()
+
     def _tell(self) -> None:
         """Tell the other side how the upkeep stands as soon as that has changed; what is remembered, each second."""
         told, now_s = self._told, time.monotonic()
@@ -147,6 +156,7 @@ def serve(directory: Path, link: socket.socket, rule: Rule, cache_bytes: int, st
         reason = Unavailable(f"the store cannot open {directory}: {error}", dependency="store")
         link.sendall(failure(0, reason))
         return
+    allocator.settle()
     keep_what_is_there()
     link.sendall(success(0, wire.Ready(len(shelf))))
     try:

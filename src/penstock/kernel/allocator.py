@@ -1,0 +1,39 @@
+"""The C library's allocator: memory that a process has freed goes back to the system (glibc; elsewhere nothing)."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any, Final
+
+#: Allocations from this size on are mapped by themselves, and so unmapped when they are freed. glibc raises the bound
+#: after the first large one that is freed, up to 32 MiB, unless it is set; request bodies then lie in the heap and keep
+#: what is below them.
+MAPPED_BYTES_MIN: Final = 1 << 20
+
+#: Free bytes at the heap's end from which on they go back by themselves.
+FREE_BYTES_MAX: Final = 1 << 20
+
+# Parameters of mallopt(3).
+_TRIM_THRESHOLD: Final = -1
+_MMAP_THRESHOLD: Final = -3
+
+
+@cache
+def _library() -> Any:
+    return ctypes.CDLL(None)
+
+
+def settle() -> None:
+    """Let large allocations go back when they are freed; call it when a process starts."""
+    mallopt = getattr(_library(), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
+        mallopt(_TRIM_THRESHOLD, FREE_BYTES_MAX)
+
+
+def trim() -> None:
+    """Give back all free pages. Takes 0.2 to 25 ms, without the interpreter lock."""
+    malloc_trim = getattr(_library(), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)

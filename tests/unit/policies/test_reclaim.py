@@ -1,0 +1,43 @@
+"""When freed memory is given back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.kernel.errors import Invalid
+from penstock.policies.reclaim import Reclaim, ReclaimSettings
+
+SETTINGS = ReclaimSettings(every_s=10.0, urgent_s=5.0, worked_s=0.25)
+
+
+def test_a_process_that_works_gives_back_every_so_often_and_once_after_its_end() -> None:
+    reclaim = Reclaim(SETTINGS)
+    times = [now for now in range(60) if reclaim.due(min(now, 25) * 0.1 + 1.0, now)]
+    assert times == [0, 10, 20, 30]
+
+
+def test_a_process_at_rest_gives_nothing_back() -> None:
+    reclaim = Reclaim(SETTINGS)
+    assert not any(reclaim.due(0.2, now) for now in range(100))
+
+
+def test_while_memory_is_short_it_happens_sooner_and_without_work() -> None:
+    reclaim = Reclaim(SETTINGS)
+    assert [now for now in range(12) if reclaim.due(0.0, now, short=True)] == [0, 5, 10]
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 5), st.booleans()), max_size=100))
+def test_it_never_happens_twice_within_the_shortest_time(steps: list[tuple[float, float, bool]]) -> None:
+    reclaim, cpu_s, now_s, last_s = Reclaim(SETTINGS), 0.0, 0.0, -100.0
+    for worked_s, passed_s, short in steps:
+        cpu_s, now_s = cpu_s + worked_s, now_s + passed_s
+        if reclaim.due(cpu_s, now_s, short=short):
+            assert now_s - last_s >= SETTINGS.urgent_s
+            last_s = now_s
+
+
+def test_negative_times_are_no_settings() -> None:
+    with pytest.raises(Invalid):
+        ReclaimSettings(every_s=-1.0)
