@@ -100,12 +100,14 @@ class TextMemory(Generic[V]):
         keys, characters = [], 0
         for text in texts:
             key = self._roots[kind].copy()
-            key.update(text.encode("utf-8", "surrogatepass"))
+            for first in range(0, len(text), SLICE_CHARACTERS):
+                part = text[first : first + SLICE_CHARACTERS]
+                key.update(part.encode("utf-8", "surrogatepass"))
+                characters += len(part)
+                if characters >= SLICE_CHARACTERS:
+                    characters = 0
+                    await asyncio.sleep(0)
             keys.append(key.digest())
-            characters += len(text)
-            if characters >= SLICE_CHARACTERS:
-                characters = 0
-                await asyncio.sleep(0)
         return keys
 
     async def _known(self, keys: Sequence[bytes]) -> list[V | None]:
