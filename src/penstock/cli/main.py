@@ -42,6 +42,9 @@ FAILED: Final = 2
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
+#: The variable that makes Python read and write UTF-8 whatever the locale.
+UTF8: Final = "PYTHONUTF8"
+
 
 class LazyGroup(click.Group):
     """A group whose commands live in modules of their own."""
@@ -79,7 +82,18 @@ def main() -> None:
     for name, value in ONE_THREAD.items():
         os.environ.setdefault(name, value)
     write_privately()
+    _speak_utf8()
     sys.exit(run(sys.argv[1:]))
+
+
+def _speak_utf8() -> None:
+    """Start once more where the locale is not UTF-8: names of files, arguments and texts are UTF-8 all through.
+
+    Processes that are started from here are told the same.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get(UTF8) != "1":
+        os.environ[UTF8] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same program
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -95,6 +109,9 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if fault := _fault(arguments):
+        complain(fault)
+        return FAILED
     try:
         code = penstock.main(args=list(arguments), prog_name="penstock", standalone_mode=False)
         sys.stdout.flush()
@@ -106,6 +123,24 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the root of the command
         return _failed(error)
     return code if isinstance(code, int) else 0
+
+
+def _fault(arguments: Sequence[str]) -> str:
+    """Return what is wrong with an argument whatever it means, empty where nothing is.
+
+    An empty one comes of a variable that is not set. As a path it would mean the current directory, as a filter
+    everything.
+    """
+    for before, argument in zip(("penstock", *arguments), arguments, strict=False):
+        option, given, value = argument.partition("=")
+        if not argument.strip() or (option.startswith("--") and given and not value.strip()):
+            after = f"the argument after {before!r}" if before.strip() else "an argument"
+            return f"{option if option.strip() else after} is empty; is a variable not set?"
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            return f"the argument {str(os.fsencode(argument))[1:]} is not UTF-8"
+    return ""
 
 
 def complain(message: str, hint: str = "") -> None:

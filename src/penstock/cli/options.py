@@ -14,6 +14,8 @@ import click
 from penstock.cli.configuration import DEFAULT, load
 from penstock.cli.directory import choose
 from penstock.cli.schema import known, names
+from penstock.cli.values import is_unicode
+from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
 from penstock.stores.lock import holder
 
@@ -58,6 +60,11 @@ def set_up(config: Path | None, flags: Mapping[str, str | None], read: Collectio
     loaded = load(config, os.environ, given, read)
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - unlike Path.home it does not raise without one
     data_dir = choose(loaded.settings.store.data_dir, os.environ, Path.cwd(), home)
+    if not is_unicode(str(data_dir)):
+        # Libraries that read and write there, and everything that tells of it, take text.
+        shown = str(os.fsencode(data_dir))[1:]
+        detail = f"the data directory {shown} is not UTF-8; choose another with --data-dir"
+        raise Invalid(detail, field="store.data_dir", code="data_dir_name")
     return Setup(loaded.settings, loaded.origins, data_dir, loaded.notes)
 
 

@@ -70,7 +70,7 @@ def from_text(text: str, spec: Spec) -> Value:
         ValueError: It cannot be used; the message says why.
     """
     text = text.strip()
-    if not text.isascii() and not _is_unicode(text):
+    if not text.isascii() and not is_unicode(text):
         raise ValueError(f"{_quoted(text, spec)} is not UTF-8")
     value = _read(text, spec.unit)
     if value is None:
@@ -185,7 +185,7 @@ def _quoted(value: object, spec: Spec) -> str:
     return quoted if len(quoted) <= QUOTED_CHARS_MAX else f"{quoted[:QUOTED_CHARS_MAX]}…"
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
     """Return whether a text can be written as UTF-8: what was not UTF-8 arrives with surrogates in it."""
     try:
         text.encode()

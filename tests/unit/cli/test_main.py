@@ -69,6 +69,65 @@ def test_usage_errors_exit_2(arguments, capsys):
     assert err
 
 
+def leaves(command=entry.penstock, path=()):
+    """Yield every command with its words, those of groups included."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            yield from leaves(command.get_command(click.Context(command), name), (*path, name))
+    else:
+        yield path, command
+
+
+PARAMETERS = [
+    pytest.param(path, one, id=f"{' '.join(path)} {one.name}")
+    for path, command in leaves()
+    for one in command.params
+    if not getattr(one, "is_flag", False)
+]
+
+
+@pytest.mark.parametrize("value", ["", " ", "caf\udce9"])
+@pytest.mark.parametrize(("path", "one"), PARAMETERS)
+def test_no_argument_is_empty_or_not_utf8(path, one, value, capsys, tmp_path):
+    forms = [[one.opts[-1], value], [f"{one.opts[-1]}={value}"]] if isinstance(one, click.Option) else [[value]]
+    for form in forms:
+        assert entry.run([*path, *form]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert ("is not UTF-8" if value.strip() else "is empty") in err
+        assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["status"], ["index", "."], ["serve"], ["worker", "--pool", "all"], ["config"]])
+def test_a_data_directory_whose_name_is_no_text_is_refused_before_anything_is_made(command, capsys, monkeypatch):
+    odd = Path(os.fsdecode(b"caf\xe9"))
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    Path(".penstock").mkdir()
+    assert entry.run(command) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: the data directory '")
+    assert err.endswith("caf\\xe9/.penstock' is not UTF-8; choose another with --data-dir\n")
+    assert list(Path(".penstock").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"LC_ALL": "POSIX"}]
+)
+def test_text_is_utf8_whatever_the_locale(locale, tmp_path):
+    (tmp_path / "grün.py").write_text("x = 1\n", "utf-8")
+    environment = {"PYTHONPATH": str(Path(penstock.__file__).parent.parent), "HOME": str(tmp_path), **locale}
+    line = [sys.executable, "-m", "penstock", "index", "grün.py", "--dry-run"]
+    done = subprocess.run(line, capture_output=True, check=True, timeout=60, env=environment, cwd=tmp_path)
+    assert done.stdout.decode() == f"index  {tmp_path}/grün.py\n"
+
+
+def test_what_is_searched_for_may_hold_an_equals_sign(capsys):
+    assert entry.run(["search", "--", "a="]) == 2
+    assert "nothing is indexed yet" in capsys.readouterr().err
+
+
 def test_errors_are_one_line_and_a_hint(monkeypatch, capsys):
     assert failing(monkeypatch, Invalid("no such collection", code="collection_not_found")) == 2
     lines = capsys.readouterr().err.splitlines()
