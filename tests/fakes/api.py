@@ -171,6 +171,7 @@ class Api:
     Attributes:
         reasons: Why it is not ready; tests fill it.
         foreign: Collections of another model; tests fill it.
+        told: How often its state, readiness or alerts were worked out.
     """
 
     def __init__(self, http: HttpSettings | None = None, senses: Senses | None = None) -> None:
@@ -181,6 +182,7 @@ class Api:
         self.metrics = Metrics()
         self.reasons: list[str] = []
         self.foreign: dict[str, CollectionInfo] = {}
+        self.told = 0
         clock = LoopClock()
         self.bus = MemoryBus(self.settings.bus, {}, clock)
         search = SearchPipeline(
@@ -214,7 +216,8 @@ class Api:
             model="m",
             learned="",
             status=self._status,
-            readiness=lambda: self.reasons,
+            readiness=self._reasons,
+            alerts=self._alerts,
             snapshots=MemorySnapshots(self.store),
             foreign=self.foreign,
             unread=Unread(_endless, _endless, _endless_beside),
@@ -231,7 +234,16 @@ class Api:
         await self.store.create(CollectionInfo(name, DIM, "m"), Work.background())
         return self
 
+    def _reasons(self) -> list[str]:
+        self.told += 1
+        return self.reasons
+
+    def _alerts(self) -> list[answers.AlertStatus]:
+        self.told += 1
+        return []
+
     def _status(self, collections: list[CollectionInfo]) -> answers.ServerStatus:
+        self.told += 1
         return answers.ServerStatus(
             version="0",
             uptime_s=0.0,

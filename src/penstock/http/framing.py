@@ -12,10 +12,10 @@ from penstock.kernel.errors import Invalid
 Headers = list[tuple[bytes, bytes]]
 
 #: RFC 3986 §3.2: a registered name or an address, then a port. User information has no place in ``Host``.
-_AUTHORITY: Final = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
+_AUTHORITY: Final = re.compile(rb"\A(?:\[[0-9A-Za-z:.%_~-]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 
 #: A request line as RFC 9112 §3 has it; the parser stops at a method that it does not know.
-_REQUEST_LINE: Final = re.compile(rb"(?:\r\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} [!-~]+ HTTP/([0-9])\.[0-9]\r\n")
+_REQUEST_LINE: Final = re.compile(rb"\A(?:\r\n)*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64} [!-~]+ HTTP/([0-9])\.[0-9]\r\n")
 
 #: What the parser says of the preface of HTTP/2 (RFC 9113 §3.4).
 _PREFACE: Final = "Pause on PRI/Upgrade"

@@ -4,7 +4,7 @@ It says who the caller is and holds each to its rate (D7), counts requests in fl
 the topic a route leads to (D2) and at memory (D6), names each request (``X-Request-Id``,
 ``traceparent``), holds bodies and responses to their size and time (D8, T1, T2), stops the work of a
 caller who hangs up, and while the server drains it answers 503. Nothing here ever waits in line: the
-answer is now, yes or no.
+answer is now, yes or no. Only probes of an address that asks without pause are slowed down.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from penstock.http.conversation import (
 )
 from penstock.http.head import Head, head_of
 from penstock.http.origins import PREFLIGHT, Origins
+from penstock.http.probes import ProbePace
 from penstock.http.refusal import Refusal
 from penstock.http.tally import Tally
 from penstock.http.uploads import SlowUploads
@@ -136,6 +137,7 @@ class Gate:
         self._limiter: Limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
         self._policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
         self._refusals = _Refusals(settings)
+        self._probes = ProbePace()
         self._running: set[Conversation] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -169,6 +171,7 @@ class Gate:
         arrival = _arrival(scope, now_s)
         client = self._know(scope, arrival)
         refusal, wait_s = self._admit(scope, arrival, client, now_s)
+        await self._slow_down(scope, arrival, now_s)
         conversation = Conversation(scope, receive, send, arrival, self._terms)
         if refusal is None:
             self._running.add(conversation)
@@ -237,6 +240,14 @@ class Gate:
             address = self._callers.address(scope, arrival.headers)
             arrival.owners = (client,) if address == client else (client, address)
         return client
+
+    async def _slow_down(self, scope: Scope, arrival: Arrival, now_s: float) -> None:
+        """Delay the probes of an address that asks without pause; they take no place among those in flight."""
+        if scope["path"] not in ALWAYS_OPEN:
+            return
+        delay_s = self._probes.delay_s(self._callers.address(scope, arrival.headers), now_s)
+        if delay_s:
+            await asyncio.sleep(delay_s)
 
     def _admit(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
         """Return why this request is refused and when to come back, before anything of its body is read."""

@@ -12,9 +12,11 @@ from starlette.requests import Request
 
 from penstock.http import answers, bodies, decoding, documents
 from penstock.http.labels import label
+from penstock.http.recent import Recent
 from penstock.http.services import Services
 from penstock.indexing.language import named
 from penstock.indexing.records import Outcome, Status
+from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.messages import (
     CollectionCreated,
@@ -51,6 +53,9 @@ class Operations:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._status = Recent(self._compute_status)
+        self._alerts = Recent(self._compute_alerts)
+        self._readiness = Recent(self._compute_readiness)
 
     async def search(self, request: Request) -> SearchResult:
         """Search a collection."""
@@ -244,7 +249,11 @@ class Operations:
 
     async def status(self, request: Request) -> answers.ServerStatus:
         """Tell the server's state at a glance, also when its store cannot answer."""
-        work = self._work(request).within(STATUS_STORE_S, "status", self._now())
+        self._work(request)  # refuses headers that cannot be read; whoever asks next gets the same answer
+        return await self._status.get()
+
+    async def _compute_status(self) -> answers.ServerStatus:
+        work = Work(Deadline.never()).within(STATUS_STORE_S, "status", self._now())
         try:
             collections = await self._services.store.collections(work)
         except (Expired, Unavailable, Broken) as error:
@@ -254,11 +263,17 @@ class Operations:
 
     async def alerts(self, _request: Request) -> answers.Alerts:
         """Tell the alerts."""
+        return await self._alerts.get()
+
+    async def _compute_alerts(self) -> answers.Alerts:
         return answers.Alerts(self._services.alerts())
 
-    def readiness(self) -> answers.Readiness:
+    async def readiness(self) -> answers.Readiness:
         """Tell whether the server can work, and why not."""
-        reasons = self._services.readiness()
+        return await self._readiness.get()
+
+    async def _compute_readiness(self) -> answers.Readiness:
+        reasons = list(self._services.readiness())
         return answers.Readiness(not reasons, reasons)
 
     def _refuse_foreign(self, name: str) -> None:

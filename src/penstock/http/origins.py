@@ -27,8 +27,8 @@ _RESPONSE_HEADERS: Final = b"X-Request-Id, Retry-After, RateLimit, RateLimit-Pol
 #: How long a browser may remember a preflight's answer; Chromium takes no more.
 _MAX_AGE_S: Final = b"7200"
 
-_HOST: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(?:\*\.)?[^/?#@*\s]+|null|\*")
+_HOST: Final = re.compile(r"\A(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
+_ORIGIN: Final = re.compile(r"\A(?:[a-z][a-z0-9+.-]*://(?:\*\.)?[^/?#@*\s]+|null|\*)")
 #: Hosts and origins remembered.
 _REMEMBERED_MAX: Final = 1024
 

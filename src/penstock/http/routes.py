@@ -17,6 +17,7 @@ from penstock.http.media import JSON, NDJSON, check_media
 from penstock.http.operations import Operations
 from penstock.http.page import PAGE
 from penstock.http.problem import MethodNotAllowed, status_of
+from penstock.http.recent import Recent
 from penstock.indexing.records import Status
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.search.records import SearchResult
@@ -131,12 +132,17 @@ def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> l
         return Response(encoding.to_json(answers.Liveness()), media_type=JSON)
 
     async def ready(_: Request) -> Response:
-        readiness = operations.readiness()
+        readiness = await operations.readiness()
         status = 200 if readiness.ready else 503
         return Response(encoding.to_json(readiness), status, media_type=JSON)
 
+    async def expose() -> bytes:
+        return metrics.exposition()
+
+    scrape = Recent(expose)
+
     async def exposition(_: Request) -> Response:
-        return Response(metrics.exposition(), headers={"content-type": CONTENT_TYPE})
+        return Response(await scrape.get(), headers={"content-type": CONTENT_TYPE})
 
     async def describe(_: Request) -> Response:
         return Response(openapi, media_type=JSON)

@@ -13,6 +13,7 @@ from penstock.http.endpoints import API
 from penstock.http.head import Head
 from penstock.http.pressure import pressure
 from penstock.http.problem import MEDIA_TYPE
+from penstock.http.recent import FRESH_S
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.messages import Topic
@@ -629,6 +630,7 @@ async def test_readiness_tells_its_reasons(path):
     api = Api()
     assert ((await api.ask("GET", path)).status, (await api.ask("GET", path)).json["reasons"]) == (200, [])
     api.reasons.append("the store process is not running")
+    await asyncio.sleep(FRESH_S)
     answer = await api.ask("GET", path)
     assert (answer.status, answer.json) == (503, {"ready": False, "reasons": ["the store process is not running"]})
     assert (await api.ask("GET", "/livez")).json == {"live": True}
