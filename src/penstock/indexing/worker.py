@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import resource
+import signal
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -25,6 +29,14 @@ CHARACTERS_MAX: Final = 65_536
 SPECIAL_TOKENS = 2
 
 
+#: Seconds of the processor that a grammar may take: for any text, for each byte of it, and at most.
+PARSE_S: Final = 0.5
+PARSE_S_PER_BYTE: Final = 1.5e-6
+PARSE_S_MAX: Final = 2.0
+#: Memory that a call may take beyond what a fresh process has.
+CALL_BYTES_MAX: Final = 400 << 20
+
+
 class _Process:
     """This process's tokenizer; worker functions are found by name and cannot carry it."""
 
@@ -32,15 +44,43 @@ class _Process:
 
 
 def prepare(tokenizer: TokenCounter) -> None:
-    """Keep the tokenizer for every later call in this process."""
+    """Keep the tokenizer for every later call in this process, and bound the memory that a call may take."""
     _Process.tokenizer = tokenizer
+    tokenizer.count(["What is loaded at first use is loaded before the memory is measured."])
+    used = _data_bytes()
+    if used is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (used + CALL_BYTES_MAX,) * 2)
+
+
+def _data_bytes() -> int | None:
+    """Return the memory that counts against ``RLIMIT_DATA``, ``None`` where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
+    except (OSError, StopIteration):
+        return None
+
+
+@contextmanager
+def _guarded(size: int) -> Iterator[None]:
+    """End this process by ``SIGPROF`` where a parser takes too long over ``size`` bytes.
+
+    A parser is native code that hears of nothing else, and its time is the processor's, not the clock's: on a busy
+    machine a good file keeps its structure.
+    """
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, min(PARSE_S + size * PARSE_S_PER_BYTE, PARSE_S_MAX))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def cut(message: ChunkText) -> list[Chunk]:
     """Cut one text into chunks that the model reads whole, with what is put in front of them."""
     tokenizer = _Process.tokenizer
     tokens_max = tokenizer.tokens_max - SPECIAL_TOKENS - message.tokens_reserved
-    cut_up = chunk(message.text, message.language, tokens_max=tokens_max, count=tokenizer.count)
+    cut_up = chunk(message.text, message.language, tokens_max=tokens_max, count=tokenizer.count, guard=_guarded)
     return [piece for one in cut_up for piece in _bounded(one)]
 
 
@@ -53,7 +93,9 @@ def _bounded(one: Chunk) -> Iterator[Chunk]:
 class Cutter:
     """Has texts cut in worker processes, and no text fail because of its grammar.
 
-    Grammars are native code, and some have a text that makes them crash. Such a text is cut by its lines, like prose.
+    Grammars are native code, and some have a text over which they crash, never end or take all memory. Such a text is
+    cut by its lines, like prose. It is indexed then like any other, so the next run of ``penstock index`` does not send
+    it again.
 
     Args:
         run: Runs a call in a process; ``Broken`` with the code ``worker_died`` where that process died.
@@ -74,6 +116,7 @@ class Cutter:
             if error.code != "worker_died" or message.language == TEXT:
                 raise
         log.warning(
-            "the grammar for %s ended its process over a text, which is cut by its lines instead", message.language
+            "the grammar for %s crashed over a text or took too long or too much memory; the text is cut by its lines",
+            message.language,
         )
         return await self._run(partial(cut, msgspec.structs.replace(message, language=TEXT)))

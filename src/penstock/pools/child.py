@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import threading
 import traceback
@@ -17,10 +18,20 @@ from penstock.kernel import allocator
 from penstock.kernel.errors import Broken, PenstockError
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
+#: How long the end of a process whose pipe has ended may take.
+_END_S: Final = 1.0
 
 
 class Died(Exception):
-    """The process ended before it had answered."""
+    """The process ended before it had answered.
+
+    Attributes:
+        by_itself: Whether the call ended it. ``SIGKILL`` comes from outside, from a kernel that is short of memory.
+    """
+
+    def __init__(self, *, by_itself: bool = False) -> None:
+        super().__init__("the process ended before it had answered")
+        self.by_itself = by_itself
 
 
 class Child:
@@ -62,7 +73,8 @@ class Child:
             self._pipe.send_bytes(sent)
             received = self._pipe.recv_bytes()
         except (EOFError, OSError):
-            raise Died from None
+            self._process.join(_END_S)
+            raise Died(by_itself=self._process.exitcode not in (None, -signal.SIGKILL)) from None
         good, outcome = pickle.loads(received)  # noqa: S301 - from a process of our own
         if good:
             return outcome
@@ -82,6 +94,8 @@ def _serve(pipe: Connection, prepare: Callable[..., None], args: tuple[Any, ...]
     """Work in the process: deaf to the terminal's Ctrl-C, which is for the parent, but not to its death."""
     allocator.settle()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Crashes are expected here, and a core would hold people's texts.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     prepare(*args)
     while True:
@@ -96,6 +110,8 @@ def answer(call: bytes) -> bytes:
     """Make a pickled call; return its pickled outcome: ``(True, result)`` or ``(False, error)``."""
     try:
         return pickle.dumps((True, pickle.loads(call)()))  # noqa: S301 - from our own parent
+    except MemoryError:
+        os._exit(1)  # what is left of the call still holds the memory
     except Exception as error:  # noqa: BLE001 - a process's root: whatever it is, the caller is told
         if not isinstance(error, PenstockError):
             error.add_note("in a worker process:\n" + "".join(traceback.format_exception(error)))

@@ -63,8 +63,9 @@ class Processes:
     """A bounded set of worker processes, started when first needed.
 
     Each process works on one call at a time and has a pipe of its own, so a process that dies takes nobody
-    else's call with it. The call it was at is tried once more in a new process, as the reason may have been another
-    (a machine short of memory kills the largest); one that kills ``DEATHS_MAX`` is given up.
+    else's call with it. A call that crashes its process is given up. One whose process was killed from outside is tried
+    once more in a new process (a machine short of memory kills the largest), and given up after ``DEATHS_MAX`` of them.
+    A process that keeps much memory after a call is replaced.
 
     Args:
         count: Processes at most.
@@ -88,7 +89,7 @@ class Processes:
         """Run ``call`` (picklable, and harmless to repeat) in a process.
 
         Raises:
-            Broken: The call's process died, and the next one as well.
+            Broken: The call ended its process, or two of them were killed.
 
         Cancellation: As :func:`penstock.pools.threads.settle`; a call that has not ended ``GRACE_S`` later is ended
         by the death of its process.
@@ -129,9 +130,9 @@ class Processes:
             child = self._take()
             try:
                 result = one.on(child)
-            except Died:
+            except Died as death:
                 child.discard()
-                if one.stopped:
+                if one.stopped or death.by_itself:
                     break
             except BaseException:
                 self._give(child)

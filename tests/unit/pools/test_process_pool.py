@@ -149,6 +149,21 @@ async def test_a_call_that_kills_its_process_twice_is_given_up_and_costs_no_othe
 
 
 @virtual
+async def test_a_call_that_ends_its_process_by_itself_is_not_tried_again(
+    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+) -> None:
+    def crash() -> None:
+        raise Died(by_itself=True)
+
+    task = asyncio.create_task(processes.run(crash))
+    await quiet()
+    with pytest.raises(Broken) as caught:
+        await served(executor, task)
+    assert caught.value.code == "worker_died"
+    assert [child.alive for child in children] == [False]
+
+
+@virtual
 async def test_a_process_that_died_unseen_costs_the_next_call_nothing(
     processes: Processes, executor: HandExecutor, children: list[FakeChild]
 ) -> None:

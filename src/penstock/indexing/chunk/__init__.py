@@ -8,18 +8,27 @@ Read next: `records.py` (what the parts exchange), `syntax.py` (code), `markdown
 `packing.py`.
 """
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
 from penstock.indexing.chunk.ledger import Ledger
 from penstock.indexing.chunk.markdown import outline_markdown
 from penstock.indexing.chunk.packing import chunks_of, pack
 from penstock.indexing.chunk.prose import outline_prose
-from penstock.indexing.chunk.records import Chunk, Outline, TokenCount
+from penstock.indexing.chunk.records import Chunk, Guard, Outline, TokenCount, unguarded
 from penstock.indexing.chunk.restructured import outline_restructured
 from penstock.indexing.chunk.syntax import outline_syntax
 
 __all__ = ["Chunk", "TokenCount", "chunk"]
 
+#: A longer text was written by a machine. It is cut by its lines, window by window: what is noted of each line, and a
+#: syntax tree all the more, takes many times the memory of the text.
+OUTLINED_CHARS_MAX: Final = 1_000_000
+WINDOW_CHARS: Final = 250_000
 
-def chunk(text: str, language: str, *, tokens_max: int, count: TokenCount) -> list[Chunk]:
+
+def chunk(text: str, language: str, *, tokens_max: int, count: TokenCount, guard: Guard = unguarded) -> list[Chunk]:
     """Cut a file into chunks of at most `tokens_max` tokens.
 
     A function, method or section is one chunk where it fits and is not tiny; small neighbours share
@@ -31,7 +40,8 @@ def chunk(text: str, language: str, *, tokens_max: int, count: TokenCount) -> li
         language: Its language, as `penstock.indexing.language` names it.
         tokens_max: Tokens that the model reads, less those it adds itself.
         count: Model tokens of each string without special tokens; must add up over lines. Called
-            once for all lines, and again for lines that are over the limit alone.
+            for all lines, some at a time, and again for lines that are over the limit alone.
+        guard: Stands around each run of a parser.
 
     Returns:
         Chunks in the order of their lines, without blank lines at their ends.
@@ -41,18 +51,40 @@ def chunk(text: str, language: str, *, tokens_max: int, count: TokenCount) -> li
 
     Bounds:
         A chunk has at most 32 characters for each token allowed, since a word unknown to the model
-        is one token however long it is.
+        is one token however long it is. Beside the chunks, the memory for a text of more than
+        `OUTLINED_CHARS_MAX` characters does not grow with it.
     """
     if tokens_max < 1:
         raise ValueError("tokens_max must be positive")
+    if len(text) > OUTLINED_CHARS_MAX:
+        return [one for first, window in _windows(text) for one in _lines_of(window, first, tokens_max, count)]
     ledger = Ledger(text.split("\n"), count)
-    outline = _outline(text, language, ledger, tokens_max)
+    outline = _outline(text, language, ledger, tokens_max, guard)
     return list(chunks_of(ledger, pack(ledger, outline, tokens_max), tokens_max, count))
 
 
-def _outline(text: str, language: str, ledger: Ledger, budget: int) -> Outline:
+def _windows(text: str) -> Iterator[tuple[int, str]]:
+    """Yield pieces of a text with the number of the line that each begins in; an over-long line is in several."""
+    start, line = 0, 0
+    while start < len(text):
+        end = start + WINDOW_CHARS
+        if end < len(text):
+            end = text.rfind("\n", start, end) + 1 or end
+        window = text[start:end]
+        yield line, window
+        line += window.count("\n")
+        start = end
+
+
+def _lines_of(window: str, first: int, tokens_max: int, count: TokenCount) -> Iterator[Chunk]:
+    ledger = Ledger(window.split("\n"), count)
+    for one in chunks_of(ledger, pack(ledger, outline_prose(ledger), tokens_max), tokens_max, count):
+        yield replace(one, start_line=one.start_line + first, end_line=one.end_line + first)
+
+
+def _outline(text: str, language: str, ledger: Ledger, budget: int, guard: Guard) -> Outline:
     if language == "markdown":
         return outline_markdown(ledger)
     if language == "rst":
         return outline_restructured(ledger)
-    return outline_syntax(text, language, ledger, budget) or outline_prose(ledger)
+    return outline_syntax(text, language, ledger, budget, guard) or outline_prose(ledger)

@@ -1,7 +1,8 @@
 """What each line of a file costs, so that every range is priced in constant time."""
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -10,6 +11,11 @@ from penstock.indexing.chunk.records import TokenCount
 #: A word that the model cannot read is one token however long it is; its length is charged all the
 #: same.
 CHARS_PER_TOKEN_MAX: Final = 32
+#: A longer line is over any budget that a person's line is within. It is not counted whole but taken to be as costly as
+#: it can be, a token for each character.
+LINE_CHARS_COUNTED_MAX: Final = 20_000
+#: Characters counted at once: a tokenizer's notes take many times the memory of its text.
+COUNTED_AT_ONCE: Final = 65_536
 
 
 def price(text: str, tokens: int) -> int:
@@ -28,7 +34,7 @@ class Ledger:
     __slots__ = ("_sums", "blank", "lines")
 
     def __init__(self, lines: Sequence[str], count: TokenCount) -> None:
-        """Price `lines`; `count` is called once.
+        """Price `lines`; `count` is called with some of them at a time.
 
         Args:
             lines: The file's lines, split at line feeds only.
@@ -37,13 +43,14 @@ class Ledger:
         self.lines = lines
         self.blank = [not line or line.isspace() for line in lines]
         written = [line for line, blank in zip(lines, self.blank, strict=True) if not blank]
-        unique = list(dict.fromkeys(written))
-        counted = dict(zip(unique, count(unique) if unique else (), strict=True))
+        counted: dict[str, int] = {}
+        for some in _batches(dict.fromkeys(written)):
+            counted.update(zip(some, count(some), strict=True))
         costs = (
-            len(line) // CHARS_PER_TOKEN_MAX if blank else price(line, counted[line])
+            len(line) // CHARS_PER_TOKEN_MAX if blank else price(line, counted.get(line, len(line)))
             for line, blank in zip(lines, self.blank, strict=True)
         )
-        self._sums = list(accumulate(costs, initial=0))
+        self._sums = array("q", accumulate(costs, initial=0))
 
     def cost(self, start: int, end: int) -> int:
         """Return the cost of the lines `start` (from 0) to before `end`."""
@@ -69,3 +76,19 @@ class Ledger:
     def is_bare(self, start: int, end: int) -> bool:
         """Tell whether the range holds no letter or digit: closing brackets, rules, punctuation."""
         return not any(any(map(str.isalnum, self.lines[line])) for line in range(start, end))
+
+
+def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the lines that are counted, some at a time."""
+    batch: list[str] = []
+    characters = 0
+    for line in lines:
+        if len(line) > LINE_CHARS_COUNTED_MAX:
+            continue
+        if batch and characters + len(line) > COUNTED_AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+        batch.append(line)
+        characters += len(line)
+    if batch:
+        yield batch

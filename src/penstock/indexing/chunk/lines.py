@@ -13,6 +13,8 @@ _SHARE_MIN: Final = 0.5
 _STRAY_WEIGHT: Final = 2.0
 #: Pieces of an over-long line are first cut a little small, since tokens lie unevenly in it.
 _CAUTION: Final = 0.85
+#: An over-long line is looked at in slabs of so many characters.
+SLAB_CHARS: Final = 65_536
 _PIECE_END: Final = re.compile(r"(?:\s|[^\w\s])(?=[^\s])", re.DOTALL)
 
 
@@ -75,8 +77,12 @@ def cut_line(line: str, budget: int, count: TokenCount) -> list[str]:
 
     Bounds:
         Pieces over the budget are cut in half until they fit or are one character, so `count` is
-        called at most about 20 times.
+        called at most about 20 times for each slab of the line.
     """
+    return [piece for slab in _slices(line, SLAB_CHARS) for piece in _cut_slab(slab, budget, count)]
+
+
+def _cut_slab(line: str, budget: int, count: TokenCount) -> list[str]:
     cost = price(line, count([line])[0])
     pieces = [(piece, False) for piece in _slices(line, max(1, int(len(line) * budget / cost * _CAUTION)))]
     while True:

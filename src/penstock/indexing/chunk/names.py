@@ -16,6 +16,9 @@ NameRule = Callable[[Node], str | None]
 _GENERICS: Final = re.compile(r"<[^<>]*>|\[[^\[\]]*\]|\s+")
 _SCOPES: Final = re.compile(r"::|->|:")
 _DECLARATOR_DEPTH_MAX: Final = 12
+#: What is looked at of a name, and what is kept: every chunk of a definition carries it.
+_WRITTEN_BYTES_MAX: Final = 1000
+NAME_CHARS_MAX: Final = 160
 _FUNCTIONS: Final = frozenset(
     """
     arrow_function function_expression function generator_function class class_expression
@@ -28,8 +31,8 @@ def text_of(node: Node | None) -> str:
     """Return a name without generics and white space, with dots between its scopes."""
     if node is None or node.text is None:
         return ""
-    text = node.text.decode("utf-8", "replace").strip("'\"")
-    return _SCOPES.sub(".", _GENERICS.sub("", text)) or text
+    text = node.text[:_WRITTEN_BYTES_MAX].decode("utf-8", "replace").strip("'\"")
+    return (_SCOPES.sub(".", _GENERICS.sub("", text)) or text)[:NAME_CHARS_MAX]
 
 
 def _first(node: Node | None) -> Node | None:

@@ -1,6 +1,7 @@
 """The records that the chunker's parts hand to each other."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -10,6 +11,14 @@ TokenCount = Callable[[Sequence[str]], list[int]]
 
 #: How good it is to cut before a line (0-based), higher is better.
 Strength = Callable[[int], float]
+
+#: Entered around each run of a parser, with the bytes that it is given; may end the process.
+Guard = Callable[[int], AbstractContextManager[None]]
+
+
+def unguarded(_size: int) -> AbstractContextManager[None]:
+    """Bound nothing."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)

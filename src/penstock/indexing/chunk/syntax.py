@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Final, cast
 
 from tree_sitter import Node, Parser
@@ -19,13 +20,17 @@ from penstock.indexing.chunk.grammar import (
     Grammar,
 )
 from penstock.indexing.chunk.ledger import Ledger
-from penstock.indexing.chunk.records import Kind, Outline, Strength, Unit
+from penstock.indexing.chunk.records import Guard, Kind, Outline, Strength, Unit
 
 #: Above this share of unparsed lines the grammar has not understood the file.
 ERROR_SHARE_MAX: Final = 0.2
 #: A line longer than this was written by a machine: its syntax gives no line to cut at, and takes
 #: long to parse.
 LINE_CHARS_MAX: Final = 20_000
+#: Brackets open at once. More of them is no code, and takes hundreds of bytes each to parse.
+BRACKETS_OPEN_MAX: Final = 500
+#: Characters of a symbol; a definition nested so deep that they do not suffice is known by what encloses it.
+SYMBOL_CHARS_MAX: Final = 400
 _ERROR_NODES_MAX: Final = 20_000
 _WRAPPERS_DEPTH_MAX: Final = 4
 #: Statements are taken apart until they cost less than this share of the budget.
@@ -35,6 +40,9 @@ _DEPTH_MAX: Final = 64
 
 #: Characters of four bytes, which four others stand for without moving a column.
 _ASTRAL: Final = re.compile("[\U00010000-\U0010ffff]")
+
+_OPENING: Final = b"([{"
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"()[]{}"))
 
 _STATEMENT: Final = 2.0
 _DEPTH_WEIGHT: Final = 0.35
@@ -69,7 +77,7 @@ class _Mark:
     depth: int
 
 
-def outline_syntax(text: str, language: str, ledger: Ledger, budget: int) -> Outline | None:
+def outline_syntax(text: str, language: str, ledger: Ledger, budget: int, guard: Guard) -> Outline | None:
     """Return the units of a source file.
 
     Args:
@@ -77,25 +85,41 @@ def outline_syntax(text: str, language: str, ledger: Ledger, budget: int) -> Out
         language: Its language.
         ledger: Its lines and costs.
         budget: What a chunk may cost; definitions within it stay whole.
+        guard: Stands around each run of a parser.
 
     Returns:
         The outline, or `None` where there is no grammar for the language or it does not understand
-        the file, or lines too long to be written by a person.
+        the file, or lines or brackets are longer or deeper than a person writes them.
     """
     grammar = GRAMMARS.get(language)
     if grammar is None or len(max(ledger.lines, key=len)) > LINE_CHARS_MAX:
         return None
     source = (text if grammar.astral else _ASTRAL.sub("____", text)).encode("utf-8", "replace")
-    root = _parser(grammar.parser).parse(source).root_node
+    if _brackets_open(source) > BRACKETS_OPEN_MAX:
+        return None
+    root = _parsed(grammar, source, guard)
     if root.has_error and grammar.retry:
         other = GRAMMARS[grammar.retry]
-        retried = _parser(other.parser).parse(source).root_node
+        retried = _parsed(other, source, guard)
         if _error_lines(retried) < _error_lines(root):
             root, grammar = retried, other
     if root.has_error and _error_lines(root) > ERROR_SHARE_MAX * len(ledger.lines):
         return None
     marks = _Outliner(grammar, ledger, budget).marks(root)
     return Outline(_units(marks, len(ledger.lines)), _statement_strength(marks, ledger))
+
+
+def _parsed(grammar: Grammar, source: bytes, guard: Guard) -> Node:
+    parser = _parser(grammar.parser)
+    with guard(len(source)):
+        return parser.parse(source).root_node
+
+
+def _brackets_open(source: bytes) -> int:
+    """Return how many brackets of any kind are open at once at most, those in strings and comments included."""
+    steps = (1 if one in _OPENING else -1 for one in source.translate(None, _NO_BRACKETS))
+    # A closing one too many closes nothing.
+    return max(accumulate(steps, lambda depth, step: max(depth + step, 0)), default=0)
 
 
 def _error_lines(root: Node) -> int:
@@ -159,6 +183,8 @@ class _Outliner:
         inner, name, is_container = self._definition(node)
         if inner is not None:
             qualified = f"{symbol}.{name}" if symbol and name else symbol or name
+            if len(qualified) > SYMBOL_CHARS_MAX:
+                qualified = symbol
             if cost <= self._budget and not (is_container and self._has_large_member(inner, cost)):
                 self._mark(task, qualified, symbol, Kind.DEFINITION)
                 return []
