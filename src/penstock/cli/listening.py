@@ -86,8 +86,13 @@ class Stop:
         (self.at_once if self.asked.is_set() else self.asked).set()
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, section: str = "server") -> socket.socket:
     """Return a bound socket that does not listen yet.
+
+    Args:
+        host: A host of this machine, or its address.
+        port: The port; 0 for any.
+        section: Where both are set, for errors.
 
     Raises:
         Unavailable: The port is taken (``port_in_use``) or may not be used.
@@ -96,7 +101,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
-        raise Invalid(f"{host!r} is not a host name or address: {error}", field="server.host") from error
+        raise Invalid(f"{host!r} is not a host name or address: {error}", field=f"{section}.host") from error
     family, kind, protocol, _, address = found[0]
     bound = socket.socket(family, kind, protocol)
     try:
@@ -104,7 +109,7 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise _bind_error(error, host, port) from error
+        raise _bind_error(error, host, port, section) from error
     return bound
 
 
@@ -179,11 +184,12 @@ async def end(app: Drainable, server: Listener, stop: Stop, drain_s: float) -> b
     return finished
 
 
-def _bind_error(error: OSError, host: str, port: int) -> Unavailable | Invalid:
+def _bind_error(error: OSError, host: str, port: int, section: str) -> Unavailable | Invalid:
     if error.errno == errno.EADDRINUSE:
         message = f"port {port} on {host} is in use by another program; choose one with --port, or 0 for any free one"
         return Unavailable(message, dependency="network", code="port_in_use")
     if error.errno == errno.EACCES:
         message = f"port {port} may not be used by this user; choose one above 1023 with --port"
         return Unavailable(message, dependency="network", code="port_forbidden")
-    return Invalid(f"cannot listen on {host} port {port}: {error.strerror}", field="server.host", code="host_unusable")
+    detail = f"cannot listen on {host} port {port}: {error.strerror}"
+    return Invalid(detail, field=f"{section}.host", code="host_unusable")

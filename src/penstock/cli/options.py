@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +14,8 @@ import click
 
 from penstock.cli.configuration import DEFAULT, load
 from penstock.cli.directory import choose
-from penstock.cli.schema import known, names
-from penstock.cli.values import is_unicode
+from penstock.cli.schema import CONCURRENCY, known, names
+from penstock.cli.values import is_unicode, shown
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
 from penstock.stores.lock import holder
@@ -41,6 +42,30 @@ class Setup:
     data_dir: Path
     notes: tuple[str, ...] = ()
 
+    @contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Name where the setting was set that an error inside the block is about."""
+        try:
+            yield
+        except Invalid as error:
+            where, value = self._origin(error.field)
+            if not where or where.removeprefix("environment ") in error.detail:
+                raise
+            raise Invalid(f"{error.detail} ({where}{value})", field=error.field, code=error.code) from error
+
+    def _origin(self, field: str) -> tuple[str, str]:
+        """Return where a setting was set, empty for one that was not, and what it is, empty for what may be secret."""
+        for one in known():
+            called = (one.yaml, one.yaml.removeprefix(f"{CONCURRENCY}."), *one.spec.names)
+            if field in called or one.yaml == f"{field}.url":
+                origin = self.origins[one.yaml]
+                if origin == DEFAULT:
+                    break
+                where = origin if origin.startswith(("environment", "--")) else f"{origin}: {one.yaml}"
+                value = getattr(getattr(self.settings, one.section), one.name)
+                return where, "" if one.spec.confidential else f": {shown(value, one.spec.unit)}"
+        return "", ""
+
     @property
     def client_log_level(self) -> str:
         """Log level of commands that are no server: only what somebody asked for, or what went wrong."""
@@ -62,8 +87,7 @@ def set_up(config: Path | None, flags: Mapping[str, str | None], read: Collectio
     data_dir = choose(loaded.settings.store.data_dir, os.environ, Path.cwd(), home)
     if not is_unicode(str(data_dir)):
         # Libraries that read and write there, and everything that tells of it, take text.
-        shown = str(os.fsencode(data_dir))[1:]
-        detail = f"the data directory {shown} is not UTF-8; choose another with --data-dir"
+        detail = f"the data directory {str(os.fsencode(data_dir))[1:]} is not UTF-8; choose another with --data-dir"
         raise Invalid(detail, field="store.data_dir", code="data_dir_name")
     return Setup(loaded.settings, loaded.origins, data_dir, loaded.notes)
 
@@ -104,7 +128,8 @@ def _with_options(
     def with_setup(config: Path | None, data_dir: str | None, **rest: Any) -> Any:
         setup = read(config, {"--data-dir": data_dir})
         settle(setup)
-        return command(setup, **rest)
+        with setup.blamed():
+            return command(setup, **rest)
 
     return with_setup
 

@@ -54,7 +54,7 @@ def command(config: Path | None, role: str, pools: str | None, index_self: Path 
     setup = set_up(config, {f"--{name.replace('_', '-')}": value for name, value in flags.items()})
     settle(setup)
     configure(setup.settings.server.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with setup.blamed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Service(setup, part, index_self, notices()).run())
     return 0
 
@@ -84,10 +84,9 @@ class _Service:
             message = f"a server (process {held.pid}) runs on {data_dir} already, at {held.url}"
             raise Unavailable(message, dependency="data directory", code="directory_locked")
         # Before the model is prepared: a busy port should not be told minutes later.
-        bound = bind(settings.server.host, settings.server.port)
-        self._stop.heed(asyncio.get_running_loop())
-        app = build(settings, data_dir, role=self._role)
-        with contextlib.closing(bound):
+        with contextlib.closing(bind(settings.server.host, settings.server.port)) as bound:
+            self._stop.heed(asyncio.get_running_loop())
+            app = build(settings, data_dir, role=self._role)
             try:
                 if await self._started(app):
                     await self._serve(app, bound)

@@ -40,7 +40,7 @@ def command(config: Path | None, pools: str, data_dir: str | None, host: str | N
     setup = set_up(config, {"--data-dir": data_dir, "worker --host": host, "worker --port": port})
     settle(setup)
     configure(setup.settings.server.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with setup.blamed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_Work(setup, role, notices()).run())
     return 0
 
@@ -64,7 +64,7 @@ class _Work:
         """
         settings = self._setup.settings
         # Before the model is prepared: a busy port should not be told minutes later.
-        bound = bind(settings.worker.host, settings.worker.port) if settings.worker.port else None
+        bound = bind(settings.worker.host, settings.worker.port, "worker") if settings.worker.port else None
         self._stop.heed(asyncio.get_running_loop())
         app = build(settings, self._setup.data_dir, role=self._role)
         asked = asyncio.create_task(self._stop.asked.wait())

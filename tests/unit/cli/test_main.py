@@ -262,3 +262,43 @@ def test_colour_only_on_terminals_and_never_against_no_color(monkeypatch):
         monkeypatch.setattr(sys, "stderr", stream())
         entry.complain("words")
         assert ("\x1b" in sys.stderr.getvalue()) is coloured
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"PENSTOCK_HOST": "192.0.2.1"}, "(environment PENSTOCK_HOST: 192.0.2.1)"),
+        ({"PENSTOCK_TRUSTED_PROXIES": "foo"}, "PENSTOCK_TRUSTED_PROXIES: 'foo'"),
+        ({"PENSTOCK_MODEL_DIR": "none"}, "(environment PENSTOCK_MODEL_DIR: none)"),
+        ({"PENSTOCK_MODEL_DEVICE": "cuda"}, "PENSTOCK_MODEL_DEVICE is cuda"),
+        ({"BUS_BACKEND": "redis", "PENSTOCK_REDIS_URL": "s3cret"}, "(environment PENSTOCK_REDIS_URL)"),
+        ({"REDIS_CACHE": "true", "REDIS_SHARED_URL": "s3cret"}, "(environment REDIS_SHARED_URL)"),
+        ({"BUS_BACKEND": "kafka", "KAFKA_BOOTSTRAP": ":"}, "(environment KAFKA_BOOTSTRAP)"),
+        ({"BUS_BACKEND": "kafka", "KAFKA_TLS": "true", "KAFKA_CA": "/no"}, "(environment KAFKA_CA: /no)"),
+        ({"STORE_BACKEND": "qdrant", "QDRANT_URL": "s3cret"}, "QDRANT_URL"),
+        (
+            {"STORE_BACKEND": "qdrant", "QDRANT_URL": "http://h", "QDRANT_API_KEY": "a b"},
+            "(environment QDRANT_API_KEY)",
+        ),
+        (
+            {"STORE_BACKEND": "qdrant", "QDRANT_URL": "https://127.0.0.1", "QDRANT_CA_FILE": "/no"},
+            "(environment QDRANT_CA_FILE: /no)",
+        ),
+        ({"DENSE_KIND": "tei", "DENSE_MODEL": "m", "DENSE_URL": "s3cret"}, "(environment DENSE_URL)"),
+        ({"DENSE_KIND": "onnx", "DENSE_PATH": "/no"}, "(environment DENSE_PATH: /no)"),
+        ({"DENSE_KIND": "onnx", "DENSE_MODEL": "m", "DENSE_REVISION": "x"}, "(environment DENSE_REVISION: x)"),
+    ],
+)
+def test_a_value_found_wrong_later_is_named_with_its_variable_too(environ, said, capsys, monkeypatch):
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert entry.run(["serve", "--port", "0"]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "s3cret" not in err
+
+
+def test_a_value_of_a_file_found_wrong_later_is_named_with_its_place(capsys, tmp_path):
+    (tmp_path / "penstock.yaml").write_text("model: {dir: none}")
+    assert entry.run(["serve", "--port", "0", "--config", "penstock.yaml"]) == 2
+    assert "(penstock.yaml: model.dir: none)" in capsys.readouterr().err
