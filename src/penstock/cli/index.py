@@ -11,6 +11,7 @@ from rich.console import Console
 from penstock.cli.main import INTERRUPTED
 from penstock.cli.options import Setup, client, collection_option, json_option
 from penstock.cli.output import print_json
+from penstock.cli.planning import Loss
 from penstock.cli.progress import display
 from penstock.cli.run import Order, Run
 from penstock.cli.session import connect
@@ -29,10 +30,11 @@ FAILURES_SHOWN_MAX = 20
 @collection_option
 @click.option("--dry-run", is_flag=True, help="List what would be indexed, and why the rest would not.")
 @click.option("--force", is_flag=True, help="Index even / or the home directory.")
+@click.option("--prune", is_flag=True, help="Remove vanished files' documents even if they are most of a directory's.")
 @json_option
 @client("concurrency.index.", "concurrency.http.")
-def command(
-    setup: Setup, paths: tuple[Path, ...], collection: str, *, dry_run: bool, force: bool, as_json: bool
+def command(  # noqa: PLR0913 - one for each option
+    setup: Setup, paths: tuple[Path, ...], collection: str, *, dry_run: bool, force: bool, prune: bool, as_json: bool
 ) -> int:
     """Index files and directories.
 
@@ -40,9 +42,12 @@ def command(
     changed since the last run are not indexed again, changed ones are replaced, vanished ones removed. Works through
     the server if one runs on the data directory. Ctrl-C is safe: the next run goes on.
 
-    Exit code 1 if some files failed, 2 on an error.
+    Nothing is removed of a directory that is empty or has lost more than half of its documents, and at least five: its
+    disk may not be mounted. Say --prune if the files are really gone.
+
+    Exit code 1 if some files failed or nothing was removed of such a directory, 2 on an error.
     """
-    order = Order(paths, collection, force)
+    order = Order(paths, collection, force, prune)
     if dry_run:
         _list(setup, order, as_json=as_json)
         return 0
@@ -61,7 +66,7 @@ def command(
     if interrupted:
         console.print("Interrupted. What was indexed stays; the same command goes on where this one stopped.")
         return INTERRUPTED
-    return 1 if tally.failed else 0
+    return 1 if tally.failed or tally.kept else 0
 
 
 async def _index(setup: Setup, order: Order, tally: Tally, console: Console, *, quiet: bool) -> None:
@@ -78,10 +83,22 @@ def report(tally: Tally, collection: str, console: Console, *, as_json: bool) ->
         console.print(f"failed: {harmless(failure.path)}: {harmless(failure.detail)}", soft_wrap=True)
     if tally.failed > FAILURES_SHOWN_MAX:
         console.print(f"… and {tally.failed - FAILURES_SHOWN_MAX} more; --json lists them")
+    for loss in tally.kept:
+        console.print(_told(loss, collection), soft_wrap=True)
     if as_json:
         print_json(tally.as_json(collection))
     else:
         click.echo("\n".join(summary_lines(tally, collection)))
+
+
+def _told(loss: Loss, collection: str) -> str:
+    name = harmless(str(loss.named))
+    found = "" if loss.has_files else "no file to index is in it; "
+    return (
+        f"kept: {name}: {found}{loss.vanished} of the {loss.listed} documents that {collection} has of it have no file "
+        "any more. None was removed, since a disk may not be mounted. If the files are really gone, run the same command "
+        "with --prune."
+    )
 
 
 def summary_lines(tally: Tally, collection: str) -> list[str]:

@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 UNREADABLE_NAME = "unreadable_name"
+#: Fewer documents than these may vanish from a tree that still has files, whatever share of it they are.
+FEW_VANISHED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,30 @@ class Root:
 
     named: Path
     project: Path
+
+
+@dataclass(slots=True)
+class Loss:
+    """What a collection has of a named directory, and how much of that has vanished.
+
+    Attributes:
+        named: The directory.
+        has_files: Whether a file to index is in it now.
+        listed: Documents that the collection has of it.
+        vanished: Those whose file is gone.
+    """
+
+    named: Path
+    has_files: bool = False
+    listed: int = 0
+    vanished: int = 0
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it looks less like deleted files than like a disk that is not mounted."""
+        if not self.has_files:
+            return self.vanished > 0
+        return self.vanished >= FEW_VANISHED and 2 * self.vanished > self.listed
 
 
 def target(file: Path, size: int, roots: Sequence[Root]) -> Target | None:

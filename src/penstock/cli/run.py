@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from penstock.cli.known import Known
-from penstock.cli.planning import Root, Target, batches, is_below_any, listed_root
+from penstock.cli.planning import Loss, Root, Target, batches, is_below, is_below_any, listed_root
 from penstock.cli.problems import summary
 from penstock.cli.progress import Display
 from penstock.cli.records import Indexed, Listed, Outcome, Page
@@ -66,6 +66,7 @@ class Order:
     paths: Sequence[Path]
     collection: str
     force: bool = False
+    prune: bool = False
 
 
 @dataclass(slots=True)
@@ -76,11 +77,26 @@ class _Scope:
         roots: What the user named.
         known: What the collection holds.
         unreadable: Files and directories that could not be read; what is listed below them has not vanished.
+        losses: What has vanished from each directory that the user named.
     """
 
     roots: Sequence[Root]
     known: Known
     unreadable: list[Path] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+
+    def found(self, id_: str) -> None:
+        """Note that a file is there."""
+        for loss in self.losses:
+            loss.has_files = loss.has_files or is_below(id_, str(loss.named))
+
+    def count(self, id_: str) -> None:
+        """Count a listed document."""
+        around = [loss for loss in self.losses if is_below(id_, str(loss.named))]
+        vanished = bool(around) and self.may_remove(id_)
+        for loss in around:
+            loss.listed += 1
+            loss.vanished += vanished
 
     def may_remove(self, id_: str) -> bool:
         """Return whether a listed document has vanished from below what the user named."""
@@ -144,7 +160,8 @@ class Run:
         known.close()
         paths = [Path(project) for project in sorted(projects)]
         roots = await asyncio.to_thread(roots_of, self._order.paths, paths, force=self._order.force)
-        return _Scope(roots, known)
+        losses = [Loss(root.named) for root in roots if root.named.is_dir()]
+        return _Scope(roots, known, losses=losses)
 
     async def _listing(self) -> AsyncIterator[Listed]:
         async for page in self._api.documents(self._order.collection):
@@ -171,6 +188,7 @@ class Run:
                 scope.unreadable.append(path)
 
         for one in find(scope.roots, self._file_bytes_max, skip):
+            scope.found(one.id)
             if scope.known.see(one.id) and scope.known.compare(one.id, hash_of(one, self._file_bytes_max)):
                 self.tally.unchanged += 1
             else:
@@ -251,13 +269,22 @@ class Run:
     # --- Remove
 
     async def _remove(self, scope: _Scope) -> None:
-        """Remove documents whose file has vanished or is not indexed any more; the listing is read again for them."""
+        """Remove documents whose file has vanished or is not indexed any more; the listing is read again for them.
+
+        A directory from which too much has vanished keeps what the collection has of it, unless the user says
+        otherwise.
+        """
         if not scope.known.unseen or len(scope.unreadable) > UNREADABLE_MAX:
             return
         self._display.stage("Removing vanished documents")
+        if not self._order.prune:
+            async for one in self._listing():
+                scope.count(one.id)
+            self.tally.kept = [loss for loss in scope.losses if loss.is_doubtful]
+        kept = [loss.named for loss in self.tally.kept]
         waiting: list[str] = []
         async for one in self._listing():
-            if scope.may_remove(one.id):
+            if scope.may_remove(one.id) and not is_below_any(one.id, kept):
                 waiting.append(one.id)
             if len(waiting) == REMOVE_IDS_MAX:
                 await self._drop(waiting)

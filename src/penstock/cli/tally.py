@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from penstock.cli.planning import Loss
+
 #: Failures listed with their reason; the count goes on.
 ERRORS_MAX: Final = 1000
 
@@ -28,7 +30,8 @@ class Tally:
     """Counts of one run; the run writes, the display and the summary read.
 
     Bounds:
-        ``errors`` holds ``ERRORS_MAX`` entries at most.
+        ``errors`` holds ``ERRORS_MAX`` entries at most, ``kept`` one for each directory that the user named and
+        from which nothing was removed, since too much had vanished.
     """
 
     indexed: int = 0
@@ -45,6 +48,7 @@ class Tally:
     took_s: float = 0.0
     skipped: Counter[str] = field(default_factory=Counter)
     errors: list[Failure] = field(default_factory=list)
+    kept: list[Loss] = field(default_factory=list)
 
     @property
     def effort_done(self) -> int:
@@ -84,4 +88,5 @@ class Tally:
             "chunks": self.chunks,
             "took_s": round(self.took_s, 3),
             "errors": [{"path": one.path, "code": one.code, "detail": one.detail} for one in self.errors],
+            "kept": [{"path": str(one.named), "documents": one.listed, "vanished": one.vanished} for one in self.kept],
         }

@@ -132,7 +132,7 @@ def parse_rules(base: str, text: bytes) -> Rules:
     lines = text.decode("latin-1").removeprefix(_MARK).split("\n")
     used = [line for line in lines if line and not line.startswith("#")]
     if len(used) > RULES_MAX:
-        log.warning("an ignore file in %s has more than %d rules; the others are not used", base, RULES_MAX)
+        log.warning("an ignore file in %r has more than %d rules; the others are not used", base, RULES_MAX)
     for number, line in enumerate(used[:RULES_MAX]):
         rules.add(number, _trimmed(line))
     return rules

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli.planning import Root, Target, batches, is_below_any, listed_root, target
+from penstock.cli.planning import Loss, Root, Target, batches, is_below_any, listed_root, target
 
 ROOT = Path("/p")
 
@@ -67,3 +67,24 @@ def test_batches_keep_the_order_and_their_bounds(sizes, count_max, bytes_max):
     for batch in made:
         assert 1 <= len(batch) <= count_max
         assert len(batch) == 1 or sum(len(data) for _, data in batch) <= bytes_max
+
+
+@pytest.mark.parametrize(
+    ("has_files", "listed", "vanished", "doubtful"),
+    [
+        (False, 5, 5, True),
+        (False, 1, 1, True),
+        (False, 0, 0, False),
+        (False, 5, 0, False),
+        (True, 10, 5, False),
+        (True, 10, 6, True),
+        (True, 10, 10, True),
+        (True, 5, 4, False),
+        (True, 6, 5, True),
+        (True, 1, 1, False),
+        (True, 1000, 500, False),
+        (True, 1000, 501, True),
+    ],
+)
+def test_a_loss_is_doubtful_when_all_or_most_is_gone(has_files, listed, vanished, doubtful):
+    assert Loss(Path("/p"), has_files, listed, vanished).is_doubtful is doubtful

@@ -83,9 +83,9 @@ def tree(tmp_path):
     return root
 
 
-def run(server, *paths, settings=None):
+def run(server, *paths, settings=None, prune=False):
     tally = Tally()
-    order = Order(paths, "default")
+    order = Order(paths, "default", prune=prune)
     asyncio.run(Run(server, settings or Settings(), order, tally, FakeDisplay()).run())
     return tally
 
@@ -367,3 +367,78 @@ def test_an_unchanged_tree_is_walked_once(tree, monkeypatch):
     (tree / "a.py").write_text("changed\n")
     assert counts(run(server, tree)) == (1, 2, 0, 0)
     assert len(walks) == 3
+
+
+def empty(tree):
+    for file in tree.iterdir():
+        file.unlink()
+
+
+def test_an_empty_directory_keeps_what_is_listed_of_it_until_it_is_pruned(tree):
+    server = FakeIndex()
+    run(server, tree)
+    empty(tree)
+    tally = run(server, tree)
+    assert (counts(tally), len(server.stored)) == ((0, 0, 0, 0), 3)
+    assert [(loss.named, loss.listed, loss.vanished) for loss in tally.kept] == [(tree, 3, 3)]
+    tally = run(server, tree, prune=True)
+    assert (counts(tally), tally.kept, server.stored) == ((0, 0, 3, 0), [], {})
+
+
+def test_a_directory_that_lost_most_keeps_it_and_takes_what_is_new(tree):
+    for number in range(7):
+        (tree / f"{number}.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree)
+    for number in range(6):
+        (tree / f"{number}.py").unlink()
+    (tree / "new.py").write_text("x\n")
+    tally = run(server, tree)
+    assert (counts(tally), len(server.stored), len(tally.kept)) == ((1, 4, 0, 0), 11, 1)
+    (tree / "0.py").write_text("x\n")
+    assert counts(run(server, tree)) == (0, 6, 5, 0)
+
+
+def test_a_directory_that_is_doubtful_holds_up_no_other(tree, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("k.py", "l.py"):
+        (other / name).write_text("x\n")
+    server = FakeIndex()
+    run(server, tree, other)
+    empty(tree)
+    (other / "l.py").unlink()
+    tally = run(server, tree, other)
+    assert (counts(tally), [loss.named for loss in tally.kept]) == ((0, 1, 1, 0), [tree])
+    assert len(server.stored) == 4
+
+
+def test_what_is_doubtful_in_a_part_is_kept_though_the_whole_was_named(tree):
+    part = tree / "part"
+    part.mkdir()
+    (part / "d.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree)
+    empty(part)
+    tally = run(server, tree, part)
+    assert (counts(tally), [loss.named for loss in tally.kept]) == ((0, 3, 0, 0), [part])
+    assert counts(run(server, tree)) == (0, 3, 1, 0)
+
+
+def test_a_directory_that_cannot_be_read_is_neither_empty_nor_doubtful(tree, monkeypatch):
+    server = FakeIndex()
+    run(server, tree)
+
+    def refusing(path):
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    tally = run(server, tree)
+    assert (counts(tally), tally.kept, len(server.stored)) == ((0, 0, 0, 0), [], 3)
+
+
+def test_a_named_file_that_is_not_indexed_any_more_is_removed(tree):
+    server = FakeIndex()
+    run(server, tree / "a.py")
+    (tree / "a.py").write_text("")
+    assert counts(run(server, tree / "a.py")) == (0, 0, 1, 0)

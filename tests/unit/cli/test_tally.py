@@ -1,5 +1,8 @@
+from pathlib import Path
+
 from penstock.cli.index import summary_lines
 from penstock.cli.pace import Pace
+from penstock.cli.planning import Loss
 from penstock.cli.progress import line
 from penstock.cli.tally import ERRORS_MAX, Tally
 
@@ -16,6 +19,7 @@ def test_the_object_has_exactly_the_promised_members():
     tally = Tally(indexed=2, unchanged=1, removed=1, chunks=9, took_s=1.23456)
     tally.skipped.update({"binary": 2, "a": 1})
     tally.fail("/p/x", "timeout", "too slow")
+    tally.kept.append(Loss(Path("/p/disk"), listed=5, vanished=5))
     assert tally.as_json("docs") == {
         "collection": "docs",
         "indexed": 2,
@@ -26,6 +30,7 @@ def test_the_object_has_exactly_the_promised_members():
         "chunks": 9,
         "took_s": 1.235,
         "errors": [{"path": "/p/x", "code": "timeout", "detail": "too slow"}],
+        "kept": [{"path": "/p/disk", "documents": 5, "vanished": 5}],
     }
 
 
