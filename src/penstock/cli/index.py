@@ -96,8 +96,8 @@ def _told(loss: Loss, collection: str) -> str:
     found = "" if loss.has_files else "no file to index is in it; "
     return (
         f"kept: {name}: {found}{loss.vanished} of the {loss.listed} documents that {collection} has of it have no file "
-        "any more. None was removed, since a disk may not be mounted. If the files are really gone, run the same command "
-        "with --prune."
+        "any more. None was removed, since a disk may not be mounted. If the files are really gone, run the same "
+        "command with --prune."
     )
 
 
