@@ -18,3 +18,4 @@ def _logging_is_left_as_it_was() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.getLogger("penstock").setLevel(logging.NOTSET)

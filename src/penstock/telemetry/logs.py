@@ -38,9 +38,14 @@ def _value(value: object) -> str:
 
 
 def configure(level: str) -> None:
-    """Send log lines of ``level`` and above to standard error."""
+    """Send log lines of ``level`` and above to standard error; of libraries none below ``info``.
+
+    What a library tells for its own makers holds what it sends: Kafka's client writes passwords and whole records.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(KeyValueFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger("penstock").setLevel(number)
     for noisy in ("httpx", "httpcore", "httpx2", "httpcore2", "urllib3", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

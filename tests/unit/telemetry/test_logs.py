@@ -92,3 +92,13 @@ def test_lines_of_the_level_and_above_go_to_standard_error(
 def test_chatty_libraries_are_quieter(loggers: logging.Logger) -> None:
     configure("debug")
     assert logging.getLogger("httpx").getEffectiveLevel() == logging.WARNING
+
+
+def test_what_libraries_tell_their_makers_is_not_written(
+    loggers: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure("debug")
+    logging.getLogger("aiokafka.conn").debug("Request: SaslAuthenticateRequest(sasl_auth_bytes=%r)", b"a password")
+    logging.getLogger("penstock.gate").debug("ours")
+    assert capsys.readouterr().err.endswith(" debug gate: ours\n")
+    assert not logging.getLogger("aiokafka.conn").isEnabledFor(logging.DEBUG)
