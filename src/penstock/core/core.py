@@ -93,8 +93,7 @@ class Core:
         )
         self._remembering: tuple[Remembering, ...] = (*self.caches.values(), *parts.remembering)
         self.memory = parts.memory(self._remembering)
-        self.returning = MemoryReturn(parts.give_back, clock)
-        self.memory.urge = self.returning.urge
+        self.returning = MemoryReturn(parts.give_back, clock) if parts.give_back is not None else None
         self.announcements = Announcements(self.bus)
         self.heartbeat = Heartbeat(clock, QUICK_S)
         self.alarms = Alarms(self._sources(), clock)
@@ -133,7 +132,8 @@ class Core:
     async def close(self) -> None:
         """Stop watching, answer everything that waits with a refusal, stop what runs."""
         await self.heartbeat.close()
-        await self.returning.close()
+        if self.returning is not None:
+            await self.returning.close()
         if self.pulse is not None:
             await self.pulse.close()
         if self.rates is not None:
@@ -190,7 +190,9 @@ class Core:
         self.heartbeat.every(QUICK_S, self.rungs.observe)
         self.heartbeat.every(QUICK_S, self._observer.look)
         self.heartbeat.every(SLOW_S, self.memory.look)
-        self.heartbeat.every(SLOW_S, self.returning.look)
+        if self.returning is not None:
+            self.memory.urge = self.returning.urge
+            self.heartbeat.every(SLOW_S, self.returning.look)
         self.heartbeat.every(SLOW_S, self.alarms.look)
         self.alarms.on_change = self.announcements.publish
         for breaker in self.breakers:

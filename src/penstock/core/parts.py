@@ -31,10 +31,6 @@ MakeBus = Callable[[BusObserver], Bus]
 MakeMemoryWatch = Callable[[tuple[Remembering, ...]], MemoryWatch]
 
 
-async def _nothing() -> None:
-    """Do nothing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Encoders:
     """What the core has to know of the models.
@@ -101,7 +97,7 @@ class Parts:
         readiness: Why the parts themselves cannot work; empty when they can.
         shared_cache: Makes the cache of a name that is shared with other servers, if there is one.
         shared_rates: Clients' buckets that are shared with other servers, if they are.
-        give_back: Gives memory back to the system that was freed.
+        give_back: Gives memory back to the system that was freed; without it nothing does.
         luck: Draws for jitter.
     """
 
@@ -125,5 +121,5 @@ class Parts:
     readiness: Callable[[], list[str]] = list
     shared_cache: Callable[[str], Cache | None] = lambda _: None
     shared_rates: TokenSource | None = None
-    give_back: Callable[[], Awaitable[None]] = _nothing
+    give_back: Callable[[], Awaitable[None]] | None = None
     luck: Random = random.random
