@@ -36,8 +36,12 @@ from penstock.stores.records import ChunkPayload, Head, Point
 ID_CHARACTERS_MAX: Final = 4096
 
 #: Bytes of metadata that one document may have stored in all: its metadata is stored with every chunk, where filters
-#: find it. With 64 KB of it that is 128 chunks, some 80 KB of text; with 1 KB of it, 8 000.
-METADATA_STORED_MAX: Final = 8_388_608
+#: find it. So much is allowed in any case, 64 KB of it with 16 chunks for instance.
+METADATA_STORED_MAX: Final = 1_048_576
+
+#: More is allowed up to so many times the text. Chunks of ordinary length, 300 characters and more, may have 2.4 KB of
+#: it each, however long the document is.
+METADATA_TIMES_MAX: Final = 8
 
 #: Bytes of metadata in one segment at most, or one chunk. The store takes 100 ms for as much of many short keys, and
 #: searches wait meanwhile.
@@ -175,7 +179,7 @@ class IndexPipeline:
         to_cut = ChunkText(document.text, language, tokens_reserved(document.path))
         cut = await self._chunk(to_cut, self._limited(work))
         metadata_bytes = len(msgspec.json.encode(document.metadata))
-        _check_metadata(metadata_bytes, len(cut))
+        _check_metadata(metadata_bytes, len(cut), len(document.text))
         size = max(1, min(self._settings.segment_chunks, SEGMENT_METADATA_MAX // metadata_bytes))
         # A document without a word still has a head, so that it counts and is not read again.
         whole = _Cut(document, language, cut or [Chunk("", 1, 1, "")], size)
@@ -233,16 +237,17 @@ class _Cut:
         ]
 
 
-def _check_metadata(size: int, chunks: int) -> None:
+def _check_metadata(size: int, chunks: int, characters: int) -> None:
     """Refuse metadata that would be stored too many times.
 
     Raises:
         Invalid: It would be (``metadata``).
     """
-    if size * chunks > METADATA_STORED_MAX:
+    most = max(METADATA_STORED_MAX, METADATA_TIMES_MAX * characters)
+    if size * chunks > most:
         raise Invalid(
             f"the metadata of {size} bytes would be stored with each of the document's {chunks} chunks, and all of it"
-            f" together may have {METADATA_STORED_MAX} bytes; shorten the metadata or split the document",
+            f" together may have {most} bytes; shorten the metadata or split the document",
             field="metadata",
         )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 #: Allocations from this size on are mapped by themselves, and so unmapped when they are freed. glibc raises the bound
@@ -13,6 +15,8 @@ MAPPED_BYTES_MIN: Final = 1 << 20
 
 #: Free bytes at the heap's end from which on they go back by themselves.
 FREE_BYTES_MAX: Final = 1 << 20
+
+_PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 
 # Parameters of mallopt(3).
 _TRIM_THRESHOLD: Final = -1
@@ -37,3 +41,11 @@ def trim() -> None:
     malloc_trim = getattr(_library(), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process takes up; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from penstock.kernel import allocator
 from penstock.kernel.clock import Clock
 from penstock.policies.levels import Level, Levels, LevelSettings
 from penstock.policies.reclaim import Reclaim
@@ -88,6 +89,7 @@ class MemoryReturn:
         give_back: Does it, not on the event loop.
         clock: The loop's clock.
         cpu_s: Reads the process's processor time.
+        used: Reads what memory the process takes up.
 
     Bounds: one task.
     """
@@ -97,7 +99,9 @@ class MemoryReturn:
         give_back: Callable[[], Awaitable[None]],
         clock: Clock,
         cpu_s: Callable[[], float] = time.process_time,
+        used: Callable[[], int] = allocator.resident_bytes,
     ) -> None:
+        self._used = used
         self._give_back = give_back
         self._clock = clock
         self._cpu_s = cpu_s
@@ -120,7 +124,7 @@ class MemoryReturn:
     def _begin(self, *, short: bool) -> bool:
         if self._task is not None and not self._task.done():
             return False
-        if not self._policy.due(self._cpu_s(), self._clock.now(), short=short):
+        if not self._policy.due(self._used(), self._cpu_s(), self._clock.now(), short=short):
             return False
         self._task = asyncio.create_task(self._run(), name="memory return")
         return True

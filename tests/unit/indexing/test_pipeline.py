@@ -283,7 +283,17 @@ async def test_metadata_that_would_be_stored_too_often_is_refused_before_anythin
     assert isinstance(outcome.error, Invalid)
     assert (outcome.error.field, "400 chunks" in outcome.error.detail) == ("metadata", True)
     assert house.operations() == []
-    assert [o.status for o in await house.index(Document("a", lines[:200], metadata=metadata))] == [Status.INDEXED]
+    assert [o.status for o in await house.index(Document("a", lines[:40], metadata=metadata))] == [Status.INDEXED]
+
+
+@virtual
+async def test_a_long_text_may_have_more_metadata_stored():
+    house = await House().open()
+    lines = "\n".join(["l" * 1000] * 400)
+    (outcome,) = await house.index(Document("a", lines, metadata={"k": "x" * 7000}))
+    assert outcome.status is Status.INDEXED
+    (outcome,) = await house.index(Document("a", lines, metadata={"k": "x" * 9000}))
+    assert outcome.status is Status.FAILED
 
 
 @virtual

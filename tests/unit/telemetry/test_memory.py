@@ -172,7 +172,7 @@ async def test_memory_is_given_back_one_time_after_the_other() -> None:
         began += 1
         await done.wait()
 
-    returning = MemoryReturn(give_back, LoopClock(), lambda: worked_s)
+    returning = MemoryReturn(give_back, LoopClock(), lambda: worked_s, lambda: 100)
     returning.look()
     worked_s += 1.0
     await asyncio.sleep(20)
@@ -191,7 +191,7 @@ async def test_an_error_while_giving_back_is_logged_and_ends_nothing(caplog: pyt
     async def give_back() -> None:
         raise RuntimeError("no")
 
-    returning = MemoryReturn(give_back, LoopClock(), lambda: 1.0)
+    returning = MemoryReturn(give_back, LoopClock(), lambda: 1.0, lambda: 100)
     returning.look()
     await returning.close()
     assert "could not be given back" in caplog.text

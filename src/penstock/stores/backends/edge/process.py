@@ -129,7 +129,9 @@ class Service:
 
     def _rest(self) -> None:
         """Give back what was freed, while nothing waits."""
-        if not len(self._intake) and self._reclaim.due(time.process_time(), time.monotonic()):
+        if len(self._intake):
+            return
+        if self._reclaim.due(allocator.resident_bytes(), time.process_time(), time.monotonic()):
             allocator.trim()
 
     def _tell(self) -> None:
