@@ -283,7 +283,7 @@ async def test_metadata_that_would_be_stored_too_often_is_refused_before_anythin
     assert isinstance(outcome.error, Invalid)
     assert (outcome.error.field, "400 chunks" in outcome.error.detail) == ("metadata", True)
     assert house.operations() == []
-    assert [o.status for o in await house.index(Document("a", lines[:40], metadata=metadata))] == [Status.INDEXED]
+    assert [o.status for o in await house.index(Document("a", lines[:39], metadata=metadata))] == [Status.INDEXED]
 
 
 @virtual
