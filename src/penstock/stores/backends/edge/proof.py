@@ -30,6 +30,7 @@ from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.optimiser import NICENESS, end_with
 from penstock.stores.backends.edge.tally import FIRST
+from penstock.stores.records import Match, Prefix
 
 #: Without a word for so long, the engine hangs.
 SILENT_S_MAX: Final = 60.0
@@ -39,6 +40,9 @@ LOOK_S: Final = 0.1
 
 #: Points read at once.
 PAGE_POINTS: Final = 256
+
+#: Hits asked for when a point of each page is looked for.
+FOUND: Final = 10
 
 #: Memory that the process may take: so much, and so many times the bytes of the collections.
 MEMORY_BYTES: Final = 2 << 30
@@ -128,7 +132,7 @@ def read_all(claim: Claim) -> Iterator[int]:
         ValueError: It holds something else than it says.
         PenstockError: The engine cannot open or read it.
     """
-    stated, sparse = claim.stated, None
+    stated = claim.stated
     shard = Shard.load(Path(claim.directory) / stated.generation)
     _same("kind of sparse vectors", shard.learned, bool(stated.sparse))
     points = heads = 0
@@ -140,7 +144,8 @@ def read_all(claim: Claim) -> Iterator[int]:
             if point.late is not None and stated.late:
                 _same("width of token vectors", len(point.late.data), point.late.rows * stated.late)
             heads += point.payload.chunk == 0
-            sparse = point.sparse
+        for point in page.points[:1]:
+            _find(shard, point)
         points += len(page.points)
         yield len(page.points)
         if page.next is None or page.next == after:
@@ -151,16 +156,22 @@ def read_all(claim: Claim) -> Iterator[int]:
     if stated.chunks:
         _same("number of points", points, stated.chunks)
         _same("number of documents", heads, stated.documents)
-    _search(shard, stated.dim, sparse)
+    if not points:
+        shard.query([asking.question(np.zeros(stated.dim, np.float32), 1, shard.sparse)])
     shard.close()
 
 
-def _search(shard: Shard, dim: int, sparse: wire.Sparse | None) -> None:
-    """Ask both arms, so that the engine looks at its indexes too."""
-    questions = [asking.question(np.full(dim, dim**-0.5, np.float32), 1, shard.sparse)]
-    if sparse is not None and sparse.indices:
-        questions.append(asking.question(packing.unpack_sparse(sparse), 1, shard.sparse))
-    shard.query(questions)
+def _find(shard: Shard, point: wire.WirePoint) -> None:
+    """Look for a point by its vectors and by its payload, so that the engine walks through its indexes too."""
+    questions = [asking.question(packing.unpack_dense(point.dense), FOUND, shard.sparse)]
+    if point.sparse.indices:
+        questions.append(asking.question(packing.unpack_sparse(point.sparse), FOUND, shard.sparse))
+    if not all(shard.query(questions)):
+        raise ValueError("nothing is found by its vectors")
+    chunk = [Match("id", [point.payload.id]), Match("chunk", [point.payload.chunk])]
+    _same("number of chunks of one number in one document", shard.count(chunk), 1)
+    if point.payload.path and not shard.count([Prefix("path", point.payload.path)]):
+        raise ValueError("a document is not found by its path")
 
 
 def _same(what: str, found: object, stated: object) -> None:
