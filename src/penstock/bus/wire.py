@@ -19,7 +19,7 @@ import msgspec
 from penstock.bus.arrays import pack, unpack
 from penstock.kernel import errors
 from penstock.kernel.deadline import Deadline
-from penstock.kernel.errors import Invalid, PenstockError
+from penstock.kernel.errors import UNREADABLE, Invalid, PenstockError
 from penstock.kernel.work import Criticality, Work
 
 #: Begins every record of ours.
@@ -252,7 +252,7 @@ class Wire:
             raise Unreadable(f"a record of unknown kind {kind}")
         try:
             return decoder.decode(memoryview(record)[_HEAD:])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             code = "truncated" if "truncated" in str(error) else None
             raise Unreadable(f"a damaged record: {error}", code=code) from None
 
@@ -286,5 +286,5 @@ def _decoder(type: Any) -> msgspec.msgpack.Decoder[Any]:
 def _inner(decoder: msgspec.msgpack.Decoder[Any], note: Message | Reply) -> Any:
     try:
         return decoder.decode(note.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Unreadable(f"a message of {note.topic} that is not of its type: {error}") from None

@@ -14,7 +14,7 @@ import msgspec
 from penstock.cli.patience import Patience
 from penstock.cli.problems import error_from, retry_after_s
 from penstock.cli.records import Answer, Collection, Indexed, Page
-from penstock.kernel.errors import Broken, Expired, Unavailable
+from penstock.kernel.errors import UNREADABLE, Broken, Expired, Unavailable
 
 PAGE_DOCUMENTS: Final = 1000
 SHORT: Final = Patience(attempts_max=4)
@@ -165,5 +165,5 @@ def _collection(name: str) -> str:
 def _decode(body: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise Broken(f"the server's answer cannot be read: {error}") from error

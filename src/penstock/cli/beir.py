@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from penstock.kernel.errors import Invalid
+from penstock.kernel.errors import UNREADABLE, Invalid
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def _lines(file: Path, type_: type[T]) -> Iterator[T]:
         if line.strip():
             try:
                 yield decoder.decode(line)
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 raise _broken(file, number, str(error)) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import UNREADABLE, Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 
 RETRY_AFTER_S_DEFAULT: Final = 1.0
 
@@ -36,7 +36,7 @@ def read_problem(body: bytes) -> Problem:
     """Return the problem document, an empty one where the body is none."""
     try:
         return msgspec.json.decode(body, type=Problem, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return Problem()
 
 

@@ -9,7 +9,7 @@ import msgspec
 from penstock.http import bodies
 from penstock.http.diagnosis import find_fault
 from penstock.http.structure import values_exceed
-from penstock.kernel.errors import Invalid, shown
+from penstock.kernel.errors import UNREADABLE, Invalid, shown
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def decode(data: bytes | memoryview | msgspec.Raw, kind: type[T], where: str = "
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         raise _validation(str(error), where) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _malformed(bytes(data), error, where) from None
 
 

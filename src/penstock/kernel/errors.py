@@ -18,6 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
+#: Errors of JSON or MessagePack that cannot be read: of another shape, broken, not UTF-8, or nested too deeply. All of
+#: them are expected wherever something from outside of the process is decoded.
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 #: How much of what a caller wrote is told back to it.
 SHOWN_CHARACTERS_MAX: Final = 80
 

@@ -34,7 +34,7 @@ import msgspec
 
 from penstock import __version__
 from penstock.kernel.clock import Clock
-from penstock.kernel.errors import Broken, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import UNREADABLE, Broken, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.redaction import is_whole
 from penstock.kernel.work import Work
 
@@ -276,7 +276,7 @@ def _said(body: bytes) -> str:
     """Return what a refusal says in words: ``error.message``, ``error``, ``message`` or ``detail``; else nothing."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return ""
     for name in ("error", "message", "detail"):
         if isinstance(found, dict) and name in found:

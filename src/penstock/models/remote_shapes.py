@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
+from penstock.kernel.errors import UNREADABLE
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.models.numbers import finite, sparse_vector
 
@@ -207,7 +208,7 @@ def _decoded(body: bytes, form: type[T]) -> T:
         return msgspec.json.decode(body, type=form)
     except msgspec.ValidationError as error:
         raise ValueError(f"it has another shape: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"it is no JSON: {error}") from None
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.kernel.errors import PenstockError
+from penstock.kernel.errors import UNREADABLE, PenstockError
 from penstock.search.records import SearchRequest, SearchResult
 from penstock.stores.cache import Cache
 
@@ -75,5 +75,5 @@ class AnswerCache:
         try:
             (data,) = await self._cache.get([key])
             return None if data is None else msgspec.msgpack.decode(data, type=SearchResult)
-        except (PenstockError, msgspec.MsgspecError):
+        except (PenstockError, *UNREADABLE):
             return None

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.kernel.errors import Unavailable
+from penstock.kernel.errors import UNREADABLE, Unavailable
 from penstock.kernel.private import make_private
 
 LOCK_FILE: Final = "penstock.lock"
@@ -137,5 +137,5 @@ def holder(directory: Path) -> Holder | None:
 def _read(directory: Path) -> Holder | None:
     try:
         return msgspec.json.decode((directory / LOCK_FILE).read_bytes(), type=Holder)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return None

@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from penstock.kernel.errors import Invalid, Unavailable
+from penstock.kernel.errors import UNREADABLE, Invalid, Unavailable
 from penstock.kernel.work import Work
 from penstock.policies.jitter import Random
 from penstock.policies.retry import RetrySettings, backoff_s
@@ -102,7 +102,7 @@ class FileJournal:
             return msgspec.json.decode(self._path.read_bytes(), type=State)
         except FileNotFoundError:
             return None
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             detail = f"{self._path} cannot be read: {error}; remove it to begin anew"
             raise Invalid(detail, field="collection", code="migration_damaged") from error
 

@@ -125,6 +125,8 @@ GOOD = WIRE.message(7, "here", "t", "m", LABEL)
         (GOOD[:5] + b"Z" + GOOD[6:], "unreadable"),
         (GOOD[:6] + b"\xc1" + GOOD[7:], "unreadable"),
         (GOOD + b"\x00", "unreadable"),
+        # An array that holds more than its record is read on, and this one is nested without end.
+        (GOOD[:6] + bytes((GOOD[6] + 1,)) + GOOD[7:] + b"\x91" * 5000, "unreadable"),
     ],
 )
 def test_why_a_record_cannot_be_read_is_told(record: bytes, code: str):

@@ -122,3 +122,14 @@ def test_somebody_who_only_asks_does_not_keep_the_directory_from_its_holder(
     assert holder(tmp_path) == Holder(os.getpid())
     lock.release()
     os.close(asking)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b'{"pid":1,"url":"\xff"}', b"[" * 100_000], ids=("empty", "no UTF-8", "nested")
+)
+def test_a_holder_that_cannot_be_read_is_one_all_the_same(tmp_path: Path, damage: bytes) -> None:
+    lock = DirectoryLock(tmp_path)
+    lock.acquire()
+    (tmp_path / LOCK_FILE).write_bytes(damage)
+    assert holder(tmp_path) == Holder(0)
+    lock.release()

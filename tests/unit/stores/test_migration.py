@@ -246,8 +246,9 @@ def test_a_journal_in_a_file_is_replaced_as_a_whole(tmp_path):
     assert journal.read() is None
 
 
-def test_a_damaged_journal_is_told_with_its_path(tmp_path):
-    (tmp_path / "m.json").write_text("{")
+@pytest.mark.parametrize("damage", [b"{", b'{"source":"\xff"}', b'{"x":' * 100_000], ids=("cut", "no UTF-8", "nested"))
+def test_a_damaged_journal_is_told_with_its_path(tmp_path, damage):
+    (tmp_path / "m.json").write_bytes(damage)
     with pytest.raises(Invalid, match=r"m\.json.*remove it") as caught:
         FileJournal(tmp_path / "m.json").read()
     assert caught.value.code == "migration_damaged"

@@ -18,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from penstock.kernel.errors import UNREADABLE
 from penstock.kernel.ids import new_id
 from penstock.stores.backends.edge import manifest
 
@@ -158,7 +159,7 @@ def _moves(staging: Path) -> list[Move]:
         moves = msgspec.json.decode((staging / COMMITTED).read_bytes(), type=list[Move])
     except FileNotFoundError:
         return []
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, *UNREADABLE) as error:
         log.warning("%s cannot be read: %s", staging / COMMITTED, error)
         return []
     return [move for move in moves if all(not text or _PLAIN.fullmatch(text) for text in (move.name, move.part))]

@@ -19,6 +19,7 @@ from typing import IO, Final
 
 import msgspec
 
+from penstock.kernel.errors import UNREADABLE
 from penstock.stores.backends.edge.contents import (
     Closing,
     Contents,
@@ -241,7 +242,7 @@ def _frames(reader: IO[bytes]) -> Iterator[tuple[Record, bytes]]:
 def _record(decoder: msgspec.msgpack.Decoder[Record], data: bytes) -> Record:
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise damaged(f"it cannot be read: {error}") from error
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.kernel.errors import Invalid, Unavailable
+from penstock.kernel.errors import UNREADABLE, Invalid, Unavailable
 from penstock.stores.backends.layout import check_name
 from penstock.stores.records import CollectionInfo
 
@@ -89,7 +89,7 @@ def decode(data: bytes, name: str) -> Manifest:
         raise Fault(f"it is longer than {MANIFEST_BYTES_MAX} bytes")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Fault(str(error)) from error
     check(manifest)
     if manifest.name != name:

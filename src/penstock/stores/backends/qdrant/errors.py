@@ -25,7 +25,7 @@ from typing import Final
 import httpx
 import msgspec
 
-from penstock.kernel.errors import Broken, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import UNREADABLE, Broken, Invalid, PenstockError, Rejected, Unavailable
 
 #: The name of the dependency.
 STORE: Final = "store"
@@ -104,7 +104,7 @@ def _said(body: bytes) -> str:
     """Return ``status.error`` of an answer; else nothing."""
     try:
         found = msgspec.json.decode(body)["status"]["error"]
-    except (msgspec.DecodeError, UnicodeDecodeError, LookupError, TypeError):
+    except (LookupError, TypeError, *UNREADABLE):
         return ""
     return " ".join(str(found).split())[:SAID_CHARACTERS_MAX]
 

@@ -16,7 +16,7 @@ import msgspec
 
 from penstock.kernel.clock import Clock
 from penstock.kernel.deadline import Deadline, limit
-from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.errors import UNREADABLE, Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.redaction import is_whole
 from penstock.kernel.settings import QdrantSettings
 from penstock.stores.backends.qdrant.errors import STORE, refusal, trouble
@@ -80,7 +80,7 @@ async def _ask(http: httpx.AsyncClient, url: str) -> Any:
         if not answer.is_success:
             raise refusal(answer.status_code, answer.content, answer.headers, "")
         return msgspec.json.decode(answer.content)
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, msgspec.DecodeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, *UNREADABLE) as error:
         raise trouble(error) from error
 
 
