@@ -31,7 +31,7 @@ from penstock.kernel.work import Work
 from penstock.pools.guarded import Layout
 from penstock.search import filters
 from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult
-from penstock.stores.records import CollectionInfo, Condition, Match, Prefix, Snapshot
+from penstock.stores.records import CollectionInfo, Condition, Head, HeadPage, Match, Prefix, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,10 @@ STATUS_STORE_S: Final = 1.0
 
 #: Heads on one page of a document list at most.
 PAGE_MAX: Final = 10_000
+
+#: Heads that are read at once, and characters of ids and paths from which on a page ends: both have up to 4 096.
+HEADS_READ: Final = 1_000
+PAGE_CHARACTERS_MAX: Final = 4_194_304
 
 
 class Operations:
@@ -190,14 +194,20 @@ class Operations:
         prefix = query.get("path_prefix")
         conditions = (filters.path_prefix(prefix, "path_prefix"),) if prefix else ()
         limit = decoding.whole_number(query.get("limit", "1000"), "limit", PAGE_MAX)
-        page = await self._services.store.heads(
-            request.path_params["name"],
-            conditions,
-            _point(query.get("after")),
-            limit,
-            self._work(request),
-        )
+        page = await self._heads(request, conditions, limit)
         return answers.Heads(page.heads, page.next)
+
+    async def _heads(self, request: Request, conditions: tuple[Condition, ...], limit: int) -> HeadPage:
+        """Return a page of heads, read some at a time; it ends early where ids and paths are very long."""
+        name, work = request.path_params["name"], self._work(request)
+        heads, after, characters = list[Head](), _point(request.query_params.get("after")), 0
+        while True:
+            page = await self._services.store.heads(name, conditions, after, min(limit - len(heads), HEADS_READ), work)
+            heads += page.heads
+            after = page.next
+            characters += sum(len(head.id) + len(head.path) for head in page.heads)
+            if after is None or len(heads) >= limit or characters >= PAGE_CHARACTERS_MAX:
+                return HeadPage(heads, after)
 
     async def delete_documents(self, request: Request) -> answers.Deleted:
         """Delete documents by ids or by the beginning of their paths."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from penstock.indexing.chunk.records import Chunk
 from penstock.indexing.composition import dense_text, sparse_text, tokens_reserved
-from penstock.indexing.digest import document_hash
+from penstock.indexing.digest import hashed, new_digest
 from penstock.indexing.language import language_of
 from penstock.indexing.records import Document, Outcome, Segment, Status
 from penstock.indexing.turns import Turns
@@ -46,6 +46,9 @@ METADATA_TIMES_MAX: Final = 8
 #: Bytes of metadata in one segment at most, or one chunk. The store takes 100 ms for as much of many short keys, and
 #: searches wait meanwhile.
 SEGMENT_METADATA_MAX: Final = 131_072
+
+#: Characters of chunks in which identifiers are looked for before others have the event loop: some 5 ms.
+SLICE_CHARACTERS: Final = 131_072
 
 Chunker = Callable[[ChunkText, Work], Awaitable[list[Chunk]]]
 Writer = Callable[[Segment, Work], Awaitable[None]]
@@ -80,7 +83,7 @@ class SegmentWriter:
         """
         chunks = segment.chunks
         dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
-        sparse_texts = [self._sparse_words(c.text, c.path, c.symbol) for c in chunks]
+        sparse_texts = await self._composed(chunks)
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:
@@ -96,6 +99,17 @@ class SegmentWriter:
         late = embedded.late if embedded.late is not None else [None] * len(chunks)
         points = [Point(*parts) for parts in zip(chunks, embedded.dense, vectors["sparse"], late, strict=True)]
         await self._store.upsert(segment.collection, points, work)
+
+    async def _composed(self, chunks: Sequence[ChunkPayload]) -> list[str]:
+        """Return the chunks as the sparse model wants them; others have the event loop between long ones."""
+        texts, characters = [], 0
+        for one in chunks:
+            texts.append(self._sparse_words(one.text, one.path, one.symbol))
+            characters += len(one.text)
+            if characters >= SLICE_CHARACTERS:
+                characters = 0
+                await asyncio.sleep(0)
+        return texts
 
 
 class IndexPipeline:
@@ -172,7 +186,7 @@ class IndexPipeline:
             raise Expired(work.deadline.operation)
         first_line = document.text[:200].partition("\n")[0]
         language = document.language or language_of(document.path, first_line)
-        digest = document_hash(document.text, document.path, language, document.metadata)
+        digest = await _digest(document, language)
         known = (await self._store.find(collection, [document.id], work)).get(document.id)
         if known is not None and known.hash == digest:
             return Outcome(document.id, Status.UNCHANGED, known.chunks)
@@ -235,6 +249,15 @@ class _Cut:
             )
             for number, chunk in enumerate(self.chunks[first:end], first)
         ]
+
+
+async def _digest(document: Document, language: str) -> str:
+    """Return the document's content hash; others have the event loop after each piece."""
+    digest = new_digest()
+    for piece in hashed(document.text, document.path, language, document.metadata):
+        digest.update(piece)
+        await asyncio.sleep(0)
+    return digest.hexdigest()
 
 
 def _check_metadata(size: int, chunks: int, characters: int) -> None:

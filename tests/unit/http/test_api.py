@@ -274,6 +274,20 @@ async def test_an_absent_collection_is_404(path):
 
 
 @virtual
+async def test_a_page_of_very_long_ids_ends_early_and_the_next_goes_on(monkeypatch):
+    monkeypatch.setattr("penstock.http.operations.HEADS_READ", 2)
+    monkeypatch.setattr("penstock.http.operations.PAGE_CHARACTERS_MAX", 20_000)
+    api = await filled(*(letter * 4000 for letter in "abcdefg"))
+    pages, after = [], ""
+    while after is not None:
+        page = (await api.ask("GET", f"{DOCUMENTS}?limit=5{after and '&after=' + after}")).json
+        pages.append([head["id"][0] for head in page["documents"]])
+        after = page["next"]
+    assert [len(page) for page in pages] == [4, 3]
+    assert sorted(letter for page in pages for letter in page) == list("abcdefg")
+
+
+@virtual
 async def test_documents_are_listed_page_by_page():
     api = await filled("a", "b", "c")
     first = (await api.ask("GET", f"{DOCUMENTS}?limit=2")).json

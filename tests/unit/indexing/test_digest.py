@@ -1,4 +1,11 @@
-from penstock.indexing.digest import document_hash
+import hashlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.indexing.digest import LAYOUT, document_hash, hashed
 
 
 def test_the_order_of_metadata_does_not_matter():
@@ -18,3 +25,12 @@ def test_everything_that_shapes_the_points_counts():
 
 def test_fields_cannot_run_into_each_other():
     assert document_hash("ab", "c", "", {}) != document_hash("a", "bc", "", {})
+
+
+@given(st.text(max_size=40), st.text(max_size=5), st.dictionaries(st.text(max_size=3), st.integers(), max_size=3))
+def test_pieces_make_the_hash_of_the_whole(text, path, metadata):
+    whole = msgspec.json.Encoder(order="deterministic").encode([LAYOUT, text, path, "l", metadata])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.indexing.digest.SLICE_CHARACTERS", 3)
+        assert b"".join(hashed(text, path, "l", metadata)) == whole
+    assert document_hash(text, path, "l", metadata) == hashlib.blake2b(whole, digest_size=16).hexdigest()
