@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from penstock.app.app import App, build
 from penstock.app.role import ALL, Role
+from penstock.cli.hangup import hear_hangups, hold_hangups, log_level_reader
 from penstock.cli.listening import Listener, Stop, bind, end, listener, url_of
 from penstock.cli.notify import READY, STOPPING, notify
 from penstock.cli.options import Setup, set_up, settle
@@ -46,16 +48,18 @@ def command(config: Path | None, role: str, pools: str | None, index_self: Path 
     """Run the server.
 
     Prepares the model at the first start. Ctrl-C or SIGTERM drains: new requests get 503, running ones finish; a
-    second Ctrl-C ends at once.
+    second Ctrl-C ends at once. SIGHUP reads the log level from the settings again.
     """
     if pools is not None and role == "all":
         raise click.UsageError("--pool goes with --role api; without, all pools work here")
     part = ALL if role == "all" else Role(pools=chosen(pools) if pools is not None else frozenset())
-    setup = set_up(config, {f"--{name.replace('_', '-')}": value for name, value in flags.items()})
+    hold_hangups()
+    given = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
+    setup = set_up(config, given)
     settle(setup)
     configure(setup.settings.server.log_level)
     with setup.blamed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Service(setup, part, index_self, notices()).run())
+        runner.run(_Service(setup, part, index_self, notices()).run(log_level_reader(config, given)))
     return 0
 
 
@@ -69,8 +73,11 @@ class _Service:
         self._console = console
         self._stop = Stop()
 
-    async def run(self) -> None:
+    async def run(self, hangup: Callable[[], None]) -> None:
         """Serve until a signal comes.
+
+        Args:
+            hangup: Called at each SIGHUP.
 
         Raises:
             PenstockError: The server cannot be started.
@@ -86,6 +93,7 @@ class _Service:
         # Before the model is prepared: a busy port should not be told minutes later.
         with contextlib.closing(bind(settings.server.host, settings.server.port)) as bound:
             self._stop.heed(asyncio.get_running_loop())
+            hear_hangups(hangup)
             app = build(settings, data_dir, role=self._role)
             try:
                 if await self._started(app):

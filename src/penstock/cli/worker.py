@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from socket import socket
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from penstock.app.app import App, build
 from penstock.app.role import Role
+from penstock.cli.hangup import hear_hangups, hold_hangups, log_level_reader
 from penstock.cli.listening import Stop, bind, listener, url_of
 from penstock.cli.notify import READY, STOPPING, notify
 from penstock.cli.options import Setup, set_up, settle
@@ -34,14 +35,17 @@ def command(config: Path | None, pools: str, data_dir: str | None, host: str | N
     """Do the work of some pools for servers elsewhere (BUS_BACKEND=redis or kafka).
 
     Several workers share the work; whoever does it is found by way of the broker. Ctrl-C or SIGTERM drains: nothing
-    more is taken, what was taken is finished; a second Ctrl-C hands it to other workers.
+    more is taken, what was taken is finished; a second Ctrl-C hands it to other workers. SIGHUP reads the log level
+    from the settings again.
     """
     role = Role(http=False, pools=chosen(pools))
-    setup = set_up(config, {"--data-dir": data_dir, "worker --host": host, "worker --port": port})
+    hold_hangups()
+    given = {"--data-dir": data_dir, "worker --host": host, "worker --port": port}
+    setup = set_up(config, given)
     settle(setup)
     configure(setup.settings.server.log_level)
     with setup.blamed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Work(setup, role, notices()).run())
+        runner.run(_Work(setup, role, notices()).run(log_level_reader(config, given)))
     return 0
 
 
@@ -54,8 +58,11 @@ class _Work:
         self._console = console
         self._stop = Stop()
 
-    async def run(self) -> None:
+    async def run(self, hangup: Callable[[], None]) -> None:
         """Work until a signal comes.
+
+        Args:
+            hangup: Called at each SIGHUP.
 
         Raises:
             PenstockError: The worker cannot be started.
@@ -66,6 +73,7 @@ class _Work:
         # Before the model is prepared: a busy port should not be told minutes later.
         bound = bind(settings.worker.host, settings.worker.port, "worker") if settings.worker.port else None
         self._stop.heed(asyncio.get_running_loop())
+        hear_hangups(hangup)
         app = build(settings, self._setup.data_dir, role=self._role)
         asked = asyncio.create_task(self._stop.asked.wait())
         try:
