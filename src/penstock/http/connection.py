@@ -38,6 +38,9 @@ FIELDS_MAX: Final = 256
 FRAMING_PER_BYTE: Final = 8
 #: Bytes of a chunked body that are parsed at a time: its framing is counted in between.
 PIECE_BYTES_MAX: Final = 16_384
+#: Pieces, and bytes of them, that are parsed before other connections have their turn: each chunk is a call or two.
+TURN_PIECES_MAX: Final = 256
+TURN_BYTES_MAX: Final = 65_536
 
 #: Bytes that a client may go on to send when it has been answered (:data:`penstock.http.crowd.LINGER_S`).
 LINGER_BYTES_MAX: Final = 128_000_000
@@ -184,9 +187,14 @@ class Connection(HttpToolsProtocol):
         if self._parsing:
             return
         self._parsing = True
+        pieces, turn_ends = 0, self._at + TURN_BYTES_MAX
         try:
             while self._at < len(self._data) and not self._held():
+                if pieces == TURN_PIECES_MAX or self._at >= turn_ends:
+                    self.loop.call_soon(self.read_on)
+                    break
                 self._feed()
+                pieces += 1
         except httptools.HttpParserError as error:
             said = error.__context__
             self._refuse(said if isinstance(said, PenstockError) else fault_of(self._piece, error))
