@@ -20,7 +20,7 @@ import pytest
 
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline
-from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval
@@ -181,6 +181,29 @@ async def test_a_store_process_that_dies_while_it_takes_in_is_asked_again(tmp_pa
             return await ask(command, result, work)
 
         monkeypatch.setattr(one.snapshots._links[0], "ask", dying)
+        await one.snapshots.restore(name, LAYOUT, WORK, force=True)
+        assert await held(one.store) == {**WRITTEN, **RELEASED}
+
+
+@real
+async def test_a_place_that_cannot_be_taken_is_told_and_not_taken_later(tmp_path, monkeypatch):
+    name = lay(tmp_path)
+    async with fleet(tmp_path) as one:
+        await write(one.store)
+        link, taken = one.snapshots._links[0], []
+        ask = link.ask
+
+        async def failing(command, result, work):
+            if type(command).__name__ == "Adopt" and command.collection == "beta":
+                raise Broken("no memory", code="store_failed")
+            return await ask(command, result, work)
+
+        monkeypatch.setattr(link, "ask", failing)
+        with pytest.raises(Unavailable, match=r"1 of 2 .*\(alpha\).*no memory"):
+            await one.snapshots.restore(name, LAYOUT, WORK, force=True, restored=taken.append)
+        assert taken == ["alpha"]
+    async with fleet(tmp_path) as one:
+        assert await held(one.store) == {**WRITTEN, "alpha": RELEASED["alpha"]}
         await one.snapshots.restore(name, LAYOUT, WORK, force=True)
         assert await held(one.store) == {**WRITTEN, **RELEASED}
 

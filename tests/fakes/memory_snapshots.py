@@ -5,6 +5,7 @@ from typing import Any
 
 from penstock.kernel.errors import Invalid
 from penstock.kernel.work import Work
+from penstock.stores.contract import Restored, unheard
 from penstock.stores.records import CollectionInfo, Snapshot
 from tests.fakes.memory_store import MemoryStore
 
@@ -23,13 +24,18 @@ class MemorySnapshots:
         self._told["notes"] = Snapshot("notes", 1, "2026-01-01T00:00:00+00:00", names)
         return self._told["notes"]
 
-    async def restore(self, name: str, layout: CollectionInfo, work: Work, *, force: bool) -> list[CollectionInfo]:
+    async def restore(
+        self, name: str, layout: CollectionInfo, work: Work, *, force: bool, restored: Restored = unheard
+    ) -> list[CollectionInfo]:
         self._find(name)
         there = await self._store.collections(work)
         if there and not force:
             raise Invalid(f"{there[0].name} is there", field="snapshot", code="collection_exists")
         vars(self._store).update(copy.deepcopy(self._made[name]))
-        return await self._store.collections(work)
+        found = await self._store.collections(work)
+        for info in found:
+            restored(info.name)
+        return found
 
     async def kept(self) -> list[Snapshot]:
         return list(self._told.values())

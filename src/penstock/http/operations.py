@@ -136,10 +136,10 @@ class Operations:
         services, work = self._services, self._work(request)
         embedder = services.embedder
         layout = CollectionInfo("", embedder.dim, services.model, late=embedder.late, sparse=services.learned)
-        restored = await services.snapshots.restore(request.path_params["name"], layout, work, force=body.force)
+        name, force = request.path_params["name"], body.force
+        # Called also when the caller has hung up: what is in its place stays there.
+        restored = await services.snapshots.restore(name, layout, work, force=force, restored=self._replaced)
         for info in restored:
-            services.forget(info.name)
-            services.foreign.pop(info.name, None)
             await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), work)
         return answers.Collections(restored)
 
@@ -285,6 +285,11 @@ class Operations:
     async def _compute_readiness(self) -> answers.Readiness:
         reasons = list(self._services.readiness())
         return answers.Readiness(not reasons, reasons)
+
+    def _replaced(self, collection: str) -> None:
+        """Forget what is known of a collection: another one has taken its place."""
+        self._services.forget(collection)
+        self._services.foreign.pop(collection, None)
 
     def _refuse_foreign(self, name: str) -> None:
         """Refuse a collection whose vectors another model made: their distances to ours would mean nothing.

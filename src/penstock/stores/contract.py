@@ -8,7 +8,7 @@ there. There is no second catalogue that could disagree with the points.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from penstock.kernel.errors import Invalid
@@ -131,6 +131,14 @@ class MovableStore(VectorStore, Protocol):
         ...
 
 
+#: Hears the name of a collection that a restore has put in its place.
+Restored = Callable[[str], object]
+
+
+def unheard(_collection: str) -> None:
+    """Hear of a restored collection and do nothing."""
+
+
 class Snapshots(Protocol):
     """Snapshots of every collection of a store."""
 
@@ -147,7 +155,9 @@ class Snapshots(Protocol):
         """
         ...
 
-    async def restore(self, name: str, layout: CollectionInfo, work: Work, *, force: bool) -> list[CollectionInfo]:
+    async def restore(
+        self, name: str, layout: CollectionInfo, work: Work, *, force: bool, restored: Restored = unheard
+    ) -> list[CollectionInfo]:
         """Take in what a snapshot holds: all of it, or nothing has changed and it can be tried again.
 
         Args:
@@ -155,6 +165,7 @@ class Snapshots(Protocol):
             layout: Whose vectors they must be: the server's models and dimensions.
             work: Deadline and label.
             force: Whether collections that are there may be replaced.
+            restored: Called for each collection in its place, though nobody may be waiting for the rest any more.
 
         Raises:
             Invalid: There is none of that name (``snapshot_not_found``), it is not whole (``snapshot_damaged``),
@@ -186,7 +197,15 @@ class NoSnapshots:
         """Refuse."""
         raise _unsupported()
 
-    async def restore(self, _name: str, _layout: CollectionInfo, _work: Work, *, force: bool) -> list[CollectionInfo]:  # noqa: ARG002
+    async def restore(
+        self,
+        _name: str,
+        _layout: CollectionInfo,
+        _work: Work,
+        *,
+        force: bool,  # noqa: ARG002
+        restored: Restored = unheard,  # noqa: ARG002
+    ) -> list[CollectionInfo]:
         """Refuse."""
         raise _unsupported()
 

@@ -74,6 +74,16 @@ def commit(staging: Path, moves: list[Move]) -> None:
     manifest.sync(staging.parent)
 
 
+def withdraw(staging: Path) -> None:
+    """Take back what is written down: what has not taken its place yet is not to do so any more.
+
+    Raises:
+        OSError: It could not be removed.
+    """
+    (staging / COMMITTED).unlink(missing_ok=True)
+    manifest.sync(staging)
+
+
 def finish(shelf: Path) -> None:
     """Do what committed restores have left undone in a store process's directory; nothing there may be open.
 

@@ -11,8 +11,6 @@ import asyncio
 import datetime as dt
 import errno
 import logging
-import os
-import re
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ import msgspec
 
 from penstock import __version__
 from penstock.kernel.deadline import limit
-from penstock.kernel.errors import Invalid, Rejected, Unavailable
+from penstock.kernel.errors import Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.work import Work
 from penstock.stores.backends.edge import adoption, archive, manifest, proof, wire
 from penstock.stores.backends.edge.adoption import Move
@@ -32,18 +30,15 @@ from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.proof import Claim
 from penstock.stores.backends.edge.shards import ShardedStore
+from penstock.stores.backends.edge.snapshot_files import SnapshotFiles
 from penstock.stores.backends.edge.space import free_bytes
 from penstock.stores.backends.layout import said
+from penstock.stores.contract import Restored, unheard
 from penstock.stores.records import CollectionInfo, Snapshot
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-SUFFIX: Final = ".snapshot"
-
-#: Snapshots told of at most.
-LISTED_MAX: Final = 1000
 
 #: How often a store process that dies while a collection takes its place is asked again.
 TRIES: Final = 5
@@ -53,14 +48,6 @@ FILE_BYTES: Final = 4096
 
 #: Seconds after which those who came while another was at work may ask again.
 BUSY_RETRY_S: Final = 5.0
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-
-#: The names that the server gives by itself; only what has such a name is ever removed unasked.
-_OURS: Final = re.compile(r"(?P<moment>penstock-[0-9]{8}-[0-9]{6})(?:-(?P<number>[0-9]{1,9}))?\.snapshot")
-
-#: What a command has lent to be restored, by the command's process; what is left of one that was killed is removed.
-_LENT: Final = re.compile(r"restore-([0-9]{1,9})\.snapshot")
 
 #: Called at each step of a restore, see ``STEPS``.
 Step = Callable[[str], None]
@@ -95,10 +82,9 @@ class EdgeSnapshots:
         step: Step = unwatched,
     ) -> None:
         self._data_dir = data_dir
-        self._place = data_dir / "snapshots"
+        self._files = SnapshotFiles(data_dir / "snapshots", keep)
         self._links = links
         self._store = store
-        self._keep = keep
         self._step = step
         self._at_work: asyncio.Task[Any] | None = None
         self._stopped = threading.Event()
@@ -109,19 +95,19 @@ class EdgeSnapshots:
         """Make a snapshot of every collection, and remove the oldest of the server's own beyond those it keeps."""
         return await self._alone(self._make, work)
 
-    async def restore(self, name: str, layout: CollectionInfo, work: Work, *, force: bool) -> list[CollectionInfo]:
+    async def restore(
+        self, name: str, layout: CollectionInfo, work: Work, *, force: bool, restored: Restored = unheard
+    ) -> list[CollectionInfo]:
         """Take in what a snapshot holds, all of it or nothing."""
-        self._file(name)
-        return await self._alone(lambda: self._restore(name, layout, force=force), work)
+        return await self._alone(lambda: self._restore(name, layout, restored, force=force), work)
 
     async def kept(self) -> list[Snapshot]:
         """Return the snapshots that are there, by name."""
-        return await self._in_thread(self._kept)
+        return await self._in_thread(self._files.kept)
 
     async def delete(self, name: str) -> None:
         """Delete a snapshot."""
-        file = self._file(name)
-        await self._in_thread(file.unlink, missing_ok=True)
+        await self._in_thread(self._files.delete, name)
 
     def recover(self) -> None:
         """Remove what a crash has left, before the store processes start and again when they have.
@@ -130,10 +116,7 @@ class EdgeSnapshots:
         """
         try:
             adoption.sweep(self._data_dir)
-            for file in self._place.iterdir() if self._place.is_dir() else ():
-                lent = _LENT.fullmatch(file.name)
-                if file.name.startswith(".penstock-") or (lent and not _runs(int(lent[1]))):
-                    file.unlink(missing_ok=True)
+            self._files.sweep()
         except OSError as error:
             log.warning("what a snapshot or restore has left in %s cannot be removed: %s", self._data_dir, error)
 
@@ -177,12 +160,11 @@ class EdgeSnapshots:
         try:
             stated = await self._copy(draft)
             opening = Opening(__version__, now.isoformat(timespec="seconds"), stated)
-            await self._in_thread(self._place.mkdir, parents=True, exist_ok=True)
-            file = await self._in_thread(_unused, self._place, f"penstock-{now:%Y%m%d-%H%M%S}")
+            file = await self._in_thread(self._files.unused, now)
             size = await self._in_thread(archive.pack, draft, file, opening, self._stopped)
         finally:
             await asyncio.to_thread(adoption.discard, draft)
-        await self._in_thread(self._prune, file)
+        await self._in_thread(self._files.prune, file)
         return Snapshot(file.name, size, opening.made_at, [one.name for one in stated])
 
     async def _copy(self, draft: Path) -> list[Manifest]:
@@ -198,19 +180,12 @@ class EdgeSnapshots:
                 await link.ask(wire.Copy(info.name, str(target)), object, Work.background())
         return [await self._in_thread(manifest.read, draft / info.name) for info in found]
 
-    def _prune(self, made: Path) -> None:
-        """Remove the oldest of the server's own snapshots beyond those it keeps, never the one just made."""
-        if not self._keep:
-            return
-        older = [file for file in _ours(self._place) if file != made]
-        for file in older[: max(0, len(older) + 1 - self._keep)]:
-            log.info("snapshot %s is removed: %d are kept (store.snapshots_keep)", file.name, self._keep)
-            file.unlink(missing_ok=True)
-
     # --- Restoring one
 
-    async def _restore(self, name: str, layout: CollectionInfo, *, force: bool) -> list[CollectionInfo]:
-        reader = await self._in_thread(self._open, name)
+    async def _restore(
+        self, name: str, layout: CollectionInfo, restored: Restored, *, force: bool
+    ) -> list[CollectionInfo]:
+        reader = await self._in_thread(self._files.open, name)
         staging: Path | None = None
         try:
             # First what is told at once, then what takes reading all of it.
@@ -222,7 +197,7 @@ class EdgeSnapshots:
             staging = await self._in_thread(adoption.stage, self._data_dir)
             await self._in_thread(self._unpack, reader, staging, contents)
             await self._check(opening, layout, force=force)
-            return await self._exchange(staging, contents)
+            return await self._exchange(staging, contents, restored)
         finally:
             reader.close()
             if staging is not None:
@@ -240,21 +215,27 @@ class EdgeSnapshots:
         check_space(self._data_dir)
         check_stopped(self._stopped)
 
-    async def _exchange(self, staging: Path, contents: Contents) -> list[CollectionInfo]:
+    async def _exchange(self, staging: Path, contents: Contents, restored: Restored) -> list[CollectionInfo]:
         """Let every collection take its place; nothing undoes that any more."""
         stated = [one for name, one in sorted(contents.parts.items()) if name == one.name]
         moves = {one.name: self._moves(one) for one in stated}
         await self._in_thread(adoption.commit, staging, [move for each in moves.values() for move in each])
         self._step("committed")
-        restored = []
-        for one in stated:
-            async with self._store.exchanging(one.name):
-                for move in moves[one.name]:
-                    await self._move(staging, move)
-                    self._step("placed")
-            restored.append(await self._store.collection(one.name, Work.background()))
+        placed: list[CollectionInfo] = []
+        try:
+            for one in stated:
+                async with self._store.exchanging(one.name):
+                    for move in moves[one.name]:
+                        await self._move(staging, move)
+                        self._step("placed")
+                restored(one.name)
+                placed.append(await self._store.collection(one.name, Work.background()))
+        except PenstockError as error:
+            # The next start must not do it after all: by then the collections may be others.
+            await self._in_thread(adoption.withdraw, staging)
+            raise _half_done(placed, stated, error) from error
         self._step("done")
-        return restored
+        return placed
 
     def _moves(self, stated: Manifest) -> list[Move]:
         """Return what happens to a collection: the first shard comes last, it says that the collection is there."""
@@ -293,23 +274,6 @@ class EdgeSnapshots:
 
     async def _collections(self) -> list[CollectionInfo]:
         return await self._links[0].ask(wire.ListCollections(), list[CollectionInfo], Work.background())
-
-    def _file(self, name: str) -> Path:
-        if not _NAME.fullmatch(name) or not os.path.lexists(self._place / name):
-            raise _missing(name)
-        return self._place / name
-
-    def _open(self, name: str) -> IO[bytes]:
-        try:
-            return archive.open_file(self._file(name))
-        except FileNotFoundError:
-            raise _missing(name) from None
-
-    def _kept(self) -> list[Snapshot]:
-        if not self._place.is_dir():
-            return []
-        files = sorted(file for file in self._place.iterdir() if _NAME.fullmatch(file.name))
-        return [_told(file) for file in files[:LISTED_MAX] if file.is_file() and not _LENT.fullmatch(file.name)]
 
     def _check_room(self, needed: int) -> None:
         """Refuse what the disk has no room for.
@@ -361,54 +325,20 @@ def _check(stated: CollectionInfo, layout: CollectionInfo, shards: int, there: s
         )
 
 
-def _told(file: Path) -> Snapshot:
-    """Return what a file among the snapshots is, as far as its beginning tells."""
-    size = 0
-    try:
-        size = file.stat().st_size
-        opening = archive.opening_of(file)
-    except Invalid as error:
-        return Snapshot(file.name, size, "", [], error.detail)
-    except OSError as error:
-        return Snapshot(file.name, size, "", [], f"it cannot be read: {error.strerror or error}")
-    return Snapshot(file.name, size, opening.made_at, [one.name for one in opening.collections])
-
-
-def _ours(place: Path) -> list[Path]:
-    """Return the snapshots that have names of the server's giving, the oldest first."""
-    return sorted((file for file in place.iterdir() if _OURS.fullmatch(file.name)), key=_age)
-
-
-def _age(file: Path) -> tuple[str, int]:
-    """Return the moment in a snapshot's name, and which of that second it is."""
-    named = _OURS.fullmatch(file.name)
-    return (named["moment"], int(named["number"] or 1)) if named else ("", 0)
-
-
-def _unused(place: Path, name: str) -> Path:
-    """Return a path for a new snapshot: two of the same second have two names."""
-    taken = [number for moment, number in map(_age, place.iterdir()) if moment == name]
-    return place / (f"{name}-{max(taken) + 1}{SUFFIX}" if taken else f"{name}{SUFFIX}")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
 def _note(task: asyncio.Future[Any]) -> None:
     """Look at how a task has ended: nobody may be waiting for it any more."""
     if not task.cancelled() and (error := task.exception()) is not None:
         log.info("no snapshot was made or restored: %s", error)
 
 
-def _missing(name: str) -> Invalid:
-    return Invalid(f"there is no snapshot {name!r}", field="snapshot", code="snapshot_not_found")
+def _half_done(placed: Sequence[CollectionInfo], stated: Sequence[Manifest], error: PenstockError) -> Unavailable:
+    """Return the error of a restore whose collections were proven, and of which one could not take its place."""
+    names = ", ".join(info.name for info in placed) or "none"
+    return Unavailable(
+        f"only {len(placed)} of {len(stated)} collections have taken their places ({names}), since the store failed:"
+        f" {error.detail}; restore the snapshot again, by force",
+        dependency="store",
+    )
 
 
 def _full(what: str) -> Unavailable:
