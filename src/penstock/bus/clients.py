@@ -35,10 +35,13 @@ TOKENS_MAX: Final = 256
 #: requests; the pools run four parts at once.
 PARTS_MAX: Final = 16
 
-#: How often in a row the last part of a request that has begun is offered again while its client's others fill the
-#: share, and how long it waits in between.
+#: How often in a row the last part of a request that has begun is offered again while others fill the topic, and how
+#: long it waits in between.
 REFUSALS_MAX: Final = 100
 REFUSED_PAUSE_S: Final = 0.1
+
+#: How often it is, if it has waited too long: now that fewer parts wait, once more should do.
+EXPIRIES_MAX: Final = 1
 
 #: Tokens of one part for a reranker that runs here. Each part encodes the query anew, so it is larger than one of the
 #: dense model. Four whole windows take some 100 ms: so long an urgent one may wait for a permit.
@@ -197,12 +200,13 @@ class _Split:
     ) -> None:
         """Ask for all parts, at most ``part_max`` of the texts' ``sizes`` in each; the first error cancels the rest.
 
-        A part that is refused goes back, and the number of parts that are out falls by one: the request goes on as
-        wide as it is let. The refusal of the last one is an error, unless others of the same client are the reason and
-        something is done already: then it tries again for some seconds.
+        A part that is refused, or waits too long, goes back, and the number of parts that are out falls by one: the
+        request goes on as wide as it is let. The refusal of the last one is an error, unless something is done already:
+        then it is offered again for some seconds.
 
         Raises:
-            Expired: At the pace so far, the work's deadline will pass before the end.
+            Expired: At the pace so far, the work's deadline will pass before the end; or the last part did not end in
+                time.
             Rejected: No part is let in.
         """
         left = deque(plan(sizes, part_max))
@@ -217,14 +221,16 @@ class _Split:
                 part = left.popleft()
                 try:
                     await ask(part, label)
-                except Rejected as error:
+                except (Rejected, Expired) as error:
                     left.appendleft(part)
                     if askers > 1:
                         break
                     refusals += 1
-                    if not (error.by_client and forecast.parts and refusals <= REFUSALS_MAX):
+                    late = work.deadline.passed(self._clock.now())
+                    most = REFUSALS_MAX if isinstance(error, Rejected) else EXPIRIES_MAX
+                    if late or not forecast.parts or refusals > most:
                         raise
-                    # Its client's other requests fill the share; what is done already is worth a moment.
+                    # Other requests fill the topic; what is done already is worth a moment.
                     await asyncio.sleep(REFUSED_PAUSE_S)
                     continue
                 refusals = 0

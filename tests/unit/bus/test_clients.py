@@ -256,3 +256,17 @@ async def test_texts_to_rerank_are_split_and_their_scores_put_together_in_order(
 
     reranker = BusReranker(bus_serving(Topic.ML_RERANK, rerank), LoopClock(), TIMEOUTS)
     assert (await reranker.rerank("q", MANY, NOW)).tolist() == list(range(1000))
+
+
+@virtual
+async def test_requests_whose_parts_wait_too_long_for_each_other_go_on_narrower() -> None:
+    async def rerank(message: RerankTexts, _work: Work) -> np.ndarray:
+        await asyncio.sleep(0.2)
+        return np.zeros(len(message.texts), np.float32)
+
+    # Sixteen parts each of six requests, two at once: the last would wait for ten seconds, and T6 is two.
+    bus = MemoryBus(BusSettings(), {}, LoopClock())
+    bus.subscribe(Topic.ML_RERANK, rerank, Permits("pool", 2))
+    clients = [Work(Deadline.never(), Criticality.INTERACTIVE, name) for name in "abcdef"]
+    asked = [BusReranker(bus, LoopClock(), TIMEOUTS, 1024).rerank("q", MANY[:200], client) for client in clients]
+    assert [len(scores) for scores in await asyncio.gather(*asked)] == [200] * 6
