@@ -2,7 +2,7 @@
 
 A request of many texts is split into parts, each one run of the model. A few parts of a request are out at once
 (``PARTS_MAX``), so that a large request neither fills its client's share of the topic nor stands in front of others.
-One that needs more parts than that is bulk work, whatever class its caller has.
+One of many parts is bulk work, unless it is a search's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextK
 from penstock.kernel.settings import MlSettings, TimeoutSettings
 from penstock.kernel.together import together
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
-from penstock.kernel.work import Work
+from penstock.kernel.work import Criticality, Work
 from penstock.models.batching import SLICE_TOKENS_MAX, plan
 from penstock.policies.forecast import Forecast
 
@@ -46,6 +46,9 @@ EXPIRIES_MAX: Final = 1
 #: Tokens of one part for a reranker that runs here. Each part encodes the query anew, so it is larger than one of the
 #: dense model. Four whole windows take some 100 ms: so long an urgent one may wait for a permit.
 RERANK_TOKENS_MAX: Final = 1024
+
+#: More parts than this are bulk work for a reranker: sixteen whole windows, as for the dense model.
+RERANK_BULK_PARTS: Final = 4
 
 #: Characters of one part for BM25, which reads the whole of a text: some 3 ms, with the interpreter lock held.
 BM25_CHARACTERS_MAX: Final = 65_536
@@ -179,7 +182,7 @@ class BusReranker:
             scores[places] = await self._bus.request(Topic.ML_RERANK, message, label)
 
         sizes = [tokens_about(text) for text in texts]
-        await _Split("rerank", self._clock).run(sizes, self._batch_tokens, work, ask)
+        await _Split("rerank", self._clock, RERANK_BULK_PARTS).run(sizes, self._batch_tokens, work, ask)
         return scores
 
 
@@ -189,9 +192,11 @@ class _Split:
     Args:
         operation: Names the request in an error.
         clock: The loop's clock.
+        bulk_parts: More parts than this are bulk work, unless a search waits for them.
     """
 
-    def __init__(self, operation: str, clock: Clock) -> None:
+    def __init__(self, operation: str, clock: Clock, bulk_parts: int = PARTS_MAX) -> None:
+        self._bulk_parts = bulk_parts
         self._operation = operation
         self._clock = clock
 
@@ -212,7 +217,8 @@ class _Split:
         left = deque(plan(sizes, part_max))
         forecast = Forecast(sum(sizes), self._clock.now())
         askers = min(PARTS_MAX, len(left))
-        label = work.as_bulk() if len(left) > PARTS_MAX else work
+        large = len(left) > self._bulk_parts and work.criticality is not Criticality.INTERACTIVE
+        label = work.as_bulk() if large else work
         refusals = 0
 
         async def ask_on() -> None:

@@ -157,7 +157,7 @@ async def test_texts_for_a_heavy_sparse_model_are_split_and_put_together_in_orde
 # Many texts
 
 MANY = ["x" * 700 + str(number) for number in range(1000)]
-NOW = Work(Deadline.never(), Criticality.INTERACTIVE, "alice")
+NOW = Work(Deadline.never(), Criticality.STANDARD, "alice")
 
 
 @virtual
@@ -181,7 +181,7 @@ async def test_a_thousand_texts_pass_below_their_clients_share_as_bulk_work() ->
 @virtual
 async def test_a_few_texts_keep_their_class() -> None:
     async def embed(message: EmbedBatch, work: Work) -> Embeddings:
-        assert work.criticality is Criticality.INTERACTIVE
+        assert work.criticality is Criticality.STANDARD
         return Embeddings(np.zeros((len(message.texts), 1), np.float32))
 
     await embedder(bus_serving(Topic.ML_EMBED, embed)).embed(MANY[:PARTS_MAX], TextKind.QUERY, NOW)
@@ -270,3 +270,16 @@ async def test_requests_whose_parts_wait_too_long_for_each_other_go_on_narrower(
     clients = [Work(Deadline.never(), Criticality.INTERACTIVE, name) for name in "abcdef"]
     asked = [BusReranker(bus, LoopClock(), TIMEOUTS, 1024).rerank("q", MANY[:200], client) for client in clients]
     assert [len(scores) for scores in await asyncio.gather(*asked)] == [200] * 6
+
+
+@pytest.mark.parametrize(("texts", "asked", "given"), [(16, 1, 1), (17, 1, 2), (17, 0, 0)])
+@virtual
+async def test_texts_to_rerank_are_bulk_work_beyond_sixteen_windows_unless_for_a_search(
+    texts: int, asked: int, given: int
+) -> None:
+    async def rerank(message: RerankTexts, work: Work) -> np.ndarray:
+        assert work.criticality == given
+        return np.zeros(len(message.texts), np.float32)
+
+    reranker = BusReranker(bus_serving(Topic.ML_RERANK, rerank), LoopClock(), TIMEOUTS)
+    await reranker.rerank("q", ["x" * 800] * texts, Work(Deadline.never(), Criticality(asked), "alice"))
