@@ -3,6 +3,7 @@
 # Strings and os.path, because the walk that asks here has no Path at hand.
 # ruff: noqa: PTH116, PTH118, PTH123
 
+import codecs
 import logging
 import os
 import stat
@@ -21,7 +22,17 @@ RULE_FILES: Final = (".gitignore", ".ignore")
 RULE_FILE_BYTES_MAX: Final = 1_000_000
 RULES_MAX: Final = 10_000
 _EXCLUDE: Final = ".git/info/exclude"
-_MARK: Final = "\N{ZERO WIDTH NO-BREAK SPACE}".encode().decode("latin-1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A pattern such as `*.log`, the most common with a wild card: it needs no look at each character."""
+
+    text: str
+
+    def matches(self, text: str) -> bool:
+        """Tell whether the pattern takes the whole text."""
+        return text.endswith(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ class _Rule:
     directories_only: bool
     is_path: bool
     plain: str
-    rest: Glob | None
+    rest: Glob | _Ending | None
 
     def matches(self, path: str, name: str) -> bool:
         """Tell whether the rule names exactly this path, not one of its parents.
@@ -79,7 +90,7 @@ class Rules:
 
     def verdict(self, path: str, *, is_directory: bool) -> bool | None:
         """Return what the last matching rule says of `path`, `None` where no rule does."""
-        relative = os.fsencode(path[len(self.base) :].lstrip(os.sep)).decode("latin-1")
+        relative = _bytes_of(path[len(self.base) :].lstrip(os.sep))
         name = relative.rpartition("/")[2]
         number, ignores = -1, False
         if (named := self.names.get(name)) is not None:
@@ -110,17 +121,21 @@ class Rules:
             else:
                 named.everything = (number, ignores)
             return
-        rest = None if plain == len(pattern) else Glob(pattern[plain:] if is_path else pattern, is_path=is_path)
+        rest: Glob | _Ending | None = None
+        if not is_path and pattern.startswith("*") and plain_length(pattern[1:]) == len(pattern) - 1:
+            rest = _Ending(pattern[1:])
+        elif plain < len(pattern):
+            rest = Glob(pattern[plain:] if is_path else pattern, is_path=is_path)
         begin = pattern[:plain].removeprefix("/") if is_path else ""
         self.rules.append(_Rule(number, ignores, directories_only, is_path, begin, rest))
 
 
-def parse_rules(base: str, text: bytes) -> Rules:
+def parse_rules(base: str, lines: Iterable[str]) -> Rules:
     """Read ignore rules as git does.
 
     Args:
         base: Absolute directory that the patterns are relative to.
-        text: Contents of a `.gitignore`.
+        lines: Lines of a `.gitignore`; bytes that are no UTF-8 are lone surrogates in them.
 
     Returns:
         The rules.
@@ -129,13 +144,17 @@ def parse_rules(base: str, text: bytes) -> Rules:
         The first `RULES_MAX` rules.
     """
     rules = Rules(base)
-    lines = text.decode("latin-1").removeprefix(_MARK).split("\n")
     used = [line for line in lines if line and not line.startswith("#")]
     if len(used) > RULES_MAX:
         log.warning("an ignore file in %r has more than %d rules; the others are not used", base, RULES_MAX)
     for number, line in enumerate(used[:RULES_MAX]):
-        rules.add(number, _trimmed(line))
+        rules.add(number, _bytes_of(_trimmed(line)))
     return rules
+
+
+def _bytes_of(text: str) -> str:
+    """Return one character for each byte of the text in UTF-8, as git compares bytes."""
+    return text if text.isascii() else text.encode(errors="surrogateescape").decode("latin-1")
 
 
 def _trimmed(line: str) -> str:
@@ -164,7 +183,8 @@ def _read_rules(base: str, name: str) -> Rules | None:
     if len(text) > RULE_FILE_BYTES_MAX:
         log.warning("%r has more than %d bytes; the rules after them are not used", path, RULE_FILE_BYTES_MAX)
         text = text[:RULE_FILE_BYTES_MAX].rpartition(b"\n")[0]
-    rules = parse_rules(base, text)
+    lines = text.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape").split("\n")
+    rules = parse_rules(base, lines)
     return rules if rules.rules or rules.names else None
 
 

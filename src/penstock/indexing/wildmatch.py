@@ -78,13 +78,15 @@ class Glob:
             tokens = _Tokens([frozenset()])
         self._stars, self._optional = tokens.stars, tokens.optional
         self._end = 1 << len(tokens.sets)
+        places: dict[frozenset[str], int] = {}
+        for number, accepted in enumerate(tokens.sets):
+            places[accepted] = places.get(accepted, 0) | 1 << number
         self._accepted: dict[str, int] = {}
         self._looping: dict[str, int] = {}
-        for number, accepted in enumerate(tokens.sets):
-            bit = 1 << number
-            table = self._looping if tokens.stars & bit else self._accepted
+        for accepted, bits in places.items():
             for one in accepted:
-                table[one] = table.get(one, 0) | bit
+                self._accepted[one] = self._accepted.get(one, 0) | bits & ~tokens.stars
+                self._looping[one] = self._looping.get(one, 0) | bits & tokens.stars
         ends_in_star = bool(tokens.stars & self._end >> 1)
         self._last = tokens.sets[-1] if tokens.sets and not ends_in_star else None
 

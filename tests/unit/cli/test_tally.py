@@ -1,6 +1,8 @@
 from pathlib import Path
 
-from penstock.cli.index import summary_lines
+from rich.console import Console
+
+from penstock.cli.index import report, summary_lines
 from penstock.cli.pace import Pace
 from penstock.cli.planning import Loss
 from penstock.cli.progress import line
@@ -51,3 +53,13 @@ def test_the_summary_tells_counts_skips_and_speed():
         "30 chunks in 3.0 s, 10 chunks/s",
     ]
     assert summary_lines(Tally(), "docs")[0] == "docs: 0 indexed"
+
+
+def test_a_directory_that_keeps_its_documents_is_told_with_what_to_do(capsys):
+    tally = Tally(unchanged=2)
+    tally.kept.append(Loss(Path("/p/di\x1b[31msk"), listed=7, vanished=7))
+    report(tally, "docs", Console(stderr=True), as_json=False)
+    out, err = capsys.readouterr()
+    assert out.startswith("docs: 0 indexed, 2 unchanged")
+    assert err.startswith("kept: /p/di\N{REPLACEMENT CHARACTER}[31msk: no file to index is in it; 7 of the 7 documents")
+    assert err.endswith("If the files are really gone, run the same command with --prune.\n")

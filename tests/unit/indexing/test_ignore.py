@@ -33,7 +33,7 @@ from penstock.indexing.ignore import RULE_FILE_BYTES_MAX, RULES_MAX, IgnoreChain
     ],
 )
 def test_last_matching_rule_decides(lines: str, path: str, is_directory: bool, verdict: bool | None) -> None:  # noqa: FBT001
-    rules = parse_rules("/r", lines.encode())
+    rules = parse_rules("/r", lines.split("\n"))
     assert rules.verdict(f"/r/{path}", is_directory=is_directory) is verdict
 
 
@@ -51,27 +51,27 @@ def test_last_matching_rule_decides(lines: str, path: str, is_directory: bool, v
 )
 @pytest.mark.parametrize("path", ["a" * 255, "a/" * 2000 + "a", ("a" * 255 + "/") * 15 + "c"])
 def test_a_match_takes_time_that_grows_with_pattern_and_path_alone(pattern: str, path: str) -> None:
-    rules = parse_rules("/r", f"{pattern}\n{pattern}/\n/x/{pattern}".encode())
+    rules = parse_rules("/r", [pattern, f"{pattern}/", f"/x/{pattern}"])
     started = time.thread_time()
     rules.verdict(f"/r/{path}", is_directory=True)
     assert time.thread_time() - started < 0.5
 
 
 def test_names_without_wild_cards_cost_nothing_however_many() -> None:
-    rules = parse_rules("/r", b"\n".join(b"name%d" % number for number in range(RULES_MAX)) + b"\n")
+    rules = parse_rules("/r", [f"name{number}" for number in range(RULES_MAX)])
     assert rules.rules == []
     assert rules.verdict("/r/deep/name77", is_directory=False) is True
 
 
 @pytest.mark.parametrize("lines", ["name\n!name", "*\n!name", "!na*\nname\n!name"])
 def test_the_last_rule_wins_whatever_its_kind(lines: str) -> None:
-    assert parse_rules("/r", lines.encode()).verdict("/r/name", is_directory=False) is False
+    assert parse_rules("/r", lines.split("\n")).verdict("/r/name", is_directory=False) is False
 
 
 def test_a_directorys_rule_counts_among_others_of_its_name() -> None:
-    rules = parse_rules("/r", b"build/\n!build\n")
+    rules = parse_rules("/r", ["build/", "!build"])
     assert rules.verdict("/r/build", is_directory=True) is False
-    rules = parse_rules("/r", b"!build\nbuild/\n")
+    rules = parse_rules("/r", ["!build", "build/"])
     assert (rules.verdict("/r/build", is_directory=True), rules.verdict("/r/build", is_directory=False)) == (
         True,
         False,
@@ -91,7 +91,7 @@ def test_a_huge_rule_file_is_read_to_a_bound_and_told(tmp_path: Path, caplog: py
 
 def test_a_file_of_a_million_rules_is_used_to_a_bound_and_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        rules = parse_rules("/r", b"*a\n" * 1_000_000)
+        rules = parse_rules("/r", ["*a"] * 1_000_000)
     assert len(rules.rules) == RULES_MAX
     assert f"more than {RULES_MAX} rules" in caplog.text
 
@@ -118,6 +118,6 @@ def test_a_link_is_no_rule_file(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_text_is_compared_by_its_bytes() -> None:
-    rules = parse_rules("/r", b"bad\xff*\n")
+    rules = parse_rules("/r", [os.fsdecode(b"bad\xff*")])
     assert rules.verdict("/r/" + os.fsdecode(b"bad\xff.py"), is_directory=False) is True
     assert rules.verdict("/r/bad.py", is_directory=False) is None
