@@ -87,13 +87,16 @@ def withdraw(staging: Path) -> None:
 def finish(shelf: Path) -> None:
     """Do what committed restores have left undone in a store process's directory; nothing there may be open.
 
-    Raises:
-        OSError: A directory could not be moved; the next start tries again.
+    What cannot be moved is told, and tried again by the next start.
     """
     for staging in _committed(shelf.parent):
         for move in _moves(staging):
-            if move.shelf == shelf.name:
+            if move.shelf != shelf.name:
+                continue
+            try:
                 remove_later(place(staging / move.part if move.part else None, shelf / move.name))
+            except OSError as error:
+                log.error("collection %s was restored and cannot take its place in %s: %s", move.name, shelf, error)  # noqa: TRY400 - its words say all
 
 
 def sweep(data_dir: Path) -> None:
