@@ -19,7 +19,9 @@ from penstock.kernel.setting import PREFIX, Spec
 _NO_SETTINGS: Final = frozenset({"PENSTOCK_COMMAND", "PENSTOCK_OPTIONS"})
 
 #: Kubernetes sets such variables in every container for a Service named ``penstock`` or ``penstock-…``.
-_LINK_NAME: Final = re.compile(r"PENSTOCK(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT)|PORT_[0-9]+_(TCP|UDP|SCTP))(_[A-Z0-9_]+)?")
+_LINK_NAME: Final = re.compile(
+    r"\APENSTOCK(?=[A-Z0-9_]*+\Z)(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT)|PORT_[0-9]++_(TCP|UDP|SCTP))(_[A-Z0-9_]+)?\Z"
+)
 _LINK: Final = re.compile(r"(tcp|udp|sctp)://[^/\s]+:[0-9]{1,5}")
 
 

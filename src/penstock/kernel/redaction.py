@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 #: In the place of what is not shown.
 HIDDEN: Final = "***"
 
-_HOST: Final = r"(?:[\w.-]{1,255}|\[[0-9A-Fa-f:]{2,45}\]):[0-9]{1,5}"
-_HOSTS: Final = re.compile(rf"(?:{_HOST}(?: *, *{_HOST}){{0,100}})?")
+_HOST: Final = r"(?:[\w.-]{1,255}+|\[[0-9A-Fa-f:]{2,45}+\]):[0-9]{1,5}+"
+_HOSTS: Final = re.compile(rf"\A(?:{_HOST}(?: *+, *+{_HOST}){{0,100}}+)?")
 
 
 def redacted(address: str) -> str:
