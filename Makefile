@@ -14,8 +14,11 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PURE        := kernel policies ranking search
 COVERED_MIN := 99
 
+# Requests that `make schema` generates for each operation.
+EXAMPLES ?= 200
+
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check cover compile format bench lock clean
+.PHONY: help install serve test schema check cover compile format bench lock clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +31,9 @@ serve: $(VENV)/.runtime ## Install, prepare the model, index this repository, se
 
 test: $(VENV)/.dev ## Install and run the whole suite
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+schema: $(VENV)/.dev ## Try the API against its own description for long; `make test` does it for a minute
+	@SCHEMA_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n 0 tests/e2e/test_schema.py
 
 check: $(VENV)/.dev ## Lint, types, import contracts
 	@$(BIN)/ruff check .

@@ -10,8 +10,8 @@ from msgspec import Meta
 from penstock.kernel.defaults import Defaulted, OrNull
 from penstock.kernel.messages import TextKind
 from penstock.ranking.records import FusionName
-from penstock.search.filters import KEYS_MAX
-from penstock.search.records import LIMIT_MAX, Weights
+from penstock.search import filters
+from penstock.search.records import LIMIT_MAX, VISIBLE, Weights
 
 #: Texts in one request to a model.
 TEXTS_MAX: Final = 1000
@@ -33,15 +33,20 @@ TIMEOUT_MS_MAX: Final = 3_600_000
 METADATA_BYTES_MAX: Final = 65_536
 METADATA_DEPTH_MAX: Final = 32
 
+#: A whole number, with or without a point: clients whose only number is a float write ``5.0``, and JSON Schema calls
+#: that an integer.
+Whole = Annotated[float, Meta(multiple_of=1)]
+
 #: The bounds of these are checked by the search room, whose sentences say more.
-Query = Annotated[str, Meta(extra_json_schema={"minLength": 1, "pattern": r"\S"})]
-Limit = Annotated[int, Meta(extra_json_schema={"minimum": 1, "maximum": LIMIT_MAX})]
-Conditions = Annotated[dict[str, Any], Meta(extra_json_schema={"maxProperties": KEYS_MAX})]
+Query = Annotated[str, Meta(extra_json_schema={"minLength": 1, "pattern": VISIBLE})]
+Limit = Annotated[Whole, Meta(extra_json_schema={"minimum": 1, "maximum": LIMIT_MAX})]
+Conditions = Annotated[dict[str, Any], Meta(extra_json_schema=filters.SCHEMA)]
 
 Texts = Annotated[list[str], Meta(min_length=1, max_length=TEXTS_MAX)]
-TimeoutMs = Annotated[int, Meta(ge=1, le=TIMEOUT_MS_MAX)]
+TimeoutMs = Annotated[Whole, Meta(ge=1, le=TIMEOUT_MS_MAX)]
 Path = Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX)]
 #: An empty one is refused by the operation, whose sentence says what to do instead.
+Ids = Annotated[list[str], Meta(max_length=IDS_MAX)]
 PathPrefix = Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX, extra_json_schema={"minLength": 1})]
 
 
@@ -129,7 +134,7 @@ class DeleteBody(Defaulted, frozen=True, forbid_unknown_fields=True):
         path_prefix: The beginning of their paths; not empty.
     """
 
-    ids: Annotated[list[str], Meta(max_length=IDS_MAX)] | None = None
+    ids: Ids | None = None
     path_prefix: PathPrefix | None = None
 
 
@@ -187,3 +192,20 @@ class RerankBody(Defaulted, frozen=True, forbid_unknown_fields=True):
     query: Annotated[str, Meta(min_length=1)]
     texts: Texts
     timeout_ms: TimeoutMs | None = None
+
+
+#: What holds between a record's fields, in JSON Schema.
+RULES: Final[dict[str, Any]] = {
+    "DeleteBody": {
+        "oneOf": [
+            {"required": ["ids"], "properties": {"ids": {"type": "array"}, "path_prefix": {"type": "null"}}},
+            {"required": ["path_prefix"], "properties": {"path_prefix": {"type": "string"}, "ids": {"type": "null"}}},
+        ]
+    },
+    "Weights": {
+        "anyOf": [
+            {"properties": {"dense": {"exclusiveMinimum": 0}}},
+            {"properties": {"sparse": {"exclusiveMinimum": 0}}},
+        ]
+    },
+}

@@ -80,13 +80,13 @@ def field_of(where: str, path: str) -> str:
 
 
 def converted(value: Any, kind: type[T]) -> T:
-    """Return what came as query parameters as a record.
+    """Return what came as query parameters as a record; a number arrives as its digits.
 
     Raises:
         Invalid: With the field.
     """
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         raise _validation(str(error), "") from None
 
@@ -117,6 +117,7 @@ def _validation(message: str, where: str) -> Invalid:
     detail, at, path = message.rpartition(_AT)
     if not at or not message.endswith("`"):
         detail, path = message, ""
+    detail = detail.replace("`float` that's a multiple of 1.0", "a whole number")
     parts = [path.rstrip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")]
     for begins in (_UNKNOWN, _MISSING):
         if detail.startswith(begins):

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Final
 
-from msgspec import Meta
+import msgspec
 
 from penstock.http import answers, bodies
-from penstock.http.operations import PAGE_MAX
+from penstock.http.queries import DeletionQuery, NoQuery, PageQuery
 from penstock.kernel.messages import Topic
 from penstock.kernel.work import Criticality
 from penstock.search.records import SearchResult
 from penstock.stores.records import CollectionInfo, Snapshot
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A query parameter: its name, what it means, its type, and its default if it has one."""
-
-    name: str
-    text: str
-    kind: Any
-    default: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +26,12 @@ class Endpoint:
         summary: One line for the documentation.
         answer: Record of a 200.
         body: Record of the request's body, if it has one.
-        body_required: Whether it must have one.
+        body_required: Whether it must have one, or else a query that says the same.
         ndjson: Whether the body may also be NDJSON.
-        query: Its query parameters.
+        query: Record of its query parameters; beside a body, they may stand for it.
         topics: Where its work waits; when one of them is nearly full, the gate refuses (D2).
         criticality: The class of its work; callers may ask for a lower one.
+        problems: Statuses of problems that only some endpoints have; any request may meet with the others.
     """
 
     method: str
@@ -51,23 +42,14 @@ class Endpoint:
     body: type | None = None
     body_required: bool = True
     ndjson: bool = False
-    query: tuple[Parameter, ...] = ()
+    query: type[msgspec.Struct] = NoQuery
     topics: tuple[Topic, ...] = ()
     criticality: Criticality = Criticality.STANDARD
+    problems: tuple[int, ...] = ()
 
 
-_PAGING: Final = (
-    Parameter("after", "The `next` of the page before", str),
-    Parameter("limit", "Documents on a page", Annotated[int, Meta(ge=1, le=PAGE_MAX)], 1000),
-    Parameter("path_prefix", "Only documents whose path begins so", str),
-)
 _DOCUMENTS: Final = "/v1/collections/{name}/documents"
 _COLLECTION: Final = "/v1/collections/{name}"
-
-_FILTERS: Final = (
-    Parameter("ids", "An id; may be given again", list[str]),
-    Parameter("path_prefix", "The beginning of their paths", str),
-)
 
 API: Final = (
     Endpoint(
@@ -79,6 +61,7 @@ API: Final = (
         body=bodies.SearchBody,
         topics=(Topic.SEARCH_REQUEST,),
         criticality=Criticality.INTERACTIVE,
+        problems=(404, 409),
     ),
     Endpoint(
         "POST",
@@ -89,6 +72,7 @@ API: Final = (
         body=bodies.SearchBody,
         topics=(Topic.SEARCH_REQUEST,),
         criticality=Criticality.INTERACTIVE,
+        problems=(404, 409),
     ),
     Endpoint("GET", "/v1/collections", "list_collections", "List collections", answers.Collections),
     Endpoint(
@@ -99,9 +83,10 @@ API: Final = (
         CollectionInfo,
         body=bodies.CollectionBody,
         body_required=False,
+        problems=(409, 507),
     ),
-    Endpoint("GET", _COLLECTION, "get_collection", "Describe a collection", CollectionInfo),
-    Endpoint("DELETE", _COLLECTION, "delete_collection", "Delete a collection", answers.Deleted),
+    Endpoint("GET", _COLLECTION, "get_collection", "Describe a collection", CollectionInfo, problems=(404,)),
+    Endpoint("DELETE", _COLLECTION, "delete_collection", "Delete a collection", answers.Deleted, problems=(404, 507)),
     Endpoint(
         "POST",
         _DOCUMENTS,
@@ -112,8 +97,17 @@ API: Final = (
         ndjson=True,
         topics=(Topic.INDEX_CHUNK, Topic.INDEX_REQUEST),
         criticality=Criticality.BULK,
+        problems=(404, 409, 507),
     ),
-    Endpoint("GET", _DOCUMENTS, "list_documents", "List documents, a page at a time", answers.Heads, query=_PAGING),
+    Endpoint(
+        "GET",
+        _DOCUMENTS,
+        "list_documents",
+        "List documents, a page at a time",
+        answers.Heads,
+        query=PageQuery,
+        problems=(404,),
+    ),
     Endpoint(
         "DELETE",
         _DOCUMENTS,
@@ -121,8 +115,8 @@ API: Final = (
         "Delete documents by ids or by path prefix",
         answers.Deleted,
         body=bodies.DeleteBody,
-        body_required=False,
-        query=_FILTERS,
+        query=DeletionQuery,
+        problems=(404, 507),
     ),
     Endpoint(
         "POST",
@@ -151,9 +145,13 @@ API: Final = (
         body=bodies.RerankBody,
         topics=(Topic.ML_RERANK,),
     ),
-    Endpoint("POST", "/v1/snapshots", "make_snapshot", "Make a snapshot of every collection", Snapshot),
+    Endpoint(
+        "POST", "/v1/snapshots", "make_snapshot", "Make a snapshot of every collection", Snapshot, problems=(507,)
+    ),
     Endpoint("GET", "/v1/snapshots", "list_snapshots", "List the snapshots", answers.SnapshotList),
-    Endpoint("DELETE", "/v1/snapshots/{name}", "delete_snapshot", "Delete a snapshot", answers.Deleted),
+    Endpoint(
+        "DELETE", "/v1/snapshots/{name}", "delete_snapshot", "Delete a snapshot", answers.Deleted, problems=(404,)
+    ),
     Endpoint(
         "POST",
         "/v1/snapshots/{name}/restore",
@@ -162,6 +160,7 @@ API: Final = (
         answers.Collections,
         body=bodies.RestoreBody,
         body_required=False,
+        problems=(404, 409, 507),
     ),
     Endpoint("GET", "/v1/status", "status", "The server at a glance", answers.ServerStatus),
     Endpoint("GET", "/v1/alerts", "alerts", "Alerts, those active now first", answers.Alerts),

@@ -12,7 +12,17 @@ from penstock.kernel.errors import Expired, Invalid
 from penstock.kernel.work import Criticality, Work
 
 
-def label(request: Request, clock: Clock, timeout_ms: int | None = None) -> Work:
+def check_headers(request: Request) -> None:
+    """Refuse headers that say something unusable, whether or not the route's work goes by them.
+
+    Raises:
+        Invalid: One of them does.
+    """
+    _criticality(request, Criticality.BULK)
+    _timeout_header(request)
+
+
+def label(request: Request, clock: Clock, timeout_ms: float | None = None) -> Work:
     """Return the label under which a request's work travels; its deadline is noted in the request's scope.
 
     Its time began when the request arrived at the gate: a body that took long has used some of it up.

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from penstock import __version__
 from penstock.http import answers, bodies
-from penstock.http.endpoints import API, Endpoint, Parameter
+from penstock.http.conversation import RETRY_AFTER
+from penstock.http.endpoints import API, Endpoint
 from penstock.http.head import CRITICALITIES
 from penstock.http.media import JSON
 from penstock.http.operations import Operations
-from penstock.http.problem import MEDIA_TYPE, Problem
+from penstock.http.problem import MEDIA_TYPE, TITLES, Problem
+from penstock.http.schemas import Schema, components_of, described, reference
+from penstock.stores.records import COLLECTION_NAME
+from penstock.telemetry.metrics import CONTENT_TYPE
 
 _SIGNS: Final = re.compile(r"\W+")
 _PATH_PARAMETER: Final = re.compile(r"{(\w+)}")
-_REF: Final = "#/components/schemas/{name}"
 
 _INTRODUCTION: Final = (
     "Hybrid search over code and documents. Every error is a problem detail (RFC 9457) with"
@@ -36,9 +39,6 @@ _TAGS: Final = {
     "models": "The models by themselves.",
     "server": "How the server is, for people and for monitoring.",
 }
-
-#: One line of a docstring's ``Attributes``; a longer description goes on, further indented.
-_ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*)$")
 
 _DOCUMENTS: Final = [
     {
@@ -63,20 +63,61 @@ _EXAMPLES: Final[dict[type, Any]] = {
 
 _NDJSON_EXAMPLE: Final = "".join(msgspec.json.encode(document).decode() + "\n" for document in _DOCUMENTS)
 
+#: Problems that only some endpoints have; each says which. Any request may meet with the others.
+_OWN: Final = frozenset({404, 409, 507})
+_COMMON: Final = tuple(status for status in TITLES if status not in _OWN)
+
+_TIMEOUT: Final = {
+    "name": "X-Request-Timeout-Ms",
+    "in": "header",
+    "description": "A tighter deadline; `timeout_ms` in the body goes before it",
+    "schema": {"type": "integer", "minimum": 1, "maximum": bodies.TIMEOUT_MS_MAX},
+    "example": 10_000,
+}
+
+_CRITICALITY: Final = {
+    "name": "X-Criticality",
+    "in": "header",
+    "description": "How urgent it is; it can be lowered below what the route has by itself, not raised",
+    "schema": {"type": "string", "enum": list(CRITICALITIES)},
+}
+
+_COLLECTION: Final[Schema] = {
+    "description": "The collection's name: letters, digits, `-`, `_`, `.`; 64 at most",
+    "schema": {"type": "string", "pattern": f"^{COLLECTION_NAME}$"},
+    "example": "default",
+}
+
+_SNAPSHOT: Final[Schema] = {"description": "The snapshot's name", "schema": {"type": "string"}}
+
+#: Headers of answers, by the name under which the document's components have them.
+_HEADERS: Final[dict[str, Schema]] = {
+    "X-Request-Id": {
+        "description": "The request's id: the caller's own, if it sent one",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    },
+    "Retry-After": {
+        "description": "Seconds until another try makes sense",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "Allow": {
+        "description": "The methods that the path takes",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Location": {"description": "Where it is", "required": True, "schema": {"type": "string"}},
+}
+
 
 def document() -> bytes:
     """Return the document as JSON."""
-    kinds: list[type] = [Problem, answers.Readiness, answers.Liveness]
-    for endpoint in API:
-        kinds.extend(k for k in (endpoint.answer, endpoint.body) if k is not None)
-    distinct = list(dict.fromkeys(kinds))
-    schemas, components = msgspec.json.schema_components(distinct, ref_template=_REF)
-    by_kind = dict(zip(distinct, schemas, strict=True))
+    asked = [endpoint.body for endpoint in API if endpoint.body is not None]
+    answered = [Problem, answers.Readiness, answers.Liveness, *(endpoint.answer for endpoint in API)]
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in API:
-        operation = _operation(endpoint, by_kind)
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = operation
-    paths.update(_probes(by_kind))
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -87,41 +128,52 @@ def document() -> bytes:
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-            "paths": paths,
-            "components": {"schemas": {name: _described(schema) for name, schema in components.items()}},
+            "paths": {**paths, **_pages()},
+            "components": {
+                "schemas": components_of(asked, answered),
+                "headers": _HEADERS,
+                "responses": {_problem_name(status): _problem(status) for status in TITLES},
+            },
         }
     )
 
 
-def _operation(endpoint: Endpoint, schemas: Mapping[type, Any]) -> dict[str, Any]:
-    identity = _SIGNS.sub("_", f"{endpoint.method} {endpoint.path}".lower()).strip("_")
-    responses = {"200": _content("The answer", schemas[endpoint.answer])}
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    responses = {"200": _answer("The answer", reference(endpoint.answer))}
     if endpoint.ndjson:
-        responses["207"] = _content("Some documents failed; each tells its outcome", schemas[endpoint.answer])
-    responses["default"] = _content("A problem", schemas[Problem], MEDIA_TYPE)
+        responses["207"] = _answer("Some documents failed; each tells its outcome", reference(endpoint.answer))
     operation: dict[str, Any] = {
-        "operationId": identity,
+        "operationId": _identity(f"{endpoint.method} {endpoint.path}".lower()),
         "summary": endpoint.summary,
-        "description": inspect.getdoc(getattr(Operations, endpoint.operation)),
+        "description": (inspect.getdoc(getattr(Operations, endpoint.operation)) or "").replace("``", "`"),
         "tags": [_tag(endpoint.path)],
         "parameters": [
             *_path_parameters(endpoint.path),
-            *map(_query_parameter, endpoint.query),
+            # Where a query may stand for the body, OpenAPI cannot say that it is one of the two: the description does.
+            *(_query_parameters(endpoint.query) if endpoint.body is None else ()),
             _TIMEOUT,
             _CRITICALITY,
         ],
-        "responses": responses,
+        "responses": {**responses, **_problems(*_COMMON, *endpoint.problems)},
     }
     if endpoint.body is not None:
-        content = {JSON: {"schema": schemas[endpoint.body], "example": _EXAMPLES[endpoint.body]}}
+        content = {JSON: {"schema": reference(endpoint.body), "example": _EXAMPLES[endpoint.body]}}
         if endpoint.ndjson:
-            line = "One document a line."
             content["application/x-ndjson"] = {
-                "schema": {"type": "string", "description": line},
+                # As OpenAPI 3.2 reads a sequence: the list of what stands on its lines.
+                "schema": {
+                    "type": "array",
+                    "items": reference(bodies.DocumentBody),
+                    "description": "One document a line.",
+                },
                 "example": _NDJSON_EXAMPLE,
             }
         operation["requestBody"] = {"required": endpoint.body_required, "content": content}
     return operation
+
+
+def _identity(text: str) -> str:
+    return _SIGNS.sub("_", text).strip("_")
 
 
 def _tag(path: str) -> str:
@@ -137,85 +189,73 @@ def _tag(path: str) -> str:
     return "server" if path.endswith("status") else "models"
 
 
-def _content(text: str, schema: object, media_type: str = JSON) -> dict[str, Any]:
-    return {"description": text, "content": {media_type: {"schema": schema}}}
+def _answer(text: str, schema: Schema, media_type: str = JSON) -> dict[str, Any]:
+    return {"description": text, "headers": _headers("X-Request-Id"), "content": {media_type: {"schema": schema}}}
 
 
-_TIMEOUT: Final = {
-    "name": "X-Request-Timeout-Ms",
-    "in": "header",
-    "description": "A tighter deadline; `timeout_ms` in the body goes before it",
-    "schema": {"type": "integer", "minimum": 1, "maximum": bodies.TIMEOUT_MS_MAX},
-}
+def _problems(*statuses: int) -> dict[str, Any]:
+    """Return the answers that refuse a request, by status."""
+    return {str(status): {"$ref": f"#/components/responses/{_problem_name(status)}"} for status in sorted(statuses)}
 
-_CRITICALITY: Final = {
-    "name": "X-Criticality",
-    "in": "header",
-    "description": "How urgent it is; it can be lowered below what the route has by itself, not raised",
-    "schema": {"type": "string", "enum": list(CRITICALITIES)},
-}
 
-_HEADERS: Final = (_TIMEOUT, _CRITICALITY)
+def _problem_name(status: int) -> str:
+    return TITLES[status].title().replace(" ", "")
+
+
+def _problem(status: int) -> dict[str, Any]:
+    headers = ["X-Request-Id"]
+    if status in RETRY_AFTER:
+        headers.append("Retry-After")
+    if status == 405:
+        headers.append("Allow")
+    return {
+        "description": TITLES[status],
+        "headers": _headers(*headers),
+        "content": {MEDIA_TYPE: {"schema": reference(Problem)}},
+    }
+
+
+def _headers(*names: str) -> dict[str, Any]:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
 def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
     for name in _PATH_PARAMETER.findall(path):
-        text = "The collection's name: letters, digits, `-`, `_`, `.`; 64 at most"
-        schema = {"type": "string"}
-        yield {"name": name, "in": "path", "required": True, "description": text, "schema": schema}
+        said = _COLLECTION if path.startswith("/v1/collections/") else _SNAPSHOT
+        yield {"name": name, "in": "path", "required": True, **said}
 
 
-def _query_parameter(parameter: Parameter) -> dict[str, Any]:
-    schema = msgspec.json.schema(parameter.kind)
-    if parameter.default is not None:
-        schema["default"] = parameter.default
-    return {"name": parameter.name, "in": "query", "description": parameter.text, "schema": schema}
+def _query_parameters(record: type[msgspec.Struct]) -> Iterable[dict[str, Any]]:
+    (_,), schemas = msgspec.json.schema_components([record])
+    for name, schema in described(schemas[record.__name__])["properties"].items():
+        yield {"name": name, "in": "query", "description": schema.pop("description").rstrip("."), "schema": schema}
 
 
-def _described(schema: dict[str, Any]) -> dict[str, Any]:
-    """Move what a docstring says of each attribute to the property itself."""
-    text = inspect.cleandoc(schema.get("description", "")).replace("``", "`")
-    head, _, attributes = text.partition("Attributes:\n")
-    if not attributes:
-        return {**schema, "description": text}
-    # A property that is a $ref may have a description beside it: JSON Schema 2020-12 allows that.
-    told = dict(_attributes(attributes))
-    properties = {
-        name: {**property, "description": told[name]} if name in told else property
-        for name, property in schema.get("properties", {}).items()
+def _pages() -> dict[str, Any]:
+    """Return the paths beside the API: what monitoring asks, and what describes it."""
+    whether = {
+        "200": _answer("It can", reference(answers.Readiness)),
+        "503": _answer("It cannot", reference(answers.Readiness)),
     }
-    return {**schema, "description": head.strip(), "properties": properties}
-
-
-def _attributes(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each attribute's name and description, its lines joined."""
-    name, words = "", [""]
-    for line in text.splitlines():
-        begins = _ATTRIBUTE.match(line)
-        if begins is None:
-            words.append(line.strip())
-            continue
-        if name:
-            yield name, " ".join(words).strip()
-        name, words = begins.group(1), [begins.group(2)]
-    yield name, " ".join(words).strip()
-
-
-def _probes(schemas: Mapping[type, Any]) -> dict[str, Any]:
-    """Return the paths that monitoring asks."""
-    ready = {
-        "200": _content("It can", schemas[answers.Readiness]),
-        "503": _content("It cannot", schemas[answers.Readiness]),
-    }
+    moved = {"description": "To the page", "headers": _headers("X-Request-Id", "Location")}
+    text = {"type": "string"}
     told: dict[str, tuple[str, dict[str, Any]]] = {
-        "/livez": ("Whether the process answers at all", {"200": _content("It does", schemas[answers.Liveness])}),
-        "/readyz": ("Whether the server can do its work, with reasons if not", ready),
-        "/healthz": ("The same as /readyz", ready),
-        "/metrics": ("Prometheus metrics", {"200": _content("Metrics", {"type": "string"}, "text/plain")}),
+        "/livez": ("Whether the process answers at all", {"200": _answer("It does", reference(answers.Liveness))}),
+        "/readyz": ("Whether the server can do its work, with reasons if not", whether),
+        "/healthz": ("The same as /readyz", whether),
+        "/metrics": ("Prometheus metrics", {"200": _answer("Metrics", text, CONTENT_TYPE)}),
+        "/openapi.json": ("This document", {"200": _answer("It", {"type": "object"})}),
+        "/docs": ("This API as a page", {"200": _answer("The page", text, "text/html")}),
+        "/": ("The way to the page", {"307": moved}),
     }
     return {
         path: {
-            "get": {"operationId": path.strip("/"), "summary": text, "tags": ["server"], "responses": responses},
+            "get": {
+                "operationId": _identity(path) or "home",
+                "summary": summary,
+                "tags": ["server"],
+                "responses": {**_problems(*_COMMON), **responses},
+            },
         }
-        for path, (text, responses) in told.items()
+        for path, (summary, responses) in told.items()
     }

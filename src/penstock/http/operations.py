@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 from starlette.requests import Request
 
 from penstock.http import answers, bodies, decoding, documents
 from penstock.http.labels import label
+from penstock.http.queries import DeletionQuery, PageQuery
 from penstock.http.recent import Recent
 from penstock.http.services import Services
 from penstock.indexing.language import named
@@ -40,9 +41,6 @@ DEFAULT_COLLECTION: Final = "default"
 #: The store gets this long to list its collections for a status; whoever asks wants to know now.
 STATUS_STORE_S: Final = 1.0
 
-#: Heads on one page of a document list at most.
-PAGE_MAX: Final = 10_000
-
 #: Heads that are read at once, and characters of ids and paths from which on a page ends: both have up to 4 096.
 HEADS_READ: Final = 1_000
 PAGE_CHARACTERS_MAX: Final = 4_194_304
@@ -69,7 +67,7 @@ class Operations:
             collection=collection,
             # What is cut off is never read; one character of it tells the pipeline that there is more.
             query=body.query[: QUERY_CHARACTERS_MAX + 1],
-            limit=body.limit,
+            limit=int(body.limit),
             filter=filters.parse(body.filter, named),
             rerank=body.rerank,
             explain=body.explain,
@@ -190,44 +188,31 @@ class Operations:
 
     async def list_documents(self, request: Request) -> answers.Heads:
         """List a page of a collection's documents."""
-        query = request.query_params
-        prefix = query.get("path_prefix")
-        conditions = (filters.path_prefix(prefix, "path_prefix"),) if prefix else ()
-        limit = decoding.whole_number(query.get("limit", "1000"), "limit", PAGE_MAX)
-        page = await self._heads(request, conditions, limit)
+        query: PageQuery = request.scope["penstock.query"]
+        page = await self._heads(request.path_params["name"], query, self._work(request))
         return answers.Heads(page.heads, page.next)
 
-    async def _heads(self, request: Request, conditions: tuple[Condition, ...], limit: int) -> HeadPage:
+    async def _heads(self, name: str, query: PageQuery, work: Work) -> HeadPage:
         """Return a page of heads, read some at a time; it ends early where ids and paths are very long."""
-        name, work = request.path_params["name"], self._work(request)
-        heads, after, characters = list[Head](), _point(request.query_params.get("after")), 0
+        conditions = (Prefix("path", query.path_prefix),) if query.path_prefix else ()
+        heads, after, characters = list[Head](), str(query.after) if query.after else None, 0
         while True:
-            page = await self._services.store.heads(name, conditions, after, min(limit - len(heads), HEADS_READ), work)
+            missing = min(query.limit - len(heads), HEADS_READ)
+            page = await self._services.store.heads(name, conditions, after, missing, work)
             heads += page.heads
             after = page.next
             characters += sum(len(head.id) + len(head.path) for head in page.heads)
-            if after is None or len(heads) >= limit or characters >= PAGE_CHARACTERS_MAX:
+            if after is None or len(heads) >= query.limit or characters >= PAGE_CHARACTERS_MAX:
                 return HeadPage(heads, after)
 
     async def delete_documents(self, request: Request) -> answers.Deleted:
-        """Delete documents by ids or by the beginning of their paths."""
-        data = await request.body()
-        if data.strip():
-            body = await decoding.read(data, bodies.DeleteBody)
-        else:
-            ids = request.query_params.getlist("ids") or None
-            said = {"ids": ids, "path_prefix": request.query_params.get("path_prefix")}
-            body = decoding.converted(said, bodies.DeleteBody)
-        if (body.ids is None) == (body.path_prefix is None):
-            raise Invalid("say either ids or path_prefix", field="ids")
-        if body.path_prefix == "":
-            detail = "path_prefix must not be empty; to delete everything, delete the collection"
-            raise Invalid(detail, field="path_prefix")
-        if body.ids is not None and not body.ids:
+        """Delete documents by ids or by the beginning of their paths.
+
+        Without a body, the query may say the same: ``ids``, once for each, or ``path_prefix``.
+        """
+        condition = await _deletion(await request.body(), request.scope["penstock.query"])
+        if condition is None:
             return answers.Deleted(0)
-        condition: Condition = (
-            Match("id", list(body.ids)) if body.ids is not None else Prefix("path", body.path_prefix or "")
-        )
         name, work = request.path_params["name"], self._work(request)
         return answers.Deleted(await self._services.store.delete(name, (condition,), work))
 
@@ -304,7 +289,7 @@ class Operations:
     def _now(self) -> float:
         return self._services.clock.now()
 
-    def _work(self, request: Request, timeout_ms: int | None = None) -> Work:
+    def _work(self, request: Request, timeout_ms: float | None = None) -> Work:
         return label(request, self._services.clock, timeout_ms)
 
 
@@ -315,11 +300,26 @@ def _too_late(ids: Sequence[str], work: Work) -> list[Outcome]:
     return [Outcome(id, Status.FAILED, error=error) for id in ids]
 
 
-def _point(after: str | None) -> str | None:
-    """Return the page's first point, checked: the engine takes UUIDs only."""
-    if after is None:
-        return None
-    try:
-        return str(msgspec.convert(after, uuid.UUID))
-    except msgspec.ValidationError:
-        raise Invalid("after is the next of an earlier page", field="after") from None
+async def _deletion(data: bytes, query: DeletionQuery) -> Condition | None:
+    """Return which documents are to be deleted, as the body or else the query says; ``None`` for none at all.
+
+    Raises:
+        Invalid: It is said twice or not at all.
+    """
+    asked = query.ids is not UNSET or query.path_prefix is not UNSET
+    if data.strip():
+        if asked:
+            raise Invalid("say what is to be deleted in the body or in the query, not in both", field="query")
+        body = await decoding.read(data, bodies.DeleteBody)
+        ids, path_prefix = body.ids, body.path_prefix
+    else:
+        ids = None if query.ids is UNSET else query.ids
+        path_prefix = None if query.path_prefix is UNSET else query.path_prefix
+    if (ids is None) == (path_prefix is None):
+        raise Invalid("say either ids or path_prefix", field="ids")
+    if path_prefix == "":
+        detail = "path_prefix must not be empty; to delete everything, delete the collection"
+        raise Invalid(detail, field="path_prefix")
+    if path_prefix is not None:
+        return Prefix("path", path_prefix)
+    return Match("id", list(ids)) if ids else None

@@ -38,7 +38,8 @@ _STATUS_BY_CODE: Final = {
     "disk_full": 507,
 }
 
-_TITLES: Final = {
+#: Every status of a problem, and its title.
+TITLES: Final = {
     400: "Malformed request",
     403: "Forbidden",
     404: "Not found",
@@ -146,7 +147,7 @@ def problem_of(error: PenstockError, request_id: str) -> Problem:
     status = status_of(error)
     return Problem(
         type=_TYPE_PREFIX + error.code,
-        title=_TITLES[status],
+        title=TITLES[status],
         status=status,
         detail=_cut(error.detail, DETAIL_CHARACTERS_MAX),
         code=error.code,

@@ -13,10 +13,12 @@ from starlette.routing import Match, Route, Router
 
 from penstock.http import answers, encoding
 from penstock.http.endpoints import API, Endpoint
+from penstock.http.labels import check_headers
 from penstock.http.media import JSON, NDJSON, check_media
 from penstock.http.operations import Operations
 from penstock.http.page import PAGE
 from penstock.http.problem import MethodNotAllowed, status_of
+from penstock.http.queries import decode_query
 from penstock.http.recent import Recent
 from penstock.indexing.records import Status
 from penstock.kernel.errors import Invalid, PenstockError
@@ -96,6 +98,8 @@ def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Rout
             # Whole before the work begins, for every route: only then can the gate see a caller hang up.
             await request.body()
             request.scope["penstock.criticality"] = endpoint.criticality
+            check_headers(request)
+            request.scope["penstock.query"] = decode_query(request.scope["query_string"], endpoint.query)
             with latency.time():
                 record = await operation(request)
         except PenstockError as error:

@@ -26,6 +26,32 @@ VALUE_CHARACTERS_MAX: Final = 65_536
 PREFIX_CHARACTERS_MAX: Final = 4096
 
 
+def _one_or_several(kind: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [kind, {"type": "array", "items": kind, "minItems": 1, "maxItems": VALUES_MAX}]}
+
+
+def _bounded_by(kind: dict[str, Any]) -> dict[str, Any]:
+    bounds = dict.fromkeys(_BOUNDS, kind)
+    return {"type": "object", "properties": bounds, "minProperties": 1, "additionalProperties": False}
+
+
+_TEXT: Final = {"type": "string", "maxLength": VALUE_CHARACTERS_MAX}
+_PREFIX: Final = {"type": "string", "maxLength": PREFIX_CHARACTERS_MAX}
+_TIME: Final = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+_VALUES: Final = _one_or_several({"type": ["string", "number", "boolean"]})
+
+#: What :func:`parse` understands, in JSON Schema.
+SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "maxProperties": KEYS_MAX,
+    "properties": {**dict.fromkeys(_FIELDS, _one_or_several(_TEXT)), "path_prefix": _PREFIX},
+    "patternProperties": {
+        r"^metadata\.[\s\S]": {"anyOf": [*_VALUES["anyOf"], _bounded_by({"type": "number"}), _bounded_by(_TIME)]}
+    },
+    "additionalProperties": False,
+}
+
+
 def parse(filter: Mapping[str, Any], named: Callable[[str], str] = str.lower) -> Filter:
     """Return the conditions, all of which must hold.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -15,11 +16,16 @@ from penstock.stores.records import Filter
 #: Hits in one answer at most.
 LIMIT_MAX: Final = 1000
 
+#: A character that can be looked for: neither white space nor, in whatever dialect this is read, a separator or a mark.
+VISIBLE: Final = r"[^\s\x1c-\x1f\x85\ufeff]"
+
 #: A longer query is cut here before any model sees it; the answer says so.
 QUERY_CHARACTERS_MAX: Final = 16_384
 
 #: A larger weight says nothing that a smaller one of the other arm would not, and might overflow.
 WEIGHT_MAX: Final = 1000
+
+_VISIBLE: Final = re.compile(VISIBLE)
 
 Weight = Annotated[float, Meta(ge=0, le=WEIGHT_MAX)]
 
@@ -62,7 +68,7 @@ class SearchRequest(msgspec.Struct, frozen=True):
         Raises:
             Invalid: Naming the field.
         """
-        if not self.query.strip():
+        if not _VISIBLE.search(self.query):
             raise Invalid("the query is empty", field="query", code="empty_query")
         if not 1 <= self.limit <= LIMIT_MAX:
             raise Invalid(f"limit must lie between 1 and {LIMIT_MAX}", field="limit")

@@ -16,6 +16,9 @@ from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import SparseVector
 from penstock.ranking.records import Place
 
+#: What a collection's name looks like, as a regular expression over all of it.
+COLLECTION_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+
 Scalar = str | int | float | bool
 
 #: Integers that every store keeps exactly: what fits into 64 bits, with a sign or without one.

@@ -6,11 +6,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.http import bodies, openapi
+from penstock.http import bodies, openapi, problem
 from penstock.http.decoding import decode
 from penstock.http.endpoints import API
 from penstock.http.problem import Problem
 from penstock.search import filters
+from tests.fakes.api import Api
 
 DOCUMENT = json.loads(openapi.document())
 SCHEMAS = DOCUMENT["components"]["schemas"]
@@ -22,8 +23,8 @@ IDS = [f"{method} {path}" for method, path, _ in OPERATIONS]
 #: Keywords of JSON Schema 2020-12 that our records need; anything else is a mistake.
 KEYWORDS = {
     "$ref", "title", "description", "type", "properties", "required", "additionalProperties", "items", "enum", "anyOf",
-    "default", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems",
-    "maxProperties", "pattern",
+    "oneOf", "default", "minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength", "minItems", "maxItems",
+    "minProperties", "maxProperties", "patternProperties", "pattern", "format",
 }  # fmt: skip
 TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}
 
@@ -43,18 +44,24 @@ def schemas(node: Any) -> Iterator[dict[str, Any]]:
 
 def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield schema
-    inner = [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+    inner = [*schema.get("properties", {}).values(), *schema.get("patternProperties", {}).values()]
+    inner += [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
     inner += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
     for one in inner:
         yield from _subschemas(one)
 
 
-EVERY = [*schemas(DOCUMENT["paths"]), *(s for schema in SCHEMAS.values() for s in _subschemas(schema))]
+EVERY = [
+    *schemas(DOCUMENT["paths"]),
+    *schemas(DOCUMENT["components"]),
+    *(s for schema in SCHEMAS.values() for s in _subschemas(schema)),
+]
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in schema:
-        schema = SCHEMAS[schema["$ref"].removeprefix("#/components/schemas/")]
+        _, _, kind, name = schema["$ref"].split("/")
+        schema = DOCUMENT["components"][kind][name]
     return schema
 
 
@@ -65,10 +72,9 @@ def test_the_document_says_what_it_is():
     assert re.fullmatch(r"\d+\.\d+\.\d+\S*", DOCUMENT["info"]["version"])
 
 
-def test_every_route_of_the_table_is_there_and_no_other():
-    table = {(endpoint.method.lower(), endpoint.path) for endpoint in API}
-    probes = {("get", path) for path in ("/livez", "/readyz", "/healthz", "/metrics")}
-    assert {(method, path) for method, path, _ in OPERATIONS} == table | probes
+def test_every_route_is_there_and_no_other():
+    served = {(method.lower(), route.path) for route in Api().routes._routes for method in route.methods - {"HEAD"}}
+    assert {(method, path) for method, path, _ in OPERATIONS} == served
 
 
 @pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=IDS)
@@ -83,12 +89,22 @@ def test_an_operation_is_complete(method, path, operation):
         assert parameter["description"]
         assert parameter["schema"]
         assert parameter.get("required", False) is (parameter["in"] == "path")
-    assert all(re.fullmatch(r"[1-5]\d\d|default", status) for status in operation["responses"])
-    for response in operation["responses"].values():
-        assert response["description"]
-        for media in response["content"].values():
-            assert media["schema"]
     assert ("requestBody" in operation) <= (method != "get")
+
+
+@pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=IDS)
+def test_an_operation_tells_each_status_by_itself(method, path, operation):
+    assert all(re.fullmatch(r"[1-5]\d\d", status) for status in operation["responses"])
+    assert {str(status) for status in problem.TITLES} - set(operation["responses"]) <= {"404", "409", "507"}
+    for status, said in operation["responses"].items():
+        response = resolved(said)
+        assert response["description"]
+        assert "X-Request-Id" in response["headers"]
+        assert all(resolved(header)["schema"] for header in response["headers"].values())
+        assert all(media["schema"] for media in response.get("content", {}).values())
+        if problem.MEDIA_TYPE in response.get("content", {}):
+            assert ("Retry-After" in response["headers"]) is (status in ("429", "503"))
+            assert ("Allow" in response["headers"]) is (status == "405")
 
 
 def test_operation_ids_are_distinct_words():
@@ -105,7 +121,8 @@ def test_every_reference_leads_to_a_schema_and_every_schema_is_used():
 def test_schemas_use_only_known_words():
     for schema in EVERY:
         assert set(schema) <= KEYWORDS, schema
-        assert schema.get("type", "string") in TYPES
+        said = schema.get("type", [])
+        assert TYPES.issuperset([said] if isinstance(said, str) else said)
         assert set(schema.get("required", ())) <= set(schema.get("properties", ()))
 
 

@@ -26,7 +26,7 @@ def test_a_family_has_its_status(error, status):
 def test_a_code_goes_before_its_family(code, status):
     told = problem_of(Invalid("x", code=code), "r")
     assert (told.status, told.code, told.type) == (status, code, f"urn:penstock:problem:{code}")
-    assert told.title == problem._TITLES[status]
+    assert told.title == problem.TITLES[status]
 
 
 def test_a_problem_says_only_what_there_is_to_say():

@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from penstock.kernel.errors import Invalid
-from penstock.stores.records import CollectionInfo
+from penstock.stores.records import COLLECTION_NAME, CollectionInfo
 
 #: The name of sparse vectors that say themselves what a term is worth. Those of BM25 are named after their arm; one
 #: collection uses one of the two names.
@@ -36,7 +36,7 @@ QUANTILE: Final = 0.99
 #: found is as good as with the vectors alone, and every score is exact.
 OVERSAMPLING: Final = 2.0
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME: Final = re.compile(COLLECTION_NAME)
 
 
 def check_name(name: str) -> None:

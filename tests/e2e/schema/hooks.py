@@ -1,0 +1,105 @@
+"""What schemathesis has to be told of this API: a form of body it cannot write, and what OpenAPI cannot say."""
+
+import json
+from typing import Any
+
+import schemathesis
+from schemathesis.core.failures import AcceptedNegativeData, Failure, ServerError
+from schemathesis.core.transport import Response
+from schemathesis.generation.meta import CoverageScenario
+from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
+
+from penstock.http.media import NDJSON
+from penstock.search.filters import VALUES_MAX
+
+#: Whoever grants less than this may find that it was too little, with nothing wrong on either side.
+SHORT_MS = 2000
+
+#: The collection that the path's example names; it stays, or nothing could be searched after a while.
+KEPT = "default"
+
+
+@schemathesis.serializer(NDJSON)
+def lines(_context: Any, value: Any) -> bytes:
+    """Write one JSON value a line; what is no list is a line by itself."""
+    each = value if isinstance(value, list) else [value]
+    return "".join(json.dumps(one) + "\n" for one in each).encode()
+
+
+@schemathesis.hook
+def before_load_schema(_context: Any, raw_schema: dict[str, Any]) -> None:
+    """Close the records of answers: a field that is not described is a difference, though clients pass over it."""
+    for schema in raw_schema["components"]["schemas"].values():
+        if schema.get("type") == "object":
+            schema.setdefault("additionalProperties", False)
+
+
+@schemathesis.hook
+def before_call(_context: Any, case: schemathesis.Case, _kwargs: dict[str, Any]) -> None:
+    """Spare the collection that the others work on."""
+    if case.operation.label == "DELETE /v1/collections/{name}" and case.path_parameters.get("name") == KEPT:
+        case.path_parameters["name"] = f"not-{KEPT}"
+
+
+@schemathesis.hook
+def filter_failure(_context: Any, failure: Failure, case: schemathesis.Case, response: Response) -> bool:
+    """Drop what is no difference between the description and the server."""
+    return not (
+        _ran_out_of_time(failure, case, response)
+        or _snapshots_take_turns(failure, response)
+        or _only_a_line_failed(failure, case, response)
+        or _only_a_header_is_unknown(failure, case)
+        or _ids_are_not_distinct(failure, response)
+        or _lists_are_long_together(failure, case)
+        or _documents_were_deleted_not_their_list(failure)
+    )
+
+
+def _ran_out_of_time(failure: Failure, case: schemathesis.Case, response: Response) -> bool:
+    """Say whether the caller's own deadline ended the request: 504, or 503 beforehand, is described and right."""
+    if not isinstance(failure, ServerError) or response.status_code not in (503, 504):
+        return False
+    granted_ms = (case.headers or {}).get("X-Request-Timeout-Ms")
+    if isinstance(case.body, dict) and case.body.get("timeout_ms") is not None:
+        granted_ms = case.body["timeout_ms"]
+    return (
+        granted_ms is not None and float(granted_ms) < SHORT_MS and response.json()["code"] in ("timeout", "hopeless")
+    )
+
+
+def _snapshots_take_turns(failure: Failure, response: Response) -> bool:
+    """Say whether a snapshot was still being made for a caller that had not granted it the time."""
+    return (
+        isinstance(failure, ServerError) and response.status_code == 503 and response.json()["code"] == "snapshot_busy"
+    )
+
+
+def _only_a_line_failed(failure: Failure, case: schemathesis.Case, response: Response) -> bool:
+    """Say whether bad NDJSON was told line by line: 207 is how its lines are refused."""
+    return isinstance(failure, AcceptedNegativeData) and case.media_type == NDJSON and response.status_code == 207
+
+
+def _only_a_header_is_unknown(failure: Failure, case: schemathesis.Case) -> bool:
+    """Say whether nothing was wrong but a header that is not described: HTTP lets those pass (RFC 9110 §5.1)."""
+    scenario = getattr(case.meta.phase.data, "scenario", None) if case.meta else None
+    where = getattr(case.meta.phase.data, "parameter_location", None) if case.meta else None
+    unknown = scenario is CoverageScenario.OBJECT_UNEXPECTED_PROPERTIES and where == "header"
+    return isinstance(failure, AcceptedNegativeData) and unknown
+
+
+def _ids_are_not_distinct(failure: Failure, response: Response) -> bool:
+    """Say whether two documents had one id: JSON Schema has no word for it."""
+    return isinstance(failure, RejectedPositiveData) and response.json()["code"] == "duplicate_id"
+
+
+def _lists_are_long_together(failure: Failure, case: schemathesis.Case) -> bool:
+    """Say whether the values of all keys of a filter are too many: JSON Schema has no word for a sum."""
+    conditions = case.body.get("filter") if isinstance(case.body, dict) else None
+    if not isinstance(failure, RejectedPositiveData) or not conditions:
+        return False
+    return sum(len(one) if isinstance(one, list) else 1 for one in conditions.values()) > VALUES_MAX
+
+
+def _documents_were_deleted_not_their_list(failure: Failure) -> bool:
+    """Say whether a list was taken for deleted: its DELETE takes documents out, the list stays."""
+    return isinstance(failure, UseAfterFree) and failure.free.endswith("/documents")
