@@ -26,6 +26,9 @@ _GROWING: Final[dict[type, tuple[str, int]]] = {
     bodies.DeleteBody: ("ids", bodies.IDS_MAX),
 }
 
+#: A longer sentence of the decoder's holds what the caller wrote.
+_SENTENCE_CHARACTERS_MAX: Final = 200
+
 _UNKNOWN: Final = "Object contains unknown field `"
 _MISSING: Final = "Object missing required field `"
 #: How the decoder says where, at the end of its sentence.
@@ -124,4 +127,6 @@ def _validation(message: str, where: str) -> Invalid:
             name = shown(detail.removeprefix(begins).removesuffix("`"))
             parts.append(name)
             detail = f"{begins}{name}`"
+    if len(detail) > _SENTENCE_CHARACTERS_MAX:
+        detail = shown(detail)
     return Invalid(detail, field=field_of(where, ".".join(part for part in parts if part)))

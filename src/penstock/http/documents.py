@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, overload
 
@@ -22,7 +22,7 @@ from penstock.http.diagnosis import Fault, first_fault
 from penstock.http.labels import label
 from penstock.http.media import NDJSON
 from penstock.http.problem import problem_of
-from penstock.http.structure import SLICE_BYTES, elements
+from penstock.http.structure import elements
 from penstock.indexing.language import named
 from penstock.indexing.records import Document, Outcome, Status
 from penstock.kernel.clock import Clock
@@ -30,7 +30,8 @@ from penstock.kernel.errors import Expired, Invalid, PenstockError
 from penstock.kernel.work import Work
 from penstock.stores.records import out_of_range
 
-#: Lines that cannot be read are told one by one up to here; those beyond are counted only.
+#: Lines that cannot be read are told one by one up to here, those beyond are counted only. So far each number that
+#: cannot be kept is told with its field.
 TOLD_LINES_MAX: Final = 100
 
 #: Metadata as it is written may be so many times as large as it is kept: `json.dumps` writes two bytes as six.
@@ -39,15 +40,27 @@ _ESCAPED: Final = 4
 #: What metadata may be.
 _METADATA: Final[Any] = dict[str, Any] | None
 
+#: Bytes that are written as they are kept, wherever they stand.
+_WRITTEN_AS_KEPT: Final = tuple(bytes((byte,)) for byte in b",:[]{}")
+
 #: Documents are read for so many bytes at once, each counted as so many more; then the loop runs on.
-_TURN_BYTES: Final = SLICE_BYTES
+_TURN_BYTES: Final = 65_536
 _DOCUMENT_BYTES: Final = 1024
+
+#: Outcomes told at once.
+_TURN_OUTCOMES: Final = 256
 
 
 class OutOfRange(Invalid):
     """A document holds a number that no store keeps exactly; others of its request are not touched by it."""
 
     code = "number_out_of_range"
+
+
+#: What is told of documents that fail for a number after ``TOLD_LINES_MAX`` others: one error for all of them.
+_FURTHER: Final = OutOfRange(
+    "it holds a number that cannot be kept, as do many others of the request", field="metadata"
+)
 
 
 class Entry(NamedTuple):
@@ -129,14 +142,17 @@ class Intake:
         if errors and len(errors) == len(self.entries):
             raise errors[0]
 
-    def told(self, outcomes: Sequence[Outcome]) -> Iterator[answers.DocumentOutcome]:
-        """Yield what became of each document, in the order of the body."""
-        became, request_id = iter(outcomes), self.work.request_id
-        for entry in self.entries:
+    async def told(self, outcomes: Sequence[Outcome]) -> list[answers.DocumentOutcome]:
+        """Return what became of each document, in the order of the body."""
+        became, request_id, each = iter(outcomes), self.work.request_id, list[answers.DocumentOutcome]()
+        for number, entry in enumerate(self.entries, 1):
             outcome = Outcome(entry.id, Status.FAILED, error=entry.error) if entry.error else next(became)
             error = problem_of(outcome.error, request_id) if outcome.error else UNSET
             id, line = outcome.id or UNSET, entry.line or UNSET
-            yield answers.DocumentOutcome(outcome.status, outcome.chunks, id, line, error)
+            each.append(answers.DocumentOutcome(outcome.status, outcome.chunks, id, line, error))
+            if number % _TURN_OUTCOMES == 0:
+                await asyncio.sleep(0)
+        return each
 
 
 async def read(request: Request, clock: Clock) -> Intake:
@@ -171,6 +187,7 @@ class _Reader:
         self._work = work
         self._clock = clock
         self._spent_bytes = 0
+        self._refused = 0
         self._seen: dict[str, int] = {}
 
     async def listed(self) -> Intake:
@@ -215,7 +232,7 @@ class _Reader:
         try:
             entry = self._entry(line, begins, ends, where)
         except Invalid as error:
-            return Entry(line, "", begins, ends, error)
+            return Entry(line, "", begins, ends, _kept(error))
         first = self._seen.setdefault(entry.id, line)
         if first == line:
             return entry
@@ -233,7 +250,9 @@ class _Reader:
         try:
             _metadata(body.metadata, f"{where}metadata")
         except OutOfRange as error:
-            return Entry(line, body.id, begins, ends, error)
+            self._refused += 1
+            told = _kept(error) if self._refused <= TOLD_LINES_MAX else _FURTHER
+            return Entry(line, body.id, begins, ends, told)
         return Entry(line, body.id, begins, ends)
 
     def _intake(self, entries: list[Entry], untold: int, *, by_line: bool) -> Intake:
@@ -253,6 +272,12 @@ class _Reader:
         await asyncio.sleep(0)
         if self._work.deadline.passed(self._clock.now()):
             raise Expired(self._work.deadline.operation, "the deadline passed while the documents were read")
+
+
+def _kept(error: Invalid) -> Invalid:
+    """Return an error without what it came from: frames and what they hold, kilobytes for each line."""
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _too_many(what: str) -> Invalid:
@@ -276,7 +301,9 @@ def _metadata(raw: msgspec.Raw, field: str) -> dict[str, Any]:
     size = memoryview(raw).nbytes
     if size == 0:
         return {}
-    if size > _ESCAPED * bodies.METADATA_BYTES_MAX:
+    text = bytes(raw) if size <= _ESCAPED * bodies.METADATA_BYTES_MAX else b""
+    # Both bounds hold before objects are made of it: those take up to forty times as much.
+    if not text or sum(map(text.count, _WRITTEN_AS_KEPT)) > bodies.METADATA_BYTES_MAX:
         raise _too_large(field)
     try:
         metadata = decode(raw, _METADATA, f"{field}.") or {}

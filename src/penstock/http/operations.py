@@ -148,7 +148,7 @@ class Operations:
         found = await documents.read(request, self._services.clock)
         became = await self._index(collection, found.documents, found.work)
         found.raise_if_all_failed(became)
-        each = list(found.told(became))
+        each = await found.told(became)
         return answers.IndexAnswer(
             collection=collection,
             documents=each,

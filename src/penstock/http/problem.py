@@ -62,7 +62,7 @@ TITLES: Final = {
 }
 
 #: A sentence and a field are told up to here, whoever raised them: a part of them may be the caller's own.
-DETAIL_CHARACTERS_MAX: Final = 600
+DETAIL_CHARACTERS_MAX: Final = 400
 FIELD_CHARACTERS_MAX: Final = 200
 
 #: Types have no address to visit; they are names (RFC 9457 §3.1.1 allows any URI).

@@ -360,7 +360,7 @@ def test_of_bad_lines_a_hundred_are_told_and_all_are_counted():
     found = taken(data, "application/x-ndjson")
     assert [entry.line for entry in found.entries] == [*range(1, documents.TOLD_LINES_MAX + 1), 5001]
     assert found.untold == 4900
-    told = list(found.told([Outcome("a", Status.INDEXED, 1)]))
+    told = run(found.told([Outcome("a", Status.INDEXED, 1)]))
     assert len(told) == documents.TOLD_LINES_MAX + 1
     assert told[-1].status is Status.INDEXED
 
