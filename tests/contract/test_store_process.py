@@ -67,6 +67,65 @@ def test_a_killed_store_process_comes_back_though_nobody_asks(tmp_path):
     asyncio.run(scenario())
 
 
+def test_a_frozen_process_is_told_and_well_again_once_it_moves(tmp_path, monkeypatch):
+    monkeypatch.setattr(link, "FROZEN_S", 2.5)
+
+    async def scenario() -> None:
+        store = edge(tmp_path)
+        woken = []
+        await store.start()
+        store.link.on_ready = lambda: woken.append(True)
+        try:
+            assert store.link.state == ""
+            os.kill(store.link.pid or 0, signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(30):
+                    while "has not moved" not in store.link.state:  # noqa: ASYNC110 - a process is told by nobody
+                        await asyncio.sleep(0.1)
+            finally:
+                os.kill(store.link.pid or 0, signal.SIGCONT)
+            async with asyncio.timeout(30):
+                while store.link.state:  # noqa: ASYNC110 - as above
+                    await asyncio.sleep(0.1)
+            assert woken == [True], "what was held against it is forgotten"
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_start_is_waited_for_as_long_as_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(link, "START_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(link, "START_LOOK_S", 0.1)
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import sys, time\n"
+        "from penstock.stores.backends.edge import process, shelf\n"
+        "find = shelf.Shelf._find\n"
+        "def slowly(self):\n"
+        "    for _ in range(40):\n"
+        "        self.activity.note('x'); time.sleep(0.1)\n"
+        "    find(self)\n"
+        "shelf.Shelf._find = slowly\n"
+        "process.main()\n"
+    )
+    stuck = tmp_path / "stuck.py"
+    stuck.write_text("import time\ntime.sleep(60)\n")
+
+    async def scenario() -> None:
+        store = edge(tmp_path)
+        store.link._program = (str(slow),)
+        await store.start()
+        await store.close()
+        frozen = edge(tmp_path)
+        frozen.link._program = (str(stuck),)
+        monkeypatch.setattr(link, "CLOSE_TIMEOUT_S", 0.1)
+        with pytest.raises(Unavailable, match="did not start in time"):
+            await frozen.start()
+
+    asyncio.run(scenario())
+
+
 def test_a_closed_store_stays_closed(tmp_path):
     async def scenario() -> None:
         store = edge(tmp_path)

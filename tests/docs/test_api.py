@@ -24,7 +24,7 @@ SOURCE = ROOT / "src" / "penstock"
 TEXT = (ROOT / "docs" / "api.md").read_text()
 
 #: What a request passes on its way; errors of the other rooms end a command or a start.
-ON_THE_WAY = ("http", "search", "bus", "pools", "stores/backends", "indexing/pipeline.py", "kernel")
+ON_THE_WAY = ("http", "search", "bus", "pools", "stores/backends", "stores/errors.py", "indexing/pipeline.py", "kernel")
 
 SAMPLES: dict[str, PenstockError] = {
     "Rejected": Rejected("x"),
@@ -39,6 +39,8 @@ SAMPLES: dict[str, PenstockError] = {
     "BodyTooLarge": Invalid("x"),
     "OutOfRange": Invalid("x"),
     "MethodNotAllowed": Invalid("x"),
+    "CollectionDamaged": Unavailable("x", dependency="y"),
+    "DirectoryGone": Unavailable("x", dependency="y"),
 }
 
 

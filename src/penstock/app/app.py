@@ -12,6 +12,7 @@ from penstock.kernel.clock import Clock, MonotonicClock
 from penstock.kernel.errors import Broken
 from penstock.kernel.private import make_private
 from penstock.kernel.settings import Settings
+from penstock.stores.directory import DirectoryWatch
 from penstock.stores.lock import DirectoryLock
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class App:
         self._clock: Clock = MonotonicClock()
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
+        self._watch = DirectoryWatch(data_dir, self._lock.lost)
         self._backing = Backing(settings, data_dir, role, self._clock)
         self._assembly: Assembly | None = None
 
@@ -59,13 +61,14 @@ class App:
         """
         if self._role.http:
             self._lock.acquire()
+            self._watch.start()
         else:
             make_private(self.data_dir)
         try:
             # First: a server that is not there should not be told after a model has been prepared.
             await self._backing.start()
             make = await asyncio.to_thread(_imported)
-            self._assembly = make(self.settings, self.data_dir, self._role, self._backing, self._clock)
+            self._assembly = make(self.settings, self.data_dir, self._role, self._backing, self._clock, self._watch)
             await self._assembly.start(self._model_cache, progress or (lambda *_: None))
         except BaseException:
             await self.close()
@@ -92,6 +95,7 @@ class App:
         if self._assembly is not None:
             await self._assembly.close()
         await self._backing.close()
+        self._watch.close()
         self._lock.release()
 
     @property

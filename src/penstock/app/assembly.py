@@ -35,7 +35,8 @@ from penstock.pools.ml import BULK_NICENESS
 from penstock.pools.processes import Processes
 from penstock.pools.threads import Threads
 from penstock.stores.cache import Cache
-from penstock.stores.records import CollectionInfo
+from penstock.stores.directory import DirectoryWatch
+from penstock.stores.records import DAMAGED, CollectionInfo
 from penstock.telemetry.memory import MemoryWatch, find_limit
 
 log = logging.getLogger(__name__)
@@ -53,14 +54,18 @@ class Assembly:
         role: What of Penstock runs here.
         backing: What stands outside, started.
         clock: The loop's clock.
+        watch: Looks at the data directory.
     """
 
-    def __init__(self, settings: Settings, data_dir: Path, role: Role, backing: Backing, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, data_dir: Path, role: Role, backing: Backing, clock: Clock, watch: DirectoryWatch
+    ) -> None:
         self._settings = settings
         self._data_dir = data_dir
         self._role = role
         self._backing = backing
         self._clock = clock
+        self._watch = watch
         allocator.settle()
         count = settings.ml.threads or cores()
         self._threads = Threads(count, "penstock-ml")
@@ -104,7 +109,8 @@ class Assembly:
         """Return the collections that another model made."""
         there, known = await self._backing.points.store.collections(Work.background()), encoders(models)
         ours = (known.model, known.dim, known.learned)
-        found = {info.name: info for info in there if (info.model, info.dim, info.sparse) != ours}
+        sound = [info for info in there if info.state != DAMAGED]
+        found = {info.name: info for info in sound if (info.model, info.dim, info.sparse) != ours}
         for name, info in found.items():
             log.warning("collection %s is of another model, %s: neither searched nor written", name, info.model)
         return found
@@ -148,9 +154,11 @@ class Assembly:
             upkeep=points.upkeep,
             remembering=points.remembering,
             connections=backing.connections,
-            look=points.look if points.remote else None,
+            look=points.look,
             give_back=lambda: self._bulk.run(partial(_give_back, models)),
-            readiness=lambda: points.missing if self._role.stores else [],
+            readiness=lambda: self._watch.reasons() + (points.missing if self._role.stores else []),
+            warnings=lambda: self._watch.warnings() + points.warnings,
+            watch=points.watch,
             pools=self._role.pools,
             answers=self._role.http,
         )

@@ -70,7 +70,7 @@ class Core:
         announcements: The alerts on their way to the bus.
         heartbeat: What looks at all of it again and again.
         gate: The ASGI application.
-        pulse: What asks a store that is another server whether it is there.
+        pulse: What asks the store whether it is there.
         foreign: Collections of another model than the server's, by name: neither searched nor written.
     """
 
@@ -103,7 +103,9 @@ class Core:
         listens = (settings.server.host, settings.worker.host)
         self.gate = Gate(self._dispatch, settings.http, self.metrics, senses, limiter, listens)
         self.foreign: dict[str, CollectionInfo] = {}
-        self.pulse = Pulse(parts.look, self.guards["store"], clock) if parts.look is not None else None
+        self.pulse = None
+        if parts.look is not None:
+            self.pulse = Pulse(parts.look, self.guards["store"], clock, always="store" in parts.remote)
         self._began_s = clock.now()
         self._routes = self._wire()
         self._watch()
@@ -144,9 +146,13 @@ class Core:
     def reasons(self) -> list[str]:
         """Return why the server cannot work now; empty when it can."""
         reasons = ["the server is shutting down"] if self.gate.draining else []
-        if "store" in self.remotes and self.guards["store"].state is not State.CLOSED:
+        if self.guards["store"].state is not State.CLOSED:
             reasons.append("the vector store does not answer")
         return reasons + self._missing() + self._parts.readiness()
+
+    def warnings(self) -> list[str]:
+        """Return what does not work though the server does."""
+        return self._parts.warnings()
 
     def _missing(self) -> list[str]:
         """Return what is missing between instances: who only works needs nobody else to work."""
@@ -178,6 +184,7 @@ class Core:
             learned=parts.encoders.learned,
             status=self._status,
             readiness=self.reasons,
+            warnings=self.warnings,
             alerts=self._alerts,
         )
         return Routes(Operations(services), self.metrics, openapi.document(), works=parts.answers)
@@ -190,6 +197,7 @@ class Core:
         self.heartbeat.every(QUICK_S, self.rungs.observe)
         self.heartbeat.every(QUICK_S, self._observer.look)
         self.heartbeat.every(SLOW_S, self.memory.look)
+        self.heartbeat.every(SLOW_S, self._parts.watch)
         if self.returning is not None:
             self.memory.urge = self.returning.urge
             self.heartbeat.every(SLOW_S, self.returning.look)
@@ -252,6 +260,7 @@ class Core:
             process=state.process_status(self.heartbeat.lag_s_max()),
             alerts=[alert for alert in self._alerts() if alert.active],
             models=state.model_status(parts.encoders.used),
+            warnings=self.warnings(),
         )
 
     def _alerts(self) -> list[answers.AlertStatus]:

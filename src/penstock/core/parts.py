@@ -93,8 +93,10 @@ class Parts:
         pools: Which pools work here; the topics of the others are served by other instances.
         answers: Whether callers are answered here; else there is work of others only, and how the process is.
         connections: Tells how many connections are open to each server elsewhere, by the name of its guard.
-        look: Asks a store that is another server whether it is there.
+        look: Asks the store whether it is there.
         readiness: Why the parts themselves cannot work; empty when they can.
+        warnings: What of them does not work though the server does.
+        watch: Sees whether the store goes on; called about every second.
         shared_cache: Makes the cache of a name that is shared with other servers, if there is one.
         shared_rates: Clients' buckets that are shared with other servers, if they are.
         give_back: Gives memory back to the system that was freed; without it nothing does.
@@ -119,6 +121,8 @@ class Parts:
     connections: Callable[[], dict[str, int]] = dict
     look: Callable[[Work], Awaitable[None]] | None = None
     readiness: Callable[[], list[str]] = list
+    warnings: Callable[[], list[str]] = list
+    watch: Callable[[], None] = lambda: None
     shared_cache: Callable[[str], Cache | None] = lambda _: None
     shared_rates: TokenSource | None = None
     give_back: Callable[[], Awaitable[None]] | None = None

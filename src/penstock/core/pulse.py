@@ -1,4 +1,4 @@
-"""Whether a store that is another server is there, asked also while nobody searches or writes here."""
+"""Whether the store is there, asked also while nobody searches or writes here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from penstock.kernel.clock import Clock
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.work import Work
+from penstock.policies.breaker import State
 from penstock.pools.guard import Guard
 
 #: What it is called among the operations of the store.
@@ -25,14 +26,19 @@ class Pulse:
         look: Asks the store something cheap.
         guard: Its breaker: while it is open nothing is asked.
         clock: The loop's clock.
+        always: Whether it is asked again and again; else only while its breaker is not closed, so that a store of this
+            machine is ready again though requests are kept away from a server that is not.
 
     Bounds: one question at a time, each within the breaker's patience.
     """
 
-    def __init__(self, look: Callable[[Work], Awaitable[None]], guard: Guard, clock: Clock) -> None:
+    def __init__(
+        self, look: Callable[[Work], Awaitable[None]], guard: Guard, clock: Clock, *, always: bool = True
+    ) -> None:
         self._look = look
         self._guard = guard
         self._clock = clock
+        self._always = always
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -40,6 +46,8 @@ class Pulse:
 
     def feel(self) -> None:
         """Ask, unless a question is out; call it again and again, inside the running loop."""
+        if not self._always and self._guard.state is State.CLOSED:
+            return
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._ask(), name="store pulse")
 

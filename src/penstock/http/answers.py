@@ -127,11 +127,12 @@ class Liveness(msgspec.Struct, frozen=True):
     live: bool = True
 
 
-class Readiness(msgspec.Struct, frozen=True):
-    """Whether the server can do its work, and why not."""
+class Readiness(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the server can do its work, why not, and what does not work though the server does."""
 
     ready: bool
     reasons: list[str]
+    warnings: list[str] = []
 
 
 class TopicStatus(msgspec.Struct, frozen=True):
@@ -343,6 +344,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
     process: ProcessStatus = ProcessStatus()
     alerts: list[AlertStatus] = []
     models: list[ModelStatus] = []
+    warnings: list[str] = []
 
 
 def embeddings(model: str, embedded: vectors.Embeddings, truncated: list[int] | None) -> Embeddings:

@@ -32,6 +32,7 @@ from penstock.kernel.work import Work
 from penstock.pools.guarded import Layout
 from penstock.search import filters
 from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult
+from penstock.stores.errors import check_usable
 from penstock.stores.records import CollectionInfo, Condition, Head, HeadPage, Match, Prefix, Snapshot
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class Operations:
         bus, size = self._services.bus, self._services.settings.http.max_batch
         outcomes: list[Outcome] = []
         self._refuse_foreign(collection)
-        await self._services.store.collection(collection, work)
+        check_usable(await self._services.store.collection(collection, work))
         for first in range(0, len(those), size):
             if work.deadline.passed(self._now()):
                 outcomes += _too_late(those[first:].ids, work)
@@ -264,12 +265,12 @@ class Operations:
         return answers.Alerts(self._services.alerts())
 
     async def readiness(self) -> answers.Readiness:
-        """Tell whether the server can work, and why not."""
+        """Tell whether the server can work, why not, and what of it does not."""
         return await self._readiness.get()
 
     async def _compute_readiness(self) -> answers.Readiness:
         reasons = list(self._services.readiness())
-        return answers.Readiness(not reasons, reasons)
+        return answers.Readiness(not reasons, reasons, list(self._services.warnings()))
 
     def _replaced(self, collection: str) -> None:
         """Forget what is known of a collection: another one has taken its place."""

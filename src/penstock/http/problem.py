@@ -168,7 +168,7 @@ def _cut(text: str, most: int) -> str:
 def headers_of(error: PenstockError, problem: Problem) -> list[tuple[bytes, bytes]]:
     """Return the response headers that go with an error."""
     headers = [(b"content-type", MEDIA_TYPE.encode())]
-    if problem.status in (429, 503):
+    if problem.status in (429, 503) and problem.retryable:
         seconds = max(1, math.ceil(problem.retry_after_s))
         headers.append((b"retry-after", str(seconds).encode()))
     if isinstance(error, MethodNotAllowed):

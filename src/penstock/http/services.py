@@ -32,6 +32,7 @@ class Services:
         learned: Name of a model of learned sparse vectors; empty for BM25.
         status: The server's state, given its collections.
         readiness: Why the server cannot work now; empty when it can.
+        warnings: What does not work though the server does.
         alerts: What is, or was, wrong.
         snapshots: Makes and restores snapshots of the store.
         forget: Forgets the answers of a collection.
@@ -51,6 +52,7 @@ class Services:
     learned: str
     status: Callable[[list[CollectionInfo]], answers.ServerStatus]
     readiness: Callable[[], list[str]]
+    warnings: Callable[[], list[str]] = list
     alerts: Callable[[], list[answers.AlertStatus]] = list
     snapshots: Snapshots = field(default_factory=NoSnapshots)
     forget: Callable[[str], object] = len

@@ -17,6 +17,7 @@ from penstock.policies import breaker
 from penstock.policies.breaker import Breaker, Change, Outcome, State
 from penstock.policies.estimate import Estimates, EstimateSettings
 from penstock.policies.jitter import Random
+from penstock.stores.errors import MENDED_BY_OPERATORS
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ OPERATIONS_MAX: Final = 32
 
 #: ``Unavailable`` that tells nothing of the dependency's health: it answered, or was not asked.
 #: A full disk stops writing only; were it a failure, it would stop the searches too.
-HEALTHY_CODES: Final = frozenset({"circuit_open", "write_conflict", "disk_full"})
+HEALTHY_CODES: Final = frozenset({"circuit_open", "write_conflict", "disk_full", "store_short"}) | MENDED_BY_OPERATORS
 
 #: The errors by which a dependency says that it cannot do its work.
 AT_FAULT: Final = (Unavailable, Broken, OSError)

@@ -14,6 +14,7 @@ from penstock.pools.guard import Guard
 from penstock.pools.remote import Remote
 from penstock.ranking.records import Retrieval, Scored
 from penstock.stores.contract import VectorStore
+from penstock.stores.errors import check_usable
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Filter, Head, HeadPage, Point, Retrieved
 
 T = TypeVar("T")
@@ -191,10 +192,13 @@ class GuardedStore:
 
         Raises:
             Invalid: Other models made it.
+            CollectionDamaged: It cannot be opened.
         """
         if self._layout is None or collection in self._fitting:
             return
-        self._layout.check(await self.collection(collection, work))
+        info = await self.collection(collection, work)
+        check_usable(info)
+        self._layout.check(info)
         if len(self._fitting) >= FITTING_MAX:
             self._fitting.clear()
         self._fitting.add(collection)

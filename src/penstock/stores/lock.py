@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
+import logging
 import os
+import pwd
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +17,8 @@ import msgspec
 
 from penstock.kernel.errors import UNREADABLE, Unavailable
 from penstock.kernel.private import make_private
+
+log = logging.getLogger(__name__)
 
 LOCK_FILE: Final = "penstock.lock"
 
@@ -54,21 +60,13 @@ class DirectoryLock:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise Unavailable(
-                f"cannot use the data directory {self.directory}: {error.strerror}",
-                dependency="data directory",
-                code="directory_unusable",
-            ) from error
+            raise _unusable(self.directory, error) from error
         try:
             _lock(fd)
         except OSError as error:
             os.close(fd)
             if not isinstance(error, BlockingIOError):
-                raise Unavailable(
-                    f"cannot lock the data directory {self.directory}: {error.strerror}",
-                    dependency="data directory",
-                    code="directory_unusable",
-                ) from error
+                raise _unusable(self.directory, error) from error
             other = _read(self.directory)
             who = f"process {other.pid}" if other else "another process"
             where = f", serving {other.url}" if other and other.url else ""
@@ -89,15 +87,73 @@ class DirectoryLock:
     def release(self) -> None:
         """Give the directory back."""
         if self._fd is not None:
-            os.ftruncate(self._fd, 0)
+            # Not emptied: the next holder finds room for its name, though the disk may be full by then.
+            self._write(Holder(0))
             os.close(self._fd)
             self._fd = None
 
+    def lost(self) -> str:
+        """Return why the directory is not the one that was taken, in words; empty while it is."""
+        if self._fd is None:
+            return ""
+        try:
+            ours = os.fstat(self._fd)
+            there = (self.directory / LOCK_FILE).stat()
+        except FileNotFoundError:
+            there = None
+        except OSError as error:
+            return f"the data directory {self.directory} cannot be read: {error.strerror}"
+        if there is not None and (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
+            return ""
+        what = "gone" if there is None else "another one"
+        return f"the data directory {self.directory} is {what}; put it back and restart the server"
+
     def _write(self, holder: Holder) -> None:
-        if self._fd is not None:
-            data = msgspec.json.encode(holder)
+        if self._fd is None:
+            return
+        data = msgspec.json.encode(holder)
+        try:
             os.pwrite(self._fd, data, 0)
             os.ftruncate(self._fd, len(data))
+        except OSError as error:
+            # The lock holds all the same; only other commands cannot learn where the server is.
+            log.warning("%s cannot say who holds it: %s", self.directory / LOCK_FILE, error.strerror)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, 0)
+
+
+def _unusable(directory: Path, error: OSError) -> Unavailable:
+    """Return the error of a directory that cannot be taken, with what to do about it."""
+    cures = {
+        errno.EROFS: "Penstock writes there also when it only searches: copy it to a disk that can be written, and name"
+        " the copy with --data-dir",
+        errno.EACCES: f"{_user(os.geteuid())} runs this, and it belongs to {_owner(directory)}; change its owner",
+        errno.ENOSPC: "free some room on its disk",
+        errno.EDQUOT: "free some room on its disk",
+        errno.ENOTDIR: "part of this path is a file; choose another one with --data-dir",
+        errno.EEXIST: "this is a file; choose another path with --data-dir",
+    }
+    cure = cures.get(error.errno or 0, "choose another one with --data-dir")
+    return Unavailable(
+        f"cannot use the data directory {directory}: {error.strerror}; {cure}",
+        dependency="data directory",
+        code="directory_unusable",
+    )
+
+
+def _owner(directory: Path) -> str:
+    """Return who owns a directory's lock file, or else the nearest directory that exists."""
+    for path in (directory / LOCK_FILE, directory, *directory.parents):
+        with contextlib.suppress(OSError):
+            return _user(path.stat().st_uid)
+    return "somebody else"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _lock(fd: int) -> None:

@@ -21,6 +21,11 @@ COLLECTION_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
 Scalar = str | int | float | bool
 
+#: States of a collection.
+OPEN: Final = "open"
+CLOSED: Final = "closed"
+DAMAGED: Final = "damaged"
+
 #: Integers that every store keeps exactly: what fits into 64 bits, with a sign or without one.
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
@@ -154,6 +159,8 @@ class CollectionInfo(msgspec.Struct, frozen=True):
         upkeep: How far its next generation is: ``copying``, ``optimising`` or ``replaying``; empty if none is made.
         late: Components of its token vectors; 0 for a collection that keeps none, because it was made before there
             were any, or by a model that gives none: its hits are ranked without late interaction.
+        state: ``open``, ``closed`` (its next use opens it) or ``damaged`` (it cannot be opened).
+        reason: Why it is damaged; empty otherwise.
     """
 
     name: str
@@ -168,6 +175,8 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     shards: int = 1
     late: int = 0
     sparse: str = ""
+    state: str = OPEN
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,11 @@ class StoreService(Protocol):
         ...
 
     @property
+    def warnings(self) -> list[str]:
+        """What of it does not work though it does as a whole."""
+        ...
+
+    @property
     def connections(self) -> int:
         """How many connections to a server are open; 0 where there is none."""
         ...
@@ -53,8 +58,12 @@ class StoreService(Protocol):
         """Call ``call`` whenever a part of it has come up again."""
         ...
 
+    def watch(self) -> None:
+        """See whether its processes go on; called about every second."""
+        ...
+
     async def look(self, work: Work) -> None:
-        """Ask a server whether it is there, as cheaply as can be; processes of ours say so by themselves.
+        """Ask it whether it is there, as cheaply as can be.
 
         Raises:
             PenstockError: It is not.

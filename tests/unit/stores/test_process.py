@@ -32,9 +32,8 @@ class Shard:
 
 
 class Shelf:
-    panicked = False
-
     def __init__(self, error=None):
+        self.panicked = False
         self.log = []
         self._shard = Shard(self.log, error)
 
@@ -42,6 +41,10 @@ class Shelf:
         if name != "c":
             raise Invalid("no such collection", field="collection", code="collection_not_found")
         return self._shard
+
+    def note_error(self, _name, error):
+        self.panicked |= isinstance(error, Panicked)
+        return error
 
 
 def search(number, limit=1, collection="c", expires_at_s=None):

@@ -7,8 +7,10 @@ import pytest
 
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.stores.backends.edge import space, wire
-from penstock.stores.backends.edge.shelf import MANIFEST, Shelf
-from penstock.stores.records import CollectionInfo, Head
+from penstock.stores.backends.edge.manifest import MANIFEST
+from penstock.stores.backends.edge.shelf import Shelf
+from penstock.stores.errors import CollectionDamaged
+from penstock.stores.records import DAMAGED, CollectionInfo, Head
 
 INFO = CollectionInfo("c", 2, "m")
 
@@ -31,14 +33,20 @@ def test_what_is_half_made_or_half_deleted_is_cleaned_at_the_start(tmp_path):
     first = Shelf(tmp_path)
     first.create(INFO)
     first.close()
-    for name in (".new-x", ".dropped-y"):
+    for name in (".new-x", ".gone-7-1", ".restore-z", ".snapshot-z"):
         (tmp_path / name / "shard").mkdir(parents=True)
         (tmp_path / name / "shard" / "file").write_text("half")
-    (tmp_path / "stray").mkdir()
+    for name in ("stray", "lost+found", ".Trash"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("not ours")
     (tmp_path / "stray.txt").write_text("not ours")
     second = Shelf(tmp_path)
     assert [info.name for info in second.describe_all()] == ["c"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "stray", "stray.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".Trash", "c", "lost+found", "stray", "stray.txt"]
+    for taken in ("stray", "stray.txt"):
+        with pytest.raises(Invalid, match="move it away") as caught:
+            second.create(CollectionInfo(taken, 2, "m"))
+        assert caught.value.code == "collection_conflict"
     second.close()
 
 
@@ -61,11 +69,16 @@ def test_a_crash_before_the_rename_leaves_no_collection(tmp_path, monkeypatch, s
 def test_a_damaged_manifest_is_named(tmp_path, shelf):
     shelf.create(INFO)
     shelf.close()
-    for damage in (b"", b"{", b"\xff", b"[]"):
+    for damage in (b"", b"{", b"\xff", b"[]", b'{"name": "c", "dim": 2, "model": "m", "format": 2}'):
         (tmp_path / "c" / MANIFEST).write_bytes(damage)
-        with pytest.raises(Unavailable, match=MANIFEST) as caught:
-            Shelf(tmp_path)
-        assert caught.value.code == "store_damaged"
+        again = Shelf(tmp_path)
+        (info,) = again.describe_all()
+        assert (info.name, info.state) == ("c", DAMAGED)
+        assert MANIFEST in info.reason
+        with pytest.raises(CollectionDamaged, match=MANIFEST):
+            again.collection("c")
+        assert (tmp_path / "c" / MANIFEST).read_bytes() == damage
+        again.close()
 
 
 def test_a_dropped_collection_leaves_no_file(tmp_path, shelf):

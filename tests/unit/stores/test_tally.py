@@ -7,6 +7,7 @@ import pytest
 
 from penstock.kernel.errors import Broken, Unavailable
 from penstock.stores.backends.edge import packing, updates, wire
+from penstock.stores.backends.edge.checkpoint import CHECKPOINT
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.backends.edge.tally import FIRST
@@ -77,6 +78,7 @@ def test_they_are_counted_once(shelf, monkeypatch):
 
 def test_nothing_is_counted_before_somebody_asks(tmp_path, shelf, monkeypatch):
     shelf.close()
+    (tmp_path / "c" / CHECKPOINT).unlink()
     again, asked = Shelf(tmp_path), []
     monkeypatch.setattr(Shard, "known", lambda _, points: asked.append(points))
     again.update(wire.Upsert("c", [point("a", 0)]))

@@ -13,8 +13,7 @@ import msgspec
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable
 from penstock.stores.backends.edge import packing, wire
-from penstock.stores.backends.edge.engine import Panicked
-from penstock.stores.backends.edge.intake import is_large
+from penstock.stores.backends.edge.intake import is_large, subject
 from penstock.stores.backends.edge.reader import number
 from penstock.stores.backends.edge.retrieving import retrieve
 from penstock.stores.backends.edge.shelf import Shelf
@@ -63,6 +62,7 @@ _COMMANDS: Final[dict[type, Callable[[Shelf, Any], Any]]] = {
     wire.Adopt: lambda shelf, c: shelf.adopt(c.collection, Path(c.source), force=c.force),
     wire.Optimize: lambda shelf, c: shelf.collection(c.collection).begin(),
     wire.Shrink: lambda shelf, c: shelf.cache.shrink(c.share),
+    wire.Ping: lambda _shelf, _command: None,
     wire.Close: lambda shelf, _: shelf.close(),
 }
 
@@ -103,12 +103,12 @@ def _retrieve_together(shelf: Shelf, requests: list[wire.Request]) -> Iterator[b
     try:
         results = retrieve(shelf.reader(commands[0].collection), commands)
     except Exception as error:  # noqa: BLE001 - the root of these requests: whatever it is, their requesters are told
-        shelf.panicked |= isinstance(error, Panicked)
-        yield from (failure(request.number, error) for request in requests)
+        told = shelf.note_error(commands[0].collection, error)
+        yield from (failure(request.number, told) for request in requests)
         return
     for request, result in zip(requests, results, strict=True):
         if isinstance(result, PenstockError):
-            yield failure(request.number, result)
+            yield failure(request.number, shelf.note_error(subject(request.command), result))
         else:
             yield success(request.number, result)
 
@@ -130,8 +130,7 @@ def outcome(shelf: Shelf, request: wire.Request) -> bytes:
     try:
         return success(request.number, run_command(shelf, request.command))
     except Exception as error:  # noqa: BLE001 - the root of a request: whatever it is, its requester is told
-        shelf.panicked |= isinstance(error, Panicked)
-        return failure(request.number, error)
+        return failure(request.number, shelf.note_error(subject(request.command), error))
 
 
 def success(number: int, result: object) -> bytes:
@@ -146,9 +145,18 @@ def failure(number: int, error: Exception) -> bytes:
     return wire.frame(wire.Reply(number, wire.failure_of(error), msgspec.Raw(msgspec.msgpack.encode(None))))
 
 
+#: What the operating system says of the whole disk.
+_DISK: Final = {
+    errno.ENOSPC: ("disk_full", "full"),
+    errno.EDQUOT: ("disk_full", "full for this user"),
+    errno.EROFS: ("disk_read_only", "read-only"),
+}
+
+
 def _translated(error: Exception) -> PenstockError:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Unavailable("the disk of the data directory is full", dependency="store", code="disk_full")
+    if isinstance(error, OSError) and error.errno in _DISK:
+        code, state = _DISK[error.errno]
+        return Unavailable(f"the disk of the data directory is {state}", dependency="store", code=code)
     log.error("a command failed", exc_info=error)
     # No code of the store's: it is a bug that one request has found, and the store serves the others.
     return Broken("the store failed over a request; the log has the details")

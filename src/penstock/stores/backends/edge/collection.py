@@ -5,26 +5,47 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from penstock.kernel.errors import Invalid, PenstockError
-from penstock.stores.backends.edge import manifest, updates, upkeep
+from penstock.kernel.errors import Invalid, PenstockError, Unavailable
+from penstock.stores.backends.edge import checkpoint, manifest, updates, upkeep
 from penstock.stores.backends.edge.adoption import dismiss
+from penstock.stores.backends.edge.checkpoint import Checkpoint
 from penstock.stores.backends.edge.copying import Copying
 from penstock.stores.backends.edge.engine import Panicked, Shard
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.reader import PointReader
 from penstock.stores.backends.edge.renewal import GivenUp, Renewal, Step, unwatched
-from penstock.stores.backends.edge.space import FREE_BYTES_MIN, disk_bytes, free_bytes
-from penstock.stores.backends.edge.tally import Tally
+from penstock.stores.backends.edge.space import disk_bytes, free_bytes
+from penstock.stores.backends.edge.tally import Counts, Tally
 from penstock.stores.backends.edge.updates import Update
+from penstock.stores.directory import FREE_BYTES_MIN
+from penstock.stores.errors import DirectoryGone
 from penstock.stores.records import CollectionInfo, Upkeep
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Standing:
+    """What is known of a collection from when it was last open.
+
+    Attributes:
+        upkeep: How its upkeep stands.
+        changed: Points replaced or deleted since its generation was made, about.
+        failed_s: When a generation was last given up.
+        checkpoint: What it held; ``None`` where that is not known.
+    """
+
+    upkeep: Upkeep
+    changed: int = 0
+    failed_s: float = -math.inf
+    checkpoint: Checkpoint | None = None
 
 
 class Collection:
@@ -35,6 +56,7 @@ class Collection:
         stated: Its manifest.
         cache: Remembers what is read of its points.
         step: Called at each step of a swap, see :mod:`penstock.stores.backends.edge.renewal`.
+        standing: What is known from when it was last open.
 
     Attributes:
         home: As given.
@@ -47,20 +69,33 @@ class Collection:
         Unavailable: Another process holds it (``store_locked``), or it cannot be read.
     """
 
-    def __init__(self, home: Path, stated: Manifest, cache: PointCache, step: Step = unwatched) -> None:
-        manifest.sweep(home, stated)
+    def __init__(
+        self,
+        home: Path,
+        stated: Manifest,
+        cache: PointCache,
+        step: Step = unwatched,
+        standing: Standing | None = None,
+    ) -> None:
+        known = standing or Standing(Upkeep(stated.name))
         self.home = home
         self.manifest = stated
-        self.shard = Shard.load(home / stated.generation)
+        self._tally = Tally(_counts(known.checkpoint))
+        self.shard = _whole(home / stated.generation, known.checkpoint)
+        self._place = _identity(home / stated.generation)
+        # What a crash has left is removed once it is known that the generation named can be read.
+        manifest.sweep(home, stated)
         self.reader = PointReader(self.shard, cache)
-        self.upkeep = Upkeep(stated.name)
+        self.upkeep = known.upkeep
         self._step = step
         self._renewal: Renewal | None = None
         self._copies: list[Copying] = []
-        self._changed = 0
-        self._tally = Tally()
+        self._changed = known.changed
+        self._disk_bytes: int | None = None
+        # Without a checkpoint there may be updates in the engine's log that it has just done again.
+        self._written = known.checkpoint is None
         self._updated_s = time.monotonic()
-        self._failed_s = -math.inf
+        self._failed_s = known.failed_s
 
     @property
     def holds_writes(self) -> bool:
@@ -72,14 +107,21 @@ class Collection:
         """The next generation, while it is made."""
         return self._renewal
 
+    @property
+    def busy(self) -> bool:
+        """Whether it may not be closed now: something is being made of it."""
+        return bool(self._copies) or self._renewal is not None
+
     def describe(self) -> CollectionInfo:
         """Return its layout, its counts and how its upkeep stands."""
         documents, chunks = self._tally.read(self.shard)
+        if self._disk_bytes is None or self._renewal is not None:
+            self._disk_bytes = disk_bytes(self.home)
         return msgspec.structs.replace(
             self.manifest,
             documents=documents,
             chunks=chunks,
-            disk_bytes=disk_bytes(self.home),
+            disk_bytes=self._disk_bytes,
             indexed=min(self.manifest.indexed, chunks),
             upkeep=self._renewal.stage if self._renewal is not None else "",
         )
@@ -88,9 +130,13 @@ class Collection:
         """Do what an update says; a generation in the making will get it too."""
         if not self.manifest.late:
             command = updates.without_tokens(command)
+        self._disk_bytes, self._written = None, True
+        self.check_place()
         try:
             counts = self._tally.change(self.shard, command)
             result = updates.apply(self.shard, command)
+            # The engine writes to files that have no name any more as if nothing had happened.
+            self.check_place()
             self._tally.note(counts)
         except PenstockError as error:
             self._tally.forget()
@@ -108,6 +154,20 @@ class Collection:
             except GivenUp as error:
                 self.give_up(str(error))
         return result
+
+    def check_place(self) -> None:
+        """Refuse to go on where the files that are open are not those in the directory.
+
+        Raises:
+            DirectoryGone: They were deleted or replaced.
+        """
+        place = self.home / self.manifest.generation
+        if _identity(place) != self._place:
+            raise DirectoryGone(
+                f"{place} was deleted or replaced while the server had it open, so nothing is written;"
+                " put the data directory back and restart the server",
+                dependency="store",
+            )
 
     def due(self, rule: upkeep.Rule) -> bool:
         """Return whether a new generation should be begun now."""
@@ -188,14 +248,44 @@ class Collection:
         self._copies.remove(copying)
         copying.close()
 
-    def close(self) -> None:
-        """Flush and close; what is being made is thrown away."""
+    def close(self) -> Standing:
+        """Flush and close; what is being made is thrown away. Return what is known of it."""
         for copying in tuple(self._copies):
             self.copied(copying)
         if self._renewal is not None:
             self._renewal.give_up()
             self._renewal = None
-        self.shard.close()
+            self._tell(stage="")
+        counts = self._tally.read(self.shard)
+        self.shard.close(changed=self._written)
+        return Standing(self.upkeep, self._changed, self._failed_s, self._checkpoint(counts))
+
+    def abandon(self) -> None:
+        """Close it though its files cannot be used any more."""
+        for copying in tuple(self._copies):
+            self.copied(copying)
+        if self._renewal is not None:
+            self._renewal.give_up()
+            self._renewal = None
+        try:
+            self.shard.close()
+        except Panicked:
+            raise
+        except PenstockError as error:
+            log.warning("collection %s could not be flushed: %s", self.manifest.name, error.detail)
+
+    def _checkpoint(self, counts: Counts) -> Checkpoint | None:
+        """Write down what it held, its shard being closed; ``None`` where that cannot be done."""
+        generation = self.manifest.generation
+        try:
+            self.check_place()
+            found = checkpoint.survey(self.home / generation)
+            held = Checkpoint(generation, *counts, found.disk_bytes, self._changed, found.files, found.stamp)
+            checkpoint.write(self.home, held)
+        except (OSError, DirectoryGone) as error:
+            log.warning("collection %s will be counted when it is next opened: %s", self.manifest.name, error)
+            return None
+        return held
 
     def _swap(self, renewal: Renewal, fresh: Shard) -> None:
         """Let the new generation serve."""
@@ -211,6 +301,8 @@ class Collection:
         self._step("named")
         outlived, old = self.home / self.manifest.generation, self.shard
         self.manifest, self.shard, self.reader.shard = stated, fresh, fresh
+        self._place, self._disk_bytes = _identity(self.home / stated.generation), None
+        self._written = True
         try:
             old.close()
         except Panicked:
@@ -222,3 +314,36 @@ class Collection:
 
     def _tell(self, **news: Any) -> None:
         self.upkeep = msgspec.structs.replace(self.upkeep, **news)
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """Return what tells a directory from another one in its place; ``None`` if there is none."""
+    try:
+        stat = directory.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _counts(held: Checkpoint | None) -> Counts | None:
+    return None if held is None else Counts(held.documents, held.chunks)
+
+
+def _whole(directory: Path, held: Checkpoint | None) -> Shard:
+    """Open a generation, unless points are missing that it held when it was closed.
+
+    Raises:
+        Unavailable: Some are, or it cannot be opened.
+    """
+    shard = Shard.load(directory)
+    if held is None or shard.points() == held.chunks:
+        return shard
+    # The quick number counts twice what lies in two segments.
+    if (chunks := shard.count()) == held.chunks:
+        return shard
+    shard.close()
+    raise Unavailable(
+        f"it held {held.chunks} chunks when it was closed, and {chunks} can be read",
+        dependency="store",
+        code="store_damaged",
+    )

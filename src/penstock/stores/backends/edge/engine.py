@@ -42,7 +42,11 @@ class Shard:
             learned: Whether sparse vectors say themselves what a term is worth.
         """
         vectors = {Arm.DENSE.value: tuning.dense(dim)}
-        config = qe.EdgeConfig(vectors=vectors, sparse_vectors=tuning.sparse_vectors(learned=learned))
+        config = qe.EdgeConfig(
+            vectors=vectors,
+            sparse_vectors=tuning.sparse_vectors(learned=learned),
+            max_search_threads=tuning.SEARCH_THREADS,
+        )
         with _translated():
             shard = qe.EdgeShard.create(str(path), config)
             for key, params in _INDEXES.items():
@@ -69,10 +73,15 @@ class Shard:
         """Whether its sparse vectors say themselves what a term is worth."""
         return self.sparse == LEARNED
 
-    def close(self) -> None:
-        """Flush and close."""
+    def close(self, *, changed: bool = True) -> None:
+        """Flush and close.
+
+        Args:
+            changed: Whether there is anything to flush: it takes as long as everything else, also where there is not.
+        """
         with _translated():
-            self._shard.flush()
+            if changed:
+                self._shard.flush()
             self._shard.close()
 
     def upsert(self, points: Iterable[wire.WirePoint]) -> None:
@@ -236,6 +245,7 @@ _ERRORS: Final = (
     ("WouldBlock", "store_locked", "another process holds this data directory's store"),
     ("No space left", "disk_full", "the disk of the data directory is full"),
     ("StorageFull", "disk_full", "the disk of the data directory is full"),
+    ("Read-only file system", "disk_read_only", "the disk of the data directory is read-only; nothing is written"),
 )
 
 

@@ -29,6 +29,10 @@ CORES_PER_SHARD: Final = 8
 SHARDS_MAX: Final = 4
 
 
+#: Damaged collections that a warning names; of more it is told how many they are.
+WARNINGS_MAX: Final = 10
+
+
 class EdgeFleet:
     """Every store process of a data directory.
 
@@ -69,8 +73,16 @@ class EdgeFleet:
 
     @property
     def missing(self) -> list[str]:
-        """Whether every process runs and listens, in words."""
-        return [] if all(one.link.alive for one in self._stores) else ["a store process is not running"]
+        """Why processes do not work, in words."""
+        return list(dict.fromkeys(state for one in self._stores if (state := one.link.state)))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Which collections cannot be opened, and why."""
+        damaged = {name: reason for one in self._stores for name, reason in one.link.damaged.items()}
+        said = [f"collection {name!r} is damaged: {damaged[name]}" for name in sorted(damaged)[:WARNINGS_MAX]]
+        more = len(damaged) - len(said)
+        return [*said, f"{more} more collections are damaged"] if more else said
 
     @property
     def connections(self) -> int:
@@ -91,8 +103,14 @@ class EdgeFleet:
         for one in self._stores:
             one.link.on_ready = call
 
-    async def look(self, _work: Work) -> None:
-        """Do nothing: :attr:`missing` tells."""
+    def watch(self) -> None:
+        """See whether the processes go on; call it about every second."""
+        for one in self._stores:
+            one.link.look()
+
+    async def look(self, work: Work) -> None:
+        """Ask every process for a sign of life."""
+        await together([one.ping(work) for one in self._stores])
 
     async def start(self) -> None:
         """Start every process; see :meth:`penstock.stores.backends.edge.link.StoreLink.start`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -94,6 +94,10 @@ class Intake:
             taken.append(self._large.popleft())
         self.sort()
         return [request for request in taken if not expired(request, now_s)]
+
+    def give_back(self, requests: Sequence[wire.Request]) -> None:
+        """Let reads that were taken wait again, before those that have come later."""
+        self._reads.extendleft(reversed(requests))
 
     def write(self, held: Callable[[str], bool]) -> wire.Request | None:
         """Take the first write that need not wait for its collection, ``None`` if there is none.

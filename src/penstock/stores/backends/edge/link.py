@@ -20,7 +20,9 @@ from penstock.kernel.cores import ONE_THREAD
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.kernel.work import Work
-from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge import activity, wire
+from penstock.stores.backends.edge.activity import Activity
+from penstock.stores.backends.edge.blame import Blame
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.cache import CacheState
 from penstock.stores.records import Upkeep
@@ -35,8 +37,15 @@ NOTHING: Final = CacheState("points", 0, 0, 0, 0, 0)
 #: The store process's module, see :mod:`penstock.stores.backends.edge.process`.
 PROGRAM: Final = ("-m", "penstock.stores.backends.edge.process")
 
-#: How long a store may take to open what it holds.
+#: How long a store may stand still while it starts; as long as it goes on it may take what it needs.
 START_TIMEOUT_S: Final = 60.0
+
+#: How often it is looked whether it goes on.
+START_LOOK_S: Final = 1.0
+
+#: Without going on for so long a store counts as frozen. The longest piece of work, counting a million points or
+#: opening as many, takes less.
+FROZEN_S: Final = 5.0
 
 #: How long a store may take to flush and end once told to.
 CLOSE_TIMEOUT_S: Final = 30.0
@@ -65,6 +74,7 @@ class StoreLink:
         on_upkeep: Called whenever ``upkeep`` has changed.
         upkeep: How the upkeep of each collection stands, as last told.
         cache: What it remembers of points, as last told.
+        damaged: Why collections cannot be opened, by their names, as last told.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class StoreLink:
         self.on_upkeep: Callable[[], None] = lambda: None
         self.upkeep: list[Upkeep] = []
         self.cache = NOTHING
+        self.damaged: dict[str, str] = {}
         self.directory = directory
         self._rule = rule
         self._program = program
@@ -91,6 +102,11 @@ class StoreLink:
         self._closing = False
         self._ready = False
         self._mender: asyncio.Task[None] | None = None
+        self._activity: Activity | None = None
+        self._blame = Blame()
+        self._identity: tuple[int, int] | None = None
+        self._beats = 0
+        self._moved_s = 0.0
 
     @property
     def alive(self) -> bool:
@@ -102,18 +118,31 @@ class StoreLink:
         """The process's id while it runs."""
         return self._process.pid if self._process is not None else None
 
+    @property
+    def state(self) -> str:
+        """Why the process does not work, in words; empty while it does."""
+        if not self.alive:
+            return "a store process is not running; it is started again"
+        if (still_s := self._still_s()) >= FROZEN_S:
+            return f"store process {self.pid} has not moved for {still_s:.0f} s"
+        return ""
+
     async def start(self) -> None:
-        """Start the process and wait until it has opened its collections.
+        """Start the process and wait until it has found its collections.
 
         Raises:
             Unavailable: The directory is held by another process (``store_locked``), or the
                 process did not come up.
         """
-        for tries_left in reversed(range(LOCKED_TRIES)):
+        tries_left = LOCKED_TRIES
+        while True:
             try:
                 await self._start_once()
             except Unavailable as error:
-                await self._reap()
+                # Each death over a collection leaves one fewer to die of.
+                if await self._reap():
+                    continue
+                tries_left -= 1
                 if error.code != "store_locked" or tries_left == 0:
                     raise
             else:
@@ -134,7 +163,19 @@ class StoreLink:
                 await self._revive()
             at_s = work.deadline.at_s
             reply = await self._exchange(command, None if math.isinf(at_s) else at_s)
+        if isinstance(command, wire.Drop | wire.Adopt):
+            self._blame.pardon(command.collection)
         return msgspec.msgpack.decode(reply.body, type=result)
+
+    def look(self) -> None:
+        """See whether the process goes on; call it about every second."""
+        beats, now_s = self._activity.beats if self._activity is not None else 0, asyncio.get_running_loop().time()
+        if beats == self._beats:
+            return
+        thawed = self._ready and now_s >= self._moved_s + FROZEN_S
+        self._beats, self._moved_s = beats, now_s
+        if thawed:
+            self.on_ready()
 
     def tell(self, command: wire.Command) -> None:
         """Send a command and wait for nothing; where no process runs there is nobody to tell."""
@@ -154,8 +195,16 @@ class StoreLink:
                     await self._exchange(wire.Close(), None)
         await self._reap()
 
+    def _still_s(self) -> float:
+        self.look()
+        return asyncio.get_running_loop().time() - self._moved_s
+
     async def _start_once(self) -> None:
         ours, theirs = socket.socketpair()
+        self._activity = activity.make()
+        self._beats, self._moved_s = 0, asyncio.get_running_loop().time()
+        memory = self._activity.fd
+        orders = wire.Orders(self._rule, self._cache_bytes, memory, self._blame.condemned, self._identity)
         try:
             self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; a fork takes ms
                 [
@@ -163,10 +212,9 @@ class StoreLink:
                     *self._program,
                     str(self.directory),
                     str(theirs.fileno()),
-                    msgspec.json.encode(self._rule).decode(),
-                    str(self._cache_bytes),
+                    msgspec.json.encode(orders).decode(),
                 ],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), memory],
                 stdin=subprocess.DEVNULL,
                 env={**ONE_THREAD, **os.environ, "PYTHONUNBUFFERED": "1"},
             )
@@ -181,13 +229,13 @@ class StoreLink:
         self._waiting = {0: ready}
         self._ready = False
         self._listener = asyncio.create_task(self._listen(reader), name="store link")
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                _checked(await ready)
-                self._ready = True
-                self.on_ready()
-        except TimeoutError:
-            raise Unavailable("the store did not start in time", dependency="store") from None
+        while not ready.done():
+            await asyncio.wait({ready}, timeout=START_LOOK_S)
+            if self._still_s() >= START_TIMEOUT_S:
+                raise Unavailable("the store did not start in time", dependency="store")
+        self._identity = msgspec.msgpack.decode(_checked(ready.result()).body, type=wire.Ready).identity
+        self._ready = True
+        self.on_ready()
 
     async def _revive(self) -> None:
         """Start a dead store again, once for all who ask meanwhile."""
@@ -242,6 +290,7 @@ class StoreLink:
         """Remember what the process has told, and log what has become of generations."""
         before = {one.collection: one for one in self.upkeep}
         changed, self.upkeep, self.cache = notice.upkeep != self.upkeep, notice.upkeep, notice.cache
+        self.damaged = notice.damaged
         if not changed:
             return
         for one in notice.upkeep:
@@ -269,8 +318,11 @@ class StoreLink:
             if not waiting.done():
                 waiting.set_exception(Unavailable("the store process died; it is started again", dependency="store"))
 
-    async def _reap(self) -> None:
-        """Close our end and wait for the process: it ends by itself when our end is closed."""
+    async def _reap(self) -> bool:
+        """Close our end and wait for the process: it ends by itself when our end is closed.
+
+        Returns whether a collection is condemned for its death.
+        """
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -278,16 +330,26 @@ class StoreLink:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
         process, self._process = self._process, None
-        if process is not None:
-            await asyncio.to_thread(_wait, process)
+        record, self._activity = self._activity, None
+        status = await asyncio.to_thread(_wait, process) if process is not None else None
+        if record is None:
+            return False
+        doing = record.doing
+        record.close()
+        condemned = self._blame.note(status, doing, asyncio.get_running_loop().time())
+        if condemned:
+            log.error("collection %s stays closed: %s", doing.collection, self._blame.condemned[doing.collection])
+        return condemned
 
 
-def _wait(process: subprocess.Popen[bytes]) -> None:
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait for a process and return its exit status; ``None`` if it had to be killed."""
     try:
-        process.wait(CLOSE_TIMEOUT_S)
+        return process.wait(CLOSE_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+        return None
 
 
 def _checked(reply: wire.Reply) -> wire.Reply:

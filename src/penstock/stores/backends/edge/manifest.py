@@ -37,15 +37,23 @@ FIRST: Final = "shard"
 
 _GENERATION: Final = re.compile(r"shard|g[0-9]{1,18}")
 
+#: The newest layout of a collection's directory that this release knows.
+FORMAT: Final = 1
+
+#: Beginnings of names of what is half made or half deleted among the collections.
+DRAFTS: Final = (".new-", ".gone-", ".snapshot-", ".restore-")
+
 
 class Manifest(CollectionInfo, frozen=True):
     """A collection's layout, and where its points are.
 
     Attributes:
         generation: Name of the directory that holds the points.
+        format: Number of the directory's layout.
     """
 
     generation: str = FIRST
+    format: int = FORMAT
 
     @property
     def following(self) -> str:
@@ -94,6 +102,8 @@ def decode(data: bytes, name: str) -> Manifest:
     check(manifest)
     if manifest.name != name:
         raise Fault(f"it is the manifest of {manifest.name!r}, not of {name!r}")
+    if manifest.format > FORMAT:
+        raise Fault(f"a newer release wrote it, in format {manifest.format}; this one knows {FORMAT}")
     return manifest
 
 
@@ -166,6 +176,13 @@ def sweep(directory: Path, manifest: Manifest) -> None:
         outlived = _GENERATION.fullmatch(entry.name) and entry.name != manifest.generation
         if entry.name.startswith(".") or outlived:
             remove(entry)
+
+
+def is_collection(directory: Path) -> bool:
+    """Return whether a directory is a collection's, whole or damaged, and not something else that lies there."""
+    if not directory.is_dir():
+        return False
+    return any(entry.name == MANIFEST or _GENERATION.fullmatch(entry.name) for entry in directory.iterdir())
 
 
 def remove(path: Path) -> None:

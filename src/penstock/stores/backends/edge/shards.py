@@ -26,6 +26,7 @@ from penstock.ranking.records import Retrieval, Scored
 from penstock.stores import driving
 from penstock.stores.contract import MovableStore
 from penstock.stores.records import (
+    DAMAGED,
     ArmQuery,
     ChunkPayload,
     CollectionInfo,
@@ -117,17 +118,18 @@ class ShardedStore:
         found = await _all([store.collections(work) for store in self._stores])
         by_name = [{info.name: info for info in infos} for infos in found]
         self._spread = {info.name: info.shards for info in found[0]}
-        return [
-            _summed([infos[info.name] for infos in by_name[: info.shards] if info.name in infos]) for info in found[0]
-        ]
+        return [_summed([infos.get(info.name) for infos in by_name[: info.shards]]) for info in found[0]]
 
     async def collection(self, name: str, work: Work) -> CollectionInfo:
         """Return one collection."""
-        return _summed(await self._each(name, work, lambda store: store.collection(name, work)))
+        first, *others = await self._of(name, work)
+        parts = await _all([_part(store, name, work) for store in others])
+        return _summed([await first.collection(name, work), *parts])
 
     async def drop(self, name: str, work: Work) -> None:
         """Delete a collection; from the first shard last, so that an interrupted deletion can be repeated."""
-        for store in reversed(await self._of(name, work)):
+        # All are asked: over how many a damaged one is spread may not be known.
+        for store in reversed(self._stores):
             try:
                 await store.drop(name, work)
             except Invalid as error:
@@ -257,9 +259,26 @@ def _best(found: Iterable[Sequence[Scored]], limit: int) -> list[Scored]:
     return heapq.nsmallest(limit, (hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.point))
 
 
-def _summed(infos: Sequence[CollectionInfo]) -> CollectionInfo:
+async def _part(store: MovableStore, name: str, work: Work) -> CollectionInfo | None:
+    """Return a collection as one store knows it; ``None`` if it does not."""
+    try:
+        return await store.collection(name, work)
+    except Invalid as error:
+        if error.code != "collection_not_found":
+            raise
+        return None
+
+
+def _summed(parts: Sequence[CollectionInfo | None]) -> CollectionInfo:
+    """Return a collection as a whole: it is damaged if one of its parts is, or is not there; the first is there."""
+    infos = [part for part in parts if part is not None]
+    state, reason = next(((DAMAGED, one.reason) for one in infos if one.state == DAMAGED), (infos[0].state, ""))
+    if len(infos) < len(parts) and state != DAMAGED:
+        state, reason = DAMAGED, f"its part in store process {parts.index(None) + 1} is missing"
     return msgspec.structs.replace(
         infos[0],
+        state=state,
+        reason=reason,
         documents=sum(info.documents for info in infos),
         chunks=sum(info.chunks for info in infos),
         disk_bytes=sum(info.disk_bytes for info in infos),

@@ -34,7 +34,7 @@ from penstock.stores.backends.edge.snapshot_files import SnapshotFiles
 from penstock.stores.backends.edge.space import free_bytes
 from penstock.stores.backends.layout import said
 from penstock.stores.contract import Restored, unheard
-from penstock.stores.records import CollectionInfo, Snapshot
+from penstock.stores.records import DAMAGED, CollectionInfo, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class EdgeSnapshots:
     async def _copy(self, draft: Path) -> list[Manifest]:
         """Copy every collection, one after the other; return their manifests."""
         await self._in_thread(draft.mkdir, parents=True)
-        found = await self._collections()
+        found = [info for info in await self._collections() if not self._left_out(info)]
         # A copy, and the file that is made of it.
         self._check_room(2 * sum(info.disk_bytes for info in found))
         for info in found:
@@ -179,6 +179,12 @@ class EdgeSnapshots:
                 target = draft / part_name(info.name, number)
                 await link.ask(wire.Copy(info.name, str(target)), object, Work.background())
         return [await self._in_thread(manifest.read, draft / info.name) for info in found]
+
+    def _left_out(self, info: CollectionInfo) -> bool:
+        """Return whether a collection cannot be copied because it is damaged; the others are."""
+        if info.state == DAMAGED:
+            log.error("collection %s is not in the snapshot: it is damaged: %s", info.name, info.reason)
+        return info.state == DAMAGED
 
     # --- Restoring one
 

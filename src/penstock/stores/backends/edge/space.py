@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from penstock.kernel.errors import Unavailable
+from penstock.stores.directory import FREE_BYTES_MIN
 
-#: Below this many free bytes nothing is written any more: the engine maps its files, and a full
-#: disk under a mapping ends the process instead of raising an error.
-FREE_BYTES_MIN: Final = 96 * 2**20
+#: Unit of ``st_blocks``.
+BLOCK_BYTES: Final = 512
 
 
 def free_bytes(place: Path) -> int:
@@ -40,7 +40,7 @@ def disk_bytes(directory: Path) -> int:
     for parent, _, files in os.walk(directory):
         for name in files:
             try:
-                total += (Path(parent) / name).lstat().st_blocks * 512
+                total += (Path(parent) / name).lstat().st_blocks * BLOCK_BYTES
             except FileNotFoundError:
                 continue
     return total

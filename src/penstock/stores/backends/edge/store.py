@@ -144,6 +144,10 @@ class EdgeStore:
         page = await self.link.ask(command, wire.WirePage, self._limited(work))
         return PointPage([packing.unpack_point(point) for point in page.points], page.next)
 
+    async def ping(self, work: Work) -> None:
+        """Ask the process for a sign of life."""
+        await self.link.ask(wire.Ping(), object, self._limited(work))
+
     async def optimize(self, collection: str, work: Work) -> None:
         """Begin a new generation of a collection, in which all its points are indexed; do not wait for it."""
         await self.link.ask(wire.Optimize(collection), object, self._limited(work))

@@ -28,11 +28,14 @@ class Counts(NamedTuple):
 class Tally:
     """The exact numbers of one shard's documents and chunks. Nothing is counted before somebody asks.
 
+    Args:
+        counts: The numbers, if they are known.
+
     Bounds: Two numbers.
     """
 
-    def __init__(self) -> None:
-        self._counts: Counts | None = None
+    def __init__(self, counts: Counts | None = None) -> None:
+        self._counts = counts
 
     def read(self, shard: Shard) -> Counts:
         """Return the numbers; the first time, and after :meth:`forget`, they are counted."""

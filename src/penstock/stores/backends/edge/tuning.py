@@ -24,6 +24,9 @@ from penstock.stores.backends.layout import (
 #: Threads that build a graph; the others are left to searches and models.
 THREADS: Final = 1
 
+#: Threads of each open collection that look at its segments side by side; there are few, and one thread asks.
+SEARCH_THREADS: Final = 2
+
 #: How vectors are searched; without it the scores of dense ones would be those of the bytes.
 SEARCHING: Final = qe.SearchParams(quantization=qe.QuantizationSearchParams(rescore=True, oversampling=OVERSAMPLING))
 
@@ -54,6 +57,7 @@ def config(*, learned: bool = False) -> qe.EdgeConfig:
     """
     return qe.EdgeConfig(
         # The engine wants the sparse vectors named; all others stay as they were made.
+        max_search_threads=SEARCH_THREADS,
         sparse_vectors=sparse_vectors(learned=learned),
         hnsw_config=qe.HnswIndexConfig(
             m=HNSW_M,

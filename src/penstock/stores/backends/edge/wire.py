@@ -14,6 +14,7 @@ import msgspec
 from penstock.kernel import errors
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.ranking.records import FusionName
+from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.cache import CacheState
 from penstock.stores.records import (
     ChunkPayload,
@@ -191,6 +192,10 @@ class Shrink(msgspec.Struct, frozen=True, tag="shrink"):
     share: float
 
 
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Answer, and do nothing."""
+
+
 class Close(msgspec.Struct, frozen=True, tag="close"):
     """Flush, close every collection and end."""
 
@@ -236,6 +241,7 @@ Command = (
     | Adopt
     | Optimize
     | Shrink
+    | Ping
     | Close
 )
 
@@ -287,16 +293,47 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """What the store tells unasked: how the upkeep of each collection stands, and what it remembers of points."""
+    """What the store tells unasked.
+
+    Attributes:
+        upkeep: How the upkeep of collections stands.
+        cache: What it remembers of points.
+        damaged: Why collections cannot be opened, by their names.
+    """
 
     upkeep: list[Upkeep]
     cache: CacheState
+    damaged: dict[str, str] = {}
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """The store's first frame (number 0): it has opened what there is."""
+    """The store's first frame (number 0): it has found what there is.
+
+    Attributes:
+        collections: How many.
+        identity: What tells its directory from another one in its place.
+    """
 
     collections: int
+    identity: tuple[int, int]
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What a store process is told when it is started.
+
+    Attributes:
+        rule: When a collection gets a new generation.
+        cache_bytes: Memory in which it remembers what it has read of points.
+        activity: Descriptor of the memory in which it writes down what it does.
+        condemned: Collections that stay closed, with the reason.
+        identity: That of the directory, where an earlier process has served it.
+    """
+
+    rule: Rule
+    cache_bytes: int
+    activity: int
+    condemned: dict[str, str]
+    identity: tuple[int, int] | None
 
 
 def failure_of(error: PenstockError) -> Failure:

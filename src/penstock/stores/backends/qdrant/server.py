@@ -59,6 +59,11 @@ class QdrantServer:
         return []
 
     @property
+    def warnings(self) -> list[str]:
+        """None: a server tells of its own collections."""
+        return []
+
+    @property
     def connections(self) -> int:
         """How many connections are open (L3)."""
         return self._connection.connections
@@ -74,6 +79,9 @@ class QdrantServer:
 
     def when_ready(self, _call: Callable[[], None]) -> None:
         """Do nothing: a server that comes back is found out by its breaker."""
+
+    def watch(self) -> None:
+        """Do nothing: :meth:`look` asks."""
 
     async def look(self, work: Work) -> None:
         """Ask the server who it is.

@@ -1,0 +1,127 @@
+"""What a collection held when it was closed, so that it can be listed without being opened, and losses are seen.
+
+``closed.json`` is written once the engine has let go of the files and removed before it opens them again. While it is
+there the files are known: one that is missing or shorter has been lost, and the engine, which would make it anew and
+empty, must not be let near.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from penstock.stores.backends.edge.space import BLOCK_BYTES
+
+CHECKPOINT: Final = "closed.json"
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A closed collection.
+
+    Attributes:
+        generation: The generation that the rest is about.
+        documents: Documents.
+        chunks: Points.
+        disk_bytes: What its files take up.
+        changed: Points replaced or deleted since the generation was made, about.
+        files: Size of each file, by its path in the generation's directory.
+        stamp: Digest of paths, sizes, owners and times: while it is the same nothing was touched.
+    """
+
+    generation: str
+    documents: int
+    chunks: int
+    disk_bytes: int
+    changed: int
+    files: dict[str, int]
+    stamp: str
+
+
+@dataclass(slots=True)
+class Survey:
+    """The files below a directory.
+
+    Attributes:
+        files: Size of each, by its path.
+        disk_bytes: What they take up.
+        stamp: As in :class:`Checkpoint`.
+    """
+
+    files: dict[str, int] = field(default_factory=dict)
+    disk_bytes: int = 0
+    stamp: str = ""
+
+    def lost(self, checkpoint: Checkpoint) -> str:
+        """Return which file of a checkpoint is missing or shorter, in words; empty if none is."""
+        for path, size in checkpoint.files.items():
+            there = self.files.get(path)
+            if there is None:
+                return f"{path} is missing"
+            if there < size:
+                return f"{path} has {there} bytes, not {size}"
+        return ""
+
+
+def survey(directory: Path) -> Survey:
+    """Look at every file below a directory, without reading any.
+
+    Raises:
+        OSError: It is not there, or one of its directories may not be read.
+    """
+    found, facts = Survey(), []
+    waiting = [(str(directory), "")]
+    while waiting:
+        place, prefix = waiting.pop()
+        with os.scandir(place) as entries:
+            for entry in entries:
+                path = prefix + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{path}/"))
+                    continue
+                stat = entry.stat(follow_symlinks=False)
+                found.files[path] = stat.st_size
+                found.disk_bytes += stat.st_blocks * BLOCK_BYTES
+                facts.append((path, stat.st_size, stat.st_uid, stat.st_mode, stat.st_mtime_ns))
+    found.stamp = hashlib.blake2b(repr(sorted(facts)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+    return found
+
+
+def read(home: Path, generation: str) -> Checkpoint | None:
+    """Return the checkpoint of a collection's directory; ``None`` if there is none of this generation."""
+    try:
+        found = msgspec.json.decode((home / CHECKPOINT).read_bytes(), type=Checkpoint)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return found if found.generation == generation else None
+
+
+def write(home: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        OSError: It could not be written; there is none then.
+    """
+    draft = home / f".{CHECKPOINT}"
+    try:
+        # Not synced: without it, or with a torn one, the collection is opened and counted.
+        draft.write_bytes(msgspec.json.encode(checkpoint))
+        draft.replace(home / CHECKPOINT)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def remove(home: Path) -> None:
+    """Remove the checkpoint before the files may change.
+
+    Raises:
+        OSError: It could not be removed.
+    """
+    (home / CHECKPOINT).unlink(missing_ok=True)

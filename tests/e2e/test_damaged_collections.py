@@ -1,0 +1,276 @@
+"""One damaged collection is alone: every way of damaging it, a real engine in its process, and the others serve."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from penstock.kernel.clock import LoopClock
+from penstock.kernel.errors import Unavailable
+from penstock.kernel.settings import StoreSettings, TimeoutSettings
+from penstock.stores.backends.edge.checkpoint import CHECKPOINT
+from penstock.stores.backends.edge.fleet import EdgeFleet
+from penstock.stores.backends.edge.manifest import MANIFEST
+from penstock.stores.contract import MovableStore
+from penstock.stores.records import CLOSED, DAMAGED, OPEN, ArmQuery, CollectionInfo
+from tests.contract.shop import WORK, point
+from tests.fakes.memory_store import unit
+
+BAD, GOOD = CollectionInfo("bad", 2, "m"), CollectionInfo("good", 2, "m")
+
+#: Documents of each collection.
+DOCUMENTS = 30
+
+
+def segment(home: Path) -> Path:
+    return next(path for path in sorted((home / "shard" / "segments").iterdir()) if path.is_dir())
+
+
+def file_named(home: Path, name: str) -> Path:
+    return next(path for path in sorted(home.rglob(name)) if path.is_file())
+
+
+def scramble(path: Path) -> None:
+    size = path.stat().st_size
+    path.write_bytes(bytes(range(1, 256)) * (size // 255 + 1))
+    os.truncate(path, size)
+
+
+def truncate(name: str) -> Callable[[Path], None]:
+    return lambda home: os.truncate(file_named(home, name), 0)
+
+
+def scrambled(name: str) -> Callable[[Path], None]:
+    return lambda home: scramble(file_named(home, name))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "an empty manifest": lambda home: (home / MANIFEST).write_bytes(b""),
+    "no manifest": lambda home: (home / MANIFEST).unlink(),
+    "a manifest that is a directory": lambda home: ((home / MANIFEST).unlink(), (home / MANIFEST).mkdir()),
+    "a newer format": lambda home: (home / MANIFEST).write_text(
+        (home / MANIFEST).read_text().replace('"format": 1', '"format": 99')
+    ),
+    "no generation": lambda home: shutil.rmtree(home / "shard"),
+    "an empty generation": lambda home: (shutil.rmtree(home / "shard"), (home / "shard").mkdir()),
+    "no segments": lambda home: shutil.rmtree(home / "shard" / "segments"),
+    "a segment gone": lambda home: shutil.rmtree(segment(home)),
+    "no log": lambda home: shutil.rmtree(home / "shard" / "wal"),
+    "a truncated page": truncate("page_0.dat"),
+    "a truncated id tracker": truncate("mutable_id_tracker.mappings"),
+    "a truncated segment state": truncate("segment.json"),
+    "a scrambled segment state": scrambled("segment.json"),
+    "a scrambled tracker": scrambled("tracker.dat"),
+    "a scrambled configuration": scrambled("edge_config.json"),
+}
+
+
+async def running(data_dir: Path, shards: int, use: Callable[[EdgeFleet], Awaitable[None]]) -> None:
+    fleet = EdgeFleet(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=shards))
+    await fleet.start()
+    try:
+        await use(fleet)
+    finally:
+        await fleet.close()
+
+
+async def filled(fleet: EdgeFleet) -> None:
+    for info in (BAD, GOOD):
+        await fleet.store.create(info, WORK)
+        await fleet.store.upsert(info.name, [point(f"d{n}") for n in range(DOCUMENTS)], WORK)
+
+
+async def good_serves(store: MovableStore) -> None:
+    assert (await store.collection("good", WORK)).documents == DOCUMENTS
+    assert await store.search("good", ArmQuery(unit(1.0, 0.0), 3), WORK)
+    await store.upsert("good", [point("d0")], WORK)
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+#: Those that are tried in one of two store processes too.
+SHARDED = ("no manifest", "no generation", "a segment gone", "a scrambled segment state")
+
+
+@pytest.mark.parametrize(
+    ("damage", "shards"), [*((damage, 1) for damage in DAMAGES), *((damage, 2) for damage in SHARDED)]
+)
+def test_a_damaged_collection_is_listed_left_alone_and_can_be_deleted(tmp_path: Path, damage: str, shards: int) -> None:
+    # The part in the last store process: with two, the first knows nothing of it.
+    home = tmp_path / ("collections" if shards == 1 else "collections-2") / "bad"
+    asyncio.run(running(tmp_path, shards, filled))
+    DAMAGES[damage](home)
+    before = tree(home)
+
+    async def use(fleet: EdgeFleet) -> None:
+        store = fleet.store
+        bad, good = await store.collections(WORK)
+        assert (bad.name, bad.state, good.state) == ("bad", DAMAGED, CLOSED)
+        assert bad.reason
+        for ask in (
+            lambda: store.search("bad", ArmQuery(unit(1.0, 0.0), 3), WORK),
+            lambda: store.upsert("bad", [point(f"e{n}") for n in range(DOCUMENTS)], WORK),
+            lambda: store.heads("bad", (), None, 10, WORK),
+            lambda: store.create(BAD, WORK),
+        ):
+            with pytest.raises(Unavailable, match="bad"):
+                await ask()
+        await good_serves(store)
+        assert not fleet.missing
+        await told(fleet)
+        if "scrambled" not in damage:
+            assert tree(home) == before, "nothing of it is changed"
+        await store.drop("bad", WORK)
+        assert [info.name for info in await store.collections(WORK)] == ["good"]
+        await store.create(BAD, WORK)
+        assert (await store.collection("bad", WORK)).documents == 0
+
+    asyncio.run(running(tmp_path, shards, use))
+
+
+async def told(fleet: EdgeFleet) -> None:
+    """Wait until the front has been told of the damage, about a second later."""
+    async with asyncio.timeout(30):
+        while not fleet.warnings:  # noqa: ASYNC110 - the notice comes by itself
+            await asyncio.sleep(0.05)
+    assert "'bad' is damaged" in fleet.warnings[0]
+
+
+def test_a_mended_collection_opens_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(running(tmp_path, 1, filled))
+    home = tmp_path / "collections" / "bad"
+    whole = (home / MANIFEST).read_bytes()
+    (home / MANIFEST).write_bytes(b"")
+
+    async def use(fleet: EdgeFleet) -> None:
+        assert (await fleet.store.collection("bad", WORK)).state == DAMAGED
+        (home / MANIFEST).write_bytes(whole)
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    assert await fleet.store.search("bad", ArmQuery(unit(1.0, 0.0), 3), WORK)
+                    return
+                except Unavailable:
+                    await asyncio.sleep(0.1)
+
+    asyncio.run(running(tmp_path, 1, use))
+
+
+def test_a_foreign_owner_is_named_with_what_to_do(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    asyncio.run(running(tmp_path, 1, filled))
+    home = tmp_path / "collections" / "bad"
+    home.chmod(0)
+
+    async def use(fleet: EdgeFleet) -> None:
+        bad = await fleet.store.collection("bad", WORK)
+        assert bad.state == DAMAGED
+        assert "chown" in bad.reason
+        await good_serves(fleet.store)
+
+    try:
+        asyncio.run(running(tmp_path, 1, use))
+    finally:
+        home.chmod(0o700)
+
+
+def test_what_was_closed_is_counted_without_being_opened(tmp_path: Path) -> None:
+    asyncio.run(running(tmp_path, 1, filled))
+    assert (tmp_path / "collections" / "good" / CHECKPOINT).exists()
+
+    async def use(fleet: EdgeFleet) -> None:
+        listed = await fleet.store.collections(WORK)
+        assert [(one.state, one.documents, one.chunks) for one in listed] == [(CLOSED, DOCUMENTS, DOCUMENTS)] * 2
+        assert all(one.disk_bytes for one in listed)
+        await good_serves(fleet.store)
+        assert [one.state for one in await fleet.store.collections(WORK)] == [CLOSED, OPEN]
+
+    asyncio.run(running(tmp_path, 1, use))
+
+
+def test_a_collection_deleted_under_the_server_gets_no_writes(tmp_path: Path) -> None:
+    async def use(fleet: EdgeFleet) -> None:
+        await filled(fleet)
+        shutil.rmtree(tmp_path / "collections" / "bad")
+        with pytest.raises(Unavailable) as caught:
+            await fleet.store.upsert("bad", [point("late")], WORK)
+        assert caught.value.code == "directory_gone"
+        await good_serves(fleet.store)
+        shutil.rmtree(tmp_path / "collections")
+        for write in (
+            lambda: fleet.store.upsert("good", [point("late")], WORK),
+            lambda: fleet.store.create(CollectionInfo("new", 2, "m"), WORK),
+            lambda: fleet.store.drop("good", WORK),
+        ):
+            with pytest.raises(Unavailable) as caught:
+                await write()
+            assert caught.value.code == "directory_gone"
+        assert not (tmp_path / "collections").exists()
+
+    asyncio.run(running(tmp_path, 1, use))
+
+
+def test_a_process_that_comes_back_does_not_begin_a_deleted_directory_anew(tmp_path: Path) -> None:
+    async def use(fleet: EdgeFleet) -> None:
+        await filled(fleet)
+        shutil.rmtree(tmp_path / "collections")
+        os.kill(fleet._stores[0].link.pid or 0, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    await fleet.store.collections(WORK)
+                except Unavailable as error:
+                    if error.code == "directory_gone":
+                        break
+                await asyncio.sleep(0.1)
+        assert fleet.missing
+        assert not (tmp_path / "collections").exists()
+
+    asyncio.run(running(tmp_path, 1, use))
+
+
+@pytest.mark.parametrize(("opening", "deaths"), [(True, 1), (False, 2)])
+def test_a_collection_that_kills_the_process_stays_closed(tmp_path: Path, *, opening: bool, deaths: int) -> None:
+    """The engine dies over one collection: by a signal that only the engine brings about."""
+    asyncio.run(running(tmp_path, 1, filled))
+    (tmp_path / "die").touch()
+
+    async def use(fleet: EdgeFleet) -> None:
+        seen = 0
+        async with asyncio.timeout(120):
+            while True:
+                try:
+                    await fleet.store.heads("bad", (), None, 10, WORK)
+                except Unavailable as error:
+                    if error.code == "collection_damaged":
+                        break
+                    seen += 1
+                await asyncio.sleep(0.05)
+        assert "SIGABRT" in (await fleet.store.collection("bad", WORK)).reason
+        await good_serves(fleet.store)
+        (tmp_path / "die").unlink()
+        await fleet.store.drop("bad", WORK)
+        await fleet.store.create(BAD, WORK)
+        await fleet.store.heads("bad", (), None, 10, WORK)
+        assert seen >= deaths
+
+    async def crashing(data_dir: Path) -> None:
+        fleet = EdgeFleet(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=1))
+        program = (str(Path(__file__).with_name("crashing_store.py")), str(tmp_path / "die"), str(int(opening)))
+        fleet._stores[0].link._program = program
+        await fleet.start()
+        try:
+            await use(fleet)
+        finally:
+            await fleet.close()
+
+    asyncio.run(crashing(tmp_path))
