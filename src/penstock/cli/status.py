@@ -13,6 +13,7 @@ from penstock.cli.session import connect
 from penstock.cli.tables import Rows, print_rows
 from penstock.cli.terminal import harmless, notices, results
 from penstock.stores.lock import holder
+from penstock.stores.records import DAMAGED
 from penstock.telemetry.logs import configure
 
 
@@ -58,6 +59,8 @@ def _print(status: dict[str, Any]) -> None:
         return
     console.print()
     print_rows(console, collection_rows(collections))
+    for one in [*damaged(collections), *other_warnings(status)]:
+        console.print(one, soft_wrap=True)
     if plain := plainly_ranked(collections):
         console.print()
         console.print(plain)
@@ -83,16 +86,37 @@ def collection_rows(collections: list[dict[str, Any]]) -> Rows:
             f"{one.get('documents', 0):,}",
             f"{one.get('chunks', 0):,}",
             f"{one.get('disk_bytes', 0) / 1e6:,.1f} MB",
-            harmless(str(one.get("upkeep", ""))) or indexed(one),
+            "damaged" if is_damaged(one) else harmless(str(one.get("upkeep", ""))) or indexed(one),
         ]
         for one in collections
     ]
     return Rows(["collection", "documents", "chunks", "on disk", "indexed"], rows, numbers=frozenset({1, 2, 3, 4}))
 
 
+def is_damaged(collection: dict[str, Any]) -> bool:
+    """Return whether a collection cannot be opened."""
+    return bool(collection.get("state") == DAMAGED)
+
+
+def damaged(collections: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each collection that cannot be opened."""
+    return [
+        f"{harmless(str(one.get('name', '')))} is damaged: {harmless(str(one.get('reason', '')))}"
+        for one in collections
+        if is_damaged(one)
+    ]
+
+
+def other_warnings(status: dict[str, Any]) -> list[str]:
+    """Return what the server says does not work, but for its collections."""
+    return [harmless(str(one)) for one in status.get("warnings", []) if " is damaged: " not in str(one)]
+
+
 def plainly_ranked(collections: list[dict[str, Any]]) -> str:
     """Return what is to be said of collections that are ranked without late interaction; empty if there are none."""
-    names = ", ".join(harmless(str(one.get("name", ""))) for one in collections if not one.get("late"))
+    names = ", ".join(
+        harmless(str(one.get("name", ""))) for one in collections if not one.get("late") and not is_damaged(one)
+    )
     if not names:
         return ""
     return f"without token vectors, so ranked without late interaction until deleted and indexed anew: {names}"
