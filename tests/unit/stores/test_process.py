@@ -102,7 +102,7 @@ def test_a_bad_query_spoils_its_own_answer_only():
 
 def test_an_unexpected_error_is_told_without_its_innards(caplog):
     frames = [outcome(Shelf(KeyError("secret")), find(1))]
-    assert replies(frames) == {1: "store_failed"}
+    assert replies(frames) == {1: "internal"}
     assert b"secret" not in frames[0]
     assert "secret" in caplog.text
 
