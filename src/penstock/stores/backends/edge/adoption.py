@@ -51,9 +51,10 @@ def stage(data_dir: Path) -> Path:
     """Return a path for something that is being made; nothing is there yet.
 
     Raises:
-        OSError: The directory above it could not be made.
+        OSError: The directory above it could not be made, or the data directory is gone.
     """
-    (data_dir / STAGING).mkdir(parents=True, exist_ok=True)
+    # Not its parents: a data directory that was deleted under the server must not come back empty.
+    (data_dir / STAGING).mkdir(exist_ok=True)
     return data_dir / STAGING / new_id()
 
 
