@@ -346,8 +346,7 @@ class Shelf:
 
     def _open(self, one: Shelved) -> Collection:
         """Open a collection, closing others for it."""
-        for name in self._residency.surplus(self._busy):
-            self._close(self._all[name])
+        self._make_room()
         began_s = time.monotonic()
         self.activity.note(one.name, opening=True)
         try:
@@ -358,6 +357,11 @@ class Shelf:
         self.opening_s += OPENING_SHARE * (now_s - began_s - self.opening_s)
         self._residency.use(one.name, now_s)
         return collection
+
+    def _make_room(self) -> None:
+        """Close what has not been used for longest, if one more would be too many."""
+        for name in self._residency.surplus(self._busy):
+            self._close(self._all[name])
 
     def _try(self, one: Shelved) -> Collection | None:
         """Open a collection if that is possible."""
@@ -435,6 +439,7 @@ class Shelf:
 
     def _take(self, home: Path, stated: Manifest) -> None:
         """Open a collection that has just been put in its place."""
+        self._make_room()
         one = Shelved(home, self.cache, self._step)
         self.activity.note(one.name, opening=True)
         one.take(Collection(home, stated, self.cache, self._step))
