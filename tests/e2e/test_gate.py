@@ -190,6 +190,24 @@ async def test_when_there_are_too_many_connections_the_longest_idle_gives_way():
 
 
 @real
+async def test_a_flood_of_idle_connections_from_one_address_pushes_out_its_own():
+    async with serving(echo) as serves:
+        crowd = serves.server.crowd
+        crowd.connections_max = 20
+        reader, writer = await serves.connect()
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        elsewhere = {"local_addr": ("127.0.0.2", 0)}
+        flood = [await asyncio.open_connection("127.0.0.1", serves.port, **elsewhere) for _ in range(100)]
+        await serves.until(lambda: crowd.dropped >= 81 and len(crowd.connections) == 20)
+        assert {address: len(idle) for address, idle in crowd.idle.items()} == {"127.0.0.1": 1, "127.0.0.2": 19}
+        writer.write(GET)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+        for _, one in [*flood, (reader, writer)]:
+            one.close()
+
+
+@real
 async def test_at_the_end_every_accepted_request_has_an_answer_or_a_refusal(caplog):
     release = asyncio.Event()
 

@@ -23,7 +23,15 @@ from uvicorn.server import ServerState
 
 from penstock.http.caller import network_of
 from penstock.http.crowd import Crowd
-from penstock.http.framing import HeadTooLarge, TargetTooLong, check_headers, check_version, fault_of, read_target
+from penstock.http.framing import (
+    CHECKED,
+    HeadTooLarge,
+    TargetTooLong,
+    check_headers,
+    check_version,
+    fault_of,
+    read_target,
+)
 from penstock.http.refusal import Refusal
 from penstock.kernel.errors import Expired, PenstockError
 from penstock.kernel.ids import new_id
@@ -125,6 +133,7 @@ class Connection(HttpToolsProtocol):
         self._in_message = False
         self._upgrading = False
         self._parsing = False
+        self._checked: list[tuple[bytes, bytes]] = []
         self._body_left = 0
         self._body_got = 0
         self._framing = 0
@@ -231,45 +240,48 @@ class Connection(HttpToolsProtocol):
             HttpParserError: It is not HTTP.
             PenstockError: It is, but no request that can be answered.
         """
-        first, end = self._at, self._piece_end()
-        piece = self._data if end - first == len(self._data) else memoryview(self._data)[first:end]
-        self._at, self._piece = end, piece
-        counted = not self._body_left
-        if counted:
-            self._framing += end - first
-            if self._framing > HEAD_BYTES_MAX:
-                raise _TOO_LARGE if self.headers or b"\r\n" in self._data[:HEAD_BYTES_MAX] else _TOO_LONG
-            self._tail = b"" if piece[-4:] == _HEAD_END else (self._tail + piece[-3:])[-3:]
+        data, first = self._data, self._at
+        if self._body_left:
+            self._at = min(len(data), first + self._body_left, first + HIGH_WATER_LIMIT)
+            self.parser.feed_data(data if self._at - first == len(data) else memoryview(data)[first : self._at])
+            return
+        self._at = end = self._line_end(data, first)
+        self._framing += end - first
+        if self._framing > HEAD_BYTES_MAX:
+            raise _TOO_LARGE if self.headers or b"\r\n" in data[:HEAD_BYTES_MAX] else _TOO_LONG
+        self._piece = piece = data if end - first == len(data) else memoryview(data)[first:end]
         self._body_got = 0
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
             self._at = first + upgrade.args[0]
             self._ignore_upgrade()
-        if counted:
+        if self._framing:
             self._framing = max(0, self._framing - (FRAMING_PER_BYTE + 1) * self._body_got)
 
-    def _piece_end(self) -> int:
-        """Return where the next piece ends: with a body of known length, else behind an empty line.
+    def _line_end(self, data: bytes, first: int) -> int:
+        """Return where a piece of a head or of a chunked body ends: behind the next empty line, if there is one.
 
         Every head and every chunked body ends with an empty line, so no piece reaches into the next request.
         """
-        data, first = self._data, self._at
-        if self._body_left:
-            return min(len(data), first + self._body_left, first + HIGH_WATER_LIMIT)
-        last = len(data) if self._in_head or not self._in_message else min(len(data), first + PIECE_BYTES_MAX)
-        if self._tail:
-            seam = self._tail + data[first : first + 3]
-            found = seam.find(_HEAD_END)
+        tail, self._tail = self._tail, b""
+        if tail:
+            found = (tail + data[first : first + 3]).find(_HEAD_END)
             if found >= 0:
-                return first + found + len(_HEAD_END) - len(self._tail)
+                return first + found + len(_HEAD_END) - len(tail)
+        last = len(data)
+        if self._in_message and not self._in_head:
+            last = min(last, first + PIECE_BYTES_MAX)
         found = data.find(_HEAD_END, first, last)
-        return found + len(_HEAD_END) if found >= 0 else last
+        if found >= 0:
+            return found + len(_HEAD_END)
+        self._tail = (tail + data[max(first, last - 3) : last])[-3:]
+        return last
 
     def _ignore_upgrade(self) -> None:
         """Read on in HTTP/1.1 (RFC 9110 §7.8): a parser without the offer gets the same framing."""
         self.parser = self._new_parser()
-        framing = b"".join(b"%s: %s\r\n" % field for field in self.headers if field[0] in _FRAMING)
+        framing = b"".join(b"%s: %s\r\n" % field for field in self._checked if field[0] in _FRAMING)
         self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
         self._upgrading = False
 
@@ -281,12 +293,13 @@ class Connection(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._in_head = self._in_message = True
+        self._checked = []
         self.scope["penstock.abort"] = self.abort  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         """A part of the target has come."""
         if not self._upgrading:
-            super().on_url(url)
+            self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field is complete; trailers are passed over, nothing here asks for any.
@@ -298,7 +311,10 @@ class Connection(HttpToolsProtocol):
             return
         if len(self.headers) >= FIELDS_MAX:
             raise _TOO_LARGE
-        super().on_header(name, value)
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in CHECKED:
+            self._checked.append((name, value))
 
     def on_headers_complete(self) -> None:
         """A head is complete: check it, and let the application begin.
@@ -309,8 +325,9 @@ class Connection(HttpToolsProtocol):
         if self._upgrading:
             return
         version, method = self.parser.get_http_version(), self.parser.get_method().decode("ascii")
-        check_version(version)
-        check_headers(version, self.headers)
+        if version != "1.1":
+            check_version(version)
+        length = check_headers(version, self._checked)
         target = read_target(self.url, method, self.headers)
         path = target.path.decode("ascii")
         self.scope["method"] = method
@@ -322,7 +339,7 @@ class Connection(HttpToolsProtocol):
         self._upgrading = self.parser.should_upgrade()
         self._in_head = False
         self._framing = 0
-        self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+        self._body_left = length
         self.server_state.heads.leave(self)
         self.server_state.wake(self)
         self._begin(keep_alive=version != "1.0" and self.parser.should_keep_alive())
@@ -338,7 +355,7 @@ class Connection(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and self.scope["http_version"] != "1.0",
+            expect_100_continue=_expects(self._checked) and self.scope["http_version"] != "1.0",
             keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
@@ -466,6 +483,11 @@ class Connection(HttpToolsProtocol):
 
 #: Fields that say where a message ends.
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+
+
+def _expects(checked: list[tuple[bytes, bytes]]) -> bool:
+    """Return whether the client waits to be told to send its body (RFC 9110 §10.1.1)."""
+    return any(name == b"expect" and value.lower() == b"100-continue" for name, value in checked)
 
 
 def _answer(error: PenstockError) -> bytes:

@@ -11,6 +11,9 @@ from penstock.kernel.errors import Invalid
 
 Headers = list[tuple[bytes, bytes]]
 
+#: Fields that say who is asked, where a request ends and whether its body will come.
+CHECKED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+
 #: RFC 3986 §3.2: a registered name or an address, then a port. User information has no place in ``Host``.
 _AUTHORITY: Final = re.compile(rb"\A(?:\[[0-9A-Za-z:.%_~-]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
 
@@ -89,13 +92,16 @@ def read_target(url: bytes, method: str, headers: Headers) -> Target:
     """
     if method == "CONNECT":
         raise NotImplementedHere("the server is no proxy: it takes no CONNECT", field="method")
+    if b"#" in url:
+        raise MalformedRequest("the request's target has a fragment; leave out what follows the #", field="target")
+    if url[:1] == b"/":
+        path, _, query = url.partition(b"?")
+        return Target(path, query)
     try:
         parsed = httptools.parse_url(url)
     except httptools.HttpParserInvalidURLError:
         raise MalformedRequest("the request's target is no path", field="target") from None
-    if parsed.fragment is not None or b"#" in url:
-        raise MalformedRequest("the request's target has a fragment; leave out what follows the #", field="target")
-    if url[:1] not in (b"/", b"*"):
+    if url[:1] != b"*":
         _take_authority(parsed, url, headers)
     if url[:1] == b"*" and (method != "OPTIONS" or url != b"*"):
         raise MalformedRequest("the target * goes with OPTIONS only", field="target")
@@ -112,21 +118,35 @@ def _take_authority(parsed: Any, url: bytes, headers: Headers) -> None:
             headers[number] = (name, authority)
 
 
-def check_headers(version: str, headers: Headers) -> None:
-    """Check ``Host`` and ``Transfer-Encoding``; the parser has checked ``Content-Length``.
+def check_headers(version: str, checked: Headers) -> int:
+    """Check ``Host`` and ``Transfer-Encoding``; return ``Content-Length``, which the parser has checked, or 0.
+
+    Args:
+        version: Of HTTP.
+        checked: Fields whose names are in :data:`CHECKED`.
 
     Raises:
         MalformedRequest: One of them is missing, doubled or cannot be read.
         NotImplementedHere: The body has a transfer coding beside ``chunked``.
     """
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) > 1 or (not hosts and version != "1.0"):
-        raise MalformedRequest(f"a request has one Host, not {len(hosts)}", field="Host")
-    if hosts and _AUTHORITY.fullmatch(hosts[0]) is None:
-        raise MalformedRequest("Host is no name or address with an optional port", field="Host")
-    codings = [value for name, value in headers if name == b"transfer-encoding"]
-    if not codings:
-        return
+    hosts, length, codings = 0, 0, []
+    for name, value in checked:
+        if name == b"host":
+            hosts += 1
+            if _AUTHORITY.fullmatch(value) is None:
+                raise MalformedRequest("Host is no name or address with an optional port", field="Host")
+        elif name == b"content-length":
+            length = int(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+    if hosts > 1 or (not hosts and version != "1.0"):
+        raise MalformedRequest(f"a request has one Host, not {hosts}", field="Host")
+    if codings:
+        _check_codings(version, codings)
+    return length
+
+
+def _check_codings(version: str, codings: list[bytes]) -> None:
     if version == "1.0":
         raise MalformedRequest("HTTP/1.0 has no Transfer-Encoding", field="Transfer-Encoding")
     names = [name.strip().lower() for name in b",".join(codings).split(b",")]

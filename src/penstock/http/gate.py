@@ -169,9 +169,10 @@ class Gate:
             return
         now_s = asyncio.get_running_loop().time()
         arrival = _arrival(scope, now_s)
-        client = self._know(scope, arrival)
+        scope["penstock.client"] = client = self._callers.name(scope, arrival.headers)
         refusal, wait_s = self._admit(scope, arrival, client, now_s)
-        await self._slow_down(scope, arrival, now_s)
+        if refusal is None and wait_s:
+            await asyncio.sleep(wait_s)
         conversation = Conversation(scope, receive, send, arrival, self._terms)
         if refusal is None:
             self._running.add(conversation)
@@ -195,10 +196,7 @@ class Gate:
         except ConnectionAbortedError as parted:
             await self._part(scope, conversation, parted)
         finally:
-            conversation.close()
-            self._running.discard(conversation)
-            if not self._running:
-                self._idle.set()
+            self._leave(conversation)
 
     def in_flight_lately(self) -> int:
         """Return the most requests in flight of about the last 15 seconds."""
@@ -233,30 +231,16 @@ class Gate:
             single("http_rate_clients", lambda: len(self._limiter)),
         ]
 
-    def _know(self, scope: Scope, arrival: Arrival) -> str:
-        """Return the client's name; note it in the scope, and whose body this is."""
-        scope["penstock.client"] = client = self._callers.name(scope, arrival.headers)
-        if arrival.body_bytes():
-            address = self._callers.address(scope, arrival.headers)
-            arrival.owners = (client,) if address == client else (client, address)
-        return client
-
-    async def _slow_down(self, scope: Scope, arrival: Arrival, now_s: float) -> None:
-        """Delay the probes of an address that asks without pause; they take no place among those in flight."""
-        if scope["path"] not in ALWAYS_OPEN:
-            return
-        delay_s = self._probes.delay_s(self._callers.address(scope, arrival.headers), now_s)
-        if delay_s:
-            await asyncio.sleep(delay_s)
-
     def _admit(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
-        """Return why this request is refused and when to come back, before anything of its body is read."""
+        """Return why this request is refused, before anything of its body is read, and when to come back or go on."""
         foreign = self._origins.refusal(scope, arrival.headers)
         if foreign is not None:
             return foreign, 0.0
-        arrival.echo += self._origins.response_headers(arrival.headers)
+        if self._origins.shared:
+            arrival.echo += self._origins.response_headers(arrival.headers)
         if scope["path"] in ALWAYS_OPEN:
-            return None, 0.0
+            # They wait before they are in flight, and take nobody's place.
+            return None, self._probes.delay_s(self._callers.address(scope, arrival.headers), now_s)
         if self._limiter.enabled:
             decision = self._limiter.decide(client, now_s)
             arrival.echo += self._standing(decision)
@@ -279,6 +263,9 @@ class Gate:
         head = head_of(arrival.headers, client, now_s)
         pressed = self._senses.pressure(scope["method"], scope["path"], head)
         if pressed is None:
+            if body_bytes:
+                address = self._callers.address(scope, arrival.headers)
+                arrival.owners = (client,) if address == client else (client, address)
             return None, 0.0
         return self._refusals.of_topic[pressed.code], pressed.retry_after_s
 
@@ -287,6 +274,13 @@ class Gate:
         slowest = self._terms.reading.first()
         if slowest is not None and self._terms.reading.waited_s(slowest, now_s) > SLOW_BODY_S:
             slowest.stop(SlowUploads())
+
+    def _leave(self, conversation: Conversation) -> None:
+        """Count a request as in flight no more."""
+        conversation.close()
+        self._running.discard(conversation)
+        if not self._running:
+            self._idle.set()
 
     def _standing(self, decision: Decision) -> Headers:
         """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""

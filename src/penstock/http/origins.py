@@ -58,6 +58,9 @@ class Origins:
 
     Bounds: what is remembered of 1024 hosts and of as many origins.
 
+    Attributes:
+        shared: Whether any other origin than the server's own is allowed.
+
     Raises:
         Invalid: One of them cannot be read.
     """
@@ -66,6 +69,7 @@ class Origins:
         own = (str(_address(name) or name.lower()) for name in listens if name)
         self._hosts = (*(_host_pattern(part) for part in _parts(allowed_hosts)), *own, *_LOCAL_NAMES)
         self._origins = tuple(_origin_pattern(part) for part in _parts(cors_origins))
+        self.shared = bool(self._origins)
         # Caches of their own: shared, one server's settings would hold for another.
         self._answers_for = lru_cache(_REMEMBERED_MAX)(self._is_host)
         self._takes = lru_cache(_REMEMBERED_MAX)(self._is_origin)
@@ -78,21 +82,21 @@ class Origins:
             headers: Its headers; of those sent twice, one.
         """
         host = headers.get(b"host")
-        local = scope.get("server") or ("", 0)
-        if host is not None and not self._answers_for(host, local[0]):
-            return _HOST_REFUSED
+        if host is not None:
+            local = scope.get("server")
+            if not self._answers_for(host, local[0] if local else ""):
+                return _HOST_REFUSED
         origin = headers.get(b"origin")
         if origin is not None:
             return None if self._own(origin, host) or self._takes(origin) else _ORIGIN_REFUSED
         # A page's simple requests have no Origin, but every browser since 2023 says where they come from.
-        if headers.get(b"sec-fetch-site", b"none").lower() in _OWN_SITES or _navigates(scope, headers):
+        site = headers.get(b"sec-fetch-site")
+        if site is None or site.lower() in _OWN_SITES or _navigates(scope, headers):
             return None
         return _ORIGIN_REFUSED
 
     def response_headers(self, headers: Mapping[bytes, bytes]) -> Headers:
         """Return what a browser must be told with any answer so that the page may read it."""
-        if not self._origins:
-            return []
         origin = headers.get(b"origin")
         if origin is None or not self._takes(origin):
             return [_VARY]
