@@ -95,7 +95,8 @@ class DocumentBody(_DocumentFields, frozen=True, forbid_unknown_fields=True):
         text: The whole text.
         path: Shown with its hits, and what `path_prefix` looks at.
         language: Name of a language, in any case; guessed from the path when empty.
-        metadata: Anything to filter by and to get back, up to 64 KiB; integers of at most 64 bits.
+        metadata: Anything to filter by and to get back, up to 64 KiB; integers of at most 64 bits. It is stored with
+            each chunk, so its size times their number is at most 1 MiB, or eight times the text.
     """
 
     metadata: OrNull[dict[str, Any]] = msgspec.field(default_factory=dict)
