@@ -7,7 +7,7 @@ import pytest
 
 from penstock.kernel.ids import point_id
 from penstock.stores import driving
-from penstock.stores.records import ArmQuery, CollectionInfo, Head, Match, Prefix, Range
+from penstock.stores.records import INTEGER_MAX, INTEGER_MIN, ArmQuery, CollectionInfo, Head, Match, Prefix, Range
 from tests.contract.shop import (
     EAST,
     LATE,
@@ -190,6 +190,25 @@ def test_a_path_prefix_is_plain_characters(shop, prefix):
     name = shop.collection()
     shop.put(name, *(point(id, path=path) for id, path in PATHS.items()))
     assert shop.found(name, Prefix("path", prefix)) == {id for id, path in PATHS.items() if path.startswith(prefix)}
+
+
+#: The integers that are kept exactly, at their borders and where doubles begin to round.
+BORDERS = (INTEGER_MIN, -(2**53) - 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, INTEGER_MAX)
+
+
+def test_integers_of_64_bits_come_back_and_are_found_as_they_went_in(shop):
+    name = shop.collection()
+    kept = {f"n{place}": {"v": number, "in": [{"v": number}]} for place, number in enumerate(BORDERS)}
+    shop.put(name, *(point(id, metadata=metadata) for id, metadata in kept.items()))
+    # Some stores compare ranges as doubles: only what is exact there is the same everywhere.
+    exact = {id for id, metadata in kept.items() if float(metadata["v"]) == metadata["v"]}
+    for id, metadata in kept.items():
+        assert shop.found(name, Match("metadata.v", [metadata["v"]])) == {id}
+        place = point_id(id, 0)
+        assert shop.do(shop.store.fetch(name, [place], WORK))[place].metadata == metadata
+        if id in exact:
+            above = {other for other in exact if kept[other]["v"] >= metadata["v"]}
+            assert shop.found(name, Range("metadata.v", gte=metadata["v"])) & exact == above
 
 
 FILTERS = [

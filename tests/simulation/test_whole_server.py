@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
+
+import pytest
 
 from penstock.policies.breaker import State
 from penstock.policies.ladder import Rung
@@ -232,3 +235,42 @@ async def test_what_hangs_when_the_drain_is_over_gets_a_typed_refusal():
         world.core.gate.draining = True
         assert not await world.core.gate.drained(0.5)
         assert ends(await asyncio.gather(*asked)) == {"draining": 20}
+
+
+DOCUMENTS = "/v1/collections/own/documents"
+
+#: What one client sends to do another harm: each of it is wrong, too much, or in a hurry.
+HARM: tuple[tuple[str, str, Any], ...] = (
+    ("POST", "/v1/search", {"query": "alpha", "filter": {"metadata.a": 2**64}}),
+    ("POST", "/v1/search", {"query": "alpha", "filter": {"metadata.a": {"gte": 10**400}}}),
+    ("POST", "/v1/search", {"query": "alpha", "filter": {f"metadata.k{n}": n for n in range(500)}}),
+    ("POST", "/v1/search", {"query": "alpha", "filter": {"metadata." + "k" * 5000: 1}}),
+    ("POST", "/v1/search", {"query": "alpha", "timeout_ms": 1}),
+    ("POST", "/v1/search", {"query": "alpha beta", "timeout_ms": 45}),
+    ("POST", DOCUMENTS, {"documents": [{"id": f"b{n}", "text": "t", "metadata": {"n": 2**64}} for n in range(9)]}),
+    ("POST", DOCUMENTS, {"documents": [{"id": "c", "text": "t", "metadata": {"a": [{"n": -(2**63) - 1}]}}]}),
+    ("POST", DOCUMENTS, {"documents": [{"id": f"d{n}", "text": f"t{n}"} for n in range(30)], "timeout_ms": 60}),
+    ("POST", "/v1/embed", {"texts": ["a"], "timeout_ms": 1}),
+    ("POST", "/v1/embed", {"texts": [""] * 5000}),
+    ("DELETE", DOCUMENTS, {"ids": ["\0", "😀" * 5000]}),
+    ("GET", f"{DOCUMENTS}?after=nowhere&limit=0", None),
+    ("PUT", "/v1/collections/%ff", None),
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@virtual
+async def test_whatever_a_client_sends_breakers_stay_closed_and_others_are_answered_the_same(seed):
+    async with World(seed) as world:
+        await world.ask("PUT", "/v1/collections/own")
+        before = await world.search("alpha and more", client="other")
+        for number in range(60):
+            method, path, body = world.random.choice(HARM)
+            harm = asyncio.create_task(world.ask(method, path, body, {"x-api-key": "attacker"}))
+            if number % 3 == 0:
+                after = await world.search("alpha and more", client="other")
+                assert [hit["id"] for hit in after.json["hits"]] == [hit["id"] for hit in before.json["hits"]]
+                assert after.json["degraded"] == []
+            reply = await harm
+            assert reply.status != 500, (path, reply.json)
+            assert {guard.state for guard in world.core.guards.values()} == {State.CLOSED}
