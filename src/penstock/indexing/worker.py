@@ -30,8 +30,8 @@ SPECIAL_TOKENS = 2
 
 
 #: Seconds of the processor that a grammar may take: for any text, for each byte of it, and at most.
-PARSE_S: Final = 0.5
-PARSE_S_PER_BYTE: Final = 1.5e-6
+PARSE_S: Final = 0.25
+PARSE_S_PER_BYTE: Final = 3e-6
 PARSE_S_MAX: Final = 2.0
 #: Memory that a call may take beyond what a fresh process has.
 CALL_BYTES_MAX: Final = 400 << 20

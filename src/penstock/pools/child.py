@@ -44,6 +44,8 @@ class Child:
 
     def __init__(self, prepare: Callable[..., None], args: tuple[Any, ...]) -> None:
         context = multiprocessing.get_context("forkserver")
+        # Imported once, in the process that all are forked from: one that has to be replaced is there a second sooner.
+        context.set_forkserver_preload(["__main__", prepare.__module__])
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, prepare, args), daemon=True)
         self._process.start()
