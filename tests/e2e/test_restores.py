@@ -103,10 +103,11 @@ async def searched(store, collection):
 def files(data_dir):
     """Return what lies in the data directory but for what is being removed, and for the engine's own files."""
     found = set()
-    for path in data_dir.rglob("*"):
-        parts = path.relative_to(data_dir).parts
-        if not any(part.startswith(".gone-") for part in parts) and len(parts) <= 3:
-            found.add("/".join(parts))
+    for directory, below, names in os.walk(data_dir):
+        place = Path(directory).relative_to(data_dir)
+        found |= {str(place / name) for name in (*below, *names) if not name.startswith(".gone-")}
+        # The engine's own files come and go.
+        below[:] = [name for name in below if not name.startswith(".gone-") and len(place.parts) < 2]
     return found
 
 
