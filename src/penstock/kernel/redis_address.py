@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from penstock.kernel.errors import Invalid
+from penstock.kernel.redaction import HIDDEN
 
 #: The setting, as errors name it.
 FIELD: Final = "REDIS_URL"
@@ -69,8 +70,8 @@ def _check_options(options: Mapping[str, str], field: str) -> None:
     unknown = sorted(set(options) - OPTIONS)
     if unknown:
         # What has no value may be the end of a password with a question mark in it.
-        name = f" {unknown[0]!r}" if options[unknown[0]] and unknown[0].replace("_", "").isalpha() else ""
-        raise Invalid(f"an address of a Redis has no such option{name}", field=field)
+        told = options[unknown[0]] and unknown[0].replace("_", "").isalpha()
+        raise Invalid(f"an address of a Redis has no option {unknown[0] if told else HIDDEN!r}", field=field)
     for name in _FILES:
         file = options.get(name)
         if file is None:

@@ -46,3 +46,11 @@ def test_what_cannot_be_used_is_told_without_the_password(url: str, said: str) -
 def test_a_file_that_is_there_will_do(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("certificate")
     assert checked(f"rediss://redis/0?ssl_ca_certs={tmp_path / 'ca.pem'}") == "redis:6379"
+
+
+@pytest.mark.parametrize("cut", ["/", "?", "#"])
+def test_a_password_that_is_cut_in_two_is_not_told(cut):
+    with pytest.raises(Invalid) as caught:
+        checked(f"redis://user:12{cut}password@redis:6379")
+    assert "password@" not in caught.value.detail
+    assert "12" not in caught.value.detail
