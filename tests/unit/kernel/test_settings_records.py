@@ -9,6 +9,7 @@ import pytest
 
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
 from penstock.kernel.settings import KEY, TOP_LEVEL, DenseModelSettings, Settings, Spec, Unit
+from penstock.kernel.settings_bus import KafkaSettings
 
 SECTIONS = [(section.name, section.default_factory) for section in dataclasses.fields(Settings)]
 TEXTS = (Unit.TEXT, Unit.SECRET, Unit.ADDRESS)
@@ -96,3 +97,13 @@ def test_the_spec_s_names_and_defaults_stand() -> None:
 
 def test_topics_of_requests_are_topics() -> None:
     assert set(REQUEST_TOPICS) < set(Topic)
+
+
+def test_a_setting_of_a_named_part_has_two_names_and_a_general_one_has_one() -> None:
+    assert Spec("QDRANT_URL", "").names == ("PENSTOCK_QDRANT_URL", "QDRANT_URL")
+    assert Spec("PENSTOCK_PORT", "").names == ("PENSTOCK_PORT",)
+
+
+def test_brokers_are_told_without_what_may_be_a_secret() -> None:
+    assert KafkaSettings(bootstrap="a:9092,b:9092").where == "a:9092,b:9092"
+    assert KafkaSettings(bootstrap="user:password@a:9092").where == "***"
