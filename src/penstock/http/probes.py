@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 #: Probes, scrapes and looks at the status that one address may make a second before they are slowed down.
-PROBES_PER_S: Final = 100
-PROBES_BURST: Final = 100
+PROBES_PER_S: Final = 500
+PROBES_BURST: Final = 1000
 #: One is delayed by so much at most: a probe's own patience is usually a second.
 DELAY_S_MAX: Final = 0.5
 
