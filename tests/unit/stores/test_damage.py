@@ -93,6 +93,14 @@ def test_a_kill_is_nobodys_fault_unless_it_comes_twice_over_the_same_opening():
     assert blame.note(-signal.SIGKILL, OPENING, 1.0)
 
 
+def test_an_end_of_a_mapping_on_a_full_disk_is_no_collections_fault():
+    blame = Blame()
+    assert blame.note(-signal.SIGBUS, OPENING, 0.0, full=True)
+    assert (blame.starved, blame.condemned) == (True, {})
+    assert not blame.note(-signal.SIGBUS, OPENING, 1.0, full=True), "nothing keeps the next one from it"
+    assert blame.note(-signal.SIGBUS, OPENING, 2.0)
+
+
 def test_an_end_at_rest_or_in_order_condemns_nothing():
     blame = Blame()
     for status, doing in ((-signal.SIGSEGV, IDLE), (0, OPENING), (1, OPENING), (None, OPENING)):

@@ -10,7 +10,7 @@ from penstock.stores.backends.edge import space, wire
 from penstock.stores.backends.edge.manifest import MANIFEST
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.errors import CollectionDamaged
-from penstock.stores.records import DAMAGED, CollectionInfo, Head
+from penstock.stores.records import CLOSED, DAMAGED, CollectionInfo, Head
 
 INFO = CollectionInfo("c", 2, "m")
 
@@ -103,6 +103,24 @@ def test_nothing_is_written_on_a_disk_all_but_full_and_reading_goes_on(monkeypat
     shelf.drop("c")
     full.free += 1
     assert shelf.create(INFO).name == "c"
+
+
+def test_nothing_is_opened_on_a_full_disk_where_that_ended_the_process_and_again_once_there_is_room(
+    tmp_path, monkeypatch, shelf
+):
+    shelf.create(INFO)
+    shelf.close()
+    full = SimpleNamespace(free=space.FREE_BYTES_MIN - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    again = Shelf(tmp_path)
+    again.starved = True
+    with pytest.raises(Unavailable) as caught:
+        again.reader("c")
+    assert caught.value.code == "disk_full"
+    assert again.describe("c").state == CLOSED
+    full.free += 1
+    assert again.reader("c") is not None
+    again.close()
 
 
 def test_two_shelves_on_one_directory_are_told_apart(tmp_path, shelf):

@@ -23,22 +23,32 @@ class Blame:
     A death while a collection is opened is that collection's. One over other work, or by the kernel's hand for want of
     memory, may be an accident: the second one over the same collection is not.
 
+    Attributes:
+        condemned: Collections that stay closed, with the reason.
+        starved: Whether a collection could not be opened because the disk was full: the engine reads holes of its
+            files, which some file systems have to fill, and where there is no room for that the process ends.
+
     Bounds: the last death, and the collections condemned.
     """
 
     def __init__(self) -> None:
         self.condemned: dict[str, str] = {}
+        self.starved = False
         self._last: Doing | None = None
         self._last_s = 0.0
 
-    def note(self, status: int | None, doing: Doing, now_s: float) -> bool:
-        """Take in how a process has ended; return whether a collection is condemned for it.
+    def note(self, status: int | None, doing: Doing, now_s: float, *, full: bool = False) -> bool:
+        """Take in how a process has ended; return whether the next one is kept from the same end.
 
         Args:
             status: Its exit status, negative for a signal; ``None`` if it was not started.
             doing: What it was at.
             now_s: The time.
+            full: Whether the disk is.
         """
+        if full and status == -signal.SIGBUS:
+            before, self.starved = self.starved, True
+            return not before
         crashed = status in _CRASHES or status == PANIC_EXIT
         killed = status == -signal.SIGKILL and doing.opening
         if not doing.collection or not (crashed or killed):

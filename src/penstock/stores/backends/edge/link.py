@@ -23,6 +23,7 @@ from penstock.kernel.work import Work
 from penstock.stores.backends.edge import activity, wire
 from penstock.stores.backends.edge.activity import Activity
 from penstock.stores.backends.edge.blame import Blame
+from penstock.stores.backends.edge.space import is_full
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.cache import CacheState
 from penstock.stores.records import Upkeep
@@ -204,7 +205,9 @@ class StoreLink:
         self._activity = activity.make()
         self._beats, self._moved_s = 0, asyncio.get_running_loop().time()
         memory = self._activity.fd
-        orders = wire.Orders(self._rule, self._cache_bytes, memory, self._blame.condemned, self._identity)
+        orders = wire.Orders(
+            self._rule, self._cache_bytes, memory, self._blame.condemned, self._blame.starved, self._identity
+        )
         try:
             self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own module; a fork takes ms
                 [
@@ -321,7 +324,7 @@ class StoreLink:
     async def _reap(self) -> bool:
         """Close our end and wait for the process: it ends by itself when our end is closed.
 
-        Returns whether a collection is condemned for its death.
+        Returns whether the next process is kept from the same death.
         """
         if self._writer is not None:
             self._writer.close()
@@ -336,8 +339,11 @@ class StoreLink:
             return False
         doing = record.doing
         record.close()
-        condemned = self._blame.note(status, doing, asyncio.get_running_loop().time())
-        if condemned:
+        full = status is not None and status < 0 and await asyncio.to_thread(is_full, self.directory)
+        condemned = self._blame.note(status, doing, asyncio.get_running_loop().time(), full=full)
+        if full and self._blame.starved:
+            log.error("the disk is full: collections that are closed stay closed until there is room")
+        elif condemned:
             log.error("collection %s stays closed: %s", doing.collection, self._blame.condemned[doing.collection])
         return condemned
 

@@ -176,6 +176,8 @@ def serve(directory: Path, link: socket.socket, orders: wire.Orders, step: Step 
     try:
         _check_same(directory, orders.identity)
         shelf = Shelf(directory, orders.rule, step, orders.cache_bytes, activity, orders.condemned)
+        shelf.starved = orders.starved
+        shelf.prove()
     except PenstockError as error:
         link.sendall(failure(0, error))
         return

@@ -36,7 +36,7 @@ from penstock.stores.backends.edge.reader import PointReader
 from penstock.stores.backends.edge.renewal import Renewal, Step, unwatched
 from penstock.stores.backends.edge.residency import Residency
 from penstock.stores.backends.edge.shelved import Shelved
-from penstock.stores.backends.edge.space import check_space
+from penstock.stores.backends.edge.space import check_space, is_full
 from penstock.stores.backends.edge.updates import GROWING, Update
 from penstock.stores.backends.edge.upkeep import Rule
 from penstock.stores.backends.layout import check_name, check_same, conflict
@@ -79,6 +79,7 @@ class Shelf:
         activity: As given.
         panicked: The engine panicked over one of them: the process must end and start anew.
         opening_s: Seconds that opening a collection takes.
+        starved: Whether nothing is opened while the disk is full, see :class:`.blame.Blame`.
 
     Bounds: ``COLLECTIONS_MAX`` collections, of which those of :class:`.residency.Residency` are open.
 
@@ -102,6 +103,7 @@ class Shelf:
         self._looked_s = self._used_s = 0.0
         self.panicked = False
         self.opening_s = OPENING_S
+        self.starved = False
         self.cache = PointCache(cache_bytes)
         self.activity = activity or make()
         self._all: dict[str, Shelved] = {}
@@ -115,7 +117,6 @@ class Shelf:
             for name, reason in (condemned or {}).items():
                 if name in self._all:
                     self._all[name].condemn(reason, final=True)
-            self._prove(time.monotonic() + PROVE_S)
         except BaseException:
             self.close()
             raise
@@ -329,8 +330,9 @@ class Shelf:
         if self._unproven():
             # Nobody waits meanwhile, or only for one opening.
             quiet = now_s >= self._used_s + LOOK_S
-            self._prove(time.monotonic() + (PROVE_SLICE_S if quiet else 0.0))
-        if (idle := self._residency.idle(self._busy, time.monotonic())) is not None:
+            self.prove(PROVE_SLICE_S if quiet else 0.0)
+        # On a full disk it could perhaps not be opened again.
+        if not is_full(self._root) and (idle := self._residency.idle(self._busy, time.monotonic())) is not None:
             self._close(self._all[idle])
 
     # --- Opening and closing
@@ -346,6 +348,8 @@ class Shelf:
 
     def _open(self, one: Shelved) -> Collection:
         """Open a collection, closing others for it."""
+        if self.starved:
+            check_space(self._root)
         self._make_room()
         began_s = time.monotonic()
         self.activity.note(one.name, opening=True)
@@ -383,8 +387,11 @@ class Shelf:
         collection = self._all[name].collection
         return collection is not None and collection.busy
 
-    def _prove(self, until_s: float) -> None:
+    def prove(self, for_s: float = PROVE_S) -> None:
         """Open what is not as the engine left it: one at least, more as long as there is time."""
+        until_s = time.monotonic() + for_s
+        if self.starved and is_full(self._root):
+            return
         for one in self._unproven():
             self._try(one)
             if time.monotonic() >= until_s:

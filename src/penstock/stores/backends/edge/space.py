@@ -19,6 +19,14 @@ def free_bytes(place: Path) -> int:
     return shutil.disk_usage(place).free
 
 
+def is_full(place: Path) -> bool:
+    """Return whether a disk is all but full; one that cannot be asked is not."""
+    try:
+        return free_bytes(place) < FREE_BYTES_MIN
+    except OSError:
+        return False
+
+
 def check_space(place: Path) -> None:
     """Refuse to write where the disk is all but full.
 

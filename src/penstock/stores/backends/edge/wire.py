@@ -326,6 +326,7 @@ class Orders(msgspec.Struct, frozen=True):
         cache_bytes: Memory in which it remembers what it has read of points.
         activity: Descriptor of the memory in which it writes down what it does.
         condemned: Collections that stay closed, with the reason.
+        starved: Whether nothing is to be opened while the disk is full.
         identity: That of the directory, where an earlier process has served it.
     """
 
@@ -333,6 +334,7 @@ class Orders(msgspec.Struct, frozen=True):
     cache_bytes: int
     activity: int
     condemned: dict[str, str]
+    starved: bool
     identity: tuple[int, int] | None
 
 
