@@ -164,6 +164,22 @@ def test_files_that_are_missing_or_shorter_are_lost_and_others_only_changed(home
     assert checkpoint.survey(home / "g2").lost(before) == "wal/open-1 is missing"
 
 
+def test_a_change_of_owner_changes_no_stamp_and_a_foreign_file_is_told(home, monkeypatch):
+    before = held(home)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    found = checkpoint.survey(home / "g2")
+    assert found.stamp == before.stamp
+    assert found.foreign
+
+
+def test_what_may_not_be_used_is_named_with_its_owner_and_the_cure(home, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, _: path != home)
+    denied = OSError(errno.EACCES, "Permission denied")
+    assert damage.explained(home, denied).startswith(f"{home} belongs to ")
+    assert f"chown -R {damage._user(os.geteuid())} {home}" in damage.explained(home, denied)
+    assert damage.explained(home, OSError(errno.EIO, "Input/output error", "x")) == "x: Input/output error"
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_none(home, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

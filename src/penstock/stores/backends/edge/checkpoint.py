@@ -31,7 +31,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
         disk_bytes: What its files take up.
         changed: Points replaced or deleted since the generation was made, about.
         files: Size of each file, by its path in the generation's directory.
-        stamp: Digest of paths, sizes, owners and times: while it is the same nothing was touched.
+        stamp: Digest of paths, sizes and times: while it is the same nothing was written.
     """
 
     generation: str
@@ -51,11 +51,13 @@ class Survey:
         files: Size of each, by its path.
         disk_bytes: What they take up.
         stamp: As in :class:`Checkpoint`.
+        foreign: A file of another user, empty if there is none.
     """
 
     files: dict[str, int] = field(default_factory=dict)
     disk_bytes: int = 0
     stamp: str = ""
+    foreign: str = ""
 
     def lost(self, checkpoint: Checkpoint) -> str:
         """Return which file of a checkpoint is missing or shorter, in words; empty if none is."""
@@ -75,7 +77,7 @@ def survey(directory: Path) -> Survey:
         OSError: It is not there, or one of its directories may not be read.
     """
     found, facts = Survey(), []
-    waiting = [(str(directory), "")]
+    waiting, me = [(str(directory), "")], os.geteuid()
     while waiting:
         place, prefix = waiting.pop()
         with os.scandir(place) as entries:
@@ -87,7 +89,9 @@ def survey(directory: Path) -> Survey:
                 stat = entry.stat(follow_symlinks=False)
                 found.files[path] = stat.st_size
                 found.disk_bytes += stat.st_blocks * BLOCK_BYTES
-                facts.append((path, stat.st_size, stat.st_uid, stat.st_mode, stat.st_mtime_ns))
+                facts.append((path, stat.st_size, stat.st_mtime_ns))
+                if stat.st_uid != me:
+                    found.foreign = entry.path
     found.stamp = hashlib.blake2b(repr(sorted(facts)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
     return found
 

@@ -87,12 +87,19 @@ def explained(home: Path, error: BaseException) -> str:
 
 
 def _foreign(home: Path) -> Iterator[Path]:
-    """Yield what lies in a directory that this process may not read and write."""
+    """Yield what of a directory, and of what lies in it, this process may not read and write."""
+    if is_denied(home):
+        yield home
     for parent, directories, files in os.walk(home):
         for path in (Path(parent), *(Path(parent) / name for name in (*directories, *files))):
-            needed = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
-            if not os.access(path, needed):
+            if is_denied(path):
                 yield path
+
+
+def is_denied(path: Path) -> bool:
+    """Return whether this process may not read and write a file or directory that is there."""
+    needed = os.R_OK | os.W_OK | (os.X_OK if path.is_dir() else 0)
+    return os.path.lexists(path) and not os.access(path, needed)
 
 
 def _user(uid: int) -> str:

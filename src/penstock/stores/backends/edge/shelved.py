@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Final
@@ -77,6 +79,10 @@ class Shelved:
             found = checkpoint.survey(self.home / self.manifest.generation)
         except (PenstockError, OSError) as error:
             self.condemn(damage.explained(self.home, error))
+            return
+        if found.foreign and damage.is_denied(Path(found.foreign)):
+            denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), found.foreign)
+            self.condemn(damage.explained(self.home, denied))
             return
         if lost := found.lost(held):
             cure = f"if that is as it should be, remove {self.home / checkpoint.CHECKPOINT}"
