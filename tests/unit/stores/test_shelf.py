@@ -7,10 +7,12 @@ import pytest
 
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.stores.backends.edge import space, wire
+from penstock.stores.backends.edge.checkpoint import CHECKPOINT
 from penstock.stores.backends.edge.manifest import MANIFEST
+from penstock.stores.backends.edge.residency import Residency
 from penstock.stores.backends.edge.shelf import Shelf
 from penstock.stores.errors import CollectionDamaged
-from penstock.stores.records import CLOSED, DAMAGED, CollectionInfo, Head
+from penstock.stores.records import CLOSED, DAMAGED, OPEN, CollectionInfo, Head
 
 INFO = CollectionInfo("c", 2, "m")
 
@@ -120,6 +122,26 @@ def test_nothing_is_opened_on_a_full_disk_where_that_ended_the_process_and_again
     assert again.describe("c").state == CLOSED
     full.free += 1
     assert again.reader("c") is not None
+    again.close()
+
+
+def test_what_is_opened_to_be_proven_takes_no_place_from_what_is_used(tmp_path, monkeypatch, shelf):
+    for name in "abcd":
+        shelf.create(CollectionInfo(name, 2, "m"))
+    shelf.close()
+    for name in "bcd":
+        (tmp_path / name / CHECKPOINT).unlink()
+    monkeypatch.setattr("penstock.stores.backends.edge.shelf.Residency", lambda: Residency(open_max=2, kept=1))
+    again = Shelf(tmp_path)
+    again.reader("a")
+    again.prove(60.0)
+    assert [(one.name, one.state) for one in again.describe_all()] == [
+        ("a", OPEN),
+        ("b", CLOSED),
+        ("c", CLOSED),
+        ("d", CLOSED),
+    ]
+    assert all((tmp_path / name / CHECKPOINT).exists() for name in "bcd")
     again.close()
 
 

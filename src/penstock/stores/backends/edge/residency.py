@@ -42,6 +42,11 @@ class Residency:
     def __contains__(self, name: str) -> bool:
         return name in self._used_s
 
+    @property
+    def crowded(self) -> bool:
+        """Whether more are open than stay so while nobody uses them."""
+        return len(self._used_s) > self._kept
+
     def use(self, name: str, now_s: float) -> None:
         """Note that a collection is open and used now."""
         self._used_s[name] = now_s

@@ -137,9 +137,9 @@ class Shelf:
             CollectionDamaged: It cannot be opened.
         """
         one = self._find_one(name)
+        self._used_s = time.monotonic()
         if one.collection is None:
             return self._open(one)
-        self._used_s = time.monotonic()
         self._residency.use(name, self._used_s)
         return one.collection
 
@@ -346,11 +346,12 @@ class Shelf:
                 return self._try(one)
         return None
 
-    def _open(self, one: Shelved) -> Collection:
+    def _open(self, one: Shelved, *, makes_room: bool = True) -> Collection:
         """Open a collection, closing others for it."""
         if self.starved:
             check_space(self._root)
-        self._make_room()
+        if makes_room:
+            self._make_room()
         began_s = time.monotonic()
         self.activity.note(one.name, opening=True)
         try:
@@ -367,10 +368,10 @@ class Shelf:
         for name in self._residency.surplus(self._busy):
             self._close(self._all[name])
 
-    def _try(self, one: Shelved) -> Collection | None:
+    def _try(self, one: Shelved, *, makes_room: bool = True) -> Collection | None:
         """Open a collection if that is possible."""
         try:
-            return self._open(one)
+            return self._open(one, makes_room=makes_room)
         except PenstockError as error:
             if not isinstance(error, CollectionDamaged):
                 log.warning("collection %s was not opened: %s", one.name, error.detail)
@@ -393,7 +394,9 @@ class Shelf:
         if self.starved and is_full(self._root):
             return
         for one in self._unproven():
-            self._try(one)
+            # Nobody has asked for it: it takes no place from those that are used.
+            if self._try(one, makes_room=False) is not None and self._residency.crowded:
+                self._close(one)
             if time.monotonic() >= until_s:
                 return
 
