@@ -312,6 +312,23 @@ async def test_the_oldest_of_the_servers_own_are_removed_and_no_others(tmp_path)
 
 
 @real
+async def test_a_damaged_collection_is_left_out_and_restored_from_an_older_snapshot(tmp_path):
+    async with fleet(tmp_path) as one:
+        await write(one.store)
+        older = await one.snapshots.make(WORK)
+        assert older.left_out == []
+    (tmp_path / "collections" / "gamma" / "collection.json").write_bytes(b"{")
+    async with fleet(tmp_path, snapshots_keep=1) as one:
+        made = await one.snapshots.make(WORK)
+        assert (made.collections, made.left_out) == (["alpha"], ["gamma"])
+        assert [one.name for one in await one.snapshots.kept()] == [older.name, made.name]
+        await one.snapshots.restore(older.name, LAYOUT, WORK, force=True)
+        assert await held(one.store) == WRITTEN
+        again = await one.snapshots.make(WORK)
+        assert (again.left_out, [one.name for one in await one.snapshots.kept()]) == ([], [again.name])
+
+
+@real
 async def test_snapshots_are_listed_with_what_is_wrong_with_them_and_deleted(tmp_path):
     name = lay(tmp_path)
     (tmp_path / "snapshots" / "text").write_text("not a snapshot")

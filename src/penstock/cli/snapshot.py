@@ -30,7 +30,8 @@ SNAPSHOTS: Final = "snapshots"
 def command(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -> int:
     """Save every collection in one file, with or without a running server.
 
-    A running server goes on searching; each collection is saved as it was at one moment.
+    A running server goes on searching; each collection is saved as it was at one moment. A damaged collection is left
+    out, and the exit code is 1.
     """
     configure(setup.client_log_level)
     if output is not None:
@@ -41,7 +42,9 @@ def command(setup: Setup, output: Path | None, *, force: bool, as_json: bool) ->
     else:
         names = ", ".join(told["collections"]) or "no collection"
         results().print(f"{harmless(told['file'])}: {names}, {told['bytes'] / 1e6:,.1f} MB", soft_wrap=True)
-    return 0
+    for name in told.get("left_out", ()):
+        notices().print(f"{harmless(name)} is damaged and not in it; `penstock status` says why", soft_wrap=True)
+    return 1 if told.get("left_out") else 0
 
 
 async def _snapshot(setup: Setup, output: Path | None) -> dict[str, Any]:

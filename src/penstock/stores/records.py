@@ -266,6 +266,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         made_at: When, RFC 3339 in UTC.
         collections: The names of what it holds.
         reason: Why it cannot be restored, as far as its beginning tells; empty where that tells nothing.
+        left_out: The names of damaged collections that it does not hold, told when it is made.
     """
 
     name: str
@@ -273,3 +274,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     made_at: str
     collections: list[str]
     reason: str = ""
+    left_out: list[str] = []

@@ -34,7 +34,8 @@ from penstock.stores.backends.edge.snapshot_files import SnapshotFiles
 from penstock.stores.backends.edge.space import free_bytes
 from penstock.stores.backends.layout import said
 from penstock.stores.contract import Restored, unheard
-from penstock.stores.records import DAMAGED, CollectionInfo, Snapshot
+from penstock.stores.errors import CollectionDamaged
+from penstock.stores.records import CollectionInfo, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -158,33 +159,47 @@ class EdgeSnapshots:
         now = dt.datetime.now(dt.UTC)
         draft = await self._in_thread(adoption.stage, self._data_dir)
         try:
-            stated = await self._copy(draft)
+            stated, left_out = await self._copy(draft)
             opening = Opening(__version__, now.isoformat(timespec="seconds"), stated)
             file = await self._in_thread(self._files.unused, now)
             size = await self._in_thread(archive.pack, draft, file, opening, self._stopped)
         finally:
             await asyncio.to_thread(adoption.discard, draft)
-        await self._in_thread(self._files.prune, file)
-        return Snapshot(file.name, size, opening.made_at, [one.name for one in stated])
+        if not left_out:
+            # An older one may be the last that holds what this one does not.
+            await self._in_thread(self._files.prune, file)
+        return Snapshot(file.name, size, opening.made_at, [one.name for one in stated], left_out=left_out)
 
-    async def _copy(self, draft: Path) -> list[Manifest]:
-        """Copy every collection, one after the other; return their manifests."""
+    async def _copy(self, draft: Path) -> tuple[list[Manifest], list[str]]:
+        """Copy every collection, one after the other; return their manifests, and the names of damaged ones."""
         await self._in_thread(draft.mkdir, parents=True)
-        found = [info for info in await self._collections() if not self._left_out(info)]
+        found = await self._collections()
         # A copy, and the file that is made of it.
         self._check_room(2 * sum(info.disk_bytes for info in found))
+        left_out = []
         for info in found:
-            for number, link in enumerate(self._links[: info.shards]):
-                await self._in_thread(check_stopped, self._stopped)
-                target = draft / part_name(info.name, number)
-                await link.ask(wire.Copy(info.name, str(target)), object, Work.background())
-        return [await self._in_thread(manifest.read, draft / info.name) for info in found]
+            try:
+                await self._copy_one(info, draft)
+            except Unavailable as error:
+                if error.code != CollectionDamaged.code:
+                    raise
+                log.warning("collection %s is not in the snapshot: %s", info.name, error.detail)
+                left_out.append(info.name)
+                for number in range(info.shards):
+                    await asyncio.to_thread(manifest.remove, draft / part_name(info.name, number))
+        there = [info.name for info in found if info.name not in left_out]
+        return [await self._in_thread(manifest.read, draft / name) for name in there], left_out
 
-    def _left_out(self, info: CollectionInfo) -> bool:
-        """Return whether a collection cannot be copied because it is damaged; the others are."""
-        if info.state == DAMAGED:
-            log.error("collection %s is not in the snapshot: it is damaged: %s", info.name, info.reason)
-        return info.state == DAMAGED
+    async def _copy_one(self, info: CollectionInfo, draft: Path) -> None:
+        """Copy a collection, shard by shard.
+
+        Raises:
+            Unavailable: It cannot be opened (``collection_damaged``).
+        """
+        for number, link in enumerate(self._links[: info.shards]):
+            await self._in_thread(check_stopped, self._stopped)
+            target = draft / part_name(info.name, number)
+            await link.ask(wire.Copy(info.name, str(target)), object, Work.background())
 
     # --- Restoring one
 
