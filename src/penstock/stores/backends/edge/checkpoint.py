@@ -16,6 +16,7 @@ from typing import Final
 
 import msgspec
 
+from penstock.kernel.errors import UNREADABLE
 from penstock.stores.backends.edge.space import BLOCK_BYTES
 
 CHECKPOINT: Final = "closed.json"
@@ -100,7 +101,7 @@ def read(home: Path, generation: str) -> Checkpoint | None:
     """Return the checkpoint of a collection's directory; ``None`` if there is none of this generation."""
     try:
         found = msgspec.json.decode((home / CHECKPOINT).read_bytes(), type=Checkpoint)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *UNREADABLE):
         return None
     return found if found.generation == generation else None
 
