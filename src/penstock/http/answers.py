@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Annotated, cast
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from penstock.http.problem import Problem
 from penstock.indexing.records import Status
 from penstock.kernel import vectors
+from penstock.kernel.work import Criticality
+from penstock.policies.alerts import Severity
+from penstock.policies.breaker_states import State
+from penstock.policies.ladder import Rung
+from penstock.policies.levels import Level
 from penstock.stores.records import CollectionInfo, Head, Snapshot
+
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0)]
+Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+
+
+def _one_of(said: Iterable[enum.Enum], between: str = "_") -> Meta:
+    """Return what the schema tells of a word that stands for one of these."""
+    return Meta(extra_json_schema={"enum": [one.name.lower().replace("_", between) for one in said]})
 
 
 class Collections(msgspec.Struct, frozen=True):
@@ -29,7 +44,7 @@ class SnapshotList(msgspec.Struct, frozen=True):
 class Deleted(msgspec.Struct, frozen=True):
     """How many documents (or collections, or snapshots) are gone."""
 
-    deleted: int
+    deleted: Count
 
 
 class DocumentOutcome(msgspec.Struct, frozen=True):
@@ -44,9 +59,9 @@ class DocumentOutcome(msgspec.Struct, frozen=True):
     """
 
     status: Status
-    chunks: int
+    chunks: Count
     id: str | UnsetType = UNSET
-    line: int | UnsetType = UNSET
+    line: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     error: Problem | UnsetType = UNSET
 
 
@@ -55,11 +70,11 @@ class IndexAnswer(msgspec.Struct, frozen=True):
 
     collection: str
     documents: list[DocumentOutcome]
-    indexed: int
-    unchanged: int
-    failed: int
-    chunks: int
-    took_ms: float
+    indexed: Count
+    unchanged: Count
+    failed: Count
+    chunks: Count
+    took_ms: Seconds
 
 
 class Heads(msgspec.Struct, frozen=True):
@@ -78,7 +93,7 @@ class Embeddings(msgspec.Struct, frozen=True):
     """
 
     model: str
-    dim: int
+    dim: Count
     embeddings: list[list[float]]
     truncated: list[int] | UnsetType = UNSET
 
@@ -86,7 +101,7 @@ class Embeddings(msgspec.Struct, frozen=True):
 class SparseItem(msgspec.Struct, frozen=True):
     """One sparse vector."""
 
-    indices: list[int]
+    indices: list[Count]
     values: list[float]
 
 
@@ -104,7 +119,7 @@ class SparseVectors(msgspec.Struct, frozen=True):
 class RankedText(msgspec.Struct, frozen=True):
     """A text's number in the request and its score."""
 
-    index: int
+    index: Count
     score: float
 
 
@@ -158,29 +173,29 @@ class TopicStatus(msgspec.Struct, frozen=True):
     """
 
     name: str
-    waiting: int
-    capacity: int
-    running: int
-    blocked: int = 0
-    level: str = "calm"
+    waiting: Count
+    capacity: Count
+    running: Count
+    blocked: Count = 0
+    level: Annotated[str, _one_of(Level)] = "calm"
     congested: bool = False
-    offered: int = 0
-    answered: int = 0
-    failed: int = 0
-    expired: int = 0
-    discarded: int = 0
-    left: int = 0
-    lost: int = 0
-    late: int = 0
-    refused: dict[str, int] = {}
+    offered: Count = 0
+    answered: Count = 0
+    failed: Count = 0
+    expired: Count = 0
+    discarded: Count = 0
+    left: Count = 0
+    lost: Count = 0
+    late: Count = 0
+    refused: dict[str, Count] = {}
 
 
 class PoolStatus(msgspec.Struct, frozen=True):
     """A pool's permits now."""
 
     name: str
-    active: int
-    limit: int
+    active: Count
+    limit: Count
 
 
 class BreakerStatus(msgspec.Struct, frozen=True):
@@ -193,8 +208,8 @@ class BreakerStatus(msgspec.Struct, frozen=True):
     """
 
     dependency: str
-    state: str
-    retry_after_s: float
+    state: Annotated[str, _one_of(State, "-")]
+    retry_after_s: Seconds
 
 
 class RungStatus(msgspec.Struct, frozen=True):
@@ -206,20 +221,20 @@ class RungStatus(msgspec.Struct, frozen=True):
         level: The same as a number, 0 to 5.
     """
 
-    criticality: str
-    rung: str
-    level: int
+    criticality: Annotated[str, _one_of(Criticality)]
+    rung: Annotated[str, _one_of(Rung)]
+    level: Annotated[int, Meta(ge=int(min(Rung)), le=int(max(Rung)))]
 
 
 class CacheStatus(msgspec.Struct, frozen=True):
     """A cache now, and since the start."""
 
     name: str
-    entries: int
-    bytes: int
-    hits: int
-    misses: int
-    evictions: int
+    entries: Count
+    bytes: Count
+    hits: Count
+    misses: Count
+    evictions: Count
 
 
 class MemoryStatus(msgspec.Struct, frozen=True):
@@ -232,10 +247,10 @@ class MemoryStatus(msgspec.Struct, frozen=True):
         level: ``calm``, ``high`` (D5) or ``critical`` (D6).
     """
 
-    used_bytes: int
-    limit_bytes: int
+    used_bytes: Count
+    limit_bytes: Count
     source: str
-    level: str
+    level: Annotated[str, _one_of(Level)]
 
 
 class TrafficStatus(msgspec.Struct, frozen=True):
@@ -252,14 +267,14 @@ class TrafficStatus(msgspec.Struct, frozen=True):
         degraded: Searches by what their answer had to do without; ``none`` for those that lacked nothing.
     """
 
-    in_flight: int = 0
-    in_flight_max: int = 0
-    in_time: int = 0
-    too_late: int = 0
-    client_gone: int = 0
-    cut_off: int = 0
-    refused: dict[str, int] = {}
-    degraded: dict[str, int] = {}
+    in_flight: Count = 0
+    in_flight_max: Count = 0
+    in_time: Count = 0
+    too_late: Count = 0
+    client_gone: Count = 0
+    cut_off: Count = 0
+    refused: dict[str, Count] = {}
+    degraded: dict[str, Count] = {}
 
 
 class AlertStatus(msgspec.Struct, frozen=True):
@@ -276,12 +291,12 @@ class AlertStatus(msgspec.Struct, frozen=True):
     """
 
     name: str
-    severity: str
+    severity: Annotated[str, _one_of(Severity)]
     subject: str
     detail: str
     active: bool
-    since: str
-    until: str | UnsetType = UNSET
+    since: Moment
+    until: Moment | UnsetType = UNSET
 
 
 class Alerts(msgspec.Struct, frozen=True):
@@ -299,9 +314,9 @@ class ProcessStatus(msgspec.Struct, frozen=True):
         loop_lag_ms_max: How late the event loop was at most, of about the last 15 seconds.
     """
 
-    tasks: int = 0
-    threads: int = 0
-    loop_lag_ms_max: float = 0.0
+    tasks: Count = 0
+    threads: Count = 0
+    loop_lag_ms_max: Seconds = 0.0
 
 
 class ModelStatus(msgspec.Struct, frozen=True):
@@ -326,13 +341,13 @@ class ServerStatus(msgspec.Struct, frozen=True):
     """The server at a glance."""
 
     version: str
-    uptime_s: float
+    uptime_s: Seconds
     ready: bool
     reasons: list[str]
     data_dir: str
     model: str
-    dim: int
-    in_flight: int
+    dim: Count
+    in_flight: Count
     collections: list[CollectionInfo]
     topics: list[TopicStatus]
     pools: list[PoolStatus]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
 
@@ -114,17 +115,17 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
         retry_after_s: Seconds to wait before another try.
     """
 
-    type: str
+    type: Annotated[str, Meta(pattern=f"^{_TYPE_PREFIX}[a-z_]+$")]
     title: str
-    status: int
+    status: Annotated[int, Meta(ge=400, le=599)]
     detail: str
-    code: str
-    request_id: str
+    code: Annotated[str, Meta(pattern="^[a-z_]+$")]
+    request_id: Annotated[str, Meta(min_length=1, max_length=128)]
     retryable: bool
     field: str = ""
     operation: str = ""
     dependency: str = ""
-    retry_after_s: float = 0.0
+    retry_after_s: Annotated[float, Meta(ge=0)] = 0.0
 
 
 def status_of(error: PenstockError) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from penstock.kernel.errors import PenstockError
@@ -175,7 +176,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     shards: int = 1
     late: int = 0
     sparse: str = ""
-    state: str = OPEN
+    state: Annotated[str, Meta(extra_json_schema={"enum": [OPEN, CLOSED, DAMAGED]})] = OPEN
     reason: str = ""
 
 
