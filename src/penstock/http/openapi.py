@@ -71,8 +71,7 @@ _TIMEOUT: Final = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
     "description": "A tighter deadline; `timeout_ms` in the body goes before it",
-    "schema": {"type": "integer", "minimum": 1, "maximum": bodies.TIMEOUT_MS_MAX},
-    "example": 10_000,
+    "schema": {"type": "integer", "minimum": 1, "maximum": bodies.TIMEOUT_MS_MAX, "examples": [10_000]},
 }
 
 _CRITICALITY: Final = {
