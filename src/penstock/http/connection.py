@@ -418,8 +418,11 @@ class Connection(HttpToolsProtocol):
     # --- The end
 
     def finish(self) -> None:
-        """End the connection behind its last response; a client that is still sending is drained first."""
-        if self._in_message or self._data or self.flow.read_paused:
+        """End the connection behind its last response, in stages: what a client may still send is drained.
+
+        TLS cannot be closed one way; there the connection lingers only if the client is known to be sending.
+        """
+        if self.transport.can_write_eof() or self._in_message or self._data or self.flow.read_paused:
             self._linger()
         else:
             self.close()
