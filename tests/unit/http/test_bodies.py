@@ -214,6 +214,12 @@ def test_metadata_too_large_is_refused():
     assert error.field == "documents[0].metadata"
 
 
+@pytest.mark.parametrize("limit", ["5", "5.0", "50e-1"])
+def test_a_whole_number_may_be_written_with_a_point(limit):
+    body = decoding.decode(f'{{"query": "x", "limit": {limit}, "timeout_ms": 1e3}}'.encode(), bodies.SearchBody)
+    assert (body.limit, body.timeout_ms) == (5, 1000)
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "field"),
     [
@@ -227,6 +233,9 @@ def test_metadata_too_large_is_refused():
         (bodies.DeleteBody, {"ids": ["a"] * 10_001}, "ids"),
         (bodies.DeleteBody, {"ids": [1]}, "ids[0]"),
         (bodies.CollectionBody, {"dim": 3}, "dim"),
+        (bodies.SearchBody, {"query": "x", "limit": 5.5}, "limit"),
+        (bodies.SearchBody, {"query": "x", "timeout_ms": 0.5}, "timeout_ms"),
+        (bodies.SearchBody, {"query": "x", "limit": True}, "limit"),
     ],
 )
 def test_other_bodies_name_their_fields(kind, body, field):

@@ -6,11 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.http import bodies, openapi, problem
+from penstock.http import answers, bodies, openapi, problem
 from penstock.http.decoding import decode
 from penstock.http.endpoints import API
 from penstock.http.problem import Problem
+from penstock.kernel.errors import Invalid
 from penstock.search import filters
+from penstock.search.records import SearchRequest
 from tests.fakes.api import Api
 
 DOCUMENT = json.loads(openapi.document())
@@ -144,6 +146,35 @@ def test_what_may_be_absent_is_not_required_and_not_null():
     outcome = SCHEMAS["DocumentOutcome"]
     assert set(outcome["required"]) == {"status", "chunks"}
     assert resolved(outcome["properties"]["error"])["title"] == "Problem"
+
+
+def test_an_answer_requires_all_that_is_always_written_and_tells_no_default():
+    status = SCHEMAS["ServerStatus"]
+    assert status["required"] == list(answers.ServerStatus.__struct_fields__)
+    assert not any("default" in field for field in status["properties"].values())
+    assert "damaged" in SCHEMAS["CollectionInfo"]["properties"]["state"]["enum"]
+
+
+def test_a_filter_that_the_schema_takes_is_one():
+    grammar = resolved(SCHEMAS["SearchBody"])["properties"]["filter"]["anyOf"][0]
+    assert grammar["additionalProperties"] is False
+    assert set(grammar["properties"]) == {"id", "path", "language", "path_prefix"}
+    (key,) = grammar["patternProperties"]
+    assert re.search(key, "metadata.a\nb")
+    assert not re.search(key, "metadata.")
+
+
+@pytest.mark.parametrize("query", ["x", "ж", "_", "\u200b", " \tx\n"])
+def test_a_query_with_a_visible_character_is_one(query):
+    assert re.search(SCHEMAS["SearchBody"]["properties"]["query"]["pattern"], query)
+    SearchRequest("c", query).check()
+
+
+@pytest.mark.parametrize("query", ["", " ", "\t\n", "\x1c\x85\ufeff\u2003"])
+def test_a_query_without_one_is_empty(query):
+    assert not re.search(SCHEMAS["SearchBody"]["properties"]["query"]["pattern"], query)
+    with pytest.raises(Invalid, match="empty"):
+        SearchRequest("c", query).check()
 
 
 def test_a_problem_always_says_whether_to_try_again():
