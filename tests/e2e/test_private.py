@@ -68,9 +68,11 @@ def test_whatever_the_umask_nobody_else_can_read_what_is_written(tmp_path, model
         (new, ["snapshot"]),
     ):
         line = ["sh", "-c", 'umask 000; exec "$@"', "sh", *command(*arguments, "--data-dir", data)]
-        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            line, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
         assert done.returncode == 0, done.stderr
-    assert modes(old, new.parent, saved) == {}
+    assert modes(old, new.parent, saved, *tmp_path.glob("*.snapshot")) == {}
 
 
 def test_a_server_and_its_store_write_privately(serve, tree, data_dir, tmp_path):
