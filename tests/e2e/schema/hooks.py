@@ -13,7 +13,7 @@ from penstock.http.media import NDJSON
 from penstock.search.filters import VALUES_MAX
 
 #: Whoever grants less than this may find that it was too little, with nothing wrong on either side.
-SHORT_MS = 2000
+SHORT_MS = 10_000
 
 #: The collection that the path's example names; it stays, or nothing could be searched after a while.
 KEPT = "default"
