@@ -14,6 +14,7 @@ from bench.distributed import conduct as distributed
 from bench.embed import conduct as embed
 from bench.faults import conduct as faults
 from bench.faults.plant import LAYOUTS
+from bench.hostile import conduct as hostile
 from bench.interference import conduct as interference
 from bench.overload import conduct, plan
 from bench.peers import serve as peers
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "overload": conduct.run,
     "distributed": distributed.run,
     "faults": faults.run,
+    "hostile": hostile.run,
 }
 
 
@@ -80,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     overload.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(plan.PARTS)}")
     broken = parser.add_argument_group("faults")
     broken.add_argument("--layouts", default="", metavar="NAMES", help=f"some of {','.join(LAYOUTS)}")
+    hurt = parser.add_argument_group("hostile")
+    hurt.add_argument(
+        "--attacks", default="", metavar="WORDS", help="those of these rows, or with these words in their names"
+    )
     return parser
 
 
@@ -95,6 +101,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "embed": {"quick": quick, "out": arguments.out},
         "distributed": {"quick": quick, "out": arguments.out},
         "faults": {"quick": quick, "out": arguments.out, "layouts": [*filter(None, arguments.layouts.split(","))]},
+        "hostile": {"quick": quick, "out": arguments.out, "words": [*filter(None, arguments.attacks.split(","))]},
         "search": {**kept, **sized, **short, "peers": named, "python": arguments.python},
         "interference": {**kept, **sized, **short},
         "index": {**kept, **short, **({"files": 20} if quick else {})},

@@ -55,19 +55,22 @@ class Server:
 
 
 @contextmanager
-def serving(data_dir: Path, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(
+    data_dir: Path, settings: Mapping[str, str] | None = None, log_file: Path | None = None
+) -> Iterator[Server]:
     """Start a server on a data directory, wait until it is ready, end it afterwards.
 
     Args:
         data_dir: The data directory; made if absent.
         settings: Environment settings beside the defaults; the rate limit is off.
+        log_file: Where it writes its log; ``serve.log`` in the data directory by default.
 
     Raises:
         RuntimeError: It did not become ready; its log stands in ``serve.log`` in the directory.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "penstock", "serve", "--port", "0", "--data-dir", str(data_dir)]
-    with (data_dir / "serve.log").open("a") as log:
+    with (log_file or data_dir / "serve.log").open("a") as log:
         began_s = time.perf_counter()
         process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment(settings or {}))
     try:
