@@ -24,7 +24,7 @@ from bench.hostile.watch import anonymous_mb
 from bench.processes import children, role_of
 from bench.serving import Server, serving
 
-SETTINGS: Final = {"PENSTOCK_RATE_LIMIT": "0", "PENSTOCK_LOG_LEVEL": "critical"}
+SETTINGS: Final = {"PENSTOCK_RATE_LIMIT": "0", "PENSTOCK_LOG_LEVEL": "error"}
 #: Within this the readiness follows what happened.
 NOTICED_S: Final = 20.0
 RETURNED_S: Final = 30.0
