@@ -39,10 +39,14 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
 }
 
 
-async def _run(benchmarks: list[Callable[[], Awaitable[Report]]], *, as_json: bool) -> None:
+async def _run(benchmarks: list[Callable[[], Awaitable[Report]]], *, as_json: bool) -> bool:
+    """Run benchmarks; return whether every goal is met."""
+    met = True
     for benchmark in benchmarks:
         report = await benchmark()
+        met &= all(figure.met is not False for figure in report.figures)
         print(report.json() if as_json else report.text(), flush=True)
+    return met
 
 
 def main() -> None:
@@ -59,7 +63,9 @@ def main() -> None:
     options = _options(arguments)
     names = arguments.names or list(BENCHMARKS)
     benchmarks = [partial(BENCHMARKS[name], **options.get(name, {})) for name in names]
-    uvloop.run(_run(benchmarks, as_json=arguments.json))
+    met = uvloop.run(_run(benchmarks, as_json=arguments.json))
+    if arguments.strict and not met:
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}; all by default")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each benchmark")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write NAME.json and the plots there")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a goal is missed")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep there what takes long to prepare")
     retrieval = parser.add_argument_group("search, interference, scale")

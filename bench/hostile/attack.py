@@ -33,7 +33,9 @@ class Attack:
         expected: What should come of it.
         act: Sends it.
         watched: Whether the loop, the memory and other callers are watched meanwhile. Not for an attack that has
-            to do with a server of its own, or whose work is real.
+            a server of its own.
+        flood: Whether it is many requests: then others' searches tell what it does to them, not the longest wait
+            for ``/livez``, which queues behind them.
         quick: Whether it belongs to a quick run.
     """
 
@@ -42,4 +44,5 @@ class Attack:
     expected: str
     act: Callable[[Target], Got]
     watched: bool = True
+    flood: bool = False
     quick: bool = True

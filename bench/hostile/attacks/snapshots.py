@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,9 @@ from bench.hostile.target import Target
 MAGIC: Final = b"penstock snapshot 1\n"
 LENGTH: Final = struct.Struct("<I")
 NAME: Final = "base"
+
+#: Nothing of these names may come to be.
+OUTSIDE: Final = (Path(tempfile.gettempdir()) / "penstock-elsewhere", Path(tempfile.gettempdir()) / "penstock-escaped")
 
 Record = list[Any]
 Change = Callable[[list[Record]], list[Record]]
@@ -96,7 +101,7 @@ def _garbage(records: list[Record]) -> list[Record]:
 
 
 CHANGES: Final[dict[str, Change]] = {
-    "its manifest names a path": _inner(name="/tmp/penstock-elsewhere"),
+    "its manifest names a path": _inner(name=str(OUTSIDE[0])),
     "its manifest names a place above": _inner(name="../../elsewhere"),
     "its manifest names another collection": _inner(name="other"),
     "its manifest has no name": _inner(name=""),
@@ -105,7 +110,7 @@ CHANGES: Final[dict[str, Change]] = {
     "its opening names a place above": _opening(name="../other"),
     "its opening has a thousand million shards": _opening(shards=10**9),
     "a file above it": _with(["file", "../../escaped", 3], ["extent", 0, b"abc"]),
-    "a file at an absolute path": _with(["file", "/tmp/penstock-escaped", 3], ["extent", 0, b"abc"]),
+    "a file at an absolute path": _with(["file", str(OUTSIDE[1]), 3], ["extent", 0, b"abc"]),
     "a file of a million terabytes": _with(["file", f"{NAME}/x", 1 << 62]),
     "a file of a negative size": _with(["file", f"{NAME}/x", -1]),
     "bytes far behind the end of a file": _with(["file", f"{NAME}/x", 1], ["extent", 1 << 61, b"abc"]),
@@ -118,6 +123,8 @@ CHANGES: Final[dict[str, Change]] = {
 
 def _restored(change: Change, target: Target) -> Got:
     """Restore a changed snapshot; nothing may have changed, and the next start must work."""
+    for one in OUTSIDE:
+        subprocess.run(["rm", "-rf", str(one)], check=True)
     with lone(target) as directory:
         with served(directory) as server:
             server.index("other", {"id": "a", "text": "precious"})
@@ -130,12 +137,12 @@ def _restored(change: Change, target: Target) -> Got:
             _write(directory / "snapshots" / "changed.snapshot", change([opening, *rest]))
             before = _paths(directory)
             answer = server.ask("POST", "/v1/snapshots/changed.snapshot/restore", {"force": True})
-            alone = _paths(directory) == before
+            new = _paths(directory) ^ before
         with served(directory) as server:
             found = server.search({"query": "precious"}, "other")
-        escaped = [one for one in (Path("/tmp/penstock-elsewhere"), Path("/tmp/penstock-escaped")) if one.exists()]
-        kept = answer.status in {400, 409, 413, 422, 503, 507} and found.status == 200 and alone and not escaped
-        changed = "nothing changed" if alone and not escaped else "SOMETHING CHANGED"
+        escaped = [one for one in OUTSIDE if one.exists()]
+        kept = answer.status in {400, 409, 413, 422, 503, 507} and found.status == 200 and not new and not escaped
+        changed = f"changed: {', '.join(sorted(new))}" if new else "nothing changed"
         return Got(f"{answer}, {changed}; started again, another collection {found}", kept)
 
 
