@@ -30,7 +30,7 @@ class Seen:
     """What was seen beside an attack.
 
     Attributes:
-        held_ms: The longest that ``/livez`` took.
+        held_ms: The longest that ``/livez`` took, less what the loop's thread and the asker waited for a processor.
         grown_mb: The most anonymous memory of all processes above that at the beginning.
         searches: What others' searches were answered, by status and code.
         search_s: The longest that one of them took.
@@ -98,6 +98,13 @@ def anonymous_mb(pid: int) -> float:
     return total / 1e6
 
 
+def _queued_s(thread: int) -> float:
+    """Return how long a thread has been ready to run and waited for a processor, which others on this machine had."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{thread}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
 class _Observer:
     """Three threads that look, each at its own pace."""
 
@@ -112,13 +119,14 @@ class _Observer:
         self.seen = Seen()
 
     def poll(self) -> None:
-        connection = self._connect()
+        connection, threads = self._connect(), (self._pid, threading.get_native_id())
         while True:
-            seen, began_s = self.seen, time.monotonic()
+            seen, began_s, queued_s = self.seen, time.monotonic(), sum(map(_queued_s, threads))
             try:
                 connection.request("GET", "/livez")
                 connection.getresponse().read()
-                seen.held_ms = max(seen.held_ms, (time.monotonic() - began_s) * 1000)
+                took_s = time.monotonic() - began_s - (sum(map(_queued_s, threads)) - queued_s)
+                seen.held_ms = max(seen.held_ms, took_s * 1000)
             except (OSError, http.client.HTTPException):
                 connection.close()
             time.sleep(POLL_S)
