@@ -105,6 +105,11 @@ def _hang(target: Target) -> Got:
     )
 
 
+def _set(*variables: str) -> dict[str, str]:
+    """Return an environment, a name and its value in each text."""
+    return dict(one.split(" ", 1) for one in variables)
+
+
 def _case(row: str, name: str, expected: str, act: partial[Got]) -> Attack:
     return Attack(row, name, expected, act, watched=False)
 
@@ -114,13 +119,13 @@ ATTACKS: Final = (
         "A8",
         "HOST and PORT of other programs",
         "0",
-        partial(_environment, {"HOST": "x86_64-conda-linux-gnu", "PORT": "tcp://10.0.0.1:80"}),
+        partial(_environment, _set("HOST x86_64-conda-linux-gnu", "PORT tcp://10.0.0.1:80")),
     ),
     _case(
         "A8",
         "WORKER_PORT, LOG_LEVEL, MAX_BODY of other programs",
         "0",
-        partial(_environment, {"WORKER_PORT": "tcp://10.0.0.5:8080", "LOG_LEVEL": "trace", "MAX_BODY": "50mb"}),
+        partial(_environment, _set("WORKER_PORT tcp://10.0.0.5:8080", "LOG_LEVEL trace", "MAX_BODY 50mb")),
     ),
     _case("A8", '`penstock index ""`', "exit 2", partial(_refused, ("index", "", "--collection", "empty"))),
     _case("A8", "an argument that is not UTF-8", "no traceback", partial(_odd, ("search", b"caf\xe9"))),

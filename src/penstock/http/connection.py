@@ -25,6 +25,7 @@ from penstock.http.caller import network_of
 from penstock.http.crowd import Crowd
 from penstock.http.framing import (
     CHECKED,
+    HeadTimeout,
     HeadTooLarge,
     TargetTooLong,
     check_headers,
@@ -33,7 +34,7 @@ from penstock.http.framing import (
     read_target,
 )
 from penstock.http.refusal import Refusal
-from penstock.kernel.errors import Expired, PenstockError
+from penstock.kernel.errors import PenstockError
 from penstock.kernel.ids import new_id
 
 log = logging.getLogger(__name__)
@@ -54,16 +55,6 @@ TURN_BYTES_MAX: Final = 65_536
 LINGER_BYTES_MAX: Final = 128_000_000
 
 _HEAD_END: Final = b"\r\n\r\n"
-
-
-class HeadTimeout(Expired):
-    """The head of a request did not arrive in time."""
-
-    code = "head_timeout"
-
-    def __init__(self) -> None:
-        super().__init__("head", "the head of the request did not arrive in time")
-
 
 _TOO_SLOW: Final = HeadTimeout()
 _TOO_LARGE: Final = HeadTooLarge(

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import httptools
 
-from penstock.kernel.errors import Invalid
+from penstock.kernel.errors import Expired, Invalid
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -43,6 +43,15 @@ class VersionNotSupported(Invalid):
     """Another major version of HTTP than 1."""
 
     code = "http_version_not_supported"
+
+
+class HeadTimeout(Expired):
+    """The head of a request did not arrive in time."""
+
+    code = "head_timeout"
+
+    def __init__(self) -> None:
+        super().__init__("head", "the head of the request did not arrive in time")
 
 
 class HeadTooLarge(Invalid):
