@@ -14,7 +14,7 @@ import msgspec
 from penstock.cli.patience import Patience
 from penstock.cli.problems import error_from, retry_after_s
 from penstock.cli.records import Answer, Collection, Indexed, Page
-from penstock.kernel.errors import UNREADABLE, Broken, Expired, Unavailable
+from penstock.kernel.errors import UNREADABLE, Broken, Expired, Invalid, Unavailable
 
 PAGE_DOCUMENTS: Final = 1000
 SHORT: Final = Patience(attempts_max=4)
@@ -159,6 +159,10 @@ class Api:
 
 
 def _collection(name: str) -> str:
+    # Quoted or not, these become other paths on the way: a search of `..` would ask the default collection.
+    if "/" in name or name in (".", ".."):
+        detail = f"{name!r} cannot be a collection's name, which has no '/' and begins with a letter or a digit"
+        raise Invalid(detail, field="collection", code="invalid_name")
     return f"/v1/collections/{quote(name, safe='')}"
 
 

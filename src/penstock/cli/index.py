@@ -64,7 +64,9 @@ def command(  # noqa: PLR0913 - one for each option
         raise
     report(tally, collection, console, as_json=as_json)
     if interrupted:
-        console.print("Interrupted. What was indexed stays; the same command goes on where this one stopped.")
+        console.print(
+            "Interrupted. What was indexed stays; the same command goes on where this one stopped.", soft_wrap=True
+        )
         return INTERRUPTED
     return 1 if tally.failed or tally.kept else 0
 

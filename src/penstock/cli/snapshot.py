@@ -89,7 +89,9 @@ def check_free(file: Path, *, force: bool) -> None:
     Raises:
         Invalid: It is there (``file_exists``), or cannot be a file.
     """
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise Invalid(f"{file} cannot be written: no such file or directory", field="output", code="no_directory")
+    if file.is_dir():
+        raise Invalid(f"{file} is a directory; name a file in it", field="output", code="no_directory")
+    if not file.absolute().parent.is_dir():
+        raise Invalid(f"{file} cannot be written: there is no such directory", field="output", code="no_directory")
     if file.exists() and not force:
         raise Invalid(f"{file} is there already; name another file, or use --force", field="output", code="file_exists")

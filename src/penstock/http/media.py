@@ -37,6 +37,6 @@ def check_media(headers: Headers, taken: tuple[str, ...]) -> None:
         value.strip('"') for name, _, value in (part.partition("=") for part in parameters) if name == "charset"
     }
     if kind not in taken or charsets - _UTF8:
-        came = said[0][:80] if len(said) == 1 else f"{len(said)} types"
-        detail = f"the body must come as {' or '.join(taken)} in UTF-8, not as {came or 'nothing'}"
+        came = f"as {said[0][:80]}" if kind else f"with {len(said)} types" if len(said) > 1 else "without a type"
+        detail = f"the body must come as {' or '.join(taken)} in UTF-8, not {came}"
         raise UnsupportedMediaType(detail, "accept", ", ".join(taken))

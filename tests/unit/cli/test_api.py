@@ -55,6 +55,17 @@ def test_refusals_are_not_repeated_for_ever():
     assert caught.value.detail == "slow down"
 
 
+@pytest.mark.parametrize("name", [".", "..", "a/b", "../..", "/"])
+def test_a_name_that_would_lead_to_another_route_is_refused_before_anything_is_sent(name):
+    for call in (
+        lambda api: api.create_collection(name),
+        lambda api: api.add(name, b"{}"),
+        lambda api: api.search(name, {}),
+    ):
+        with pytest.raises(Invalid, match="cannot be a collection's name"):
+            talk([], call)
+
+
 def test_a_lost_server_is_told():
     with pytest.raises(Unavailable) as caught:
         talk([httpx.ConnectError("refused")], lambda api: api.collections())
@@ -82,11 +93,11 @@ def test_the_listing_is_read_page_by_page():
     ]
 
     async def ids(api):
-        return [one.id async for page in api.documents("c/ü") for one in page.documents]
+        return [one.id async for page in api.documents("c?ü") for one in page.documents]
 
     found, requests, _ = talk(pages, ids)
     assert found == ["a", "b"]
-    assert requests[0].url.raw_path == b"/v1/collections/c%2F%C3%BC/documents?limit=1000"
+    assert requests[0].url.raw_path == b"/v1/collections/c%3F%C3%BC/documents?limit=1000"
     assert requests[1].url.params["after"] == "a"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cli.restore import check_plain
-from penstock.cli.snapshot import deliver
+from penstock.cli.snapshot import check_free, deliver
 from penstock.kernel.errors import Invalid, Unavailable
 
 
@@ -62,3 +62,10 @@ def test_what_is_no_plain_file_is_not_restored(tmp_path, made):
     for other in (tmp_path / "pipe", Path(os.devnull), tmp_path):
         with pytest.raises(Invalid, match="no plain file"):
             check_plain(other)
+
+
+def test_where_no_file_can_be_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(Invalid, match="is a directory; name a file in it"):
+        check_free(tmp_path, force=True)
+    with pytest.raises(Invalid, match="there is no such directory"):
+        check_free(tmp_path / "absent" / "x.snapshot", force=True)

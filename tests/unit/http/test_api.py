@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from starlette.datastructures import Headers
 
 from penstock.bus.contract import Refusal
 from penstock.http.endpoints import API
 from penstock.http.head import Head
+from penstock.http.media import check_media
 from penstock.http.pressure import pressure
-from penstock.http.problem import MEDIA_TYPE
+from penstock.http.problem import MEDIA_TYPE, UnsupportedMediaType
 from penstock.http.recent import FRESH_S
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Unavailable
@@ -141,6 +143,21 @@ async def test_no_route_reads_a_body_of_another_kind(kind):
         assert (answer.status, answer.json["field"], caller.received) == (415, "content-type", 0), endpoint.path
         assert "application/json" in answer.headers["accept"]
         assert ("x-ndjson" in answer.headers["accept"]) is endpoint.ndjson
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ((), "not without a type"),
+        ((b"",), "not without a type"),
+        ((b"text/plain",), "not as text/plain"),
+        ((b"application/json", b"text/plain"), "not with 2 types"),
+    ],
+)
+def test_what_a_body_came_as_is_told(said, told):
+    headers = Headers(raw=[(b"content-length", b"2"), *((b"content-type", kind) for kind in said)])
+    with pytest.raises(UnsupportedMediaType, match=f"must come as application/json in UTF-8, {told}$"):
+        check_media(headers, ("application/json",))
 
 
 @virtual
