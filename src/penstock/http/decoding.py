@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from penstock.http import bodies
-from penstock.http.diagnosis import find_fault
+from penstock.http.diagnosis import Fault, find_fault
 from penstock.http.structure import values_exceed
 from penstock.kernel.errors import UNREADABLE, Invalid, shown
 
@@ -47,13 +47,14 @@ async def read(data: bytes, kind: type[T]) -> T:
     return decode(data, kind)
 
 
-def decode(data: bytes | memoryview | msgspec.Raw, kind: type[T], where: str = "") -> T:
+def decode(data: bytes | memoryview | msgspec.Raw, kind: type[T], where: str = "", *, diagnosed: bool = True) -> T:
     """Decode JSON in one go; whoever calls it has bounded what may be in it.
 
     Args:
         data: The text.
         kind: What it should be.
         where: Prefix of the field named in an error, e.g. ``documents[3].`` or ``line 3: ``.
+        diagnosed: Whether the field is looked for where the text is no JSON. That costs more than to read it.
 
     Raises:
         Invalid: With the field; code ``malformed`` when it is not JSON at all.
@@ -63,7 +64,8 @@ def decode(data: bytes | memoryview | msgspec.Raw, kind: type[T], where: str = "
     except msgspec.ValidationError as error:
         raise _validation(str(error), where) from None
     except UNREADABLE as error:
-        raise _malformed(bytes(data), error, where) from None
+        fault = find_fault(bytes(data)) if diagnosed else None
+        raise _malformed(bytes(data), error, where, fault) from None
 
 
 def whole_number(text: str, field: str, most: int) -> int:
@@ -94,9 +96,8 @@ def converted(value: Any, kind: type[T]) -> T:
         raise _validation(str(error), "") from None
 
 
-def _malformed(data: bytes, error: Exception, where: str) -> Invalid:
-    """Say why it is not JSON, naming the field where that can be found out."""
-    fault = find_fault(data)
+def _malformed(data: bytes, error: Exception, where: str, fault: Fault | None) -> Invalid:
+    """Say why it is not JSON, naming the field where that has been found out."""
     if fault is not None:
         return Invalid(fault.detail, field=field_of(where, fault.field), code="malformed")
     what = where.rstrip(".: ") or "the body"

@@ -15,6 +15,12 @@ from typing import Any, Final
 #: that the strict parser stopped at is told in any case.
 DIAGNOSED_BYTES_MAX: Final = 65_536
 
+#: Nor is one of more values: each takes the loop some ten microseconds.
+DIAGNOSED_VALUES_MAX: Final = 1024
+
+#: Each value but the first is behind one of these, or is the first of what it opens.
+_BEFORE_VALUES: Final = b",[{"
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -50,7 +56,7 @@ class _Place:
 
 def find_fault(data: bytes) -> Fault | None:
     """Return the first value that JSON does not allow, ``None`` when the fault is another."""
-    if len(data) > DIAGNOSED_BYTES_MAX:
+    if len(data) > DIAGNOSED_BYTES_MAX or sum(map(data.count, _BEFORE_VALUES)) > DIAGNOSED_VALUES_MAX:
         return None
     try:
         value = json.loads(data.decode(), parse_constant=_Constant)

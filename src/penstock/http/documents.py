@@ -188,6 +188,7 @@ class _Reader:
         self._clock = clock
         self._spent_bytes = 0
         self._refused = 0
+        self._unread = 0
         self._seen: dict[str, int] = {}
 
     async def listed(self) -> Intake:
@@ -208,7 +209,7 @@ class _Reader:
 
     async def lines(self, text: bytes) -> Intake:
         """Read lines of NDJSON. Blank ones are passed over, and one that is wrong does not touch the others."""
-        entries, unread, untold, begins = list[Entry](), 0, 0, 0
+        entries, untold, begins = list[Entry](), 0, 0
         if text.count(b"\n") > bodies.DOCUMENTS_MAX:
             raise _too_many("lines")
         for line in range(1, bodies.DOCUMENTS_MAX + 2):
@@ -217,9 +218,9 @@ class _Reader:
             if not text[begins:ends].isspace() and begins < ends:
                 entry = self._line(line, begins, ends)
                 if not entry.id:
-                    unread += 1
-                    untold += unread > TOLD_LINES_MAX
-                if entry.id or unread <= TOLD_LINES_MAX:
+                    self._unread += 1
+                    untold += self._unread > TOLD_LINES_MAX
+                if entry.id or self._unread <= TOLD_LINES_MAX:
                     entries.append(entry)
             await self._breathe(ends - begins)
             begins = ends + 1
@@ -245,14 +246,14 @@ class _Reader:
         Raises:
             Invalid: It is none.
         """
-        data = self._data[begins:ends]
-        body = decode(data, bodies.PlainDocument, where)
+        data, told = self._data[begins:ends], self._unread < TOLD_LINES_MAX
+        body = decode(data, bodies.PlainDocument, where, diagnosed=told)
         try:
-            _metadata(body.metadata, f"{where}metadata")
+            _metadata(body.metadata, f"{where}metadata", diagnosed=told)
         except OutOfRange as error:
             self._refused += 1
-            told = _kept(error) if self._refused <= TOLD_LINES_MAX else _FURTHER
-            return Entry(line, body.id, begins, ends, told)
+            refusal = _kept(error) if self._refused <= TOLD_LINES_MAX else _FURTHER
+            return Entry(line, body.id, begins, ends, refusal)
         return Entry(line, body.id, begins, ends)
 
     def _intake(self, entries: list[Entry], untold: int, *, by_line: bool) -> Intake:
@@ -291,8 +292,13 @@ def _document(data: memoryview, where: str) -> Document:
     return Document(body.id, body.text, body.path, named(body.language), metadata)
 
 
-def _metadata(raw: msgspec.Raw, field: str) -> dict[str, Any]:
+def _metadata(raw: msgspec.Raw, field: str, *, diagnosed: bool = True) -> dict[str, Any]:
     """Return metadata, decoded.
+
+    Args:
+        raw: The text.
+        field: Its path, for errors.
+        diagnosed: Whether the field inside is looked for where the text is no JSON.
 
     Raises:
         Invalid: It is none, too large or too deep.
@@ -306,7 +312,7 @@ def _metadata(raw: msgspec.Raw, field: str) -> dict[str, Any]:
     if not text or sum(map(text.count, _WRITTEN_AS_KEPT)) > bodies.METADATA_BYTES_MAX:
         raise _too_large(field)
     try:
-        metadata = decode(raw, _METADATA, f"{field}.") or {}
+        metadata = decode(raw, _METADATA, f"{field}.", diagnosed=diagnosed) or {}
     except Invalid as error:
         # Of more than 64 bits by far; the decoder does not even make a number of it.
         if error.detail.endswith("out of range"):

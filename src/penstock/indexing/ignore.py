@@ -21,6 +21,8 @@ RULE_FILES: Final = (".gitignore", ".ignore")
 #: What is read of a rule file, and how many of its rules are used; the log tells of a file with more.
 RULE_FILE_BYTES_MAX: Final = 1_000_000
 RULES_MAX: Final = 10_000
+#: Bytes of a rule, as many as a path may have. Each class of a pattern takes kilobytes while it is read.
+RULE_BYTES_MAX: Final = 4096
 _EXCLUDE: Final = ".git/info/exclude"
 
 
@@ -141,14 +143,20 @@ def parse_rules(base: str, lines: Iterable[str]) -> Rules:
         The rules.
 
     Bounds:
-        The first `RULES_MAX` rules.
+        The first `RULES_MAX` rules, of at most `RULE_BYTES_MAX` bytes each.
     """
-    rules = Rules(base)
+    rules, overlong = Rules(base), 0
     used = [line for line in lines if line and not line.startswith("#")]
     if len(used) > RULES_MAX:
         log.warning("an ignore file in %r has more than %d rules; the others are not used", base, RULES_MAX)
     for number, line in enumerate(used[:RULES_MAX]):
-        rules.add(number, _bytes_of(_trimmed(line)))
+        rule = _bytes_of(_trimmed(line))
+        if len(rule) <= RULE_BYTES_MAX:
+            rules.add(number, rule)
+        else:
+            overlong += 1
+    if overlong:
+        log.warning("%d rules in %r are longer than %d bytes and not used", overlong, base, RULE_BYTES_MAX)
     return rules
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from penstock.http import bodies, decoding, documents
-from penstock.http.diagnosis import DIAGNOSED_BYTES_MAX, find_fault
+from penstock.http.diagnosis import DIAGNOSED_BYTES_MAX, DIAGNOSED_VALUES_MAX, find_fault
 from penstock.indexing.records import Outcome, Status
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.errors import Expired, Invalid
@@ -461,6 +461,20 @@ def test_anything_else_is_refused_with_its_bounds(text):
 
 def test_a_body_too_long_is_not_looked_at():
     assert find_fault(b'{"a":NaN,"b":"' + b"x" * DIAGNOSED_BYTES_MAX + b'"}') is None
+
+
+@pytest.mark.parametrize("value", ["0", "[]", "{}", '""', "[[0]]", '{"a":0}'])
+def test_a_body_of_many_values_is_not_looked_at(value):
+    body = '{"a":[%s,NaN]}'
+    assert find_fault((body % value).encode()) is not None
+    assert find_fault((body % ",".join([value] * DIAGNOSED_VALUES_MAX)).encode()) is None
+
+
+def test_lines_that_are_not_told_are_not_looked_at(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(decoding, "find_fault", looked_at.append)
+    taken(b'{"id":"a","text":NaN}\n' * 5000, "application/x-ndjson")
+    assert len(looked_at) == documents.TOLD_LINES_MAX
 
 
 def test_the_first_fault_is_told():

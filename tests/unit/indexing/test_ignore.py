@@ -3,11 +3,12 @@
 import logging
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from penstock.indexing.ignore import RULE_FILE_BYTES_MAX, RULES_MAX, IgnoreChain, parse_rules
+from penstock.indexing.ignore import RULE_BYTES_MAX, RULE_FILE_BYTES_MAX, RULES_MAX, IgnoreChain, parse_rules
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,24 @@ def test_a_file_of_a_million_rules_is_used_to_a_bound_and_told(caplog: pytest.Lo
         rules = parse_rules("/r", ["*a"] * 1_000_000)
     assert len(rules.rules) == RULES_MAX
     assert f"more than {RULES_MAX} rules" in caplog.text
+
+
+@pytest.mark.parametrize("token", ["[^a]", "[!b-y]", "?", "*a", "a", "**/"])
+def test_a_rule_longer_than_any_path_is_not_used_and_told(token: str, caplog: pytest.LogCaptureFixture) -> None:
+    longest = token * (RULE_BYTES_MAX // len(token))
+    tracemalloc.start()
+    with caplog.at_level(logging.WARNING):
+        parse_rules("/r", [longest, token * (RULE_FILE_BYTES_MAX // len(token)), "*.log"])
+    grown_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert grown_bytes < 40 * RULE_FILE_BYTES_MAX
+    assert f"1 rules in '/r' are longer than {RULE_BYTES_MAX} bytes" in caplog.text
+
+
+def test_a_rule_behind_an_overlong_one_is_used() -> None:
+    rules = parse_rules("/r", ["*.log", "!" + "?" * RULE_BYTES_MAX, "*.txt"])
+    assert rules.verdict("/r/a.txt", is_directory=False)
+    assert rules.verdict("/r/a.log", is_directory=False)
 
 
 def test_a_rule_file_that_cannot_be_read_is_told_and_ends_nothing(

@@ -2,7 +2,14 @@ import pytest
 
 from penstock.indexing.language import named
 from penstock.kernel.errors import Invalid
-from penstock.search.filters import KEY_CHARACTERS_MAX, KEYS_MAX, VALUE_CHARACTERS_MAX, VALUES_MAX, parse
+from penstock.search.filters import (
+    KEY_CHARACTERS_MAX,
+    KEYS_MAX,
+    LANGUAGE_CHARACTERS_MAX,
+    VALUE_CHARACTERS_MAX,
+    VALUES_MAX,
+    parse,
+)
 from penstock.stores.records import Match, Prefix, Range
 
 
@@ -48,6 +55,8 @@ def test_conditions_keep_their_order():
         ("path_prefix", ["a"], "filter.path_prefix"),
         ("id", 1, "filter.id"),
         ("language", True, "filter.language"),
+        ("language", "x" * (LANGUAGE_CHARACTERS_MAX + 1), "filter.language"),
+        ("language", ["go", "\u0130" * 1_000_000], "filter.language"),
         ("path", None, "filter.path"),
         ("path", {"gte": 1}, "filter.path"),
         ("id", [], "filter.id"),
