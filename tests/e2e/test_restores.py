@@ -210,6 +210,24 @@ async def test_a_place_that_cannot_be_taken_is_told_and_not_taken_later(tmp_path
 
 
 @real
+async def test_a_collection_deleted_when_it_has_taken_its_place_keeps_no_other_from_its_own(tmp_path, monkeypatch):
+    name = lay(tmp_path)
+    async with fleet(tmp_path) as one:
+        ask = one.store.collection
+
+        async def deleted(collection, work):
+            if collection == "alpha":
+                await one.store.drop(collection, work)
+            return await ask(collection, work)
+
+        monkeypatch.setattr(one.store, "collection", deleted)
+        restored = await one.snapshots.restore(name, LAYOUT, WORK, force=True)
+        assert [info.name for info in restored] == ["beta"]
+        monkeypatch.undo()
+        assert await held(one.store) == {"beta": RELEASED["beta"]}
+
+
+@real
 async def test_without_room_nothing_changes_and_it_can_be_tried_again(tmp_path, monkeypatch):
     name = lay(tmp_path)
     async with fleet(tmp_path) as one:

@@ -40,6 +40,9 @@ _ESCAPED: Final = 4
 #: What metadata may be.
 _METADATA: Final[Any] = dict[str, Any] | None
 
+#: What holds other values. A tuple: a union would be made anew for each value.
+_NESTING: Final = (dict, list)
+
 #: Bytes that are written as they are kept, wherever they stand.
 _WRITTEN_AS_KEPT: Final = tuple(bytes((byte,)) for byte in b",:[]{}")
 
@@ -320,7 +323,7 @@ def _metadata(raw: msgspec.Raw, field: str, *, diagnosed: bool = True) -> dict[s
         raise
     level: list[Any] = [metadata]
     for _ in range(bodies.METADATA_DEPTH_MAX):
-        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
+        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, _NESTING)]
     if level:
         raise Invalid(f"metadata may be nested {bodies.METADATA_DEPTH_MAX} levels deep", field=field)
     try:

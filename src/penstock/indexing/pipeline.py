@@ -151,12 +151,15 @@ class IndexPipeline:
         Bounds: ``index.workers`` documents at once for one request, so that a large one leaves
             room in the queue for others.
         """
-        places = asyncio.Semaphore(self._settings.workers)
+        places, making = asyncio.Semaphore(self._settings.workers), asyncio.Lock()
 
         async def one(number: int) -> Outcome:
             async with places:
-                # Taken when its turn has come: it may be made only then.
-                return await self._outcome(collection, documents[number], work)
+                # Taken when its turn has come: it may be made only then, and one in each turn of the loop.
+                async with making:
+                    document = documents[number]
+                    await asyncio.sleep(0)
+                return await self._outcome(collection, document, work)
 
         tasks = [asyncio.create_task(one(number)) for number in range(len(documents))]
         try:

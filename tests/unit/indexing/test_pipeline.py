@@ -236,6 +236,28 @@ async def test_a_request_works_on_a_few_documents_at_once():
 
 
 @virtual
+async def test_one_document_is_made_in_each_turn_of_the_loop():
+    house = await House(workers=8).open()
+    loop, turn, made_in = asyncio.get_running_loop(), 0, []
+
+    def next_turn():
+        nonlocal turn
+        turn += 1
+        if len(made_in) < 8:
+            loop.call_soon(next_turn)
+
+    class Made(list):
+        def __getitem__(self, number):
+            made_in.append(turn)
+            return super().__getitem__(number)
+
+    next_turn()
+    made = Made(Document(str(n), "one") for n in range(8))
+    assert len([outcome async for outcome in house.pipeline.run("c", made, WORK)]) == 8
+    assert len(set(made_in)) == 8
+
+
+@virtual
 async def test_each_step_carries_the_file_limit():
     house = await House().open()
     operations = []

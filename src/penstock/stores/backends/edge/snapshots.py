@@ -250,13 +250,22 @@ class EdgeSnapshots:
                         await self._move(staging, move)
                         self._step("placed")
                 restored(one.name)
-                placed.append(await self._store.collection(one.name, Work.background()))
+                placed += await self._placed(one.name)
         except PenstockError as error:
             # The next start must not do it after all: by then the collections may be others.
             await self._in_thread(adoption.withdraw, staging)
             raise _half_done(placed, stated, error) from error
         self._step("done")
         return placed
+
+    async def _placed(self, name: str) -> list[CollectionInfo]:
+        """Describe a collection that has taken its place; nothing, if it was deleted since."""
+        try:
+            return [await self._store.collection(name, Work.background())]
+        except Invalid as error:
+            if error.code != "collection_not_found":
+                raise
+            return []
 
     def _moves(self, stated: Manifest) -> list[Move]:
         """Return what happens to a collection: the first shard comes last, it says that the collection is there."""
