@@ -54,6 +54,14 @@ def test_piped_output_has_no_colour(tree, data_dir):
     assert "pkg/decoder.py:" in done.stdout
 
 
+def test_output_that_cannot_be_written_is_one_error():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("config"), stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), check=False
+        )
+    assert (done.returncode, done.stderr) == (2, "error: No space left on device\n")
+
+
 def test_a_dry_run_needs_no_model_and_writes_nothing(tree, tmp_path):
     done = penstock("index", tree, "--dry-run", "--data-dir", tmp_path / "untouched")
     assert done.returncode == 0

@@ -165,6 +165,10 @@ def _failed(error: Exception) -> int:
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         complain(f"{where}{error.strerror or error}")
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _forget_output()
     else:
         traceback.print_exception(error)
         complain(f"unexpected {type(error).__name__}", "this is a bug in Penstock; please report the lines above")
@@ -177,9 +181,13 @@ def _colour() -> bool | None:
 
 
 def _pipe_broken() -> int:
-    # What Python would still flush at exit goes nowhere, instead of raising once more.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _forget_output()
     return BROKEN_PIPE
+
+
+def _forget_output() -> None:
+    """Let what Python would still flush at exit go nowhere, instead of raising once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ _SENTENCE_CHARACTERS_MAX: Final = 200
 
 _UNKNOWN: Final = "Object contains unknown field `"
 _MISSING: Final = "Object missing required field `"
+_EXPECTED: Final = "Expected `"
+#: What JSON calls the types that the decoder names as Python does.
+_JSON_NAMES: Final = {"float": "number", "int": "whole number", "str": "string", "bool": "boolean"}
 #: How the decoder says where, at the end of its sentence.
 _AT: Final = " - at `"
 
@@ -122,6 +125,8 @@ def _validation(message: str, where: str) -> Invalid:
     if not at or not message.endswith("`"):
         detail, path = message, ""
     detail = detail.replace("`float` that's a multiple of 1.0", "a whole number")
+    if detail.startswith(_EXPECTED):
+        detail = _in_words_of_json(detail)
     parts = [path.rstrip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")]
     for begins in (_UNKNOWN, _MISSING):
         if detail.startswith(begins):
@@ -131,3 +136,10 @@ def _validation(message: str, where: str) -> Invalid:
     if len(detail) > _SENTENCE_CHARACTERS_MAX:
         detail = shown(detail)
     return Invalid(detail, field=field_of(where, ".".join(part for part in parts if part)))
+
+
+def _in_words_of_json(detail: str) -> str:
+    """Return a sentence about types, which stand between back quotes with bars between, with the names of JSON."""
+    pieces = detail.split("`")
+    pieces[1::2] = (" | ".join(_JSON_NAMES.get(one, one) for one in types.split(" | ")) for types in pieces[1::2])
+    return "`".join(pieces)

@@ -98,6 +98,24 @@ def test_a_bad_search_names_its_field(body, field):
 
 
 @pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"query": "q", "limit": "5"}', "Expected `number | null`, got `string`"),
+        (b'{"query": true}', "Expected `string`, got `boolean`"),
+        (b'{"query": 5}', "Expected `string`, got `whole number`"),
+        (b'{"query": "q", "weights": []}', "Expected `object | null`, got `array`"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b'{"query": "q", "fusion": "int"}', "Invalid enum value 'int'"),
+        (b'{"query": "q", "Expected `str`": 1}', "Object contains unknown field `Expected `str``"),
+    ],
+)
+def test_a_wrong_type_is_told_by_its_name_in_json(body, detail):
+    with pytest.raises(Invalid) as caught:
+        decoding.decode(body, bodies.SearchBody)
+    assert caught.value.detail == detail
+
+
+@pytest.mark.parametrize(
     ("body", "field"),
     [
         ({}, "documents"),
