@@ -18,8 +18,10 @@ from bench.hostile.target import Target, head, post, statuses, told
 FLOOD_S: Final = 4.0
 TEXTS: Final = b'{"texts":["a"]}'
 CHUNKED: Final = head("POST", "/v1/embed", "Content-Type: application/json", "Transfer-Encoding: chunked")
-#: A flood may cost this much before it is stopped.
-FLOOD_BYTES_MAX: Final = 16_000_000
+#: What is sent of a flood. A server that has answered reads on for a while and forgets, so that its answer is seen.
+FLOOD_BYTES_MAX: Final = 160_000_000
+#: What a server may take of a flood that it has not refused yet: a body of 10 MB in the smallest chunks.
+TAKEN_BYTES_MAX: Final = 64_000_000
 FILES_MAX: Final = 16_384
 
 
@@ -29,7 +31,7 @@ def _flood(opening: bytes, blob: bytes, target: Target) -> Got:
     with target.connected(1.0) as raw:
         try:
             raw.sendall(opening)
-            while time.monotonic() < until_s and sent < 10 * FLOOD_BYTES_MAX:
+            while time.monotonic() < until_s and sent < FLOOD_BYTES_MAX:
                 sent += raw.send(blob)
             said = "still open"
         except TimeoutError:
@@ -37,7 +39,8 @@ def _flood(opening: bytes, blob: bytes, target: Target) -> Got:
         except OSError:
             said = "closed"
         heard = statuses(told(raw))
-    return Got(f"{said} after {sent / 1e6:.1f} MB, answers {heard or 'none'}", sent <= FLOOD_BYTES_MAX, sent)
+    kept = sent <= TAKEN_BYTES_MAX or (bool(heard) and heard[0] in {400, 408, 413, 431})
+    return Got(f"{said} after {sent / 1e6:.1f} MB, answers {heard or 'none'}", kept, FLOOD_BYTES_MAX // 10)
 
 
 def _pipeline(target: Target) -> Got:
@@ -169,20 +172,28 @@ ATTACKS: Final = (
     Attack(
         "H1",
         "trailers without end",
-        "closed, bounded",
+        "refused; memory bounded",
         partial(_flood, CHUNKED + b"f\r\n" + TEXTS + b"\r\n0\r\n", b"a:b\r\n" * 13_000),
     ),
     Attack(
         "H1",
         "one trailer without end",
-        "closed, bounded",
+        "refused; memory bounded",
         partial(_flood, CHUNKED + b"f\r\n" + TEXTS + b"\r\n0\r\na: ", b"x" * 65_536),
     ),
     Attack(
-        "H1", "an extension of a chunk without end", "closed, bounded", partial(_flood, CHUNKED + b"1;", b"x" * 65_536)
+        "H1",
+        "an extension of a chunk without end",
+        "refused; memory bounded",
+        partial(_flood, CHUNKED + b"1;", b"x" * 65_536),
     ),
-    Attack("H1", "chunks of one byte without end", "closed, bounded", partial(_flood, CHUNKED, b"1\r\n \r\n" * 10_000)),
-    Attack("H1", "a head without end", "closed, bounded", partial(_flood, LIVE[:-2], b"a:b\r\n" * 13_000)),
+    Attack(
+        "H1",
+        "chunks of one byte without end",
+        "refused; memory bounded",
+        partial(_flood, CHUNKED, b"1\r\n \r\n" * 10_000),
+    ),
+    Attack("H1", "a head without end", "refused; memory bounded", partial(_flood, LIVE[:-2], b"a:b\r\n" * 13_000)),
     Attack("H1", "requests in one pipeline without end", "answered, bounded", _pipeline, flood=True),
     Attack(
         "H3",
