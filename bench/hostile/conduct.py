@@ -15,7 +15,7 @@ import msgspec
 from bench import ROOT
 from bench.hostile.attack import Attack, Got
 from bench.hostile.attacks import ATTACKS
-from bench.hostile.results import Outcome, figures
+from bench.hostile.results import TABLE, Outcome, figures, table
 from bench.hostile.target import Target
 from bench.hostile.watch import Seen, Watch, watching
 from bench.report import Report, tell
@@ -33,7 +33,7 @@ async def run(*, quick: bool = False, words: Sequence[str] = (), out: Path | Non
     Args:
         quick: Leave out those that take long.
         words: Rows, or words of names, of those that are run; all by default.
-        out: Where ``hostile.json`` goes; nowhere by default.
+        out: Where ``hostile.json`` goes, and the table into ``hostile.md``; nowhere by default.
     """
     chosen = [one for one in ATTACKS if one.quick or not quick]
     if words:
@@ -42,6 +42,9 @@ async def run(*, quick: bool = False, words: Sequence[str] = (), out: Path | Non
     report = Report("hostile", figures(outcomes))
     if out is not None:
         report.save(out, msgspec.to_builtins(outcomes))
+        page = out / "hostile.md"
+        if page.exists():
+            page.write_text(page.read_text().partition(TABLE)[0] + f"{TABLE}\n\n{table(outcomes)}\n")
     return report
 
 

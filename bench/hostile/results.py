@@ -19,6 +19,9 @@ SEARCH_S_MAX: Final = 2.0
 #: What a small request may take all the same: buffers, caches, a process started.
 FLOOR_MB: Final = 32.0
 
+#: Where the page's table begins.
+TABLE: Final = "<!-- table -->"
+
 
 class Outcome(msgspec.Struct, frozen=True):
     """An attack's outcome.

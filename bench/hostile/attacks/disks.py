@@ -18,7 +18,7 @@ from bench.hostile.attacks.servers import lone, served
 from bench.hostile.target import Target
 
 #: The size of the disk that gets full: the model takes some 100 MB.
-DISK: Final = "420m"
+DISK: Final = "420M"
 #: Another user.
 NOBODY: Final = 65_534
 #: Root without its right to open everybody's files.
@@ -31,9 +31,14 @@ LATER: Final = frozenset({500, 503, 507})
 def _mounted(target: Target) -> Iterator[Path]:
     """Yield a data directory on a small disk of its own."""
     with lone(target) as directory:
-        disk = directory.parent / "disk"
+        disk, image = directory.parent / "disk", str(directory.parent / "image")
         disk.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(disk)], check=True)
+        for command in (
+            ("truncate", "--size", DISK, image),
+            ("mkfs.ext4", "-q", "-F", "-m", "0", image),
+            ("mount", "-o", "loop", image, str(disk)),
+        ):
+            subprocess.run(command, check=True)
         try:
             shutil.copytree(directory / "models", disk / "data" / "models")
             yield disk / "data"

@@ -161,7 +161,8 @@ def _paths(directory: Path) -> set[str]:
     """Return the collections and snapshots in a data directory, and what lies beside them."""
     found = {str(one.relative_to(directory)) for one in directory.iterdir()}
     for room in ("collections", "snapshots"):
-        found |= {f"{room}/{one.name}" for one in (directory / room).iterdir()}
+        # What is on its way out has a dot before its name.
+        found |= {f"{room}/{one.name}" for one in (directory / room).iterdir() if not one.name.startswith(".")}
     return found
 
 

@@ -28,13 +28,15 @@ BOMBS: Final[dict[str, tuple[str, Callable[[int], str]]]] = {
     "a line of words": ("a.txt", lambda n: "ab " * (n // 3)),
     "combining marks": ("a.txt", lambda n: "\u0301" * (n // 2)),
 }
+#: A thousand whole windows are some 15 s of work for two cores that do nothing else.
+PATIENCE_S: Final = 240.0
 #: A few characters on which a grammar has been seen never to end.
 HANG: Final = 'e"t/*\n(t]e%%w::*/b'
 
 
 def _many(path: str, body: dict[str, Any], expected: frozenset[int], target: Target) -> Got:
     data = json.dumps(body).encode()
-    answer = target.ask("POST", path, data)
+    answer = target.ask("POST", path, data, timeout_s=PATIENCE_S)
     return Got(f"{answer} after {answer.took_s:.1f} s", answer.status in expected, len(data))
 
 
