@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import UNREADABLE, Unavailable
+from penstock.kernel.plain_file import open_plain, read_plain
 from penstock.kernel.private import make_private
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ def _lock(fd: int) -> None:
 def holder(directory: Path) -> Holder | None:
     """Return who holds the data directory now, or ``None`` when nobody does."""
     try:
-        fd = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_plain(directory / LOCK_FILE)
     except OSError:
         return None
     try:
@@ -192,6 +193,6 @@ def holder(directory: Path) -> Holder | None:
 
 def _read(directory: Path) -> Holder | None:
     try:
-        return msgspec.json.decode((directory / LOCK_FILE).read_bytes(), type=Holder)
+        return msgspec.json.decode(read_plain(directory / LOCK_FILE), type=Holder)
     except (OSError, *UNREADABLE):
         return None

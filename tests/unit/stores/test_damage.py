@@ -188,3 +188,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_none(home, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         checkpoint.write(home, held(home))
     assert [path.name for path in home.iterdir()] == ["g2"]
+
+
+@pytest.mark.parametrize("target", ["", "/dev/zero", "itself"])
+def test_a_pipe_or_a_device_among_its_files_is_told_before_the_engine_waits_for_it(home, target):
+    place = home / "shard" / "itself"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if target:
+        place.symlink_to(target)
+    else:
+        os.mkfifo(place)
+    with pytest.raises(OSError, match="itself"):
+        checkpoint.survey(home / "shard")

@@ -124,6 +124,11 @@ def test_somebody_who_only_asks_does_not_keep_the_directory_from_its_holder(
     os.close(asking)
 
 
+def test_a_pipe_in_the_lock_file_s_place_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / LOCK_FILE)
+    assert holder(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     "damage", [b"", b'{"pid":1,"url":"\xff"}', b"[" * 100_000], ids=("empty", "no UTF-8", "nested")
 )

@@ -20,6 +20,7 @@ import msgspec
 
 from penstock.kernel.errors import UNREADABLE
 from penstock.kernel.ids import new_id
+from penstock.kernel.plain_file import read_plain
 from penstock.stores.backends.edge import manifest
 
 log = logging.getLogger(__name__)
@@ -170,7 +171,7 @@ def _committed(data_dir: Path) -> list[Path]:
 def _moves(staging: Path) -> list[Move]:
     """Return what is written down in a staging directory; what is not ours to read leads nowhere."""
     try:
-        moves = msgspec.json.decode((staging / COMMITTED).read_bytes(), type=list[Move])
+        moves = msgspec.json.decode(read_plain(staging / COMMITTED), type=list[Move])
     except FileNotFoundError:
         return []
     except (OSError, *UNREADABLE) as error:

@@ -8,6 +8,7 @@ empty, must not be let near.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import UNREADABLE
+from penstock.kernel.plain_file import read_plain
 from penstock.stores.backends.edge.space import BLOCK_BYTES
 
 CHECKPOINT: Final = "closed.json"
@@ -75,7 +77,8 @@ def survey(directory: Path) -> Survey:
     """Look at every file below a directory, without reading any.
 
     Raises:
-        OSError: It is not there, or one of its directories may not be read.
+        OSError: It is not there, one of its directories may not be read, or it holds a pipe or a device, which the
+            engine would wait for or read without end.
     """
     found, facts = Survey(), []
     waiting, me = [(str(directory), "")], os.geteuid()
@@ -87,6 +90,8 @@ def survey(directory: Path) -> Survey:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((entry.path, f"{path}/"))
                     continue
+                if not entry.is_file():
+                    raise OSError(errno.EINVAL, "this is no plain file", entry.path)
                 stat = entry.stat(follow_symlinks=False)
                 found.files[path] = stat.st_size
                 found.disk_bytes += stat.st_blocks * BLOCK_BYTES
@@ -100,7 +105,7 @@ def survey(directory: Path) -> Survey:
 def read(home: Path, generation: str) -> Checkpoint | None:
     """Return the checkpoint of a collection's directory; ``None`` if there is none of this generation."""
     try:
-        found = msgspec.json.decode((home / CHECKPOINT).read_bytes(), type=Checkpoint)
+        found = msgspec.json.decode(read_plain(home / CHECKPOINT), type=Checkpoint)
     except (OSError, *UNREADABLE):
         return None
     return found if found.generation == generation else None

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import UNREADABLE, Invalid, Unavailable
+from penstock.kernel.plain_file import read_plain
 from penstock.stores.backends.layout import check_name
 from penstock.stores.records import CollectionInfo
 
@@ -78,8 +79,7 @@ def read(directory: Path, name: str = "") -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        with path.open("rb") as file:
-            return decode(file.read(MANIFEST_BYTES_MAX + 1), name or directory.name)
+        return decode(read_plain(path, MANIFEST_BYTES_MAX), name or directory.name)
     except (OSError, Fault) as error:
         raise _damaged(path, str(error)) from error
 

@@ -74,11 +74,11 @@ class Shelved:
         try:
             self.manifest = manifest.read(self.home)
             held = checkpoint.read(self.home, self.manifest.generation)
-            if held is None:
-                return
             found = checkpoint.survey(self.home / self.manifest.generation)
         except (PenstockError, OSError) as error:
             self.condemn(damage.explained(self.home, error))
+            return
+        if held is None:
             return
         if found.foreign and damage.is_denied(Path(found.foreign)):
             denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), found.foreign)
