@@ -5,7 +5,6 @@ import json
 import uuid
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from penstock.bus.backends.redis.broker import RedisBroker
@@ -21,10 +20,9 @@ WORK = Channel("ml.embed", Kind.WORK)
 RECORD = Wire({}, 1000).message(1, "a", "ml.embed", "m", (Work.background("alice"), 0.0))
 
 
-def test_letters_at_a_real_redis_are_listed_retried_and_dropped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_letters_at_a_real_redis_are_listed_retried_and_dropped(tmp_path: Path):
     url, prefix = redis.shared().url, f"test-{uuid.uuid4().hex[:8]}"
-    for name, value in {"BUS_BACKEND": "redis", "REDIS_URL": url, "BUS_PREFIX": prefix}.items():
-        monkeypatch.setenv(name, value)
+    environment = {"BUS_BACKEND": "redis", "REDIS_URL": url, "BUS_PREFIX": prefix}
 
     async def bury() -> None:
         broker = RedisBroker(BusSettings(prefix=prefix), RedisSettings(url=url), {}, MonotonicClock())
@@ -37,7 +35,9 @@ def test_letters_at_a_real_redis_are_listed_retried_and_dropped(monkeypatch: pyt
         await broker.close()
 
     def ran(*arguments: str) -> dict[str, list]:
-        result = CliRunner().invoke(penstock, ["dlq", *arguments, "--json", "--data-dir", str(tmp_path)])
+        result = CliRunner().invoke(
+            penstock, ["dlq", *arguments, "--json", "--data-dir", str(tmp_path)], env=environment
+        )
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         return json.loads(result.stdout)
 

@@ -68,7 +68,7 @@ async def look(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBas
     except Unavailable as error:
         detail = f"{_URL}: {url}: {error.detail}"
         raise Unavailable(detail, dependency=STORE, code="store_unreachable") from error
-    except Broken as error:
+    except (Broken, Invalid) as error:
         detail = f"{_URL}: {url} cannot be used: {error.detail}"
         raise Invalid(detail, field="concurrency.qdrant.url", code=error.code) from error
     log.info("points are kept by the Qdrant server %s, version %s", url, told.get("version"))
