@@ -35,7 +35,8 @@ HANG: Final = 'e"t/*\n(t]e%%w::*/b'
 
 
 def _many(path: str, body: dict[str, Any], expected: frozenset[int], target: Target) -> Got:
-    data = json.dumps(body).encode()
+    # Other texts in each try: those of the last one are remembered.
+    data = json.dumps({**body, "texts": [f"{time.monotonic_ns()} {text}" for text in body["texts"]]}).encode()
     answer = target.ask("POST", path, data, timeout_s=PATIENCE_S)
     return Got(f"{answer} after {answer.took_s:.1f} s", answer.status in expected, len(data))
 
@@ -51,7 +52,7 @@ def _told(target: Target) -> Got:
 
 def _bomb(path: str, make: Callable[[int], str], size: int, target: Target) -> Got:
     """A file made for a parser, and a small one of somebody else beside it."""
-    text = make(size)
+    text = f"{make(size)}\n{time.monotonic_ns()}\n"  # another one in each try
     small: list[Answer] = []
     target.ask("PUT", f"/v1/collections/{COLLECTION}", {})
 
