@@ -6,8 +6,13 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import penstock  # noqa: F401 - before anything loads a library that reports: penstock.NO_REPORTS
+
+# How fast a shared machine makes up and tries inputs is no property of what is tested.
+settings.register_profile("penstock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("penstock")
 
 
 @pytest.fixture(autouse=True)

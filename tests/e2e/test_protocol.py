@@ -32,6 +32,7 @@ TABLE = {
     "a host with a path": (b"GET /x HTTP/1.1\r\nHost: localhost/x\r\n\r\n", [400], SHUT),
     "a host with a user": (b"GET /x HTTP/1.1\r\nHost: a@localhost\r\n\r\n", [400], SHUT),
     "a host with no number as a port": (b"GET /x HTTP/1.1\r\nHost: localhost:http\r\n\r\n", [400], SHUT),
+    "two origins": (b"GET /x HTTP/1.1\r\n" + HOST + b"Origin: http://a\r\norigin: null\r\n\r\n", [400], SHUT),
     "an empty host": (b"GET /x HTTP/1.1\r\nHost:\r\n\r\n", [400], SHUT),
     "no host in 1.0": (b"GET /x HTTP/1.0\r\n\r\n", [200], SHUT),
     # Targets: RFC 9112 §3.2

@@ -20,7 +20,7 @@ import pytest
 
 from penstock.kernel.clock import LoopClock
 from penstock.kernel.deadline import Deadline
-from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval
@@ -326,7 +326,7 @@ async def test_the_oldest_of_the_servers_own_are_removed_and_no_others(tmp_path)
     async with fleet(tmp_path, snapshots_keep=2) as one:
         made = [(await one.snapshots.make(WORK)).name for _ in range(4)]
         assert len(set(made)) == 4
-        assert [one.name for one in await one.snapshots.kept()] == sorted([mine, *made[2:]])
+        assert [one.name for one in await one.snapshots.kept()] == [mine, *made[2:]]
 
 
 @real
@@ -359,12 +359,10 @@ async def test_snapshots_are_listed_with_what_is_wrong_with_them_and_deleted(tmp
         assert "link" in told["link"].reason
         assert "directory" not in told
         await one.snapshots.delete(name)
-        for absent in (name, "..", "../collections", "a/b", "", "\0", "directory/../text"):
+        for absent in (name, "..", "../collections", "a/b", "", "\0", "directory/../text", "directory"):
             with pytest.raises(Invalid) as caught:
                 await one.snapshots.delete(absent)
             assert caught.value.code == "snapshot_not_found"
-        with pytest.raises(PenstockError):
-            await one.snapshots.delete("directory")
 
 
 @real

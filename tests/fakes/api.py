@@ -260,6 +260,8 @@ class Api:
 
 
 async def _endless(texts: Sequence[str]) -> list[int]:
+    if "takes an hour to read" in texts:
+        await asyncio.sleep(3600)
     return [number for number, text in enumerate(texts) if "endless" in text]
 
 

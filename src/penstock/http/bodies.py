@@ -46,7 +46,7 @@ Texts = Annotated[list[str], Meta(min_length=1, max_length=TEXTS_MAX)]
 TimeoutMs = Annotated[Whole, Meta(ge=1, le=TIMEOUT_MS_MAX)]
 Path = Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX)]
 #: An empty one is refused by the operation, whose sentence says what to do instead.
-Ids = Annotated[list[str], Meta(max_length=IDS_MAX)]
+Ids = Annotated[list[Annotated[str, Meta(max_length=ID_CHARACTERS_MAX)]], Meta(max_length=IDS_MAX)]
 PathPrefix = Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX, extra_json_schema={"minLength": 1})]
 
 

@@ -11,8 +11,8 @@ from penstock.kernel.errors import Expired, Invalid
 
 Headers = list[tuple[bytes, bytes]]
 
-#: Fields that say who is asked, where a request ends and whether its body will come.
-CHECKED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+#: Fields that say who is asked, whose page asks, where a request ends and whether its body will come.
+CHECKED: Final = frozenset({b"host", b"origin", b"content-length", b"transfer-encoding", b"expect"})
 
 #: RFC 3986 §3.2: a registered name or an address, then a port. User information has no place in ``Host``.
 _AUTHORITY: Final = re.compile(rb"\A(?:\[[0-9A-Za-z:.%_~-]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]{0,5})?")
@@ -128,7 +128,7 @@ def _take_authority(parsed: Any, url: bytes, headers: Headers) -> None:
 
 
 def check_headers(version: str, checked: Headers) -> int:
-    """Check ``Host`` and ``Transfer-Encoding``; return ``Content-Length``, which the parser has checked, or 0.
+    """Check who is asked and how the body ends; return ``Content-Length``, which the parser has checked, or 0.
 
     Args:
         version: Of HTTP.
@@ -138,18 +138,23 @@ def check_headers(version: str, checked: Headers) -> int:
         MalformedRequest: One of them is missing, doubled or cannot be read.
         NotImplementedHere: The body has a transfer coding beside ``chunked``.
     """
-    hosts, length, codings = 0, 0, []
+    hosts, origins, length, codings = 0, 0, 0, []
     for name, value in checked:
         if name == b"host":
             hosts += 1
             if _AUTHORITY.fullmatch(value) is None:
                 raise MalformedRequest("Host is no name or address with an optional port", field="Host")
+        elif name == b"origin":
+            origins += 1
         elif name == b"content-length":
             length = int(value)
         elif name == b"transfer-encoding":
             codings.append(value)
     if hosts > 1 or (not hosts and version != "1.0"):
         raise MalformedRequest(f"a request has one Host, not {hosts}", field="Host")
+    if origins > 1:
+        # Which of them is believed must not depend on who reads.
+        raise MalformedRequest(f"a request has one Origin at most, not {origins}", field="Origin")
     if codings:
         _check_codings(version, codings)
     return length

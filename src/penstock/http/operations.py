@@ -17,7 +17,7 @@ from penstock.http.recent import Recent
 from penstock.http.services import Services
 from penstock.indexing.language import named
 from penstock.indexing.records import Outcome, Status
-from penstock.kernel.deadline import Deadline
+from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.messages import (
     CollectionCreated,
@@ -223,7 +223,8 @@ class Operations:
         work = self._work(request, body.timeout_ms)
         services = self._services
         embedded = await services.embedder.embed(body.texts, body.kind, work)
-        cut = await services.unread.dense(body.texts)
+        async with limit(work.deadline):
+            cut = await services.unread.dense(body.texts)
         return answers.embeddings(services.model, embedded, cut)
 
     async def sparse(self, request: Request) -> answers.SparseVectors:
@@ -231,7 +232,9 @@ class Operations:
         body = await decoding.read(await request.body(), bodies.SparseBody)
         work = self._work(request, body.timeout_ms)
         vectors = await self._services.sparse.encode(body.texts, TextKind(body.kind), work)
-        return answers.sparse_vectors(vectors, await self._services.unread.sparse(body.texts))
+        async with limit(work.deadline):
+            cut = await self._services.unread.sparse(body.texts)
+        return answers.sparse_vectors(vectors, cut)
 
     async def rerank(self, request: Request) -> answers.Ranking:
         """Order texts by how well they answer a query."""
@@ -240,7 +243,8 @@ class Operations:
         scores = await self._services.reranker.rerank(body.query, body.texts, work)
         ranked = sorted(enumerate(scores.tolist()), key=lambda item: (-item[1], item[0]))
         results = [answers.RankedText(i, score) for i, score in ranked]
-        cut = await self._services.unread.rerank(body.query, body.texts)
+        async with limit(work.deadline):
+            cut = await self._services.unread.rerank(body.query, body.texts)
         return answers.Ranking(results) if cut is None else answers.Ranking(results, cut[1], cut[0])
 
     async def status(self, request: Request) -> answers.ServerStatus:

@@ -653,4 +653,4 @@ class DisciplineMachine(RuleBasedStateMachine):
 
 
 TestDisciplineAgainstItsModel = DisciplineMachine.TestCase
-TestDisciplineAgainstItsModel.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+TestDisciplineAgainstItsModel.settings = settings(max_examples=80, stateful_step_count=60)

@@ -1027,4 +1027,4 @@ class IntakeMachine(RuleBasedStateMachine):
 
 
 TestIntakeKeepsItsBooks = IntakeMachine.TestCase
-TestIntakeKeepsItsBooks.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestIntakeKeepsItsBooks.settings = settings(max_examples=80, stateful_step_count=40)

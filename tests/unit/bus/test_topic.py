@@ -445,7 +445,7 @@ class TopicMachine(RuleBasedStateMachine):
 
 
 TestTopicAgainstItsModel = TopicMachine.TestCase
-TestTopicAgainstItsModel.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestTopicAgainstItsModel.settings = settings(max_examples=80, stateful_step_count=50)
 
 
 @pytest.mark.parametrize("answered", [True, False])

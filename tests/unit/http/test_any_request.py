@@ -61,7 +61,7 @@ headers = st.dictionaries(st.sampled_from(sorted(HEADERS)), st.integers(0, 10), 
 bodies = st.sampled_from((None, b"", b"{}", b"[]", b"null", b'{"query": "x"}', b'{"texts": ["x"]}', b"\xff"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(METHODS), paths, queries, headers, bodies)
 def test_the_answer_is_one_that_is_described(method, path, query, said, body):
     answer = run(_ask(method, f"{path}?{query}" if query else path, body, said))

@@ -631,6 +631,15 @@ async def test_texts_that_a_model_does_not_read_whole_are_told():
         assert told.get("query_truncated") == (False if body else None)
 
 
+@virtual
+async def test_finding_out_what_a_model_reads_ends_at_the_deadline():
+    api = Api()
+    for path, body in (("/v1/embed", {}), ("/v1/sparse", {}), ("/v1/rerank", {"query": "cat"})):
+        texts = {"texts": ["takes an hour to read"], "timeout_ms": 1500}
+        answer = await api.ask("POST", path, {**texts, **body})
+        assert (answer.status, answer.json["code"]) == (504, "timeout")
+
+
 # The server itself
 
 

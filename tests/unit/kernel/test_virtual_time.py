@@ -38,7 +38,7 @@ async def test_timers_fire_in_the_order_of_their_times() -> None:
     assert fired == [0.05, 0.5, 5.0, 50.0]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(delays_s=st.lists(st.floats(0, 1e6), max_size=10))
 @virtual
 async def test_a_sleeper_never_wakes_early(delays_s: list[float]) -> None:

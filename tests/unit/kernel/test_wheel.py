@@ -328,4 +328,4 @@ class WheelMachine(RuleBasedStateMachine):
 
 
 TestWheelAgainstASortedList = WheelMachine.TestCase
-TestWheelAgainstASortedList.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWheelAgainstASortedList.settings = settings(max_examples=60, stateful_step_count=40)

@@ -200,4 +200,4 @@ class AlertsMachine(RuleBasedStateMachine):
 
 
 TestAlertsMachine = AlertsMachine.TestCase
-TestAlertsMachine.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestAlertsMachine.settings = settings(max_examples=60, stateful_step_count=50)

@@ -150,7 +150,7 @@ class LimiterMachine(RuleBasedStateMachine):
 
 
 TestLimiterMachine = LimiterMachine.TestCase
-TestLimiterMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLimiterMachine.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 class BucketMachine(RuleBasedStateMachine):
@@ -201,4 +201,4 @@ class BucketMachine(RuleBasedStateMachine):
 
 
 TestBucketMachine = BucketMachine.TestCase
-TestBucketMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBucketMachine.settings = settings(max_examples=60, stateful_step_count=40)

@@ -59,7 +59,7 @@ def test_absurd_settings_are_refused() -> None:
         CongestionSettings(clear_share=2.0)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.lists(st.tuples(st.floats(0.0, 0.05), st.booleans()), max_size=200))
 def test_it_agrees_with_the_minimum_over_the_window(steps: list[tuple[float, bool]]) -> None:
     """Ages grow with time unless the oldest leaves; the reference keeps every age seen."""

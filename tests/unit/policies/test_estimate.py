@@ -68,7 +68,7 @@ def test_values_out_of_range_are_bounded() -> None:
     assert len(it._weights) <= 200
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(1e-5, 1e3), min_size=16, max_size=200))
 def test_quantiles_agree_with_the_weighted_samples(samples: list[float]) -> None:
     it = estimate(*samples)

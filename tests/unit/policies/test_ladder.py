@@ -165,7 +165,7 @@ class LadderMachine(RuleBasedStateMachine):
 
 
 TestLadderMachine = LadderMachine.TestCase
-TestLadderMachine.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestLadderMachine.settings = settings(max_examples=50, stateful_step_count=30)
 
 
 class LadderAtAnyPaceMachine(RuleBasedStateMachine):
@@ -205,7 +205,7 @@ class LadderAtAnyPaceMachine(RuleBasedStateMachine):
 
 
 TestLadderAtAnyPaceMachine = LadderAtAnyPaceMachine.TestCase
-TestLadderAtAnyPaceMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLadderAtAnyPaceMachine.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def test_it_gives_up_work_only_while_the_queue_is_nearly_full_and_takes_it_up_at_once() -> None:

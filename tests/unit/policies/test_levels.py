@@ -78,4 +78,4 @@ class LevelsMachine(RuleBasedStateMachine):
 
 
 TestLevelsMachine = LevelsMachine.TestCase
-TestLevelsMachine.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
+TestLevelsMachine.settings = settings(max_examples=50, stateful_step_count=50)

@@ -153,7 +153,7 @@ def test_absurd_settings_are_refused() -> None:
         LimitSettings(initial=100)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.floats(-1, 100), st.integers(0, 100), st.booleans(), st.floats(0, 1)), max_size=200))
 def test_the_limit_stays_within_its_bounds(calls: list[tuple[float, int, bool, float]]) -> None:
     it, now = AdaptiveLimit(LimitSettings(ceiling=16)), 0.0

@@ -39,7 +39,7 @@ def test_retries_while_congested_are_refused_and_cost_nothing() -> None:
     assert it.spend(0.0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.one_of(st.none(), st.floats(0, 3)), max_size=300))
 def test_the_budget_keeps_the_bound_it_documents(steps: list[float | None]) -> None:
     it, now, earned, spent = RetryBudget(RetrySettings(per_s_min=2.0)), 0.0, 0, 0

@@ -22,7 +22,7 @@ def test_a_clock_that_goes_back_writes_into_the_latest_slot() -> None:
     assert (window.calls, window.failures) == (1, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.floats(0, 30), st.booleans()), max_size=60))
 def test_the_window_holds_all_of_the_last_nine_tenths_and_nothing_older_than_itself(
     calls: list[tuple[float, bool]],

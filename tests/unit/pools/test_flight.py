@@ -542,4 +542,4 @@ class _At:
 
 
 TestMemoryMachine = MemoryMachine.TestCase
-TestMemoryMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMemoryMachine.settings = settings(max_examples=150, stateful_step_count=40)

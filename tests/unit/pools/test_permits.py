@@ -307,4 +307,4 @@ class PermitsMachine(RuleBasedStateMachine):
 
 
 TestPermits = PermitsMachine.TestCase
-TestPermits.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestPermits.settings = settings(max_examples=150, stateful_step_count=40)

@@ -59,7 +59,7 @@ def check(count: TokenCount, text: str, chunks: list[Chunk], tokens_max: int) ->
     assert [one.start_line for one in chunks] == sorted(one.start_line for one in chunks)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS, st.sampled_from(LANGUAGES), st.integers(1, 40))
 def test_every_line_is_in_exactly_one_chunk(count: TokenCount, text: str, language: str, tokens_max: int) -> None:
     check(count, text, chunk(text, language, tokens_max=tokens_max, count=count), tokens_max)

@@ -63,11 +63,15 @@ class SnapshotFiles:
             Invalid: There is none of that name (``snapshot_not_found``).
             OSError: It could not be deleted.
         """
-        self._file(name).unlink(missing_ok=True)
+        file = self._file(name)
+        if not file.is_symlink() and file.is_dir():
+            # No directory is listed, so none is deleted.
+            raise _missing(name)
+        file.unlink(missing_ok=True)
 
     def kept(self) -> list[Snapshot]:
-        """Return what is there, by name; of a file that is no snapshot, why not."""
-        files = sorted(file for file in self._entries() if _NAME.fullmatch(file.name))
+        """Return what is there, by name, the server's own of one second by number; of what is no snapshot, why not."""
+        files = sorted((file for file in self._entries() if _NAME.fullmatch(file.name)), key=_place)
         return [_told(file) for file in files[:LISTED_MAX] if file.is_file() and not _LENT.fullmatch(file.name)]
 
     def unused(self, now: dt.datetime) -> Path:
@@ -131,6 +135,12 @@ def _age(file: Path) -> tuple[str, int]:
     """Return the moment in a snapshot's name, and which of that second it is."""
     named = _OURS.fullmatch(file.name)
     return (named["moment"], int(named["number"] or 1)) if named else ("", 0)
+
+
+def _place(file: Path) -> tuple[str, int]:
+    """Return a file's place in the list: the oldest of the server's own comes first."""
+    moment, number = _age(file)
+    return moment or file.name, number
 
 
 def _runs(pid: int) -> bool:
