@@ -23,6 +23,8 @@ POLL_S: Final = 0.01
 SEARCH_S: Final = 0.2
 MEMORY_S: Final = 0.02
 PATIENCE_S: Final = 60.0
+#: Module that a process runs which builds a collection's index.
+BUILDER: Final = b"penstock.stores.backends.edge.optimiser"
 
 
 @dataclass(slots=True)
@@ -89,10 +91,15 @@ def watching(port: int, pid: int) -> Iterator[Watch]:
 
 
 def anonymous_mb(pid: int) -> float:
-    """Return the anonymous memory of a process and all below it, in megabytes."""
+    """Return the anonymous memory of a process and all below it, in megabytes.
+
+    A process that builds a collection's index is left out: it grows with what the collection holds, not with a request.
+    """
     total = 0
     for one in (pid, *children(pid)):
         with contextlib.suppress(OSError, IndexError):  # one that has just ended has no memory to speak of
+            if BUILDER in Path(f"/proc/{one}/cmdline").read_bytes():
+                continue
             status = Path(f"/proc/{one}/status").read_text()
             total += int(status.partition("RssAnon:")[2].split()[0]) * 1024
     return total / 1e6

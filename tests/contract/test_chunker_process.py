@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,8 @@ import pytest
 from penstock.indexing import worker
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.chunk.grammar import GRAMMARS
-from penstock.indexing.worker import CALL_BYTES_MAX, Cutter
+from penstock.indexing.worker import CALL_BYTES_MAX, CHUNKS_MAX, Cutter
+from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import ChunkText
 from penstock.models.rough import RoughCounter
 from penstock.pools.processes import Processes
@@ -118,13 +119,31 @@ def test_a_text_of_ten_megabytes_takes_a_few_times_its_size() -> None:
         for name in ("brackets", "line feeds", "words", "one line", "statements"):
             async with chunkers() as processes:
                 before = await processes.run(_peak)
-                chunks = await Cutter(processes.run)(ChunkText(FAMILIES[name](size), "python"))
+                with suppress(Invalid):
+                    chunks = await Cutter(processes.run)(ChunkText(FAMILIES[name](size), "python"))
+                    assert chunks or name == "line feeds"
                 peaks[name] = await processes.run(_peak) - before
-                assert chunks or name == "line feeds"
         return peaks
 
     peaks = asyncio.run(main())
     assert {name: peak for name, peak in peaks.items() if peak > 8 * size} == {}
+
+
+def test_a_text_of_too_many_chunks_for_its_size_is_refused() -> None:
+    async def main() -> tuple[list[int], list[str]]:
+        counts, refused = [], []
+        async with chunkers() as processes:
+            cutter = Cutter(processes.run)
+            for text in ("書" * 3_000_000, "(" * 1_000_000, "(" * 3_000_000, "(" * 9_000_000):
+                try:
+                    counts.append(len(await cutter(ChunkText(text, "python"))))
+                except Invalid as error:
+                    refused.append(error.detail)
+        return counts, refused
+
+    counts, refused = asyncio.run(main())
+    assert counts[0] > CHUNKS_MAX > counts[1]
+    assert [detail.partition(" chunks")[0].rpartition(" ")[2] for detail in refused] == ["10000", "22500"]
 
 
 def _status() -> int:

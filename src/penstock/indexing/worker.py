@@ -16,7 +16,7 @@ import msgspec
 
 from penstock.indexing.chunk import Chunk, chunk
 from penstock.indexing.language import TEXT
-from penstock.kernel.errors import Broken
+from penstock.kernel.errors import Broken, Invalid
 from penstock.kernel.messages import ChunkText
 from penstock.models.rough import TokenCounter
 
@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 
 #: Characters of a chunk at most, however few tokens they are: hits carry their chunks, so answers stay bounded.
 CHARACTERS_MAX: Final = 65_536
+
+#: Chunks of a text at most: so many in any case, and more for a longer text. In prose and code a chunk is 500 bytes and
+#: more. Only a text whose every character is a token has more chunks, and its vectors would take fifty times its size.
+CHUNKS_MAX: Final = 10_000
+BYTES_PER_CHUNK_MIN: Final = 400
 
 #: Tokens the model itself puts around a text.
 SPECIAL_TOKENS = 2
@@ -77,10 +82,22 @@ def _guarded(size: int) -> Iterator[None]:
 
 
 def cut(message: ChunkText) -> list[Chunk]:
-    """Cut one text into chunks that the model reads whole, with what is put in front of them."""
+    """Cut one text into chunks that the model reads whole, with what is put in front of them.
+
+    Raises:
+        Invalid: There would be too many of them for its size.
+    """
     tokenizer = _Process.tokenizer
     tokens_max = tokenizer.tokens_max - SPECIAL_TOKENS - message.tokens_reserved
-    cut_up = chunk(message.text, message.language, tokens_max=tokens_max, count=tokenizer.count, guard=_guarded)
+    most = max(CHUNKS_MAX, len(message.text.encode()) // BYTES_PER_CHUNK_MIN)
+    cut_up = chunk(
+        message.text, message.language, tokens_max=tokens_max, count=tokenizer.count, guard=_guarded, chunks_max=most
+    )
+    if len(cut_up) > most:
+        raise Invalid(
+            f"the text would be cut into more than {most} chunks, so small is each; split it, or leave it out",
+            field="text",
+        )
     return [piece for one in cut_up for piece in _bounded(one)]
 
 

@@ -10,6 +10,7 @@ Read next: `records.py` (what the parts exchange), `syntax.py` (code), `markdown
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from penstock.indexing.chunk.ledger import Ledger
@@ -28,7 +29,15 @@ OUTLINED_CHARS_MAX: Final = 1_000_000
 WINDOW_CHARS: Final = 250_000
 
 
-def chunk(text: str, language: str, *, tokens_max: int, count: TokenCount, guard: Guard = unguarded) -> list[Chunk]:
+def chunk(
+    text: str,
+    language: str,
+    *,
+    tokens_max: int,
+    count: TokenCount,
+    guard: Guard = unguarded,
+    chunks_max: int | None = None,
+) -> list[Chunk]:
     """Cut a file into chunks of at most `tokens_max` tokens.
 
     A function, method or section is one chunk where it fits and is not tiny; small neighbours share
@@ -42,6 +51,7 @@ def chunk(text: str, language: str, *, tokens_max: int, count: TokenCount, guard
         count: Model tokens of each string without special tokens; must add up over lines. Called
             for all lines, some at a time, and again for lines that are over the limit alone.
         guard: Stands around each run of a parser.
+        chunks_max: How many are wanted at most. One more is returned where there are more, so that it shows.
 
     Returns:
         Chunks in the order of their lines, without blank lines at their ends.
@@ -56,11 +66,14 @@ def chunk(text: str, language: str, *, tokens_max: int, count: TokenCount, guard
     """
     if tokens_max < 1:
         raise ValueError("tokens_max must be positive")
+    cut: Iterator[Chunk]
     if len(text) > OUTLINED_CHARS_MAX:
-        return [one for first, window in _windows(text) for one in _lines_of(window, first, tokens_max, count)]
-    ledger = Ledger(text.split("\n"), count)
-    outline = _outline(text, language, ledger, tokens_max, guard)
-    return list(chunks_of(ledger, pack(ledger, outline, tokens_max), tokens_max, count))
+        cut = (one for first, window in _windows(text) for one in _lines_of(window, first, tokens_max, count))
+    else:
+        ledger = Ledger(text.split("\n"), count)
+        outline = _outline(text, language, ledger, tokens_max, guard)
+        cut = chunks_of(ledger, pack(ledger, outline, tokens_max), tokens_max, count)
+    return list(islice(cut, None if chunks_max is None else chunks_max + 1))
 
 
 def _windows(text: str) -> Iterator[tuple[int, str]]:
