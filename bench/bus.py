@@ -9,9 +9,9 @@ from bench.report import Figure, Report, median
 from penstock.bus import topic
 from penstock.bus.backends.memory import MemoryBus
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
 from penstock.telemetry.bus_metrics import BusMetrics
 
@@ -76,25 +76,25 @@ def _bus() -> MemoryBus:
     return MemoryBus(BusSettings(buffer_size=BUFFER), {}, clock, BusMetrics(clock))
 
 
-def _label(number: int) -> Work:
+def _label(number: int) -> Context:
     deadline = Deadline(time.monotonic() + LIMIT_S, "bench")
-    return Work(deadline, Criticality.INTERACTIVE, f"client {number}", "id")
+    return Context(deadline, Criticality.INTERACTIVE, f"client {number}", "id")
 
 
 async def _publish() -> float:
     bus, handled, done = _bus(), 0, asyncio.Event()
 
-    async def handle(_message: object, _work: Work) -> None:
+    async def handle(_message: object, _ctx: Context) -> None:
         nonlocal handled
         handled += 1
         if handled == MESSAGES:
             done.set()
 
     bus.subscribe("bench", handle, Permits("bench", SLOTS))
-    work = _label(0)
+    ctx = _label(0)
     began = time.perf_counter()
     for number in range(MESSAGES):
-        await bus.publish("bench", number, work)
+        await bus.publish("bench", number, ctx)
     await done.wait()
     took_s = time.perf_counter() - began
     assert bus.state()[0].counts.offered == bus.state()[0].counts.answered == MESSAGES
@@ -102,7 +102,7 @@ async def _publish() -> float:
     return MESSAGES / took_s
 
 
-async def _echo(message: object, _work: Work) -> object:
+async def _echo(message: object, _ctx: Context) -> object:
     return message
 
 
@@ -111,9 +111,9 @@ async def _request(callers: int = CALLERS, slots: int = SLOTS) -> float:
     bus.subscribe("bench", _echo, Permits("bench", slots))
 
     async def caller(mine: int) -> None:
-        work = _label(mine)  # made once for each request from outside, which asks several topics
+        ctx = _label(mine)  # made once for each request from outside, which asks several topics
         for number in numbers:
-            assert await bus.request("bench", number, work) == number
+            assert await bus.request("bench", number, ctx) == number
 
     began = time.perf_counter()
     await asyncio.gather(*(caller(mine) for mine in range(callers)))

@@ -14,10 +14,10 @@ from penstock.bus.distributed import BrokerBus
 from penstock.bus.link import Link
 from penstock.bus.wire import Wire
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
 from penstock.telemetry.bus_metrics import BusMetrics
 
@@ -47,16 +47,16 @@ async def over(place: Place) -> BrokerBus:
 CLIENTS: Final = [f"client {caller}" for caller in range(1000)]
 
 
-def label(caller: int) -> Work:
+def label(caller: int) -> Context:
     """Return a request's label: a deadline of its own, a client for each caller."""
     deadline = Deadline(asyncio.get_running_loop().time() + LIMIT_S, "bench")
-    return Work(deadline, Criticality.INTERACTIVE, CLIENTS[caller], "id")
+    return Context(deadline, Criticality.INTERACTIVE, CLIENTS[caller], "id")
 
 
-def handled(handler: Handler) -> Callable[[Any, Work], Any]:
+def handled(handler: Handler) -> Callable[[Any, Context], Any]:
     """Return the handler as the bus calls it."""
 
-    async def handle(message: Any, _work: Work) -> Any:
+    async def handle(message: Any, _ctx: Context) -> Any:
         return await handler(message)
 
     return handle
@@ -117,7 +117,7 @@ class Within:
     async def start(self) -> None:
         """See :class:`bench.distributed.system.Asker`."""
 
-        async def echo(message: Any, _work: Work) -> Any:
+        async def echo(message: Any, _ctx: Context) -> Any:
             return message
 
         self._bus.subscribe(TOPIC, echo, Permits("bench", self._slots))

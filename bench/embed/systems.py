@@ -9,12 +9,12 @@ from typing import Protocol
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.clients import BusEmbedder
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.cores import cores
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.messages import TextKind, Topic
 from penstock.kernel.settings import Settings
 from penstock.kernel.vectors import DenseVectors
-from penstock.kernel.work import Criticality, Work
 from penstock.models.dense import OnnxDense
 from penstock.models.prepare import Prepared
 from penstock.models.rerank import LateReranker
@@ -84,5 +84,5 @@ class Penstock:
         await self._bulk.close()
 
 
-def _label(criticality: Criticality) -> Work:
-    return Work(Deadline(time.monotonic() + PATIENCE_S, "bench"), criticality, criticality.name, "bench")
+def _label(criticality: Criticality) -> Context:
+    return Context(Deadline(time.monotonic() + PATIENCE_S, "bench"), criticality, criticality.name, "bench")

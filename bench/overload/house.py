@@ -19,11 +19,11 @@ from penstock.http.gate import Gate, Senses
 from penstock.http.head import CRITICALITIES
 from penstock.http.pressure import pressure
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings, DegradationSettings, GuardSettings, HttpSettings
-from penstock.kernel.work import Work
 from penstock.policies.ladder import Rung
 from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
@@ -93,41 +93,41 @@ class House:
         order = msgspec.json.decode(await whole(receive), type=Order)
         headers = dict(scope["headers"])
         limit_s = int(headers[b"x-request-timeout-ms"]) / 1000
-        work = Work(
+        ctx = Context(
             Deadline.never().within(limit_s, "request", scope["penstock.arrived_s"]),
             CRITICALITIES[headers[b"x-criticality"].decode()],
             scope["penstock.client"],
             scope["penstock.request_id"],
             scope["penstock.traceparent"],
         )
-        scope["penstock.deadline_s"] = work.deadline.at_s
-        answer = await self._bus.request(Topic.SEARCH_REQUEST, order, work)
+        scope["penstock.deadline_s"] = ctx.deadline.at_s
+        answer = await self._bus.request(Topic.SEARCH_REQUEST, order, ctx)
         await respond(send, 200, msgspec.json.encode(answer))
 
-    async def _search(self, order: Order, work: Work) -> Answer:
+    async def _search(self, order: Order, ctx: Context) -> Answer:
         """Do what the search pipeline does on each rung."""
-        rung = self._rungs.rung(work.criticality)
+        rung = self._rungs.rung(ctx.criticality)
         if rung >= Rung.CACHED_ONLY:
             if rung is Rung.CACHED_ONLY and self._luck.random() < REMEMBERED:
                 return Answer(order.id, ["cached"])
             raise Rejected("the server has more searches than it can answer", retry_after_s=RETRY_AFTER_S)
-        hurried = work.within(self._patience_s, "dependency", self._now())
+        hurried = ctx.within(self._patience_s, "dependency", self._now())
         return await self._workshop.work(order, COSTS[rung], rung.word, lambda: self._dependency(hurried))
 
 
 def _dependency(
     variant: Variant, workshop: Workshop, load: Load, clock: MonotonicClock, luck: random.Random
-) -> Callable[[Work], Awaitable[None]]:
+) -> Callable[[Context], Awaitable[None]]:
     """Return how the dependency is asked: bare, behind a breaker, or behind a limit as well."""
     if not variant.breaker:
-        return lambda _work: workshop.ask()
+        return lambda _ctx: workshop.ask()
     guard = Guard("dependency", GuardSettings(timeout=BREAKER_S), clock, patience_s=DEADLINE_S / 2, random=luck.random)
     if not variant.limited:
-        return lambda _work: guard.call("ask", workshop.ask)
+        return lambda _ctx: guard.call("ask", workshop.ask)
     most = max(1, int(load.permits * variant.share))
     limits = LimitSettings(initial=min(LimitSettings().initial, most), ceiling=most)
     remote = Remote(guard, clock, limits=limits, retries=RetrySettings(), random=luck.random)
-    return lambda work: remote.call("ask", workshop.ask, work)
+    return lambda ctx: remote.call("ask", workshop.ask, ctx)
 
 
 def _kind(order: Order) -> str:

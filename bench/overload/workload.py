@@ -23,7 +23,7 @@ KINDS: Final = (Kind("cheap", 0.80, 0.008), Kind("usual", 0.15, 0.030), Kind("de
 MEAN_S: Final = sum(kind.share * kind.service_s for kind in KINDS)
 DEADLINE_S: Final = 0.500
 
-#: Criticality classes as in :class:`penstock.kernel.work.Criticality`, and their share of the requests.
+#: Criticality classes as in :class:`penstock.kernel.context.Criticality`, and their share of the requests.
 CLASSES: Final = (("interactive", 0.6), ("standard", 0.3), ("bulk", 0.1))
 
 

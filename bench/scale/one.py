@@ -25,9 +25,9 @@ from bench.report import percentile, tell
 from bench.scale.synthetic import DIM, LATE, Block, World
 from bench.worker import Order, work
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.ranking.records import Arm, Retrieval
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
@@ -51,8 +51,8 @@ TEXT: Final = "x" * 600
 REST_S_MAX: Final = 7200.0
 
 
-def _work() -> Work:
-    return Work(Deadline(math.inf, "bench"), Criticality.BULK, "bench", "bench")
+def _work() -> Context:
+    return Context(Deadline(math.inf, "bench"), Criticality.BULK, "bench", "bench")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from bench.report import tell
 from bench.serving import Server, serving
 from bench.worker import Failed, Worker
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.vectors import SparseVector
-from penstock.kernel.work import Criticality, Work
 from penstock.models.dense import OnnxDense
 from penstock.models.prepare import prepare
 from penstock.models.source import SourceSettings, find_source
@@ -132,7 +132,7 @@ def _complete(places: Places) -> None:
 
 async def fill(data_dir: Path, given: Corpus) -> None:
     """Write a corpus into the collection ``default`` of a server that does not run, past the model."""
-    work = Work(Deadline(math.inf, "bench"), Criticality.BULK, "bench", "bench")
+    work = Context(Deadline(math.inf, "bench"), Criticality.BULK, "bench", "bench")
     store = EdgeStore(data_dir, TimeoutSettings(store=600.0), MonotonicClock(), StoreSettings(optimize_points=0))
     await store.start()
     try:

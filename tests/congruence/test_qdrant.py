@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import levels
 from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.vectors import SparseVector
-from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.contract import VectorStore
@@ -26,7 +26,7 @@ from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Filt
 from tests.contract.shop import QDRANT
 from tests.fakes.qdrant import qdrant_server, remove_all
 
-WORK = Work.background()
+WORK = Context.background()
 DIM, LATE, DOCUMENTS, CHUNKS, TERMS = 32, 16, 60, 3, 40
 LANGUAGES = ("python", "go", "", "markdown")
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from penstock.kernel.context import Context
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import levels
-from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval
 from penstock.stores.contract import MovableStore
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.memory_store import sparse, unit
 
-WORK = Work.background()
+WORK = Context.background()
 NUMBERS = itertools.count()
 
 METADATA: dict[str, dict[str, Any]] = {

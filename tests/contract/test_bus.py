@@ -25,10 +25,10 @@ from penstock.bus.distributed import BrokerBus
 from penstock.bus.link import Link
 from penstock.bus.wire import Wire
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
-from penstock.kernel.work import Work
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
 from tests.fakes.broker import FakeBroker, Server
@@ -147,15 +147,15 @@ class Rig:
     def now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def work(self, limit_s: float | None = None, operation: str = "search") -> Work:
-        never = Work.background()
+    def work(self, limit_s: float | None = None, operation: str = "search") -> Context:
+        never = Context.background()
         return never if limit_s is None else never.within(limit_s, operation, self.now_s)
 
-    def ask(self, message: object, topic: str = "t", work: Work | None = None) -> asyncio.Task[Any]:
-        return asyncio.create_task(self.bus.request(topic, message, work or self.work()))
+    def ask(self, message: object, topic: str = "t", ctx: Context | None = None) -> asyncio.Task[Any]:
+        return asyncio.create_task(self.bus.request(topic, message, ctx or self.work()))
 
-    def tell(self, message: object, topic: str = "t", work: Work | None = None) -> asyncio.Task[None]:
-        return asyncio.create_task(self.bus.publish(topic, message, work or self.work()))
+    def tell(self, message: object, topic: str = "t", ctx: Context | None = None) -> asyncio.Task[None]:
+        return asyncio.create_task(self.bus.publish(topic, message, ctx or self.work()))
 
     async def settle(self, shows: Callable[[], bool] = lambda: True) -> None:
         """Wait until everything that can happen has happened: where time is real, a moment, and until it shows."""
@@ -209,7 +209,7 @@ def in_one_process(rig: Rig) -> None:
         pytest.skip("publishers and subscribers share no buffer here")
 
 
-async def echo(message: object, _work: Work) -> object:
+async def echo(message: object, _ctx: Context) -> object:
     return message
 
 
@@ -227,7 +227,7 @@ class Gate:
     def running(self) -> int:
         return len(self.begun) - len(self.ended) - len(self.cancelled)
 
-    async def __call__(self, message: object, _work: Work) -> object:
+    async def __call__(self, message: object, _ctx: Context) -> object:
         self.begun.append(message)
         self.most = max(self.most, self.running)
         try:
@@ -263,7 +263,7 @@ async def test_a_request_is_answered_by_its_handler(rig: Rig) -> None:
 
 @on_every_bus
 async def test_replies_find_their_own_requesters(rig: Rig) -> None:
-    async def slower_for_earlier(message: int, _work: Work) -> int:
+    async def slower_for_earlier(message: int, _ctx: Context) -> int:
         await asyncio.sleep((10 - message) * 0.01)
         return message * message
 
@@ -274,13 +274,13 @@ async def test_replies_find_their_own_requesters(rig: Rig) -> None:
 
 @on_every_bus
 async def test_the_handler_gets_the_label_with_the_tighter_deadline(rig: Rig) -> None:
-    seen: list[Work] = []
+    seen: list[Context] = []
 
-    async def look(message: object, work: Work) -> None:
-        seen.append(work)
+    async def look(message: object, ctx: Context) -> None:
+        seen.append(ctx)
 
     await rig.serve(look)
-    tight = Work(Deadline(rig.now_s + 1, "search"), client="alice", request_id="r1")
+    tight = Context(Deadline(rig.now_s + 1, "search"), client="alice", request_id="r1")
     await rig.bus.request("t", "m", tight)
     await rig.bus.request("t", "m", rig.work())
     assert (seen[0].client, seen[0].request_id, seen[0].deadline.operation) == ("alice", "r1", "search")
@@ -322,7 +322,7 @@ async def test_a_deadline_already_past_never_reaches_the_handler(rig: Rig) -> No
     gate = Gate()
     await rig.serve(gate)
     with pytest.raises(Expired) as caught:
-        await rig.bus.request("t", "m", Work(Deadline(rig.now_s, "search")))
+        await rig.bus.request("t", "m", Context(Deadline(rig.now_s, "search")))
     assert caught.value.operation == "search"
     assert gate.begun == []
 
@@ -333,7 +333,7 @@ async def test_what_expires_while_it_waits_never_reaches_the_handler(rig: Rig) -
     await rig.serve(gate)
     running = rig.ask("runs")
     limit_s = rig.limits.request_timeout / 10
-    waits = rig.ask("waits", work=rig.work(limit_s, "search"))
+    waits = rig.ask("waits", ctx=rig.work(limit_s, "search"))
     assert isinstance(await outcome(waits), Expired)
     assert rig.state().waiting == 0
     gate.open.set()
@@ -343,7 +343,7 @@ async def test_what_expires_while_it_waits_never_reaches_the_handler(rig: Rig) -
 
 @on_every_bus
 async def test_a_reply_that_comes_too_late_is_counted_and_discarded(rig: Rig) -> None:
-    async def stubborn(message: object, _work: Work) -> object:
+    async def stubborn(message: object, _ctx: Context) -> object:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -352,7 +352,7 @@ async def test_a_reply_that_comes_too_late_is_counted_and_discarded(rig: Rig) ->
 
     slots = await rig.serve(stubborn)
     await rig.settle()
-    assert isinstance(await outcome(rig.ask("m", work=rig.work(rig.limits.request_timeout / 10))), Expired)
+    assert isinstance(await outcome(rig.ask("m", ctx=rig.work(rig.limits.request_timeout / 10))), Expired)
     await rig.settle(lambda: rig.state().late == 1 and slots.active == 0)
     assert rig.state().late == 1
     assert slots.active == 0
@@ -400,7 +400,7 @@ async def test_a_blocked_requester_whose_own_deadline_is_tighter_expires(rig: Ri
     await rig.serve(gate)
     tasks = [rig.ask(n) for n in range(1 + rig.limits.buffer_size)]
     await rig.settle(lambda: rig.state().used == 1.0)
-    blocked = rig.ask("blocked", work=rig.work(rig.limits.publish_timeout / 2, "search"))
+    blocked = rig.ask("blocked", ctx=rig.work(rig.limits.publish_timeout / 2, "search"))
     expired = await outcome(blocked)
     assert isinstance(expired, Expired)
     assert expired.operation == "search"
@@ -422,7 +422,7 @@ def test_room_a_slot_and_the_timeout_in_one_moment_mean_handled_not_refused(back
         handled: list[object] = []
         opened = asyncio.Event()
 
-        async def handler(message: object, _work: Work) -> object:
+        async def handler(message: object, _ctx: Context) -> object:
             handled.append(message)
             await opened.wait()
             if message == 1:
@@ -541,7 +541,7 @@ def test_a_handler_that_takes_too_long_is_cancelled_and_named(backend: Backend) 
 async def test_a_handler_that_raises_is_answered_logged_and_does_not_stop_the_topic(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fails_at_first(message: object, _work: Work) -> object:
+    async def fails_at_first(message: object, _ctx: Context) -> object:
         if message == "bad":
             raise ZeroDivisionError("a secret of ours")
         return message
@@ -564,7 +564,7 @@ async def test_a_handler_that_raises_is_answered_logged_and_does_not_stop_the_to
 async def test_an_error_raised_on_purpose_reaches_the_requester_as_it_is(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def refuses(message: object, _work: Work) -> None:
+    async def refuses(message: object, _ctx: Context) -> None:
         raise Invalid("no such collection", field="collection", code="collection_not_found")
 
     await rig.serve(refuses)
@@ -577,7 +577,7 @@ async def test_an_error_raised_on_purpose_reaches_the_requester_as_it_is(
 
 @on_every_bus
 async def test_errors_of_two_requests_are_two_errors(rig: Rig) -> None:
-    async def fails(message: object, _work: Work) -> None:
+    async def fails(message: object, _ctx: Context) -> None:
         raise KeyError(message)
 
     await rig.serve(fails, 2)
@@ -591,7 +591,7 @@ async def test_errors_of_two_requests_are_two_errors(rig: Rig) -> None:
 async def test_a_handler_cancelled_by_something_of_its_own_is_a_bug_not_a_shutdown(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def cancelled_inside(message: object, _work: Work) -> None:
+    async def cancelled_inside(message: object, _ctx: Context) -> None:
         future = asyncio.get_running_loop().create_future()
         future.cancel()
         await future
@@ -606,7 +606,7 @@ async def test_a_handler_cancelled_by_something_of_its_own_is_a_bug_not_a_shutdo
 
 @on_every_bus
 async def test_a_timeout_error_of_the_handler_s_own_is_not_taken_for_ours(rig: Rig) -> None:
-    async def times_out(message: object, _work: Work) -> None:
+    async def times_out(message: object, _ctx: Context) -> None:
         raise TimeoutError
 
     await rig.serve(times_out)
@@ -666,7 +666,7 @@ async def test_a_requester_cancelled_before_its_handler_took_a_step_gives_the_sl
 async def test_a_slot_is_held_until_a_cancelled_handler_has_really_ended(rig: Rig) -> None:
     ended = asyncio.Event()
 
-    async def ends_slowly(message: object, _work: Work) -> None:
+    async def ends_slowly(message: object, _ctx: Context) -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -706,8 +706,8 @@ async def test_a_publisher_cancelled_when_room_and_slot_came_at_once_gives_the_s
     # handler, and only then the requester wakes up to its cancellation, before the handler took a step.
     # Each handler takes long enough that its slot is offered around after it.
     class Slow(Gate):
-        async def __call__(self, message: object, work: Work) -> object:
-            await super().__call__(message, work)
+        async def __call__(self, message: object, ctx: Context) -> object:
+            await super().__call__(message, ctx)
             loop = asyncio.get_running_loop()
             if isinstance(loop, VirtualLoop):
                 loop.spend(0.01)
@@ -823,7 +823,7 @@ async def test_a_subscriber_that_fails_is_logged_and_gets_the_next_event(
 ) -> None:
     seen = []
 
-    async def fails(message: object, _work: Work) -> None:
+    async def fails(message: object, _ctx: Context) -> None:
         seen.append(message)
         raise Unavailable("the webhook is down", dependency="webhook") if message == 0 else ZeroDivisionError
 
@@ -936,7 +936,7 @@ async def test_close_refuses_the_publisher_of_an_event_that_waits_for_room(
 async def test_close_waits_until_handlers_have_cleaned_up(rig: Rig) -> None:
     cleaned = []
 
-    async def cleans_up(message: object, _work: Work) -> None:
+    async def cleans_up(message: object, _ctx: Context) -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -960,7 +960,7 @@ async def test_topics_that_share_a_budget_never_exceed_it_and_starve_nobody(rig:
     served: dict[str, int] = {}
     running = most = 0
 
-    async def handler(message: str, _work: Work) -> None:
+    async def handler(message: str, _ctx: Context) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -991,7 +991,7 @@ async def test_topics_that_share_a_budget_never_exceed_it_and_starve_nobody(rig:
 async def test_two_topics_with_the_same_permits_starve_nobody(rig: Rig) -> None:
     served: dict[str, int] = {}
 
-    async def handler(message: str, _work: Work) -> None:
+    async def handler(message: str, _ctx: Context) -> None:
         await asyncio.sleep(0.01)
         served[message] = served.get(message, 0) + 1
 

@@ -23,10 +23,10 @@ from penstock.bus.distributed import BrokerBus
 from penstock.bus.link import Link
 from penstock.bus.wire import MAGIC, VERSION, Shape, Wire
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, TextKind
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
 from tests.clock import run
 from tests.fakes.broker import FakeBroker, Server
@@ -139,8 +139,8 @@ class Instance:
         self.bus.subscribe(topic, handler, permits, group=group)
         return permits
 
-    def ask(self, message: object, topic: str = "t", work: Work | None = None) -> asyncio.Task[Any]:
-        return asyncio.create_task(self.bus.request(topic, message, work or Work.background()))
+    def ask(self, message: object, topic: str = "t", ctx: Context | None = None) -> asyncio.Task[Any]:
+        return asyncio.create_task(self.bus.request(topic, message, ctx or Context.background()))
 
     def state(self, topic: str = "t") -> Any:
         return next((state for state in self.bus.state() if state.name == topic), None)
@@ -242,7 +242,7 @@ class Gate:
         if opened:
             self.open.set()
 
-    async def __call__(self, message: object, _work: Work) -> object:
+    async def __call__(self, message: object, _ctx: Context) -> object:
         self.begun.append(message)
         try:
             await self.open.wait()
@@ -253,7 +253,7 @@ class Gate:
         return message
 
 
-async def echo(message: object, _work: Work) -> object:
+async def echo(message: object, _ctx: Context) -> object:
     return message
 
 
@@ -262,9 +262,9 @@ async def outcome(task: asyncio.Task[Any]) -> object:
     return (await asyncio.gather(task, return_exceptions=True))[0]
 
 
-def within(limit_s: float, criticality: Criticality = Criticality.STANDARD) -> Work:
+def within(limit_s: float, criticality: Criticality = Criticality.STANDARD) -> Context:
     now_s = asyncio.get_running_loop().time()
-    return replace(Work.background(), criticality=criticality).within(limit_s, "search", now_s)
+    return replace(Context.background(), criticality=criticality).within(limit_s, "search", now_s)
 
 
 # --- Asked here, served there
@@ -273,24 +273,24 @@ def within(limit_s: float, criticality: Criticality = Criticality.STANDARD) -> W
 @on_every_broker
 async def test_a_request_is_answered_by_another_instance(rig: Rig) -> None:
     api, worker = await rig.instance(), await rig.instance()
-    seen: list[Work] = []
+    seen: list[Context] = []
     worker.serve(echo, 2)
     await rig.served(api)
     assert await asyncio.gather(*(api.ask(n) for n in range(4))) == list(range(4))
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
-    async def typed(message: EmbedBatch, work: Work) -> list[int]:
-        seen.append(work)
+    async def typed(message: EmbedBatch, ctx: Context) -> list[int]:
+        seen.append(ctx)
         return [len(text) for text in message.texts]
 
     worker.serve(typed, topic="typed")
     await rig.served(api, "typed")
     label = replace(within(5.0), client="alice", request_id="r1", traceparent=trace)
     assert await api.ask(EmbedBatch(["a", "bb"], TextKind.QUERY), "typed", label) == [1, 2]
-    (work,) = seen
-    assert (work.client, work.request_id, work.traceparent) == ("alice", "r1", trace)
-    assert (work.criticality, work.deadline.operation) == (Criticality.STANDARD, "search")
-    assert 3.0 < work.deadline.remaining_s(asyncio.get_running_loop().time()) <= 5.0
+    (ctx,) = seen
+    assert (ctx.client, ctx.request_id, ctx.traceparent) == ("alice", "r1", trace)
+    assert (ctx.criticality, ctx.deadline.operation) == (Criticality.STANDARD, "search")
+    assert 3.0 < ctx.deadline.remaining_s(asyncio.get_running_loop().time()) <= 5.0
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_an_error_comes_back_as_it_was_raised(error: PenstockError) -> None:
         async with rigged(BACKENDS[0]) as rig:
             api, worker = await rig.instance(), await rig.instance()
 
-            async def fails(_message: object, _work: Work) -> None:
+            async def fails(_message: object, _ctx: Context) -> None:
                 raise error
 
             worker.serve(fails)
@@ -345,7 +345,7 @@ async def test_an_event_comes_to_every_instance(rig: Rig) -> None:
         worker.serve(gate)
     await rig.served(api, count=2)
     await rig.until(lambda: all(one.bus._consumers[1]._reader for one in workers))
-    await api.bus.publish("t", "news", Work.background())
+    await api.bus.publish("t", "news", Context.background())
     await rig.until(lambda: [gate.begun for gate in gates] == [["news"]] * 2)
 
 
@@ -375,14 +375,14 @@ async def test_an_instance_that_serves_nothing_keeps_the_bounds_and_says_how_ful
     worker.serve(gate)
     await rig.served(api)
     assert api.bus.used("t") == 0.0
-    assert api.bus.refuses("t", Work.background()) is None
-    tasks = [api.ask(n, work=replace(Work.background(), client=f"c{n}")) for n in range(1 + LIMITS.buffer_size)]
+    assert api.bus.refuses("t", Context.background()) is None
+    tasks = [api.ask(n, ctx=replace(Context.background(), client=f"c{n}")) for n in range(1 + LIMITS.buffer_size)]
     await rig.until(lambda: gate.begun)
     assert (api.state().waiting, api.state().running, api.bus.used("t")) == (LIMITS.buffer_size, 1, 1.0)
-    refusal = api.bus.refuses("t", Work.background())
+    refusal = api.bus.refuses("t", Context.background())
     assert refusal is not None
     assert refusal.code == "queue_full"
-    told = await outcome(api.ask("too many", work=replace(Work.background(), client="late")))
+    told = await outcome(api.ask("too many", ctx=replace(Context.background(), client="late")))
     assert isinstance(told, Rejected)
     assert told.code == "queue_full"
     gate.open.set()
@@ -427,7 +427,7 @@ async def test_bulk_work_never_stands_between_the_urgent_and_a_worker(rig: Rig) 
     await rig.served(api)
     bulk = [api.ask(n) for n in range(4)]
     await rig.until(lambda: gate.begun)
-    urgent = api.ask("urgent", work=within(10.0, Criticality.INTERACTIVE))
+    urgent = api.ask("urgent", ctx=within(10.0, Criticality.INTERACTIVE))
     await rig.until(lambda: len(worker.bus._consumers[0]._served) == 2)
     gate.open.set()
     await asyncio.gather(*bulk, urgent)
@@ -485,7 +485,7 @@ async def test_a_request_that_is_withdrawn_or_too_late_before_a_worker_took_it_i
         await rig.served(one)
     runs = api.ask("runs")
     await rig.until(lambda: gate.begun)
-    leaves, late = other.ask("leaves"), api.ask("late", work=within(1.0))
+    leaves, late = other.ask("leaves"), api.ask("late", ctx=within(1.0))
     await rig.until(lambda: (state := other.state()) and state.running == 1)
     leaves.cancel()
     assert isinstance(await outcome(late), Expired)
@@ -603,7 +603,7 @@ async def test_records_that_nobody_understands_are_buried_with_a_reason_and_stop
     worker.serve(echo)
     worker.serve(echo, topic="typed")
     await rig.served(api, "typed")
-    label = (Work.background(), 0.0)
+    label = (Context.background(), 0.0)
     good = api.wire.message(0, "", "t", "m", label)
     bad = {
         "foreign": b"\x89PNG another program's",
@@ -626,7 +626,7 @@ async def test_records_that_nobody_understands_are_buried_with_a_reason_and_stop
 async def test_what_is_too_large_is_refused_where_it_comes_from(rig: Rig) -> None:
     api, worker = await rig.instance(), await rig.instance()
 
-    async def grows(message: str, _work: Work) -> str:
+    async def grows(message: str, _ctx: Context) -> str:
         return message * 1000
 
     worker.serve(grows)
@@ -645,7 +645,7 @@ async def test_an_event_whose_group_fails_is_tried_again_and_then_buried(
     api, worker = await rig.instance(), await rig.instance(tries=2)
     seen: list[object] = []
 
-    async def hook(message: object, _work: Work) -> None:
+    async def hook(message: object, _ctx: Context) -> None:
         seen.append(message)
         if message == "bad" or (message == "shaky" and seen.count("shaky") < 2):
             raise Unavailable("the hook is down", dependency="hook")
@@ -654,7 +654,7 @@ async def test_an_event_whose_group_fails_is_tried_again_and_then_buried(
     await rig.until(lambda: worker.bus._consumers[0]._reader)
     with caplog.at_level(logging.CRITICAL):
         for message in ("bad", "shaky", "good"):
-            await api.bus.publish("alert.triggered", message, Work.background())
+            await api.bus.publish("alert.triggered", message, Context.background())
         (letter,) = await rig.letters(1)
         await rig.until(lambda: len(seen) == 5)
     assert (letter.reason, letter.topic, letter.group, letter.attempts) == ("raised", "alert.triggered", "hooks", 2)
@@ -677,7 +677,7 @@ async def test_a_silent_broker_makes_requests_unavailable_at_once_and_well_again
     rig.place.silence(True)
     try:
         began_s = loop.time()
-        told = await outcome(api.ask("m", work=within(10.0)))
+        told = await outcome(api.ask("m", ctx=within(10.0)))
         assert isinstance(told, Unavailable)
         assert isinstance(await outcome(under_way), Unavailable)
         assert loop.time() - began_s < 6.0
@@ -716,7 +716,7 @@ def test_a_redis_that_is_killed_and_started_again_is_used_again_by_itself(
         await rig.served(api)
         assert await api.ask("before") == "before"
         server.kill()
-        told = [await outcome(api.ask(n, work=within(10.0))) for n in range(10)]
+        told = [await outcome(api.ask(n, ctx=within(10.0))) for n in range(10)]
         assert all(isinstance(one, Unavailable) for one in told)
         server.start()
         await rig.until(lambda: not api.link.retry_after_s() and not worker.link.retry_after_s())

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
-from penstock.kernel.work import Work
 from penstock.models.onnx_dense import OnnxEncoder
 from penstock.models.onnx_files import find_directory
 from penstock.models.onnx_rerank import OnnxCrossEncoder
@@ -31,7 +31,7 @@ from tests.fakes import graphs
 from tests.fakes.endpoint import FakeEndpoint, loopback
 from tests.fakes.models import DIM
 
-WORK = Work.background()
+WORK = Context.background()
 TEXTS = ["alpha of beta", "beta", "gamma and more gamma", "delta epsilon zeta eta theta"]
 ODD = ["", " ", "\n", "\ud800 lone", "🦩 emoji", "שלום עולם", "\u202ereversed", "a" * 5000, "alpha " * 3000, "\0"]
 KINDS = list(TextKind)
@@ -56,14 +56,14 @@ class Local:
     def __init__(self, workers: MlWorkers) -> None:
         self._workers = workers
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work) -> Any:
-        return await self._workers.embed(EmbedBatch(list(texts), kind), work)
+    async def embed(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> Any:
+        return await self._workers.embed(EmbedBatch(list(texts), kind), ctx)
 
-    async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> Any:
-        return await self._workers.sparse(SparseBatch(list(texts), kind), work)
+    async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> Any:
+        return await self._workers.sparse(SparseBatch(list(texts), kind), ctx)
 
-    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> Any:
-        return await self._workers.rerank(RerankTexts(query, list(texts)), work)
+    async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> Any:
+        return await self._workers.rerank(RerankTexts(query, list(texts)), ctx)
 
 
 def local(make: Callable[[Path], dict[str, Any]]) -> Backend:

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Expired, Unavailable
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.kernel.work import Work
 from penstock.stores.backends.qdrant.server import QdrantServer
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.memory_store import sparse, unit
 from tests.fakes.qdrant import FakeQdrant, Listening
 
-WORK = Work.background()
+WORK = Context.background()
 CALLERS = 120
 QUERY = ArmQuery(unit(1, 0), 1)
 POINT = Point(ChunkPayload(id="a", chunk=0, text="a"), unit(1, 0), sparse(t1=1))
@@ -82,7 +82,7 @@ def test_callers_that_give_up_leave_the_connections_to_the_others():
         await store.upsert("c", [POINT], WORK)
         fake.hook = slow(30.0)
         loop = asyncio.get_running_loop()
-        hasty = [store.search("c", QUERY, Work(Deadline(loop.time() + 0.2, "search"))) for _ in range(40)]
+        hasty = [store.search("c", QUERY, Context(Deadline(loop.time() + 0.2, "search"))) for _ in range(40)]
         ends = await asyncio.gather(*hasty, return_exceptions=True)
         assert {type(end) for end in ends} == {Expired}
         fake.hook = slow(0.0)

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.kernel.work import Work
 from penstock.stores.backends.edge.fleet import EdgeFleet
 from penstock.stores.records import CollectionInfo
 
@@ -28,7 +28,7 @@ async def main(data_dir: Path, shards: int, planned: str, count: int, name: str)
 
     fleet = EdgeFleet(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=shards), die)
     await fleet.start()
-    await fleet.snapshots.restore(name, CollectionInfo("", 2, "m"), Work.background(), force=True)
+    await fleet.snapshots.restore(name, CollectionInfo("", 2, "m"), Context.background(), force=True)
     await fleet.close()
 
 

@@ -12,12 +12,12 @@ from penstock.bus.broker import Channel, Kind
 from penstock.bus.wire import Wire
 from penstock.cli.main import penstock
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context
 from penstock.kernel.settings import BusSettings, RedisSettings
-from penstock.kernel.work import Work
 from tests.rigs import redis
 
 WORK = Channel("ml.embed", Kind.WORK)
-RECORD = Wire({}, 1000).message(1, "a", "ml.embed", "m", (Work.background("alice"), 0.0))
+RECORD = Wire({}, 1000).message(1, "a", "ml.embed", "m", (Context.background("alice"), 0.0))
 
 
 def test_letters_at_a_real_redis_are_listed_retried_and_dropped(tmp_path: Path):

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.settings import TimeoutSettings
-from penstock.kernel.work import Work
 from penstock.stores.backends.edge import manifest
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.manifest import MANIFEST
@@ -28,7 +28,7 @@ from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.fakes.memory_store import sparse, unit
 
-WORK = Work.background()
+WORK = Context.background()
 DYING = str(Path(__file__).with_name("dying_store.py"))
 
 #: Kills at each step, and at random times; 56 in all, a good half second each.

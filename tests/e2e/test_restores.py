@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval
 from penstock.stores.backends.edge import copying, proof, space
 from penstock.stores.backends.edge.fleet import EdgeFleet
@@ -33,7 +33,7 @@ from tests.fakes import archives
 from tests.fakes.memory_store import sparse, unit
 
 DYING = Path(__file__).with_name("dying_restore.py")
-WORK = Work.background()
+WORK = Context.background()
 LAYOUT = CollectionInfo("", 2, "m")
 
 #: Archives that are tried with the engine; many more are tried without it.
@@ -175,11 +175,11 @@ async def test_a_store_process_that_dies_while_it_takes_in_is_asked_again(tmp_pa
         await write(one.store)
         ask, killed = one.snapshots._links[0].ask, []
 
-        async def dying(command, result, work):
+        async def dying(command, result, ctx):
             if type(command).__name__ == "Adopt" and len(killed) < 2:
                 killed.append(command)
                 one.snapshots._links[0]._process.kill()
-            return await ask(command, result, work)
+            return await ask(command, result, ctx)
 
         monkeypatch.setattr(one.snapshots._links[0], "ask", dying)
         await one.snapshots.restore(name, LAYOUT, WORK, force=True)
@@ -194,10 +194,10 @@ async def test_a_place_that_cannot_be_taken_is_told_and_not_taken_later(tmp_path
         link, taken = one.snapshots._links[0], []
         ask = link.ask
 
-        async def failing(command, result, work):
+        async def failing(command, result, ctx):
             if type(command).__name__ == "Adopt" and command.collection == "beta":
                 raise Broken("no memory", code="store_failed")
-            return await ask(command, result, work)
+            return await ask(command, result, ctx)
 
         monkeypatch.setattr(link, "ask", failing)
         with pytest.raises(Unavailable, match=r"1 of 2 .*\(alpha\).*no memory"):
@@ -215,10 +215,10 @@ async def test_a_collection_deleted_when_it_has_taken_its_place_keeps_no_other_f
     async with fleet(tmp_path) as one:
         ask = one.store.collection
 
-        async def deleted(collection, work):
+        async def deleted(collection, ctx):
             if collection == "alpha":
-                await one.store.drop(collection, work)
-            return await ask(collection, work)
+                await one.store.drop(collection, ctx)
+            return await ask(collection, ctx)
 
         monkeypatch.setattr(one.store, "collection", deleted)
         restored = await one.snapshots.restore(name, LAYOUT, WORK, force=True)
@@ -273,7 +273,7 @@ async def test_who_hangs_up_or_waits_no_longer_leaves_nothing_behind(tmp_path):
     async with fleet(tmp_path) as one:
         await write(one.store)
         before = files(tmp_path)
-        soon = Work(Deadline(asyncio.get_running_loop().time() + 0.01, "request"), WORK.criticality, "", "", "")
+        soon = Context(Deadline(asyncio.get_running_loop().time() + 0.01, "request"), WORK.criticality, "", "", "")
         with pytest.raises(Expired):
             await one.snapshots.restore(name, LAYOUT, soon, force=True)
         await asyncio.wait([one.snapshots._at_work])

@@ -17,9 +17,9 @@ from penstock.http.services import Services
 from penstock.indexing.chunk.records import Chunk
 from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings, Settings
-from penstock.kernel.work import Work
 from penstock.models.contract import Unread
 from penstock.pools.permits import Permits
 from penstock.search.pipeline import SearchPipeline
@@ -231,7 +231,7 @@ class Api:
 
     async def with_collection(self, name: str = "default") -> "Api":
         """Create a collection without asking the API."""
-        await self.store.create(CollectionInfo(name, DIM, "m"), Work.background())
+        await self.store.create(CollectionInfo(name, DIM, "m"), Context.background())
         return self
 
     def _reasons(self) -> list[str]:
@@ -269,7 +269,7 @@ async def _endless_beside(query: str, texts: Sequence[str]) -> tuple[bool, list[
     return "endless" in query, await _endless(texts)
 
 
-async def _one_chunk(message: Any, _work: Work) -> list[Chunk]:
+async def _one_chunk(message: Any, _ctx: Context) -> list[Chunk]:
     return [Chunk(message.text, 1, message.text.count("\n") + 1, "")] if message.text else []
 
 

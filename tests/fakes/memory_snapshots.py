@@ -3,8 +3,8 @@
 import copy
 from typing import Any
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid
-from penstock.kernel.work import Work
 from penstock.stores.contract import Restored, unheard
 from penstock.stores.records import CollectionInfo, Snapshot
 from tests.fakes.memory_store import MemoryStore
@@ -18,21 +18,21 @@ class MemorySnapshots:
         self._made: dict[str, dict[str, Any]] = {}
         self._told: dict[str, Snapshot] = {}
 
-    async def make(self, work: Work) -> Snapshot:
+    async def make(self, ctx: Context) -> Snapshot:
         self._made["notes"] = copy.deepcopy(vars(self._store))
-        names = [info.name for info in await self._store.collections(work)]
+        names = [info.name for info in await self._store.collections(ctx)]
         self._told["notes"] = Snapshot("notes", 1, "2026-01-01T00:00:00+00:00", names)
         return self._told["notes"]
 
     async def restore(
-        self, name: str, layout: CollectionInfo, work: Work, *, force: bool, restored: Restored = unheard
+        self, name: str, layout: CollectionInfo, ctx: Context, *, force: bool, restored: Restored = unheard
     ) -> list[CollectionInfo]:
         self._find(name)
-        there = await self._store.collections(work)
+        there = await self._store.collections(ctx)
         if there and not force:
             raise Invalid(f"{there[0].name} is there", field="snapshot", code="collection_exists")
         vars(self._store).update(copy.deepcopy(self._made[name]))
-        found = await self._store.collections(work)
+        found = await self._store.collections(ctx)
         for info in found:
             restored(info.name)
         return found

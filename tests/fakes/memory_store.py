@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import SparseVector
-from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval, Scored
 from penstock.stores import driving
 from penstock.stores.records import (
@@ -66,8 +66,8 @@ class MemoryStore:
         self._infos: dict[str, CollectionInfo] = {}
         self._points: dict[str, dict[str, Point]] = {}
 
-    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
-        await self._begin("create", info, work)
+    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
+        await self._begin("create", info, ctx)
         if not 1 <= len(info.name) <= 64 or not NAME_CHARACTERS.issuperset(info.name) or info.name[0] in "_.-":
             raise Invalid("bad name", field="collection", code="invalid_name")
         there = self._infos.get(info.name)
@@ -79,31 +79,31 @@ class MemoryStore:
             raise Invalid("another layout", field="collection", code="collection_conflict")
         return self._describe(info.name)
 
-    async def collections(self, work: Work) -> list[CollectionInfo]:
-        await self._begin("collections", None, work)
+    async def collections(self, ctx: Context) -> list[CollectionInfo]:
+        await self._begin("collections", None, ctx)
         return [self._describe(name) for name in sorted(self._infos)]
 
-    async def collection(self, name: str, work: Work) -> CollectionInfo:
-        await self._begin("collection", name, work)
+    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
+        await self._begin("collection", name, ctx)
         return self._describe(name)
 
-    async def drop(self, name: str, work: Work) -> None:
-        await self._begin("drop", name, work)
+    async def drop(self, name: str, ctx: Context) -> None:
+        await self._begin("drop", name, ctx)
         self._of(name)
         del self._infos[name], self._points[name]
 
-    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
-        await self._begin("upsert", points, work)
+    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
+        await self._begin("upsert", points, ctx)
         keeps = self._infos[collection].late if collection in self._infos else 0
         kept = [point if keeps else dataclasses.replace(point, late=None) for point in points]
         self._of(collection).update({_id(point.payload): point for point in kept})
 
-    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
-        await self._begin("trim", document, work)
+    async def trim(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
+        await self._begin("trim", document, ctx)
         self._remove(collection, lambda payload: payload.id == document and payload.chunk >= chunks)
 
-    async def seal(self, collection: str, head: Head, work: Work) -> None:
-        await self._begin("seal", head, work)
+    async def seal(self, collection: str, head: Head, ctx: Context) -> None:
+        await self._begin("seal", head, ctx)
         points, place = self._of(collection), point_id(head.id, 0)
         if place not in points:
             raise Unavailable("the document is gone", dependency="store", code="write_conflict")
@@ -111,22 +111,22 @@ class MemoryStore:
         payload = msgspec.structs.replace(point.payload, hash=head.hash, chunks=head.chunks)
         points[place] = Point(payload, point.dense, point.sparse, point.late)
 
-    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
-        await self._begin("delete", filter, work)
+    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
+        await self._begin("delete", filter, ctx)
         gone = self._remove(collection, lambda payload: matches(payload, filter))
         return sum(payload.chunk == 0 for payload in gone)
 
-    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
-        return await driving.retrieve(self, collection, wanted, filter, work)
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, ctx: Context) -> Retrieved:
+        return await driving.retrieve(self, collection, wanted, filter, ctx)
 
-    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
-        await self._begin("search", query, work)
+    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[Scored]:
+        await self._begin("search", query, ctx)
         return self._search(collection, query)
 
-    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[Scored]]:
         if not queries:
             return []
-        await self._begin("search_all", queries, work)
+        await self._begin("search_all", queries, ctx)
         return [self._search(collection, query) for query in queries]
 
     def _search(self, collection: str, query: ArmQuery) -> list[Scored]:
@@ -143,18 +143,18 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda scored: (-scored.score, scored.point))[: query.limit]
 
-    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
-        await self._begin("tokens", points, work)
+    async def tokens(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, TokenVectors]:
+        await self._begin("tokens", points, ctx)
         there = self._of(collection)
         return {place: there[place].late for place in points if place in there and there[place].late is not None}
 
-    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
-        await self._begin("fetch", points, work)
+    async def fetch(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
+        await self._begin("fetch", points, ctx)
         there = self._of(collection)
         return {place: there[place].payload for place in points if place in there}
 
-    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
-        await self._begin("heads", after, work)
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context) -> HeadPage:
+        await self._begin("heads", after, ctx)
         found = sorted(
             (place, point.payload)
             for place, point in self._of(collection).items()
@@ -163,25 +163,25 @@ class MemoryStore:
         following = found[limit][0] if len(found) > limit else None
         return HeadPage([_head(payload) for _, payload in found[:limit]], following)
 
-    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
-        await self._begin("points", after, work)
+    async def points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
+        await self._begin("points", after, ctx)
         there = self._of(collection)
         places = sorted(place for place in there if place >= (after or ""))
         return PointPage([there[place] for place in places[:limit]], next(iter(places[limit:]), None))
 
-    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
-        await self._begin("find", documents, work)
+    async def find(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, Head]:
+        await self._begin("find", documents, ctx)
         there = self._of(collection)
         places = {document: point_id(document, 0) for document in documents}
         return {document: _head(there[place].payload) for document, place in places.items() if place in there}
 
-    async def _begin(self, operation: str, argument: Any, work: Work) -> None:
+    async def _begin(self, operation: str, argument: Any, ctx: Context) -> None:
         self.asked.append((operation, argument))
-        limited = work.within(self._limit_s, "store", asyncio.get_running_loop().time())
+        limited = ctx.within(self._limit_s, "store", asyncio.get_running_loop().time())
         async with limit(limited.deadline):
             await self.hook(operation, argument)
-        if work.deadline.passed(asyncio.get_running_loop().time()):
-            raise Expired(work.deadline.operation)
+        if ctx.deadline.passed(asyncio.get_running_loop().time()):
+            raise Expired(ctx.deadline.operation)
 
     def _of(self, collection: str) -> dict[str, Point]:
         if collection not in self._points:

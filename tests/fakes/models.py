@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from penstock.kernel.context import Context
 from penstock.kernel.late import levels
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import Embeddings, SparseVector
-from penstock.kernel.work import Work
 
 DIM = 8
 
@@ -77,7 +77,7 @@ class FakeEmbedder:
         self.hook = hook
         self.asked: list[list[str]] = []
 
-    async def embed(self, texts: Sequence[str], _kind: TextKind, _work: Work, *, late: bool = False) -> Embeddings:
+    async def embed(self, texts: Sequence[str], _kind: TextKind, _ctx: Context, *, late: bool = False) -> Embeddings:
         self.asked.append(list(texts))
         await self.hook(texts)
         return embeddings(texts, late=late and self.late > 0)
@@ -90,7 +90,7 @@ class FakeSparseEncoder:
         self.hook = hook
         self.asked: list[list[str]] = []
 
-    async def encode(self, texts: Sequence[str], _kind: TextKind, _work: Work) -> list[SparseVector]:
+    async def encode(self, texts: Sequence[str], _kind: TextKind, _ctx: Context) -> list[SparseVector]:
         self.asked.append(list(texts))
         await self.hook(texts)
         return [terms(text) for text in texts]
@@ -99,5 +99,5 @@ class FakeSparseEncoder:
 class FakeReranker:
     """See :class:`penstock.models.contract.Reranker`."""
 
-    async def rerank(self, query: str, texts: Sequence[str], _work: Work) -> np.ndarray:
+    async def rerank(self, query: str, texts: Sequence[str], _ctx: Context) -> np.ndarray:
         return np.array([float(embedding(query) @ embedding(text)) for text in texts], np.float32)

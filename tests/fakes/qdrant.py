@@ -23,8 +23,8 @@ from pydantic_core import to_jsonable_python
 from qdrant_client import AsyncQdrantClient, models
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.kernel.work import Work
 from penstock.stores.backends.qdrant.server import QdrantServer
 
 #: What tells the local mode from a server, as seen with qdrant-client 1.20.
@@ -114,8 +114,8 @@ def qdrant_server() -> QdrantServer:
 
 async def remove_all(server: QdrantServer) -> None:
     """Delete every collection of this server's prefix, and close it."""
-    for one in await server.store.collections(Work.background()):
-        await server.store.drop(one.name, Work.background())
+    for one in await server.store.collections(Context.background()):
+        await server.store.drop(one.name, Context.background())
     await server.close()
 
 

@@ -22,12 +22,12 @@ import pytest
 
 from penstock.bus.backends.memory import MemoryBus
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.together import together
-from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
 
@@ -80,7 +80,7 @@ class World:
             self.handling[topic] -= 1
 
     def _leaf(self, topic: str):
-        async def handle(message: int, _work: Work) -> int:
+        async def handle(message: int, _ctx: Context) -> int:
             with self._at_work(topic):
                 fate = self.random.random()
                 if fate < 0.08:
@@ -99,21 +99,21 @@ class World:
 
         return handle
 
-    async def _search(self, message: int, work: Work) -> int:
+    async def _search(self, message: int, ctx: Context) -> int:
         with self._at_work(Topic.SEARCH_REQUEST):
-            await together([self.ask(topic, message, work) for topic in (Topic.ML_EMBED, Topic.ML_SPARSE)])
+            await together([self.ask(topic, message, ctx) for topic in (Topic.ML_EMBED, Topic.ML_SPARSE)])
             if message % 3 == 0:
-                await self.ask(Topic.ML_RERANK, message, work)
+                await self.ask(Topic.ML_RERANK, message, ctx)
             return message
 
     # --- Requesters
 
-    async def ask(self, topic: str, message: int, work: Work) -> None:
+    async def ask(self, topic: str, message: int, ctx: Context) -> None:
         """Ask, and enter in the books how it ended."""
         self.admitted[topic] += 1
         self.in_flight[topic] += 1
         try:
-            assert await self.bus.request(topic, message, work) == message, "somebody else's reply"
+            assert await self.bus.request(topic, message, ctx) == message, "somebody else's reply"
             end = "answered"
         except Rejected:
             end = "refused"
@@ -131,21 +131,21 @@ class World:
             self.in_flight[topic] -= 1
             self.ended[topic][end] += 1
 
-    async def tell(self, topic: str, message: int, work: Work) -> None:
+    async def tell(self, topic: str, message: int, ctx: Context) -> None:
         """Announce an event; nobody waits for its end."""
         with suppress(Rejected, Expired):
-            await self.bus.publish(topic, message, work)
+            await self.bus.publish(topic, message, ctx)
 
     def arrive(self, message: int) -> asyncio.Task[None]:
         limit_s = self.random.choice([0.01, 0.05, 0.3, 1.0, 10.0])
         deadline = Deadline(asyncio.get_running_loop().time() + limit_s, "search")
-        work = Work(deadline, self.random.choice(list(Criticality)), self.random.choice(CLIENTS))
+        ctx = Context(deadline, self.random.choice(list(Criticality)), self.random.choice(CLIENTS))
         if self.random.random() < 0.2:
             event_topic = self.random.choice([Topic.INDEX_PROGRESS, Topic.INDEX_PROGRESS, *LEAF_TOPICS])
-            task = asyncio.create_task(self.tell(event_topic, message, work))
+            task = asyncio.create_task(self.tell(event_topic, message, ctx))
         else:
             topic = self.random.choice([Topic.SEARCH_REQUEST, Topic.SEARCH_REQUEST, *LEAF_TOPICS])
-            task = asyncio.create_task(self.ask(topic, message, work))
+            task = asyncio.create_task(self.ask(topic, message, ctx))
         if self.random.random() < 0.15:
             asyncio.get_running_loop().call_later(self.moment(0.1), task.cancel)
         return task

@@ -6,8 +6,8 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+from penstock.kernel.context import Context
 from penstock.kernel.messages import EmbedBatch, SparseBatch
-from penstock.kernel.work import Work
 from tests.clock import virtual
 from tests.simulation.world import World
 
@@ -22,13 +22,13 @@ class CountingWorld(World):
         self.dense_texts: Counter[str] = Counter()
         self.sparse_texts: Counter[str] = Counter()
 
-    async def _embed(self, batch: EmbedBatch, work: Work) -> Any:
+    async def _embed(self, batch: EmbedBatch, ctx: Context) -> Any:
         self.dense_texts.update(batch.texts)
-        return await super()._embed(batch, work)
+        return await super()._embed(batch, ctx)
 
-    async def _encode(self, batch: SparseBatch, work: Work) -> Any:
+    async def _encode(self, batch: SparseBatch, ctx: Context) -> Any:
         self.sparse_texts.update(batch.texts)
-        return await super()._encode(batch, work)
+        return await super()._encode(batch, ctx)
 
     async def index(self, *documents: tuple[str, str]) -> None:
         """Index documents, given by id and text, in one request."""

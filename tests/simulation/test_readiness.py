@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from penstock.core.parts import Parts
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
-from penstock.kernel.work import Work
 from penstock.policies.breaker import State
 from penstock.stores.errors import CollectionDamaged
 from tests.clock import virtual
@@ -27,7 +27,7 @@ class LocalWorld(World):
     def _parts(self) -> Parts:
         return replace(super()._parts(), look=self._look_at_store, warnings=lambda: self.warnings)
 
-    async def _look_at_store(self, _work: Work) -> None:
+    async def _look_at_store(self, _ctx: Context) -> None:
         self.looks += 1
         if self.store_is_gone:
             raise Unavailable("gone", dependency="store")

@@ -11,8 +11,8 @@ import httpx
 
 from penstock.core.parts import Parts
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.messages import EmbedBatch
-from penstock.kernel.work import Work
 from penstock.models.remote import RemoteEmbedder
 from penstock.models.remote_endpoint import Endpoint, EndpointSettings
 from penstock.models.remote_shapes import OpenAiDense
@@ -56,8 +56,8 @@ class RemoteWorld(World):
         parts = super()._parts()
         return replace(parts, remote=frozenset({"embed"}), encoders=replace(parts.encoders, late=0))
 
-    async def _embed(self, batch: EmbedBatch, work: Work) -> Any:
-        return await self._model.embed(batch.texts, batch.kind, work)
+    async def _embed(self, batch: EmbedBatch, ctx: Context) -> Any:
+        return await self._model.embed(batch.texts, batch.kind, ctx)
 
 
 async def flooded(world: RemoteWorld, seconds: float, look: Callable[[], int], rate: float = 40) -> list[int]:

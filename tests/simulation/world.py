@@ -24,6 +24,7 @@ from penstock.core.core import Core
 from penstock.core.parts import Encoders, Parts, Workers
 from penstock.indexing.chunk.records import Chunk
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.messages import AlertTriggered, ChunkText, EmbedBatch, RerankTexts, SparseBatch, Topic
 from penstock.kernel.settings import (
     BusSettings,
@@ -36,7 +37,6 @@ from penstock.kernel.settings import (
     Settings,
     TimeoutSettings,
 )
-from penstock.kernel.work import Work
 from penstock.pools.permits import Permits
 from penstock.stores.backends.memory import MemoryCache
 from penstock.stores.cache import Cache
@@ -260,36 +260,36 @@ class World:
             luck=self.random.random,
         )
 
-    async def _embed(self, batch: EmbedBatch, _work: Work) -> Any:
+    async def _embed(self, batch: EmbedBatch, _ctx: Context) -> Any:
         await self.dense.work()
         return embeddings(batch.texts, late=batch.late)
 
-    async def _encode(self, batch: SparseBatch, _work: Work) -> Any:
+    async def _encode(self, batch: SparseBatch, _ctx: Context) -> Any:
         await self.sparse.work()
         return [terms(text) for text in batch.texts]
 
-    async def _rerank(self, message: RerankTexts, _work: Work) -> Any:
+    async def _rerank(self, message: RerankTexts, _ctx: Context) -> Any:
         await self.rerank.work()
         return _rows(message.texts) @ embedding(message.query)
 
-    async def _chunk(self, message: ChunkText, _work: Work) -> list[Chunk]:
+    async def _chunk(self, message: ChunkText, _ctx: Context) -> list[Chunk]:
         await self.chunker.work()
         lines = [line for line in message.text.splitlines() if line] or [""]
         return [Chunk(line, number, number, "") for number, line in enumerate(lines, 1)]
 
-    async def _hear(self, alert: AlertTriggered, _work: Work) -> None:
+    async def _hear(self, alert: AlertTriggered, _ctx: Context) -> None:
         self.told.append(alert)
 
     async def _fill(self) -> None:
         """Put a document for each word into the default collection."""
-        work = Work.background()
-        await self.store.create(CollectionInfo("default", DIM, "model", late=DIM), work)
+        ctx = Context.background()
+        await self.store.create(CollectionInfo("default", DIM, "model", late=DIM), ctx)
         points = []
         for word in WORDS:
             text = f"{word} and more of {word}"
             payload = ChunkPayload(word, 0, text, hash="h", chunks=1)
             points.append(Point(payload, embedding(text), terms(text), token_vectors(text)))
-        await self.store.upsert("default", points, work)
+        await self.store.upsert("default", points, ctx)
 
 
 def changed(settings: Settings = SMALL, **sections: Mapping[str, Any]) -> Settings:

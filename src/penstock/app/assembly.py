@@ -24,10 +24,10 @@ from penstock.indexing import worker
 from penstock.indexing.chunk import Chunk
 from penstock.kernel import allocator
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken
 from penstock.kernel.messages import ChunkText
 from penstock.kernel.settings import Settings, cores
-from penstock.kernel.work import Work
 from penstock.models.choice import Choice, Models
 from penstock.models.unread import unread
 from penstock.pools.asking import handlers
@@ -107,7 +107,7 @@ class Assembly:
 
     async def _foreign(self, models: Models) -> dict[str, CollectionInfo]:
         """Return the collections that another model made."""
-        there, known = await self._backing.points.store.collections(Work.background()), encoders(models)
+        there, known = await self._backing.points.store.collections(Context.background()), encoders(models)
         ours = (known.model, known.dim, known.learned)
         sound = [info for info in there if info.state != DAMAGED]
         found = {info.name: info for info in sound if (info.model, info.dim, info.sparse) != ours}
@@ -170,7 +170,7 @@ class Assembly:
         self._processes = Processes(count, worker.prepare, (models.tokenizer,))
         cutter = worker.Cutter(self._processes.run)
 
-        async def chunk(message: ChunkText, _work: Work) -> list[Chunk]:
+        async def chunk(message: ChunkText, _ctx: Context) -> list[Chunk]:
             return await cutter(message)
 
         return Workers(embed, encode, rerank, chunk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Final, Protocol
 
-from penstock.kernel.work import Work
+from penstock.kernel.context import Context
 from penstock.policies.levels import Level
 
 
@@ -70,7 +70,7 @@ _NUMBERS: Final = tuple(one.name for one in fields(Counts) if one.name != "refus
 class BusObserver(Protocol):
     """Is told as it happens what counters cannot tell. Called on the hot path: be quick, never raise."""
 
-    def started(self, topic: str, work: Work, wait_s: float) -> None:
+    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
         """A message's turn has come after ``wait_s``; its slack is what ``work.deadline`` leaves."""
         ...
 
@@ -86,7 +86,7 @@ class BusObserver(Protocol):
 class Unobserved:
     """Nobody watches."""
 
-    def started(self, topic: str, work: Work, wait_s: float) -> None:
+    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
         """Do nothing."""
 
     def ended(self, topic: str, service_s: float) -> None:

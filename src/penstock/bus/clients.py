@@ -16,13 +16,13 @@ import numpy as np
 
 from penstock.bus.contract import Bus
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Expired, Rejected
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
 from penstock.kernel.settings import MlSettings, TimeoutSettings
 from penstock.kernel.together import together
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
-from penstock.kernel.work import Criticality, Work
 from penstock.models.batching import SLICE_TOKENS_MAX, plan
 from penstock.policies.forecast import Forecast
 
@@ -80,7 +80,7 @@ class BusEmbedder:
         self._timeouts = timeouts
         self._batch_tokens = ml.batch_tokens or SLICE_TOKENS_MAX
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:
+    async def embed(self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late: bool = False) -> Embeddings:
         """Return the vectors in the order of ``texts``; the first error cancels the rest.
 
         Raises:
@@ -92,8 +92,8 @@ class BusEmbedder:
         wanted = late and self.late > 0
         tokens: dict[int, TokenVectors] = {}
 
-        async def ask(places: Part, work: Work) -> None:
-            label = work.within(self._timeouts.embed, "embed", self._clock.now())
+        async def ask(places: Part, ctx: Context) -> None:
+            label = ctx.within(self._timeouts.embed, "embed", self._clock.now())
             batch = EmbedBatch([texts[place] for place in places], kind, wanted)
             embedded: Embeddings = await self._bus.request(Topic.ML_EMBED, batch, label)
             vectors[places] = embedded.dense
@@ -101,7 +101,7 @@ class BusEmbedder:
                 tokens.update(zip(places, embedded.late, strict=True))
 
         sizes = [tokens_about(text) for text in texts]
-        await _Split("embed", self._clock).run(sizes, self._batch_tokens, work, ask)
+        await _Split("embed", self._clock).run(sizes, self._batch_tokens, ctx, ask)
         return Embeddings(vectors, [tokens[place] for place in range(len(texts))] if wanted else None)
 
 
@@ -123,7 +123,7 @@ class BusSparseEncoder:
         self._timeouts = timeouts
         self._batch_tokens = batch_tokens
 
-    async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
+    async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> list[SparseVector]:
         """Return one sparse vector for each text; the first error cancels the rest.
 
         Raises:
@@ -133,8 +133,8 @@ class BusSparseEncoder:
         """
         vectors: dict[int, SparseVector] = {}
 
-        async def ask(places: Part, work: Work) -> None:
-            label = work.within(self._timeouts.embed, "sparse", self._clock.now())
+        async def ask(places: Part, ctx: Context) -> None:
+            label = ctx.within(self._timeouts.embed, "sparse", self._clock.now())
             batch = SparseBatch([texts[place] for place in places], kind)
             vectors.update(zip(places, await self._bus.request(Topic.ML_SPARSE, batch, label), strict=True))
 
@@ -142,7 +142,7 @@ class BusSparseEncoder:
             sizes, most = [tokens_about(text) for text in texts], self._batch_tokens
         else:
             sizes, most = [len(text) + 1 for text in texts], BM25_CHARACTERS_MAX
-        await _Split("sparse", self._clock).run(sizes, most, work, ask)
+        await _Split("sparse", self._clock).run(sizes, most, ctx, ask)
         return [vectors[place] for place in range(len(texts))]
 
 
@@ -166,7 +166,7 @@ class BusReranker:
         self._timeouts = timeouts
         self._batch_tokens = batch_tokens
 
-    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> DenseVectors:
+    async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> DenseVectors:
         """Return ``float32 [n]``, one score a text, higher is better.
 
         Raises:
@@ -176,13 +176,13 @@ class BusReranker:
         """
         scores = np.empty(len(texts), np.float32)
 
-        async def ask(places: Part, work: Work) -> None:
-            label = work.within(self._timeouts.rerank, "rerank", self._clock.now())
+        async def ask(places: Part, ctx: Context) -> None:
+            label = ctx.within(self._timeouts.rerank, "rerank", self._clock.now())
             message = RerankTexts(query, [texts[place] for place in places])
             scores[places] = await self._bus.request(Topic.ML_RERANK, message, label)
 
         sizes = [tokens_about(text) for text in texts]
-        await _Split("rerank", self._clock, RERANK_BULK_PARTS).run(sizes, self._batch_tokens, work, ask)
+        await _Split("rerank", self._clock, RERANK_BULK_PARTS).run(sizes, self._batch_tokens, ctx, ask)
         return scores
 
 
@@ -201,7 +201,7 @@ class _Split:
         self._clock = clock
 
     async def run(
-        self, sizes: Sequence[int], part_max: int, work: Work, ask: Callable[[Part, Work], Awaitable[None]]
+        self, sizes: Sequence[int], part_max: int, ctx: Context, ask: Callable[[Part, Context], Awaitable[None]]
     ) -> None:
         """Ask for all parts, at most ``part_max`` of the texts' ``sizes`` in each; the first error cancels the rest.
 
@@ -217,8 +217,8 @@ class _Split:
         left = deque(plan(sizes, part_max))
         forecast = Forecast(sum(sizes), self._clock.now())
         askers = min(PARTS_MAX, len(left))
-        large = len(left) > self._bulk_parts and work.criticality is not Criticality.INTERACTIVE
-        label = work.as_bulk() if large else work
+        large = len(left) > self._bulk_parts and ctx.criticality is not Criticality.INTERACTIVE
+        label = ctx.as_bulk() if large else ctx
         refusals = 0
 
         async def ask_on() -> None:
@@ -232,7 +232,7 @@ class _Split:
                     if askers > 1:
                         break
                     refusals += 1
-                    late = work.deadline.passed(self._clock.now())
+                    late = ctx.deadline.passed(self._clock.now())
                     most = REFUSALS_MAX if isinstance(error, Rejected) else EXPIRIES_MAX
                     if late or not forecast.parts or refusals > most:
                         raise
@@ -241,16 +241,16 @@ class _Split:
                     continue
                 refusals = 0
                 forecast.note(sum(sizes[place] for place in part))
-                self._check(forecast, len(sizes), work)
+                self._check(forecast, len(sizes), ctx)
             askers -= 1
 
         await together([ask_on() for _ in range(askers)])
 
-    def _check(self, forecast: Forecast, count: int, work: Work) -> None:
+    def _check(self, forecast: Forecast, count: int, ctx: Context) -> None:
         """End a request that will miss its deadline while little is lost: its caller learns now what to do."""
         now_s = self._clock.now()
-        if forecast.misses(work.deadline.at_s, now_s):
-            needed_s, remaining_s = forecast.left_s(now_s), work.deadline.remaining_s(now_s)
+        if forecast.misses(ctx.deadline.at_s, now_s):
+            needed_s, remaining_s = forecast.left_s(now_s), ctx.deadline.remaining_s(now_s)
             raise Expired(
                 self._operation,
                 f"the {count} texts need about {needed_s:.0f} s more and {remaining_s:.1f} s are left; send fewer texts"

@@ -20,8 +20,8 @@ from penstock.bus.desk import Transport
 from penstock.bus.rounds import BACKOFF_S, rounds
 from penstock.bus.wire import Failure, Message, Unreadable
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, PenstockError, Unavailable
-from penstock.kernel.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -180,21 +180,21 @@ class Consumer:
             await self._bury(delivery, reader, error, note if isinstance(note, Message) else None)
             return
         now_s = self._terms.clock.now()
-        work = note.work(delivery.age_s, now_s)
-        if self._gone(note, work, now_s):
+        ctx = note.context(delivery.age_s, now_s)
+        if self._gone(note, ctx, now_s):
             await self._settled(lambda: reader.done(delivery))
         elif self.channel.kind is Kind.WORK:
-            await self._answer(delivery, reader, note, (message, work))
+            await self._answer(delivery, reader, note, (message, ctx))
         else:
-            await self._tell(delivery, reader, (message, work))
+            await self._tell(delivery, reader, (message, ctx))
 
-    def _gone(self, note: Message, work: Work, now_s: float) -> bool:
+    def _gone(self, note: Message, ctx: Context, now_s: float) -> bool:
         """Return whether nobody wants it any more; it is counted."""
         if self._terms.cancelled((note.address, note.id)):
             self.extra.left += 1
-        elif work.deadline.passed(now_s):
+        elif ctx.deadline.passed(now_s):
             if self.channel.kind is Kind.NEWS:
-                self._lost(Expired(work.deadline.operation))
+                self._lost(Expired(ctx.deadline.operation))
             else:
                 self.extra.expired_waiting += 1
         else:
@@ -218,15 +218,15 @@ class Consumer:
             await self._settled(lambda: transport.broker.reply(note.address, record))
         await self._settled(lambda: reader.bury(delivery, why.code))
 
-    async def _answer(self, delivery: Delivery, reader: Reader, note: Message, asked: tuple[Any, Work]) -> None:
+    async def _answer(self, delivery: Delivery, reader: Reader, note: Message, asked: tuple[Any, Context]) -> None:
         """Have a request handled; its end is its requester's business, whatever it is (B5)."""
-        wire, (message, work) = self._terms.transport.wire, asked
+        wire, (message, ctx) = self._terms.transport.wire, asked
         here, key = asyncio.current_task(), (note.address, note.id)
         assert here is not None  # noqa: S101 - for the type checker
         self._asked[key] = here
         record: bytes | None = None
         try:
-            record = wire.reply(note.id, note.topic, await self.inner.request(note.topic, message, work))
+            record = wire.reply(note.id, note.topic, await self.inner.request(note.topic, message, ctx))
         except PenstockError as error:
             if self._closing and error.code == "draining":
                 await self._settled(lambda: reader.hand_back(delivery))
@@ -239,16 +239,16 @@ class Consumer:
         finally:
             self._asked.pop(key, None)
         # Who has asked knows by its own clock when its time is up.
-        wanted = record is not None and not work.deadline.passed(self._terms.clock.now())
+        wanted = record is not None and not ctx.deadline.passed(self._terms.clock.now())
         answer = Answer(note.address, record) if wanted and record is not None else None
         await self._settled(lambda: reader.done(delivery, answer))
 
-    async def _tell(self, delivery: Delivery, reader: Reader, told: tuple[Any, Work]) -> None:
+    async def _tell(self, delivery: Delivery, reader: Reader, told: tuple[Any, Context]) -> None:
         """Have an event handled; where it is shared by a group, again if that fails."""
-        message, work = told
+        message, ctx = told
         topic, failure = self.topic, None
         try:
-            await self.inner.request(topic, message, work)
+            await self.inner.request(topic, message, ctx)
         except Expired as error:
             self._lost(error)
         except PenstockError as error:

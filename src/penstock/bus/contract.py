@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.bus.books import Counts
-from penstock.kernel.work import Criticality, Work
+from penstock.kernel.context import Context, Criticality
 from penstock.policies.levels import Level
 
 if TYPE_CHECKING:
     from penstock.bus.link import Link
 
 #: Called with the message and its label; what it returns is the reply.
-Handler = Callable[[Any, Work], Awaitable[Any]]
+Handler = Callable[[Any, Context], Awaitable[Any]]
 
 
 class Slots(Protocol):
@@ -135,7 +135,7 @@ class Bus(Protocol):
         """
         ...
 
-    async def publish(self, topic: str, message: Any, work: Work) -> None:
+    async def publish(self, topic: str, message: Any, ctx: Context) -> None:
         """Announce an event to every subscriber.
 
         A subscriber whose buffer is full holds up no other: those with room have the event at
@@ -150,7 +150,7 @@ class Bus(Protocol):
         """
         ...
 
-    async def request(self, topic: str, message: Any, work: Work) -> Any:
+    async def request(self, topic: str, message: Any, ctx: Context) -> Any:
         """Ask for something and wait for the reply.
 
         Raises:
@@ -168,12 +168,12 @@ class Bus(Protocol):
         """Return how full the topic's fullest buffer is, 0 to 1; asked for every HTTP request."""
         ...
 
-    def refuses(self, topic: str, work: Work, at: Level = Level.CRITICAL) -> Refusal | None:
+    def refuses(self, topic: str, ctx: Context, at: Level = Level.CRITICAL) -> Refusal | None:
         """Return why a new request should be refused at the gate, ``None`` if it should not (D2).
 
         Args:
             topic: Where the request leads.
-            work: Its label, as far as its head tells: a client that holds its share of the buffer is refused, and a
+            ctx: Its label, as far as its head tells: a client that holds its share of the buffer is refused, and a
                 deadline that cannot be met behind what waits.
             at: The fill from which everybody is refused.
         """

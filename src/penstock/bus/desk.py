@@ -12,8 +12,8 @@ from penstock.bus.broker import Broker, Channel
 from penstock.bus.link import Link
 from penstock.bus.wire import Cancel, Failure, Reply, Unreadable, Wire
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Unavailable
-from penstock.kernel.work import Work
 
 #: Notes of withdrawn requests on their way to the workers; those beyond are not sent, and the worker works for nothing.
 CANCELS_MAX: Final = 1000
@@ -62,11 +62,11 @@ class Desk:
     def __repr__(self) -> str:
         return f"<Desk {len(self._asked)} asked>"
 
-    def handler(self, topic: str, channel: Channel) -> Callable[[Any, Work], Awaitable[Any]]:
+    def handler(self, topic: str, channel: Channel) -> Callable[[Any, Context], Awaitable[Any]]:
         """Return a handler that has a topic's work done by another instance, by way of a channel."""
 
-        async def ask(message: Any, work: Work) -> Any:
-            return await self._ask(topic, channel, (message, work))
+        async def ask(message: Any, ctx: Context) -> Any:
+            return await self._ask(topic, channel, (message, ctx))
 
         return ask
 
@@ -87,7 +87,7 @@ class Desk:
             raise
         link.sent()
 
-    async def _ask(self, topic: str, channel: Channel, asked: tuple[Any, Work]) -> Any:
+    async def _ask(self, topic: str, channel: Channel, asked: tuple[Any, Context]) -> Any:
         """Send a request and wait for its reply.
 
         Raises:
@@ -95,16 +95,16 @@ class Desk:
 
         Cancellation: The worker is told, unless it knows by the deadline.
         """
-        transport, number, (message, work) = self._transport, next(self._numbers), asked
+        transport, number, (message, ctx) = self._transport, next(self._numbers), asked
         await self.ready.wait()
         address = transport.broker.address
-        record = transport.wire.message(number, address, topic, message, (work, self._clock.now()))
+        record = transport.wire.message(number, address, topic, message, (ctx, self._clock.now()))
         reply = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
             await self.send(channel, record, "", self._send_s)
             note = await reply
         except asyncio.CancelledError:
-            if self._clock.now() < work.deadline.at_s:
+            if self._clock.now() < ctx.deadline.at_s:
                 self._withdraw(Cancel(address, number))
             raise
         finally:

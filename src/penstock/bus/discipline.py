@@ -9,7 +9,7 @@ from itertools import count
 from math import inf
 from typing import Generic, TypeVar
 
-from penstock.kernel.work import Criticality
+from penstock.kernel.context import Criticality
 from penstock.policies.bounds import within
 from penstock.policies.congestion import Congestion, CongestionSettings
 

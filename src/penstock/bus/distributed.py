@@ -35,11 +35,11 @@ from penstock.bus.presence import Presence
 from penstock.bus.sides import Asking, Serving
 from penstock.bus.window import Window
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.policies.breaker import State
 from penstock.policies.levels import Level
 
@@ -161,9 +161,9 @@ class BrokerBus:
             self._kinds[topic] = kind_of
         if topic not in EVENT_TOPICS:
             self._serving.subscribe(topic, handler, slots, kind_of)
-            work = self._work(topic)
-            consumer = next((one for one in self._consumers if one.channel == work), None)
-            self._feed(consumer or self._consume(work, "", self._serving, partial(self._at_once, topic)), slots)
+            queue = self._work(topic)
+            consumer = next((one for one in self._consumers if one.channel == queue), None)
+            self._feed(consumer or self._consume(queue, "", self._serving, partial(self._at_once, topic)), slots)
             self._presence.greet()
         if topic not in REQUEST_TOPICS:
             limits = replace(self._settings, discipline="fifo", discard=False, refuse_hopeless=False)
@@ -172,7 +172,7 @@ class BrokerBus:
             inner.subscribe(topic, handler, slots, kind_of)
             self._feed(self._consume(Channel(topic, Kind.NEWS), group, inner, partial(self._count, slots)), slots)
 
-    async def publish(self, topic: str, message: Any, work: Work) -> None:
+    async def publish(self, topic: str, message: Any, ctx: Context) -> None:
         """See :meth:`penstock.bus.contract.Bus.publish`; the broker is the only subscriber that is waited for.
 
         Raises:
@@ -182,7 +182,7 @@ class BrokerBus:
         """
         if self._closed:
             raise draining()
-        now_s, deadline = self._clock.now(), work.deadline
+        now_s, deadline = self._clock.now(), ctx.deadline
         if deadline.passed(now_s):
             raise Expired(deadline.operation)
         within_s = min(self._settings.publish_timeout, deadline.remaining_s(now_s))
@@ -190,7 +190,7 @@ class BrokerBus:
             self._link.check()
             async with limit(deadline.within(within_s, "publish", now_s)):
                 await self._desk.ready.wait()
-        record = self._wire.message(0, "", topic, message, (work, now_s))
+        record = self._wire.message(0, "", topic, message, (ctx, now_s))
         try:
             await self._desk.send(Channel(topic, Kind.NEWS), record, self._broker.address, within_s)
         except Rejected:
@@ -198,7 +198,7 @@ class BrokerBus:
                 raise Expired(deadline.operation) from None
             raise
 
-    async def request(self, topic: str, message: Any, work: Work) -> Any:
+    async def request(self, topic: str, message: Any, ctx: Context) -> Any:
         """See :meth:`penstock.bus.contract.Bus.request`.
 
         Raises:
@@ -211,15 +211,15 @@ class BrokerBus:
         if self._work(topic).topic not in self._presence.rooms:
             raise Unavailable(f"nobody serves {topic} any more", dependency=topic)
         self._link.check()
-        return await self._asking.request(topic, message, work)
+        return await self._asking.request(topic, message, ctx)
 
     def used(self, topic: str) -> float:
         """See :meth:`penstock.bus.contract.Bus.used`."""
         return max(self._asking.used(topic), self._serving.used(topic))
 
-    def refuses(self, topic: str, work: Work, at: Level = Level.CRITICAL) -> Refusal | None:
+    def refuses(self, topic: str, ctx: Context, at: Level = Level.CRITICAL) -> Refusal | None:
         """See :meth:`penstock.bus.contract.Bus.refuses`."""
-        return self._asking.refuses(topic, work, at)
+        return self._asking.refuses(topic, ctx, at)
 
     def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
         """See :meth:`penstock.bus.contract.Bus.congested`."""

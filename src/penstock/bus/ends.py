@@ -84,7 +84,7 @@ class Ends:
         """It could no longer end in time."""
         self._counts.discarded += 1
         _close(envelope)
-        _answer(envelope, Expired(envelope.work.deadline.operation))
+        _answer(envelope, Expired(envelope.ctx.deadline.operation))
 
     def left(self, envelope: Envelope) -> None:
         """Its requester or publisher has gone."""

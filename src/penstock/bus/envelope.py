@@ -7,8 +7,8 @@ import enum
 from typing import TYPE_CHECKING, Any
 
 from penstock.bus.discipline import Waiting
+from penstock.kernel.context import Context
 from penstock.kernel.wheel import Slot
-from penstock.kernel.work import Work
 
 if TYPE_CHECKING:
     from penstock.bus.intake import Intake
@@ -40,7 +40,7 @@ class Envelope(Waiting):
 
     Args:
         message: What is asked or told.
-        work: Whose it is and until when.
+        ctx: Whose it is and until when.
         intake: Where it is offered.
         sent_at_s: When, on the loop's clock.
         reply: Resolved with the answer; ``None`` for events.
@@ -54,6 +54,7 @@ class Envelope(Waiting):
     """
 
     __slots__ = (
+        "ctx",
         "intake",
         "message",
         "probe",
@@ -63,19 +64,18 @@ class Envelope(Waiting):
         "slot",
         "stage",
         "turn",
-        "work",
         "worker",
     )
 
     def __init__(
-        self, message: Any, work: Work, intake: Intake, sent_at_s: float, reply: asyncio.Future[Any] | None = None
+        self, message: Any, ctx: Context, intake: Intake, sent_at_s: float, reply: asyncio.Future[Any] | None = None
     ) -> None:
         self.message = message
-        self.work = work
+        self.ctx = ctx
         self.intake = intake
         self.sent_at_s = sent_at_s
         self.reply = reply
-        self.at_s = work.deadline.at_s
+        self.at_s = ctx.deadline.at_s
         self.stage = NEW
         self.slot: Slot | None = None
         self.turn: asyncio.Future[None] | None = None
@@ -83,8 +83,8 @@ class Envelope(Waiting):
         self.worker: Worker | None = None
         self.probe = False
         # What ``Waiting`` sets, without the call: this is the hot path.
-        self.client = work.client
-        self.rank = work.criticality
+        self.client = ctx.client
+        self.rank = ctx.criticality
         self.ordered = reply is None
         self.cost_s = self.expected_s = self.since_s = 0.0
         self.flow = None

@@ -11,10 +11,10 @@ from penstock.bus.envelope import ENDED, GRANTED, RUNNING, Envelope, Stage
 from penstock.bus.topic import Topic
 from penstock.bus.worker import Worker
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Expired, Rejected
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.wheel import cancel, watch
-from penstock.kernel.work import Criticality
 from penstock.policies.discard import Verdict
 
 #: Workers of one topic that wait for something to do.
@@ -128,7 +128,7 @@ class Intake:
 
     def rang(self, envelope: Envelope) -> None:
         """Its time is up."""
-        stage, deadline = envelope.stage, envelope.work.deadline
+        stage, deadline = envelope.stage, envelope.ctx.deadline
         if stage is Stage.BLOCKED and envelope.at_s < deadline.at_s:
             self.ends.refused(envelope, Rejected(f"{self.topic.name} is full", code="queue_full"))
         else:
@@ -137,7 +137,7 @@ class Intake:
 
     def overran(self, envelope: Envelope, limit_s: float) -> None:
         """Its handler has reached the limit."""
-        deadline = envelope.work.deadline
+        deadline = envelope.ctx.deadline
         self.ends.expired(envelope, Expired("handler" if limit_s < deadline.at_s else deadline.operation))
         self._withdraw(envelope, RUNNING)
 
@@ -174,7 +174,7 @@ class Intake:
         """Take the next message worth handling out of the buffer; the others are answered."""
         topic = self.topic
         while (envelope := topic.next(now_s)) is not None:
-            deadline_s, reply = envelope.work.deadline.at_s, envelope.reply
+            deadline_s, reply = envelope.ctx.deadline.at_s, envelope.reply
             if now_s >= deadline_s or (reply is not None and reply.done()):
                 self.give_up(envelope)
                 continue
@@ -197,14 +197,14 @@ class Intake:
         envelope.worker = worker
         worker.envelope = envelope
         if self._observer is not None:
-            self._observer.started(self.topic.name, envelope.work, now_s - envelope.sent_at_s)
+            self._observer.started(self.topic.name, envelope.ctx, now_s - envelope.sent_at_s)
 
     def give_up(self, envelope: Envelope) -> None:
         """It is not begun: its deadline has passed, or its requester has gone."""
         if envelope.abandoned:
             self.ends.left(envelope)
         else:
-            self.ends.expired(envelope, Expired(envelope.work.deadline.operation))
+            self.ends.expired(envelope, Expired(envelope.ctx.deadline.operation))
 
     def measure(self, envelope: Envelope, took_s: float, now_s: float, *, stopped: bool) -> None:
         """Learn from how long a handler took; one that was hung up on says nothing."""
@@ -214,7 +214,7 @@ class Intake:
         if service.skip and not envelope.probe:
             service.skip -= 1
             return
-        deadline_s = envelope.work.deadline.at_s
+        deadline_s = envelope.ctx.deadline.at_s
         if not stopped or now_s >= deadline_s:
             self.topic.learn(service, took_s)
             if envelope.probe:
@@ -255,7 +255,7 @@ class Intake:
     def _has_room(self, envelope: Envelope) -> None:
         """A message that waited for room is in the buffer."""
         cancel(envelope)
-        envelope.at_s = envelope.work.deadline.at_s
+        envelope.at_s = envelope.ctx.deadline.at_s
         if envelope.reply is not None:
             watch(envelope, self.now())
         elif envelope.turn is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from penstock.bus.books import BusObserver
-from penstock.kernel.work import Work
+from penstock.kernel.context import Context
 from penstock.policies.levels import Level
 
 
@@ -21,9 +21,9 @@ class Asking:
         self._served = served
         self._observer = observer
 
-    def started(self, topic: str, work: Work, wait_s: float) -> None:
+    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
         """Pass on that a message's turn has come."""
-        self._observer.started(topic, work, wait_s)
+        self._observer.started(topic, ctx, wait_s)
 
     def ended(self, topic: str, service_s: float) -> None:
         """Pass on how long it took, unless who serves it tells."""
@@ -47,10 +47,10 @@ class Serving:
         self._asked = asked
         self._observer = observer
 
-    def started(self, topic: str, work: Work, wait_s: float) -> None:
+    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
         """Pass on that a message's turn has come, unless who asked it tells."""
         if topic not in self._asked:
-            self._observer.started(topic, work, wait_s)
+            self._observer.started(topic, ctx, wait_s)
 
     def ended(self, topic: str, service_s: float) -> None:
         """Pass on how long it took."""

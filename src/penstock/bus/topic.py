@@ -13,9 +13,9 @@ from penstock.bus.books import UNOBSERVED, BusObserver, Counts
 from penstock.bus.discipline import SWEEP_MIN, Discipline, FairQueue
 from penstock.bus.envelope import ENDED, QUEUED, Envelope, Stage
 from penstock.bus.service import Service
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Work
 from penstock.policies.congestion import CongestionSettings
 from penstock.policies.discard import DiscardSettings, push_excess_s
 from penstock.policies.estimate import EstimateSettings
@@ -214,15 +214,15 @@ class Topic:
         queued = [envelope for envelope in iter(lambda: self.next(now_s), None) if envelope is not None]
         return blocked + queued
 
-    def hopeless_s(self, work: Work, now_s: float, working: int) -> float:
+    def hopeless_s(self, ctx: Context, now_s: float, working: int) -> float:
         """Return by how much a request of unknown kind would miss its deadline; 0 for not at all, or nothing waits.
 
         Args:
-            work: The request's label.
+            ctx: The request's label.
             now_s: On the loop's clock.
             working: Handlers at work on this topic.
         """
-        return self._excess_s(work, self._whole, now_s, working) if self.queue.count else 0.0
+        return self._excess_s(ctx, self._whole, now_s, working) if self.queue.count else 0.0
 
     def over_share(self, client: str) -> bool:
         """Return whether a client's requests fill its share of the buffer."""
@@ -230,22 +230,22 @@ class Topic:
 
     def _look(self, envelope: Envelope, service: Service, now_s: float, working: int) -> None:
         """Refuse what its client may not add, and what could not end in time."""
-        if self.over_share(envelope.work.client):
+        if self.over_share(envelope.ctx.client):
             self._refuse("client_share", f"too many requests of this client wait in {self.name}", by_client=True)
-        excess_s = self._excess_s(envelope.work, service, now_s, working)
+        excess_s = self._excess_s(envelope.ctx, service, now_s, working)
         if excess_s > 0.0:
             self._refuse("hopeless", f"{self.name} is too busy to end this in time", retry_after_s=excess_s)
 
-    def _excess_s(self, work: Work, service: Service, now_s: float, working: int) -> float:
+    def _excess_s(self, ctx: Context, service: Service, now_s: float, working: int) -> float:
         """Return by how many seconds new work would miss its deadline behind what waits; 0: it would not."""
-        deadline_s, queue = work.deadline.at_s, self.queue
+        deadline_s, queue = ctx.deadline.at_s, self.queue
         in_time = now_s + queue.expected_s / (working or 1) + service.typical_s <= deadline_s
         if in_time or not self.rules.refuse_hopeless:  # even behind all that waits
             return 0.0
         return push_excess_s(
             deadline_s,
             now_s,
-            ahead_s=queue.ahead_s(work.client, work.criticality, service.cost_s),
+            ahead_s=queue.ahead_s(ctx.client, ctx.criticality, service.cost_s),
             capacity=working,
             service_s=service.typical_s,
             idle=0,

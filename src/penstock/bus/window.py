@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from penstock.bus.directory import Room
-from penstock.kernel.work import Criticality
+from penstock.kernel.context import Criticality
 
 
 class Window:

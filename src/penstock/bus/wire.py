@@ -18,9 +18,9 @@ import msgspec
 
 from penstock.bus.arrays import pack, unpack
 from penstock.kernel import errors
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import UNREADABLE, Invalid, PenstockError
-from penstock.kernel.work import Criticality, Work
 
 #: Begins every record of ours.
 MAGIC: Final = b"PSTK"
@@ -46,7 +46,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
         topic: The topic.
         left_s: What was left of the deadline when it was sent; ``None`` for no deadline.
         operation: Whose limit that is.
-        criticality: See :class:`penstock.kernel.work.Work`, as the next three.
+        criticality: See :class:`penstock.kernel.context.Context`, as the next three.
         client: Client.
         request_id: Request id.
         traceparent: Trace context.
@@ -64,13 +64,13 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
     traceparent: str
     body: msgspec.Raw
 
-    def work(self, age_s: float, now_s: float) -> Work:
+    def context(self, age_s: float, now_s: float) -> Context:
         """Return the label on our clock, for a message that was ``age_s`` on its way."""
         deadline = Deadline.never()
         if self.left_s is not None:
             deadline = Deadline(now_s + self.left_s - age_s, self.operation)
         rank = Criticality(min(max(self.criticality, Criticality.INTERACTIVE), Criticality.BULK))
-        return Work(deadline, rank, self.client, self.request_id, self.traceparent)
+        return Context(deadline, rank, self.client, self.request_id, self.traceparent)
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True):
@@ -188,7 +188,7 @@ class Wire:
         self._replies = {topic: _decoder(shape.reply) for topic, shape in shapes.items()}
         self._any = _decoder(plain.message)
 
-    def message(self, id: int, address: str, topic: str, message: Any, label: tuple[Work, float]) -> bytes:
+    def message(self, id: int, address: str, topic: str, message: Any, label: tuple[Context, float]) -> bytes:
         """Return the record of a request or an event.
 
         Args:
@@ -201,15 +201,13 @@ class Wire:
         Raises:
             Invalid: It cannot be written, or is larger than ``bytes_max`` (``too_large``).
         """
-        work, now_s = label
-        deadline = work.deadline
+        ctx, now_s = label
+        deadline = ctx.deadline
         left_s = None if deadline.at_s == math.inf else deadline.remaining_s(now_s)
         body = msgspec.Raw(self._body(topic, message))
-        rank, request_id = int(work.criticality), work.request_id
+        rank, request_id = int(ctx.criticality), ctx.request_id
         return self.record(
-            Message(
-                id, address, topic, left_s, deadline.operation, rank, work.client, request_id, work.traceparent, body
-            )
+            Message(id, address, topic, left_s, deadline.operation, rank, ctx.client, request_id, ctx.traceparent, body)
         )
 
     def reply(self, id: int, topic: str, result: Any) -> bytes:

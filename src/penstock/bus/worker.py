@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
-from contextvars import Context
 from typing import TYPE_CHECKING
 
 from penstock.bus.envelope import ENDED, GRANTED, RUNNING, Envelope
@@ -13,7 +13,7 @@ from penstock.kernel.wheel import Slot, cancel, watch
 
 if TYPE_CHECKING:
     from penstock.bus.intake import Intake
-    from penstock.kernel.work import Work
+    from penstock.kernel.context import Context
 
 #: Messages one worker handles with one slot, and time it takes, before it offers the slot to others.
 BURST_MESSAGES = 32
@@ -48,7 +48,7 @@ class Worker:
         self.envelope: Envelope | None = envelope
         self.wake: asyncio.Future[None]
         loop = asyncio.get_running_loop()
-        self.task = loop.create_task(self._run(), name=intake.topic.name, context=Context())
+        self.task = loop.create_task(self._run(), name=intake.topic.name, context=contextvars.Context())
         self.task.add_done_callback(self._over)
 
     def __repr__(self) -> str:
@@ -98,11 +98,11 @@ class Worker:
                 if envelope is None:
                     return
                 intake.grant(envelope, self, now_s)
-            work = self._begin(envelope, now_s)
-            if work is not None:
+            ctx = self._begin(envelope, now_s)
+            if ctx is not None:
                 began_at_s, failed = now_s, False
                 try:
-                    result = await handler(envelope.message, work)
+                    result = await handler(envelope.message, ctx)
                 except BaseException as error:  # noqa: BLE001 - a handler that raises never stops the topic (B5)
                     stopped, failed = envelope.stage is ENDED, True
                     self._stumbled(envelope, error)
@@ -118,12 +118,12 @@ class Worker:
             if now_s - began_s >= BURST_S or task.cancelling():
                 return
 
-    def _begin(self, envelope: Envelope, now_s: float) -> Work | None:
+    def _begin(self, envelope: Envelope, now_s: float) -> Context | None:
         """Return the label for the handler, with its limit; ``None`` if there is nothing to be done any more."""
         if envelope.stage is not GRANTED:
             return None
-        work, reply = envelope.work, envelope.reply
-        deadline_s = work.deadline.at_s
+        ctx, reply = envelope.ctx, envelope.reply
+        deadline_s = ctx.deadline.at_s
         if now_s >= deadline_s or (reply is not None and reply.done()):
             self._intake.give_up(envelope)
             return None
@@ -131,16 +131,16 @@ class Worker:
         handler_s = self._intake.handler_s
         limit_s = now_s + handler_s
         if limit_s < deadline_s:
-            work = work.within(handler_s, "handler", now_s)
+            ctx = ctx.within(handler_s, "handler", now_s)
         elif reply is not None:  # its own alarm rings before
             self._limit_s = math.inf
-            return work
+            return ctx
         else:
             limit_s = deadline_s
         self._limit_s = limit_s
         if limit_s < self.at_s:
             self._set(now_s)
-        return work
+        return ctx
 
     def _set(self, now_s: float) -> None:
         """Set the alarm to the handler's limit."""

@@ -6,8 +6,8 @@ import asyncio
 from typing import Final
 
 from penstock.bus.contract import Bus
+from penstock.kernel.context import Context
 from penstock.kernel.messages import AlertTriggered, Topic
-from penstock.kernel.work import Work
 from penstock.telemetry.alarms import AlertRecord
 
 #: Announcements of alerts on their way to the bus; those beyond are only logged and listed.
@@ -37,7 +37,7 @@ class Announcements:
             return
         told = AlertTriggered(record.name, record.severity, record.subject, record.detail, record.active)
         task = asyncio.get_running_loop().create_task(
-            self._bus.publish(Topic.ALERT_TRIGGERED, told, Work.background()), name="alert"
+            self._bus.publish(Topic.ALERT_TRIGGERED, told, Context.background()), name="alert"
         )
         self._tasks.add(task)
         task.add_done_callback(self._ended)

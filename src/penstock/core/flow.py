@@ -13,8 +13,8 @@ from penstock.core.parts import Parts
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
 from penstock.indexing.records import Segment
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.messages import ChunkText, Topic
-from penstock.kernel.work import Criticality, Work
 from penstock.models.batching import SLICE_TOKENS_MAX
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.ladder import Rung
@@ -124,12 +124,12 @@ class Flow:
     def _index(self) -> IndexPipeline:
         bus, parts = self._means.bus, self._means.parts
 
-        async def chunk(message: ChunkText, work: Work) -> list[Chunk]:
-            chunks: list[Chunk] = await bus.request(Topic.INDEX_CHUNK, message, work)
+        async def chunk(message: ChunkText, ctx: Context) -> list[Chunk]:
+            chunks: list[Chunk] = await bus.request(Topic.INDEX_CHUNK, message, ctx)
             return chunks
 
-        async def write(segment: Segment, work: Work) -> None:
-            await bus.request(Topic.INDEX_REQUEST, segment, work)
+        async def write(segment: Segment, ctx: Context) -> None:
+            await bus.request(Topic.INDEX_REQUEST, segment, ctx)
 
         return IndexPipeline(
             store=self.store,

@@ -11,8 +11,8 @@ from penstock.bus.books import BusObserver
 from penstock.bus.contract import Bus, Handler
 from penstock.indexing.composition import sparse_text
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.settings import Settings
-from penstock.kernel.work import Work
 from penstock.models.contract import Unread
 from penstock.models.used import InUse
 from penstock.policies.jitter import Random
@@ -119,7 +119,7 @@ class Parts:
     pools: frozenset[str] = POOLS
     answers: bool = True
     connections: Callable[[], dict[str, int]] = dict
-    look: Callable[[Work], Awaitable[None]] | None = None
+    look: Callable[[Context], Awaitable[None]] | None = None
     readiness: Callable[[], list[str]] = list
     warnings: Callable[[], list[str]] = list
     watch: Callable[[], None] = lambda: None

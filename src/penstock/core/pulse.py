@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import PenstockError
-from penstock.kernel.work import Work
 from penstock.policies.breaker import State
 from penstock.pools.guard import Guard
 
@@ -33,7 +33,7 @@ class Pulse:
     """
 
     def __init__(
-        self, look: Callable[[Work], Awaitable[None]], guard: Guard, clock: Clock, *, always: bool = True
+        self, look: Callable[[Context], Awaitable[None]], guard: Guard, clock: Clock, *, always: bool = True
     ) -> None:
         self._look = look
         self._guard = guard
@@ -58,11 +58,11 @@ class Pulse:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _ask(self) -> None:
-        work = Work.background().within(self._guard.patience_s(LOOK), LOOK, self._clock.now())
+        ctx = Context.background().within(self._guard.patience_s(LOOK), LOOK, self._clock.now())
         # The breaker has been told, and tells it on.
         with suppress(PenstockError):
-            await self._guard.call(LOOK, lambda: self._answered(work))
+            await self._guard.call(LOOK, lambda: self._answered(ctx))
 
-    async def _answered(self, work: Work) -> None:
-        async with limit(work.deadline):
-            await self._look(work)
+    async def _answered(self, ctx: Context) -> None:
+        async with limit(ctx.deadline):
+            await self._look(ctx)

@@ -12,7 +12,7 @@ from penstock.bus.contract import TopicState
 from penstock.bus.link import Link
 from penstock.http import answers
 from penstock.http.gate import Gate
-from penstock.kernel.work import Criticality
+from penstock.kernel.context import Criticality
 from penstock.models.used import InUse
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import Guard

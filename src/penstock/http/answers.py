@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from penstock.http.problem import Problem
 from penstock.indexing.records import Status
 from penstock.kernel import vectors
-from penstock.kernel.work import Criticality
+from penstock.kernel.context import Criticality
 from penstock.policies.alerts import Severity
 from penstock.policies.breaker_states import State
 from penstock.policies.ladder import Rung

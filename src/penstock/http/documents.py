@@ -26,8 +26,8 @@ from penstock.http.structure import elements
 from penstock.indexing.language import named
 from penstock.indexing.records import Document, Outcome, Status
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Expired, Invalid, PenstockError
-from penstock.kernel.work import Work
 from penstock.stores.records import out_of_range
 
 #: Lines that cannot be read are told one by one up to here, those beyond are counted only. So far each number that
@@ -123,14 +123,14 @@ class Intake:
     """What a request to index holds.
 
     Attributes:
-        work: Its label.
+        ctx: Its label.
         documents: Those that can be indexed.
         entries: All that are told of, in the order of the body.
         untold: Lines that cannot be read beyond ``TOLD_LINES_MAX``.
         by_line: Whether each line is told for itself, also where none could be read.
     """
 
-    work: Work
+    ctx: Context
     documents: Documents
     entries: list[Entry] = field(default_factory=list)
     untold: int = 0
@@ -147,7 +147,7 @@ class Intake:
 
     async def told(self, outcomes: Sequence[Outcome]) -> list[answers.DocumentOutcome]:
         """Return what became of each document, in the order of the body."""
-        became, request_id, each = iter(outcomes), self.work.request_id, list[answers.DocumentOutcome]()
+        became, request_id, each = iter(outcomes), self.ctx.request_id, list[answers.DocumentOutcome]()
         for number, entry in enumerate(self.entries, 1):
             outcome = Outcome(entry.id, Status.FAILED, error=entry.error) if entry.error else next(became)
             error = problem_of(outcome.error, request_id) if outcome.error else UNSET
@@ -181,13 +181,13 @@ class _Reader:
 
     Args:
         data: The body: lines, or a list.
-        work: The request's label.
+        ctx: The request's label.
         clock: The loop's clock.
     """
 
-    def __init__(self, data: memoryview, work: Work, clock: Clock) -> None:
+    def __init__(self, data: memoryview, ctx: Context, clock: Clock) -> None:
         self._data = data
-        self._work = work
+        self._ctx = ctx
         self._clock = clock
         self._spent_bytes = 0
         self._refused = 0
@@ -261,7 +261,7 @@ class _Reader:
 
     def _intake(self, entries: list[Entry], untold: int, *, by_line: bool) -> Intake:
         good = [entry for entry in entries if entry.error is None]
-        return Intake(self._work, Documents(self._data, good), entries, untold, by_line)
+        return Intake(self._ctx, Documents(self._data, good), entries, untold, by_line)
 
     async def _breathe(self, read_bytes: int) -> None:
         """Let the loop run on after each ``_TURN_BYTES``, and see whether there is time left.
@@ -274,8 +274,8 @@ class _Reader:
             return
         self._spent_bytes = 0
         await asyncio.sleep(0)
-        if self._work.deadline.passed(self._clock.now()):
-            raise Expired(self._work.deadline.operation, "the deadline passed while the documents were read")
+        if self._ctx.deadline.passed(self._clock.now()):
+            raise Expired(self._ctx.deadline.operation, "the deadline passed while the documents were read")
 
 
 def _kept(error: Invalid) -> Invalid:

@@ -9,8 +9,8 @@ import msgspec
 
 from penstock.http import answers, bodies
 from penstock.http.queries import DeletionQuery, NoQuery, PageQuery
+from penstock.kernel.context import Criticality
 from penstock.kernel.messages import Topic
-from penstock.kernel.work import Criticality
 from penstock.search.records import SearchResult
 from penstock.stores.records import CollectionInfo, Snapshot
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.kernel.context import Criticality
 from penstock.kernel.deadline import Deadline
-from penstock.kernel.work import Criticality
 
 #: Classes of work as callers write them, the most urgent first.
 CRITICALITIES: Final = {criticality.name.lower(): criticality for criticality in Criticality}

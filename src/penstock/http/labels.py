@@ -7,9 +7,9 @@ from starlette.requests import Request
 from penstock.http import bodies, decoding
 from penstock.http.head import CRITICALITIES
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Expired, Invalid
-from penstock.kernel.work import Criticality, Work
 
 
 def check_headers(request: Request) -> None:
@@ -22,7 +22,7 @@ def check_headers(request: Request) -> None:
     _timeout_header(request)
 
 
-def label(request: Request, clock: Clock, timeout_ms: float | None = None) -> Work:
+def label(request: Request, clock: Clock, timeout_ms: float | None = None) -> Context:
     """Return the label under which a request's work travels; its deadline is noted in the request's scope.
 
     Its time began when the request arrived at the gate: a body that took long has used some of it up.
@@ -37,7 +37,7 @@ def label(request: Request, clock: Clock, timeout_ms: float | None = None) -> Wo
         Expired: The deadline has passed already; nothing waits in line for that.
     """
     scope = request.scope
-    made = Work(
+    made = Context(
         Deadline.never(),
         _criticality(request, scope["penstock.criticality"]),
         scope["penstock.client"],

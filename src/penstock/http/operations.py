@@ -17,6 +17,7 @@ from penstock.http.recent import Recent
 from penstock.http.services import Services
 from penstock.indexing.language import named
 from penstock.indexing.records import Outcome, Status
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.messages import (
@@ -28,7 +29,6 @@ from penstock.kernel.messages import (
     TextKind,
     Topic,
 )
-from penstock.kernel.work import Work
 from penstock.pools.guarded import Layout
 from penstock.search import filters
 from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult
@@ -77,47 +77,47 @@ class Operations:
             strict=body.strict,
         )
         asked.check()
-        work = self._work(request, body.timeout_ms)
-        work = work.within(self._services.settings.timeouts.search, "search", self._now())
-        request.scope["penstock.deadline_s"] = work.deadline.at_s
+        ctx = self._context(request, body.timeout_ms)
+        ctx = ctx.within(self._services.settings.timeouts.search, "search", self._now())
+        request.scope["penstock.deadline_s"] = ctx.deadline.at_s
         self._refuse_foreign(collection)
-        result: SearchResult = await self._services.bus.request(Topic.SEARCH_REQUEST, asked, work)
+        result: SearchResult = await self._services.bus.request(Topic.SEARCH_REQUEST, asked, ctx)
         done = SearchComplete(collection, len(result.hits), result.took_ms, tuple(result.degraded))
-        await self._services.bus.publish(Topic.SEARCH_COMPLETE, done, work)
+        await self._services.bus.publish(Topic.SEARCH_COMPLETE, done, ctx)
         return result
 
     async def list_collections(self, request: Request) -> answers.Collections:
         """List every collection."""
-        return answers.Collections(await self._services.store.collections(self._work(request)))
+        return answers.Collections(await self._services.store.collections(self._context(request)))
 
     async def create_collection(self, request: Request) -> CollectionInfo:
         """Create a collection, or return the one that is there."""
         data = await request.body()
         if data.strip():
             await decoding.read(data, bodies.CollectionBody)
-        services, work = self._services, self._work(request)
+        services, ctx = self._services, self._context(request)
         embedder, name = services.embedder, request.path_params["name"]
         wanted = CollectionInfo(name, embedder.dim, services.model, late=embedder.late, sparse=services.learned)
-        info = await services.store.create(wanted, work)
-        await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), work)
+        info = await services.store.create(wanted, ctx)
+        await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
         return info
 
     async def get_collection(self, request: Request) -> CollectionInfo:
         """Describe a collection."""
         name = request.path_params["name"]
-        return await self._services.store.collection(name, self._work(request))
+        return await self._services.store.collection(name, self._context(request))
 
     async def delete_collection(self, request: Request) -> answers.Deleted:
         """Delete a collection and everything in it."""
-        name, work = request.path_params["name"], self._work(request)
-        await self._services.store.drop(name, work)
+        name, ctx = request.path_params["name"], self._context(request)
+        await self._services.store.drop(name, ctx)
         self._services.foreign.pop(name, None)
-        await self._services.bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), work)
+        await self._services.bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), ctx)
         return answers.Deleted(1)
 
     async def make_snapshot(self, request: Request) -> Snapshot:
         """Make a snapshot of every collection, a file in the data directory."""
-        return await self._services.snapshots.make(self._work(request))
+        return await self._services.snapshots.make(self._context(request))
 
     async def list_snapshots(self, _request: Request) -> answers.SnapshotList:
         """List the snapshots in the data directory."""
@@ -132,14 +132,14 @@ class Operations:
         """Take in what a snapshot in the data directory holds."""
         data = await request.body()
         body = await decoding.read(data, bodies.RestoreBody) if data.strip() else bodies.RestoreBody()
-        services, work = self._services, self._work(request)
+        services, ctx = self._services, self._context(request)
         embedder = services.embedder
         layout = CollectionInfo("", embedder.dim, services.model, late=embedder.late, sparse=services.learned)
         name, force = request.path_params["name"], body.force
         # Called also when the caller has hung up: what is in its place stays there.
-        restored = await services.snapshots.restore(name, layout, work, force=force, restored=self._replaced)
+        restored = await services.snapshots.restore(name, layout, ctx, force=force, restored=self._replaced)
         for info in restored:
-            await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), work)
+            await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
         return answers.Collections(restored)
 
     async def index_documents(self, request: Request) -> answers.IndexAnswer:
@@ -147,7 +147,7 @@ class Operations:
         began = self._now()
         collection = request.path_params["name"]
         found = await documents.read(request, self._services.clock)
-        became = await self._index(collection, found.documents, found.work)
+        became = await self._index(collection, found.documents, found.ctx)
         found.raise_if_all_failed(became)
         each = await found.told(became)
         return answers.IndexAnswer(
@@ -160,21 +160,21 @@ class Operations:
             took_ms=round((self._now() - began) * 1000, 3),
         )
 
-    async def _index(self, collection: str, those: documents.Documents, work: Work) -> list[Outcome]:
+    async def _index(self, collection: str, those: documents.Documents, ctx: Context) -> list[Outcome]:
         """Index sub-batch by sub-batch (D9), in order, telling the bus as it goes."""
         bus, size = self._services.bus, self._services.settings.http.max_batch
         outcomes: list[Outcome] = []
         self._refuse_foreign(collection)
-        check_usable(await self._services.store.collection(collection, work))
+        check_usable(await self._services.store.collection(collection, ctx))
         for first in range(0, len(those), size):
-            if work.deadline.passed(self._now()):
-                outcomes += _too_late(those[first:].ids, work)
+            if ctx.deadline.passed(self._now()):
+                outcomes += _too_late(those[first:].ids, ctx)
                 break
             batch = those[first : first + size]
-            async for outcome in self._services.index.run(collection, batch, work):
+            async for outcome in self._services.index.run(collection, batch, ctx):
                 outcomes.append(outcome)
                 progress = IndexProgress(collection, outcome.id, outcome.status, outcome.chunks)
-                await bus.publish(Topic.INDEX_PROGRESS, progress, work)
+                await bus.publish(Topic.INDEX_PROGRESS, progress, ctx)
         counts = {s: sum(o.status is s for o in outcomes) for s in Status}
         chunks = sum(o.chunks for o in outcomes if o.status is Status.INDEXED)
         done = IndexComplete(
@@ -184,22 +184,22 @@ class Operations:
             counts[Status.FAILED],
             chunks,
         )
-        await bus.publish(Topic.INDEX_COMPLETE, done, work)
+        await bus.publish(Topic.INDEX_COMPLETE, done, ctx)
         return outcomes
 
     async def list_documents(self, request: Request) -> answers.Heads:
         """List a page of a collection's documents."""
         query: PageQuery = request.scope["penstock.query"]
-        page = await self._heads(request.path_params["name"], query, self._work(request))
+        page = await self._heads(request.path_params["name"], query, self._context(request))
         return answers.Heads(page.heads, page.next)
 
-    async def _heads(self, name: str, query: PageQuery, work: Work) -> HeadPage:
+    async def _heads(self, name: str, query: PageQuery, ctx: Context) -> HeadPage:
         """Return a page of heads, read some at a time; it ends early where ids and paths are very long."""
         conditions = (Prefix("path", query.path_prefix),) if query.path_prefix else ()
         heads, after, characters = list[Head](), str(query.after) if query.after else None, 0
         while True:
             missing = min(query.limit - len(heads), HEADS_READ)
-            page = await self._services.store.heads(name, conditions, after, missing, work)
+            page = await self._services.store.heads(name, conditions, after, missing, ctx)
             heads += page.heads
             after = page.next
             characters += sum(len(head.id) + len(head.path) for head in page.heads)
@@ -214,48 +214,48 @@ class Operations:
         condition = await _deletion(await request.body(), request.scope["penstock.query"])
         if condition is None:
             return answers.Deleted(0)
-        name, work = request.path_params["name"], self._work(request)
-        return answers.Deleted(await self._services.store.delete(name, (condition,), work))
+        name, ctx = request.path_params["name"], self._context(request)
+        return answers.Deleted(await self._services.store.delete(name, (condition,), ctx))
 
     async def embed(self, request: Request) -> answers.Embeddings:
         """Embed texts with the dense model."""
         body = await decoding.read(await request.body(), bodies.EmbedBody)
-        work = self._work(request, body.timeout_ms)
+        ctx = self._context(request, body.timeout_ms)
         services = self._services
-        embedded = await services.embedder.embed(body.texts, body.kind, work)
-        async with limit(work.deadline):
+        embedded = await services.embedder.embed(body.texts, body.kind, ctx)
+        async with limit(ctx.deadline):
             cut = await services.unread.dense(body.texts)
         return answers.embeddings(services.model, embedded, cut)
 
     async def sparse(self, request: Request) -> answers.SparseVectors:
         """Encode texts as sparse vectors."""
         body = await decoding.read(await request.body(), bodies.SparseBody)
-        work = self._work(request, body.timeout_ms)
-        vectors = await self._services.sparse.encode(body.texts, TextKind(body.kind), work)
-        async with limit(work.deadline):
+        ctx = self._context(request, body.timeout_ms)
+        vectors = await self._services.sparse.encode(body.texts, TextKind(body.kind), ctx)
+        async with limit(ctx.deadline):
             cut = await self._services.unread.sparse(body.texts)
         return answers.sparse_vectors(vectors, cut)
 
     async def rerank(self, request: Request) -> answers.Ranking:
         """Order texts by how well they answer a query."""
         body = await decoding.read(await request.body(), bodies.RerankBody)
-        work = self._work(request, body.timeout_ms)
-        scores = await self._services.reranker.rerank(body.query, body.texts, work)
+        ctx = self._context(request, body.timeout_ms)
+        scores = await self._services.reranker.rerank(body.query, body.texts, ctx)
         ranked = sorted(enumerate(scores.tolist()), key=lambda item: (-item[1], item[0]))
         results = [answers.RankedText(i, score) for i, score in ranked]
-        async with limit(work.deadline):
+        async with limit(ctx.deadline):
             cut = await self._services.unread.rerank(body.query, body.texts)
         return answers.Ranking(results) if cut is None else answers.Ranking(results, cut[1], cut[0])
 
     async def status(self, request: Request) -> answers.ServerStatus:
         """Tell the server's state at a glance, also when its store cannot answer."""
-        self._work(request)  # refuses headers that cannot be read; whoever asks next gets the same answer
+        self._context(request)  # refuses headers that cannot be read; whoever asks next gets the same answer
         return await self._status.get()
 
     async def _compute_status(self) -> answers.ServerStatus:
-        work = Work(Deadline.never()).within(STATUS_STORE_S, "status", self._now())
+        ctx = Context(Deadline.never()).within(STATUS_STORE_S, "status", self._now())
         try:
-            collections = await self._services.store.collections(work)
+            collections = await self._services.store.collections(ctx)
         except (Expired, Unavailable, Broken) as error:
             status = self._services.status([])
             return msgspec.structs.replace(status, reasons=[*status.reasons, f"no collections: {error.detail}"])
@@ -294,14 +294,14 @@ class Operations:
     def _now(self) -> float:
         return self._services.clock.now()
 
-    def _work(self, request: Request, timeout_ms: float | None = None) -> Work:
+    def _context(self, request: Request, timeout_ms: float | None = None) -> Context:
         return label(request, self._services.clock, timeout_ms)
 
 
-def _too_late(ids: Sequence[str], work: Work) -> list[Outcome]:
+def _too_late(ids: Sequence[str], ctx: Context) -> list[Outcome]:
     """Return the outcomes of documents whose turn did not come before the deadline; nothing of them was begun."""
     detail = "the deadline passed before this document's turn came; send it again"
-    error = Expired(work.deadline.operation, detail)
+    error = Expired(ctx.deadline.operation, detail)
     return [Outcome(id, Status.FAILED, error=error) for id in ids]
 
 

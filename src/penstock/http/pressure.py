@@ -9,8 +9,8 @@ from typing import Final
 from penstock.bus.contract import Refusal
 from penstock.http.endpoints import API
 from penstock.http.head import Head
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.messages import Topic
-from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 
 _WITH_TOPICS: Final = tuple(endpoint for endpoint in API if endpoint.topics)
@@ -20,7 +20,7 @@ _LEADS: Final = re.compile("|".join(f"({e.method} {_PARAMETER.sub('[^/]+', e.pat
 
 
 def pressure(
-    refuses: Callable[[Topic, Work, Level], Refusal | None],
+    refuses: Callable[[Topic, Context, Level], Refusal | None],
 ) -> Callable[[str, str, Head], Refusal | None]:
     """Return what the gate asks of the topics that a method and a path lead to (D2).
 
@@ -38,10 +38,10 @@ def pressure(
             return None
         endpoint = _WITH_TOPICS[found.lastindex - 1]
         asked = head.criticality if head.criticality is not None else endpoint.criticality
-        work = Work(head.deadline, max(asked, endpoint.criticality), head.client)
-        level = Level.HIGH if work.criticality > max(endpoint.criticality, Criticality.STANDARD) else Level.CRITICAL
+        ctx = Context(head.deadline, max(asked, endpoint.criticality), head.client)
+        level = Level.HIGH if ctx.criticality > max(endpoint.criticality, Criticality.STANDARD) else Level.CRITICAL
         for topic in endpoint.topics:
-            refusal = refuses(topic, work, level)
+            refusal = refuses(topic, ctx, level)
             if refusal is not None:
                 return refusal
         return None

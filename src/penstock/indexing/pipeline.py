@@ -22,12 +22,12 @@ from penstock.indexing.language import language_of
 from penstock.indexing.records import Document, Outcome, Segment, Status
 from penstock.indexing.turns import Turns
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError
 from penstock.kernel.messages import ChunkText, TextKind
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.together import together
 from penstock.kernel.vectors import Embeddings
-from penstock.kernel.work import Work
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.stores.contract import VectorStore
 from penstock.stores.records import ChunkPayload, Head, Point
@@ -50,8 +50,8 @@ SEGMENT_METADATA_MAX: Final = 131_072
 #: Characters of chunks in which identifiers are looked for before others have the event loop: some 5 ms.
 SLICE_CHARACTERS: Final = 131_072
 
-Chunker = Callable[[ChunkText, Work], Awaitable[list[Chunk]]]
-Writer = Callable[[Segment, Work], Awaitable[None]]
+Chunker = Callable[[ChunkText, Context], Awaitable[list[Chunk]]]
+Writer = Callable[[Segment, Context], Awaitable[None]]
 
 
 class SegmentWriter:
@@ -76,7 +76,7 @@ class SegmentWriter:
         self._store = store
         self._sparse_words = sparse_words
 
-    async def write(self, segment: Segment, work: Work) -> None:
+    async def write(self, segment: Segment, ctx: Context) -> None:
         """Embed and write.
 
         Cancellation: The segment may or may not have been written; writing it again is harmless.
@@ -87,10 +87,10 @@ class SegmentWriter:
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:
-            vectors["dense"] = await self._embedder.embed(dense_texts, TextKind.DOCUMENT, work, late=True)
+            vectors["dense"] = await self._embedder.embed(dense_texts, TextKind.DOCUMENT, ctx, late=True)
 
         async def encode() -> None:
-            vectors["sparse"] = await self._sparse.encode(sparse_texts, TextKind.DOCUMENT, work)
+            vectors["sparse"] = await self._sparse.encode(sparse_texts, TextKind.DOCUMENT, ctx)
 
         await together([embed(), encode()])
         embedded: Embeddings = vectors["dense"]
@@ -98,7 +98,7 @@ class SegmentWriter:
             raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
         late = embedded.late if embedded.late is not None else [None] * len(chunks)
         points = [Point(*parts) for parts in zip(chunks, embedded.dense, vectors["sparse"], late, strict=True)]
-        await self._store.upsert(segment.collection, points, work)
+        await self._store.upsert(segment.collection, points, ctx)
 
     async def _composed(self, chunks: Sequence[ChunkPayload]) -> list[str]:
         """Return the chunks as the sparse model wants them; others have the event loop between long ones."""
@@ -142,7 +142,7 @@ class IndexPipeline:
         self._clock = clock
         self._turns = Turns()
 
-    async def run(self, collection: str, documents: Sequence[Document], work: Work) -> AsyncIterator[Outcome]:
+    async def run(self, collection: str, documents: Sequence[Document], ctx: Context) -> AsyncIterator[Outcome]:
         """Index documents, a few at a time, and yield each outcome in the order of the documents.
 
         Cancellation: Documents already yielded stay; the others are untouched or incomplete, and
@@ -159,7 +159,7 @@ class IndexPipeline:
                 async with making:
                     document = documents[number]
                     await asyncio.sleep(0)
-                return await self._outcome(collection, document, work)
+                return await self._outcome(collection, document, ctx)
 
         tasks = [asyncio.create_task(one(number)) for number in range(len(documents))]
         try:
@@ -172,38 +172,38 @@ class IndexPipeline:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _outcome(self, collection: str, document: Document, work: Work) -> Outcome:
+    async def _outcome(self, collection: str, document: Document, ctx: Context) -> Outcome:
         """Index one document while nobody else writes it; turn its error into its outcome."""
         try:
             async with self._turns.take((collection, document.id)):
-                return await self._index(collection, document, work)
+                return await self._index(collection, document, ctx)
         except PenstockError as error:
             return Outcome(document.id, Status.FAILED, error=error)
 
-    async def _index(self, collection: str, document: Document, work: Work) -> Outcome:
+    async def _index(self, collection: str, document: Document, ctx: Context) -> Outcome:
         if not document.id:
             raise Invalid("a document's id must not be empty", field="id")
         if len(document.id) > ID_CHARACTERS_MAX:
             raise Invalid(f"a document's id has at most {ID_CHARACTERS_MAX} characters", field="id")
-        if work.deadline.passed(self._clock.now()):
-            raise Expired(work.deadline.operation)
+        if ctx.deadline.passed(self._clock.now()):
+            raise Expired(ctx.deadline.operation)
         first_line = document.text[:200].partition("\n")[0]
         language = document.language or language_of(document.path, first_line)
         digest = await _digest(document, language)
-        known = (await self._store.find(collection, [document.id], work)).get(document.id)
+        known = (await self._store.find(collection, [document.id], ctx)).get(document.id)
         if known is not None and known.hash == digest:
             return Outcome(document.id, Status.UNCHANGED, known.chunks)
         to_cut = ChunkText(document.text, language, tokens_reserved(document.path))
-        cut = await self._chunk(to_cut, self._limited(work))
+        cut = await self._chunk(to_cut, self._limited(ctx))
         metadata_bytes = len(msgspec.json.encode(document.metadata))
         _check_metadata(metadata_bytes, len(cut), len(document.text))
         size = max(1, min(self._settings.segment_chunks, SEGMENT_METADATA_MAX // metadata_bytes))
         # A document without a word still has a head, so that it counts and is not read again.
         whole = _Cut(document, language, cut or [Chunk("", 1, 1, "")], size)
-        await self._write_all(collection, whole, digest, known, work)
+        await self._write_all(collection, whole, digest, known, ctx)
         return Outcome(document.id, Status.INDEXED, max(1, len(cut)))
 
-    async def _write_all(self, collection: str, cut: _Cut, digest: str, known: Head | None, work: Work) -> None:
+    async def _write_all(self, collection: str, cut: _Cut, digest: str, known: Head | None, ctx: Context) -> None:
         """Write every chunk such that the head carries the hash only when all of it is there."""
         count, size = len(cut.chunks), cut.size
         head = Head(cut.document.id, digest, count, cut.document.path)
@@ -211,19 +211,19 @@ class IndexPipeline:
         surplus = known is not None and (known.chunks > count or not known.hash)
         if count <= size and not surplus:
             first, *rest = cut.payloads(0, count)
-            await self._segment(collection, [_sealed(first, head), *rest], work)
+            await self._segment(collection, [_sealed(first, head), *rest], ctx)
             return
         for begin in range(0, count, size):
-            await self._segment(collection, cut.payloads(begin, begin + size), work)
+            await self._segment(collection, cut.payloads(begin, begin + size), ctx)
         if known is not None:
-            await self._store.trim(collection, head.id, count, work)
-        await self._store.seal(collection, head, work)
+            await self._store.trim(collection, head.id, count, ctx)
+        await self._store.seal(collection, head, ctx)
 
-    async def _segment(self, collection: str, chunks: list[ChunkPayload], work: Work) -> None:
-        await self._write(Segment(collection, chunks), self._limited(work))
+    async def _segment(self, collection: str, chunks: list[ChunkPayload], ctx: Context) -> None:
+        await self._write(Segment(collection, chunks), self._limited(ctx))
 
-    def _limited(self, work: Work) -> Work:
-        return work.within(self._timeouts.index_file, "index", self._clock.now())
+    def _limited(self, ctx: Context) -> Context:
+        return ctx.within(self._timeouts.index_file, "index", self._clock.now())
 
 
 @dataclass(frozen=True, slots=True)

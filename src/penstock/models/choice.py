@@ -20,12 +20,12 @@ from typing import Final
 import httpx
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import DenseModelSettings, RerankModelSettings, Settings, SparseModelSettings
 from penstock.kernel.together import together
-from penstock.kernel.work import Work
 from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
 from penstock.models.dense import OnnxDense
 from penstock.models.device import available, choose
@@ -130,40 +130,40 @@ class Models:
 
         Bounds: ``CHECK_S``.
         """
-        work = Work(Deadline.never().within(CHECK_S, "check", clock.now()))
-        await together([self._check_dense(work), self._check_sparse(work), self._check_rerank(work)])
+        ctx = Context(Deadline.never().within(CHECK_S, "check", clock.now()))
+        await together([self._check_dense(ctx), self._check_sparse(ctx), self._check_rerank(ctx)])
 
     async def close(self) -> None:
         """Close the connections."""
         for endpoint in self._endpoints:
             await endpoint.close()
 
-    async def _check_dense(self, work: Work) -> None:
+    async def _check_dense(self, ctx: Context) -> None:
         dense = self.dense
         if not isinstance(dense, RemoteEmbedder) or (dense.dim and "embed" not in self.runs):
             return
 
         async def ask() -> None:
-            dense.dim = (await dense.embed([QUESTION], TextKind.DOCUMENT, work)).dense.shape[1]
+            dense.dim = (await dense.embed([QUESTION], TextKind.DOCUMENT, ctx)).dense.shape[1]
 
-        why = await down(ask, work, DENSE, self.used[0].url)
+        why = await down(ask, ctx, DENSE, self.used[0].url)
         self.dim = dense.dim
         if not self.dim:
             why = why or f"{DENSE}: {self.used[0].url} is at its limit"
             raise Unavailable(f"{why}; set {DENSE}.dim to start without it", dependency="embed", code="endpoint_down")
         self._note(0, why)
 
-    async def _check_sparse(self, work: Work) -> None:
+    async def _check_sparse(self, ctx: Context) -> None:
         sparse = self.sparse
         if isinstance(sparse, RemoteSparseEncoder) and "sparse" in self.runs:
-            ask = lambda: sparse.encode([QUESTION], TextKind.DOCUMENT, work)  # noqa: E731 - needed here alone
-            self._note(1, await down(ask, work, SPARSE, self.used[1].url))
+            ask = lambda: sparse.encode([QUESTION], TextKind.DOCUMENT, ctx)  # noqa: E731 - needed here alone
+            self._note(1, await down(ask, ctx, SPARSE, self.used[1].url))
 
-    async def _check_rerank(self, work: Work) -> None:
+    async def _check_rerank(self, ctx: Context) -> None:
         rerank = self.rerank
         if isinstance(rerank, RemoteReranker) and "rerank" in self.runs:
-            ask = lambda: rerank.rerank(QUESTION, [QUESTION], work)  # noqa: E731 - needed here alone
-            self._note(2, await down(ask, work, RERANK, self.used[2].url))
+            ask = lambda: rerank.rerank(QUESTION, [QUESTION], ctx)  # noqa: E731 - needed here alone
+            self._note(2, await down(ask, ctx, RERANK, self.used[2].url))
 
     def _note(self, place: int, why: str) -> None:
         if why:

@@ -18,8 +18,8 @@ from penstock.kernel.vectors import Embeddings, SparseVector
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from penstock.kernel.context import Context
     from penstock.kernel.messages import TextKind
-    from penstock.kernel.work import Work
     from penstock.models.stop import Stop
 
 __all__ = [
@@ -53,13 +53,13 @@ class Embedder(Protocol):
         """Components of a token vector; 0 for a model that gives none."""
         ...
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:
+    async def embed(self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late: bool = False) -> Embeddings:
         """Return the texts' vectors, in their order.
 
         Args:
             texts: The texts.
             kind: What they are.
-            work: Whose they are.
+            ctx: Whose they are.
             late: Whether token vectors are wanted too.
 
         Raises:
@@ -75,7 +75,7 @@ class Embedder(Protocol):
 class SparseEncoder(Protocol):
     """Turns texts into sparse vectors; documents and queries are weighted differently."""
 
-    async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
+    async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> list[SparseVector]:
         """Return one vector per text, in order; raises as ``Embedder.embed``.
 
         Cancellation: As ``Embedder.embed``.
@@ -86,7 +86,7 @@ class SparseEncoder(Protocol):
 class Reranker(Protocol):
     """Scores texts against a query."""
 
-    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> Floats:
+    async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> Floats:
         """Return ``float32 [n]``, the higher the more relevant; the scale is the model's own.
 
         Cancellation: As ``Embedder.embed``.

@@ -13,10 +13,10 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Invalid
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
-from penstock.kernel.work import Work
 from penstock.models.remote_endpoint import BatchTooLarge, Endpoint
 from penstock.models.remote_shapes import (
     DIM_MAX,
@@ -136,7 +136,7 @@ class RemoteEmbedder:
         self._size = BatchSize(batch)
         self._prefixes = prefixes
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:  # noqa: ARG002 - there are none
+    async def embed(self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late: bool = False) -> Embeddings:  # noqa: ARG002 - there are none
         """Return ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
 
         Raises:
@@ -149,7 +149,7 @@ class RemoteEmbedder:
         async def ask(batch: Sequence[str]) -> list[DenseVectors]:
             message = self._shape.message([sendable(self._prefixes.put(text, kind)) for text in batch])
             bytes_max = ENVELOPE_BYTES + len(batch) * NUMBER_BYTES * (self.dim or DIM_MAX)
-            body = await self._endpoint.post(message, bytes_max, work)
+            body = await self._endpoint.post(message, bytes_max, ctx)
             try:
                 return list(_normalised(self._shape.read(body, len(batch)), self.dim))
             except ValueError as error:
@@ -176,12 +176,12 @@ class RemoteSparseEncoder:
         self._shape = shape
         self._size = BatchSize(batch)
 
-    async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
+    async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> list[SparseVector]:
         """Return one vector for each text; raises and is cancelled as :meth:`RemoteEmbedder.embed`."""
 
         async def ask(batch: Sequence[str]) -> list[SparseVector]:
             bytes_max = ENVELOPE_BYTES + len(batch) * TERM_BYTES * TERMS_READ_MAX
-            body = await self._endpoint.post(self._shape.message([sendable(text) for text in batch]), bytes_max, work)
+            body = await self._endpoint.post(self._shape.message([sendable(text) for text in batch]), bytes_max, ctx)
             try:
                 return self._shape.read(body, len(batch))
             except ValueError as error:
@@ -207,14 +207,14 @@ class RemoteReranker:
         self._shape = shape
         self._size = BatchSize(batch)
 
-    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> DenseVectors:
+    async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> DenseVectors:
         """Return ``float32 [n]``; raises and is cancelled as :meth:`RemoteEmbedder.embed`."""
 
         async def ask(batch: Sequence[str]) -> list[float]:
             message = self._shape.message(sendable(query), [sendable(text) for text in batch])
             # Some send the texts back although nobody asked for them; a character takes 6 bytes at most.
             bytes_max = ENVELOPE_BYTES + sum(SCORE_BYTES + 6 * len(text) for text in batch)
-            body = await self._endpoint.post(message, bytes_max, work)
+            body = await self._endpoint.post(message, bytes_max, ctx)
             try:
                 return list(self._shape.read(body, len(batch)))
             except ValueError as error:
@@ -233,10 +233,10 @@ class CosineReranker:
     def __init__(self, embedder: RemoteEmbedder) -> None:
         self._embedder = embedder
 
-    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> DenseVectors:
+    async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> DenseVectors:
         """Return ``float32 [n]``; raises and is cancelled as :meth:`RemoteEmbedder.embed`."""
-        asked = await self._embedder.embed([query], TextKind.QUERY, work)
-        told = await self._embedder.embed(texts, TextKind.DOCUMENT, work)
+        asked = await self._embedder.embed([query], TextKind.QUERY, ctx)
+        told = await self._embedder.embed(texts, TextKind.DOCUMENT, ctx)
         scores: DenseVectors = told.dense @ asked.dense[0]
         return scores
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
-from penstock.kernel.work import Work
 
 #: An endpoint that has not answered its first question after so long is down.
 CHECK_S: Final = 4.0
@@ -15,14 +15,14 @@ CHECK_S: Final = 4.0
 QUESTION: Final = "penstock"
 
 
-async def down(ask: Callable[[], Awaitable[Any]], work: Work, section: str, url: str) -> str:
+async def down(ask: Callable[[], Awaitable[Any]], ctx: Context, section: str, url: str) -> str:
     """Ask an endpoint something; return why it is down, empty if it is not.
 
     One that is at its limit is there, and nothing is held against it.
 
     Args:
         ask: Asks it.
-        work: Until when.
+        ctx: Until when.
         section: Where it is set, ``models.dense`` for instance.
         url: Its address, for people.
 
@@ -30,7 +30,7 @@ async def down(ask: Callable[[], Awaitable[Any]], work: Work, section: str, url:
         Invalid: It is there, and it is wrong: its key, its address, its answers.
     """
     try:
-        async with limit(work.deadline):
+        async with limit(ctx.deadline):
             await ask()
     except Rejected:
         return ""

@@ -34,9 +34,9 @@ import msgspec
 
 from penstock import __version__
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import UNREADABLE, Broken, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.redaction import is_whole
-from penstock.kernel.work import Work
 
 #: A connection that is not there after so long is not coming, whatever the deadline.
 CONNECT_S: Final = 3.0
@@ -124,7 +124,7 @@ class Endpoint:
         """Close every connection."""
         await self._client.aclose()
 
-    async def post(self, message: Any, bytes_max: int, work: Work) -> bytes:
+    async def post(self, message: Any, bytes_max: int, ctx: Context) -> bytes:
         """Send a message as JSON; return the body of the answer.
 
         The time left goes along as ``X-Request-Timeout-Ms``; ending the call at the deadline is the caller's part.
@@ -132,14 +132,14 @@ class Endpoint:
         Args:
             message: Whatever msgspec encodes.
             bytes_max: The longest answer that makes sense.
-            work: Whose it is.
+            ctx: Whose it is.
 
         Raises:
             PenstockError: See the table above.
 
         Cancellation: The connection is closed, which is how an endpoint learns that nobody waits any more.
         """
-        headers, left_s = {}, work.deadline.remaining_s(self._clock.now())
+        headers, left_s = {}, ctx.deadline.remaining_s(self._clock.now())
         if left_s < math.inf:
             headers["x-request-timeout-ms"] = str(math.ceil(left_s * 1000))
         try:

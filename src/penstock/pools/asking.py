@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, cast
 
+from penstock.kernel.context import Context
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
-from penstock.kernel.work import Work
 from penstock.models.choice import Models
 from penstock.models.contract import Embedder, LateRunner, Reranker, RerankRunner, SparseEncoder, SparseRunner
 from penstock.pools.ml import MlWorkers
 from penstock.pools.threads import Threads
 
-Worker: TypeAlias = Callable[[Any, Work], Awaitable[Any]]
+Worker: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 
 def handlers(models: Models, threads: Threads, bulk: Threads) -> tuple[Worker, Worker, Worker]:
@@ -44,28 +44,28 @@ def handlers(models: Models, threads: Threads, bulk: Threads) -> tuple[Worker, W
     )
 
 
-def embedding(model: Embedder) -> Callable[[EmbedBatch, Work], Awaitable[Embeddings]]:
+def embedding(model: Embedder) -> Callable[[EmbedBatch, Context], Awaitable[Embeddings]]:
     """Return a handler of ``ml.embed``."""
 
-    async def embed(message: EmbedBatch, work: Work) -> Embeddings:
-        return await model.embed(message.texts, message.kind, work, late=message.late)
+    async def embed(message: EmbedBatch, ctx: Context) -> Embeddings:
+        return await model.embed(message.texts, message.kind, ctx, late=message.late)
 
     return embed
 
 
-def encoding(model: SparseEncoder) -> Callable[[SparseBatch, Work], Awaitable[list[SparseVector]]]:
+def encoding(model: SparseEncoder) -> Callable[[SparseBatch, Context], Awaitable[list[SparseVector]]]:
     """Return a handler of ``ml.sparse``."""
 
-    async def encode(message: SparseBatch, work: Work) -> list[SparseVector]:
-        return await model.encode(message.texts, message.kind, work)
+    async def encode(message: SparseBatch, ctx: Context) -> list[SparseVector]:
+        return await model.encode(message.texts, message.kind, ctx)
 
     return encode
 
 
-def reranking(model: Reranker) -> Callable[[RerankTexts, Work], Awaitable[DenseVectors]]:
+def reranking(model: Reranker) -> Callable[[RerankTexts, Context], Awaitable[DenseVectors]]:
     """Return a handler of ``ml.rerank``."""
 
-    async def rerank(message: RerankTexts, work: Work) -> DenseVectors:
-        return await model.rerank(message.query, message.texts, work)
+    async def rerank(message: RerankTexts, ctx: Context) -> DenseVectors:
+        return await model.rerank(message.query, message.texts, ctx)
 
     return rerank

@@ -12,11 +12,11 @@ from typing import Final, Generic, TypeVar
 
 import numpy as np
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
-from penstock.kernel.work import Work
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.pools.flight import SingleFlight
 from penstock.stores.cache import Cache
@@ -65,7 +65,7 @@ class TextMemory(Generic[V]):
         self,
         texts: Sequence[str],
         kind: TextKind,
-        work: Work,
+        ctx: Context,
         encode: Callable[[list[str]], Awaitable[Sequence[V]]],
     ) -> list[V]:
         """Return a vector for each text, in their order; only the unknown ones are encoded.
@@ -73,7 +73,7 @@ class TextMemory(Generic[V]):
         Args:
             texts: The texts.
             kind: What they are.
-            work: Whose they are.
+            ctx: Whose they are.
             encode: Encodes the unknown ones.
 
         Cancellation: As :meth:`SingleFlight.run`; a text that others wait for is encoded by one of them.
@@ -92,7 +92,7 @@ class TextMemory(Generic[V]):
             await self._remember(led, encoded)
 
         if unknown:
-            values |= await self._flights.run(list(unknown), work, fly)
+            values |= await self._flights.run(list(unknown), ctx, fly)
         return [values[key] for key in keys]
 
     async def _keys(self, texts: Sequence[str], kind: TextKind) -> list[bytes]:
@@ -154,15 +154,15 @@ class CachedEmbedder:
             cache, f"{fingerprint} late", _pack_text, partial(_unpack_text, inner.dim, inner.late)
         )
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, work: Work, *, late: bool = False) -> Embeddings:
+    async def embed(self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late: bool = False) -> Embeddings:
         """Return the vectors in the order of ``texts``; the dense array is the caller's own, the others are shared."""
         wanted = late and self.late > 0
 
         async def encode(missing: list[str]) -> Sequence[_Text]:
-            embedded = await self._inner.embed(missing, kind, work, late=wanted)
+            embedded = await self._inner.embed(missing, kind, ctx, late=wanted)
             return [_Text(*both) for both in zip(embedded.dense, embedded.late or repeat(_NO_TOKENS), strict=False)]
 
-        known = await (self._whole if wanted else self._plain).recall(texts, kind, work, encode)
+        known = await (self._whole if wanted else self._plain).recall(texts, kind, ctx, encode)
         dense = np.array([one.dense for one in known], np.float32).reshape(-1, self.dim)
         return Embeddings(dense, [one.late for one in known] if wanted else None)
 
@@ -180,13 +180,13 @@ class CachedSparseEncoder:
         self._inner = inner
         self._memory: TextMemory[SparseVector] = TextMemory(cache, fingerprint, _pack_sparse, _unpack_sparse)
 
-    async def encode(self, texts: Sequence[str], kind: TextKind, work: Work) -> list[SparseVector]:
+    async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> list[SparseVector]:
         """Return one vector per text, in order; the arrays may be shared and are not to be changed."""
 
         async def encode(missing: list[str]) -> Sequence[SparseVector]:
-            return await self._inner.encode(missing, kind, work)
+            return await self._inner.encode(missing, kind, ctx)
 
-        return await self._memory.recall(texts, kind, work, encode)
+        return await self._memory.recall(texts, kind, ctx, encode)
 
 
 def _pack_text(text: _Text) -> bytes | None:

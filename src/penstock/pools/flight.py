@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeAlias, TypeVar
 
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Broken, Expired, PenstockError, Rejected
-from penstock.kernel.work import Work
 
 V = TypeVar("V")
 
@@ -33,14 +33,14 @@ class _Flight(Generic[V]):
     """One key on its way.
 
     Attributes:
-        work: The label of who leads now.
+        ctx: The label of who leads now.
         seats: Those who follow: each one's future with its label. It is resolved with the result,
             with an error, or with a flight: lead it from here.
     """
 
     key: bytes
-    work: Work
-    seats: dict[asyncio.Future[_Landed[V] | Exception | _Flight[V]], Work] = field(default_factory=dict)
+    ctx: Context
+    seats: dict[asyncio.Future[_Landed[V] | Exception | _Flight[V]], Context] = field(default_factory=dict)
     landed: _Landed[V] | None = None
     handovers: int = 0
 
@@ -68,7 +68,7 @@ class SingleFlight(Generic[V]):
     def __len__(self) -> int:
         return len(self._flights)
 
-    async def run(self, keys: Sequence[bytes], work: Work, fly: Fly[V]) -> dict[bytes, V]:
+    async def run(self, keys: Sequence[bytes], ctx: Context, fly: Fly[V]) -> dict[bytes, V]:
         """Return the value of each key, doing the work for those that nobody does already.
 
         What happens to followers when a leader fails:
@@ -80,7 +80,7 @@ class SingleFlight(Generic[V]):
 
         Args:
             keys: What is wanted; the same one twice counts once.
-            work: The asker's label; it waits for others no longer than its deadline.
+            ctx: The asker's label; it waits for others no longer than its deadline.
             fly: Does the work.
 
         Raises:
@@ -90,19 +90,19 @@ class SingleFlight(Generic[V]):
         Cancellation: Leads are handed over, seats given up; nothing is left behind.
         """
         values: dict[bytes, V] = {}
-        leading, seats = self._board(keys, work, values)
+        leading, seats = self._board(keys, ctx, values)
         try:
             while leading or seats:
                 if leading:
                     led, leading = leading, []
                     await self._lead(led, fly, values)
                 else:
-                    async with limit(work.deadline):
+                    async with limit(ctx.deadline):
                         await asyncio.wait(seats, return_when=asyncio.FIRST_COMPLETED)
                 for seat in [seat for seat in seats if seat.done()]:
                     key, verdict = seats.pop(seat), seat.result()
                     if isinstance(verdict, _Flight) and self._overtaken(verdict):
-                        more, further = self._board([key], work, values)
+                        more, further = self._board([key], ctx, values)
                         leading += more
                         seats |= further
                     elif isinstance(verdict, _Flight):
@@ -120,30 +120,30 @@ class SingleFlight(Generic[V]):
         return values
 
     def _board(
-        self, keys: Iterable[bytes], work: Work, values: dict[bytes, V]
+        self, keys: Iterable[bytes], ctx: Context, values: dict[bytes, V]
     ) -> tuple[list[_Flight[V]], dict[_Seat[V], bytes]]:
         """Find a place for each key: the lead, a seat, or the result if it has just landed."""
         leading: list[_Flight[V]] = []
         seats: dict[_Seat[V], bytes] = {}
         loop = asyncio.get_running_loop()
         for key in dict.fromkeys(keys):
-            flight = self._to_follow(key, work)
+            flight = self._to_follow(key, ctx)
             if flight is None:
-                flight = _Flight(key, work)
+                flight = _Flight(key, ctx)
                 self._flights.setdefault(key, []).append(flight)
                 leading.append(flight)
             elif flight.landed is not None:
                 values[key] = flight.landed.value
             else:
                 seat = loop.create_future()
-                flight.seats[seat] = work
+                flight.seats[seat] = ctx
                 seats[seat] = key
         return leading, seats
 
-    def _to_follow(self, key: bytes, work: Work) -> _Flight[V] | None:
+    def _to_follow(self, key: bytes, ctx: Context) -> _Flight[V] | None:
         """Return the latest flight of a key that has landed, or whose leader is urgent enough."""
         for flight in reversed(self._flights.get(key, ())):
-            if flight.landed is not None or flight.work.criticality <= work.criticality:
+            if flight.landed is not None or flight.ctx.criticality <= ctx.criticality:
                 return flight
         return None
 
@@ -179,11 +179,11 @@ class SingleFlight(Generic[V]):
     def _fail(self, flight: _Flight[V], error: Exception) -> None:
         flight.handovers += 1
         personal = isinstance(error, Rejected | Expired) and flight.handovers <= HANDOVERS_MAX
-        led = flight.work
+        led = flight.ctx
         failed = [
             seat
-            for seat, work in flight.seats.items()
-            if not personal or (work.client == led.client and work.deadline.at_s <= led.deadline.at_s)
+            for seat, ctx in flight.seats.items()
+            if not personal or (ctx.client == led.client and ctx.deadline.at_s <= led.deadline.at_s)
         ]
         _resolve(flight, failed, error)
         self._hand_over(flight)
@@ -194,10 +194,10 @@ class SingleFlight(Generic[V]):
         if not flight.seats:
             return
         heir = min(flight.seats, key=lambda seat: _urgency(flight.seats[seat]))
-        work = flight.seats[heir]
-        other = self._to_follow(flight.key, work)
+        ctx = flight.seats[heir]
+        other = self._to_follow(flight.key, ctx)
         if other is None:
-            flight.work = work
+            flight.ctx = ctx
             self._flights.setdefault(flight.key, []).append(flight)
             _resolve(flight, [heir], flight)
         elif other.landed is not None:
@@ -208,7 +208,7 @@ class SingleFlight(Generic[V]):
 
     def _overtaken(self, flight: _Flight[V]) -> bool:
         """Whether a more urgent caller has begun since this flight was handed over; all change to that one then."""
-        other = self._to_follow(flight.key, flight.work)
+        other = self._to_follow(flight.key, flight.ctx)
         if other is None or other is flight:
             return False
         self._take_off(flight)
@@ -236,8 +236,8 @@ class SingleFlight(Generic[V]):
             del self._flights[flight.key]
 
 
-def _urgency(work: Work) -> tuple[int, float]:
-    return work.criticality, -work.deadline.at_s
+def _urgency(ctx: Context) -> tuple[int, float]:
+    return ctx.criticality, -ctx.deadline.at_s
 
 
 def _resolve(

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.settings import GuardSettings
-from penstock.kernel.work import Work
 from penstock.policies import breaker
 from penstock.policies.breaker import Breaker, Change, Outcome, State
 from penstock.policies.estimate import Estimates, EstimateSettings
@@ -152,14 +152,16 @@ class Guard:
             return self._patience_s
         return min(self._patience_s, max(self._patience_s_min, PATIENCE_FACTOR * duration.p90_s))
 
-    def handler(self, operation: str, handler: Callable[[M, Work], Awaitable[T]]) -> Callable[[M, Work], Awaitable[T]]:
+    def handler(
+        self, operation: str, handler: Callable[[M, Context], Awaitable[T]]
+    ) -> Callable[[M, Context], Awaitable[T]]:
         """Return a bus handler that asks the dependency through this guard.
 
         It stands behind the topic: the time a message waits there never counts against the dependency.
         """
 
-        async def guarded(message: M, work: Work) -> T:
-            return await self.call(operation, lambda: handler(message, work))
+        async def guarded(message: M, ctx: Context) -> T:
+            return await self.call(operation, lambda: handler(message, ctx))
 
         return guarded
 

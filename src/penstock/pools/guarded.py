@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid
 from penstock.kernel.late import TokenVectors
-from penstock.kernel.work import Work
 from penstock.pools.guard import Guard
 from penstock.pools.remote import Remote
 from penstock.ranking.records import Retrieval, Scored
@@ -106,88 +106,90 @@ class GuardedStore:
         self._remote = remote
         self._fitting: set[str] = set()
 
-    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
         """Create a collection or return the same one."""
-        return await self._ask("create", lambda: self._inner.create(info, work), work)
+        return await self._ask("create", lambda: self._inner.create(info, ctx), ctx)
 
-    async def collections(self, work: Work) -> list[CollectionInfo]:
+    async def collections(self, ctx: Context) -> list[CollectionInfo]:
         """Return every collection."""
-        return await self._ask("collections", lambda: self._inner.collections(work), work)
+        return await self._ask("collections", lambda: self._inner.collections(ctx), ctx)
 
-    async def collection(self, name: str, work: Work) -> CollectionInfo:
+    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
         """Return one collection."""
-        return await self._ask("collection", lambda: self._inner.collection(name, work), work)
+        return await self._ask("collection", lambda: self._inner.collection(name, ctx), ctx)
 
-    async def drop(self, name: str, work: Work) -> None:
+    async def drop(self, name: str, ctx: Context) -> None:
         """Delete a collection."""
         self._fitting.discard(name)
         try:
-            await self._ask("drop", lambda: self._inner.drop(name, work), work, idempotent=False)
+            await self._ask("drop", lambda: self._inner.drop(name, ctx), ctx, idempotent=False)
         finally:
             self._fitting.discard(name)
             self._removed(name)
 
-    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
         """Write points."""
-        await self._check(collection, work)
-        await self._ask("upsert", lambda: self._inner.upsert(collection, points, work), work)
+        await self._check(collection, ctx)
+        await self._ask("upsert", lambda: self._inner.upsert(collection, points, ctx), ctx)
 
-    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+    async def trim(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
         """Delete surplus chunks."""
-        await self._ask("trim", lambda: self._inner.trim(collection, document, chunks, work), work)
+        await self._ask("trim", lambda: self._inner.trim(collection, document, chunks, ctx), ctx)
 
-    async def seal(self, collection: str, head: Head, work: Work) -> None:
+    async def seal(self, collection: str, head: Head, ctx: Context) -> None:
         """Mark a document complete."""
-        await self._ask("seal", lambda: self._inner.seal(collection, head, work), work)
+        await self._ask("seal", lambda: self._inner.seal(collection, head, ctx), ctx)
 
-    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
         """Delete documents."""
         try:
             # Not again: the second time it would count nothing.
-            make = lambda: self._inner.delete(collection, filter, work)  # noqa: E731 - needed here alone
-            return await self._ask("delete", make, work, idempotent=False)
+            make = lambda: self._inner.delete(collection, filter, ctx)  # noqa: E731 - needed here alone
+            return await self._ask("delete", make, ctx, idempotent=False)
         finally:
             self._removed(collection)
 
-    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, ctx: Context) -> Retrieved:
         """Answer a search."""
-        await self._check(collection, work)
-        return await self._ask("search", lambda: self._inner.retrieve(collection, wanted, filter, work), work)
+        await self._check(collection, ctx)
+        return await self._ask("search", lambda: self._inner.retrieve(collection, wanted, filter, ctx), ctx)
 
-    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[Scored]:
         """Ask one arm."""
-        await self._check(collection, work)
-        return await self._ask("search", lambda: self._inner.search(collection, query, work), work)
+        await self._check(collection, ctx)
+        return await self._ask("search", lambda: self._inner.search(collection, query, ctx), ctx)
 
-    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[Scored]]:
         """Ask several arms at once."""
-        await self._check(collection, work)
-        return await self._ask("search", lambda: self._inner.search_all(collection, queries, work), work)
+        await self._check(collection, ctx)
+        return await self._ask("search", lambda: self._inner.search_all(collection, queries, ctx), ctx)
 
-    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+    async def tokens(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, TokenVectors]:
         """Read token vectors."""
-        await self._check(collection, work)
-        return await self._ask("tokens", lambda: self._inner.tokens(collection, points, work), work)
+        await self._check(collection, ctx)
+        return await self._ask("tokens", lambda: self._inner.tokens(collection, points, ctx), ctx)
 
-    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+    async def fetch(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
-        return await self._ask("fetch", lambda: self._inner.fetch(collection, points, work), work)
+        return await self._ask("fetch", lambda: self._inner.fetch(collection, points, ctx), ctx)
 
-    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context) -> HeadPage:
         """Read a page of heads."""
-        return await self._ask("heads", lambda: self._inner.heads(collection, filter, after, limit, work), work)
+        return await self._ask("heads", lambda: self._inner.heads(collection, filter, after, limit, ctx), ctx)
 
-    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+    async def find(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, Head]:
         """Read the heads of given documents."""
-        return await self._ask("find", lambda: self._inner.find(collection, documents, work), work)
+        return await self._ask("find", lambda: self._inner.find(collection, documents, ctx), ctx)
 
-    async def _ask(self, operation: str, make: Callable[[], Awaitable[T]], work: Work, *, idempotent: bool = True) -> T:
+    async def _ask(
+        self, operation: str, make: Callable[[], Awaitable[T]], ctx: Context, *, idempotent: bool = True
+    ) -> T:
         """Ask the store, if it may be asked now; again where it failed in passing and that does no harm."""
         if self._remote is None:
             return await self._guard.call(operation, make)
-        return await self._remote.call(operation, make, work, idempotent=idempotent)
+        return await self._remote.call(operation, make, ctx, idempotent=idempotent)
 
-    async def _check(self, collection: str, work: Work) -> None:
+    async def _check(self, collection: str, ctx: Context) -> None:
         """Refuse a collection of another layout; asks the store once for each collection.
 
         Raises:
@@ -196,7 +198,7 @@ class GuardedStore:
         """
         if self._layout is None or collection in self._fitting:
             return
-        info = await self.collection(collection, work)
+        info = await self.collection(collection, ctx)
         check_usable(info)
         self._layout.check(info)
         if len(self._fitting) >= FITTING_MAX:

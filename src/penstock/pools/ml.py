@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
-from penstock.kernel.work import Criticality, Work
 from penstock.models.contract import LateRunner, RerankRunner, SparseRunner
 from penstock.models.stop import Stop
 from penstock.pools.threads import Threads
@@ -42,17 +42,17 @@ class MlWorkers:
         self._threads = threads
         self._bulk = bulk or threads
 
-    async def embed(self, message: EmbedBatch, work: Work) -> Embeddings:
+    async def embed(self, message: EmbedBatch, ctx: Context) -> Embeddings:
         """Return the texts' vectors, in their order.
 
         Cancellation: The run is asked to stop; this returns when it has.
         """
-        stop, threads = Stop(), self._threads_for(work)
+        stop, threads = Stop(), self._threads_for(ctx)
         if message.late:
             return await threads.run(partial(self._dense.run_late, message.texts, message.kind, stop), stop.ask)
         return Embeddings(await threads.run(partial(self._dense.run, message.texts, stop), stop.ask))
 
-    async def sparse(self, message: SparseBatch, work: Work) -> list[SparseVector]:
+    async def sparse(self, message: SparseBatch, ctx: Context) -> list[SparseVector]:
         """Return one sparse vector for each text; queries that are encoded at once are not handed to a thread.
 
         Cancellation: As :meth:`embed`.
@@ -61,16 +61,16 @@ class MlWorkers:
         if message.kind is TextKind.QUERY and sum(map(len, message.texts)) <= self._sparse.quick_characters:
             return self._sparse.encode_queries(message.texts, stop)
         encode = self._sparse.encode_queries if message.kind is TextKind.QUERY else self._sparse.encode_documents
-        return await self._threads_for(work).run(partial(encode, message.texts, stop), stop.ask)
+        return await self._threads_for(ctx).run(partial(encode, message.texts, stop), stop.ask)
 
-    async def rerank(self, message: RerankTexts, work: Work) -> DenseVectors:
+    async def rerank(self, message: RerankTexts, ctx: Context) -> DenseVectors:
         """Return ``float32 [n]``, higher is better.
 
         Cancellation: As :meth:`embed`.
         """
         stop = Stop()
         call = partial(self._rerank.run, message.query, message.texts, stop)
-        return await self._threads_for(work).run(call, stop.ask)
+        return await self._threads_for(ctx).run(call, stop.ask)
 
-    def _threads_for(self, work: Work) -> Threads:
-        return self._bulk if work.criticality is Criticality.BULK else self._threads
+    def _threads_for(self, ctx: Context) -> Threads:
+        return self._bulk if ctx.criticality is Criticality.BULK else self._threads

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Invalid
-from penstock.kernel.work import Criticality
 
 #: Whom a budget is kept for when it is kept for nobody.
 _NOBODY: Final = object()

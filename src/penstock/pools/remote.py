@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Rejected, Unavailable
-from penstock.kernel.work import Work
 from penstock.policies.breaker import Outcome, State
 from penstock.policies.jitter import Random
 from penstock.policies.limit import AdaptiveLimit, LimitSettings
@@ -112,9 +112,9 @@ class Remote:
     def handler(
         self,
         operation: Callable[[M], str],
-        handler: Callable[[M, Work], Awaitable[T]],
+        handler: Callable[[M, Context], Awaitable[T]],
         congested: Callable[[], bool] = never,
-    ) -> Callable[[M, Work], Awaitable[T]]:
+    ) -> Callable[[M, Context], Awaitable[T]]:
         """Return a bus handler that asks the dependency by way of this, as :meth:`penstock.pools.guard.Guard.handler`.
 
         Args:
@@ -123,8 +123,8 @@ class Remote:
             congested: Whether the topic that the messages come from is congested.
         """
 
-        async def asking(message: M, work: Work) -> T:
-            return await self.call(operation(message), lambda: handler(message, work), work, congested=congested)
+        async def asking(message: M, ctx: Context) -> T:
+            return await self.call(operation(message), lambda: handler(message, ctx), ctx, congested=congested)
 
         return asking
 
@@ -132,7 +132,7 @@ class Remote:
         self,
         operation: str,
         make: Callable[[], Awaitable[T]],
-        work: Work,
+        ctx: Context,
         *,
         idempotent: bool = True,
         congested: Callable[[], bool] = never,
@@ -146,7 +146,7 @@ class Remote:
         Args:
             operation: What is asked of the dependency.
             make: Makes the call; called anew for each try.
-            work: Whose it is; no try outlasts its deadline.
+            ctx: Whose it is; no try outlasts its deadline.
             idempotent: Whether doing it twice does no harm.
             congested: Whether the work's own queue is congested.
 
@@ -162,30 +162,30 @@ class Remote:
         self._budget.earn()
         for attempt in range(RETRIES_MAX):
             try:
-                return await self._try(operation, make, work)
+                return await self._try(operation, make, ctx)
             except Unavailable as error:
                 pause_s = backoff_s(attempt, self._random(), self._retries)
-                if not (idempotent and self._may_retry(error, pause_s, work, congested)):
+                if not (idempotent and self._may_retry(error, pause_s, ctx, congested)):
                     raise
             await asyncio.sleep(pause_s)
             self.counts.retries += 1
-        return await self._try(operation, make, work)
+        return await self._try(operation, make, ctx)
 
-    def _may_retry(self, error: Unavailable, pause_s: float, work: Work, congested: Callable[[], bool]) -> bool:
+    def _may_retry(self, error: Unavailable, pause_s: float, ctx: Context, congested: Callable[[], bool]) -> bool:
         now_s = self._clock.now()
         return (
             error.code not in HEALTHY_CODES
             and self._guard.state is State.CLOSED
-            and not work.deadline.passed(now_s + pause_s)
+            and not ctx.deadline.passed(now_s + pause_s)
             and self._budget.spend(now_s, congested=congested())
         )
 
-    async def _try(self, operation: str, make: Callable[[], Awaitable[T]], work: Work) -> T:
+    async def _try(self, operation: str, make: Callable[[], Awaitable[T]], ctx: Context) -> T:
         """Make one call, if there is a place for it, and learn from how it ends."""
         self._check_place()
 
         async def bounded() -> T:
-            async with limit(work.deadline):
+            async with limit(ctx.deadline):
                 return await make()
 
         self.in_flight += 1

@@ -13,11 +13,11 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Invalid, PenstockError, Rejected
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.together import together
-from penstock.kernel.work import Criticality, Work
 from penstock.models.contract import Embedder, Reranker, SparseEncoder
 from penstock.policies.ladder import Rung
 from penstock.ranking.course import MENDABLE, RERANK
@@ -40,7 +40,7 @@ from penstock.stores.contract import VectorStore
 from penstock.stores.reading import ANSWER_BYTES_MAX
 from penstock.stores.records import Found
 
-Encode = Callable[[Run, str, Work], Awaitable[None]]
+Encode = Callable[[Run, str, Context], Awaitable[None]]
 
 #: Hits that a cross-encoder may be given, and that are weighed after it.
 SHORTLIST: Final = 50
@@ -101,7 +101,7 @@ class SearchPipeline:
         self._answers = answers
         self._cross = cross
 
-    async def run(self, request: SearchRequest, work: Work) -> SearchResult:
+    async def run(self, request: SearchRequest, ctx: Context) -> SearchResult:
         """Answer one search.
 
         Raises:
@@ -114,7 +114,7 @@ class SearchPipeline:
         """
         request.check()
         began = self._clock.now()
-        run = Run(request, work, self._clock, plan(request, self._rung(work.criticality), self._settings))
+        run = Run(request, ctx, self._clock, plan(request, self._rung(ctx.criticality), self._settings))
         key = self._answers.key(request) if self._answers is not None else b""
         if run.plan.from_cache:
             result = await self._recalled(run, key)
@@ -164,25 +164,25 @@ class SearchPipeline:
         """Encode the query for one arm; note its failure instead of raising it."""
         try:
             with run.stage(f"{arm}_encode"):
-                await encode(run, query, run.work if run.alone else self._hurried(run.work))
+                await encode(run, query, run.ctx if run.alone else self._hurried(run.ctx))
         except MENDABLE as error:
-            if run.alone or run.work.deadline.passed(self._clock.now()):
+            if run.alone or run.ctx.deadline.passed(self._clock.now()):
                 raise
             self._note(run, word_of_arm(arm), error)
 
-    def _hurried(self, work: Work) -> Work:
+    def _hurried(self, ctx: Context) -> Context:
         """Return the label of an arm: an arm that hangs must leave the other one time to answer."""
         now_s = self._clock.now()
-        return work.within(ARM_SHARE * work.deadline.remaining_s(now_s), work.deadline.operation, now_s)
+        return ctx.within(ARM_SHARE * ctx.deadline.remaining_s(now_s), ctx.deadline.operation, now_s)
 
-    async def _dense_vector(self, run: Run, query: str, work: Work) -> None:
+    async def _dense_vector(self, run: Run, query: str, ctx: Context) -> None:
         """Note ``float32 [dim]``, and the token vectors that the same run of the model gave."""
-        embedded = await self._embedder.embed([query], TextKind.QUERY, work, late=True)
+        embedded = await self._embedder.embed([query], TextKind.QUERY, ctx, late=True)
         run.tokens = embedded.late[0] if embedded.late else None
         run.dense = embedded.dense[0]
 
-    async def _sparse_vector(self, run: Run, query: str, work: Work) -> None:
-        (run.sparse,) = await self._sparse.encode([self._prepare(query)], TextKind.QUERY, work)
+    async def _sparse_vector(self, run: Run, query: str, ctx: Context) -> None:
+        (run.sparse,) = await self._sparse.encode([self._prepare(query)], TextKind.QUERY, ctx)
 
     async def _retrieved(self, run: Run, query: str, cross: Cross | None) -> list[Found]:
         """Ask the store for what has been encoded, if anything has."""
@@ -203,16 +203,16 @@ class SearchPipeline:
         )
         with run.stage("retrieve"):
             try:
-                answer = await self._store.retrieve(request.collection, wanted, request.filter, run.work)
+                answer = await self._store.retrieve(request.collection, wanted, request.filter, run.ctx)
             except MENDABLE as error:
-                if plan.spare is None or run.work.deadline.passed(self._clock.now()):
+                if plan.spare is None or run.ctx.deadline.passed(self._clock.now()):
                     raise
                 self._note(run, word_of_arm(Arm.SPARSE if run.dense is None else Arm.DENSE), error)
                 return []
         run.answered = True
         run.stages |= answer.stages
         for what, failure in answer.failures.items():
-            if run.work.deadline.passed(self._clock.now()):
+            if run.ctx.deadline.passed(self._clock.now()):
                 raise failure
             self._note(run, NO_RERANK if what == RERANK else word_of_arm(Arm(what)), failure)
         if answer.cut and len(answer.hits) < request.limit:
@@ -236,11 +236,11 @@ class SearchPipeline:
         limit = max(self._settings.candidates, run.request.limit)
         count = texts_read(cross.texts, run.plan.candidates, limit)
         texts = [one.payload.text for one in found[:count]]
-        now_s, deadline = self._clock.now(), run.work.deadline
-        work = run.work.within(CROSS_SHARE * deadline.remaining_s(now_s), deadline.operation, now_s)
+        now_s, deadline = self._clock.now(), run.ctx.deadline
+        ctx = run.ctx.within(CROSS_SHARE * deadline.remaining_s(now_s), deadline.operation, now_s)
         stages: dict[str, Ranking[str]] = {}
         try:
-            relevance = await cross.reranker.rerank(query, texts, work)
+            relevance = await cross.reranker.rerank(query, texts, ctx)
             best = stages["cross"] = placed(best, relevance.tolist())
         except (*MENDABLE, Invalid) as error:
             if deadline.passed(self._clock.now()):

@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.vectors import DenseVectors, SparseVector
-from penstock.kernel.work import Work
 from penstock.ranking.records import Arm, Place, Ranking
 from penstock.search.degradation import Plan
 from penstock.search.records import Hit, SearchRequest
@@ -31,7 +31,7 @@ class Run:
     """What one search has found out so far."""
 
     request: SearchRequest
-    work: Work
+    ctx: Context
     clock: Clock
     plan: Plan
     stages: dict[str, float] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Run:
             Rejected: The request is strict (``degraded``).
         """
         level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
-        log.log(level, "%s: %s", what, error.detail, extra={"request_id": self.work.request_id})
+        log.log(level, "%s: %s", what, error.detail, extra={"request_id": self.ctx.request_id})
         if self.request.strict:
             raise Rejected(
                 f"the search is strict, and the answer would be degraded: {what} ({error.detail})",

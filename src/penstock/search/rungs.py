@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Criticality
 from penstock.kernel.settings import DegradationSettings
-from penstock.kernel.work import Criticality
 from penstock.policies.ladder import Change, Ladder, LadderSettings, Rung
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from penstock.kernel.context import Context
 from penstock.kernel.ids import point_id
-from penstock.kernel.work import Work
 from penstock.policies.jitter import Random
 from penstock.ranking.records import Scored
 from penstock.stores.contract import MovableStore
@@ -88,18 +88,18 @@ async def compare(
     Raises:
         PenstockError: One of them does not answer.
     """
-    work = Work.background("migrate")
-    ours, theirs = await source.collection(collection, work), await target.collection(target_collection, work)
-    samples = await _samples(source, collection, luck, work)
+    ctx = Context.background("migrate")
+    ours, theirs = await source.collection(collection, ctx), await target.collection(target_collection, ctx)
+    samples = await _samples(source, collection, luck, ctx)
     differing, dense, sparse = [], [], []
     for one in samples:
         place = point_id(one.payload.id, one.payload.chunk)
-        page = await target.points(target_collection, place, 1, work)
+        page = await target.points(target_collection, place, 1, ctx)
         if not page.points or not same(one, page.points[0]):
             differing.append(place)
         queries = [ArmQuery(one.dense, TOP), ArmQuery(one.sparse, TOP)]
-        found = await source.search_all(collection, queries, work)
-        again = await target.search_all(target_collection, queries, work)
+        found = await source.search_all(collection, queries, ctx)
+        again = await target.search_all(target_collection, queries, ctx)
         dense.append(agreement(found[0], again[0]))
         sparse.append(agreement(found[1], again[1]))
     return Comparison(
@@ -112,13 +112,13 @@ async def compare(
     )
 
 
-async def _samples(store: MovableStore, collection: str, luck: Random, work: Work) -> list[Point]:
+async def _samples(store: MovableStore, collection: str, luck: Random, ctx: Context) -> list[Point]:
     """Return points at random: ids are digests, so that the next one after a random id is any."""
     found: dict[str, Point] = {}
     for _ in range(SAMPLES):
         where = str(uuid.UUID(int=int(luck() * 2**64) << 64))
-        page = await store.points(collection, where, 1, work)
-        points = page.points or (await store.points(collection, None, 1, work)).points
+        page = await store.points(collection, where, 1, ctx)
+        points = page.points or (await store.points(collection, None, 1, ctx)).points
         found |= {point_id(one.payload.id, one.payload.chunk): one for one in points}
     return list(found.values())
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid
 from penstock.kernel.late import TokenVectors
-from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval, Scored
 from penstock.stores.records import (
     ArmQuery,
@@ -39,7 +39,7 @@ class VectorStore(Protocol):
     happened, and repeating it is safe (point ids are derived).
     """
 
-    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
         """Create a collection, or return the one that is there with the same layout.
 
         Raises:
@@ -48,27 +48,27 @@ class VectorStore(Protocol):
         """
         ...
 
-    async def collections(self, work: Work) -> list[CollectionInfo]:
+    async def collections(self, ctx: Context) -> list[CollectionInfo]:
         """Return every collection, by name."""
         ...
 
-    async def collection(self, name: str, work: Work) -> CollectionInfo:
+    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
         """Return one collection with its counts."""
         ...
 
-    async def drop(self, name: str, work: Work) -> None:
+    async def drop(self, name: str, ctx: Context) -> None:
         """Delete a collection and its files."""
         ...
 
-    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
         """Write points, replacing those of the same place; durable against ``kill -9`` on return."""
         ...
 
-    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+    async def trim(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
         """Delete the document's chunks numbered ``chunks`` and above."""
         ...
 
-    async def seal(self, collection: str, head: Head, work: Work) -> None:
+    async def seal(self, collection: str, head: Head, ctx: Context) -> None:
         """Set the head's hash and chunk count: the document is complete.
 
         Raises:
@@ -76,11 +76,11 @@ class VectorStore(Protocol):
         """
         ...
 
-    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
         """Delete every chunk of the documents that match; return the number of documents."""
         ...
 
-    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, ctx: Context) -> Retrieved:
         """Answer a search: both arms, fused, rescored, read, by the one course of :mod:`penstock.ranking.course`.
 
         Nothing is asked of an arm whose vector is not given. An arm or a rescoring that fails is left out and named;
@@ -91,27 +91,27 @@ class VectorStore(Protocol):
         """
         ...
 
-    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[Scored]:
         """Return the best points of one arm, best first."""
         ...
 
-    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[Scored]]:
         """Answer several queries in one round trip, as :meth:`search` answers each; none: no trip."""
         ...
 
-    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+    async def tokens(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, TokenVectors]:
         """Return the token vectors, ``int8 [rows, late]``, of the points that (still) exist and have some, by id."""
         ...
 
-    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+    async def fetch(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
         """Return the payloads of the points that (still) exist, by id."""
         ...
 
-    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context) -> HeadPage:
         """Return a page of document heads, in an order that does not change between pages."""
         ...
 
-    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+    async def find(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, Head]:
         """Return the heads of those of the documents that exist."""
         ...
 
@@ -119,14 +119,14 @@ class VectorStore(Protocol):
 class MovableStore(VectorStore, Protocol):
     """A store whose points can be read whole, so that they can be moved to another."""
 
-    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
+    async def points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
         """Return a page of points with all their vectors, in the order of their ids.
 
         Args:
             collection: Its name.
             after: The first id wanted, or the one where it would be; ``None`` for the first of all.
             limit: Points at most.
-            work: Deadline and label.
+            ctx: Deadline and label.
         """
         ...
 
@@ -142,7 +142,7 @@ def unheard(_collection: str) -> None:
 class Snapshots(Protocol):
     """Snapshots of every collection of a store."""
 
-    async def make(self, work: Work) -> Snapshot:
+    async def make(self, ctx: Context) -> Snapshot:
         """Make a snapshot; each collection is as it was at one moment.
 
         The oldest that the store has made itself are removed, beyond those that it keeps.
@@ -156,14 +156,14 @@ class Snapshots(Protocol):
         ...
 
     async def restore(
-        self, name: str, layout: CollectionInfo, work: Work, *, force: bool, restored: Restored = unheard
+        self, name: str, layout: CollectionInfo, ctx: Context, *, force: bool, restored: Restored = unheard
     ) -> list[CollectionInfo]:
         """Take in what a snapshot holds: all of it, or nothing has changed and it can be tried again.
 
         Args:
             name: Its file's name.
             layout: Whose vectors they must be: the server's models and dimensions.
-            work: Deadline and label.
+            ctx: Deadline and label.
             force: Whether collections that are there may be replaced.
             restored: Called for each collection in its place, though nobody may be waiting for the rest any more.
 
@@ -193,7 +193,7 @@ class Snapshots(Protocol):
 class NoSnapshots:
     """The ``Snapshots`` of a store that makes none."""
 
-    async def make(self, _work: Work) -> Snapshot:
+    async def make(self, _ctx: Context) -> Snapshot:
         """Refuse."""
         raise _unsupported()
 
@@ -201,7 +201,7 @@ class NoSnapshots:
         self,
         _name: str,
         _layout: CollectionInfo,
-        _work: Work,
+        _ctx: Context,
         *,
         force: bool,  # noqa: ARG002
         restored: Restored = unheard,  # noqa: ARG002

@@ -7,9 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.late import maxima
-from penstock.kernel.work import Work
 from penstock.ranking.course import advance, course, stage_of
 from penstock.ranking.records import Compare, Outcome, P, Read, Retrieval, Seek, Step
 from penstock.stores.contract import VectorStore
@@ -17,7 +17,7 @@ from penstock.stores.reading import HitReading
 from penstock.stores.records import ArmQuery, ChunkPayload, Filter, Found, Retrieved
 
 
-async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filter: Filter, ctx: Context) -> Retrieved:
     """Answer a search by ``search_all``, ``tokens`` and ``fetch``; see :meth:`VectorStore.retrieve`.
 
     Cancellation: What is being asked is cancelled.
@@ -30,9 +30,9 @@ async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filte
         stage, began_s = stage_of(went), now()
         try:
             if isinstance(went, Read):
-                answer, cut = await _read(store, collection, went, work)
+                answer, cut = await _read(store, collection, went, ctx)
             else:
-                answer = await _answered(store, collection, went, filter, work)
+                answer = await _answered(store, collection, went, filter, ctx)
         except PenstockError as error:
             went = advance(going, error=error)
         else:
@@ -42,23 +42,23 @@ async def retrieve(store: VectorStore, collection: str, wanted: Retrieval, filte
 
 
 async def _read(
-    store: VectorStore, collection: str, step: Read[str], work: Work
+    store: VectorStore, collection: str, step: Read[str], ctx: Context
 ) -> tuple[Mapping[str, ChunkPayload], bool]:
     """Return the payloads that fit into an answer, and whether some did not."""
     reading = HitReading(step.points)
     while points := reading.points():
-        reading.take(await store.fetch(collection, points, work))
+        reading.take(await store.fetch(collection, points, ctx))
     return reading.payloads, reading.cut
 
 
 async def _answered(
-    store: VectorStore, collection: str, step: Seek[str] | Compare[str], filter: Filter, work: Work
+    store: VectorStore, collection: str, step: Seek[str] | Compare[str], filter: Filter, ctx: Context
 ) -> Any:
     if isinstance(step, Seek):
         # Known candidates have met the filter already.
         asked = [ArmQuery(ask.vector, ask.limit, filter if ask.among is None else (), ask.among) for ask in step.asks]
-        return [dict(found) for found in await store.search_all(collection, asked, work)]
-    tokens = await store.tokens(collection, step.points, work)
+        return [dict(found) for found in await store.search_all(collection, asked, ctx)]
+    tokens = await store.tokens(collection, step.points, ctx)
     return dict(zip(tokens, maxima(step.tokens, list(tokens.values())), strict=True))
 
 

@@ -15,8 +15,8 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import UNREADABLE, Invalid, Unavailable
-from penstock.kernel.work import Work
 from penstock.policies.jitter import Random
 from penstock.policies.retry import RetrySettings, backoff_s
 from penstock.stores.comparison import Comparison, compare
@@ -165,7 +165,7 @@ class Migration:
         self._order = order
         self._journal = journal
         self._luck = luck
-        self._work = Work.background("migrate")
+        self._ctx = Context.background("migrate")
 
     async def run(self) -> Moved:
         """Move what is left to be moved, then compare.
@@ -177,7 +177,7 @@ class Migration:
 
         Cancellation: What has been noted is moved; run it again to go on.
         """
-        there = await self._source.collection(self._order.collection, self._work)
+        there = await self._source.collection(self._order.collection, self._ctx)
         self.total = there.chunks
         state = await self._begin(there)
         self.moved = resumed = state.moved
@@ -185,7 +185,7 @@ class Migration:
         if not state.copied:
             await self._copy(state)
         comparison = await compare(self._source, self._target, self._order.collection, self._name, self._luck)
-        info = await self._target.collection(self._name, self._work)
+        info = await self._target.collection(self._name, self._ctx)
         if comparison.same:
             self._journal.remove()
         return Moved(info, resumed, comparison)
@@ -202,7 +202,7 @@ class Migration:
         wanted = CollectionInfo(self._name, there.dim, there.model, late=there.late, sparse=there.sparse)
         if not going_on:
             await self._check_free()
-        made = await self._target.create(wanted, self._work)
+        made = await self._target.create(wanted, self._ctx)
         # Points that are noted and not there: it has been deleted meanwhile.
         state = noted if going_on and noted is not None and made.chunks >= noted.moved else fresh
         self._journal.write(state)
@@ -210,7 +210,7 @@ class Migration:
 
     async def _check_free(self) -> None:
         """Refuse to write into a collection that has points of its own."""
-        taken = {one.name: one for one in await self._target.collections(self._work)}.get(self._name)
+        taken = {one.name: one for one in await self._target.collections(self._ctx)}.get(self._name)
         if taken is not None and taken.chunks:
             raise Invalid(
                 f"{self._order.target} has a collection {self._name!r} with {taken.chunks:,} chunks; delete it first,"
@@ -240,10 +240,10 @@ class Migration:
 
     async def _read(self, after: str | None) -> PointPage:
         collection = self._order.collection
-        return await self._patiently(lambda: self._source.points(collection, after, PAGE_POINTS, self._work))
+        return await self._patiently(lambda: self._source.points(collection, after, PAGE_POINTS, self._ctx))
 
     async def _write(self, page: PointPage) -> None:
-        await self._patiently(lambda: self._target.upsert(self._name, page.points, self._work))
+        await self._patiently(lambda: self._target.upsert(self._name, page.points, self._ctx))
 
     async def _patiently(self, make: Callable[[], Awaitable[T]]) -> T:
         """Make a call, and again after a pause where the store could not serve."""

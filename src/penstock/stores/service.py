@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from penstock.kernel.work import Work
+from penstock.kernel.context import Context
 from penstock.stores.cache import Cache, Remembering
 from penstock.stores.contract import MovableStore, Snapshots
 from penstock.stores.rates import TokenSource
@@ -62,7 +62,7 @@ class StoreService(Protocol):
         """See whether its processes go on; called about every second."""
         ...
 
-    async def look(self, work: Work) -> None:
+    async def look(self, ctx: Context) -> None:
         """Ask it whether it is there, as cheaply as can be.
 
         Raises:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from penstock.kernel.clock import Clock
-from penstock.kernel.work import Work
+from penstock.kernel.context import Context
 from penstock.policies.levels import Level
 from penstock.telemetry.high_water import HighWater
 from penstock.telemetry.histogram import Histogram, Histograms
@@ -62,14 +62,14 @@ class BusMetrics:
         """
         self._fills = fills
 
-    def started(self, topic: str, work: Work, wait_s: float) -> None:
+    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
         """Take in that a message's turn has come.
 
         Its slack is what is left until its deadline, 0 if that has passed; without a deadline it has none.
         """
         durations = self._durations.get(topic) or self._meet(topic)
         durations.wait(wait_s)
-        deadline_s = work.deadline.at_s
+        deadline_s = ctx.deadline.at_s
         if deadline_s != math.inf:
             durations.slack(max(0.0, deadline_s - self._now()))
 

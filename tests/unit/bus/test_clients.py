@@ -10,16 +10,16 @@ import pytest
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.clients import PARTS_MAX, BusEmbedder, BusReranker, BusSparseEncoder
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
 from penstock.kernel.settings import BusSettings, MlSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
-from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
 from tests.clock import quiet, virtual
 
-WORK = Work.background("alice")
+WORK = Context.background("alice")
 TIMEOUTS = TimeoutSettings(embed=3.0, rerank=2.0)
 
 
@@ -37,9 +37,9 @@ def embedder(bus: MemoryBus, late: int = 0) -> BusEmbedder:
 async def test_a_batch_is_split_worked_in_parallel_and_put_together_in_order() -> None:
     batches: list[EmbedBatch] = []
 
-    async def embed(message: EmbedBatch, work: Work) -> Embeddings:
+    async def embed(message: EmbedBatch, ctx: Context) -> Embeddings:
         batches.append(message)
-        assert work.client == "alice"
+        assert ctx.client == "alice"
         await asyncio.sleep(1 / len(batches))  # later parts come back earlier
         assert message.late
         tokens = [np.full((1, 2), len(text), np.int8) for text in message.texts]
@@ -64,7 +64,7 @@ async def test_no_texts_need_no_model() -> None:
 @pytest.mark.parametrize(("late", "wanted"), [(0, True), (2, False)])
 @virtual
 async def test_token_vectors_that_nobody_wants_or_has_are_not_asked_for(late: int, wanted: bool) -> None:  # noqa: FBT001
-    async def embed(message: EmbedBatch, _work: Work) -> Embeddings:
+    async def embed(message: EmbedBatch, _ctx: Context) -> Embeddings:
         assert not message.late
         return Embeddings(np.zeros((len(message.texts), 1), np.float32))
 
@@ -76,7 +76,7 @@ async def test_token_vectors_that_nobody_wants_or_has_are_not_asked_for(late: in
 async def test_the_first_error_cancels_the_other_parts() -> None:
     cancelled = []
 
-    async def embed(message: EmbedBatch, _work: Work) -> np.ndarray:
+    async def embed(message: EmbedBatch, _ctx: Context) -> np.ndarray:
         if "bad" in message.texts:
             raise Unavailable("the model is gone", dependency="model")
         try:
@@ -94,7 +94,7 @@ async def test_the_first_error_cancels_the_other_parts() -> None:
     assert bus.state()[0].running == 0
 
 
-async def stuck(message: object, _work: Work) -> None:
+async def stuck(message: object, _ctx: Context) -> None:
     await asyncio.Event().wait()
 
 
@@ -120,11 +120,11 @@ async def test_each_model_has_its_own_limit_and_names_it() -> None:
 async def test_sparse_and_rerank_hand_their_messages_on() -> None:
     vector = SparseVector(np.array([7], np.uint32), np.array([1.0], np.float32))
 
-    async def sparse(message: SparseBatch, _work: Work) -> list[SparseVector]:
+    async def sparse(message: SparseBatch, _ctx: Context) -> list[SparseVector]:
         assert message == SparseBatch(["a"], TextKind.QUERY)
         return [vector]
 
-    async def rerank(message: RerankTexts, _work: Work) -> np.ndarray:
+    async def rerank(message: RerankTexts, _ctx: Context) -> np.ndarray:
         assert message == RerankTexts("q", ["a", "b"])
         return np.array([1, 2], np.float32)
 
@@ -138,7 +138,7 @@ async def test_sparse_and_rerank_hand_their_messages_on() -> None:
 async def test_texts_for_a_heavy_sparse_model_are_split_and_put_together_in_order() -> None:
     sizes: list[int] = []
 
-    async def encode(message: SparseBatch, _work: Work) -> list[SparseVector]:
+    async def encode(message: SparseBatch, _ctx: Context) -> list[SparseVector]:
         sizes.append(len(message.texts))
         await asyncio.sleep(1 / len(sizes))
         return [SparseVector(np.array([len(t)], np.uint32), np.ones(1, np.float32)) for t in message.texts]
@@ -157,15 +157,15 @@ async def test_texts_for_a_heavy_sparse_model_are_split_and_put_together_in_orde
 # Many texts
 
 MANY = ["x" * 700 + str(number) for number in range(1000)]
-NOW = Work(Deadline.never(), Criticality.STANDARD, "alice")
+NOW = Context(Deadline.never(), Criticality.STANDARD, "alice")
 
 
 @virtual
 async def test_a_thousand_texts_pass_below_their_clients_share_as_bulk_work() -> None:
-    labels: list[Work] = []
+    labels: list[Context] = []
 
-    async def embed(message: EmbedBatch, work: Work) -> Embeddings:
-        labels.append(work)
+    async def embed(message: EmbedBatch, ctx: Context) -> Embeddings:
+        labels.append(ctx)
         await asyncio.sleep(0.02)
         return Embeddings(np.array([[float(text[700:])] for text in message.texts], np.float32))
 
@@ -180,8 +180,8 @@ async def test_a_thousand_texts_pass_below_their_clients_share_as_bulk_work() ->
 
 @virtual
 async def test_a_few_texts_keep_their_class() -> None:
-    async def embed(message: EmbedBatch, work: Work) -> Embeddings:
-        assert work.criticality is Criticality.STANDARD
+    async def embed(message: EmbedBatch, ctx: Context) -> Embeddings:
+        assert ctx.criticality is Criticality.STANDARD
         return Embeddings(np.zeros((len(message.texts), 1), np.float32))
 
     await embedder(bus_serving(Topic.ML_EMBED, embed)).embed(MANY[:PARTS_MAX], TextKind.QUERY, NOW)
@@ -189,7 +189,7 @@ async def test_a_few_texts_keep_their_class() -> None:
 
 @virtual
 async def test_a_query_passes_a_thousand_texts_of_the_same_client() -> None:
-    async def embed(message: EmbedBatch, _work: Work) -> Embeddings:
+    async def embed(message: EmbedBatch, _ctx: Context) -> Embeddings:
         await asyncio.sleep(0.1)
         return Embeddings(np.zeros((len(message.texts), 1), np.float32))
 
@@ -206,7 +206,7 @@ async def test_a_query_passes_a_thousand_texts_of_the_same_client() -> None:
 
 @virtual
 async def test_requests_that_fill_their_clients_share_go_on_with_fewer_parts() -> None:
-    async def embed(message: EmbedBatch, _work: Work) -> Embeddings:
+    async def embed(message: EmbedBatch, _ctx: Context) -> Embeddings:
         await asyncio.sleep(0.01)
         return Embeddings(np.zeros((len(message.texts), 1), np.float32))
 
@@ -233,7 +233,7 @@ async def test_a_request_of_which_no_part_is_let_in_is_refused() -> None:
 
 @virtual
 async def test_a_deadline_that_will_be_missed_is_told_early_and_nothing_runs_on() -> None:
-    async def rerank(message: RerankTexts, _work: Work) -> np.ndarray:
+    async def rerank(message: RerankTexts, _ctx: Context) -> np.ndarray:
         await asyncio.sleep(0.1)
         return np.zeros(len(message.texts), np.float32)
 
@@ -250,7 +250,7 @@ async def test_a_deadline_that_will_be_missed_is_told_early_and_nothing_runs_on(
 
 @virtual
 async def test_texts_to_rerank_are_split_and_their_scores_put_together_in_order() -> None:
-    async def rerank(message: RerankTexts, _work: Work) -> np.ndarray:
+    async def rerank(message: RerankTexts, _ctx: Context) -> np.ndarray:
         assert len(message.texts) <= 4
         return np.array([float(text[700:]) for text in message.texts], np.float32)
 
@@ -260,14 +260,14 @@ async def test_texts_to_rerank_are_split_and_their_scores_put_together_in_order(
 
 @virtual
 async def test_requests_whose_parts_wait_too_long_for_each_other_go_on_narrower() -> None:
-    async def rerank(message: RerankTexts, _work: Work) -> np.ndarray:
+    async def rerank(message: RerankTexts, _ctx: Context) -> np.ndarray:
         await asyncio.sleep(0.2)
         return np.zeros(len(message.texts), np.float32)
 
     # Sixteen parts each of six requests, two at once: the last would wait for ten seconds, and T6 is two.
     bus = MemoryBus(BusSettings(), {}, LoopClock())
     bus.subscribe(Topic.ML_RERANK, rerank, Permits("pool", 2))
-    clients = [Work(Deadline.never(), Criticality.INTERACTIVE, name) for name in "abcdef"]
+    clients = [Context(Deadline.never(), Criticality.INTERACTIVE, name) for name in "abcdef"]
     asked = [BusReranker(bus, LoopClock(), TIMEOUTS, 1024).rerank("q", MANY[:200], client) for client in clients]
     assert [len(scores) for scores in await asyncio.gather(*asked)] == [200] * 6
 
@@ -277,9 +277,9 @@ async def test_requests_whose_parts_wait_too_long_for_each_other_go_on_narrower(
 async def test_texts_to_rerank_are_bulk_work_beyond_sixteen_windows_unless_for_a_search(
     texts: int, asked: int, given: int
 ) -> None:
-    async def rerank(message: RerankTexts, work: Work) -> np.ndarray:
-        assert work.criticality == given
+    async def rerank(message: RerankTexts, ctx: Context) -> np.ndarray:
+        assert ctx.criticality == given
         return np.zeros(len(message.texts), np.float32)
 
     reranker = BusReranker(bus_serving(Topic.ML_RERANK, rerank), LoopClock(), TIMEOUTS)
-    await reranker.rerank("q", ["x" * 800] * texts, Work(Deadline.never(), Criticality(asked), "alice"))
+    await reranker.rerank("q", ["x" * 800] * texts, Context(Deadline.never(), Criticality(asked), "alice"))

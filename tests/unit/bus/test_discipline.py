@@ -16,10 +16,10 @@ from penstock.bus.envelope import Envelope
 from penstock.bus.intake import Intake
 from penstock.bus.topic import Topic
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.policies.congestion import CongestionSettings
 from penstock.pools.permits import Permits
 
@@ -28,7 +28,7 @@ INTERACTIVE, STANDARD, BULK = Criticality
 TOUCHY = CongestionSettings(target_s_min=0.001, window_s_min=0.1)
 
 
-async def nothing(_message: Any, _work: Work) -> None:
+async def nothing(_message: Any, _ctx: Context) -> None:
     """Handle nothing."""
 
 
@@ -46,7 +46,7 @@ def note(
 ) -> Envelope:
     """Return something that waits."""
     reply: Any = None if ordered else object()
-    one = Envelope(name, Work(Deadline(at_s, "test"), rank, client), INTAKE, 0.0, reply)
+    one = Envelope(name, Context(Deadline(at_s, "test"), rank, client), INTAKE, 0.0, reply)
     one.cost_s = one.expected_s = cost_s
     return one
 

@@ -23,10 +23,10 @@ from penstock.bus.contract import Handler, TopicState
 from penstock.bus.intake import PARKED_MAX, Intake
 from penstock.bus.worker import BURST_MESSAGES, BURST_S
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.pools.permits import Permits
 from tests.clock import BEGIN_S, VirtualLoop, quiet, run, tick, virtual
 
@@ -42,7 +42,7 @@ class Watcher(Unobserved):
         self.waits: list[float] = []
         self.services: list[float] = []
 
-    def started(self, topic: str, work: Work, wait_s: float) -> None:
+    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
         self.waits.append(wait_s)
 
     def ended(self, topic: str, service_s: float) -> None:
@@ -72,11 +72,11 @@ class Rig:
 
     def ask(self, message: object, within_s: float = 1e6, client: str = "a") -> asyncio.Task[Any]:
         deadline = Deadline(asyncio.get_running_loop().time() + within_s, "search")
-        return asyncio.create_task(self.bus.request("t", message, Work(deadline, client=client)))
+        return asyncio.create_task(self.bus.request("t", message, Context(deadline, client=client)))
 
     def tell(self, message: object, within_s: float = 1e6) -> asyncio.Task[None]:
         deadline = Deadline(asyncio.get_running_loop().time() + within_s, "index")
-        return asyncio.create_task(self.bus.publish("t", message, Work(deadline)))
+        return asyncio.create_task(self.bus.publish("t", message, Context(deadline)))
 
     def check(self) -> None:
         """Hold what must hold between any two steps."""
@@ -105,15 +105,15 @@ async def outcome(task: asyncio.Task[Any]) -> object:
     return (await asyncio.gather(task, return_exceptions=True))[0]
 
 
-async def echo(message: object, _work: Work) -> object:
+async def echo(message: object, _ctx: Context) -> object:
     return message
 
 
-async def never(_message: object, _work: Work) -> None:
+async def never(_message: object, _ctx: Context) -> None:
     await asyncio.Event().wait()
 
 
-async def slow(message: object, _work: Work) -> object:
+async def slow(message: object, _ctx: Context) -> object:
     await asyncio.sleep(5)
     return message
 
@@ -125,7 +125,7 @@ class Stubborn:
         self.released = asyncio.Event()
         self.swallowed = 0
 
-    async def __call__(self, message: object, _work: Work) -> object:
+    async def __call__(self, message: object, _ctx: Context) -> object:
         while not self.released.is_set():
             try:
                 await self.released.wait()
@@ -161,7 +161,7 @@ def test_a_handler_that_raises_ends_its_message_and_the_next_is_handled(
     ends: dict[str, int],
     as_event: bool,  # noqa: FBT001
 ) -> None:
-    async def handler(message: object, _work: Work) -> object:
+    async def handler(message: object, _ctx: Context) -> object:
         if message == "bad":
             raise error
         return message
@@ -212,7 +212,7 @@ async def test_each_message_of_a_worker_has_its_own_limit() -> None:
     took_s = iter([6.0, 6.0, 6.0, 60.0])
     clock = LoopClock()
 
-    async def handler(_message: object, _work: Work) -> float:
+    async def handler(_message: object, _ctx: Context) -> float:
         began_s = clock.now()
         try:
             await asyncio.sleep(next(took_s))
@@ -375,8 +375,8 @@ async def test_an_urgent_message_takes_a_kept_slot_though_bulk_work_waits() -> N
     rig.bus.subscribe("kept", never, rig.slots)
 
     def ask(criticality: Criticality) -> asyncio.Task[Any]:
-        work = Work(Deadline(BEGIN_S + 1e6, "search"), criticality)
-        return asyncio.create_task(rig.bus.request("kept", criticality.name, work))
+        ctx = Context(Deadline(BEGIN_S + 1e6, "search"), criticality)
+        return asyncio.create_task(rig.bus.request("kept", criticality.name, ctx))
 
     tasks = [ask(Criticality.BULK) for _ in range(3)]
     await quiet()
@@ -418,7 +418,7 @@ async def test_a_reply_after_its_requester_has_gone_is_counted_as_late() -> None
     # In one step: the handler returns, and before it the requester was cancelled but has not woken up.
     gate = asyncio.Event()
 
-    async def handler(_message: object, _work: Work) -> str:
+    async def handler(_message: object, _ctx: Context) -> str:
         await gate.wait()
         leaves.cancel()
         return "too late"
@@ -436,7 +436,7 @@ async def test_a_reply_after_its_requester_has_gone_is_counted_as_late() -> None
 @pytest.mark.parametrize("error", [Invalid("no"), ZeroDivisionError()])
 def test_an_error_after_its_requester_has_gone_is_told_to_nobody(error: Exception) -> None:
     async def main() -> None:
-        async def handler(_message: object, _work: Work) -> None:
+        async def handler(_message: object, _ctx: Context) -> None:
             await gate.wait()
             leaves.cancel()
             raise error
@@ -456,7 +456,7 @@ def test_an_error_after_its_requester_has_gone_is_told_to_nobody(error: Exceptio
 
 @virtual
 async def test_a_handler_that_fails_after_it_was_stopped_ends_nothing_twice() -> None:
-    async def handler(_message: object, _work: Work) -> None:
+    async def handler(_message: object, _ctx: Context) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -477,7 +477,7 @@ async def test_a_handler_that_fails_after_it_was_stopped_ends_nothing_twice() ->
 async def test_a_worker_cancelled_for_one_message_never_cancels_the_next() -> None:
     cancelled: list[object] = []
 
-    async def handler(message: object, _work: Work) -> object:
+    async def handler(message: object, _ctx: Context) -> object:
         try:
             await asyncio.sleep(0.01 if message == "next" else 100)
         except asyncio.CancelledError:
@@ -532,7 +532,7 @@ async def test_a_parked_worker_cancelled_from_outside_swallows_no_message() -> N
     assert await rig.ask("first") == "first"
     await quiet()
     the_worker(rig).cancel()  # it has not heard of it yet
-    assert await rig.bus.request("t", "second", Work.background()) == "second"
+    assert await rig.bus.request("t", "second", Context.background()) == "second"
     await quiet()
     the_worker(rig).cancel()
     await quiet()
@@ -572,8 +572,8 @@ def bursts(cost_s: float, messages: int) -> list[str]:
     served: list[str] = []
 
     async def main() -> None:
-        def serve(name: str) -> Callable[[object, Work], Awaitable[None]]:
-            async def handler(_message: object, _work: Work) -> None:
+        def serve(name: str) -> Callable[[object, Context], Awaitable[None]]:
+            async def handler(_message: object, _ctx: Context) -> None:
                 served.append(name)
                 asyncio.get_running_loop().spend(cost_s)  # type: ignore[attr-defined]
 
@@ -583,8 +583,8 @@ def bursts(cost_s: float, messages: int) -> list[str]:
         slots = Permits("shared", 1)
         for name in "ab":
             bus.subscribe(name, serve(name), slots)
-        work = Work.background()
-        await asyncio.gather(*(bus.request(name, n, work) for name in "ab" for n in range(messages)))
+        ctx = Context.background()
+        await asyncio.gather(*(bus.request(name, n, ctx) for name in "ab" for n in range(messages)))
         await bus.close()
 
     run(main())
@@ -631,7 +631,7 @@ async def test_a_parked_worker_holds_nothing_of_its_last_message() -> None:
 async def test_a_handler_sees_no_context_of_a_requester() -> None:
     name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobody")
 
-    async def handler(_message: object, _work: Work) -> str:
+    async def handler(_message: object, _ctx: Context) -> str:
         return name.get()
 
     rig = Rig(handler)
@@ -663,7 +663,7 @@ async def test_a_handler_stopped_before_its_limit_is_not_stopped_again_at_it() -
 
 
 def test_the_end_of_the_process_passes_through_a_handler_and_the_message_has_its_end() -> None:
-    async def handler(_message: object, _work: Work) -> None:
+    async def handler(_message: object, _ctx: Context) -> None:
         raise KeyboardInterrupt
 
     loop = VirtualLoop()
@@ -686,7 +686,7 @@ def test_the_end_of_the_process_passes_through_a_handler_and_the_message_has_its
 def taught(seconds: float, slots: int = 1) -> Rig:
     """Return a rig whose handler takes as long as the message says, and that has seen many take ``seconds``."""
 
-    async def handler(message: object, _work: Work) -> object:
+    async def handler(message: object, _ctx: Context) -> object:
         assert isinstance(message, float)
         await asyncio.sleep(message)
         return message
@@ -701,7 +701,7 @@ def taught(seconds: float, slots: int = 1) -> Rig:
 def _envelope(rig: Rig) -> Any:
     from penstock.bus.envelope import Envelope
 
-    return Envelope(1.0, Work.background(), rig.intake, BEGIN_S)
+    return Envelope(1.0, Context.background(), rig.intake, BEGIN_S)
 
 
 @virtual
@@ -791,7 +791,7 @@ async def test_close_loses_events_that_wait_and_says_so() -> None:
 
 @virtual
 async def test_a_handler_may_close_the_bus() -> None:
-    async def closes(_message: object, _work: Work) -> None:
+    async def closes(_message: object, _ctx: Context) -> None:
         await rig.bus.close()
 
     rig = Rig(closes)
@@ -915,7 +915,7 @@ class IntakeMachine(RuleBasedStateMachine):
         self.told: Counter[str] = Counter()
         self.closed = False
 
-    async def handle(self, message: object, _work: Work) -> object:
+    async def handle(self, message: object, _ctx: Context) -> object:
         assert isinstance(message, tuple)
         self.handling += 1
         try:
@@ -941,14 +941,14 @@ class IntakeMachine(RuleBasedStateMachine):
             self.handling -= 1
 
     async def ask(self, message: object, within_s: float) -> None:
-        work = Work(Deadline(self.loop.time() + within_s, "search"))
+        ctx = Context(Deadline(self.loop.time() + within_s, "search"))
         with contextlib.suppress(PenstockError):
-            assert await self.rig.bus.request("t", message, work) == message, "somebody else's reply"
+            assert await self.rig.bus.request("t", message, ctx) == message, "somebody else's reply"
 
     async def tell(self, message: object, within_s: float) -> None:
-        work = Work(Deadline(self.loop.time() + within_s, "search"))
+        ctx = Context(Deadline(self.loop.time() + within_s, "search"))
         with contextlib.suppress(PenstockError):
-            await self.rig.bus.publish("t", message, work)
+            await self.rig.bus.publish("t", message, ctx)
 
     KINDS = st.sampled_from(["quick", "slow", "stuck", "bad", "bug", "stubborn"])
 

@@ -12,10 +12,10 @@ import pytest
 from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.contract import Refusal, TopicState
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Expired, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
 from tests.clock import quiet, virtual
@@ -24,17 +24,17 @@ FULL = Refusal("queue_full", 1.0, by_client=False)
 SHARE = Refusal("client_share", 1.0, by_client=True)
 
 
-async def never(_message: object, _work: Work) -> None:
+async def never(_message: object, _ctx: Context) -> None:
     await asyncio.Event().wait()
 
 
-async def slow(message: object, _work: Work) -> object:
+async def slow(message: object, _ctx: Context) -> object:
     await asyncio.sleep(1.0)
     return message
 
 
-def label(client: str = "a", rank: Criticality = Criticality.STANDARD, within_s: float = 1e6) -> Work:
-    return Work(Deadline(asyncio.get_running_loop().time() + within_s, "search"), rank, client)
+def label(client: str = "a", rank: Criticality = Criticality.STANDARD, within_s: float = 1e6) -> Context:
+    return Context(Deadline(asyncio.get_running_loop().time() + within_s, "search"), rank, client)
 
 
 def bus(capacity: int = 10, subscribers: int = 1, handler: Any = never, share: float = 1.0) -> MemoryBus:
@@ -123,7 +123,7 @@ async def test_an_event_refused_by_one_subscriber_at_once_reaches_the_others(mon
     monkeypatch.setattr("penstock.bus.topic.BLOCKED_MAX", 0)
     seen: list[object] = []
 
-    async def note(message: object, _work: Work) -> None:
+    async def note(message: object, _ctx: Context) -> None:
         seen.append(message)
 
     made = bus(capacity=1)
@@ -197,10 +197,10 @@ async def test_the_gate_hears_that_a_deadline_cannot_be_met_behind_what_waits() 
 async def test_what_is_refused_by_its_handler_teaches_nothing_of_how_long_work_takes() -> None:
     refusing = False
 
-    async def handler(message: object, work: Work) -> object:
+    async def handler(message: object, ctx: Context) -> object:
         if refusing:
             raise Rejected("no")
-        return await slow(message, work)
+        return await slow(message, ctx)
 
     made = bus(handler=handler)
     for n in range(20):

@@ -16,9 +16,9 @@ from penstock.bus.presence import Presence
 from penstock.bus.rounds import BACKOFF_S, rounds
 from penstock.bus.wire import Wire
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import BusSettings, GuardSettings
-from penstock.kernel.work import Work
 from penstock.pools.permits import Permits
 from tests.clock import virtual
 from tests.fakes.broker import FakeBroker, FakeReader, Server
@@ -53,7 +53,7 @@ async def bus_over(server: Server, break_at: str = "") -> AsyncIterator[BrokerBu
         await bus.close()
 
 
-async def echo(message: object, _work: Work) -> object:
+async def echo(message: object, _ctx: Context) -> object:
     return message
 
 
@@ -62,7 +62,7 @@ async def asked(bus: BrokerBus) -> object:
     async with asyncio.timeout(30.0):
         while "t" not in bus.serving():  # noqa: ASYNC110 - on the virtual clock
             await asyncio.sleep(0.1)
-        return await bus.request("t", "hello", Work.background())
+        return await bus.request("t", "hello", Context.background())
 
 
 @virtual
@@ -141,4 +141,4 @@ async def test_the_notes_behind_one_that_meets_a_bug_are_read(monkeypatch: pytes
         await asked(asks)
         monkeypatch.setattr(Presence, "_hear", heard)
         server.mailboxes[asks._broker.address].append(b"anything")
-        assert await asks.request("t", "again", Work.background()) == "again"
+        assert await asks.request("t", "again", Context.background()) == "again"

@@ -20,10 +20,10 @@ from penstock.bus.envelope import Envelope, Stage
 from penstock.bus.intake import Intake
 from penstock.bus.topic import KINDS_MAX, Rules, Topic
 from penstock.kernel.clock import MonotonicClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level, LevelSettings
 from penstock.pools.permits import Permits
 
@@ -31,7 +31,7 @@ NOW_S = 1000.0
 FREE = Rules(Discipline(client_share=1.0))
 
 
-async def nothing(_message: Any, _work: Work) -> None:
+async def nothing(_message: Any, _ctx: Context) -> None:
     """Handle nothing."""
 
 
@@ -53,13 +53,13 @@ class Watcher(Unobserved):
 
 
 def event(message: object = "event", client: str = "a") -> Envelope:
-    return Envelope(message, Work(Deadline.never(), client=client), INTAKE, NOW_S)
+    return Envelope(message, Context(Deadline.never(), client=client), INTAKE, NOW_S)
 
 
 def request(message: object = "request", client: str = "a", within_s: float = math.inf) -> Envelope:
-    work = Work(Deadline(NOW_S + within_s, "search"), client=client)
+    ctx = Context(Deadline(NOW_S + within_s, "search"), client=client)
     reply: Any = Reply()
-    return Envelope(message, work, INTAKE, NOW_S, reply)
+    return Envelope(message, ctx, INTAKE, NOW_S, reply)
 
 
 def enter(topic: Topic, *envelopes: Envelope, working: int = 1) -> list[bool]:
@@ -239,7 +239,7 @@ def test_an_event_is_never_refused_for_its_deadline() -> None:
     topic = Topic("t", 100, FREE)
     learn(topic, 1.0, "event")
     enter(topic, *(event() for _ in range(9)))
-    late = Envelope("event", Work(Deadline(NOW_S + 0.1, "x")), INTAKE, NOW_S)
+    late = Envelope("event", Context(Deadline(NOW_S + 0.1, "x")), INTAKE, NOW_S)
     assert enter(topic, late) == [True]
 
 
@@ -371,7 +371,7 @@ class TopicMachine(RuleBasedStateMachine):
     @rule(client=st.sampled_from("ab"), is_event=st.booleans(), rank=st.sampled_from(Criticality))
     def enter(self, client: str, is_event: bool, rank: Criticality) -> None:  # noqa: FBT001
         one = event(client=client) if is_event else request(client=client)
-        one.work = Work(one.work.deadline, rank, client)
+        one.ctx = Context(one.ctx.deadline, rank, client)
         self.offered += 1
         held = sum(other.client == client and not other.ordered for other in self.inside + self.line)
         if held >= self.client_max and not is_event:
@@ -452,7 +452,7 @@ TestTopicAgainstItsModel.settings = settings(max_examples=80, stateful_step_coun
 def test_a_message_is_abandoned_once_its_reply_is_settled(answered: bool) -> None:  # noqa: FBT001
     loop = asyncio.new_event_loop()
     reply: asyncio.Future[object] = loop.create_future()
-    one = Envelope("m", Work.background(), INTAKE, NOW_S, reply)
+    one = Envelope("m", Context.background(), INTAKE, NOW_S, reply)
     assert not one.abandoned
     if answered:
         reply.set_result(1)

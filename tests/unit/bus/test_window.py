@@ -1,6 +1,6 @@
 from penstock.bus.directory import Room
 from penstock.bus.window import Window
-from penstock.kernel.work import Criticality
+from penstock.kernel.context import Criticality
 
 
 def test_there_is_always_one_slot():

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from penstock.bus.arrays import ARRAY, unpack
 from penstock.bus.wire import MAGIC, VERSION, Cancel, Failure, Hello, Message, Reply, Shape, Unreadable, Wire
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, TextKind
 from penstock.kernel.vectors import Embeddings, SparseVector
-from penstock.kernel.work import Criticality, Work
 
 WIRE = Wire({"embed": Shape(EmbedBatch, Embeddings), "scores": Shape(Any, NDArray[np.float32])}, 10_000)
-LABEL = (Work(Deadline(105.0, "search"), Criticality.BULK, "alice", "r1", "00-a-b-01"), 100.0)
+LABEL = (Context(Deadline(105.0, "search"), Criticality.BULK, "alice", "r1", "00-a-b-01"), 100.0)
 
 
 def carried(message: object, topic: str = "t") -> Any:
@@ -39,15 +39,15 @@ def test_a_message_arrives_with_its_label():
     assert (note.id, note.address, note.topic) == (7, "here", "embed")
     assert WIRE.message_of(note) == EmbedBatch(["ä"], TextKind.QUERY, late=True)
     # Two seconds on its way, and another clock there.
-    work = note.work(2.0, 5000.0)
-    assert work == Work(Deadline(5003.0, "search"), Criticality.BULK, "alice", "r1", "00-a-b-01")
+    ctx = note.context(2.0, 5000.0)
+    assert ctx == Context(Deadline(5003.0, "search"), Criticality.BULK, "alice", "r1", "00-a-b-01")
 
 
 def test_no_deadline_stays_none():
-    note = WIRE.read(WIRE.message(0, "", "t", None, (Work.background(), 100.0)))
+    note = WIRE.read(WIRE.message(0, "", "t", None, (Context.background(), 100.0)))
     assert isinstance(note, Message)
     assert note.left_s is None
-    assert note.work(2.0, 0.0).deadline.at_s == math.inf
+    assert note.context(2.0, 0.0).deadline.at_s == math.inf
 
 
 def test_arrays_arrive_as_they_were_and_may_be_written_to():
@@ -142,7 +142,7 @@ def test_whatever_comes_is_read_or_unreadable(noise: bytes):
             note = WIRE.read(record)
             if isinstance(note, Message):
                 WIRE.message_of(note)
-                note.work(0.0, 0.0)
+                note.context(0.0, 0.0)
             elif isinstance(note, Failure):
                 note.error()
         except Unreadable:

@@ -8,12 +8,12 @@ from penstock.bus.wire import Wire
 from penstock.cli import dlq
 from penstock.cli.main import penstock
 from penstock.cli.tables import plain
-from penstock.kernel.work import Work
+from penstock.kernel.context import Context
 from tests.clock import virtual
 from tests.fakes.broker import FakeBroker, Server
 
 WORK = Channel("ml.embed", Kind.WORK)
-RECORD = Wire({}, 1000).message(1, "a", "ml.embed", "m", (Work.background("alice"), 0.0))
+RECORD = Wire({}, 1000).message(1, "a", "ml.embed", "m", (Context.background("alice"), 0.0))
 
 
 async def with_letters(count: int) -> FakeBroker:

@@ -28,7 +28,7 @@ async def test_announcements_that_find_no_room_are_bounded_and_end_with_the_bus(
     never = asyncio.Event()
     async with World(settings=changed(bus={"buffer_size": 4, "publish_timeout": 60.0})) as world:
 
-        async def deaf(_alert: object, _work: object) -> None:
+        async def deaf(_alert: object, _ctx: object) -> None:
             await never.wait()
 
         world.core.bus.subscribe(Topic.ALERT_TRIGGERED, deaf, Permits("deaf", 1))

@@ -6,9 +6,9 @@ import asyncio
 
 from penstock.core.pulse import Pulse
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import GuardSettings
-from penstock.kernel.work import Work
 from penstock.policies.breaker import State
 from penstock.pools.guard import Guard
 from tests.clock import virtual
@@ -21,7 +21,7 @@ class Store:
         self.how = "there"
         self.asked = 0
 
-    async def look(self, _work: Work) -> None:
+    async def look(self, _ctx: Context) -> None:
         self.asked += 1
         if self.how == "away":
             raise Unavailable("nobody there", dependency="store")

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from penstock.bus.backends.memory import MemoryBus
 from penstock.core import readings
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
 from penstock.kernel.settings import BusSettings, DegradationSettings, GuardSettings, Settings
-from penstock.kernel.work import Criticality, Work
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import Guard
 from penstock.pools.house import Pools
@@ -43,11 +43,11 @@ def test_each_pool_has_a_topic_that_waits_for_it() -> None:
 async def test_pools_tell_their_permits_and_what_waits_for_them() -> None:
     pools, bus, release = Pools(Settings()), MemoryBus(BusSettings(), {}, LoopClock()), asyncio.Event()
 
-    async def handle(_message: int, _work: Work) -> None:
+    async def handle(_message: int, _ctx: Context) -> None:
         await release.wait()
 
     bus.subscribe(Topic.ML_RERANK, handle, pools.rerank)
-    asked = [asyncio.create_task(bus.request(Topic.ML_RERANK, n, Work.background())) for n in range(5)]
+    asked = [asyncio.create_task(bus.request(Topic.ML_RERANK, n, Context.background())) for n in range(5)]
     await asyncio.sleep(0.01)
     values = read(readings.pool_readings(pools, bus))
     assert (values["worker_pool_active"]["rerank",], values["worker_pool_limit"]["rerank",]) == (2, 2)
@@ -63,7 +63,7 @@ async def test_pools_tell_their_permits_and_what_waits_for_them() -> None:
 async def test_topics_tell_what_became_of_every_message() -> None:
     bus, pools = MemoryBus(BusSettings(), {}, LoopClock()), Pools(Settings())
 
-    async def handle(message: int, _work: Work) -> int:
+    async def handle(message: int, _ctx: Context) -> int:
         if message == 1:
             raise Invalid("not this one")
         if message == 2:
@@ -73,7 +73,7 @@ async def test_topics_tell_what_became_of_every_message() -> None:
         return message
 
     bus.subscribe(Topic.ML_EMBED, handle, pools.embed)
-    hurried = Work.background().within(0.1, "embed", asyncio.get_running_loop().time())
+    hurried = Context.background().within(0.1, "embed", asyncio.get_running_loop().time())
     asked = [bus.request(Topic.ML_EMBED, n, hurried) for n in range(4)]
     await asyncio.gather(*asked, return_exceptions=True)
     await bus.close()

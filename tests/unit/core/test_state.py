@@ -11,8 +11,8 @@ from penstock.bus.contract import TopicState
 from penstock.core import state
 from penstock.http import answers
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Criticality
 from penstock.kernel.settings import GuardSettings
-from penstock.kernel.work import Criticality
 from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
 from penstock.pools.guard import Guard

@@ -126,7 +126,7 @@ AROUND_TEXTS = {
 def _fakes_read_little(monkeypatch):
     """Let the fakes read the beginning of a text: they work on the loop, where no real model or chunker does."""
 
-    async def chunk(message: Any, _work: Any) -> list[Chunk]:
+    async def chunk(message: Any, _ctx: Any) -> list[Chunk]:
         return [Chunk(message.text[:1000], 1, 1, "")]
 
     monkeypatch.setattr(api, "_one_chunk", chunk)

@@ -16,11 +16,11 @@ from penstock.http.media import check_media
 from penstock.http.pressure import pressure
 from penstock.http.problem import MEDIA_TYPE, UnsupportedMediaType
 from penstock.http.recent import FRESH_S
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
 from penstock.stores.records import CollectionInfo
@@ -263,7 +263,7 @@ async def test_progress_and_completion_are_published():
     api = await Api().with_collection()
     heard: list[Any] = []
 
-    async def hear(message: Any, _work: Any) -> None:
+    async def hear(message: Any, _ctx: Any) -> None:
         heard.append(message)
 
     for topic in (Topic.INDEX_PROGRESS, Topic.INDEX_COMPLETE, Topic.SEARCH_COMPLETE, Topic.COLLECTION_DELETED):
@@ -470,13 +470,13 @@ async def test_a_caller_may_lower_its_class_and_not_raise_it(path, said, became)
 
     ask, embed = api.bus.request, api.embedder.embed
 
-    async def request(topic, message, work):
-        seen.append(work)
-        return await ask(topic, message, work)
+    async def request(topic, message, ctx):
+        seen.append(ctx)
+        return await ask(topic, message, ctx)
 
-    async def embedding(texts, kind, work, *, late=False):
-        seen.append(work)
-        return await embed(texts, kind, work, late=late)
+    async def embedding(texts, kind, ctx, *, late=False):
+        seen.append(ctx)
+        return await embed(texts, kind, ctx, late=late)
 
     api.bus.request, api.embedder.embed = request, embedding
     headers = {"x-api-key": "k"} | ({} if said is None else {"X-Criticality": said})
@@ -525,7 +525,7 @@ async def test_a_strict_search_prefers_a_refusal_to_less_than_the_whole(strict):
 )
 def test_a_route_leads_to_its_topics(method, path, topics):
     asked = set()
-    pressed = pressure(lambda topic, work, at: asked.add((topic, work.client, at)))
+    pressed = pressure(lambda topic, ctx, at: asked.add((topic, ctx.client, at)))
     assert pressed(method, path, Head("me")) is None
     assert asked == {(topic, "me", Level.CRITICAL) for topic in topics}
 
@@ -533,7 +533,7 @@ def test_a_route_leads_to_its_topics(method, path, topics):
 @pytest.mark.parametrize("topic", [Topic.INDEX_CHUNK, Topic.INDEX_REQUEST])
 def test_one_full_topic_of_a_route_is_enough(topic):
     full = Refusal("queue_full", 1.0, by_client=False)
-    pressed = pressure(lambda asked, _work, _at: full if asked is topic else None)
+    pressed = pressure(lambda asked, _ctx, _at: full if asked is topic else None)
     assert pressed("POST", DOCUMENTS, Head("me")) is full
 
 
@@ -550,7 +550,7 @@ def test_one_full_topic_of_a_route_is_enough(topic):
 )
 def test_those_that_can_wait_are_refused_earlier(path, said, counts, at):
     asked = set()
-    pressed = pressure(lambda _topic, work, at: asked.add((work.criticality, work.deadline.at_s, at)))
+    pressed = pressure(lambda _topic, ctx, at: asked.add((ctx.criticality, ctx.deadline.at_s, at)))
     pressed("POST", path, Head("me", said, Deadline(7.0, "request")))
     assert asked == {(counts, 7.0, at)}
 
@@ -828,7 +828,7 @@ async def test_a_snapshot_that_is_not_there_is_not_found():
 @pytest.mark.parametrize("other", [CollectionInfo("c", DIM, "old"), CollectionInfo("c", DIM + 1, "m")])
 async def test_a_collection_of_another_model_is_refused_with_both_named(other):
     api = Api()
-    api.foreign["c"] = await api.store.create(other, Work.background())
+    api.foreign["c"] = await api.store.create(other, Context.background())
     for path, body in (("search", {"query": "x"}), ("documents", {"documents": [{"id": "a", "text": "x"}]})):
         answer = await api.ask("POST", f"/v1/collections/c/{path}", body)
         assert (answer.status, answer.json["code"]) == (409, "collection_conflict")

@@ -12,8 +12,8 @@ from penstock.http import bodies, decoding, documents
 from penstock.http.diagnosis import DIAGNOSED_BYTES_MAX, DIAGNOSED_VALUES_MAX, find_fault
 from penstock.indexing.records import Outcome, Status
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Expired, Invalid
-from penstock.kernel.work import Criticality
 from tests.clock import run
 
 GOOD = {"id": "a", "text": "t"}

@@ -9,9 +9,9 @@ import pytest
 from penstock.bus.contract import Refusal as TopicRefusal
 from penstock.http.conversation import UNREAD_BYTES_MAX, WATCHED_AFTER_S
 from penstock.http.gate import PIECE_BYTES, Gate, Senses
+from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings
-from penstock.kernel.work import Criticality
 from penstock.policies.levels import Level
 from penstock.telemetry.metrics import Metrics
 from tests.clock import BEGIN_S, virtual

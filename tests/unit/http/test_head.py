@@ -3,7 +3,7 @@ import math
 import pytest
 
 from penstock.http.head import head_of
-from penstock.kernel.work import Criticality
+from penstock.kernel.context import Criticality
 
 
 def test_a_head_that_says_nothing_asks_for_nothing():

@@ -9,15 +9,15 @@ from penstock.indexing.chunk import Chunk
 from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
 from penstock.indexing.records import Document, Status
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
-from penstock.kernel.work import Work
 from penstock.stores.records import CollectionInfo
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
 
-WORK = Work.background()
+WORK = Context.background()
 
 
 class Models:
@@ -29,12 +29,12 @@ class Models:
         self.texts = []
         self.value = 1.0
 
-    async def embed(self, texts, _kind, _work, *, late):
+    async def embed(self, texts, _kind, _ctx, *, late):
         self.texts.extend(texts)
         tokens = [np.full((len(text), 2), 64, np.int8) for text in texts]
         return Embeddings(np.full((len(texts), self.dim), self.value, np.float32), tokens if late else None)
 
-    async def encode(self, texts, _kind, _work):
+    async def encode(self, texts, _kind, _ctx):
         return [SparseVector(np.array([len(t)], np.uint32), np.ones(1, np.float32)) for t in texts]
 
 
@@ -54,7 +54,7 @@ class House:
             clock=LoopClock(),
         )
 
-    async def cut(self, message, _work):
+    async def cut(self, message, _ctx):
         lines = message.text.split("\n") if message.text else []
         return [Chunk(line, number, number, "") for number, line in enumerate(lines, 1)]
 
@@ -179,10 +179,10 @@ async def test_an_empty_document_is_there_and_is_not_read_again():
 async def test_one_bad_document_does_not_touch_its_neighbours():
     house = await House().open()
 
-    async def cut(message, work):
+    async def cut(message, ctx):
         if message.text == "bad":
             raise Invalid("no", field="text")
-        return await House.cut(house, message, work)
+        return await House.cut(house, message, ctx)
 
     house.pipeline._chunk = cut
     outcomes = await house.index(Document("a", "one"), Document("b", "bad"), Document("c", "two"))
@@ -221,13 +221,13 @@ async def test_a_request_works_on_a_few_documents_at_once():
     house = await House(workers=3).open()
     running = most = 0
 
-    async def cut(message, work):
+    async def cut(message, ctx):
         nonlocal running, most
         running += 1
         most = max(most, running)
         await asyncio.sleep(1)
         running -= 1
-        return await House.cut(house, message, work)
+        return await House.cut(house, message, ctx)
 
     house.pipeline._chunk = cut
     outcomes = await house.index(*(Document(str(n), "one") for n in range(10)))
@@ -262,9 +262,9 @@ async def test_each_step_carries_the_file_limit():
     house = await House().open()
     operations = []
 
-    async def cut(message, work):
-        operations.append(work.deadline.operation)
-        raise Expired(work.deadline.operation)
+    async def cut(message, ctx):
+        operations.append(ctx.deadline.operation)
+        raise Expired(ctx.deadline.operation)
 
     house.pipeline._chunk = cut
     outcomes = await house.index(Document("a", "one"))
@@ -277,10 +277,10 @@ async def test_a_caller_who_leaves_stops_what_was_not_begun():
     house = await House(workers=1).open()
     reached = []
 
-    async def cut(message, work):
+    async def cut(message, ctx):
         reached.append(message.text)
         await asyncio.sleep(10)
-        return await House.cut(house, message, work)
+        return await House.cut(house, message, ctx)
 
     house.pipeline._chunk = cut
     task = asyncio.create_task(house.index(Document("a", "one"), Document("b", "two")))

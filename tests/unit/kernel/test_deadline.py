@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.kernel.clock import LoopClock, MonotonicClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Expired
-from penstock.kernel.work import Criticality, Work
 from tests.clock import BEGIN_S, run, virtual
 
 
@@ -131,14 +131,14 @@ async def test_an_error_of_the_body_passes_through() -> None:
 
 @virtual
 async def test_a_label_is_tightened_and_keeps_all_else() -> None:
-    work = Work(Deadline(BEGIN_S + 10, "search"), Criticality.INTERACTIVE, "alice", "id", "00-aa-bb-01")
-    tighter = work.within(2, "embed", LoopClock().now())
-    assert tighter == Work(Deadline(BEGIN_S + 2, "embed"), Criticality.INTERACTIVE, "alice", "id", "00-aa-bb-01")
-    assert work.within(20, "embed", LoopClock().now()) == work
+    ctx = Context(Deadline(BEGIN_S + 10, "search"), Criticality.INTERACTIVE, "alice", "id", "00-aa-bb-01")
+    tighter = ctx.within(2, "embed", LoopClock().now())
+    assert tighter == Context(Deadline(BEGIN_S + 2, "embed"), Criticality.INTERACTIVE, "alice", "id", "00-aa-bb-01")
+    assert ctx.within(20, "embed", LoopClock().now()) == ctx
 
 
 def test_background_work_has_no_deadline_and_the_lowest_class() -> None:
-    first, second = Work.background("nightly"), Work.background("nightly")
+    first, second = Context.background("nightly"), Context.background("nightly")
     assert first.deadline == Deadline.never()
     assert first.criticality is max(Criticality)
     assert first.client == "nightly"

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import (
@@ -20,7 +21,6 @@ from penstock.kernel.settings import (
     Settings,
     SparseModelSettings,
 )
-from penstock.kernel.work import Work
 from penstock.models.choice import MODEL_POOLS, Choice, Models
 from penstock.models.elsewhere import Elsewhere
 from penstock.models.quantise import Precision
@@ -30,7 +30,7 @@ from tests.fakes import graphs
 from tests.fakes.endpoint import KEY, FakeEndpoint, always, dead, hanging
 from tests.fakes.models import DIM
 
-WORK = Work.background()
+WORK = Context.background()
 OPENAI = DenseModelSettings(kind="openai", url="http://models.test", model="m", api_key=KEY)
 TEI = DenseModelSettings(kind="tei", url="http://models.test", model="m")
 REMOTE = Settings(

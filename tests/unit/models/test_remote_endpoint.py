@@ -11,15 +11,15 @@ import httpx
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
-from penstock.kernel.work import Work
 from penstock.models.remote_endpoint import BatchTooLarge, Endpoint, EndpointSettings, retry_after_s
 from penstock.pools.remote import PAUSE_CODE
 from tests.clock import quiet, virtual
 from tests.fakes.endpoint import KEY, Dripping, FakeEndpoint, always, dead, hanging
 
-WORK = Work.background()
+WORK = Context.background()
 MESSAGE = {"model": "m", "input": ["alpha"]}
 
 
@@ -27,10 +27,10 @@ def make(transport: FakeEndpoint, url: str = "http://models.test", key: str = KE
     return Endpoint(EndpointSettings("embed", "models.dense", url, key), "/v1/embeddings", LoopClock(), transport)
 
 
-async def post(transport: FakeEndpoint, bytes_max: int = 100_000, work: Work = WORK) -> bytes:
+async def post(transport: FakeEndpoint, bytes_max: int = 100_000, ctx: Context = WORK) -> bytes:
     endpoint = make(transport)
     try:
-        return await endpoint.post(MESSAGE, bytes_max, work)
+        return await endpoint.post(MESSAGE, bytes_max, ctx)
     finally:
         await endpoint.close()
 
@@ -38,7 +38,7 @@ async def post(transport: FakeEndpoint, bytes_max: int = 100_000, work: Work = W
 @virtual
 async def test_a_request_carries_the_message_the_key_and_the_time_left():
     transport = FakeEndpoint()
-    assert b"embedding" in await post(transport, work=WORK.within(1.5, "embed", LoopClock().now()))
+    assert b"embedding" in await post(transport, ctx=WORK.within(1.5, "embed", LoopClock().now()))
     (request,) = transport.asked
     assert (request.method, str(request.url)) == ("POST", "http://models.test/v1/embeddings")
     assert request.headers["authorization"] == f"Bearer {KEY}"
@@ -182,10 +182,10 @@ async def test_one_that_cannot_be_reached_or_dies_in_the_middle_is_unavailable()
 async def test_one_that_hangs_is_left_at_the_deadline_and_told_so():
     transport = FakeEndpoint()
     transport.behave = hanging
-    work = WORK.within(2.0, "embed", LoopClock().now())
+    ctx = WORK.within(2.0, "embed", LoopClock().now())
     with pytest.raises(Expired):
-        async with limit(work.deadline):
-            await post(transport, work=work)
+        async with limit(ctx.deadline):
+            await post(transport, ctx=ctx)
     assert (transport.hung_up, transport.running) == (1, 0)
 
 

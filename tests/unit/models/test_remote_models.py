@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.messages import TextKind
-from penstock.kernel.work import Work
 from penstock.models.remote import (
     TAKEN_MIN,
     BatchSize,
@@ -25,7 +25,7 @@ from tests.clock import virtual
 from tests.fakes.endpoint import FakeEndpoint, always
 from tests.fakes.models import DIM
 
-WORK = Work.background()
+WORK = Context.background()
 DOCUMENT, QUERY = TextKind.DOCUMENT, TextKind.QUERY
 
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import SparseVector
-from penstock.kernel.work import Work
 from penstock.pools.cached import CachedEmbedder, CachedSparseEncoder
 from penstock.stores.backends.memory import MemoryCache
 from tests.clock import quiet, virtual
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms, token_vectors
 
-WORK = Work.background()
+WORK = Context.background()
 DOWN = Unavailable("down", dependency="x")
 QUERY, DOCUMENT = TextKind.QUERY, TextKind.DOCUMENT
 
@@ -163,14 +163,14 @@ async def test_bytes_of_another_length_are_a_miss():
 @virtual
 async def test_a_vector_that_is_not_finite_is_not_remembered():
     class Wild(FakeEmbedder):
-        async def embed(self, texts, kind, work, *, late=False):
-            vectors = await super().embed(texts, kind, work, late=late)
+        async def embed(self, texts, kind, ctx, *, late=False):
+            vectors = await super().embed(texts, kind, ctx, late=late)
             vectors.dense[0, 0] = np.nan
             return vectors
 
     class WildSparse(FakeSparseEncoder):
-        async def encode(self, texts, kind, work):
-            await super().encode(texts, kind, work)
+        async def encode(self, texts, kind, ctx):
+            await super().encode(texts, kind, ctx)
             return [SparseVector(np.array([1], np.uint32), np.array([np.inf], np.float32)) for _ in texts]
 
     dense, sparse = Wild(), WildSparse()

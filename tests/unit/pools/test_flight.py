@@ -11,23 +11,23 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Rejected, Unavailable
 from penstock.kernel.messages import TextKind
-from penstock.kernel.work import Criticality, Work
 from penstock.pools.cached import TextMemory
 from penstock.pools.flight import HANDOVERS_MAX, SingleFlight
 from penstock.stores.backends.memory import MemoryCache
 from tests.clock import BEGIN_S, VirtualLoop, quiet, tick, virtual
 
-WORK = replace(Work.background("anna"), criticality=Criticality.STANDARD)
+WORK = replace(Context.background("anna"), criticality=Criticality.STANDARD)
 BERT = replace(WORK, client="bert")
 URGENT = replace(WORK, criticality=Criticality.INTERACTIVE)
 KEY = b"k"
 
 
-def until(seconds: float, work: Work = WORK) -> Work:
-    return replace(work, deadline=Deadline(BEGIN_S + seconds, "search"))
+def until(seconds: float, ctx: Context = WORK) -> Context:
+    return replace(ctx, deadline=Deadline(BEGIN_S + seconds, "search"))
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Sky:
     flown: list[list[bytes]] = field(default_factory=list)
     ends: list[asyncio.Future[None]] = field(default_factory=list)
 
-    def ask(self, *keys: bytes, work: Work = WORK) -> asyncio.Task[dict[bytes, str]]:
+    def ask(self, *keys: bytes, ctx: Context = WORK) -> asyncio.Task[dict[bytes, str]]:
         async def fly(led: list[bytes], land: Callable[[bytes, str], None]) -> None:
             self.flown.append(led)
             number = len(self.flown)
@@ -51,7 +51,7 @@ class Sky:
             for key in led:
                 land(key, f"{key.decode()}{number}")
 
-        return asyncio.create_task(self.flights.run(keys or (KEY,), work, fly))
+        return asyncio.create_task(self.flights.run(keys or (KEY,), ctx, fly))
 
     def end(self, number: int = -1, error: Exception | None = None) -> None:
         if error is None:
@@ -138,13 +138,13 @@ async def test_a_cancelled_leader_hands_over_to_a_follower():
 @virtual
 async def test_the_most_urgent_follower_with_the_most_time_leads_on():
     sky = Sky()
-    leader = sky.ask(work=replace(URGENT, client="boss"))
+    leader = sky.ask(ctx=replace(URGENT, client="boss"))
     followers = {
         "late bulk": until(90, replace(WORK, criticality=Criticality.BULK)),
         "early urgent": until(5, URGENT),
         "late urgent": until(50, URGENT),
     }
-    asked = {name: sky.ask(work=work) for name, work in followers.items()}
+    asked = {name: sky.ask(ctx=ctx) for name, ctx in followers.items()}
     await quiet()
     leader.cancel()
     await quiet()
@@ -214,7 +214,7 @@ async def test_when_all_go_the_key_is_free():
 @virtual
 async def test_an_error_reaches_all_who_wait_and_nobody_after_them():
     sky = Sky()
-    callers = [sky.ask(), sky.ask(), sky.ask(work=until(99, BERT))]
+    callers = [sky.ask(), sky.ask(), sky.ask(ctx=until(99, BERT))]
     await quiet()
     error = Unavailable("down", dependency="m", code="circuit_open")
     sky.end(error=error)
@@ -243,9 +243,9 @@ async def test_an_error_that_is_not_ours_reaches_all_as_it_is():
 @virtual
 async def test_a_refusal_reaches_those_who_would_fare_no_better_and_one_of_the_others_tries(error):
     sky = Sky()
-    leader = sky.ask(work=until(5))
-    sooner, same = sky.ask(work=until(4)), sky.ask(work=until(5))
-    later, other = sky.ask(work=until(6)), sky.ask(work=until(4, BERT))
+    leader = sky.ask(ctx=until(5))
+    sooner, same = sky.ask(ctx=until(4)), sky.ask(ctx=until(5))
+    later, other = sky.ask(ctx=until(6)), sky.ask(ctx=until(4, BERT))
     await quiet()
     sky.end(error=error)
     await quiet()
@@ -258,7 +258,7 @@ async def test_a_refusal_reaches_those_who_would_fare_no_better_and_one_of_the_o
 @virtual
 async def test_refusals_do_not_go_on_and_on():
     sky = Sky()
-    callers = [sky.ask(work=replace(WORK, client=f"client {number}")) for number in range(20)]
+    callers = [sky.ask(ctx=replace(WORK, client=f"client {number}")) for number in range(20)]
     await quiet()
     for _ in range(HANDOVERS_MAX + 1):
         sky.end(error=Rejected("full"))
@@ -270,7 +270,7 @@ async def test_refusals_do_not_go_on_and_on():
 @virtual
 async def test_a_follower_waits_no_longer_than_its_own_deadline():
     sky = Sky()
-    leader, follower = sky.ask(), sky.ask(work=until(5))
+    leader, follower = sky.ask(), sky.ask(ctx=until(5))
     with pytest.raises(Expired) as caught:
         await follower
     assert caught.value.operation == "search"
@@ -281,7 +281,7 @@ async def test_a_follower_waits_no_longer_than_its_own_deadline():
 @virtual
 async def test_urgent_work_does_not_wait_behind_work_of_a_lower_class():
     sky = Sky()
-    bulk, urgent, later = sky.ask(), sky.ask(work=URGENT), sky.ask()
+    bulk, urgent, later = sky.ask(), sky.ask(ctx=URGENT), sky.ask()
     await quiet()
     assert len(sky.flown) == 2
     sky.end(1)
@@ -296,11 +296,11 @@ async def test_urgent_work_does_not_wait_behind_work_of_a_lower_class():
 @pytest.mark.parametrize("landed", [False, True])
 async def test_who_is_told_to_lead_follows_a_more_urgent_caller_that_has_begun_meanwhile(*, landed: bool):
     sky = Sky()
-    leader, heir, friend = sky.ask(), sky.ask(work=BERT), sky.ask(work=BERT)
+    leader, heir, friend = sky.ask(), sky.ask(ctx=BERT), sky.ask(ctx=BERT)
     await quiet()
     sky.end(0, Rejected("full"))
     await asyncio.sleep(0)  # the leader has handed over; the heir has not been woken
-    urgent = sky.ask(work=replace(URGENT, client="bert"))
+    urgent = sky.ask(ctx=replace(URGENT, client="bert"))
     if landed:
         await asyncio.sleep(0)
         sky.end(1)
@@ -315,7 +315,7 @@ async def test_who_is_told_to_lead_follows_a_more_urgent_caller_that_has_begun_m
 @virtual
 async def test_a_flight_left_behind_by_a_more_urgent_one_is_followed_again_when_that_has_gone():
     sky = Sky()
-    slow, urgent = sky.ask(), sky.ask(work=URGENT)
+    slow, urgent = sky.ask(), sky.ask(ctx=URGENT)
     await quiet()
     urgent.cancel()
     await quiet()
@@ -419,7 +419,7 @@ class Encoding:
     """A run of the model that the machine ends."""
 
     texts: list[str]
-    work: Work
+    ctx: Context
     end: asyncio.Future[str]
 
 
@@ -448,10 +448,10 @@ class MemoryMachine(RuleBasedStateMachine):
         left_s=st.sampled_from([5.0, 50.0]),
     )
     def ask(self, texts: list[str], rank: Criticality, client: str, left_s: float) -> None:
-        work = Work(Deadline(self.loop.time() + left_s, "search"), rank, client)
+        ctx = Context(Deadline(self.loop.time() + left_s, "search"), rank, client)
 
         async def encode(missing: list[str]) -> list[str]:
-            encoding = Encoding(missing, work, self.loop.create_future())
+            encoding = Encoding(missing, ctx, self.loop.create_future())
             self.running.append(encoding)
             try:
                 end = await encoding.end
@@ -461,7 +461,7 @@ class MemoryMachine(RuleBasedStateMachine):
                 raise ERRORS[end]
             return [text.upper() for text in missing]
 
-        task = self.loop.create_task(self.memory.recall(texts, TextKind.QUERY, work, encode))
+        task = self.loop.create_task(self.memory.recall(texts, TextKind.QUERY, ctx, encode))
         self.callers[task] = texts
 
     @precondition(lambda self: self.running)
@@ -496,7 +496,7 @@ class MemoryMachine(RuleBasedStateMachine):
         for number, earlier in enumerate(self.running):
             for later in self.running[number + 1 :]:
                 if set(earlier.texts) & set(later.texts) and not earlier.end.done():
-                    assert later.work.criticality < earlier.work.criticality
+                    assert later.ctx.criticality < earlier.ctx.criticality
 
     @invariant()
     def every_answer_is_right(self) -> None:

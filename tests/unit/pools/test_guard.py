@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings
-from penstock.kernel.work import Work
 from penstock.policies.breaker import Outcome, State
 from penstock.pools.guard import CircuitOpen, Guard, Turn
 from tests.clock import run, virtual
@@ -285,19 +285,19 @@ async def test_a_call_admitted_before_an_opening_tells_nothing_after_it(good, en
 async def test_a_handler_behind_a_guard_answers_as_before_and_is_left_alone_while_it_is_open():
     guard, asked = make_guard(), []
 
-    async def embed(message: str, work: Work) -> str:
-        asked.append((message, work))
+    async def embed(message: str, ctx: Context) -> str:
+        asked.append((message, ctx))
         return await (fails(DOWN) if message == "bad" else answers())
 
-    handler, work = guard.handler("embed", embed), Work.background()
-    assert await handler("good", work) == "yes"
+    handler, ctx = guard.handler("embed", embed), Context.background()
+    assert await handler("good", ctx) == "yes"
     for _ in range(5):
         with pytest.raises(Unavailable, match="down"):
-            await handler("bad", work)
+            await handler("bad", ctx)
     assert guard.retry_after_s() == 30.0
     with pytest.raises(CircuitOpen):
-        await handler("good", work)
-    assert asked == [("good", work)] + [("bad", work)] * 5
+        await handler("good", ctx)
+    assert asked == [("good", ctx)] + [("bad", ctx)] * 5
 
 
 @virtual

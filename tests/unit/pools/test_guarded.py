@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import GuardSettings
-from penstock.kernel.work import Work
 from penstock.pools.guard import CircuitOpen, Guard
 from penstock.pools.guarded import FITTING_MAX, GuardedStore, Layout
 from penstock.ranking.records import Retrieval
@@ -17,7 +17,7 @@ from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, embedding, fails_with, terms
 
-WORK = Work.background()
+WORK = Context.background()
 DOWN = Unavailable("down", dependency="x")
 POINT = Point(ChunkPayload("d", 0, "a cat"), embedding("a cat"), terms("a cat"))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from penstock.kernel.context import Criticality
 from penstock.kernel.settings import MlSettings, Settings
-from penstock.kernel.work import Criticality
 from penstock.pools.house import Pools
 
 

@@ -9,17 +9,17 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
-from penstock.kernel.work import Criticality, Work
 from penstock.models.stop import Stop
 from penstock.pools.ml import MlWorkers
 from tests.clock import virtual
 
 T = TypeVar("T")
-WORK = Work.background()
+WORK = Context.background()
 
 
 class Dense:
@@ -134,8 +134,8 @@ async def test_bulk_work_has_threads_of_its_own() -> None:
     threads, bulk = Threads(), Threads()
     workers = MlWorkers(Dense(), Sparse(), Rerank(), threads, bulk)
     for criticality in Criticality:
-        work = Work(Deadline.never(), criticality)
-        await workers.embed(EmbedBatch(["a"], TextKind.DOCUMENT), work)
+        ctx = Context(Deadline.never(), criticality)
+        await workers.embed(EmbedBatch(["a"], TextKind.DOCUMENT), ctx)
     assert (threads.calls, bulk.calls) == (2, 1)
 
 

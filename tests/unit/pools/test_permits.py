@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Invalid
-from penstock.kernel.work import Criticality
 from penstock.pools.permits import Budget, Permits
 
 

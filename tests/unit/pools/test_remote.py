@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings
-from penstock.kernel.work import Work
 from penstock.policies.breaker import State
 from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
@@ -22,7 +22,7 @@ from penstock.pools.permits import Permits
 from penstock.pools.remote import HOLD_S_MAX, PAUSE_CODE, RETRIES_MAX, Remote
 from tests.clock import BEGIN_S, quiet, virtual
 
-WORK = Work.background()
+WORK = Context.background()
 #: No retries without savings, so that a test counts what it gives.
 SAVINGS = RetrySettings(ratio=1.0, saved_max=100.0, per_s_min=0.0)
 
@@ -35,8 +35,8 @@ def make_remote(
     return Remote(guard, LoopClock(), limits=limits, retries=retries, random=lambda: luck)
 
 
-def within(seconds: float, work: Work = WORK) -> Work:
-    return replace(work, deadline=Deadline(asyncio.get_running_loop().time() + seconds, "search"))
+def within(seconds: float, ctx: Context = WORK) -> Context:
+    return replace(ctx, deadline=Deadline(asyncio.get_running_loop().time() + seconds, "search"))
 
 
 class FakeServer:
@@ -394,7 +394,7 @@ async def test_a_pool_with_as_many_permits_as_the_limit_is_never_refused():
     permits, told = Permits("embed", 16), []
     remote.on_limit = lambda most: (told.append(most), permits.resize(most))
     permits.resize(remote.limit)
-    asks = remote.handler(lambda message: message, lambda _message, _work: server())
+    asks = remote.handler(lambda message: message, lambda _message, _ctx: server())
     loop, free = asyncio.get_running_loop(), asyncio.Event()
     permits.on_free(free.set)
 

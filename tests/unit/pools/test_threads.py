@@ -13,10 +13,10 @@ from executors import HandExecutor
 
 from penstock.bus.backends.memory import MemoryBus
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Work
 from penstock.pools.permits import Permits
 from penstock.pools.threads import Threads, settle
 from tests.clock import BEGIN_S, quiet, virtual
@@ -122,12 +122,12 @@ async def test_a_permit_stays_out_while_the_thread_runs_though_its_requester_lef
 ) -> None:
     bus, permits = MemoryBus(BusSettings(), {}, LoopClock()), Permits("embed", 1)
 
-    async def embed(message: object, _work: Work) -> object:
+    async def embed(message: object, _ctx: Context) -> object:
         return await threads.run(lambda: message)
 
     bus.subscribe("ml.embed", embed, permits)
-    gone = asyncio.create_task(bus.request("ml.embed", "first", Work.background()))
-    next_one = asyncio.create_task(bus.request("ml.embed", "second", Work.background()))
+    gone = asyncio.create_task(bus.request("ml.embed", "first", Context.background()))
+    next_one = asyncio.create_task(bus.request("ml.embed", "second", Context.background()))
     await quiet()
     executor.begin(0)
     gone.cancel()
@@ -227,12 +227,12 @@ async def test_a_permit_is_back_at_once_when_the_requester_of_a_stoppable_call_l
 ) -> None:
     bus, permits = MemoryBus(BusSettings(), {}, LoopClock()), Permits("embed", 1)
 
-    async def embed(message: object, _work: Work) -> object:
+    async def embed(message: object, _ctx: Context) -> object:
         return await threads.run(lambda: message, Stopping(executor))
 
     bus.subscribe("ml.embed", embed, permits)
-    work = replace(Work.background(), deadline=Deadline(BEGIN_S + 1, "search"))
-    task = asyncio.create_task(bus.request("ml.embed", "m", work))
+    ctx = replace(Context.background(), deadline=Deadline(BEGIN_S + 1, "search"))
+    task = asyncio.create_task(bus.request("ml.embed", "m", ctx))
     await quiet()
     executor.begin()
     with pytest.raises(Expired):
@@ -282,11 +282,11 @@ async def test_closing_threads_that_do_nothing_takes_no_time(threads: Threads) -
 async def test_closing_the_threads_answers_calls_that_wait(executor: HandExecutor, threads: Threads) -> None:
     bus, permits = MemoryBus(BusSettings(), {}, LoopClock()), Permits("embed", 1)
 
-    async def embed(message: object, _work: Work) -> object:
+    async def embed(message: object, _ctx: Context) -> object:
         return await threads.run(lambda: message)
 
     bus.subscribe("ml.embed", embed, permits)
-    task = asyncio.create_task(bus.request("ml.embed", "m", Work.background()))
+    task = asyncio.create_task(bus.request("ml.embed", "m", Context.background()))
     await quiet()
     await threads.close()
     with pytest.raises(Broken):

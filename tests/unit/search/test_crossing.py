@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import SearchSettings
-from penstock.kernel.work import Work
 from penstock.policies.ladder import Rung
 from penstock.search.crossing import placed, texts_read
 from penstock.search.pipeline import CROSS_SHARE, Cross, SearchPipeline
@@ -26,7 +26,7 @@ from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, Hook, embedding, fails_with, nothing, takes, terms
 
-WORK = Work.background()
+WORK = Context.background()
 TEXTS = {f"d{n}": f"the cat number {n}" for n in range(30)} | {"last": "something else"}
 
 
@@ -37,9 +37,9 @@ class Backwards:
         self.hook = hook
         self.asked: list[tuple[str, list[str], float]] = []
 
-    async def rerank(self, query: str, texts: Sequence[str], work: Work) -> np.ndarray:
-        self.asked.append((query, list(texts), work.deadline.at_s))
-        async with limit(work.deadline):
+    async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> np.ndarray:
+        self.asked.append((query, list(texts), ctx.deadline.at_s))
+        async with limit(ctx.deadline):
             await self.hook(texts)
         return np.arange(len(texts), dtype=np.float32) * 100 - 1000
 
@@ -60,7 +60,7 @@ class House:
         await self.store.upsert("c", points, WORK)
         return self
 
-    async def search(self, *, crossed: bool = True, work: Work = WORK, **wishes: Any) -> SearchResult:
+    async def search(self, *, crossed: bool = True, ctx: Context = WORK, **wishes: Any) -> SearchResult:
         pipeline = SearchPipeline(
             embedder=FakeEmbedder(),
             sparse=self.sparse,
@@ -72,15 +72,15 @@ class House:
             rung=lambda _: self.rung,
             cross=Cross(self.cross, self.texts) if crossed else None,
         )
-        async with limit(work.deadline):
-            return await pipeline.run(SearchRequest("c", "the cat", **wishes), work)
+        async with limit(ctx.deadline):
+            return await pipeline.run(SearchRequest("c", "the cat", **wishes), ctx)
 
 
 def ids(result: SearchResult) -> list[str]:
     return [hit.id for hit in result.hits]
 
 
-def until(seconds: float) -> Work:
+def until(seconds: float) -> Context:
     return replace(WORK, deadline=Deadline(BEGIN_S + seconds, "search"))
 
 
@@ -127,7 +127,7 @@ async def test_a_cross_encoder_that_fails_leaves_the_order_as_it_was_and_the_ans
 @virtual
 async def test_a_cross_encoder_that_hangs_takes_its_share_of_the_time_and_no_more():
     house = await House(Backwards(takes(3600))).fill()
-    after = await house.search(work=until(2.0))
+    after = await house.search(ctx=until(2.0))
     assert asyncio.get_running_loop().time() - BEGIN_S == pytest.approx(2.0 * CROSS_SHARE, abs=0.1)
     assert after.degraded == ["no_rerank"]
     assert len(after.hits) == 10

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline, limit
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import maxima
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.vectors import SparseVector
-from penstock.kernel.work import Work
 from penstock.ranking.rescoring import likeness
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult, Weights
@@ -23,7 +23,7 @@ from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms, token_vectors
 
-WORK = Work.background()
+WORK = Context.background()
 TEXTS = {"cat": "the cat sat", "dog": "a dog sat", "parse": "parse json text", "mat": "on the mat"}
 DOWN = Unavailable("down", dependency="model")
 
@@ -58,7 +58,7 @@ class House:
         self.store.asked.clear()
         return self
 
-    async def search(self, query: str = "the cat", work: Work = WORK, **wishes: Any) -> SearchResult:
+    async def search(self, query: str = "the cat", ctx: Context = WORK, **wishes: Any) -> SearchResult:
         pipeline = SearchPipeline(
             embedder=self.embedder,
             sparse=self.sparse,
@@ -69,8 +69,8 @@ class House:
             reads_whole=self.reads_whole,
         )
         request = SearchRequest(wishes.pop("collection", "c"), query, **wishes)
-        async with limit(work.deadline if self.cut_off else Deadline.never()):
-            return await pipeline.run(request, work)
+        async with limit(ctx.deadline if self.cut_off else Deadline.never()):
+            return await pipeline.run(request, ctx)
 
     def searches(self) -> list[ArmQuery]:
         """Return what the arms were asked."""
@@ -92,7 +92,7 @@ def ids(result: SearchResult) -> list[str]:
     return [hit.id for hit in result.hits]
 
 
-def until(seconds: float) -> Work:
+def until(seconds: float) -> Context:
     return replace(WORK, deadline=Deadline(BEGIN_S + seconds, "search"))
 
 
@@ -201,7 +201,7 @@ async def test_an_arm_that_fails_at_once_leaves_no_coroutine_behind():
 async def test_the_deadline_expires_the_search_and_cancels_the_arms():
     house = await House(embedder=FakeEmbedder(takes(60))).fill()
     with pytest.raises(Expired) as caught:
-        await house.search(work=until(5))
+        await house.search(ctx=until(5))
     assert caught.value.operation == "search"
     assert asyncio.get_running_loop().time() == BEGIN_S + 5
     assert len(asyncio.all_tasks()) == 1
@@ -215,7 +215,7 @@ async def test_an_arms_own_error_at_the_deadline_is_no_degradation():
 
     house = await House(embedder=FakeEmbedder(late), cut_off=False).fill()
     with pytest.raises(Expired):
-        await house.search(work=until(5))
+        await house.search(ctx=until(5))
 
 
 async def _rescoring_fails_after(house: House, seconds: float, error: Exception) -> None:
@@ -243,7 +243,7 @@ async def test_a_rerank_cut_off_by_the_deadline_expires():
     house = await House(cut_off=False).fill()
     await _rescoring_fails_after(house, 3, Expired("search"))
     with pytest.raises(Expired):
-        await house.search(work=until(3))
+        await house.search(ctx=until(3))
 
 
 @virtual

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import SearchSettings
-from penstock.kernel.work import Work
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import CircuitOpen
 from penstock.search.answers import AnswerCache
@@ -23,7 +23,7 @@ from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms
 
-WORK = Work.background()
+WORK = Context.background()
 TEXTS = {"cat": "the cat sat", "dog": "a dog sat", "parse": "parse json text", "mat": "on the mat"}
 DOWN = Unavailable("down", dependency="model")
 

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from penstock.kernel.context import Criticality
 from penstock.kernel.settings import RUNGS, DegradationSettings
-from penstock.kernel.work import Criticality
 from penstock.policies.ladder import Rung
 from penstock.search.rungs import Rungs
 

@@ -12,10 +12,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import levels
-from penstock.kernel.work import Work
 from penstock.ranking.records import Scored
 from penstock.stores.comparison import agreement, compare, same
 from penstock.stores.migration import PAGE_POINTS, TRIES, FileJournal, Migration, State
@@ -23,7 +23,7 @@ from penstock.stores.records import ChunkPayload, CollectionInfo, Head, Match, P
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 
-WORK = Work.background()
+WORK = Context.background()
 INFO = CollectionInfo("c", 3, "m", late=4)
 ORDER = State("here", "there", "c", "c")
 POINTS = 5 * PAGE_POINTS // 2

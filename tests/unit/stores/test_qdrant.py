@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings, QdrantSettings, TimeoutSettings
-from penstock.kernel.work import Work
 from penstock.policies.breaker import State
 from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
@@ -30,7 +30,7 @@ from tests.clock import virtual
 from tests.fakes.memory_store import sparse, unit
 from tests.fakes.qdrant import FakeQdrant, refusal, told
 
-WORK = Work.background()
+WORK = Context.background()
 INFO = CollectionInfo("c", 2, "m")
 THREAD = ThreadPoolExecutor(1)
 SECRET = "k3y-of-the-server"
@@ -133,7 +133,7 @@ async def test_the_time_left_is_the_server_s_limit_in_whole_seconds_and_the_call
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     with pytest.raises(Expired) as caught:
-        await store.search("c", ArmQuery(unit(1, 0), 1), Work(Deadline(began_s + 1.2, "search")))
+        await store.search("c", ArmQuery(unit(1, 0), 1), Context(Deadline(began_s + 1.2, "search")))
     assert caught.value.operation == "search"
     assert loop.time() - began_s == pytest.approx(1.2, abs=0.05)
     assert fake.asked[-1][2]["timeout"] == "2"

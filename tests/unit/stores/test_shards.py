@@ -2,16 +2,16 @@
 
 import pytest
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.ids import point_id
-from penstock.kernel.work import Work
 from penstock.stores.backends.edge.fleet import default_shards, there
 from penstock.stores.backends.edge.shards import ShardedStore, shard_of
 from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Head, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 
-WORK = Work.background()
+WORK = Context.background()
 INFO = CollectionInfo("c", 2, "m")
 IDS = [f"d{n}" for n in range(40)]
 

@@ -1,8 +1,8 @@
 """What is measured about topics: waits, slack, service times, bursts."""
 
 from penstock.bus.books import BusObserver
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import Deadline
-from penstock.kernel.work import Work
 from penstock.policies.levels import Level
 from penstock.telemetry.bus_metrics import TOPICS_MAX, BusMetrics
 from penstock.telemetry.high_water import WINDOW_S
@@ -28,15 +28,15 @@ def exposed(bus_metrics):
 
 def test_it_is_what_a_bus_wants_as_its_observer():
     observer: BusObserver = BusMetrics(Hand())
-    observer.started("t", Work.background(), 0.0)
+    observer.started("t", Context.background(), 0.0)
 
 
 def test_waits_slack_and_service_times_are_told_apart_by_topic():
     it = BusMetrics(Hand())
     value = exposed(it)
-    it.started("ml.embed", Work(Deadline(1004.0, "search")), 0.25)
-    it.started("ml.embed", Work(Deadline(1001.0, "search")), 0.75)
-    it.started("search.request", Work(Deadline(1009.0, "search")), 0.0)
+    it.started("ml.embed", Context(Deadline(1004.0, "search")), 0.25)
+    it.started("ml.embed", Context(Deadline(1001.0, "search")), 0.75)
+    it.started("search.request", Context(Deadline(1009.0, "search")), 0.0)
     it.ended("ml.embed", 0.5)
     assert value("event_bus_wait_seconds_sum", topic="ml.embed") == 1.0
     assert value("event_bus_slack_seconds_sum", topic="ml.embed") == 5.0
@@ -47,9 +47,9 @@ def test_waits_slack_and_service_times_are_told_apart_by_topic():
 def test_work_without_a_deadline_has_no_slack_and_work_past_it_has_none_left():
     it = BusMetrics(Hand())
     value = exposed(it)
-    it.started("t", Work.background(), 0.1)
+    it.started("t", Context.background(), 0.1)
     assert value("event_bus_slack_seconds_count", topic="t") == 0
-    it.started("t", Work(Deadline(999.0, "search")), 0.1)
+    it.started("t", Context(Deadline(999.0, "search")), 0.1)
     assert value("event_bus_slack_seconds_count", topic="t") == 1
     assert value("event_bus_slack_seconds_sum", topic="t") == 0
     assert value("event_bus_wait_seconds_count", topic="t") == 2
@@ -92,7 +92,7 @@ def test_any_number_of_topics_takes_up_bounded_room():
     names = [f"topic.{number}" for number in range(3 * TOPICS_MAX)]
     it.watch(lambda: [(name, 0.5) for name in names])
     for name in names:
-        it.started(name, Work.background(), 0.1)
+        it.started(name, Context.background(), 0.1)
         it.ended(name, 0.1)
         it.on_level(name, Level.HIGH)
     value = exposed(it)

@@ -15,9 +15,9 @@ from penstock.bus.intake import Intake
 from penstock.bus.link import Link
 from penstock.bus.topic import Rules, Topic
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.work import Criticality, Work
 from penstock.policies.levels import Level
 
 _FULL = Refusal("queue_full", 1.0, by_client=False)
@@ -62,7 +62,7 @@ class MemoryBus:
         intake = Intake(buffer, handler, slots, self._settings, self._clock, self._observer)
         self._intakes.setdefault(topic, []).append(intake)
 
-    async def publish(self, topic: str, message: Any, work: Work) -> None:
+    async def publish(self, topic: str, message: Any, ctx: Context) -> None:
         """See :meth:`penstock.bus.contract.Bus.publish`."""
         if self._closed:
             raise draining()
@@ -73,7 +73,7 @@ class MemoryBus:
         blocked: list[Envelope] = []
         errors: list[BaseException] = []
         for intake in intakes:
-            envelope = Envelope(message, work, intake, now_s)
+            envelope = Envelope(message, ctx, intake, now_s)
             try:
                 if not intake.offer(envelope, now_s):
                     blocked.append(envelope)
@@ -85,7 +85,7 @@ class MemoryBus:
             del envelope, blocked  # they hold the error, which holds this frame
             raise errors.pop(0)
 
-    async def request(self, topic: str, message: Any, work: Work) -> Any:
+    async def request(self, topic: str, message: Any, ctx: Context) -> Any:
         """See :meth:`penstock.bus.contract.Bus.request`."""
         if self._closed:
             raise draining()
@@ -94,14 +94,14 @@ class MemoryBus:
             raise Unavailable(f"nobody serves {topic}", dependency=topic)
         intake = intakes[0] if len(intakes) == 1 else min(intakes, key=lambda one: one.load)
         now_s = self._clock.now()
-        if now_s + self._request_s < work.deadline.at_s:
-            work = work.within(self._request_s, "request", now_s)
-        elif now_s >= work.deadline.at_s:
+        if now_s + self._request_s < ctx.deadline.at_s:
+            ctx = ctx.within(self._request_s, "request", now_s)
+        elif now_s >= ctx.deadline.at_s:
             intake.topic.counts.offered += 1
             intake.topic.counts.expired_waiting += 1
-            raise Expired(work.deadline.operation)
+            raise Expired(ctx.deadline.operation)
         reply = asyncio.get_running_loop().create_future()
-        envelope = Envelope(message, work, intake, now_s, reply)
+        envelope = Envelope(message, ctx, intake, now_s, reply)
         intake.offer(envelope, now_s)
         try:
             return await reply
@@ -117,7 +117,7 @@ class MemoryBus:
             fullest = max(fullest, intake.topic.queue.count / intake.topic.capacity)
         return fullest
 
-    def refuses(self, topic: str, work: Work, at: Level = Level.CRITICAL) -> Refusal | None:
+    def refuses(self, topic: str, ctx: Context, at: Level = Level.CRITICAL) -> Refusal | None:
         """See :meth:`penstock.bus.contract.Bus.refuses`."""
         refusal: Refusal | None = None
         now_s = self._clock.now()
@@ -125,9 +125,9 @@ class MemoryBus:
             buffer = intake.topic
             if buffer.level >= at:
                 refusal = _FULL
-            elif buffer.over_share(work.client):
+            elif buffer.over_share(ctx.client):
                 refusal = _SHARE
-            elif (excess_s := buffer.hopeless_s(work, now_s, intake.running)) > 0.0:
+            elif (excess_s := buffer.hopeless_s(ctx, now_s, intake.running)) > 0.0:
                 refusal = Refusal("hopeless", excess_s, by_client=False)
             else:
                 return None

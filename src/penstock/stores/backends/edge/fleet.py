@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.cores import cores
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.together import together
-from penstock.kernel.work import Work
 from penstock.stores.backends.edge import wire
 from penstock.stores.backends.edge.link import StoreLink
 from penstock.stores.backends.edge.shards import ShardedStore
@@ -108,9 +108,9 @@ class EdgeFleet:
         for one in self._stores:
             one.link.look()
 
-    async def look(self, work: Work) -> None:
+    async def look(self, ctx: Context) -> None:
         """Ask every process for a sign of life."""
-        await together([one.ping(work) for one in self._stores])
+        await together([one.ping(ctx) for one in self._stores])
 
     async def start(self) -> None:
         """Start every process; see :meth:`penstock.stores.backends.edge.link.StoreLink.start`."""

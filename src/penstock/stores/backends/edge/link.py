@@ -16,10 +16,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from penstock.kernel.context import Context
 from penstock.kernel.cores import ONE_THREAD
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import PenstockError, Unavailable
-from penstock.kernel.work import Work
 from penstock.stores.backends.edge import activity, wire
 from penstock.stores.backends.edge.activity import Activity
 from penstock.stores.backends.edge.blame import Blame
@@ -150,7 +150,7 @@ class StoreLink:
                 return
             await asyncio.sleep(LOCKED_PAUSE_S)
 
-    async def ask(self, command: wire.Command, result: type[T], work: Work) -> T:
+    async def ask(self, command: wire.Command, result: type[T], ctx: Context) -> T:
         """Send a command and return its result.
 
         Raises:
@@ -159,10 +159,10 @@ class StoreLink:
 
         Cancellation: The command may still be done; its reply is dropped.
         """
-        async with limit(work.deadline):
+        async with limit(ctx.deadline):
             if not self.alive:
                 await self._revive()
-            at_s = work.deadline.at_s
+            at_s = ctx.deadline.at_s
             reply = await self._exchange(command, None if math.isinf(at_s) else at_s)
         if isinstance(command, wire.Drop | wire.Adopt):
             self._blame.pardon(command.collection)

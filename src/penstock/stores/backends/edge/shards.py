@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid
 from penstock.kernel.ids import point_id
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.together import together
-from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval, Scored
 from penstock.stores import driving
 from penstock.stores.contract import MovableStore
@@ -103,120 +103,120 @@ class ShardedStore:
         """Ask anew how a collection is spread: it may have been restored."""
         self._spread.pop(collection, None)
 
-    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
         """Create a collection in as many shards as new ones have, or return the same one."""
-        there = {one.name: one for one in await self._stores[0].collections(work)}
+        there = {one.name: one for one in await self._stores[0].collections(ctx)}
         shards = there[info.name].shards if info.name in there else self._shards
         wanted = msgspec.structs.replace(info, shards=shards)
         # The first is made last: it is the one that says that the collection is there.
         for store in reversed(self._stores[:shards]):
-            await store.create(wanted, work)
-        return await self.collection(info.name, work)
+            await store.create(wanted, ctx)
+        return await self.collection(info.name, ctx)
 
-    async def collections(self, work: Work) -> list[CollectionInfo]:
+    async def collections(self, ctx: Context) -> list[CollectionInfo]:
         """Return every collection that the first shard knows."""
-        found = await _all([store.collections(work) for store in self._stores])
+        found = await _all([store.collections(ctx) for store in self._stores])
         by_name = [{info.name: info for info in infos} for infos in found]
         self._spread = {info.name: info.shards for info in found[0]}
         return [_summed([infos.get(info.name) for infos in by_name[: info.shards]]) for info in found[0]]
 
-    async def collection(self, name: str, work: Work) -> CollectionInfo:
+    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
         """Return one collection."""
-        first, *others = await self._of(name, work)
-        parts = await _all([_part(store, name, work) for store in others])
-        return _summed([await first.collection(name, work), *parts])
+        first, *others = await self._of(name, ctx)
+        parts = await _all([_part(store, name, ctx) for store in others])
+        return _summed([await first.collection(name, ctx), *parts])
 
-    async def drop(self, name: str, work: Work) -> None:
+    async def drop(self, name: str, ctx: Context) -> None:
         """Delete a collection; from the first shard last, so that an interrupted deletion can be repeated."""
         # All are asked: over how many a damaged one is spread may not be known.
         for store in reversed(self._stores):
             try:
-                await store.drop(name, work)
+                await store.drop(name, ctx)
             except Invalid as error:
                 if error.code != "collection_not_found" or store is self._stores[0]:
                     raise
         self.forget(name)
 
-    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
         """Write points, each to its document's shard."""
-        stores = await self._of(collection, work)
+        stores = await self._of(collection, ctx)
         groups: dict[int, list[Point]] = defaultdict(list)
         for point in points:
             groups[shard_of(point.payload.id, len(stores))].append(point)
-        await together([stores[number].upsert(collection, group, work) for number, group in groups.items()])
+        await together([stores[number].upsert(collection, group, ctx) for number, group in groups.items()])
 
-    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+    async def trim(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
         """Delete surplus chunks."""
-        await (await self._with(collection, document, work)).trim(collection, document, chunks, work)
+        await (await self._with(collection, document, ctx)).trim(collection, document, chunks, ctx)
 
-    async def seal(self, collection: str, head: Head, work: Work) -> None:
+    async def seal(self, collection: str, head: Head, ctx: Context) -> None:
         """Mark a document complete."""
-        await (await self._with(collection, head.id, work)).seal(collection, head, work)
+        await (await self._with(collection, head.id, ctx)).seal(collection, head, ctx)
 
-    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
         """Delete documents."""
-        return sum(await self._each(collection, work, lambda store: store.delete(collection, filter, work)))
+        return sum(await self._each(collection, ctx, lambda store: store.delete(collection, filter, ctx)))
 
-    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, ctx: Context) -> Retrieved:
         """Answer a search: where the points are if they lie in one shard, else step by step over all of them."""
         async with self._searched(collection):
-            stores = await self._of(collection, work)
+            stores = await self._of(collection, ctx)
             if len(stores) == 1:
-                return await stores[0].retrieve(collection, wanted, filter, work)
-            return await driving.retrieve(self, collection, wanted, filter, work)
+                return await stores[0].retrieve(collection, wanted, filter, ctx)
+            return await driving.retrieve(self, collection, wanted, filter, ctx)
 
-    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[Scored]:
         """Ask one arm of every shard, and keep the best.
 
         Scores of the sparse arm weigh terms by how rare they are in their own shard.
         """
-        found = await self._each(collection, work, lambda store: store.search(collection, query, work))
+        found = await self._each(collection, ctx, lambda store: store.search(collection, query, ctx))
         return _best(found, query.limit)
 
-    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[Scored]]:
         """Ask several arms of every shard at once."""
         if not queries:
             return []
-        found = await self._each(collection, work, lambda store: store.search_all(collection, queries, work))
+        found = await self._each(collection, ctx, lambda store: store.search_all(collection, queries, ctx))
         return [_best(shards, query.limit) for query, *shards in zip(queries, *found, strict=True)]
 
-    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+    async def tokens(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, TokenVectors]:
         """Read token vectors."""
-        found = await self._each(collection, work, lambda store: store.tokens(collection, points, work))
+        found = await self._each(collection, ctx, lambda store: store.tokens(collection, points, ctx))
         return {place: vectors for tokens in found for place, vectors in tokens.items()}
 
-    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+    async def fetch(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
-        found = await self._each(collection, work, lambda store: store.fetch(collection, points, work))
+        found = await self._each(collection, ctx, lambda store: store.fetch(collection, points, ctx))
         return {place: payload for payloads in found for place, payload in payloads.items()}
 
-    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context) -> HeadPage:
         """Read a page of heads in the order of their point ids."""
-        pages = await self._each(collection, work, lambda store: store.heads(collection, filter, after, limit, work))
+        pages = await self._each(collection, ctx, lambda store: store.heads(collection, filter, after, limit, ctx))
         heads = sorted((point_id(head.id, 0), head) for page in pages for head in page.heads)
         later = [place for place, _ in heads[limit:]] + [page.next for page in pages if page.next is not None]
         return HeadPage([head for _, head in heads[:limit]], min(later, default=None))
 
-    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+    async def find(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, Head]:
         """Read the heads of given documents."""
-        stores = await self._of(collection, work)
+        stores = await self._of(collection, ctx)
         groups: dict[int, list[str]] = defaultdict(list)
         for document in documents:
             groups[shard_of(document, len(stores))].append(document)
-        found = await _all([stores[number].find(collection, group, work) for number, group in groups.items()])
+        found = await _all([stores[number].find(collection, group, ctx) for number, group in groups.items()])
         return {id: head for heads in found for id, head in heads.items()}
 
-    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
+    async def points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
         """Read a page of whole points in the order of their ids."""
-        pages = await self._each(collection, work, lambda store: store.points(collection, after, limit, work))
+        pages = await self._each(collection, ctx, lambda store: store.points(collection, after, limit, ctx))
         points = sorted(((_id(point), point) for page in pages for point in page.points), key=lambda one: one[0])
         later = [place for place, _ in points[limit:]] + [page.next for page in pages if page.next is not None]
         return PointPage([point for _, point in points[:limit]], min(later, default=None))
 
-    async def _of(self, collection: str, work: Work) -> list[MovableStore]:
+    async def _of(self, collection: str, ctx: Context) -> list[MovableStore]:
         """Return the stores over which a collection is spread."""
         if collection not in self._spread:
-            self._spread[collection] = (await self._stores[0].collection(collection, work)).shards
+            self._spread[collection] = (await self._stores[0].collection(collection, ctx)).shards
         shards = self._spread[collection]
         if shards > len(self._stores):
             raise Invalid(
@@ -227,15 +227,15 @@ class ShardedStore:
             )
         return self._stores[:shards]
 
-    async def _with(self, collection: str, document: str, work: Work) -> MovableStore:
-        stores = await self._of(collection, work)
+    async def _with(self, collection: str, document: str, ctx: Context) -> MovableStore:
+        stores = await self._of(collection, ctx)
         return stores[shard_of(document, len(stores))]
 
     async def _each(
-        self, collection: str, work: Work, ask: Callable[[MovableStore], Coroutine[Any, Any, T]]
+        self, collection: str, ctx: Context, ask: Callable[[MovableStore], Coroutine[Any, Any, T]]
     ) -> list[T]:
         """Ask every shard of a collection at once."""
-        return await _all([ask(store) for store in await self._of(collection, work)])
+        return await _all([ask(store) for store in await self._of(collection, ctx)])
 
 
 async def _all(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -259,10 +259,10 @@ def _best(found: Iterable[Sequence[Scored]], limit: int) -> list[Scored]:
     return heapq.nsmallest(limit, (hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.point))
 
 
-async def _part(store: MovableStore, name: str, work: Work) -> CollectionInfo | None:
+async def _part(store: MovableStore, name: str, ctx: Context) -> CollectionInfo | None:
     """Return a collection as one store knows it; ``None`` if it does not."""
     try:
-        return await store.collection(name, work)
+        return await store.collection(name, ctx)
     except Invalid as error:
         if error.code != "collection_not_found":
             raise

@@ -19,9 +19,9 @@ from typing import IO, Any, Final, TypeVar
 import msgspec
 
 from penstock import __version__
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Invalid, PenstockError, Rejected, Unavailable
-from penstock.kernel.work import Work
 from penstock.stores.backends.edge import adoption, archive, manifest, proof, wire
 from penstock.stores.backends.edge.adoption import Move
 from penstock.stores.backends.edge.contents import Contents, Opening, part_name
@@ -92,15 +92,15 @@ class EdgeSnapshots:
 
     # --- What is asked
 
-    async def make(self, work: Work) -> Snapshot:
+    async def make(self, ctx: Context) -> Snapshot:
         """Make a snapshot of every collection, and remove the oldest of the server's own beyond those it keeps."""
-        return await self._alone(self._make, work)
+        return await self._alone(self._make, ctx)
 
     async def restore(
-        self, name: str, layout: CollectionInfo, work: Work, *, force: bool, restored: Restored = unheard
+        self, name: str, layout: CollectionInfo, ctx: Context, *, force: bool, restored: Restored = unheard
     ) -> list[CollectionInfo]:
         """Take in what a snapshot holds, all of it or nothing."""
-        return await self._alone(lambda: self._restore(name, layout, restored, force=force), work)
+        return await self._alone(lambda: self._restore(name, layout, restored, force=force), ctx)
 
     async def kept(self) -> list[Snapshot]:
         """Return the snapshots that are there, by name."""
@@ -127,7 +127,7 @@ class EdgeSnapshots:
         if self._at_work is not None:
             await asyncio.wait([self._at_work])
 
-    async def _alone(self, begin: Callable[[], Awaitable[T]], work: Work) -> T:
+    async def _alone(self, begin: Callable[[], Awaitable[T]], ctx: Context) -> T:
         """Do one thing at a time, and tell whoever comes meanwhile.
 
         It is a task of its own, which no cancellation ends at an arbitrary place: it is told that nobody waits any
@@ -147,7 +147,7 @@ class EdgeSnapshots:
         task = self._at_work = asyncio.ensure_future(begin())
         task.add_done_callback(_note)
         try:
-            async with limit(work.deadline):
+            async with limit(ctx.deadline):
                 return await asyncio.shield(task)
         except BaseException:
             stopped.set()
@@ -199,7 +199,7 @@ class EdgeSnapshots:
         for number, link in enumerate(self._links[: info.shards]):
             await self._in_thread(check_stopped, self._stopped)
             target = draft / part_name(info.name, number)
-            await link.ask(wire.Copy(info.name, str(target)), object, Work.background())
+            await link.ask(wire.Copy(info.name, str(target)), object, Context.background())
 
     # --- Restoring one
 
@@ -261,7 +261,7 @@ class EdgeSnapshots:
     async def _placed(self, name: str) -> list[CollectionInfo]:
         """Describe a collection that has taken its place; nothing, if it was deleted since."""
         try:
-            return [await self._store.collection(name, Work.background())]
+            return [await self._store.collection(name, Context.background())]
         except Invalid as error:
             if error.code != "collection_not_found":
                 raise
@@ -284,7 +284,7 @@ class EdgeSnapshots:
             command = wire.Adopt(move.name, str(staging / move.part), force=True)
         for tries_left in reversed(range(TRIES)):
             try:
-                await link.ask(command, object, Work.background())
+                await link.ask(command, object, Context.background())
             except Invalid as error:
                 if move.part or error.code != "collection_not_found":
                     raise
@@ -303,7 +303,7 @@ class EdgeSnapshots:
     # --- What both need
 
     async def _collections(self) -> list[CollectionInfo]:
-        return await self._links[0].ask(wire.ListCollections(), list[CollectionInfo], Work.background())
+        return await self._links[0].ask(wire.ListCollections(), list[CollectionInfo], Context.background())
 
     def _check_room(self, needed: int) -> None:
         """Refuse what the disk has no room for.

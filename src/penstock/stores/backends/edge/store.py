@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.late import TokenVectors
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.kernel.work import Work
 from penstock.ranking.records import Retrieval, Scored
 from penstock.stores.backends.edge import packing, wire
 from penstock.stores.backends.edge.link import StoreLink
@@ -65,92 +65,92 @@ class EdgeStore:
         """Flush everything and end the store process."""
         await self.link.close()
 
-    async def create(self, info: CollectionInfo, work: Work) -> CollectionInfo:
+    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
         """Create a collection or return the same one."""
-        return await self.link.ask(wire.Create(info), CollectionInfo, self._limited(work))
+        return await self.link.ask(wire.Create(info), CollectionInfo, self._limited(ctx))
 
-    async def collections(self, work: Work) -> list[CollectionInfo]:
+    async def collections(self, ctx: Context) -> list[CollectionInfo]:
         """Return every collection."""
-        return await self.link.ask(wire.ListCollections(), list[CollectionInfo], self._limited(work))
+        return await self.link.ask(wire.ListCollections(), list[CollectionInfo], self._limited(ctx))
 
-    async def collection(self, name: str, work: Work) -> CollectionInfo:
+    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
         """Return one collection."""
-        return await self.link.ask(wire.Describe(name), CollectionInfo, self._limited(work))
+        return await self.link.ask(wire.Describe(name), CollectionInfo, self._limited(ctx))
 
-    async def drop(self, name: str, work: Work) -> None:
+    async def drop(self, name: str, ctx: Context) -> None:
         """Delete a collection."""
-        await self.link.ask(wire.Drop(name), object, self._limited(work))
+        await self.link.ask(wire.Drop(name), object, self._limited(ctx))
 
-    async def upsert(self, collection: str, points: Sequence[Point], work: Work) -> None:
+    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
         """Write points."""
         command = wire.Upsert(collection, [packing.pack_point(p) for p in points])
-        await self.link.ask(command, object, self._limited(work))
+        await self.link.ask(command, object, self._limited(ctx))
 
-    async def trim(self, collection: str, document: str, chunks: int, work: Work) -> None:
+    async def trim(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
         """Delete surplus chunks."""
-        await self.link.ask(wire.Trim(collection, document, chunks), object, self._limited(work))
+        await self.link.ask(wire.Trim(collection, document, chunks), object, self._limited(ctx))
 
-    async def seal(self, collection: str, head: Head, work: Work) -> None:
+    async def seal(self, collection: str, head: Head, ctx: Context) -> None:
         """Mark a document complete."""
-        await self.link.ask(wire.Seal(collection, head), object, self._limited(work))
+        await self.link.ask(wire.Seal(collection, head), object, self._limited(ctx))
 
-    async def delete(self, collection: str, filter: Filter, work: Work) -> int:
+    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
         """Delete documents."""
         command = wire.Delete(collection, list(filter))
-        return await self.link.ask(command, int, self._limited(work))
+        return await self.link.ask(command, int, self._limited(ctx))
 
-    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, work: Work) -> Retrieved:
+    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, ctx: Context) -> Retrieved:
         """Answer a search where the points are: in one round trip."""
         command = packing.pack_retrieval(collection, wanted, filter)
-        found = await self.link.ask(command, wire.ReadHits, self._limited(work))
+        found = await self.link.ask(command, wire.ReadHits, self._limited(ctx))
         failures = {what: wire.error_of(failure) for what, failure in found.failures.items()}
         return Retrieved(await packing.unpack_hits(found.hits), failures, found.stages, found.cut)
 
-    async def search(self, collection: str, query: ArmQuery, work: Work) -> list[Scored]:
+    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[Scored]:
         """Ask one arm."""
-        return (await self.search_all(collection, [query], work))[0]
+        return (await self.search_all(collection, [query], ctx))[0]
 
-    async def search_all(self, collection: str, queries: Sequence[ArmQuery], work: Work) -> list[list[Scored]]:
+    async def search_all(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[Scored]]:
         """Ask several arms at once."""
         if not queries:
             return []
         command = wire.SearchAll(collection, [packing.pack_search(query) for query in queries])
-        return await self.link.ask(command, list[list[Scored]], self._limited(work))
+        return await self.link.ask(command, list[list[Scored]], self._limited(ctx))
 
-    async def tokens(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, TokenVectors]:
+    async def tokens(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, TokenVectors]:
         """Read token vectors."""
-        found = await self.link.ask(wire.Tokens(collection, list(points)), dict[str, wire.Late], self._limited(work))
+        found = await self.link.ask(wire.Tokens(collection, list(points)), dict[str, wire.Late], self._limited(ctx))
         return {point: packing.unpack_late(vectors) for point, vectors in found.items()}
 
-    async def fetch(self, collection: str, points: Sequence[str], work: Work) -> Mapping[str, ChunkPayload]:
+    async def fetch(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
         command = wire.Fetch(collection, list(points))
-        return await self.link.ask(command, dict[str, ChunkPayload], self._limited(work))
+        return await self.link.ask(command, dict[str, ChunkPayload], self._limited(ctx))
 
-    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, work: Work) -> HeadPage:
+    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context) -> HeadPage:
         """Read a page of heads."""
         command = wire.Heads(collection, list(filter), after, limit)
-        return await self.link.ask(command, HeadPage, self._limited(work))
+        return await self.link.ask(command, HeadPage, self._limited(ctx))
 
-    async def find(self, collection: str, documents: Sequence[str], work: Work) -> dict[str, Head]:
+    async def find(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, Head]:
         """Read the heads of given documents."""
         command = wire.Find(collection, list(documents))
-        heads = await self.link.ask(command, list[Head], self._limited(work))
+        heads = await self.link.ask(command, list[Head], self._limited(ctx))
         return {head.id: head for head in heads}
 
-    async def points(self, collection: str, after: str | None, limit: int, work: Work) -> PointPage:
+    async def points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
         """Read a page of whole points."""
         command = wire.ReadPoints(collection, after, limit)
-        page = await self.link.ask(command, wire.WirePage, self._limited(work))
+        page = await self.link.ask(command, wire.WirePage, self._limited(ctx))
         return PointPage([packing.unpack_point(point) for point in page.points], page.next)
 
-    async def ping(self, work: Work) -> None:
+    async def ping(self, ctx: Context) -> None:
         """Ask the process for a sign of life."""
-        await self.link.ask(wire.Ping(), object, self._limited(work))
+        await self.link.ask(wire.Ping(), object, self._limited(ctx))
 
-    async def optimize(self, collection: str, work: Work) -> None:
+    async def optimize(self, collection: str, ctx: Context) -> None:
         """Begin a new generation of a collection, in which all its points are indexed; do not wait for it."""
-        await self.link.ask(wire.Optimize(collection), object, self._limited(work))
+        await self.link.ask(wire.Optimize(collection), object, self._limited(ctx))
 
-    def _limited(self, work: Work) -> Work:
-        return work.within(self._timeouts.store, "store", self._clock.now())
+    def _limited(self, ctx: Context) -> Context:
+        return ctx.within(self._timeouts.store, "store", self._clock.now())

@@ -18,10 +18,10 @@ from qdrant_client.common.client_exceptions import QdrantException, ResourceExha
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.deadline import limit
 from penstock.kernel.errors import Expired, PenstockError
 from penstock.kernel.settings import QdrantSettings
-from penstock.kernel.work import Work
 from penstock.stores.backends.layout import check_name
 from penstock.stores.backends.qdrant.errors import busy, refusal, trouble
 from penstock.stores.backends.qdrant.look import address, certificates
@@ -108,12 +108,12 @@ class Connection:
         """Close every connection."""
         await self._client.close()
 
-    async def ask(self, call: Call, work: Work) -> Any:
+    async def ask(self, call: Call, ctx: Context) -> Any:
         """Send a request and return its result.
 
         Args:
             call: The request.
-            work: Whose it is. What is left of its time is the call's limit, and the server's, in whole seconds.
+            ctx: Whose it is. What is left of its time is the call's limit, and the server's, in whole seconds.
 
         Raises:
             Expired: At the work's deadline.
@@ -121,13 +121,13 @@ class Connection:
 
         Cancellation: The connection is closed; a write may still be done.
         """
-        left_s = work.deadline.remaining_s(self._clock.now())
+        left_s = ctx.deadline.remaining_s(self._clock.now())
         if left_s <= 0.0:
-            raise Expired(work.deadline.operation)
+            raise Expired(ctx.deadline.operation)
         params = dict(call.params or {})
         if call.timed and not isinf(left_s):
             params["timeout"] = str(ceil(left_s))
-        async with limit(work.deadline):
+        async with limit(ctx.deadline):
             try:
                 answer = await self._http.request(
                     type_=Any,

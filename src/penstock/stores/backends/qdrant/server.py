@@ -7,8 +7,8 @@ from collections.abc import Callable
 import httpx
 
 from penstock.kernel.clock import Clock
+from penstock.kernel.context import Context
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.kernel.work import Work
 from penstock.stores.backends.qdrant.connection import Call, Connection
 from penstock.stores.backends.qdrant.look import look
 from penstock.stores.backends.qdrant.store import QdrantStore
@@ -83,13 +83,13 @@ class QdrantServer:
     def watch(self) -> None:
         """Do nothing: :meth:`look` asks."""
 
-    async def look(self, work: Work) -> None:
+    async def look(self, ctx: Context) -> None:
         """Ask the server who it is.
 
         Raises:
             PenstockError: See :mod:`penstock.stores.backends.qdrant.errors`.
         """
-        await self._connection.ask(Call("GET", "/", timed=False), work)
+        await self._connection.ask(Call("GET", "/", timed=False), ctx)
 
     async def start(self) -> None:
         """See :func:`penstock.stores.backends.qdrant.look.look`."""

@@ -18,7 +18,7 @@ class Criticality(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Context:
     """The envelope's address label, handed from gate to topic to pool to dependency.
 
     Attributes:
@@ -36,18 +36,18 @@ class Work:
     traceparent: str = ""
 
     @classmethod
-    def background(cls, client: str = "local") -> Work:
+    def background(cls, client: str = "local") -> Context:
         """Return a label for work of our own: no deadline, lowest class."""
         return cls(Deadline.never(), Criticality.BULK, client, new_id())
 
-    def as_bulk(self) -> Work:
+    def as_bulk(self) -> Context:
         """Return the same label in the lowest class."""
-        return Work(self.deadline, Criticality.BULK, self.client, self.request_id, self.traceparent)
+        return Context(self.deadline, Criticality.BULK, self.client, self.request_id, self.traceparent)
 
-    def within(self, limit_s: float, operation: str, now_s: float) -> Work:
+    def within(self, limit_s: float, operation: str, now_s: float) -> Context:
         """Return the same label with the deadline tightened to ``limit_s`` from now."""
         deadline = self.deadline.within(limit_s, operation, now_s)
         if deadline is self.deadline:
             return self
         # Not ``dataclasses.replace``: it takes as long as all the rest of a message's way.
-        return Work(deadline, self.criticality, self.client, self.request_id, self.traceparent)
+        return Context(deadline, self.criticality, self.client, self.request_id, self.traceparent)
