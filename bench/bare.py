@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from bench.tree import dense_texts
 from bench.worker import Order, work
-from penstock.kernel.cores import cores
-from penstock.models.dense import OnnxDense
-from penstock.models.prepare import prepare
-from penstock.models.source import SourceSettings, find_source
+from penstock.kernel.cores import available_cores
+from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.prepare import prepare_model
 from penstock.models.tokenizer import TextTokenizer
 
 #: Texts in one call: the order by length leaves little padding whatever the number.
@@ -27,24 +27,24 @@ class Bare:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
-        self._dense: OnnxDense | None = None
+        self._dense: BuiltinDenseEncoder | None = None
 
     def __call__(self, order: Order) -> dict[str, Any]:
         """Carry out one order."""
         return self._read(order) if order["do"] == "read" else self._run()
 
     def _read(self, order: Order) -> dict[str, Any]:
-        prepared = prepare(find_source(SourceSettings()), Path(order["models"]))
+        prepared = prepare_model(find_source(ModelSourceSettings()), Path(order["models"]))
         tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
         self._texts = sorted(dense_texts(Path(order["tree"]), tokenizer), key=len, reverse=True)
-        self._dense = OnnxDense(prepared)
+        self._dense = BuiltinDenseEncoder(prepared)
         return {"chunks": len(self._texts), "distinct": len(set(self._texts))}
 
     def _run(self) -> dict[str, Any]:
         assert self._dense is not None
         slices = [self._texts[first : first + SLICE_TEXTS] for first in range(0, len(self._texts), SLICE_TEXTS)]
         began_s = time.perf_counter()
-        with ThreadPoolExecutor(cores()) as threads:
+        with ThreadPoolExecutor(available_cores()) as threads:
             for _ in threads.map(self._dense.run, slices):
                 pass
         return {"took_s": time.perf_counter() - began_s}

@@ -6,11 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from bench.report import Figure, Report, median
-from penstock.bus import topic
-from penstock.bus.backends.memory import MemoryBus
-from penstock.kernel.clock import MonotonicClock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.deadline import Deadline
+from penstock.bus import topic_queue
+from penstock.bus.local import LocalBus
+from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock
 from penstock.kernel.settings import BusSettings
 from penstock.pools.permits import Permits
 from penstock.telemetry.bus_metrics import BusMetrics
@@ -59,7 +57,7 @@ async def run() -> Report:
         Figure("the same, ratio", alone, "×", "≥ 1.0", alone >= 1.0),
         Figure("request → reply, queued", median(rates["wait"]), "1/s"),
     )
-    figures += (Figure("hot path compiled (0 no, 1 yes)", float(not topic.__file__.endswith(".py")), ""),)
+    figures += (Figure("hot path compiled (0 no, 1 yes)", float(not topic_queue.__file__.endswith(".py")), ""),)
     peers = {name: median(found) for name, found in rates.items() if name.startswith("queue")}
     return Report("bus", figures, peers)
 
@@ -71,9 +69,9 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
 # --- Ours
 
 
-def _bus() -> MemoryBus:
+def _bus() -> LocalBus:
     clock = MonotonicClock()
-    return MemoryBus(BusSettings(buffer_size=BUFFER), {}, clock, BusMetrics(clock))
+    return LocalBus(BusSettings(buffer_size=BUFFER), {}, clock, BusMetrics(clock))
 
 
 def _label(number: int) -> Context:

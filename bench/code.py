@@ -18,8 +18,8 @@ from bench.report import Figure, Report
 from bench.workbench import MODELS, workbench
 from penstock.app.app import build
 from penstock.kernel.settings import HttpSettings, Settings
-from penstock.ranking.signals import SIGNALS, Signals, reweighed
-from penstock.search.records import Hit
+from penstock.ranking.signals import DEFAULT_SIGNALS, SignalFactors, apply_signals
+from penstock.search.request import SearchHit
 
 #: Chunks asked for: as many as the default weighs again.
 DEPTH = 50
@@ -31,13 +31,13 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "sparse": {"weights": {"dense": 0, "sparse": 1}, "rerank": False},
     "dense": {"weights": {"dense": 1, "sparse": 0}, "rerank": False},
 }
-NOTHING = Signals()
+NOTHING = SignalFactors()
 #: The default with no signal, with each alone, and with all.
-VARIANTS: Mapping[str, Signals] = {
+VARIANTS: Mapping[str, SignalFactors] = {
     "no signal": NOTHING,
-    "tests below": replace(NOTHING, test=SIGNALS.test),
-    "definitions above mentions": replace(NOTHING, definition=SIGNALS.definition),
-    "all signals": SIGNALS,
+    "tests below": replace(NOTHING, test=DEFAULT_SIGNALS.test),
+    "definitions above mentions": replace(NOTHING, definition=DEFAULT_SIGNALS.definition),
+    "all signals": DEFAULT_SIGNALS,
 }
 
 
@@ -53,7 +53,7 @@ class Asked:
 
     question: Question
     places: Sequence[Place]
-    hits: Mapping[str, Sequence[Hit]]
+    hits: Mapping[str, Sequence[SearchHit]]
 
 
 async def run(*, work: Path | None = None, out: Path | None = None, half: str = "proof") -> Report:
@@ -69,7 +69,7 @@ async def run(*, work: Path | None = None, out: Path | None = None, half: str = 
         asked = [await _ask(client, *one) for one in _questions(half)]
     ranks = {name: [_rank(one, one.hits[name]) for one in asked] for name in ARMS}
     ranks |= {name: [_rank(one, weighed(one, signals)) for one in asked] for name, signals in VARIANTS.items()}
-    differing = sum(_ids(one.hits["default"]) != _ids(weighed(one, SIGNALS)) for one in asked)
+    differing = sum(_ids(one.hits["default"]) != _ids(weighed(one, DEFAULT_SIGNALS)) for one in asked)
     report = _report(asked, ranks, chunks, half, differing)
     if out is not None:
         (out / "code.json").write_text(report.json() + "\n")
@@ -81,11 +81,11 @@ def half_of(question: Question) -> str:
     return HALVES[blake2b(question.query.encode(), digest_size=1).digest()[0] % 2]
 
 
-def weighed(one: Asked, signals: Signals) -> list[Hit]:
+def weighed(one: Asked, signals: SignalFactors) -> list[SearchHit]:
     """Return the default's hits in the order that other signals give them."""
     hits = {f"{hit.id}#{hit.chunk}": hit for hit in one.hits["default"]}
     before = {name: _score_before(hit) for name, hit in hits.items()}
-    return [hits[name] for name in reweighed(one.question.query, before, hits, signals)]
+    return [hits[name] for name in apply_signals(one.question.query, before, hits, signals)]
 
 
 def reciprocal(rank: int | None) -> float:
@@ -149,11 +149,11 @@ async def _ask(client: httpx.AsyncClient, question: Question, places: list[Place
     hits = {}
     for name, wish in wishes.items():
         answer = await client.post("/v1/search", json={"query": question.query, "limit": DEPTH, **wish})
-        hits[name] = msgspec.convert(answer.raise_for_status().json()["hits"], list[Hit])
+        hits[name] = msgspec.convert(answer.raise_for_status().json()["hits"], list[SearchHit])
     return Asked(question, places, hits)
 
 
-def _score_before(hit: Hit) -> float:
+def _score_before(hit: SearchHit) -> float:
     """Return a hit's score before the signals were weighed in."""
     score = hit.explain["rerank"].score if isinstance(hit.explain, dict) else None
     if score is None:
@@ -161,11 +161,11 @@ def _score_before(hit: Hit) -> float:
     return score
 
 
-def _ids(hits: Sequence[Hit]) -> list[tuple[str, int]]:
+def _ids(hits: Sequence[SearchHit]) -> list[tuple[str, int]]:
     return [(hit.id, hit.chunk) for hit in hits]
 
 
-def _rank(one: Asked, hits: Sequence[Hit]) -> int | None:
+def _rank(one: Asked, hits: Sequence[SearchHit]) -> int | None:
     """Return the rank of the first hit that answers, from 1."""
     whole = one.question.kind == "words"
     for rank, hit in enumerate(hits, 1):

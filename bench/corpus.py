@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 
 from bench import ROOT
 from penstock.cli.beir import read_benchmark
-from penstock.indexing.chunk import chunk
-from penstock.indexing.composition import sparse_query, sparse_text
-from penstock.indexing.reading import read_text
-from penstock.indexing.walk import Found, walk
-from penstock.kernel.cores import cores
+from penstock.indexing.chunk import chunk_text
+from penstock.indexing.file_reader import read_text
+from penstock.indexing.model_inputs import sparse_query, sparse_text
+from penstock.indexing.walk import FoundFile, walk
+from penstock.kernel.cores import available_cores
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import SparseVector
-from penstock.models.dense import OnnxDense
-from penstock.models.sparse import Bm25Runner, Bm25Settings
+from penstock.models.bm25 import Bm25Runner, Bm25Settings
+from penstock.models.builtin_dense import BuiltinDenseEncoder
 from penstock.models.tokenizer import TextTokenizer
 
 DATA: Final = ROOT.parent / "shared" / "data"
@@ -144,7 +144,7 @@ def texts(chunks: int, tokenizer: TextTokenizer, data: Path = DATA) -> list[str]
     """
     found: dict[str, None] = {}
     for text, language in _sources(data):
-        cut = chunk(text, language, tokens_max=CHUNK_TOKENS, count=tokenizer.count)
+        cut = chunk_text(text, language, tokens_max=CHUNK_TOKENS, count=tokenizer.count)
         found.update(dict.fromkeys(one.text for one in cut))
         if len(found) >= chunks:
             return list(found)[:chunks]
@@ -181,14 +181,14 @@ def _sources(data: Path) -> Iterator[tuple[str, str]]:
         for document in read_benchmark(data / name).documents:
             yield document.whole, "text"
     for found in walk([LIBRARY]):
-        if isinstance(found, Found) and found.path.suffix == ".py" and "site-packages" not in found.path.parts:
+        if isinstance(found, FoundFile) and found.path.suffix == ".py" and "site-packages" not in found.path.parts:
             try:
                 yield read_text(found.path).text, "python"
             except PenstockError:
                 continue
 
 
-def build(chunks: list[str], asked: list[str], dense: OnnxDense) -> Corpus:
+def build(chunks: list[str], asked: list[str], dense: BuiltinDenseEncoder) -> Corpus:
     """Return texts and queries with all their vectors."""
     bm25 = Bm25Runner(Bm25Settings())
     # One by one, as in a search: in eight bits a text's vector depends a little on what is embedded with it.
@@ -224,9 +224,9 @@ def around(middles: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     return scaled
 
 
-def _embedded(chunks: Sequence[str], dense: OnnxDense) -> tuple[NDArray[np.float32], list[NDArray[np.int8]]]:
+def _embedded(chunks: Sequence[str], dense: BuiltinDenseEncoder) -> tuple[NDArray[np.float32], list[NDArray[np.int8]]]:
     """Return the vectors of texts, and their token vectors where the model gives some."""
     parts = [chunks[first : first + SLICE_TEXTS] for first in range(0, len(chunks), SLICE_TEXTS)]
-    with ThreadPoolExecutor(cores()) as threads:
-        found = list(threads.map(partial(dense.run_late, kind=TextKind.DOCUMENT), parts))
+    with ThreadPoolExecutor(available_cores()) as threads:
+        found = list(threads.map(partial(dense.run_with_token_vectors, kind=TextKind.DOCUMENT), parts))
     return np.concatenate([part.dense for part in found]), [rows for part in found for rows in part.late or ()]

@@ -27,7 +27,7 @@ def save(path: Path, plot: Callable[[Any], Any]) -> None:
     except ImportError:
         tell("matplotlib is not installed: no plots")
         return
-    mpl.use("svg")
+    mpl.touch("svg")
     with mpl.rc_context(SETTINGS):
         figure = plot(pyplot)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bench.corpus import Sparse
 from penstock.ranking.fusion import rrf
-from penstock.ranking.records import Ranking
+from penstock.ranking.retrieval import Ranking
 
 #: Candidates that each arm gives to the fusion.
 CANDIDATES: Final = 100

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from penstock.indexing.reading import read_text
+from penstock.indexing.file_reader import read_text
 
 ROOT = Path(sysconfig.get_path("stdlib"))
 QUESTIONS = Path(__file__).parent / "questions" / "library.jsonl"

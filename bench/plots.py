@@ -47,7 +47,7 @@ def draw(results: Results, out: Path) -> list[str]:
     except ImportError:
         print("matplotlib is not installed: no plots", file=sys.stderr)
         return []
-    mpl.use("svg")
+    mpl.touch("svg")
     drawn = []
     with mpl.rc_context(SETTINGS):
         for name, (wanted, plot) in _PLOTS.items():

@@ -13,9 +13,9 @@ from typing import Any
 import uvloop
 
 from bench.report import Figure, Report, median, percentile
-from penstock.bus.contract import Refusal as TopicRefusal
-from penstock.cli.listening import bind, listener
-from penstock.http.gate import Gate, Senses
+from penstock.bus.contract import TopicRefusal
+from penstock.cli.http_server import bind_socket, create_server
+from penstock.http.gate import Gate, GateInputs
 from penstock.kernel.settings import HttpSettings
 from penstock.telemetry.metrics import Metrics
 
@@ -58,7 +58,7 @@ async def run() -> Report:
 
 
 def _gates() -> dict[str, Gate]:
-    def gate(senses: Senses | None = None, **limits: Any) -> Gate:
+    def gate(senses: GateInputs | None = None, **limits: Any) -> Gate:
         return Gate(_never, HttpSettings(**{"rate_limit": 0, **limits}), Metrics(), senses)
 
     limited = gate(rate_limit=1, rate_burst=1)
@@ -67,7 +67,7 @@ def _gates() -> dict[str, Gate]:
     draining.draining = True
     return {
         "429 rate": limited,
-        "503 topic": gate(Senses(pressure=lambda *_: FULL)),
+        "503 topic": gate(GateInputs(backpressure=lambda *_: FULL)),
         "503 draining": draining,
         "413 body": gate(max_body=1),
     }
@@ -132,8 +132,8 @@ def _serve(name: str, pipe: Connection) -> None:
     app: Any = _bare if name == "bare" else _gates()["503 topic"]
 
     async def main() -> None:
-        bound = bind("127.0.0.1", 0)
-        server = listener(app)
+        bound = bind_socket("127.0.0.1", 0)
+        server = create_server(app)
         asyncio.get_running_loop().create_task(_tell(server, pipe, bound)).add_done_callback(lambda task: task.result())
         await server.serve(sockets=[bound])
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from bench import ROOT
 from bench.processes import by_role, cpu_s, memory_mb
-from penstock.stores.lock import holder
+from penstock.stores.lock import find_lock_holder
 
 START_S_MAX: Final = 120.0
 END_S_MAX: Final = 60.0
@@ -100,7 +100,7 @@ def _environment(settings: Mapping[str, str]) -> dict[str, str]:
 def _ready(process: subprocess.Popen[bytes], data_dir: Path, began_s: float) -> str:
     """Return the server's URL once it answers that it is ready."""
     while time.perf_counter() - began_s < START_S_MAX and process.poll() is None:
-        held = holder(data_dir)
+        held = find_lock_holder(data_dir)
         if held is not None and held.pid == process.pid and held.url:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{held.url}/readyz", timeout=5) as answer:
                 if answer.status == 200:

@@ -13,12 +13,12 @@ import msgspec
 
 from bench import ROOT
 from bench.corpus import LIBRARY
-from penstock.cli.planning import Root
-from penstock.cli.sources import encoded, find
-from penstock.indexing.chunk import chunk
-from penstock.indexing.composition import dense_text, tokens_reserved
-from penstock.indexing.records import Document
-from penstock.indexing.worker import SPECIAL_TOKENS
+from penstock.cli.index_planning import IndexRoot
+from penstock.cli.local_files import encode_document, find_files
+from penstock.indexing.chunk import chunk_text
+from penstock.indexing.chunk_worker import SPECIAL_TOKENS
+from penstock.indexing.document_records import Document
+from penstock.indexing.model_inputs import dense_text, header_tokens
 from penstock.kernel.settings import Settings
 from penstock.models.tokenizer import TextTokenizer
 
@@ -60,11 +60,11 @@ def index(root: Path, data_dir: Path, collection: str = "default") -> dict[str, 
 def dense_texts(root: Path, tokenizer: TextTokenizer) -> list[str]:
     """Return what the model is given of a tree, chunk by chunk, as the server makes it."""
     settings, budget, found = Settings(), tokenizer.tokens_max - SPECIAL_TOKENS, []
-    for one in find([Root(root, root)], settings.index.max_file):
-        raw = encoded(one, settings.index.max_file, settings.http.max_body)
+    for one in find_files([IndexRoot(root, root)], settings.index.max_file):
+        raw = encode_document(one, settings.index.max_file, settings.http.max_body)
         assert isinstance(raw, bytes)
         document = msgspec.json.decode(raw, type=Document)
-        limit = budget - tokens_reserved(document.path)
-        cut = chunk(document.text, document.language, tokens_max=limit, count=tokenizer.count)
+        limit = budget - header_tokens(document.path)
+        cut = chunk_text(document.text, document.language, tokens_max=limit, count=tokenizer.count)
         found += [dense_text(part.text, document.path, part.symbol) for part in cut]
     return found

@@ -16,14 +16,11 @@ SOURCES: Final = Path(__file__).resolve().parent.parent / "src"
 
 #: What runs for every message.
 MODULES: Final = (
-    "penstock/bus/backends/memory.py",
-    "penstock/bus/discipline.py",
-    "penstock/bus/ends.py",
+    "penstock/bus/local.py",
+    "penstock/bus/fair_queue.py",
     "penstock/bus/envelope.py",
-    "penstock/bus/intake.py",
-    "penstock/bus/service.py",
-    "penstock/bus/topic.py",
-    "penstock/bus/worker.py",
+    "penstock/bus/dispatcher.py",
+    "penstock/bus/topic_queue.py",
     "penstock/kernel/wheel.py",
     "penstock/policies/congestion.py",
     "penstock/policies/estimate.py",

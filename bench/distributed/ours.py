@@ -7,15 +7,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bench.distributed.system import LIMIT_S, Handler, Place
-from penstock.bus.backends.memory import MemoryBus
 from penstock.bus.broker import Broker
-from penstock.bus.desk import Transport
+from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.distributed import BrokerBus
-from penstock.bus.link import Link
-from penstock.bus.wire import Wire
-from penstock.kernel.clock import MonotonicClock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.deadline import Deadline
+from penstock.bus.local import LocalBus
+from penstock.bus.record_codec import RecordCodec
+from penstock.bus.rpc_client import BrokerTransport
+from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
 from penstock.pools.permits import Permits
@@ -39,7 +37,9 @@ async def over(place: Place) -> BrokerBus:
 
         carrier = KafkaBroker(settings, KafkaSettings(bootstrap=place.address), {})
     await carrier.start()
-    transport = Transport(carrier, Wire({}, settings.record_max), Link(carrier.name, GuardSettings()))
+    transport = BrokerTransport(
+        carrier, RecordCodec({}, settings.record_max), BrokerBreaker(carrier.name, GuardSettings())
+    )
     return BrokerBus(transport, settings, {}, clock, BusMetrics(clock))
 
 
@@ -72,11 +72,11 @@ class Asker:
     async def start(self) -> None:
         """See :class:`bench.distributed.system.Asker`."""
         self._bus = await over(self._place)
-        await self._bus.joined()
+        await self._bus.wait_joined()
 
     async def ready(self, answerers: int) -> bool:
         """See :class:`bench.distributed.system.Asker`."""
-        return self._bus.serving().get(TOPIC, 0) == answerers
+        return self._bus.instance_counts().get(TOPIC, 0) == answerers
 
     async def ask(self, message: Any, caller: int) -> Any:
         """See :class:`bench.distributed.system.Asker`."""
@@ -98,7 +98,7 @@ class Answerer:
         """See :class:`bench.distributed.system.Answerer`."""
         self._bus = await over(self._place)
         self._bus.subscribe(TOPIC, handled(handler), Permits("bench", self._place.slots))
-        await self._bus.joined()
+        await self._bus.wait_joined()
 
     async def close(self) -> None:
         """See :class:`bench.distributed.system.Answerer`."""
@@ -112,7 +112,7 @@ class Within:
     def __init__(self, place: Place) -> None:
         clock = MonotonicClock()
         self._slots = place.slots
-        self._bus = MemoryBus(BusSettings(), {}, clock, BusMetrics(clock))
+        self._bus = LocalBus(BusSettings(), {}, clock, BusMetrics(clock))
 
     async def start(self) -> None:
         """See :class:`bench.distributed.system.Asker`."""

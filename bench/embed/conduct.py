@@ -20,9 +20,9 @@ from bench.embed.results import Course, Results, Taken
 from bench.embed.systems import Penstock, System
 from bench.report import Report, tell
 from bench.workbench import MODELS
-from penstock.models.prepare import Prepared, prepare
+from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.prepare import PreparedModel, prepare_model
 from penstock.models.quantise import Precision
-from penstock.models.source import SourceSettings, find_source
 from penstock.models.tokenizer import TextTokenizer
 
 FULL: Final = Course(texts=128, rounds=5, queries=150)
@@ -42,8 +42,8 @@ async def run(*, quick: bool = False, out: Path | None = None) -> Report:
         out: Where ``embed.json`` and the plot go; nowhere by default.
     """
     course = QUICK if quick else FULL
-    source = find_source(SourceSettings())
-    exact, ours = prepare(source, MODELS, precision=Precision.FLOAT32), prepare(source, MODELS)
+    source = find_source(ModelSourceSettings())
+    exact, ours = prepare_model(source, MODELS, precision=Precision.FLOAT32), prepare_model(source, MODELS)
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-"))
         systems: list[System] = [Penstock(ours), *peers(exact, Path(directory))]
@@ -57,7 +57,7 @@ async def run(*, quick: bool = False, out: Path | None = None) -> Report:
     return report
 
 
-async def _conduct(systems: Sequence[System], course: Course, prepared: Prepared) -> Results:
+async def _conduct(systems: Sequence[System], course: Course, prepared: PreparedModel) -> Results:
     tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
     whole = texts.library()
     sets = {
@@ -87,7 +87,7 @@ async def _conduct(systems: Sequence[System], course: Course, prepared: Prepared
 
 
 def _tokens(tokenizer: TextTokenizer, ones: Sequence[str]) -> list[int]:
-    return [len(row) for row in tokenizer.ids(ones)]
+    return [len(row) for row in tokenizer.token_ids(ones)]
 
 
 async def _cosines(systems: Sequence[System], ones: Sequence[str]) -> dict[str, list[float]]:

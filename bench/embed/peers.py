@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 from bench.embed.systems import System
 from bench.report import tell
 from penstock.kernel.vectors import DenseVectors
-from penstock.models.prepare import Prepared
+from penstock.models.prepare import PreparedModel
 from penstock.models.tokenizer import TextTokenizer
 
 FASTEMBED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -32,7 +32,7 @@ INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "last_hidden_state"
 
 
-def write_directory(prepared: Prepared, directory: Path) -> Path:
+def write_directory(prepared: PreparedModel, directory: Path) -> Path:
     """Write a float32 model as fastembed reads it, and as an export from elsewhere would look to a runtime.
 
     Args:
@@ -131,7 +131,7 @@ class PlainRuntime:
         return vectors
 
 
-def peers(prepared: Prepared, directory: Path) -> list[System]:
+def peers(prepared: PreparedModel, directory: Path) -> list[System]:
     """Return those that are installed.
 
     Args:

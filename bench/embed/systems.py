@@ -6,22 +6,20 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from penstock.bus.backends.memory import MemoryBus
-from penstock.bus.clients import BusEmbedder
-from penstock.kernel.clock import MonotonicClock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.cores import cores
-from penstock.kernel.deadline import Deadline
+from penstock.bus.local import LocalBus
+from penstock.bus.model_clients import BusEmbedder
+from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock
+from penstock.kernel.cores import available_cores
 from penstock.kernel.messages import TextKind, Topic
 from penstock.kernel.settings import Settings
 from penstock.kernel.vectors import DenseVectors
-from penstock.models.dense import OnnxDense
-from penstock.models.prepare import Prepared
-from penstock.models.rerank import LateReranker
-from penstock.models.sparse import Bm25Runner, Bm25Settings
-from penstock.pools.house import Pools
-from penstock.pools.ml import BULK_NICENESS, MlWorkers
-from penstock.pools.threads import Threads
+from penstock.models.bm25 import Bm25Runner, Bm25Settings
+from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.prepare import PreparedModel
+from penstock.models.rerank import LateInteractionReranker
+from penstock.pools.model_handlers import BULK_NICENESS, ThreadModelHandlers
+from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.thread_pool import ThreadPool
 
 PATIENCE_S = 60.0
 
@@ -56,16 +54,16 @@ class Penstock:
         name: In tables.
     """
 
-    def __init__(self, prepared: Prepared, name: str = "penstock") -> None:
+    def __init__(self, prepared: PreparedModel, name: str = "penstock") -> None:
         self.name = name
         settings, clock = Settings(), MonotonicClock()
-        runner = OnnxDense(prepared)
-        self._threads = Threads(cores(), "bench-ml")
-        self._bulk = Threads(cores(), "bench-bulk", BULK_NICENESS)
-        self._bus = MemoryBus(settings.bus, {}, clock)
-        sparse, rerank = Bm25Runner(Bm25Settings()), LateReranker(runner)
-        workers = MlWorkers(runner, sparse, rerank, self._threads, self._bulk)
-        permits = Pools(settings).embed
+        runner = BuiltinDenseEncoder(prepared)
+        self._threads = ThreadPool(available_cores(), "bench-ml")
+        self._bulk = ThreadPool(available_cores(), "bench-bulk", BULK_NICENESS)
+        self._bus = LocalBus(settings.bus, {}, clock)
+        sparse, rerank = Bm25Runner(Bm25Settings()), LateInteractionReranker(runner)
+        workers = ThreadModelHandlers(runner, sparse, rerank, self._threads, self._bulk)
+        permits = PoolRegistry(settings).embed
         self._bus.subscribe(Topic.ML_EMBED, workers.embed, permits, lambda batch: str(batch.kind))
         self._embedder = BusEmbedder(self._bus, clock, settings.timeouts, settings.ml, dim=runner.dim)
 

@@ -13,14 +13,11 @@ from bench.overload.peers import Receive, Scope, Send, respond, whole
 from bench.overload.records import Variant
 from bench.overload.work import Answer, Order, Workshop
 from bench.overload.workload import DEADLINE_S, Load
-from penstock.bus.backends.memory import MemoryBus
-from penstock.core.core import PRESSED
-from penstock.http.gate import Gate, Senses
-from penstock.http.head import CRITICALITIES
-from penstock.http.pressure import pressure
-from penstock.kernel.clock import MonotonicClock
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import Deadline
+from penstock.bus.local import LocalBus
+from penstock.core.core import QUEUE_PRESSED_FILL
+from penstock.http.gate import Gate, GateInputs, backpressure_check
+from penstock.http.request_context import CRITICALITIES
+from penstock.kernel.context import Context, Deadline, MonotonicClock
 from penstock.kernel.errors import Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings, DegradationSettings, GuardSettings, HttpSettings
@@ -29,9 +26,8 @@ from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
 from penstock.pools.guard import Guard
 from penstock.pools.permits import Permits
-from penstock.pools.remote import Remote
-from penstock.search.degradation import RETRY_AFTER_S
-from penstock.search.rungs import Rungs
+from penstock.pools.remote_dependency import RemoteDependency
+from penstock.search.degradation import RETRY_AFTER_S, LadderController
 from penstock.telemetry.bus_metrics import BusMetrics
 from penstock.telemetry.metrics import Metrics
 
@@ -62,30 +58,32 @@ class House:
         self._now = clock.now
         self._luck = random.Random(1)
         queues = {Topic.SEARCH_REQUEST: variant.queue_size}
-        self._bus = MemoryBus(BusSettings(**variant.bus), queues, clock, BusMetrics(clock))
+        self._bus = LocalBus(BusSettings(**variant.bus), queues, clock, BusMetrics(clock))
         self._bus.subscribe(Topic.SEARCH_REQUEST, self._search, Permits("search", load.permits), _kind)
-        self._rungs = Rungs(
+        self._rungs = LadderController(
             DegradationSettings(highest=variant.highest),
             lambda criticality: self._bus.congested(Topic.SEARCH_REQUEST, criticality),
-            lambda: variant.always_pressed or self._bus.used(Topic.SEARCH_REQUEST) >= PRESSED,
+            lambda: variant.always_pressed or self._bus.fill_ratio(Topic.SEARCH_REQUEST) >= QUEUE_PRESSED_FILL,
             clock,
         )
         self._patience_s = DEADLINE_S * variant.patience
         self._dependency = _dependency(variant, workshop, load, clock, self._luck)
-        senses = Senses(pressure=pressure(self._bus.refuses)) if variant.pressure else Senses()
+        senses = (
+            GateInputs(backpressure=backpressure_check(self._bus.check_admission)) if variant.pressure else GateInputs()
+        )
         self.gate = Gate(self._answer, HttpSettings(rate_limit=0), Metrics(), senses)
 
     async def observe(self) -> None:
         """Tell the ladder of the queue, also while no search asks."""
         while True:
-            self._rungs.observe()
+            self._rungs.observe_all()
             await asyncio.sleep(OBSERVE_S)
 
     def counts(self) -> dict[str, int]:
         """Return what the bus and the ladder have counted."""
         counts = self._bus.state()[0].counts
         named = {name: value for name, value in msgspec.to_builtins(counts).items() if isinstance(value, int)}
-        moves = {f"{place.name} {rung.name}".lower(): times for (place, rung), times in self._rungs.moves.items()}
+        moves = {f"{place.name} {rung.name}".lower(): times for (place, rung), times in self._rungs.transitions.items()}
         return named | {f"refused {code}": value for code, value in counts.refused.items()} | moves
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,7 +110,7 @@ class House:
                 return Answer(order.id, ["cached"])
             raise Rejected("the server has more searches than it can answer", retry_after_s=RETRY_AFTER_S)
         hurried = ctx.within(self._patience_s, "dependency", self._now())
-        return await self._workshop.work(order, COSTS[rung], rung.word, lambda: self._dependency(hurried))
+        return await self._workshop.work(order, COSTS[rung], rung.label, lambda: self._dependency(hurried))
 
 
 def _dependency(
@@ -126,7 +124,7 @@ def _dependency(
         return lambda _ctx: guard.call("ask", workshop.ask)
     most = max(1, int(load.permits * variant.share))
     limits = LimitSettings(initial=min(LimitSettings().initial, most), ceiling=most)
-    remote = Remote(guard, clock, limits=limits, retries=RetrySettings(), random=luck.random)
+    remote = RemoteDependency(guard, clock, limits=limits, retries=RetrySettings(), random=luck.random)
     return lambda ctx: remote.call("ask", workshop.ask, ctx)
 
 

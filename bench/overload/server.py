@@ -23,7 +23,7 @@ from bench.overload.peers import Asgi, PeerApp, Receive, Scope, Send, peer_serve
 from bench.overload.records import Served, Setup
 from bench.overload.trial import settle
 from bench.overload.work import Dependency, Workshop
-from penstock.cli.listening import bind, listener
+from penstock.cli.http_server import bind_socket, create_server
 
 BEGIN = "/bench/begin/"
 
@@ -66,11 +66,11 @@ async def _serve(setup: Setup) -> bytes:
     """Serve until standard input ends; return what was served."""
     workshop = Workshop(setup.load, Dependency(setup.phases))
     house = House(setup.variant, workshop, setup.load) if setup.variant is not None else None
-    bound = bind("127.0.0.1", 0)
+    bound = bind_socket("127.0.0.1", 0)
     server: uvicorn.Server
     if house is not None:
         ledger = Ledger(house.gate, workshop)
-        server = listener(ledger)
+        server = create_server(ledger)
     elif setup.peer is not None:
         ledger = Ledger(PeerApp(setup.peer, workshop, setup.load), workshop)
         server = peer_server(ledger, setup.peer)

@@ -15,7 +15,7 @@ from bench.overload.records import Held
 from bench.overload.scenarios import Phase
 from bench.overload.workload import KINDS, Load
 from penstock.kernel.errors import Expired, Rejected, Unavailable
-from penstock.pools.threads import Threads
+from penstock.pools.thread_pool import ThreadPool
 
 #: The dependency's time to answer, well and slow.
 ASK_S: Final = 0.004
@@ -87,7 +87,7 @@ class Workshop:
     def __init__(self, load: Load, dependency: Dependency) -> None:
         self._load = load
         self._dependency = dependency
-        self._threads = Threads(load.permits, "bench") if load.computes else None
+        self._threads = ThreadPool(load.permits, "bench") if load.computes else None
         self._began_s = 0.0
         self.ask: Callable[[], Awaitable[None]] = dependency.ask
         self.held: list[Held] = []

@@ -61,16 +61,16 @@ class Encoder:
     """
 
     def __init__(self, models: Path) -> None:
-        from penstock.indexing.composition import sparse_query
-        from penstock.kernel.cores import cores
-        from penstock.models.dense import OnnxDense
-        from penstock.models.prepare import prepare
-        from penstock.models.source import SourceSettings, find_source
-        from penstock.models.sparse import Bm25Runner, Bm25Settings
+        from penstock.indexing.model_inputs import sparse_query
+        from penstock.kernel.cores import available_cores
+        from penstock.models.bm25 import Bm25Runner, Bm25Settings
+        from penstock.models.builtin_dense import BuiltinDenseEncoder
+        from penstock.models.model_source import ModelSourceSettings, find_source
+        from penstock.models.prepare import prepare_model
 
-        self._dense = OnnxDense(prepare(find_source(SourceSettings()), models))
+        self._dense = BuiltinDenseEncoder(prepare_model(find_source(ModelSourceSettings()), models))
         self._sparse, self._prepare = Bm25Runner(Bm25Settings()), sparse_query
-        self._cores = cores()
+        self._cores = available_cores()
         self._threads = ThreadPoolExecutor(self._cores)
 
     def queries(self, texts: Sequence[str]) -> list[Query]:

@@ -24,13 +24,11 @@ from bench.processes import by_role, disk_mb, memory_mb
 from bench.report import percentile, tell
 from bench.scale.synthetic import DIM, LATE, Block, World
 from bench.worker import Order, work
-from penstock.kernel.clock import MonotonicClock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.deadline import Deadline
+from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.ranking.records import Arm, Retrieval
+from penstock.ranking.retrieval import Arm, RetrievalQuery
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
+from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
 
 NAME: Final = "scale"
 #: What is asked for: its name, the arms, and whether the candidates are measured by their token vectors too.
@@ -117,7 +115,7 @@ class Size:
         store = self._store()
         await store.start()
         try:
-            await store.create(CollectionInfo(NAME, DIM, "synthetic", late=LATE), _work())
+            await store.create(CollectionInfo(NAME, DIM, "synthetic", token_dim=LATE), _work())
             began_s, first, writing = time.perf_counter(), 0, set[asyncio.Task[None]]()
             for block in self._world.blocks(self._chunks, UPSERT_POINTS):
                 self._exact.look(block.dense)
@@ -138,7 +136,7 @@ class Size:
     async def _ask(self, store: EdgeStore, arms: Sequence[Arm], *, rescores: bool) -> Loud:
         asked = [self._asked(number, arms, rescores=rescores) for number in range(self._effort.queries)]
 
-        async def once(wanted: Retrieval) -> float:
+        async def once(wanted: RetrievalQuery) -> float:
             began_s = time.perf_counter()
             await store.retrieve(NAME, wanted, (), _work())
             return (time.perf_counter() - began_s) * 1000
@@ -160,9 +158,9 @@ class Size:
         rate = count / (time.perf_counter() - began_s)
         return Loud(percentile(alone_ms, 0.5), percentile(alone_ms, 0.99), rate)
 
-    def _asked(self, number: int, arms: Sequence[Arm], *, rescores: bool) -> Retrieval:
+    def _asked(self, number: int, arms: Sequence[Arm], *, rescores: bool) -> RetrievalQuery:
         queries = self._queries
-        return Retrieval(
+        return RetrievalQuery(
             HITS,
             CANDIDATES,
             queries.dense[number] if Arm.DENSE in arms else None,
@@ -177,7 +175,7 @@ class Size:
         for number, best in enumerate(self._exact.best()):
             query = ArmQuery(self._queries.dense[number], CANDIDATES)
             found = await store.search(NAME, query, _work())
-            rows = await store.fetch(NAME, [one.point for one in found[:HITS]], _work())
+            rows = await store.fetch_payloads(NAME, [one.point for one in found[:HITS]], _work())
             shares.append(len({int(payload.id) for payload in rows.values()} & set(best)) / HITS)
         return sum(shares) / len(shares)
 

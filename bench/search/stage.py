@@ -21,16 +21,14 @@ from bench.corpus import Corpus
 from bench.report import tell
 from bench.serving import Server, serving
 from bench.worker import Failed, Worker
-from penstock.kernel.clock import MonotonicClock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.deadline import Deadline
+from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.vectors import SparseVector
-from penstock.models.dense import OnnxDense
-from penstock.models.prepare import prepare
-from penstock.models.source import SourceSettings, find_source
+from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.prepare import prepare_model
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.records import ChunkPayload, Point
+from penstock.stores.data_model import ChunkPayload, Point
 
 #: The server is settled when all its processes together used less than this share of a core for this long.
 IDLE_SHARE: Final = 0.05
@@ -105,14 +103,14 @@ async def set_up(work: Path, chunks: int, data: Path) -> tuple[Places, Corpus]:
 
 
 def _places(work: Path, chunks: int) -> Places:
-    prepared = prepare(find_source(SourceSettings()), work.resolve() / "models")
+    prepared = prepare_model(find_source(ModelSourceSettings()), work.resolve() / "models")
     return Places(work.resolve(), f"chunks-{chunks}-{prepared.fingerprint}")
 
 
 def _begin(places: Places, chunks: int, data: Path) -> None:
     """Make the corpus, and an empty collection as a server makes it."""
     shutil.rmtree(places.root, ignore_errors=True)
-    dense = OnnxDense(prepare(find_source(SourceSettings()), places.models))
+    dense = BuiltinDenseEncoder(prepare_model(find_source(ModelSourceSettings()), places.models))
     tell(f"cutting real texts into {chunks} chunks, embedding a tenth of them")
     given = corpus.texts(chunks, dense.tokenizer, data)
     corpus.build(given, corpus.queries(data), dense).save(places.corpus)

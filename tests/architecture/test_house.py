@@ -133,7 +133,7 @@ def test_a_class_is_named_after_what_it_is() -> None:
 
 def test_libraries_are_kept_from_reporting_before_any_is_loaded() -> None:
     script = (
-        "import sys, penstock, os; early = set(sys.modules); from penstock.models import choice;"
+        "import sys, penstock, os; early = set(sys.modules); from penstock.models import factory;"
         "print(sorted({'onnxruntime', 'huggingface_hub', 'httpx2'} & early), os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     command = [sys.executable, "-c", script]

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from penstock.indexing.walk import Found, SkipReason, walk
+from penstock.indexing.walk import FoundFile, SkipReason, walk
 
 SEEDS: Final = (1, 2, 3)
 TREES: Final = 500
@@ -120,7 +120,7 @@ def _kept_by_git(root: Path) -> set[str]:
 def _kept_by_us(root: Path) -> Iterator[str]:
     for entry in walk([root]):
         # Left out for what it holds, not by a rule: a name such as `x.a`, a rule file with a NUL.
-        if isinstance(entry, Found) or entry.reason is SkipReason.BINARY:
+        if isinstance(entry, FoundFile) or entry.reason is SkipReason.BINARY:
             yield str(entry.path.relative_to(root))
 
 

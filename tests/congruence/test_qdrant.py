@@ -13,16 +13,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
-from penstock.kernel.ids import point_id
-from penstock.kernel.late import levels
+from penstock.kernel.context import Context, LoopClock, point_id
+from penstock.kernel.late_interaction import quantize
 from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.vectors import SparseVector
-from penstock.ranking.records import Retrieval
+from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.contract import VectorStore
-from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Filter, Head, Match, Point, Prefix, Range
+from penstock.stores.data_model import (
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    DocumentInfo,
+    Filter,
+    Match,
+    Point,
+    Prefix,
+    Range,
+)
 from tests.contract.shop import QDRANT
 from tests.fakes.qdrant import qdrant_server, remove_all
 
@@ -78,7 +86,7 @@ class Texts:
     def tokens(self, rows: int) -> np.ndarray:
         vectors = self._luck.normal(size=(rows, LATE)).astype(np.float32)
         vectors -= vectors.mean(axis=1, keepdims=True)
-        return levels(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        return quantize(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def point(self, document: int, chunk: int) -> Point:
         payload = ChunkPayload(
@@ -132,20 +140,20 @@ def shelf(request: pytest.FixtureRequest, pair: Pair) -> Shelf:
     made = Texts()
     points = [made.point(document, chunk) for document in range(DOCUMENTS) for chunk in range(CHUNKS)]
     again = [made.point(document, 0) for document in range(0, DOCUMENTS, 7)]
-    heads = [Head(f"d{document}", f"h{document}", CHUNKS) for document in range(0, DOCUMENTS, 2)]
+    heads = [DocumentInfo(f"d{document}", f"h{document}", CHUNKS) for document in range(0, DOCUMENTS, 2)]
 
     async def fill(store: VectorStore) -> int:
         if "c" in [one.name for one in await store.collections(WORK)]:
             await store.drop("c", WORK)
-        await store.create(CollectionInfo("c", DIM, "m", late=LATE, sparse="splade" if learned else ""), WORK)
+        await store.create(CollectionInfo("c", DIM, "m", token_dim=LATE, sparse="splade" if learned else ""), WORK)
         for first in range(0, len(points), 50):
             await store.upsert("c", points[first : first + 50], WORK)
         for head in heads:
-            await store.seal("c", head, WORK)
+            await store.seal_document("c", head, WORK)
         if not changed:
             return 0
         await store.upsert("c", again, WORK)
-        await store.trim("c", "d3", 1, WORK)
+        await store.trim_document("c", "d3", 1, WORK)
         return await store.delete("c", (Match("language", ["markdown"]), Range("metadata.year", lt=2022)), WORK)
 
     gone = pair.same(fill)
@@ -180,7 +188,7 @@ def test_both_score_the_same_candidates_alike_in_one_trip(pair, shelf):
         among = [hit.point for hit in found]
         vectors = [texts.dense(), *([texts.sparse(5)] if shelf.rarity else [])]
         queries = [ArmQuery(vector, len(among), among=among) for vector in vectors]
-        embedded, other = pair.both(lambda store, queries=queries: store.search_all("c", queries, WORK))
+        embedded, other = pair.both(lambda store, queries=queries: store.search_batch("c", queries, WORK))
         for one, two in zip(embedded, other, strict=True):
             alike(one, two)
         assert len(embedded[0]) == len(among)
@@ -201,7 +209,7 @@ def test_both_answer_a_search_alike(pair, shelf, name, rerank):
     texts = shelf.texts
     for _ in range(10):
         words = texts.sparse(5) if shelf.rarity else None
-        wanted = Retrieval(10, 40, texts.dense(), words, texts.tokens(6), rerank=rerank)
+        wanted = RetrievalQuery(10, 40, texts.dense(), words, texts.tokens(6), rerank=rerank)
         embedded, other = pair.both(lambda store, wanted=wanted: store.retrieve("c", wanted, FILTERS[name], WORK))
         alike_but_for_ties(embedded.hits, other.hits)
 
@@ -210,7 +218,7 @@ def test_both_answer_a_search_alike(pair, shelf, name, rerank):
 def test_both_list_the_same_heads_in_the_same_pages(pair, shelf, name):
     after, seen = None, 0
     for _ in range(DOCUMENTS):
-        page = pair.same(lambda store, after=after: store.heads("c", FILTERS[name], after, 7, WORK))
+        page = pair.same(lambda store, after=after: store.list_documents("c", FILTERS[name], after, 7, WORK))
         seen += len(page.heads)
         after = page.next
         if after is None:
@@ -220,20 +228,20 @@ def test_both_list_the_same_heads_in_the_same_pages(pair, shelf, name):
 
 def test_both_hold_the_same_points(pair, shelf):
     places = [point_id(f"d{document}", chunk) for document in range(DOCUMENTS) for chunk in range(CHUNKS)]
-    payloads = pair.same(lambda store: store.fetch("c", places, WORK))
-    embedded, other = pair.both(lambda store: store.tokens("c", places, WORK))
+    payloads = pair.same(lambda store: store.fetch_payloads("c", places, WORK))
+    embedded, other = pair.both(lambda store: store.fetch_token_vectors("c", places, WORK))
     assert embedded.keys() == other.keys() == payloads.keys()
     assert all(np.array_equal(embedded[place], other[place]) for place in embedded)
     documents = [f"d{document}" for document in range(DOCUMENTS)]
-    assert pair.same(lambda store: store.find("c", documents, WORK))
+    assert pair.same(lambda store: store.get_documents("c", documents, WORK))
 
 
 def test_both_count_the_same(pair, shelf):
     one, two = pair.both(lambda store: store.collection("c", WORK))
     assert (one.documents, one.chunks) == (two.documents, two.chunks) == (DOCUMENTS - shelf.gone, len_of(pair))
-    assert (one.dim, one.model, one.late, one.sparse) == (two.dim, two.model, two.late, two.sparse)
+    assert (one.dim, one.model, one.token_dim, one.sparse) == (two.dim, two.model, two.token_dim, two.sparse)
 
 
 def len_of(pair: Pair) -> int:
     places = [point_id(f"d{document}", chunk) for document in range(DOCUMENTS) for chunk in range(CHUNKS)]
-    return len(pair.runner.run(pair.embedded.fetch("c", places, WORK)))
+    return len(pair.runner.run(pair.embedded.fetch_payloads("c", places, WORK)))

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import LoopClock
 from penstock.kernel.settings import TimeoutSettings
-from penstock.stores.backends.edge.shards import ShardedStore
+from penstock.stores.backends.edge.sharded_store import ShardedStore
 from penstock.stores.backends.edge.store import EdgeStore
 from tests.contract.shop import QDRANT, QDRANT_FEATURES, Features, Shop
 from tests.fakes.memory_store import MemoryStore

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from penstock.kernel.context import Context
-from penstock.kernel.ids import point_id
-from penstock.kernel.late import levels
-from penstock.ranking.records import Retrieval
+from penstock.kernel.context import Context, point_id
+from penstock.kernel.late_interaction import quantize
+from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.contract import MovableStore
-from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
+from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.memory_store import sparse, unit
 
 WORK = Context.background()
@@ -82,7 +81,7 @@ class Shop:
         """Return the ids that dense and sparse search, heads and their filter agree on."""
         dense = self.do(self.store.search(collection, ArmQuery(unit(1, 0), 100, conditions), WORK))
         rare = self.do(self.store.search(collection, ArmQuery(sparse(t1=1), 100, conditions), WORK))
-        page = self.do(self.store.heads(collection, conditions, None, 100, WORK))
+        page = self.do(self.store.list_documents(collection, conditions, None, 100, WORK))
         assert {s.point for s in dense} == {s.point for s in rare} == {point_id(head.id, 0) for head in page.heads}
         return {head.id for head in page.heads}
 
@@ -94,7 +93,7 @@ def point(id: str, chunk: int = 0, *, dense: Any = None, terms: Any = None, **fi
 
 def tokens(*rows: tuple[float, ...]) -> np.ndarray:
     """Return token vectors that point along these rows, whose sums are zero."""
-    return levels(np.array([unit(*row) for row in rows], np.float32))
+    return quantize(np.array([unit(*row) for row in rows], np.float32))
 
 
 LATE = 16
@@ -104,15 +103,15 @@ EAST, NORTH, WEST = (1, -1) * 4 + (0, 0) * 4, (0, 0) * 4 + (1, -1) * 4, (-1, 1) 
 def with_tokens(shop: Shop) -> str:
     """Return a collection of five points, the last without token vectors."""
     name = f"late{next(NUMBERS)}"
-    shop.do(shop.store.create(CollectionInfo(name, 2, "m", late=LATE), WORK))
+    shop.do(shop.store.create(CollectionInfo(name, 2, "m", token_dim=LATE), WORK))
     shop.put(name, *with_tokens_points().values())
     return name
 
 
 def with_tokens_points() -> dict[str, Point]:
     rows = {"both": (WEST, EAST, NORTH), "east": (EAST,), "mean": ((1, -1) * 8,), "west": (WEST, WEST)}
-    made = {id: replace(point(id), late=tokens(*ones)) for id, ones in rows.items()}
+    made = {id: replace(point(id), token_vectors=tokens(*ones)) for id, ones in rows.items()}
     return {**made, "none": point("none")}
 
 
-WANTED = Retrieval(10, 10, unit(1, 0.2), sparse(t1=1, t2=1), tokens(EAST, NORTH))
+WANTED = RetrievalQuery(10, 10, unit(1, 0.2), sparse(t1=1, t2=1), tokens(EAST, NORTH))

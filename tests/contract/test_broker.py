@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-from penstock.bus.broker import Answer, Broker, Channel, Delivery, Kind, Reader
-from penstock.kernel.clock import LoopClock
+from penstock.bus.broker import Broker, Channel, ChannelKind, Delivery, Reader, ReplyMessage
+from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettings
 from tests.clock import run
 from tests.fakes.broker import FakeBroker, Server
 from tests.rigs import kafka, redis
 
-WORK = Channel("t", Kind.WORK)
-NEWS = Channel("t", Kind.NEWS)
+WORK = Channel("t", ChannelKind.QUEUE)
+NEWS = Channel("t", ChannelKind.PUBSUB)
 CAPACITY = 4
 #: Long enough for a broker to deliver what is there, and to share it out anew.
 SOON_S = 15.0
@@ -127,7 +127,7 @@ async def beating(broker: Broker) -> None:
     while True:
         await asyncio.sleep(0.5)
         with contextlib.suppress(Unavailable):
-            await broker.beat()
+            await broker.heartbeat()
 
 
 @asynccontextmanager
@@ -164,7 +164,7 @@ async def take(reader: Reader, count: int, wait_s: float = SOON_S) -> list[Deliv
     loop = asyncio.get_running_loop()
     until_s, taken = loop.time() + wait_s, []
     while len(taken) < count and loop.time() < until_s:
-        taken += await reader.take(count - len(taken), min(1.0, until_s - loop.time()))
+        taken += await reader.poll(count - len(taken), min(1.0, until_s - loop.time()))
     return taken
 
 
@@ -192,8 +192,8 @@ async def test_work_reaches_a_reader_whole_and_once(rig: Rig) -> None:
     (delivery,) = await take(reader, 1)
     assert (delivery.record, delivery.attempts) == (b"\x00 any bytes \xff", 1)
     assert 0.0 <= delivery.age_s < 2.0
-    await reader.done(delivery)
-    assert await reader.take(1, NEVER_S) == []
+    await reader.ack(delivery)
+    assert await reader.poll(1, NEVER_S) == []
 
 
 @on_every_broker
@@ -209,7 +209,7 @@ async def test_a_reader_without_work_returns_empty_handed(rig: Rig) -> None:
     broker = await rig.broker()
     reader = await broker.join(WORK)
     began_s = asyncio.get_running_loop().time()
-    assert await reader.take(1, NEVER_S) == []
+    assert await reader.poll(1, NEVER_S) == []
     assert NEVER_S * 0.9 <= asyncio.get_running_loop().time() - began_s < NEVER_S + 1
 
 
@@ -221,8 +221,8 @@ async def test_readers_of_several_instances_share_the_work(rig: Rig) -> None:
 
     async def read(which: int) -> None:
         while True:
-            for delivery in await readers[which].take(2, 1.0):
-                await readers[which].done(delivery)
+            for delivery in await readers[which].poll(2, 1.0):
+                await readers[which].ack(delivery)
                 got[which].add(delivery.record)
 
     tasks = [asyncio.create_task(read(n)) for n in range(2)]
@@ -243,7 +243,7 @@ async def _is(truth: bool) -> bool:  # noqa: FBT001
 async def test_a_cancelled_take_loses_nothing(rig: Rig) -> None:
     broker = await rig.broker()
     reader = await broker.join(WORK)
-    taking = asyncio.create_task(reader.take(1, SOON_S))
+    taking = asyncio.create_task(reader.poll(1, SOON_S))
     await asyncio.sleep(0.1)
     sending = asyncio.create_task(broker.send(WORK, b"m", "", 1.0))
     await asyncio.sleep(0)
@@ -259,8 +259,8 @@ async def test_an_answer_goes_out_with_the_acknowledgement(rig: Rig) -> None:
     reader = await works.join(WORK)
     await asks.send(WORK, b"m", "", 1.0)
     (delivery,) = await take(reader, 1)
-    await reader.done(delivery, Answer(asks.address, b"the answer"))
-    assert await asks.listen(SOON_S) == [b"the answer"]
+    await reader.ack(delivery, ReplyMessage(asks.address, b"the answer"))
+    assert await asks.receive(SOON_S) == [b"the answer"]
 
 
 @on_every_broker
@@ -270,7 +270,7 @@ async def test_what_is_handed_back_comes_again_and_counts_no_more_than_a_deliver
     await broker.send(WORK, b"m", "", 1.0)
     (delivery,) = await take(reader, 1)
     await asyncio.sleep(0.2)
-    await reader.hand_back(delivery)
+    await reader.requeue(delivery)
     (again,) = await take(reader, 1)
     assert again.record == b"m"
     assert again.attempts <= 2
@@ -284,7 +284,7 @@ async def test_what_is_to_be_retried_comes_after_its_delay_and_counts(rig: Rig) 
     await broker.send(WORK, b"m", "", 1.0)
     (delivery,) = await take(reader, 1)
     began_s = asyncio.get_running_loop().time()
-    await reader.retry(delivery, 0.5)
+    await reader.nack(delivery, 0.5)
     (again,) = await take(reader, 1)
     assert asyncio.get_running_loop().time() - began_s >= 0.45
     assert (again.record, again.attempts) == (b"m", 2)
@@ -318,13 +318,13 @@ async def test_what_is_done_does_not_come_back_when_its_reader_has_left(rig: Rig
     for n in range(3):
         await leaves.send(WORK, b"%d" % n, "one key", 1.0)
     first, second, third = await take(reader, 3)
-    await reader.done(third)
-    await reader.done(first)
+    await reader.ack(third)
+    await reader.ack(first)
     await reader.close()
     other = await stays.join(WORK)
     # Kafka cannot say that the third is done while the second is not.
     assert second.record in texts(await take(other, 2, 5.0))
-    assert first.record not in texts(await other.take(2, NEVER_S))
+    assert first.record not in texts(await other.poll(2, NEVER_S))
 
 
 @on_every_broker
@@ -360,7 +360,7 @@ async def test_a_sender_goes_on_when_there_is_room(rig: Rig) -> None:
         await broker.send(WORK, b"m", "", 1.0)
     waits = asyncio.create_task(broker.send(WORK, b"waits", "", SOON_S))
     for delivery in await take(reader, CAPACITY):
-        await reader.done(delivery)
+        await reader.ack(delivery)
     await waits
     assert texts(await take(reader, 1)) == [b"waits"]
 
@@ -391,7 +391,7 @@ async def test_each_reader_gets_all_news_since_it_came_in_order(rig: Rig) -> Non
         news = await take(reader, CAPACITY)
         assert texts(news) == [b"%d" % n for n in range(CAPACITY)]
         for one in news:
-            await reader.done(one)
+            await reader.ack(one)
     third = await second.join(NEWS)
     await first.send(NEWS, b"after", "", 1.0)
     assert texts(await take(third, 1)) == [b"after"]
@@ -403,7 +403,7 @@ async def test_readers_under_one_name_share_news_which_is_kept_for_them(rig: Rig
     reader = await first.join(NEWS, "mail")
     await first.send(NEWS, b"0", "", 1.0)
     (delivery,) = await take(reader, 1)
-    await reader.done(delivery)
+    await reader.ack(delivery)
     await reader.close()
     await first.send(NEWS, b"1", "", 1.0)
     other = await second.join(NEWS, "mail")
@@ -417,7 +417,7 @@ async def test_news_that_is_to_be_retried_comes_to_its_own_group_again(rig: Rig)
     reader = await broker.join(NEWS, "mail")
     await broker.send(NEWS, b"m", "", 1.0)
     (delivery,) = await take(reader, 1)
-    await reader.retry(delivery, 0.0)
+    await reader.nack(delivery, 0.0)
     (again,) = await take(reader, 1)
     assert (again.record, again.attempts) == (b"m", 2)
     assert texts(await take(others, 2, 1.0)) == [b"m"]
@@ -432,18 +432,18 @@ async def test_a_note_reaches_its_mailbox_only(rig: Rig) -> None:
     assert len({broker.address for broker in brokers}) == 3
     await brokers[0].reply(brokers[1].address, b"for the second")
     await brokers[0].reply(brokers[1].address, b"for the second too")
-    notes = await brokers[1].listen(SOON_S)
+    notes = await brokers[1].receive(SOON_S)
     if len(notes) < 2:
-        notes += await brokers[1].listen(SOON_S)
+        notes += await brokers[1].receive(SOON_S)
     assert notes == [b"for the second", b"for the second too"]
-    assert await brokers[0].listen(NEVER_S) == await brokers[2].listen(NEVER_S) == []
+    assert await brokers[0].receive(NEVER_S) == await brokers[2].receive(NEVER_S) == []
 
 
 @on_every_broker
 async def test_a_note_to_all_reaches_all(rig: Rig) -> None:
     brokers = [await rig.broker() for _ in range(3)]
-    await brokers[0].tell(b"to all")
-    assert [await broker.listen(SOON_S) for broker in brokers] == [[b"to all"]] * 3
+    await brokers[0].broadcast(b"to all")
+    assert [await broker.receive(SOON_S) for broker in brokers] == [[b"to all"]] * 3
 
 
 @on_every_broker
@@ -464,18 +464,18 @@ async def test_a_buried_record_is_a_letter_that_can_be_revived(rig: Rig) -> None
     reader = await broker.join(WORK)
     await broker.send(WORK, b"poison", "", 1.0)
     (delivery,) = await take(reader, 1)
-    await reader.retry(delivery, 0.0)
+    await reader.nack(delivery, 0.0)
     (delivery,) = await take(reader, 1)
-    await reader.bury(delivery, "tries")
-    assert await reader.take(1, NEVER_S) == []
-    (letter,) = await broker.letters(10)
+    await reader.dead_letter(delivery, "tries")
+    assert await reader.poll(1, NEVER_S) == []
+    (letter,) = await broker.dead_letters(10)
     assert (letter.topic, letter.group, letter.reason, letter.attempts) == ("t", "", "tries", 2)
     assert (letter.record, letter.size) == (b"poison", 6)
-    assert await broker.revive(letter.id)
+    assert await broker.requeue_dead_letter(letter.id)
     (delivery,) = await take(reader, 1)
     assert (delivery.record, delivery.attempts) == (b"poison", 1)
-    assert await broker.letters(10) == []
-    assert not await broker.revive(letter.id)
+    assert await broker.dead_letters(10) == []
+    assert not await broker.requeue_dead_letter(letter.id)
 
 
 @on_every_broker
@@ -485,12 +485,12 @@ async def test_letters_come_oldest_first_and_can_be_dropped(rig: Rig) -> None:
     for n in range(3):
         await broker.send(WORK, b"%d" % n, "one key", 1.0)
     for delivery in await take(reader, 3):
-        await reader.bury(delivery, "raised")
-    letters = await broker.letters(2)
+        await reader.dead_letter(delivery, "raised")
+    letters = await broker.dead_letters(2)
     assert [letter.record for letter in letters] == [b"0", b"1"]
-    assert await broker.drop(letters[0].id)
-    assert not await broker.drop(letters[0].id)
-    assert [letter.record for letter in await broker.letters(10)] == [b"1", b"2"]
+    assert await broker.delete_dead_letter(letters[0].id)
+    assert not await broker.delete_dead_letter(letters[0].id)
+    assert [letter.record for letter in await broker.dead_letters(10)] == [b"1", b"2"]
 
 
 # --- Trouble
@@ -531,8 +531,8 @@ async def test_readers_of_one_instance_each_get_the_news(rig: Rig) -> None:
 async def test_what_comes_to_a_reader_that_pauses_is_for_the_others(rig: Rig) -> None:
     pauses, works = await rig.broker(), await rig.broker()
     paused, reader = await pauses.join(WORK), await works.join(WORK)
-    await reader.joined()
-    await paused.joined()  # after the other, whose joining has it all shared out anew
+    await reader.wait_joined()
+    await paused.wait_joined()  # after the other, whose joining has it all shared out anew
     await paused.pause()
     for n in range(CAPACITY):
         await works.send(WORK, b"%d" % n, "", 1.0)
@@ -545,9 +545,9 @@ async def test_what_comes_to_a_reader_that_pauses_is_for_the_others(rig: Rig) ->
 async def test_what_was_on_its_way_to_a_reader_that_pauses_is_for_the_others(rig: Rig) -> None:
     pauses, works = await rig.broker(), await rig.broker()
     paused, reader = await pauses.join(WORK), await works.join(WORK)
-    await reader.joined()
-    await paused.joined()  # after the other, whose joining has it all shared out anew
-    taking = asyncio.create_task(paused.take(CAPACITY, 1.0))
+    await reader.wait_joined()
+    await paused.wait_joined()  # after the other, whose joining has it all shared out anew
+    taking = asyncio.create_task(paused.poll(CAPACITY, 1.0))
     await asyncio.sleep(0.2)  # it has asked by now, and is who the broker hands the next record to
     taking.cancel()
     await asyncio.gather(taking, return_exceptions=True)

@@ -18,15 +18,13 @@ from typing import Any
 
 import pytest
 
-from penstock.bus.backends.memory import MemoryBus
+from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.contract import Bus, Features, Handler, TopicState
-from penstock.bus.desk import Transport
 from penstock.bus.distributed import BrokerBus
-from penstock.bus.link import Link
-from penstock.bus.wire import Wire
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import Deadline
+from penstock.bus.local import LocalBus
+from penstock.bus.record_codec import RecordCodec
+from penstock.bus.rpc_client import BrokerTransport
+from penstock.kernel.context import Context, Deadline, LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
 from penstock.pools.permits import Budget, Permits
@@ -62,7 +60,9 @@ class Backend:
 
 def over_a_fake_broker(limits: BusSettings) -> Bus:
     server = Server(limits.buffer_size + limits.handlers_per_topic)
-    transport = Transport(FakeBroker(server), Wire({}, limits.record_max), Link("fake", GuardSettings()))
+    transport = BrokerTransport(
+        FakeBroker(server), RecordCodec({}, limits.record_max), BrokerBreaker("fake", GuardSettings())
+    )
     return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
 
@@ -72,7 +72,7 @@ def over_redis(limits: BusSettings) -> Bus:
     # The channel holds what is being handled too, which B1 does not count.
     held = replace(limits, prefix=f"test-{uuid.uuid4().hex[:8]}", buffer_size=limits.buffer_size + 1000)
     broker = RedisBroker(held, RedisSettings(url=redis.shared().url), {}, LoopClock())
-    transport = Transport(broker, Wire({}, limits.record_max), Link("redis", GuardSettings()))
+    transport = BrokerTransport(broker, RecordCodec({}, limits.record_max), BrokerBreaker("redis", GuardSettings()))
     return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
 
@@ -83,7 +83,9 @@ def over_kafka(limits: BusSettings) -> Bus:
     held = replace(limits, prefix=f"test-{uuid.uuid4().hex[:8]}", buffer_size=limits.buffer_size + 1000)
     # One partition, so that everything is in order.
     here = KafkaSettings(bootstrap=kafka.shared().bootstrap, partitions=1, mailboxes=2, session_timeout=2.0)
-    transport = Transport(KafkaBroker(held, here, {}), Wire({}, limits.record_max), Link("kafka", GuardSettings()))
+    transport = BrokerTransport(
+        KafkaBroker(held, here, {}), RecordCodec({}, limits.record_max), BrokerBreaker("kafka", GuardSettings())
+    )
     return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
 
@@ -101,7 +103,7 @@ SHORT_LIMITS = replace(SPEC_LIMITS, publish_timeout=0.8, request_timeout=2.5, ha
 BACKENDS = [
     Backend(
         name="memory",
-        make=lambda limits: MemoryBus(limits, {"small": 1}, LoopClock()),
+        make=lambda limits: LocalBus(limits, {"small": 1}, LoopClock()),
         features=Features(ordered=True, persistent=False, redelivers=False),
         limits=SPEC_LIMITS,
         run=run,
@@ -110,7 +112,7 @@ BACKENDS = [
     Backend(
         name="fake",
         make=over_a_fake_broker,
-        features=Features(ordered=True, persistent=True, redelivers=True, blocks=False),
+        features=Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False),
         limits=replace(SPEC_LIMITS, ahead=0),
         run=run,
         settle=quiet,
@@ -118,7 +120,7 @@ BACKENDS = [
     Backend(
         name="redis",
         make=over_redis,
-        features=Features(ordered=True, persistent=True, redelivers=True, blocks=False),
+        features=Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False),
         limits=SHORT_LIMITS,
         run=asyncio.run,
         settle=real_quiet,
@@ -126,7 +128,7 @@ BACKENDS = [
     Backend(
         name="kafka",
         make=over_kafka,
-        features=Features(ordered=True, persistent=True, redelivers=True, blocks=False),
+        features=Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False),
         # Whoever subscribes is given partitions only after a moment, which the first request waits for.
         limits=replace(SHORT_LIMITS, publish_timeout=2.0, request_timeout=4.0, handler_timeout=5.0),
         run=asyncio.run,
@@ -170,7 +172,7 @@ class Rig:
         """Subscribe, and return when what is sent comes here."""
         permits = Permits(topic, slots) if isinstance(slots, int) else slots
         self.bus.subscribe(topic, handler, permits)
-        while not await self.bus.joined():
+        while not await self.bus.wait_joined():
             pass
         return permits
 
@@ -205,7 +207,7 @@ def on_every_bus(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 
 def in_one_process(rig: Rig) -> None:
     """Go on only where publishers and subscribers share buffers, and moments."""
-    if not rig.bus.features.blocks:
+    if not rig.bus.features.blocks_publisher:
         pytest.skip("publishers and subscribers share no buffer here")
 
 
@@ -353,8 +355,8 @@ async def test_a_reply_that_comes_too_late_is_counted_and_discarded(rig: Rig) ->
     slots = await rig.serve(stubborn)
     await rig.settle()
     assert isinstance(await outcome(rig.ask("m", ctx=rig.work(rig.limits.request_timeout / 10))), Expired)
-    await rig.settle(lambda: rig.state().late == 1 and slots.active == 0)
-    assert rig.state().late == 1
+    await rig.settle(lambda: rig.state().late_replies == 1 and slots.active == 0)
+    assert rig.state().late_replies == 1
     assert slots.active == 0
 
 
@@ -369,11 +371,11 @@ async def test_a_full_buffer_blocks_publishers_and_then_refuses_them(rig: Rig) -
     await rig.settle(
         lambda: (
             rig.state() == TopicState("t", rig.limits.buffer_size, rig.limits.buffer_size, 1)
-            and rig.state().used == 1.0
+            and rig.state().fill_ratio == 1.0
         )
     )
     assert rig.state() == TopicState("t", rig.limits.buffer_size, rig.limits.buffer_size, 1)
-    assert rig.state().used == 1.0
+    assert rig.state().fill_ratio == 1.0
     began_s = rig.now_s
     with pytest.raises(Rejected) as caught:
         await rig.bus.request("t", "too many", rig.work())
@@ -399,7 +401,7 @@ async def test_a_blocked_requester_whose_own_deadline_is_tighter_expires(rig: Ri
     gate = Gate()
     await rig.serve(gate)
     tasks = [rig.ask(n) for n in range(1 + rig.limits.buffer_size)]
-    await rig.settle(lambda: rig.state().used == 1.0)
+    await rig.settle(lambda: rig.state().fill_ratio == 1.0)
     blocked = rig.ask("blocked", ctx=rig.work(rig.limits.publish_timeout / 2, "search"))
     expired = await outcome(blocked)
     assert isinstance(expired, Expired)
@@ -410,7 +412,7 @@ async def test_a_blocked_requester_whose_own_deadline_is_tighter_expires(rig: Ri
 
 @pytest.mark.parametrize("lag_s", [0.0, 10.0])
 @pytest.mark.parametrize(
-    "backend", [b for b in BACKENDS if b.run is run and b.features.blocks], ids=lambda backend: backend.name
+    "backend", [b for b in BACKENDS if b.run is run and b.features.blocks_publisher], ids=lambda backend: backend.name
 )
 def test_room_a_slot_and_the_timeout_in_one_moment_mean_handled_not_refused(backend: Backend, lag_s: float) -> None:
     # Two handlers end together: one makes room for who waits in ``put``, the other's slot takes the message at once.
@@ -480,13 +482,13 @@ async def test_no_topic_runs_more_handlers_than_allowed_however_many_slots_there
 async def test_a_topic_tells_how_full_it_is(rig: Rig) -> None:
     gate = Gate()
     await rig.serve(gate)
-    assert rig.bus.used("t") == rig.bus.used("nobody has heard of this") == 0.0
+    assert rig.bus.fill_ratio("t") == rig.bus.fill_ratio("nobody has heard of this") == 0.0
     tasks = [rig.ask(n) for n in range(4)]
-    await rig.settle(lambda: rig.bus.used("t") == 1.0)
-    assert rig.bus.used("t") == 1.0
+    await rig.settle(lambda: rig.bus.fill_ratio("t") == 1.0)
+    assert rig.bus.fill_ratio("t") == 1.0
     gate.open.set()
     await asyncio.gather(*tasks)
-    assert rig.bus.used("t") == 0.0
+    assert rig.bus.fill_ratio("t") == 0.0
 
 
 @on_every_bus
@@ -552,9 +554,9 @@ async def test_a_handler_that_raises_is_answered_logged_and_does_not_stop_the_to
     assert isinstance(answered, Broken)
     assert "secret" not in str(answered)
     assert await good == "good"
-    await rig.settle(lambda: slots.active == 0 and rig.state().raised == 1)
+    await rig.settle(lambda: slots.active == 0 and rig.state().handler_errors == 1)
     assert slots.active == 0
-    assert rig.state().raised == 1
+    assert rig.state().handler_errors == 1
     (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert line.exc_info is not None
     assert isinstance(line.exc_info[1], ZeroDivisionError)
@@ -571,7 +573,7 @@ async def test_an_error_raised_on_purpose_reaches_the_requester_as_it_is(
     with pytest.raises(Invalid) as caught:
         await rig.bus.request("t", "m", rig.work())
     assert (caught.value.code, caught.value.field) == ("collection_not_found", "collection")
-    assert rig.state().raised == 0
+    assert rig.state().handler_errors == 0
     assert caplog.records == []
 
 
@@ -598,9 +600,9 @@ async def test_a_handler_cancelled_by_something_of_its_own_is_a_bug_not_a_shutdo
 
     slots = await rig.serve(cancelled_inside)
     assert isinstance(await outcome(rig.ask("m")), Broken)
-    await rig.settle(lambda: slots.active == 0 and rig.state().raised == 1)
+    await rig.settle(lambda: slots.active == 0 and rig.state().handler_errors == 1)
     assert slots.active == 0
-    assert rig.state().raised == 1
+    assert rig.state().handler_errors == 1
     assert len(caplog.records) == 1
 
 
@@ -834,7 +836,7 @@ async def test_a_subscriber_that_fails_is_logged_and_gets_the_next_event(
     await rig.settle(lambda: seen == [0, 1, 2])
     assert seen == [0, 1, 2]
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "ERROR"]
-    assert rig.state().raised == 2
+    assert rig.state().handler_errors == 2
     assert slots.active == 0
 
 
@@ -847,13 +849,15 @@ async def test_an_event_that_comes_too_late_is_counted_and_logged(rig: Rig, capl
     await rig.bus.publish("t", "late", rig.work(1.0, "search"))
     await asyncio.sleep(2)
     gate.open.set()
-    await rig.settle(lambda: gate.begun == ["runs"] and rig.state().lost == 1)
+    await rig.settle(lambda: gate.begun == ["runs"] and rig.state().lost_events == 1)
     assert gate.begun == ["runs"]
-    assert rig.state().lost == 1
+    assert rig.state().lost_events == 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-@pytest.mark.parametrize("backend", [b for b in BACKENDS if b.features.blocks], ids=lambda backend: backend.name)
+@pytest.mark.parametrize(
+    "backend", [b for b in BACKENDS if b.features.blocks_publisher], ids=lambda backend: backend.name
+)
 def test_a_buffer_full_of_late_messages_is_cleared_at_once(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     # Once each late message gave its slot back inside the loop that took it: a recursion as deep as the buffer.
     limits = BusSettings(buffer_size=5000)
@@ -867,8 +871,10 @@ def test_a_buffer_full_of_late_messages_is_cleared_at_once(backend: Backend, cap
             await rig.bus.publish("t", n, rig.work(1.0))
         await asyncio.sleep(2)
         gate.open.set()
-        await rig.settle(lambda: (rig.state().waiting, rig.state().lost, slots.active) == (0, limits.buffer_size, 0))
-        assert (rig.state().waiting, rig.state().lost, slots.active) == (0, limits.buffer_size, 0)
+        await rig.settle(
+            lambda: (rig.state().waiting, rig.state().lost_events, slots.active) == (0, limits.buffer_size, 0)
+        )
+        assert (rig.state().waiting, rig.state().lost_events, slots.active) == (0, limits.buffer_size, 0)
         await rig.bus.close()
 
     with caplog.at_level(logging.CRITICAL):
@@ -925,7 +931,7 @@ async def test_close_refuses_the_publisher_of_an_event_that_waits_for_room(
     await rig.settle()
     await rig.bus.close()
     assert isinstance(await outcome(task), Rejected)
-    assert rig.state("small").lost == 2
+    assert rig.state("small").lost_events == 2
     assert [record.message for record in caplog.records] == [
         "small is 100 % full",
         *["an event on small was not handled: the server is shutting down"] * 2,

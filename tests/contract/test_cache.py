@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import LoopClock
 from penstock.kernel.settings import GuardSettings
 from penstock.pools.guard import Guard
-from penstock.pools.layered import LayeredCache
-from penstock.stores.backends.memory import ENTRY_BYTES, MemoryCache
-from penstock.stores.cache import Cache
+from penstock.pools.layered_cache import LayeredCache
+from penstock.stores.backends.memory_cache import ENTRY_BYTES, MemoryCache
+from penstock.stores.key_value_cache import KeyValueCache
 from tests.clock import virtual
 
 
@@ -27,10 +27,10 @@ class Backend:
         local: Whether it lives in this process: its bounds are its own, and it shrinks.
     """
 
-    make: Callable[[int, int, float], Cache]
+    make: Callable[[int, int, float], KeyValueCache]
     local: bool = True
 
-    def cache(self, entries: int = 100, size: int = 1_000_000, ttl_s: float = 60.0) -> Cache:
+    def cache(self, entries: int = 100, size: int = 1_000_000, ttl_s: float = 60.0) -> KeyValueCache:
         return self.make(entries, size, ttl_s)
 
 

@@ -12,14 +12,14 @@ from typing import Final
 
 import pytest
 
-from penstock.indexing import worker
+from penstock.indexing import chunk_worker
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.chunk.grammar import GRAMMARS
-from penstock.indexing.worker import CALL_BYTES_MAX, CHUNKS_MAX, Cutter
+from penstock.indexing.chunk_worker import CALL_BYTES_MAX, CHUNKS_MAX, FallbackChunker
 from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import ChunkText
-from penstock.models.rough import RoughCounter
-from penstock.pools.processes import Processes
+from penstock.models.token_estimate import TokenEstimator
+from penstock.pools.process_pool import ProcessPool
 
 LANGUAGES: Final = (*GRAMMARS, "markdown", "rst", "json", "text")
 SIZE: Final = 60_000
@@ -50,8 +50,8 @@ HANGING: Final = 'e"t/*\n(t]e%%w::*/b'
 
 
 @asynccontextmanager
-async def chunkers(count: int = 1) -> AsyncIterator[Processes]:
-    processes = Processes(count, worker.prepare, (RoughCounter(256),))
+async def chunkers(count: int = 1) -> AsyncIterator[ProcessPool]:
+    processes = ProcessPool(count, chunk_worker.init_process, (TokenEstimator(256),))
     try:
         yield processes
     finally:
@@ -67,7 +67,7 @@ def test_no_text_keeps_a_chunker(language: str) -> None:
     async def main() -> dict[str, float]:
         took = {}
         async with chunkers() as processes:
-            cutter = Cutter(processes.run)
+            cutter = FallbackChunker(processes.run)
             for name, family in FAMILIES.items():
                 text = family(SIZE)
                 started = time.monotonic()
@@ -85,7 +85,7 @@ def test_a_parser_that_never_ends_is_ended_and_costs_no_other_text(caplog: pytes
 
     async def main() -> tuple[list[Chunk], list[list[Chunk]]]:
         async with chunkers(2) as processes:
-            cutter = Cutter(processes.run)
+            cutter = FallbackChunker(processes.run)
             hanging = asyncio.create_task(cutter(ChunkText(HANGING, "tsx")))
             others = await asyncio.gather(*(cutter(ChunkText(small, "tsx")) for _ in range(20)))
             return await hanging, others
@@ -120,7 +120,7 @@ def test_a_text_of_ten_megabytes_takes_a_few_times_its_size() -> None:
             async with chunkers() as processes:
                 before = await processes.run(_peak)
                 with suppress(Invalid):
-                    chunks = await Cutter(processes.run)(ChunkText(FAMILIES[name](size), "python"))
+                    chunks = await FallbackChunker(processes.run)(ChunkText(FAMILIES[name](size), "python"))
                     assert chunks or name == "line feeds"
                 peaks[name] = await processes.run(_peak) - before
         return peaks
@@ -133,7 +133,7 @@ def test_a_text_of_too_many_chunks_for_its_size_is_refused() -> None:
     async def main() -> tuple[list[int], list[str]]:
         counts, refused = [], []
         async with chunkers() as processes:
-            cutter = Cutter(processes.run)
+            cutter = FallbackChunker(processes.run)
             for text in ("書" * 3_000_000, "(" * 1_000_000, "(" * 3_000_000, "(" * 9_000_000):
                 try:
                     counts.append(len(await cutter(ChunkText(text, "python"))))

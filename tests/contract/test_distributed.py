@@ -17,13 +17,12 @@ from typing import Any
 
 import pytest
 
-from penstock.bus.broker import BEAT_S, Broker, Channel, Kind
-from penstock.bus.desk import Transport
+from penstock.bus.broker import HEARTBEAT_S, Broker, Channel, ChannelKind
+from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.distributed import BrokerBus
-from penstock.bus.link import Link
-from penstock.bus.wire import MAGIC, VERSION, Shape, Wire
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context, Criticality
+from penstock.bus.record_codec import MAGIC, VERSION, MessageTypes, RecordCodec
+from penstock.bus.rpc_client import BrokerTransport
+from penstock.kernel.context import Context, Criticality, LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, TextKind
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
@@ -32,7 +31,7 @@ from tests.clock import run
 from tests.fakes.broker import FakeBroker, Server
 from tests.rigs import kafka, redis
 
-WORK = Channel("t", Kind.WORK)
+WORK = Channel("t", ChannelKind.QUEUE)
 LIMITS = BusSettings(
     buffer_size=4,
     publish_timeout=1.0,
@@ -43,7 +42,7 @@ LIMITS = BusSettings(
     ahead=0,
     record_max=50_000,
 )
-SHAPES = {"typed": Shape(EmbedBatch, list[int])}
+SHAPES = {"typed": MessageTypes(EmbedBatch, list[int])}
 #: How many records a channel holds.
 HELD = 100
 #: Long enough for whatever should happen.
@@ -130,9 +129,11 @@ class Instance:
 
     def __init__(self, broker: Broker, limits: BusSettings, marks: dict[str, str]) -> None:
         self.broker = broker
-        self.link = Link(broker.name, GuardSettings())
-        self.wire = Wire(SHAPES, limits.record_max)
-        self.bus = BrokerBus(Transport(broker, self.wire, self.link), limits, {}, LoopClock(), marks=marks)
+        self.link = BrokerBreaker(broker.name, GuardSettings())
+        self.wire = RecordCodec(SHAPES, limits.record_max)
+        self.bus = BrokerBus(
+            BrokerTransport(broker, self.wire, self.link), limits, {}, LoopClock(), compatibility_keys=marks
+        )
 
     def serve(self, handler: Any, slots: int = 1, topic: str = "t", group: str = "") -> Permits:
         permits = Permits(topic, slots)
@@ -166,15 +167,15 @@ class Rig:
         await self.place.crash(one.broker)
         bus = one.bus
         tasks = [
-            *bus._presence._tasks,
+            *bus._membership._tasks,
             *(c._task for c in bus._consumers),
-            *(t for c in bus._consumers for t in c._served),
+            *(t for c in bus._consumers for t in c._tasks),
         ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         bus._closed = True
-        await bus._serving.close()
+        await bus._worker_bus.close()
 
     async def until(self, so: Callable[[], object], within_s: float = SOON_S) -> None:
         """Wait until something is so."""
@@ -193,14 +194,14 @@ class Rig:
 
     async def served(self, by: Instance, topic: str = "t", count: int = 1) -> None:
         """Wait until an instance knows of so many who serve a topic."""
-        await self.until(lambda: by.bus.serving().get(topic, 0) == count)
+        await self.until(lambda: by.bus.instance_counts().get(topic, 0) == count)
 
     async def letters(self, count: int) -> list[Any]:
         """Wait for dead letters."""
         broker, found = self.instances[0].broker, []
         end_s = asyncio.get_running_loop().time() + SOON_S
         while len(found) < count and asyncio.get_running_loop().time() < end_s:
-            found = await broker.letters(100)
+            found = await broker.dead_letters(100)
             await asyncio.sleep(0.02)
         return found
 
@@ -354,7 +355,7 @@ async def test_instances_of_different_models_do_not_do_each_other_s_work(rig: Ri
     api, other = await rig.instance(marks={"t": "model a"}), await rig.instance(marks={"t": "model b"})
     other.serve(echo)
     await rig.served(other)
-    await rig.until(lambda: api.bus._presence.directory.serving(asyncio.get_running_loop().time()))
+    await rig.until(lambda: api.bus._membership.registry.instance_counts(asyncio.get_running_loop().time()))
     told = await outcome(api.ask("m"))
     assert isinstance(told, Unavailable)
     assert told.detail == "nobody serves t with the models used here; others do, with other ones"
@@ -374,12 +375,12 @@ async def test_an_instance_that_serves_nothing_keeps_the_bounds_and_says_how_ful
     gate = Gate()
     worker.serve(gate)
     await rig.served(api)
-    assert api.bus.used("t") == 0.0
-    assert api.bus.refuses("t", Context.background()) is None
+    assert api.bus.fill_ratio("t") == 0.0
+    assert api.bus.check_admission("t", Context.background()) is None
     tasks = [api.ask(n, ctx=replace(Context.background(), client=f"c{n}")) for n in range(1 + LIMITS.buffer_size)]
     await rig.until(lambda: gate.begun)
-    assert (api.state().waiting, api.state().running, api.bus.used("t")) == (LIMITS.buffer_size, 1, 1.0)
-    refusal = api.bus.refuses("t", Context.background())
+    assert (api.state().waiting, api.state().running, api.bus.fill_ratio("t")) == (LIMITS.buffer_size, 1, 1.0)
+    refusal = api.bus.check_admission("t", Context.background())
     assert refusal is not None
     assert refusal.code == "queue_full"
     told = await outcome(api.ask("too many", ctx=replace(Context.background(), client="late")))
@@ -413,7 +414,7 @@ async def test_a_worker_takes_no_more_than_it_can_begin(rig: Rig) -> None:
     for api in apis:
         await rig.served(api)
     tasks = [api.ask(n) for api in apis for n in range(3)]
-    await rig.until(lambda: len(gate.begun) == 2 and len(worker.bus._consumers[0]._served) == 3)
+    await rig.until(lambda: len(gate.begun) == 2 and len(worker.bus._consumers[0]._tasks) == 3)
     assert await worker.broker.depth(WORK) > 3
     gate.open.set()
     await asyncio.gather(*tasks)
@@ -428,7 +429,7 @@ async def test_bulk_work_never_stands_between_the_urgent_and_a_worker(rig: Rig) 
     bulk = [api.ask(n) for n in range(4)]
     await rig.until(lambda: gate.begun)
     urgent = api.ask("urgent", ctx=within(10.0, Criticality.INTERACTIVE))
-    await rig.until(lambda: len(worker.bus._consumers[0]._served) == 2)
+    await rig.until(lambda: len(worker.bus._consumers[0]._tasks) == 2)
     gate.open.set()
     await asyncio.gather(*bulk, urgent)
     assert gate.begun[1] == "urgent"
@@ -449,10 +450,12 @@ async def test_nobody_serves_is_told_at_once_and_a_worker_that_comes_is_found(ri
 @on_every_broker
 async def test_who_has_joined_is_known_before_its_next_beat(rig: Rig) -> None:
     api, worker = await rig.instance(), await rig.instance()
-    await rig.until(lambda: not any("does not answer" in why for one in (api, worker) for why in one.bus.missing()))
+    await rig.until(
+        lambda: not any("does not answer" in why for one in (api, worker) for why in one.bus.unready_reasons())
+    )
     worker.serve(echo)
-    await worker.bus.joined()
-    await rig.until(lambda: "t" in api.bus.serving(), within_s=BEAT_S / 2)
+    await worker.bus.wait_joined()
+    await rig.until(lambda: "t" in api.bus.instance_counts(), within_s=HEARTBEAT_S / 2)
     assert await api.ask("m") == "m"
 
 
@@ -604,7 +607,7 @@ async def test_records_that_nobody_understands_are_buried_with_a_reason_and_stop
     worker.serve(echo, topic="typed")
     await rig.served(api, "typed")
     label = (Context.background(), 0.0)
-    good = api.wire.message(0, "", "t", "m", label)
+    good = api.wire.encode_message(0, "", "t", "m", label)
     bad = {
         "foreign": b"\x89PNG another program's",
         "truncated": good[:-3],
@@ -614,8 +617,8 @@ async def test_records_that_nobody_understands_are_buried_with_a_reason_and_stop
     with caplog.at_level(logging.CRITICAL):
         for record in bad.values():
             await api.broker.send(WORK, record, "", 1.0)
-        wrong = api.wire.message(0, "", "typed", {"texts": 1}, label)
-        await api.broker.send(Channel("typed", Kind.WORK), wrong, "", 1.0)
+        wrong = api.wire.encode_message(0, "", "typed", {"texts": 1}, label)
+        await api.broker.send(Channel("typed", ChannelKind.QUEUE), wrong, "", 1.0)
         letters = await rig.letters(5)
     assert {letter.reason for letter in letters} == {*bad, "unreadable"}
     assert max(len(letter.record) for letter in letters) <= LIMITS.record_max + 100
@@ -681,7 +684,7 @@ async def test_a_silent_broker_makes_requests_unavailable_at_once_and_well_again
         assert isinstance(told, Unavailable)
         assert isinstance(await outcome(under_way), Unavailable)
         assert loop.time() - began_s < 6.0
-        assert api.bus.missing() == [f"{api.broker.name} does not answer"]
+        assert api.bus.unready_reasons() == [f"{api.broker.name} does not answer"]
         began_s = loop.time()
         told = await outcome(api.ask("at once"))
         assert isinstance(told, Unavailable)

@@ -39,9 +39,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "PAUSE_S", 0)
+    monkeypatch.setattr(hub, "RETRY_DELAY_S", 0)
     monkeypatch.setattr(hub, "TIMEOUT_S", dict.fromkeys(hub.TIMEOUT_S, 0.2))
-    monkeypatch.setattr(hub, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(hub, "RETRY_WINDOW_S", 0.1)
 
 
 def at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,8 +63,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Handler]]:
 
 
 ASKED = [
-    pytest.param(lambda cache: hub.file("owner/name", "model.onnx", COMMIT, cache), id="file"),
-    pytest.param(lambda cache: hub.files("owner/name", ["*"], COMMIT, cache), id="files"),
+    pytest.param(lambda cache: hub.download_file("owner/name", "model.onnx", COMMIT, cache), id="file"),
+    pytest.param(lambda cache: hub.download_files("owner/name", ["*"], COMMIT, cache), id="files"),
 ]
 
 
@@ -73,7 +73,10 @@ def test_a_hub_that_is_not_there_is_told_in_one_reason(ask, tmp_path, monkeypatc
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         at(f"http://127.0.0.1:{free.getsockname()[1]}", monkeypatch)
-        with caplog.at_level(logging.DEBUG), pytest.raises(hub.Away, match=r"did not answer \(ConnectionRefusedError"):
+        with (
+            caplog.at_level(logging.DEBUG),
+            pytest.raises(hub.HubUnavailable, match=r"did not answer \(ConnectionRefusedError"),
+        ):
             ask(tmp_path)
     assert [record for record in caplog.records if record.name.startswith("huggingface_hub")] == []
     assert capfd.readouterr() == ("", "")
@@ -84,7 +87,7 @@ def test_a_silent_hub_is_not_waited_for(ask, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         at(f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
         began_s = time.monotonic()
-        with pytest.raises(hub.Away, match="timed out"):
+        with pytest.raises(hub.HubUnavailable, match="timed out"):
             ask(tmp_path)
         assert time.monotonic() - began_s < 10
 
@@ -93,20 +96,20 @@ def test_a_silent_hub_is_not_waited_for(ask, tmp_path, monkeypatch):
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_hub_is_tried_a_few_times_whatever_it_asks_for(ask, status, tmp_path, server):
     server.status, server.headers_sent = status, {"Retry-After": "3600"}
-    with pytest.raises(hub.Away, match=f"HTTP {status} from 127.0.0.1"):
+    with pytest.raises(hub.HubUnavailable, match=f"HTTP {status} from 127.0.0.1"):
         ask(tmp_path)
-    assert len(server.asked) == hub.TRIES
+    assert len(server.asked) == hub.ATTEMPTS_MAX
 
 
 def test_the_hub_hears_nothing_of_the_programs_around(tmp_path, server):
     server.status = 404
-    with pytest.raises(hub.Away):
-        hub.file("owner/name", "model.onnx", COMMIT, tmp_path)
+    with pytest.raises(hub.HubUnavailable):
+        hub.download_file("owner/name", "model.onnx", COMMIT, tmp_path)
     assert [path for path, _ in server.asked] == [f"/owner/name/resolve/{COMMIT}/model.onnx"]
     assert not any(word in agent for _, agent in server.asked for word in ("agent/", "torch", "onnxruntime"))
 
 
 def test_without_the_library_it_says_so(monkeypatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(hub.Away, match="huggingface_hub is not installed"):
-        hub.file("owner/name", "model.onnx", COMMIT, tmp_path)
+    with pytest.raises(hub.HubUnavailable, match="huggingface_hub is not installed"):
+        hub.download_file("owner/name", "model.onnx", COMMIT, tmp_path)

@@ -12,20 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
-from penstock.models.onnx_dense import OnnxEncoder
+from penstock.models.bm25 import Bm25Runner, Bm25Settings
+from penstock.models.onnx_dense import OnnxDenseEncoder
 from penstock.models.onnx_files import find_directory
 from penstock.models.onnx_rerank import OnnxCrossEncoder
-from penstock.models.onnx_sparse import OnnxSparse
-from penstock.models.remote import RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
-from penstock.models.remote_endpoint import Endpoint, EndpointSettings
-from penstock.models.remote_shapes import CohereRerank, OpenAiDense, TeiDense, TeiRerank, TeiSparse
-from penstock.models.rerank import CosineRunner
-from penstock.models.sparse import Bm25Runner, Bm25Settings
-from penstock.pools.ml import MlWorkers
-from penstock.pools.threads import Threads
+from penstock.models.onnx_sparse import OnnxSparseEncoder
+from penstock.models.remote_endpoint import ModelEndpoint, ModelEndpointSettings
+from penstock.models.remote_formats import (
+    CohereRerankFormat,
+    OpenAiDenseFormat,
+    TeiDenseFormat,
+    TeiRerankFormat,
+    TeiSparseFormat,
+)
+from penstock.models.remote_models import RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
+from penstock.models.rerank import CosineRerankRunner
+from penstock.pools.model_handlers import ThreadModelHandlers
+from penstock.pools.thread_pool import ThreadPool
 from tests import clock
 from tests.fakes import graphs
 from tests.fakes.endpoint import FakeEndpoint, loopback
@@ -53,7 +58,7 @@ class Backend:
 class Local:
     """Runners in threads, as the Protocols have it."""
 
-    def __init__(self, workers: MlWorkers) -> None:
+    def __init__(self, workers: ThreadModelHandlers) -> None:
         self._workers = workers
 
     async def embed(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> Any:
@@ -71,28 +76,28 @@ def local(make: Callable[[Path], dict[str, Any]]) -> Backend:
 
     @asynccontextmanager
     async def opened(directory: Path) -> AsyncIterator[Any]:
-        threads = Threads(2, "test")
+        threads = ThreadPool(2, "test")
         nothing = {"dense": None, "sparse": None, "rerank": None}
-        yield Local(MlWorkers(**{**nothing, **make(directory)}, threads=threads))
+        yield Local(ThreadModelHandlers(**{**nothing, **make(directory)}, threads=threads))
         await threads.close()
 
     return Backend(opened)
 
 
-def remote(path: str, make: Callable[[Endpoint], Any], *, real: bool = False) -> Backend:
+def remote(path: str, make: Callable[[ModelEndpoint], Any], *, real: bool = False) -> Backend:
     """Return a model behind an endpoint: a fake one on virtual time, or a real one on the loopback."""
 
     @asynccontextmanager
     async def faked(_: Path) -> AsyncIterator[Any]:
-        settings = EndpointSettings("embed", "models.dense", "http://models.test")
-        endpoint = Endpoint(settings, path, LoopClock(), FakeEndpoint(takes_s=0.01))
+        settings = ModelEndpointSettings("embed", "models.dense", "http://models.test")
+        endpoint = ModelEndpoint(settings, path, LoopClock(), FakeEndpoint(takes_s=0.01))
         yield make(endpoint)
         await endpoint.close()
 
     @asynccontextmanager
     async def served(_: Path) -> AsyncIterator[Any]:
         with loopback() as url:
-            endpoint = Endpoint(EndpointSettings("embed", "models.dense", url), path, LoopClock())
+            endpoint = ModelEndpoint(ModelEndpointSettings("embed", "models.dense", url), path, LoopClock())
             yield make(endpoint)
             await endpoint.close()
 
@@ -100,27 +105,31 @@ def remote(path: str, make: Callable[[Endpoint], Any], *, real: bool = False) ->
 
 
 def encoder(kind: str) -> Backend:
-    return local(lambda where: {"dense": OnnxEncoder(find_directory(graphs.write(where, kind), "models.dense"))})
+    return local(lambda where: {"dense": OnnxDenseEncoder(find_directory(graphs.write(where, kind), "models.dense"))})
 
 
 def splade(kind: str) -> Backend:
-    return local(lambda where: {"sparse": OnnxSparse(find_directory(graphs.write(where, kind), "models.sparse"))})
+    return local(
+        lambda where: {"sparse": OnnxSparseEncoder(find_directory(graphs.write(where, kind), "models.sparse"))}
+    )
 
 
 def crossed(kind: str) -> Backend:
     return local(lambda where: {"rerank": OnnxCrossEncoder(find_directory(graphs.write(where, kind), "models.rerank"))})
 
 
-def openai(endpoint: Endpoint) -> RemoteEmbedder:
-    return RemoteEmbedder(endpoint, OpenAiDense("tiny"), DIM, 32)
+def openai(endpoint: ModelEndpoint) -> RemoteEmbedder:
+    return RemoteEmbedder(endpoint, OpenAiDenseFormat("tiny"), DIM, 32)
 
 
-def tei(endpoint: Endpoint) -> RemoteEmbedder:
-    return RemoteEmbedder(endpoint, TeiDense(), DIM, 3)
+def tei(endpoint: ModelEndpoint) -> RemoteEmbedder:
+    return RemoteEmbedder(endpoint, TeiDenseFormat(), DIM, 3)
 
 
 def cosine(where: Path) -> dict[str, Any]:
-    return {"rerank": CosineRunner(OnnxEncoder(find_directory(graphs.write(where, "dense"), "models.dense")))}
+    return {
+        "rerank": CosineRerankRunner(OnnxDenseEncoder(find_directory(graphs.write(where, "dense"), "models.dense")))
+    }
 
 
 DENSE = {
@@ -135,17 +144,17 @@ SPARSE = {
     "bm25": local(lambda _: {"sparse": Bm25Runner(Bm25Settings())}),
     "onnx, logits": splade("splade"),
     "onnx, weights": splade("weights"),
-    "tei": remote("/embed_sparse", lambda endpoint: RemoteSparseEncoder(endpoint, TeiSparse(), 3)),
-    "tei on the loopback": remote("/embed_sparse", lambda e: RemoteSparseEncoder(e, TeiSparse(), 3), real=True),
+    "tei": remote("/embed_sparse", lambda endpoint: RemoteSparseEncoder(endpoint, TeiSparseFormat(), 3)),
+    "tei on the loopback": remote("/embed_sparse", lambda e: RemoteSparseEncoder(e, TeiSparseFormat(), 3), real=True),
 }
 RERANK = {
     "cosine": local(cosine),
     "onnx, one score": crossed("cross"),
     "onnx, two classes": crossed("cross2"),
-    "tei": remote("/rerank", lambda endpoint: RemoteReranker(endpoint, TeiRerank(), 3)),
-    "cohere": remote("/v2/rerank", lambda endpoint: RemoteReranker(endpoint, CohereRerank("tiny"), 32)),
-    "tei on the loopback": remote("/rerank", lambda e: RemoteReranker(e, TeiRerank(), 3), real=True),
-    "cohere on the loopback": remote("/v2/rerank", lambda e: RemoteReranker(e, CohereRerank("t"), 32), real=True),
+    "tei": remote("/rerank", lambda endpoint: RemoteReranker(endpoint, TeiRerankFormat(), 3)),
+    "cohere": remote("/v2/rerank", lambda endpoint: RemoteReranker(endpoint, CohereRerankFormat("tiny"), 32)),
+    "tei on the loopback": remote("/rerank", lambda e: RemoteReranker(e, TeiRerankFormat(), 3), real=True),
+    "cohere on the loopback": remote("/v2/rerank", lambda e: RemoteReranker(e, CohereRerankFormat("t"), 32), real=True),
 }
 
 

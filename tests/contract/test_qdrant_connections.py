@@ -11,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import Deadline
+from penstock.kernel.context import Context, Deadline, LoopClock
 from penstock.kernel.errors import Expired, Unavailable
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.stores.backends.qdrant.server import QdrantServer
-from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Point
+from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.memory_store import sparse, unit
 from tests.fakes.qdrant import FakeQdrant, Listening
 

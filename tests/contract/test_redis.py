@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from penstock.app.backends import broker as made
-from penstock.bus.backends.redis.broker import NAMED, RedisBroker
-from penstock.bus.broker import PATIENCE_S, Answer, Channel, Delivery, Kind, Reader
-from penstock.kernel.clock import LoopClock
+from penstock.app.external_backends import build_broker as made
+from penstock.bus.backends.redis.broker import CLIENT_NAME, RedisBroker
+from penstock.bus.broker import BROKER_TIMEOUT_S, Channel, ChannelKind, Delivery, Reader, ReplyMessage
+from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Invalid, PenstockError, Unavailable
 from penstock.kernel.settings import BusSettings, RedisSettings, Settings
 from tests.rigs import redis
 
-WORK = Channel("t", Kind.WORK)
-NEWS = Channel("n", Kind.NEWS)
+WORK = Channel("t", ChannelKind.QUEUE)
+NEWS = Channel("n", ChannelKind.PUBSUB)
 CAPACITY = 5
 LEASE_S = 1.0
 
@@ -39,7 +39,7 @@ def broker(url: str, pool_size: int = 20) -> RedisBroker:
 
 
 def beside(other: RedisBroker, url: str) -> RedisBroker:
-    bus = BusSettings(prefix=other._names.prefix, lease=LEASE_S, buffer_size=CAPACITY)
+    bus = BusSettings(prefix=other._keys.prefix, lease=LEASE_S, buffer_size=CAPACITY)
     return RedisBroker(bus, RedisSettings(url=url), {}, LoopClock())
 
 
@@ -48,7 +48,7 @@ async def take(reader: Reader, count: int = 10, within_s: float = 10.0) -> list[
     end_s = asyncio.get_running_loop().time() + within_s
     while asyncio.get_running_loop().time() < end_s:
         with contextlib.suppress(Unavailable):
-            taken = await reader.take(count, 0.2)
+            taken = await reader.poll(count, 0.2)
             if taken:
                 return taken
     return []
@@ -168,16 +168,16 @@ def test_there_are_never_more_connections_than_allowed(server: redis.Redis) -> N
         await here.start()
         await other.start()
         readers = [await here.join(WORK) for _ in range(6)]
-        taking = [asyncio.create_task(reader.take(1, 1.0)) for reader in readers]
+        taking = [asyncio.create_task(reader.poll(1, 1.0)) for reader in readers]
         await asyncio.sleep(0.3)
         await asyncio.gather(*(here.send(NEWS, b"m", "", 0.0) for _ in range(200)))
-        (clients,) = await other._lane.ask(("CLIENT", "LIST"))
-        ours = clients.count(b"name=" + NAMED.encode()) - 1
+        (clients,) = await other._commands.execute(("CLIENT", "LIST"))
+        ours = clients.count(b"name=" + CLIENT_NAME.encode()) - 1
         assert ours == 7
         assert here.connections == ours
         await asyncio.gather(*taking)
         more = [await here.join(WORK) for _ in range(2)]
-        (_, error) = await asyncio.gather(*(reader.take(1, 0.5) for reader in more), return_exceptions=True)
+        (_, error) = await asyncio.gather(*(reader.poll(1, 0.5) for reader in more), return_exceptions=True)
         assert isinstance(error, Unavailable)
         await here.close()
         await other.close()
@@ -197,18 +197,18 @@ def test_a_silent_redis_is_unavailable_soon_and_well_again_by_itself(server: red
         try:
             for act in (
                 lambda: here.send(WORK, b"w", "", 0.0),
-                lambda: reader.take(1, 0.5),
-                lambda: here.listen(0.5),
-                here.beat,
+                lambda: reader.poll(1, 0.5),
+                lambda: here.receive(0.5),
+                here.heartbeat,
             ):
                 began_s = loop.time()
                 with pytest.raises(Unavailable) as caught:
                     await act()
                 assert caught.value.dependency == "redis"
-                assert loop.time() - began_s <= PATIENCE_S + 1.5
+                assert loop.time() - began_s <= BROKER_TIMEOUT_S + 1.5
         finally:
             server.thaw()
-        await here.beat()
+        await here.heartbeat()
         await here.send(WORK, b"after", "", 5.0)
         seen: list[bytes] = []
         while b"after" not in seen:
@@ -232,14 +232,14 @@ def test_work_mailboxes_and_what_was_taken_outlive_a_crash_of_redis(server: redi
         server.start()
         for one in (here, there):
             with contextlib.suppress(Unavailable):
-                await one.beat()
-            await one.beat()
+                await one.heartbeat()
+            await one.heartbeat()
         assert [one.record for one in await take(reader)] == [b"waits"]
-        await reader.done(held, Answer(here.address, b"answer"))
+        await reader.ack(held, ReplyMessage(here.address, b"answer"))
         found: list[bytes] = []
         while not found:
             with contextlib.suppress(Unavailable):
-                found = await here.listen(0.5)
+                found = await here.receive(0.5)
         assert found == [b"answer"]
         await here.close()
         await there.close()
@@ -258,8 +258,8 @@ def test_after_a_crash_that_forgot_everything_all_is_made_anew(tmp_path: Path) -
         server.kill()
         server.start()
         with contextlib.suppress(Unavailable):
-            await here.beat()
-        await here.beat()
+            await here.heartbeat()
+        await here.heartbeat()
         for reader in (work, news):
             await take(reader, within_s=0.5)
         await here.send(WORK, b"w", "", 1.0)
@@ -270,7 +270,7 @@ def test_after_a_crash_that_forgot_everything_all_is_made_anew(tmp_path: Path) -
         found: list[bytes] = []
         while not found:
             with contextlib.suppress(Unavailable):
-                found = await here.listen(0.5)
+                found = await here.receive(0.5)
         assert found == [b"note"]
         await here.close()
 
@@ -285,12 +285,12 @@ def test_closing_while_redis_is_away_and_a_retry_waits_ends_soon(server: redis.R
         reader = await here.join(WORK)
         await here.send(WORK, b"w", "", 0.0)
         (taken,) = await take(reader)
-        await reader.retry(taken, 60.0)
+        await reader.nack(taken, 60.0)
         server.kill()
         began_s = time.monotonic()
         await reader.close()
         await here.close()
-        assert time.monotonic() - began_s < PATIENCE_S + 1.0
+        assert time.monotonic() - began_s < BROKER_TIMEOUT_S + 1.0
         server.start()
 
     asyncio.run(main())
@@ -307,7 +307,7 @@ def test_news_nobody_reads_any_more_fills_nothing(server: redis.Redis) -> None:
         await redis.crash(gone)
         await asyncio.sleep(1.5 * LEASE_S)
         for n in range(2 * CAPACITY):
-            await here.beat()
+            await here.heartbeat()
             await here.send(NEWS, b"%d" % n, "", 2.0)
             assert len(await take(reader)) == 1
         await reader.close()

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import GuardSettings, RedisSettings
-from penstock.policies.breaker import State
+from penstock.policies.breaker import BreakerState
 from penstock.policies.bucket import RateSettings
-from penstock.policies.leases import Ask, Grant
+from penstock.policies.token_leases import TokenGrant, TokenRequest
 from penstock.pools.guard import Guard
-from penstock.pools.layered import LayeredCache
+from penstock.pools.layered_cache import LayeredCache
 from penstock.pools.shared_rates import SharedRates
-from penstock.stores.backends.memory import MemoryCache
-from penstock.stores.backends.redis.link import LIMIT_S, connections
-from penstock.stores.backends.redis.shared import RedisShared
+from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.backends.redis.client import EXCHANGE_TIMEOUT_S, pool_connections_max
+from penstock.stores.backends.redis.shared import RedisSharedState
 from tests.rigs import redis
 
 
@@ -34,11 +34,11 @@ def server(tmp_path: Path) -> Iterator[redis.Redis]:
         yield one
 
 
-def shared(url: str, prefix: str = "", pool_size: int = 20) -> RedisShared:
-    return RedisShared(RedisSettings(url=url, pool_size=pool_size), prefix or f"test-{uuid.uuid4().hex[:8]}")
+def shared(url: str, prefix: str = "", pool_size: int = 20) -> RedisSharedState:
+    return RedisSharedState(RedisSettings(url=url, pool_size=pool_size), prefix or f"test-{uuid.uuid4().hex[:8]}")
 
 
-def layered(one: RedisShared) -> tuple[LayeredCache, Guard]:
+def layered(one: RedisSharedState) -> tuple[LayeredCache, Guard]:
     guard = Guard(
         "redis-shared",
         GuardSettings(failures=3, timeout=0.3, successes=1),
@@ -70,7 +70,7 @@ def test_what_was_put_is_found_by_another_server_in_the_order_asked_for():
 
 def test_what_is_shared_may_be_in_another_redis_than_the_bus():
     async def scenario(url: str) -> None:
-        apart = RedisShared(RedisSettings(url="redis://127.0.0.1:1/0", shared_url=url, cache=True), "apart")
+        apart = RedisSharedState(RedisSettings(url="redis://127.0.0.1:1/0", shared_url=url, cache=True), "apart")
         await apart.cache("embed").put({b"k": b"v"})
         there = shared(url, "apart")
         assert await there.cache("embed").get([b"k"]) == [b"v"]
@@ -82,7 +82,7 @@ def test_what_is_shared_may_be_in_another_redis_than_the_bus():
 
 def test_an_address_of_it_that_is_none_names_its_own_setting():
     with pytest.raises(Invalid) as caught:
-        RedisShared(RedisSettings(shared_url="http://redis:6379"), "p")
+        RedisSharedState(RedisSettings(shared_url="http://redis:6379"), "p")
     assert caught.value.field == "REDIS_SHARED_URL"
 
 
@@ -112,7 +112,7 @@ def test_there_are_never_more_connections_than_its_share(server):
         await one.close()
         return most
 
-    assert 1 <= asyncio.run(scenario()) <= connections(RedisSettings(pool_size=20)) == 4
+    assert 1 <= asyncio.run(scenario()) <= pool_connections_max(RedisSettings(pool_size=20)) == 4
 
 
 def test_a_redis_that_is_killed_costs_nobody_an_error_and_is_used_again_when_it_is_back(server):
@@ -124,9 +124,9 @@ def test_a_redis_that_is_killed_costs_nobody_an_error_and_is_used_again_when_it_
         server.kill()
         for _ in range(5):
             assert await cache.get([b"a"]) == [None]
-        assert guard.state is State.OPEN
+        assert guard.state is BreakerState.OPEN
         server.start()
-        await until(lambda: guard.state is State.CLOSED, cache)
+        await until(lambda: guard.state is BreakerState.CLOSED, cache)
         await cache.put({b"a": b"2"})
         assert await cache.get([b"a"]) == [b"2"]
         await one.close()
@@ -143,10 +143,10 @@ def test_a_redis_that_answers_nothing_is_given_up_in_milliseconds_then_left_alon
         began_s = time.monotonic()
         for _ in range(3):
             assert await cache.get([b"a"]) == [None]
-        assert time.monotonic() - began_s < 3 * LIMIT_S + 1.0
-        assert guard.state is State.OPEN
+        assert time.monotonic() - began_s < 3 * EXCHANGE_TIMEOUT_S + 1.0
+        assert guard.state is BreakerState.OPEN
         server.thaw()
-        await until(lambda: guard.state is State.CLOSED, cache)
+        await until(lambda: guard.state is BreakerState.CLOSED, cache)
         assert await cache.get([b"a"]) == [b"1"]
         await one.close()
 
@@ -185,25 +185,25 @@ def test_an_address_that_is_none_of_redis_is_refused():
 RATES = RateSettings(20.0, 40.0)
 
 
-async def reserve(one: RedisShared, *asks: Ask) -> list[Grant]:
-    return await one.rates().reserve(asks, RATES.rate, RATES.burst)
+async def reserve(one: RedisSharedState, *asks: TokenRequest) -> list[TokenGrant]:
+    return await one.token_buckets().reserve(asks, RATES.rate, RATES.burst)
 
 
 def test_a_bucket_gives_what_it_has_charges_what_is_owed_and_fills_by_redis_s_own_clock():
     async def scenario(url: str) -> None:
         one, other = shared(url, "r1"), shared(url, "r1")
         assert await reserve(one) == []
-        [first] = await reserve(one, Ask("a", 10, 10.0))
+        [first] = await reserve(one, TokenRequest("a", 10, 10.0))
         assert (first.tokens, first.level) == (10, 20.0)
-        [second] = await reserve(other, Ask("a", 30, 0.0))
+        [second] = await reserve(other, TokenRequest("a", 30, 0.0))
         assert second.tokens == pytest.approx(20, abs=2)
-        [debt] = await reserve(one, Ask("a", 10, 15.0))
+        [debt] = await reserve(one, TokenRequest("a", 10, 15.0))
         assert debt.tokens == 0
         assert debt.level == pytest.approx(-15, abs=2)
         await asyncio.sleep(0.2)
-        [later] = await reserve(one, Ask("a", 0, 0.0))
+        [later] = await reserve(one, TokenRequest("a", 0, 0.0))
         assert later.level > debt.level + 3
-        a, b = await reserve(one, Ask("a", 0, -100.0), Ask("b", 5, 0.0))
+        a, b = await reserve(one, TokenRequest("a", 0, -100.0), TokenRequest("b", 5, 0.0))
         assert (a.level, b.tokens, b.level) == (40.0, 5, 35.0)
         for each in (one, other):
             await each.close()
@@ -214,12 +214,12 @@ def test_a_bucket_gives_what_it_has_charges_what_is_owed_and_fills_by_redis_s_ow
 def test_a_full_bucket_is_no_key_and_another_is_forgotten_in_time(server):
     async def scenario() -> None:
         one = shared(server.url, "r2")
-        await reserve(one, Ask("a", 4, 0.0), Ask("b", 0, 0.0))
+        await reserve(one, TokenRequest("a", 4, 0.0), TokenRequest("b", 0, 0.0))
 
         async def look(link: Any) -> Any:
             return await link.keys("*"), await link.pttl("r2:rate:a")
 
-        keys, left_ms = await one._link.ask(look)
+        keys, left_ms = await one._client.execute(look)
         assert keys == [b"r2:rate:a"]
         assert 0 < left_ms <= 1201
         await one.close()
@@ -241,7 +241,8 @@ def test_servers_hold_a_client_to_one_rate_and_go_on_alone_without_redis(server)
             for _ in parts
         ]
         servers = [
-            SharedRates(RATES, one.rates(), guard, LoopClock()) for one, guard in zip(parts, guards, strict=True)
+            SharedRates(RATES, one.token_buckets(), guard, LoopClock())
+            for one, guard in zip(parts, guards, strict=True)
         ]
         for one in servers:
             one.start()
@@ -255,7 +256,7 @@ def test_servers_hold_a_client_to_one_rate_and_go_on_alone_without_redis(server)
         assert count >= 0.7 * (RATES.burst + RATES.rate * took_s)
         server.kill()
         end_s = loop.time() + 20
-        while not all(one.limiter.lost for one in servers):
+        while not all(one.limiter.is_isolated for one in servers):
             assert loop.time() < end_s
             for number, one in enumerate(servers):
                 for _ in range(10):
@@ -263,7 +264,7 @@ def test_servers_hold_a_client_to_one_rate_and_go_on_alone_without_redis(server)
             await asyncio.sleep(0.01)
         assert [sum(one.limiter.decide("z", loop.time()).allowed for _ in range(99)) for one in servers] == [40] * 3
         server.start()
-        while any(one.limiter.lost for one in servers):
+        while any(one.limiter.is_isolated for one in servers):
             assert loop.time() < end_s + 20
             await asyncio.sleep(0.05)
         for one in (*servers, *parts):

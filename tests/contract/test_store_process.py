@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import LoopClock, point_id
 from penstock.kernel.errors import Unavailable
-from penstock.kernel.ids import point_id
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.stores.backends.edge import link
-from penstock.stores.backends.edge.fleet import EdgeFleet
+from penstock.stores.backends.edge import process_client
+from penstock.stores.backends.edge.process_group import EdgeProcessGroup
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.cache import CacheState
-from penstock.stores.records import ArmQuery, CollectionInfo, Match
+from penstock.stores.data_model import ArmQuery, CollectionInfo, Match
+from penstock.stores.key_value_cache import CacheState
 from tests.contract.shop import METADATA, WORK, point
 from tests.fakes.memory_store import unit
 
@@ -33,7 +32,7 @@ def test_a_killed_store_process_fails_who_waits_and_loses_nothing_acknowledged(t
             await store.create(CollectionInfo("c", 2, "m"), WORK)
             for n in range(20):
                 await store.upsert("c", [point(f"d{n}")], WORK)
-            pid = store.link.pid
+            pid = store.process.pid
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
             waiting = [asyncio.create_task(store.collection("c", WORK)) for _ in range(3)]
@@ -43,7 +42,7 @@ def test_a_killed_store_process_fails_who_waits_and_loses_nothing_acknowledged(t
                 assert isinstance(outcome, Unavailable)
                 assert outcome.retryable
             assert (await store.collection("c", WORK)).documents == 20
-            assert store.link.pid != pid
+            assert store.process.pid != pid
         finally:
             await store.close()
 
@@ -55,11 +54,11 @@ def test_a_killed_store_process_comes_back_though_nobody_asks(tmp_path):
         store = edge(tmp_path)
         await store.start()
         try:
-            os.kill(store.link.pid or 0, signal.SIGKILL)
+            os.kill(store.process.pid or 0, signal.SIGKILL)
             # The listener ends with the process and leaves a mender.
-            await asyncio.wait_for(store.link._listener, 30)
-            await asyncio.wait_for(store.link._mender, 30)
-            assert store.link.alive
+            await asyncio.wait_for(store.process._reader_task, 30)
+            await asyncio.wait_for(store.process._restart_task, 30)
+            assert store.process.alive
             assert await store.collections(WORK) == []
         finally:
             await store.close()
@@ -68,24 +67,24 @@ def test_a_killed_store_process_comes_back_though_nobody_asks(tmp_path):
 
 
 def test_a_frozen_process_is_told_and_well_again_once_it_moves(tmp_path, monkeypatch):
-    monkeypatch.setattr(link, "FROZEN_S", 2.5)
+    monkeypatch.setattr(process_client, "FREEZE_TIMEOUT_S", 2.5)
 
     async def scenario() -> None:
         store = edge(tmp_path)
         woken = []
         await store.start()
-        store.link.on_ready = lambda: woken.append(True)
+        store.process.on_ready = lambda: woken.append(True)
         try:
-            assert store.link.state == ""
-            os.kill(store.link.pid or 0, signal.SIGSTOP)
+            assert store.process.failure_reason == ""
+            os.kill(store.process.pid or 0, signal.SIGSTOP)
             try:
                 async with asyncio.timeout(30):
-                    while "has not moved" not in store.link.state:  # noqa: ASYNC110 - a process is told by nobody
+                    while "has not moved" not in store.process.failure_reason:  # noqa: ASYNC110 - a process is told by nobody
                         await asyncio.sleep(0.1)
             finally:
-                os.kill(store.link.pid or 0, signal.SIGCONT)
+                os.kill(store.process.pid or 0, signal.SIGCONT)
             async with asyncio.timeout(30):
-                while store.link.state:  # noqa: ASYNC110 - as above
+                while store.process.failure_reason:  # noqa: ASYNC110 - as above
                     await asyncio.sleep(0.1)
             assert woken == [True], "what was held against it is forgotten"
         finally:
@@ -95,18 +94,18 @@ def test_a_frozen_process_is_told_and_well_again_once_it_moves(tmp_path, monkeyp
 
 
 def test_a_start_is_waited_for_as_long_as_it_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(link, "START_TIMEOUT_S", 2.0)
-    monkeypatch.setattr(link, "START_LOOK_S", 0.1)
+    monkeypatch.setattr(process_client, "START_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(process_client, "START_POLL_S", 0.1)
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import sys, time\n"
-        "from penstock.stores.backends.edge import process, shelf\n"
-        "find = shelf.Shelf._find\n"
+        "from penstock.stores.backends.edge import collection_registry, process\n"
+        "discover = collection_registry.CollectionRegistry._discover\n"
         "def slowly(self):\n"
         "    for _ in range(40):\n"
-        "        self.activity.note('x'); time.sleep(0.1)\n"
-        "    find(self)\n"
-        "shelf.Shelf._find = slowly\n"
+        "        self.activity.record('x'); time.sleep(0.1)\n"
+        "    discover(self)\n"
+        "collection_registry.CollectionRegistry._discover = slowly\n"
         "process.main()\n"
     )
     stuck = tmp_path / "stuck.py"
@@ -114,12 +113,12 @@ def test_a_start_is_waited_for_as_long_as_it_goes_on(tmp_path, monkeypatch):
 
     async def scenario() -> None:
         store = edge(tmp_path)
-        store.link._program = (str(slow),)
+        store.process._program = (str(slow),)
         await store.start()
         await store.close()
         frozen = edge(tmp_path)
-        frozen.link._program = (str(stuck),)
-        monkeypatch.setattr(link, "CLOSE_TIMEOUT_S", 0.1)
+        frozen.process._program = (str(stuck),)
+        monkeypatch.setattr(process_client, "CLOSE_TIMEOUT_S", 0.1)
         with pytest.raises(Unavailable, match="did not start in time"):
             await frozen.start()
 
@@ -131,7 +130,7 @@ def test_a_closed_store_stays_closed(tmp_path):
         store = edge(tmp_path)
         await store.start()
         await store.close()
-        assert not store.link.alive
+        assert not store.process.alive
         with pytest.raises(Unavailable, match="closed"):
             await store.collections(WORK)
         await store.close()
@@ -148,15 +147,15 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path):
         await store.close()
         again = edge(tmp_path)
         await again.start()
-        assert (await again.find("c", ["a"], WORK)).keys() == {"a"}
+        assert (await again.get_documents("c", ["a"], WORK)).keys() == {"a"}
         await again.close()
 
     asyncio.run(scenario())
 
 
 def test_two_stores_on_one_directory_are_told_apart_by_a_clear_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(link, "LOCKED_TRIES", 2)
-    monkeypatch.setattr(link, "LOCKED_PAUSE_S", 0.01)
+    monkeypatch.setattr(process_client, "LOCKED_ATTEMPTS_MAX", 2)
+    monkeypatch.setattr(process_client, "LOCKED_PAUSE_S", 0.01)
 
     async def scenario() -> None:
         first, second = edge(tmp_path), edge(tmp_path)
@@ -166,7 +165,7 @@ def test_two_stores_on_one_directory_are_told_apart_by_a_clear_code(tmp_path, mo
             with pytest.raises(Unavailable, match="another process") as caught:
                 await second.start()
             assert caught.value.code == "store_locked"
-            assert not second.link.alive
+            assert not second.process.alive
             assert (await first.collection("c", WORK)).name == "c"
         finally:
             await first.close()
@@ -204,9 +203,9 @@ def test_many_searches_at_once_are_answered_each_with_its_own(tmp_path):
     asyncio.run(scenario())
 
 
-async def told(fleet: EdgeFleet, fits: Callable[[CacheState], bool]) -> CacheState:
+async def told(fleet: EdgeProcessGroup, fits: Callable[[CacheState], bool]) -> CacheState:
     """Return what the processes tell of what they remember, as soon as it fits."""
-    (cache,) = fleet.remembering
+    (cache,) = fleet.caches
     while not fits(cache.state()):  # noqa: ASYNC110 - a condition, not an event
         await asyncio.sleep(0.01)
     return cache.state()
@@ -215,24 +214,24 @@ async def told(fleet: EdgeFleet, fits: Callable[[CacheState], bool]) -> CacheSta
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_is_remembered_of_points_is_told_and_given_up_when_memory_is_short(tmp_path, processes):
     async def scenario() -> None:
-        fleet = EdgeFleet(tmp_path, TimeoutSettings(), LoopClock(), StoreSettings(shards=processes))
+        fleet = EdgeProcessGroup(tmp_path, TimeoutSettings(), LoopClock(), StoreSettings(shards=processes))
         await fleet.start()
         try:
             store, names = fleet.store, [f"d{n}" for n in range(8)]
             await store.create(CollectionInfo("c", 2, "m"), WORK)
             await store.upsert("c", [point(name) for name in names], WORK)
             places = [point_id(name, 0) for name in names]
-            assert (await fleet.store.fetch("c", places, WORK)).keys() == set(places)
+            assert (await fleet.store.fetch_payloads("c", places, WORK)).keys() == set(places)
             async with asyncio.timeout(30):
                 state = await told(fleet, lambda state: state.entries == len(names))
                 assert state.misses >= len(names)
                 assert state.bytes > 0
-                fleet.remembering[0].shrink(0.0)
+                fleet.caches[0].shrink(0.0)
                 state = await told(fleet, lambda state: state.entries == 0)
                 assert (state.bytes, state.evictions) == (0, len(names))
-            assert (await fleet.store.fetch("c", places, WORK)).keys() == set(places)
+            assert (await fleet.store.fetch_payloads("c", places, WORK)).keys() == set(places)
         finally:
             await fleet.close()
-            fleet.remembering[0].shrink(0.0)  # nobody is there to be told
+            fleet.caches[0].shrink(0.0)  # nobody is there to be told
 
     asyncio.run(scenario())

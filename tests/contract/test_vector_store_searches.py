@@ -5,9 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from penstock.kernel.ids import point_id
-from penstock.stores import driving
-from penstock.stores.records import INTEGER_MAX, INTEGER_MIN, ArmQuery, CollectionInfo, Head, Match, Prefix, Range
+from penstock.kernel.context import point_id
+from penstock.stores import program_runner
+from penstock.stores.data_model import (
+    INTEGER_MAX,
+    INTEGER_MIN,
+    ArmQuery,
+    CollectionInfo,
+    DocumentInfo,
+    Match,
+    Prefix,
+    Range,
+)
 from tests.contract.shop import (
     EAST,
     LATE,
@@ -93,7 +102,7 @@ def test_among_scores_exactly_the_given_points(shop, query):
 def kept(shop, name, *documents):
     """Return the token vectors that a store gives for documents, by their ids."""
     places = {point_id(document, 0): document for document in documents}
-    found = shop.do(shop.store.tokens(name, list(places), WORK))
+    found = shop.do(shop.store.fetch_token_vectors(name, list(places), WORK))
     return {places[place]: vectors.tolist() for place, vectors in found.items()}
 
 
@@ -105,31 +114,31 @@ def test_token_vectors_come_back_as_they_went_in(shop):
 
 def test_a_head_that_is_sealed_keeps_its_token_vectors(shop):
     name = with_tokens(shop)
-    shop.do(shop.store.seal(name, Head("east", "h", 1), WORK))
+    shop.do(shop.store.seal_document(name, DocumentInfo("east", "h", 1), WORK))
     assert kept(shop, name, "east") == {"east": tokens(EAST).tolist()}
 
 
 def test_a_collection_without_token_vectors_takes_points_with_them_and_keeps_none(shop):
     name = shop.collection()
-    shop.put(name, replace(point("a"), late=tokens(EAST)), point("b"))
-    assert shop.do(shop.store.collection(name, WORK)).late == 0
+    shop.put(name, replace(point("a"), token_vectors=tokens(EAST)), point("b"))
+    assert shop.do(shop.store.collection(name, WORK)).token_dim == 0
     assert kept(shop, name, "a", "b") == {}
     assert shop.found(name) == {"a", "b"}
 
 
 def test_a_collection_without_token_vectors_stays_as_it_is_when_it_is_made_again_with_them(shop):
     name = shop.collection()
-    assert shop.do(shop.store.create(CollectionInfo(name, 2, "m", late=LATE), WORK)).late == 0
+    assert shop.do(shop.store.create(CollectionInfo(name, 2, "m", token_dim=LATE), WORK)).token_dim == 0
 
 
 @pytest.mark.parametrize(
     "wanted",
     [
         WANTED,
-        replace(WANTED, query="text of both", explain=True),
+        replace(WANTED, text="text of both", explain=True),
         replace(WANTED, limit=2),
         replace(WANTED, candidates=2),
-        replace(WANTED, tokens=None),
+        replace(WANTED, token_vectors=None),
         replace(WANTED, fusion="minmax", explain=True),
         replace(WANTED, rerank=False),
         replace(WANTED, rerank=False, limit=2, weights={"dense": 1.0, "sparse": 3.0}),
@@ -137,7 +146,7 @@ def test_a_collection_without_token_vectors_stays_as_it_is_when_it_is_made_again
         replace(WANTED, dense=None),
         replace(WANTED, sparse=None),
     ],
-    ids=lambda wanted: " ".join(name for name in ("rerank", "explain", "query") if getattr(wanted, name)) or "plain",
+    ids=lambda wanted: " ".join(name for name in ("rerank", "explain", "text") if getattr(wanted, name)) or "plain",
 )
 @pytest.mark.parametrize("conditions", [(), (Match("id", ["both", "none", "west"]),)], ids=["all", "filtered"])
 def test_a_search_is_answered_as_step_by_step(shop, wanted, conditions):
@@ -146,13 +155,13 @@ def test_a_search_is_answered_as_step_by_step(shop, wanted, conditions):
     for number, (id, angle) in enumerate(turned.items(), 1):
         late = tokens(EAST if number % 2 else NORTH) if id != "none" else None
         terms = sparse(t1=number, t2=1) if id != "far" else sparse(t3=1)
-        shop.put(name, replace(point(id, dense=unit(np.cos(angle), np.sin(angle)), terms=terms), late=late))
+        shop.put(name, replace(point(id, dense=unit(np.cos(angle), np.sin(angle)), terms=terms), token_vectors=late))
     found = shop.do(shop.store.retrieve(name, wanted, conditions, WORK))
-    expected = shop.do(driving.retrieve(shop.store, name, wanted, conditions, WORK))
+    expected = shop.do(program_runner.run_retrieval(shop.store, name, wanted, conditions, WORK))
     assert [hit.payload for hit in found.hits] == [hit.payload for hit in expected.hits]
     assert [hit.score for hit in found.hits] == pytest.approx([hit.score for hit in expected.hits], rel=1e-4)
-    assert [hit.places for hit in found.hits] == [hit.places for hit in expected.hits]
-    assert bool(found.hits[0].places) is wanted.explain
+    assert [hit.stage_ranks for hit in found.hits] == [hit.stage_ranks for hit in expected.hits]
+    assert bool(found.hits[0].stage_ranks) is wanted.explain
     assert (found.failures, len(found.hits) <= wanted.limit) == ({}, True)
 
 
@@ -169,10 +178,10 @@ def test_several_queries_are_answered_each_in_its_place(shop):
     name = shop.collection()
     shop.put(name, point("a", terms=sparse(t1=1)), point("b", dense=unit(0, 1), terms=sparse(t2=1)))
     queries = [ArmQuery(sparse(t2=1), 5), ArmQuery(unit(1, 0), 1), ArmQuery(sparse(t9=1), 5)]
-    answers = shop.do(shop.store.search_all(name, queries, WORK))
+    answers = shop.do(shop.store.search_batch(name, queries, WORK))
     assert [[scored.point for scored in one] for one in answers] == [[point_id("b", 0)], [point_id("a", 0)], []]
     assert answers == [shop.do(shop.store.search(name, query, WORK)) for query in queries]
-    assert shop.do(shop.store.search_all(name, [], WORK)) == []
+    assert shop.do(shop.store.search_batch(name, [], WORK)) == []
 
 
 def test_among_and_filter_hold_together(shop):
@@ -205,7 +214,7 @@ def test_integers_of_64_bits_come_back_and_are_found_as_they_went_in(shop):
     for id, metadata in kept.items():
         assert shop.found(name, Match("metadata.v", [metadata["v"]])) == {id}
         place = point_id(id, 0)
-        assert shop.do(shop.store.fetch(name, [place], WORK))[place].metadata == metadata
+        assert shop.do(shop.store.fetch_payloads(name, [place], WORK))[place].metadata == metadata
         if id in exact:
             above = {other for other in exact if kept[other]["v"] >= metadata["v"]}
             assert shop.found(name, Range("metadata.v", gte=metadata["v"])) & exact == above

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from penstock.http import bodies
-from penstock.http.endpoints import API
-from penstock.http.gate import ALWAYS_OPEN
+from penstock.http import request_bodies
+from penstock.http.endpoints import ENDPOINTS
+from penstock.http.gate import EXEMPT_PATHS
 from penstock.http.problem import _STATUS_BY_CODE, problem_of
 from penstock.kernel import errors
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
-from penstock.search.records import LIMIT_MAX
+from penstock.search.request import LIMIT_MAX
 from penstock.stores.backends.edge import engine
 from tests.clock import virtual
 from tests.fakes.api import Api
@@ -24,7 +24,16 @@ SOURCE = ROOT / "src" / "penstock"
 TEXT = (ROOT / "docs" / "api.md").read_text()
 
 #: What a request passes on its way; errors of the other rooms end a command or a start.
-ON_THE_WAY = ("http", "search", "bus", "pools", "stores/backends", "stores/errors.py", "indexing/pipeline.py", "kernel")
+ON_THE_WAY = (
+    "http",
+    "search",
+    "bus",
+    "pools",
+    "stores/backends",
+    "stores/contract.py",
+    "indexing/index_pipeline.py",
+    "kernel",
+)
 
 SAMPLES: dict[str, PenstockError] = {
     "Rejected": Rejected("x"),
@@ -32,12 +41,12 @@ SAMPLES: dict[str, PenstockError] = {
     "Unavailable": Unavailable("x", dependency="y"),
     "Invalid": Invalid("x"),
     "Broken": Broken("x"),
-    "Panicked": Broken("x"),
+    "EnginePanicked": Broken("x"),
     "CircuitOpen": Unavailable("x", dependency="y"),
     # The client's own doing has a status of its own.
     "Rejected by client": Rejected("x", by_client=True),
     "BodyTooLarge": Invalid("x"),
-    "OutOfRange": Invalid("x"),
+    "NumberOutOfRange": Invalid("x"),
     "MethodNotAllowed": Invalid("x"),
     "CollectionDamaged": Unavailable("x", dependency="y"),
     "DirectoryGone": Unavailable("x", dependency="y"),
@@ -89,12 +98,12 @@ def pairs() -> set[tuple[int, str]]:
     return found
 
 
-@pytest.mark.parametrize("endpoint", API, ids=lambda e: f"{e.method} {e.path}")
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: f"{e.method} {e.path}")
 def test_every_route_is_documented(endpoint):
     assert f"`{endpoint.method} {endpoint.path}`" in TEXT
 
 
-@pytest.mark.parametrize("path", sorted(ALWAYS_OPEN | {"/openapi.json", "/docs"}))
+@pytest.mark.parametrize("path", sorted(EXEMPT_PATHS | {"/openapi.json", "/docs"}))
 def test_every_plain_route_is_documented(path):
     assert f"`GET {path}`" in TEXT
 
@@ -107,13 +116,13 @@ def test_every_error_code_is_documented_with_its_status_and_no_other():
 @pytest.mark.parametrize(
     "record",
     [
-        bodies.SearchBody,
-        bodies.DocumentBody,
-        bodies.DocumentsBody,
-        bodies.DeleteBody,
-        bodies.EmbedBody,
-        bodies.RerankBody,
-        bodies.RestoreBody,
+        request_bodies.SearchBody,
+        request_bodies.DocumentBody,
+        request_bodies.DocumentsBody,
+        request_bodies.DeleteBody,
+        request_bodies.EmbedBody,
+        request_bodies.RerankBody,
+        request_bodies.RestoreBody,
     ],
 )
 def test_every_field_of_a_body_is_documented(record):
@@ -122,9 +131,14 @@ def test_every_field_of_a_body_is_documented(record):
 
 
 def test_the_bounds_are_those_of_the_code():
-    for bound in (LIMIT_MAX, bodies.TEXTS_MAX, bodies.METADATA_DEPTH_MAX, bodies.TIMEOUT_MS_MAX):
+    for bound in (
+        LIMIT_MAX,
+        request_bodies.TEXTS_MAX,
+        request_bodies.METADATA_DEPTH_MAX,
+        request_bodies.TIMEOUT_MS_MAX,
+    ):
         assert f"{bound:,}".replace(",", " ") in TEXT
-    assert f"{bodies.METADATA_BYTES_MAX >> 10} KiB" in TEXT
+    assert f"{request_bodies.METADATA_BYTES_MAX >> 10} KiB" in TEXT
 
 
 def commands() -> list[str]:
@@ -140,7 +154,7 @@ async def test_the_curl_examples_do_what_they_say_one_after_the_other():
         answer = await api.ask(method, path, body, headers)
         assert answer.status in (200, 207), f"{command}\n{answer.body.decode()}"
         done.append((method, path.partition("?")[0]))
-    table = {(e.method, e.path.replace("{name}", "notes")) for e in API}
+    table = {(e.method, e.path.replace("{name}", "notes")) for e in ENDPOINTS}
     assert table <= set(done), f"no example of {table - set(done)}"
 
 

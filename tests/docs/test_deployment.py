@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from penstock.app.role import Role
-from penstock.cli.configuration import load
 from penstock.cli.main import penstock
-from penstock.cli.roles import chosen
-from penstock.cli.schema import known
+from penstock.cli.options import parse_pools
+from penstock.cli.settings_loader import load_settings
+from penstock.cli.settings_schema import setting_entries
 from penstock.kernel.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ UNITS = sorted((DEPLOY / "systemd").iterdir())
 COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
 OURS = {name: one for name, one in SERVICES.items() if one["image"] == "penstock"}
-VARIABLES = {name for one in known() for name in one.spec.names}
+VARIABLES = {name for one in setting_entries() for name in one.spec.env_names}
 #: Names in an environment that are no settings: what the unit adds to its command.
 OPTIONS = "PENSTOCK_OPTIONS"
 
@@ -41,7 +41,7 @@ def variables(text: str) -> dict[str, str]:
 def settings_of(file: Path | None, *environments: str) -> Settings:
     environ = {name: value for text in environments for name, value in variables(text).items()}
     assert set(environ) <= VARIABLES | {OPTIONS}
-    return load(file, environ, {}).settings
+    return load_settings(file, environ, {}).settings
 
 
 def check_command(arguments: list[str]) -> None:
@@ -66,7 +66,7 @@ SECRETS = (DEPLOY / "three-hosts" / "secrets.env").read_text()
 def test_each_host_s_settings_are_known_and_fit_its_role(file: Path):
     settings = settings_of(file, SECRETS)
     api = file.stem == "api"
-    Role(http=api, pools=frozenset() if api else chosen("all")).check(settings)
+    Role(serves_api=api, pools=frozenset() if api else parse_pools("all")).check(settings)
     assert settings.redis.url == variables(SECRETS)["REDIS_URL"]
     assert settings.qdrant.url == "http://api.internal:6333"
 
@@ -118,10 +118,10 @@ def test_a_service_of_ours_has_settings_and_a_command_that_there_are(name: str):
     service = OURS[name]
     environ = {key: substituted(value) for key, value in service["environment"].items()}
     assert set(environ) <= VARIABLES
-    settings = load(None, environ, {}).settings
+    settings = load_settings(None, environ, {}).settings
     check_command(service["command"])
     api = service["command"][0] == "serve"
-    Role(http=api, pools=frozenset() if api else chosen("all")).check(settings)
+    Role(serves_api=api, pools=frozenset() if api else parse_pools("all")).check(settings)
     assert int(service["stop_grace_period"].removesuffix("s")) >= settings.http.drain_timeout + 10
 
 
@@ -157,7 +157,7 @@ def test_the_page_s_commands_and_flags_exist():
 
 def test_the_page_s_settings_exist():
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    names = {one.yaml for one in known()}
+    names = {one.yaml_name for one in setting_entries()}
     for block in blocks:
         assert set(_leaves(yaml.safe_load(block), "")) <= names
     named = set(re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", PAGE))

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import yaml
 
-from penstock.http.answers import Alerts
-from penstock.policies.alerts import RULES
+from penstock.http.responses import AlertList
+from penstock.policies.alerts import ALERT_RULES
 from penstock.telemetry.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ EXPRESSIONS = [*rule_expressions(), *dashboard_expressions()]
 def test_every_metric_has_its_row_and_every_row_its_metric():
     rows = re.findall(r"^\| `[a-z_]+` \| (?:counter|gauge|histogram) \|.*\|$", TEXT, re.MULTILINE)
     labels = {one.name: ", ".join(f"`{label}`" for label in one.labels) for one in CATALOGUE}
-    expected = [f"| `{one.name}` | {one.kind} | {labels[one.name]} | {one.text} |" for one in CATALOGUE]
+    expected = [f"| `{one.name}` | {one.kind} | {labels[one.name]} | {one.help} |" for one in CATALOGUE]
     assert sorted(rows) == sorted(expected)
 
 
@@ -95,12 +95,12 @@ def test_every_metric_is_on_the_dashboard():
 def test_every_alert_is_shipped_as_a_rule_of_the_same_severity():
     shipped = {rule["labels"]["rule"]: rule for rule in ALERTS.values() if "rule" in rule["labels"]}
     assert {name: rule["labels"]["severity"] for name, rule in shipped.items()} == {
-        one.name: one.severity.value for one in RULES
+        one.name: one.severity.value for one in ALERT_RULES
     }
-    for one in RULES:
+    for one in ALERT_RULES:
         found = re.search(r"(>=?|==) ([\d.]+)$", shipped[one.name]["expr"])
         assert found is not None
-        assert float(found.group(2)) == one.bound
+        assert float(found.group(2)) == one.threshold
         assert (found.group(1) != ">") == one.inclusive
 
 
@@ -117,13 +117,13 @@ def test_every_recorded_name_is_documented():
 
 def test_every_alert_is_documented_with_its_severity_and_no_other():
     rows = dict(re.findall(r"^\| `(\w+)` \| (warning|critical) \|", TEXT, re.MULTILINE))
-    assert rows == {one.name: one.severity.value for one in RULES}
+    assert rows == {one.name: one.severity.value for one in ALERT_RULES}
 
 
 def test_the_answer_shown_is_one_the_server_could_give():
     (block,) = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
-    alerts = msgspec.json.decode(block, type=Alerts).alerts
-    by_name = {one.name: one for one in RULES}
+    alerts = msgspec.json.decode(block, type=AlertList).alerts
+    by_name = {one.name: one for one in ALERT_RULES}
     assert [alert.active for alert in alerts] == [True, False]
     for alert in alerts:
         assert alert.severity == by_name[alert.name].severity

@@ -16,9 +16,9 @@ from types import MappingProxyType
 import httpx
 import pytest
 
-from penstock.models.prepare import prepare
-from penstock.models.source import SourceSettings, find_source
-from penstock.stores.lock import holder
+from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.prepare import prepare_model
+from penstock.stores.lock import find_lock_holder
 
 START_S = 60
 
@@ -51,7 +51,7 @@ class Server:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the prepared model, made once."""
     directory = tmp_path_factory.mktemp("models")
-    prepare(find_source(SourceSettings()), directory)
+    prepare_model(find_source(ModelSourceSettings()), directory)
     return directory
 
 
@@ -99,7 +99,7 @@ def start(data_dir: Path, *arguments: str, environ: Mapping[str, str] = MappingP
     )
     until_s = time.monotonic() + START_S
     while time.monotonic() < until_s and process.poll() is None:
-        held = holder(data_dir)
+        held = find_lock_holder(data_dir)
         if held is not None and held.pid == process.pid and held.url:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"{held.url}/readyz").status_code == 200:
@@ -107,6 +107,14 @@ def start(data_dir: Path, *arguments: str, environ: Mapping[str, str] = MappingP
     process.kill()
     output, _ = process.communicate()
     raise AssertionError(f"the server did not start:\n{output}")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let what a test starts hear SIGINT: a job in the background of a shell ignores it, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def await_searches(client: httpx.Client, query: str) -> None:

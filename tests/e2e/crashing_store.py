@@ -15,7 +15,7 @@ from penstock.stores.backends.edge.engine import Shard
 def main() -> None:
     """Serve until the engine is asked for the collection."""
     file, opening = Path(sys.argv.pop(1)), sys.argv.pop(1) == "1"
-    load, heads = Shard.load, Shard.heads
+    load, heads = Shard.load, Shard.list_documents
 
     def dying_load(path: Path, *rest: Any) -> Shard:
         shard = load(path, *rest)
@@ -30,7 +30,7 @@ def main() -> None:
         return heads(shard, *rest)
 
     Shard.load = staticmethod(dying_load)  # type: ignore[method-assign, assignment]
-    Shard.heads = dying_heads  # type: ignore[method-assign]
+    Shard.list_documents = dying_heads  # type: ignore[method-assign]
     process.main()
 
 

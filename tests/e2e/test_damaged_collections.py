@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.stores.backends.edge.checkpoint import CHECKPOINT
-from penstock.stores.backends.edge.fleet import EdgeFleet
-from penstock.stores.backends.edge.manifest import MANIFEST
+from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
+from penstock.stores.backends.edge.manifest import MANIFEST_FILE
+from penstock.stores.backends.edge.process_group import EdgeProcessGroup
 from penstock.stores.contract import MovableStore
-from penstock.stores.records import CLOSED, DAMAGED, OPEN, ArmQuery, CollectionInfo
+from penstock.stores.data_model import STATE_CLOSED, STATE_DAMAGED, STATE_OPEN, ArmQuery, CollectionInfo
 from tests.contract.shop import WORK, point
 from tests.fakes.memory_store import unit
 
@@ -51,11 +51,11 @@ def scrambled(name: str) -> Callable[[Path], None]:
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "an empty manifest": lambda home: (home / MANIFEST).write_bytes(b""),
-    "no manifest": lambda home: (home / MANIFEST).unlink(),
-    "a manifest that is a directory": lambda home: ((home / MANIFEST).unlink(), (home / MANIFEST).mkdir()),
-    "a newer format": lambda home: (home / MANIFEST).write_text(
-        (home / MANIFEST).read_text().replace('"format": 1', '"format": 99')
+    "an empty manifest": lambda home: (home / MANIFEST_FILE).write_bytes(b""),
+    "no manifest": lambda home: (home / MANIFEST_FILE).unlink(),
+    "a manifest that is a directory": lambda home: ((home / MANIFEST_FILE).unlink(), (home / MANIFEST_FILE).mkdir()),
+    "a newer format": lambda home: (home / MANIFEST_FILE).write_text(
+        (home / MANIFEST_FILE).read_text().replace('"format": 1', '"format": 99')
     ),
     "no generation": lambda home: shutil.rmtree(home / "shard"),
     "an empty generation": lambda home: (shutil.rmtree(home / "shard"), (home / "shard").mkdir()),
@@ -71,8 +71,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-async def running(data_dir: Path, shards: int, use: Callable[[EdgeFleet], Awaitable[None]]) -> None:
-    fleet = EdgeFleet(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=shards))
+async def running(data_dir: Path, shards: int, use: Callable[[EdgeProcessGroup], Awaitable[None]]) -> None:
+    fleet = EdgeProcessGroup(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=shards))
     await fleet.start()
     try:
         await use(fleet)
@@ -80,7 +80,7 @@ async def running(data_dir: Path, shards: int, use: Callable[[EdgeFleet], Awaita
         await fleet.close()
 
 
-async def filled(fleet: EdgeFleet) -> None:
+async def filled(fleet: EdgeProcessGroup) -> None:
     for info in (BAD, GOOD):
         await fleet.store.create(info, WORK)
         await fleet.store.upsert(info.name, [point(f"d{n}") for n in range(DOCUMENTS)], WORK)
@@ -110,21 +110,21 @@ def test_a_damaged_collection_is_listed_left_alone_and_can_be_deleted(tmp_path: 
     DAMAGES[damage](home)
     before = tree(home)
 
-    async def use(fleet: EdgeFleet) -> None:
+    async def use(fleet: EdgeProcessGroup) -> None:
         store = fleet.store
         bad, good = await store.collections(WORK)
-        assert (bad.name, bad.state, good.state) == ("bad", DAMAGED, CLOSED)
+        assert (bad.name, bad.state, good.state) == ("bad", STATE_DAMAGED, STATE_CLOSED)
         assert bad.reason
         for ask in (
             lambda: store.search("bad", ArmQuery(unit(1.0, 0.0), 3), WORK),
             lambda: store.upsert("bad", [point(f"e{n}") for n in range(DOCUMENTS)], WORK),
-            lambda: store.heads("bad", (), None, 10, WORK),
+            lambda: store.list_documents("bad", (), None, 10, WORK),
             lambda: store.create(BAD, WORK),
         ):
             with pytest.raises(Unavailable, match="bad"):
                 await ask()
         await good_serves(store)
-        assert not fleet.missing
+        assert not fleet.down_reasons
         await told(fleet)
         if "scrambled" not in damage:
             assert tree(home) == before, "nothing of it is changed"
@@ -136,7 +136,7 @@ def test_a_damaged_collection_is_listed_left_alone_and_can_be_deleted(tmp_path: 
     asyncio.run(running(tmp_path, shards, use))
 
 
-async def told(fleet: EdgeFleet) -> None:
+async def told(fleet: EdgeProcessGroup) -> None:
     """Wait until the front has been told of the damage, about a second later."""
     async with asyncio.timeout(30):
         while not fleet.warnings:  # noqa: ASYNC110 - the notice comes by itself
@@ -147,12 +147,12 @@ async def told(fleet: EdgeFleet) -> None:
 def test_a_mended_collection_opens_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(running(tmp_path, 1, filled))
     home = tmp_path / "collections" / "bad"
-    whole = (home / MANIFEST).read_bytes()
-    (home / MANIFEST).write_bytes(b"")
+    whole = (home / MANIFEST_FILE).read_bytes()
+    (home / MANIFEST_FILE).write_bytes(b"")
 
-    async def use(fleet: EdgeFleet) -> None:
-        assert (await fleet.store.collection("bad", WORK)).state == DAMAGED
-        (home / MANIFEST).write_bytes(whole)
+    async def use(fleet: EdgeProcessGroup) -> None:
+        assert (await fleet.store.collection("bad", WORK)).state == STATE_DAMAGED
+        (home / MANIFEST_FILE).write_bytes(whole)
         async with asyncio.timeout(60):
             while True:
                 try:
@@ -171,9 +171,9 @@ def test_a_foreign_owner_is_named_with_what_to_do(tmp_path: Path) -> None:
     home = tmp_path / "collections" / "bad"
     home.chmod(0)
 
-    async def use(fleet: EdgeFleet) -> None:
+    async def use(fleet: EdgeProcessGroup) -> None:
         bad = await fleet.store.collection("bad", WORK)
-        assert bad.state == DAMAGED
+        assert bad.state == STATE_DAMAGED
         assert "chown" in bad.reason
         await good_serves(fleet.store)
 
@@ -185,20 +185,20 @@ def test_a_foreign_owner_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 def test_what_was_closed_is_counted_without_being_opened(tmp_path: Path) -> None:
     asyncio.run(running(tmp_path, 1, filled))
-    assert (tmp_path / "collections" / "good" / CHECKPOINT).exists()
+    assert (tmp_path / "collections" / "good" / CHECKPOINT_FILE).exists()
 
-    async def use(fleet: EdgeFleet) -> None:
+    async def use(fleet: EdgeProcessGroup) -> None:
         listed = await fleet.store.collections(WORK)
-        assert [(one.state, one.documents, one.chunks) for one in listed] == [(CLOSED, DOCUMENTS, DOCUMENTS)] * 2
+        assert [(one.state, one.documents, one.chunks) for one in listed] == [(STATE_CLOSED, DOCUMENTS, DOCUMENTS)] * 2
         assert all(one.disk_bytes for one in listed)
         await good_serves(fleet.store)
-        assert [one.state for one in await fleet.store.collections(WORK)] == [CLOSED, OPEN]
+        assert [one.state for one in await fleet.store.collections(WORK)] == [STATE_CLOSED, STATE_OPEN]
 
     asyncio.run(running(tmp_path, 1, use))
 
 
 def test_a_collection_deleted_under_the_server_gets_no_writes(tmp_path: Path) -> None:
-    async def use(fleet: EdgeFleet) -> None:
+    async def use(fleet: EdgeProcessGroup) -> None:
         await filled(fleet)
         shutil.rmtree(tmp_path / "collections" / "bad")
         with pytest.raises(Unavailable) as caught:
@@ -220,10 +220,10 @@ def test_a_collection_deleted_under_the_server_gets_no_writes(tmp_path: Path) ->
 
 
 def test_a_process_that_comes_back_does_not_begin_a_deleted_directory_anew(tmp_path: Path) -> None:
-    async def use(fleet: EdgeFleet) -> None:
+    async def use(fleet: EdgeProcessGroup) -> None:
         await filled(fleet)
         shutil.rmtree(tmp_path / "collections")
-        os.kill(fleet._stores[0].link.pid or 0, signal.SIGKILL)
+        os.kill(fleet._stores[0].process.pid or 0, signal.SIGKILL)
         async with asyncio.timeout(60):
             while True:
                 try:
@@ -232,7 +232,7 @@ def test_a_process_that_comes_back_does_not_begin_a_deleted_directory_anew(tmp_p
                     if error.code == "directory_gone":
                         break
                 await asyncio.sleep(0.1)
-        assert fleet.missing
+        assert fleet.down_reasons
         assert not (tmp_path / "collections").exists()
 
     asyncio.run(running(tmp_path, 1, use))
@@ -244,12 +244,12 @@ def test_a_collection_that_kills_the_process_stays_closed(tmp_path: Path, *, ope
     asyncio.run(running(tmp_path, 1, filled))
     (tmp_path / "die").touch()
 
-    async def use(fleet: EdgeFleet) -> None:
+    async def use(fleet: EdgeProcessGroup) -> None:
         seen = 0
         async with asyncio.timeout(120):
             while True:
                 try:
-                    await fleet.store.heads("bad", (), None, 10, WORK)
+                    await fleet.store.list_documents("bad", (), None, 10, WORK)
                 except Unavailable as error:
                     if error.code == "collection_damaged":
                         break
@@ -260,13 +260,13 @@ def test_a_collection_that_kills_the_process_stays_closed(tmp_path: Path, *, ope
         (tmp_path / "die").unlink()
         await fleet.store.drop("bad", WORK)
         await fleet.store.create(BAD, WORK)
-        await fleet.store.heads("bad", (), None, 10, WORK)
+        await fleet.store.list_documents("bad", (), None, 10, WORK)
         assert seen >= deaths
 
     async def crashing(data_dir: Path) -> None:
-        fleet = EdgeFleet(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=1))
+        fleet = EdgeProcessGroup(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=1))
         program = (str(Path(__file__).with_name("crashing_store.py")), str(tmp_path / "die"), str(int(opening)))
-        fleet._stores[0].link._program = program
+        fleet._stores[0].process._program = program
         await fleet.start()
         try:
             await use(fleet)

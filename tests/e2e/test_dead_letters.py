@@ -8,16 +8,15 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from penstock.bus.backends.redis.broker import RedisBroker
-from penstock.bus.broker import Channel, Kind
-from penstock.bus.wire import Wire
+from penstock.bus.broker import Channel, ChannelKind
+from penstock.bus.record_codec import RecordCodec
 from penstock.cli.main import penstock
-from penstock.kernel.clock import MonotonicClock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, MonotonicClock
 from penstock.kernel.settings import BusSettings, RedisSettings
 from tests.rigs import redis
 
-WORK = Channel("ml.embed", Kind.WORK)
-RECORD = Wire({}, 1000).message(1, "a", "ml.embed", "m", (Context.background("alice"), 0.0))
+WORK = Channel("ml.embed", ChannelKind.QUEUE)
+RECORD = RecordCodec({}, 1000).encode_message(1, "a", "ml.embed", "m", (Context.background("alice"), 0.0))
 
 
 def test_letters_at_a_real_redis_are_listed_retried_and_dropped(tmp_path: Path):
@@ -30,8 +29,8 @@ def test_letters_at_a_real_redis_are_listed_retried_and_dropped(tmp_path: Path):
         reader = await broker.join(WORK)
         for _ in range(2):
             await broker.send(WORK, RECORD, "", 1.0)
-            (delivery,) = await reader.take(1, 2.0)
-            await reader.bury(delivery, "tries")
+            (delivery,) = await reader.poll(1, 2.0)
+            await reader.dead_letter(delivery, "tries")
         await broker.close()
 
     def ran(*arguments: str) -> dict[str, list]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from penstock.bus.contract import Refusal
-from penstock.http.connection import HEAD_BYTES_MAX
-from penstock.http.gate import Senses
+from penstock.bus.contract import TopicRefusal
+from penstock.http.gate import GateInputs
+from penstock.http.protocol import HEAD_BYTES_MAX
 from tests.rigs.toys import GET, LIMIT_S, POST, echo, endless, real, serving
 
 
@@ -46,8 +46,8 @@ async def test_a_client_that_sends_its_head_for_ever_is_cut_off(first):
             writer.write(b"x-more: 1\r\n")
             await asyncio.wait({answer}, timeout=0.05)
         assert (await answer).startswith(b"HTTP/1.1 408")
-        await serves.until(lambda: not serves.server.crowd.connections)
-        assert len(serves.server.crowd.heads) == 0
+        await serves.until(lambda: not serves.server.connections.connections)
+        assert len(serves.server.connections.awaiting_head) == 0
         writer.close()
 
 
@@ -60,7 +60,7 @@ async def test_a_client_that_sends_nothing_or_empty_lines_is_cut_off(tail):
         if tail:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(tail)
-        await serves.until(lambda: not serves.server.crowd.connections)
+        await serves.until(lambda: not serves.server.connections.connections)
         assert (await reader.read()).startswith(b"HTTP/1.1 408" if tail else b"")
         writer.close()
 
@@ -78,8 +78,8 @@ async def test_a_head_without_end_is_refused_before_it_fills_the_memory():
             await asyncio.sleep(0)
         with contextlib.suppress(ConnectionResetError):
             assert (await answer).startswith(b"HTTP/1.1 431")
-        await serves.until(lambda: not serves.server.crowd.connections)
-        assert serves.server.crowd.dropped == 1
+        await serves.until(lambda: not serves.server.connections.connections)
+        assert serves.server.connections.dropped == 1
         writer.close()
 
 
@@ -101,10 +101,10 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_nothing_of_it_stays(si
         await loop.sock_sendall(client, GET)
         # Each is lost in its own way: while it is written, after it with the connection kept, after it without.
         await serves.until(lambda: serves.server.server_state.total_requests + serves.gate.in_flight > 0)
-        [connection] = serves.server.crowd.connections
+        [connection] = serves.server.connections.connections
         assert connection.transport.get_write_buffer_size() > 0
-        await serves.until(lambda: not serves.server.crowd.connections and not serves.gate.in_flight)
-        assert serves.gate.tally.cut_off == (1 if size > 60_000 else 0)
+        await serves.until(lambda: not serves.server.connections.connections and not serves.gate.in_flight)
+        assert serves.gate.counters.cut_off == (1 if size > 60_000 else 0)
         client.close()
 
 
@@ -130,15 +130,15 @@ async def test_a_caller_who_hangs_up_has_its_work_cancelled(how, caplog):
         writer.close()
         await ended.wait()
         await serves.until(lambda: serves.gate.in_flight == 0)
-        assert serves.gate.tally.client_gone == 1
+        assert serves.gate.counters.client_gone == 1
     assert [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
 
 
 @real
 async def test_a_refused_request_with_a_short_body_leaves_its_connection_in_order():
     full = True
-    refusal = Refusal("queue_full", 1.0, by_client=False)
-    async with serving(echo, Senses(pressure=lambda *_: refusal if full else None)) as serves:
+    refusal = TopicRefusal("queue_full", 1.0, by_client=False)
+    async with serving(echo, GateInputs(backpressure=lambda *_: refusal if full else None)) as serves:
         reader, writer = await serves.connect()
         for full, status in ((True, b"503"), (False, b"200"), (True, b"503"), (False, b"200")):
             writer.write(POST % 5)
@@ -166,7 +166,7 @@ async def test_thousands_of_idle_connections_do_not_hurt_the_others():
             assert (await serves.ask()).startswith(b"HTTP/1.1 200")
             times_s.append(time.monotonic() - began_s)
         assert sorted(times_s)[25] < 0.05
-        assert len(serves.server.crowd.heads) == len(idle)
+        assert len(serves.server.connections.awaiting_head) == len(idle)
         for _, writer in idle:
             writer.close()
 
@@ -174,12 +174,12 @@ async def test_thousands_of_idle_connections_do_not_hurt_the_others():
 @real
 async def test_when_there_are_too_many_connections_the_longest_idle_gives_way():
     async with serving(echo) as serves:
-        serves.server.crowd.connections_max = 3
+        serves.server.connections.connections_max = 3
         readers = []
         for _ in range(3):
             reader, writer = await serves.connect()
             readers.append((reader, writer))
-            await serves.until(lambda: len(serves.server.crowd.connections) == len(readers))
+            await serves.until(lambda: len(serves.server.connections.connections) == len(readers))
         assert (await serves.ask()).startswith(b"HTTP/1.1 200")
         with contextlib.suppress(ConnectionResetError):
             assert await readers[0][0].read() == b""
@@ -192,7 +192,7 @@ async def test_when_there_are_too_many_connections_the_longest_idle_gives_way():
 @real
 async def test_a_flood_of_idle_connections_from_one_address_pushes_out_its_own():
     async with serving(echo) as serves:
-        crowd = serves.server.crowd
+        crowd = serves.server.connections
         crowd.connections_max = 20
         reader, writer = await serves.connect()
         writer.write(GET)
@@ -222,7 +222,7 @@ async def test_at_the_end_every_accepted_request_has_an_answer_or_a_refusal(capl
         never = [asyncio.create_task(serves.ask(GET.replace(b"/x", b"/never"))) for _ in range(20)]
         await serves.until(lambda: serves.gate.in_flight == 120)
         serves.gate.draining = True
-        drained = asyncio.create_task(serves.gate.drained(LIMIT_S))
+        drained = asyncio.create_task(serves.gate.wait_drained(LIMIT_S))
         late = await serves.ask()
         release.set()
         assert await drained is False

@@ -15,17 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, LoopClock, point_id
 from penstock.kernel.errors import Unavailable
-from penstock.kernel.ids import point_id
 from penstock.kernel.settings import TimeoutSettings
 from penstock.stores.backends.edge import manifest
-from penstock.stores.backends.edge.link import StoreLink
-from penstock.stores.backends.edge.manifest import MANIFEST
-from penstock.stores.backends.edge.renewal import STEPS
+from penstock.stores.backends.edge.generation_builder import BUILD_STEPS
+from penstock.stores.backends.edge.manifest import MANIFEST_FILE
+from penstock.stores.backends.edge.process_client import StoreProcessClient
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.fakes.memory_store import sparse, unit
 
 WORK = Context.background()
@@ -78,7 +76,7 @@ class Ledger:
     async def settle(self, store: EdgeStore) -> None:
         """Find out what has become of what was not acknowledged."""
         for id, allowed in self.asked.items():
-            stored = await store.fetch("c", [point_id(id, 0)], WORK)
+            stored = await store.fetch_payloads("c", [point_id(id, 0)], WORK)
             text = stored[point_id(id, 0)].text if stored else None
             assert text in allowed
             self.texts.pop(id, None)
@@ -92,7 +90,7 @@ async def check(store: EdgeStore, ledgers: list[Ledger]) -> None:
     for ledger in ledgers:
         await ledger.settle(store)
     texts = {point_id(id, 0): text for ledger in ledgers for id, text in ledger.texts.items()}
-    stored = await store.fetch("c", list(texts), WORK)
+    stored = await store.fetch_payloads("c", list(texts), WORK)
     assert {place: payload.text for place, payload in stored.items()} == texts
     for query in (unit(1, 0), sparse(t1=1)):
         assert {s.point for s in await store.search("c", ArmQuery(query, 10_000), WORK)} == set(texts)
@@ -105,24 +103,24 @@ def point(id: str, text: str) -> Point:
 def edge(directory: Path, *program: str) -> EdgeStore:
     store = EdgeStore(directory, TimeoutSettings(), LoopClock())
     if program:
-        store.link = StoreLink(directory / "collections", program=program)
+        store.process = StoreProcessClient(directory / "collections", process_command=program)
     return store
 
 
 def ended(store: EdgeStore) -> int:
     """Return how many generations have been made or given up."""
-    return sum(one.made + one.given_up for one in store.link.upkeep)
+    return sum(one.made + one.given_up for one in store.process.index_builds)
 
 
 async def fire(store: EdgeStore, ledgers: list[Ledger], kill_after: float = math.inf) -> bool:
     """Begin a generation and write until it serves, or the store dies: then return true."""
-    pid, before, written = store.link.pid, ended(store), 0
+    pid, before, written = store.process.pid, ended(store), 0
     change = asyncio.Event()
-    store.link.on_upkeep = store.link.on_ready = change.set
+    store.process.on_index_builds = store.process.on_ready = change.set
 
     async def write(ledger: Ledger) -> None:
         nonlocal written
-        while store.link.pid == pid and ended(store) == before:
+        while store.process.pid == pid and ended(store) == before:
             if written >= WRITES_MAX:
                 # Enough: more would keep the optimiser from getting anywhere.
                 change.clear()
@@ -130,18 +128,18 @@ async def fire(store: EdgeStore, ledgers: list[Ledger], kill_after: float = math
                 continue
             await ledger.write(store)
             written += 1
-            if written == kill_after and store.link.pid is not None:
-                os.kill(store.link.pid, signal.SIGKILL)
+            if written == kill_after and store.process.pid is not None:
+                os.kill(store.process.pid, signal.SIGKILL)
 
     outcomes = await asyncio.gather(store.optimize("c", WORK), *map(write, ledgers), return_exceptions=True)
     assert all(outcome is None or isinstance(outcome, Unavailable) for outcome in outcomes)
     await store.collections(WORK)
-    return store.link.pid != pid
+    return store.process.pid != pid
 
 
 def left_behind(directory: Path) -> set[str]:
     home = directory / "collections" / "c"
-    return {path.name for path in home.iterdir()} - {MANIFEST, manifest.read(home).generation}
+    return {path.name for path in home.iterdir()} - {MANIFEST_FILE, manifest.read_manifest(home).generation}
 
 
 @pytest.mark.timeout(400)
@@ -150,7 +148,7 @@ def test_a_swap_killed_at_any_step_loses_nothing_acknowledged(tmp_path: Path) ->
     # Shown on failure.
     sys.stdout.write(f"seed {seed}\n")
     luck = random.Random(seed)
-    steps = [*STEPS * ROUNDS, *["at random"] * RANDOM_KILLS]
+    steps = [*BUILD_STEPS * ROUNDS, *["at random"] * RANDOM_KILLS]
     luck.shuffle(steps)
     plan = tmp_path / "plan"
 
@@ -184,20 +182,20 @@ def test_an_optimiser_that_dies_costs_nothing(tmp_path: Path) -> None:
         store, ledger = edge(tmp_path), Ledger("a", random.Random(7))
         await store.start()
         try:
-            pid = store.link.pid
+            pid = store.process.pid
             assert pid is not None
             await store.optimize("c", WORK)
             while (child := child_of(pid, "edge.optimiser")) is None:
                 await ledger.write(store)
             os.kill(child, signal.SIGKILL)
-            while not any(one.given_up for one in store.link.upkeep):
+            while not any(one.given_up for one in store.process.index_builds):
                 await ledger.write(store)
-            [upkeep] = store.link.upkeep
+            [upkeep] = store.process.index_builds
             assert (upkeep.stage, upkeep.made) == ("", 0)
             assert "status -9" in upkeep.reason
             await check(store, [ledger])
             assert await fire(store, [ledger]) is False
-            [upkeep] = store.link.upkeep
+            [upkeep] = store.process.index_builds
             assert (upkeep.made, upkeep.reason) == (1, "")
             await check(store, [ledger])
         finally:
@@ -212,7 +210,7 @@ def test_a_store_that_dies_takes_its_optimiser_with_it(tmp_path: Path) -> None:
         store, ledger = edge(tmp_path), Ledger("a", random.Random(7))
         await store.start()
         try:
-            pid = store.link.pid
+            pid = store.process.pid
             assert pid is not None
             await store.optimize("c", WORK)
             while (child := child_of(pid, "edge.optimiser")) is None:

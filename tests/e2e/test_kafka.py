@@ -17,18 +17,18 @@ from typing import Any
 
 import pytest
 
-from penstock.bus.backends.kafka.access import CONNECTIONS_MAX
 from penstock.bus.backends.kafka.broker import KafkaBroker
-from penstock.bus.backends.kafka.cluster import Shape
-from penstock.bus.broker import Answer, Channel, Delivery, Kind, Reader
+from penstock.bus.backends.kafka.client_config import CONNECTIONS_MAX
+from penstock.bus.backends.kafka.cluster import TopicSpec
+from penstock.bus.broker import Channel, ChannelKind, Delivery, Reader, ReplyMessage
 from penstock.kernel.errors import Invalid, PenstockError, Unavailable
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings
 from tests.rigs import kafka
 
 log = logging.getLogger(__name__)
 
-WORK = Channel("work", Kind.WORK)
-NEWS = Channel("news", Kind.NEWS)
+WORK = Channel("work", ChannelKind.QUEUE)
+NEWS = Channel("news", ChannelKind.PUBSUB)
 SOON_S = 20.0
 
 
@@ -61,7 +61,7 @@ def settings(bootstrap: str, **others: Any) -> KafkaSettings:
 async def take(reader: Reader, count: int) -> list[Delivery]:
     until_s, taken = time.monotonic() + SOON_S, []
     while len(taken) < count and time.monotonic() < until_s:
-        taken += await reader.take(count - len(taken), 0.5)
+        taken += await reader.poll(count - len(taken), 0.5)
     return taken
 
 
@@ -78,7 +78,7 @@ async def refused(broker: KafkaBroker) -> PenstockError:
 async def beating(broker: KafkaBroker) -> None:
     while True:
         with contextlib.suppress(Unavailable):
-            await broker.beat()
+            await broker.heartbeat()
         await asyncio.sleep(0.5)
 
 
@@ -113,7 +113,7 @@ def test_a_name_and_a_password_are_let_in(one: kafka.Cluster, sasl: str, way: st
         broker = KafkaBroker(names(), login, {})
         async with started(broker):
             await broker.reply(broker.address, b"note")
-            assert await broker.listen(SOON_S) == [b"note"]
+            assert await broker.receive(SOON_S) == [b"note"]
 
     asyncio.run(main())
 
@@ -211,7 +211,7 @@ def test_a_frozen_broker_stops_nothing_for_longer_than_the_patience(three: kafka
                 assert time.monotonic() - began_s < 5.0
             began_s = time.monotonic()
             with contextlib.suppress(Unavailable):
-                assert await reader.take(1, 0.5) == []
+                assert await reader.poll(1, 0.5) == []
             assert time.monotonic() - began_s < 5.0
             began_s = time.monotonic()
             await broker.close()
@@ -236,10 +236,10 @@ def test_a_record_that_is_too_large_is_refused_with_the_bound(one: kafka.Cluster
             await broker.send(WORK, whole, "", 1.0)
             (delivery,) = await take(reader, 1)
             assert delivery.record == whole
-            await reader.bury(delivery, "too_large")
-            (letter,) = await broker.letters(1)
+            await reader.dead_letter(delivery, "too_large")
+            (letter,) = await broker.dead_letters(1)
             assert (letter.size, len(letter.record)) == (2_000_000, 65_536)
-            assert not await broker.revive(letter.id)
+            assert not await broker.requeue_dead_letter(letter.id)
 
     asyncio.run(main())
 
@@ -270,7 +270,7 @@ def test_a_mailbox_topic_without_room_for_a_mailbox_is_refused(one: kafka.Cluste
         bus = names()
         broker = KafkaBroker(bus, settings(one.bootstrap), {})
         await broker._cluster.start()
-        await broker._cluster.ensure(f"{bus.prefix}-notes", Shape(1, 1, {}))
+        await broker._cluster.ensure_topic(f"{bus.prefix}-notes", TopicSpec(1, 1, {}))
         await broker.close()
         return await refused(KafkaBroker(bus, settings(one.bootstrap), {}))
 
@@ -287,17 +287,17 @@ def test_an_instance_never_has_more_connections_to_a_broker_than_allowed(one: ka
         broker = KafkaBroker(names(), settings(one.bootstrap), {})
         most = 0
         async with started(broker):
-            channels = [Channel(f"t{n}", Kind.WORK) for n in range(6)]
+            channels = [Channel(f"t{n}", ChannelKind.QUEUE) for n in range(6)]
             readers = [await broker.join(channel) for channel in channels]
-            readers += [await broker.join(Channel(f"n{n}", Kind.NEWS)) for n in range(6)]
+            readers += [await broker.join(Channel(f"n{n}", ChannelKind.PUBSUB)) for n in range(6)]
             readers.append(await broker.join(NEWS, "mail"))
             with pytest.raises(Invalid, match="L5"):
                 await broker.join(NEWS, "another")
 
             async def read(reader: Reader) -> None:
                 while True:
-                    for delivery in await reader.take(10, 0.5):
-                        await reader.done(delivery, Answer(broker.address, b"a"))
+                    for delivery in await reader.poll(10, 0.5):
+                        await reader.ack(delivery, ReplyMessage(broker.address, b"a"))
 
             tasks = [asyncio.create_task(read(reader)) for reader in readers]
             for _ in range(20):
@@ -369,9 +369,9 @@ class Flow:
     async def work(self, reader: Reader) -> None:
         while True:
             try:
-                for delivery in await reader.take(8, 0.5):
+                for delivery in await reader.poll(8, 0.5):
                     self.handled[delivery.record] += 1
-                    await reader.done(delivery)
+                    await reader.ack(delivery)
             except Unavailable:
                 await asyncio.sleep(0.1)
 
@@ -432,22 +432,22 @@ def test_instances_that_come_and_go_lose_nothing_and_repeat_nothing(one: kafka.C
 def test_topics_joined_or_left_together_make_the_group_share_out_only_once(one: kafka.Cluster) -> None:
     async def main() -> tuple[int, int]:
         bus, here = names(), settings(one.bootstrap)
-        channels = [Channel(f"t{n}", Kind.WORK) for n in range(6)]
+        channels = [Channel(f"t{n}", ChannelKind.QUEUE) for n in range(6)]
         async with started(first := KafkaBroker(bus, here, {}), second := KafkaBroker(bus, here, {})):
             stays = [await first.join(channel) for channel in channels]
-            await asyncio.gather(*(reader.joined() for reader in stays))
-            (crew,) = first._crews.values()
+            await asyncio.gather(*(reader.wait_joined() for reader in stays))
+            (crew,) = first._consumer_groups.values()
 
-            begun = crew.shared_out
+            begun = crew.rebalances
             goes = await asyncio.gather(*(second.join(channel) for channel in channels))
-            await asyncio.gather(*(reader.joined() for reader in (*goes, *stays)))
-            joined = crew.shared_out - begun
+            await asyncio.gather(*(reader.wait_joined() for reader in (*goes, *stays)))
+            joined = crew.rebalances - begun
 
-            begun = crew.shared_out
+            begun = crew.rebalances
             await asyncio.gather(*(reader.close() for reader in goes))
-            while any(crew.elsewhere(reader.topic) for reader in stays):  # noqa: ASYNC110 - the crew has no event for it
+            while any(crew.foreign_partitions(reader.topic) for reader in stays):  # noqa: ASYNC110 - the crew has no event for it
                 await asyncio.sleep(0.01)
-            return joined, crew.shared_out - begun
+            return joined, crew.rebalances - begun
 
     assert asyncio.run(main()) == (1, 1)
 
@@ -461,9 +461,9 @@ def test_a_slow_handler_s_partition_may_go_and_come_back_without_a_second_delive
             await first.send(WORK, b"slow", "", 1.0)
             (slow,) = await take(reader, 1)
             # Whoever joins for another topic has everything shared out anew, this partition too.
-            await second.join(Channel("other", Kind.WORK))
-            assert await reader.take(1, 6.0) == []
-            await reader.done(slow)
+            await second.join(Channel("other", ChannelKind.QUEUE))
+            assert await reader.poll(1, 6.0) == []
+            await reader.ack(slow)
             await first.send(WORK, b"next", "", 1.0)
             assert [one.record for one in await take(reader, 1)] == [b"next"]
 
@@ -484,12 +484,12 @@ def test_deaths_over_a_message_count_as_its_deliveries_and_no_bystander_is_burie
     async def live(reader: Reader) -> bool:
         """Handle what comes; return whether that was survived."""
         while len(ended) < 3:
-            batch = await reader.take(3, 1.0)
+            batch = await reader.poll(3, 1.0)
             tries.update({delivery.record: delivery.attempts for delivery in batch})
             if any(one.record == b"poison" and one.attempts <= TRIES for one in batch):
                 return False
             for delivery in batch:
-                await (reader.bury(delivery, "tries") if delivery.attempts > TRIES else reader.done(delivery))
+                await (reader.dead_letter(delivery, "tries") if delivery.attempts > TRIES else reader.ack(delivery))
                 ended.add(delivery.record)
         return True
 
@@ -505,7 +505,7 @@ def test_deaths_over_a_message_count_as_its_deliveries_and_no_bystander_is_burie
                     await owner.close()
                     break
                 await kafka.crash(owner)
-            return [letter.record for letter in await sender.letters(10)]
+            return [letter.record for letter in await sender.dead_letters(10)]
 
     assert asyncio.run(main()) == [b"poison"]
     assert tries[b"poison"] == TRIES + 1

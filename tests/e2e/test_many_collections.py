@@ -8,14 +8,14 @@ import shutil
 import time
 from pathlib import Path
 
-from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import LoopClock
 from penstock.kernel.settings import TimeoutSettings
-from penstock.stores.backends.edge.manifest import MANIFEST
-from penstock.stores.backends.edge.residency import OPEN_MAX
-from penstock.stores.backends.edge.shelf import Shelf
+from penstock.stores.backends.edge.collection_lru import OPEN_MAX
+from penstock.stores.backends.edge.collection_registry import CollectionRegistry
+from penstock.stores.backends.edge.engine_config import SEARCH_THREADS
+from penstock.stores.backends.edge.manifest import MANIFEST_FILE
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.backends.edge.tuning import SEARCH_THREADS
-from penstock.stores.records import CLOSED, OPEN, CollectionInfo
+from penstock.stores.data_model import STATE_CLOSED, STATE_OPEN, CollectionInfo
 from tests.contract.shop import WORK, point
 
 COLLECTIONS = 1000
@@ -37,16 +37,16 @@ def status(pid: int, field: str) -> int:
 
 def made(root: Path, count: int) -> None:
     """Make collections that were closed in order: one by the engine, the others as copies of it."""
-    shelf = Shelf(root)
+    shelf = CollectionRegistry(root)
     shelf.create(CollectionInfo("c0", 2, "m"))
     shelf.close()
-    stated = (root / "c0" / MANIFEST).read_text()
+    stated = (root / "c0" / MANIFEST_FILE).read_text()
     for number in range(1, count):
         home = root / f"c{number}"
         # Links cost no time and no room; nobody writes to those that are closed.
         shutil.copytree(root / "c0", home, copy_function=os.link)
-        (home / MANIFEST).unlink()
-        (home / MANIFEST).write_text(stated.replace('"c0"', f'"c{number}"'))
+        (home / MANIFEST_FILE).unlink()
+        (home / MANIFEST_FILE).write_text(stated.replace('"c0"', f'"c{number}"'))
 
 
 def test_a_thousand_start_quickly_and_cost_little_while_they_are_idle(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_thousand_start_quickly_and_cost_little_while_they_are_idle(tmp_path: 
         try:
             if full:
                 listed = await store.collections(WORK)
-                assert [one.state for one in listed] == [CLOSED] * COLLECTIONS
-            pid = store.link.pid or 0
+                assert [one.state for one in listed] == [STATE_CLOSED] * COLLECTIONS
+            pid = store.process.pid or 0
             return took_s, status(pid, "Threads"), status(pid, "RssAnon") * 1024
         finally:
             await store.close()
@@ -86,10 +86,10 @@ def test_no_more_than_the_bound_are_open_and_what_was_acknowledged_is_in_all_of_
                 await store.create(CollectionInfo(name, 2, "m"), WORK)
                 await store.upsert(name, [point(f"d{number}")], WORK)
             states = [one.state for one in await store.collections(WORK)]
-            assert states.count(OPEN) == OPEN_MAX
-            assert status(store.link.pid or 0, "Threads") < THREADS + (SEARCH_THREADS + 1) * OPEN_MAX
+            assert states.count(STATE_OPEN) == OPEN_MAX
+            assert status(store.process.pid or 0, "Threads") < THREADS + (SEARCH_THREADS + 1) * OPEN_MAX
             # All at once over more than may be open: each is answered.
-            found = await asyncio.gather(*(store.find(f"c{n}", [f"d{n}"], WORK) for n in range(count)))
+            found = await asyncio.gather(*(store.get_documents(f"c{n}", [f"d{n}"], WORK) for n in range(count)))
             assert [list(one) for one in found] == [[f"d{n}"] for n in range(count)]
         finally:
             await store.close()

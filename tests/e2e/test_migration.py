@@ -82,6 +82,8 @@ def test_a_collection_is_moved_there_and_back_and_found_at_each_place(tmp_path):
         assert len(found[2]) == 5
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_migration_says_so_and_goes_on(tmp_path):
     fake = FakeQdrant()
     with loopback() as model, Listening(fake) as door:
@@ -93,7 +95,8 @@ def test_an_interrupted_migration_says_so_and_goes_on(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=environment(),
+            # The write that hangs must not reach its own limit before the interruption comes.
+            env=environment() | {"STORE_TIMEOUT": "120s"},
         )
         assert fake.hanging.wait(60)
         running.send_signal(signal.SIGINT)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from penstock.cli import main as entry
-from penstock.cli.schema import known
-from penstock.kernel.setting import Unit
+from penstock.cli.settings_schema import setting_entries
+from penstock.kernel.setting_spec import SettingUnit
 from tests.e2e.conftest import Server, command, environment, penstock, start
 
 CANARY = "c4n4ry"
@@ -35,9 +35,9 @@ FORMS = (
 
 def set_secrets(form: str = FORMS[0]) -> dict[str, str]:
     """Return an environment in which everything that may be a secret is one."""
-    environ = {one.spec.env: CANARY for one in known() if one.spec.unit is Unit.SECRET}
-    for one in known():
-        if one.spec.unit is Unit.ADDRESS:
+    environ = {one.spec.env: CANARY for one in setting_entries() if one.spec.unit is SettingUnit.SECRET}
+    for one in setting_entries():
+        if one.spec.unit is SettingUnit.ADDRESS:
             scheme = "redis" if "REDIS" in one.spec.env else "http"
             environ[one.spec.env] = form.format(scheme=scheme, canary=CANARY)
     assert len(environ) > 8
@@ -155,7 +155,7 @@ def test_config_shows_no_secret(form, told):
     assert CANARY not in told(set_secrets(form), "config")
     shown = told(set_secrets(form), "config", "--json")
     assert CANARY not in shown
-    assert {one["name"] for one in json.loads(shown)["settings"]} == {one.yaml for one in known()}
+    assert {one["name"] for one in json.loads(shown)["settings"]} == {one.yaml_name for one in setting_entries()}
 
 
 FAILING = [
@@ -180,7 +180,7 @@ def test_a_start_that_fails_tells_no_secret(environ, arguments, form, told):
     assert CANARY not in text
 
 
-@pytest.mark.parametrize("name", [one.yaml for one in known() if one.spec.confidential])
+@pytest.mark.parametrize("name", [one.yaml_name for one in setting_entries() if one.spec.confidential])
 def test_a_file_that_cannot_be_used_tells_no_secret(name, told, tmp_path):
     *sections, last = name.split(".")
     lines = [f"{'  ' * depth}{section}:" for depth, section in enumerate(sections)]

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from penstock.kernel.errors import Broken, Unavailable
-from penstock.models.stop import Stop
-from penstock.pools import processes as module
+from penstock.models.cancellation import CancellationToken
+from penstock.pools import process_pool as module
 from penstock.pools.permits import Permits
-from penstock.pools.processes import Processes
-from penstock.pools.threads import Threads
+from penstock.pools.process_pool import ProcessPool
+from penstock.pools.thread_pool import ThreadPool
 
 
 def prepare(word: str) -> None:
@@ -63,7 +63,7 @@ def fifo(tmp_path: Path) -> Path:
 
 def test_worker_processes_are_prepared_survive_errors_and_ctrl_c_and_are_replaced_when_they_die() -> None:
     async def main() -> None:
-        processes = Processes(1, prepare, ("hello",))
+        processes = ProcessPool(1, prepare, ("hello",))
         try:
             word, pid = await processes.run(look)
             assert (word, pid == os.getpid()) == ("hello", False)
@@ -85,7 +85,7 @@ def test_worker_processes_are_prepared_survive_errors_and_ctrl_c_and_are_replace
 
 def test_a_call_that_kills_its_process_costs_no_other_call_and_is_tried_twice(tmp_path: Path) -> None:
     async def main() -> None:
-        processes = Processes(2, prepare, ("hello",))
+        processes = ProcessPool(2, prepare, ("hello",))
         try:
             calls = [look] * 5 + [die] + [look] * 5 + [partial(die_once, tmp_path / "mark")] + [look] * 5
             answers = await asyncio.gather(*map(processes.run, calls), return_exceptions=True)
@@ -101,7 +101,7 @@ def test_a_call_that_kills_its_process_costs_no_other_call_and_is_tried_twice(tm
 
 def test_an_idle_worker_that_dies_costs_no_call() -> None:
     async def main() -> None:
-        processes = Processes(1, prepare, ("hello",))
+        processes = ProcessPool(1, prepare, ("hello",))
         try:
             _, pid = await processes.run(look)
             os.kill(pid, signal.SIGKILL)
@@ -116,10 +116,10 @@ def test_an_idle_worker_that_dies_costs_no_call() -> None:
 def test_a_process_that_hangs_is_killed_when_its_requester_has_gone(
     fifo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "GRACE_S", 0.05)
+    monkeypatch.setattr(module, "CANCEL_GRACE_S", 0.05)
 
     async def main() -> None:
-        processes = Processes(1, prepare, ("hello",))
+        processes = ProcessPool(1, prepare, ("hello",))
         try:
             task = asyncio.create_task(processes.run(partial(hang, fifo)))
             await asyncio.to_thread(fifo.read_text)
@@ -135,7 +135,7 @@ def test_a_process_that_hangs_is_killed_when_its_requester_has_gone(
 
 def test_closing_kills_a_process_that_hangs(fifo: Path) -> None:
     async def main() -> None:
-        processes = Processes(1, prepare, ("hello",))
+        processes = ProcessPool(1, prepare, ("hello",))
         task = asyncio.create_task(processes.run(partial(hang, fifo)))
         await asyncio.to_thread(fifo.read_text)
         await processes.close(within_s=0.05)
@@ -147,7 +147,7 @@ def test_closing_kills_a_process_that_hangs(fifo: Path) -> None:
 
 def test_a_permit_stays_out_until_a_real_thread_has_ended() -> None:
     async def main() -> None:
-        threads, permits = Threads(1, "test"), Permits("embed", 1)
+        threads, permits = ThreadPool(1, "test"), Permits("embed", 1)
         begun, may_end = threading.Event(), threading.Event()
 
         def call() -> None:
@@ -178,16 +178,18 @@ def test_a_permit_stays_out_until_a_real_thread_has_ended() -> None:
 
 def test_a_real_thread_that_listens_is_stopped_by_a_cancellation_and_by_closing() -> None:
     async def main() -> None:
-        threads = Threads(1, "test")
+        threads = ThreadPool(1, "test")
         for end in ("cancel", "close"):
-            stop, begun, asked = Stop(), threading.Event(), threading.Event()
+            stop, begun, asked = CancellationToken(), threading.Event(), threading.Event()
 
-            def call(stop: Stop = stop, begun: threading.Event = begun, asked: threading.Event = asked) -> bool:
-                with stop.heard_by(asked.set):
+            def call(
+                stop: CancellationToken = stop, begun: threading.Event = begun, asked: threading.Event = asked
+            ) -> bool:
+                with stop.on_cancel(asked.set):
                     begun.set()
                     return asked.wait(30)
 
-            task = asyncio.create_task(threads.run(call, stop.ask))
+            task = asyncio.create_task(threads.run(call, stop.cancel))
             await asyncio.to_thread(begun.wait, 30)
             if end == "cancel":
                 task.cancel()

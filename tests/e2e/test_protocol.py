@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.http.connection import FIELDS_MAX, HEAD_BYTES_MAX
+from penstock.http.protocol import FIELDS_MAX, HEAD_BYTES_MAX
 from tests.rigs.toys import GET, LIMIT_S, POST, echo, endless, real, serving
 
 #: The connection stays, or is closed behind the answer.
@@ -190,7 +190,7 @@ async def test_what_is_sent_without_end_is_refused_or_not_read(mode):
                 await asyncio.wait_for(writer.drain(), LIMIT_S)
             except (TimeoutError, ConnectionError):
                 break
-            for connection in serves.server.crowd.connections:
+            for connection in serves.server.connections.connections:
                 assert kept_by(connection) < 1_000_000
         if mode == "requests":
             assert serves.gate.in_flight == 1
@@ -259,8 +259,8 @@ async def test_no_mutation_of_good_requests_leaves_a_connection_without_an_answe
 
         for _ in range(20):
             await asyncio.gather(*(one(mutated(draw)) for _ in range(50)))
-        await serves.until(lambda: not serves.server.crowd.connections)
+        await serves.until(lambda: not serves.server.connections.connections)
         assert serves.gate.in_flight == 0
-        crowd = serves.server.crowd
-        assert (len(crowd.heads), len(crowd.closing), len(crowd.lingering), crowd.idle) == (0, 0, 0, {})
+        crowd = serves.server.connections
+        assert (len(crowd.awaiting_head), len(crowd.closing), len(crowd.lingering), crowd.idle) == (0, 0, 0, {})
     assert [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []

@@ -18,16 +18,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import Deadline
+from penstock.kernel.context import Context, Deadline, LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.ranking.records import Retrieval
-from penstock.stores.backends.edge import copying, proof, space
-from penstock.stores.backends.edge.fleet import EdgeFleet
-from penstock.stores.backends.edge.snapshots import STEPS
-from penstock.stores.records import ChunkPayload, CollectionInfo, Point
+from penstock.ranking.retrieval import RetrievalQuery
+from penstock.stores.backends.edge import disk, restore_check, space
+from penstock.stores.backends.edge.edge_snapshots import RESTORE_STEPS
+from penstock.stores.backends.edge.process_group import EdgeProcessGroup
+from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
 from tests.e2e.conftest import environment
 from tests.fakes import archives
 from tests.fakes.memory_store import sparse, unit
@@ -58,7 +56,7 @@ def real(test):
 
 @asynccontextmanager
 async def fleet(data_dir, shards=1, **settings):
-    one = EdgeFleet(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=shards, **settings))
+    one = EdgeProcessGroup(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=shards, **settings))
     await one.start()
     try:
         yield one
@@ -86,7 +84,7 @@ async def held(store):
     """Return the documents of each collection, each found by listing and by searching."""
     found = {}
     for info in await store.collections(WORK):
-        listed = {head.id for head in (await store.heads(info.name, (), None, 100, WORK)).heads}
+        listed = {head.id for head in (await store.list_documents(info.name, (), None, 100, WORK)).heads}
         assert await searched(store, info.name) == listed
         assert info.documents == len(listed)
         found[info.name] = listed
@@ -94,7 +92,7 @@ async def held(store):
 
 
 async def searched(store, collection):
-    wanted = Retrieval(100, 100, np.asarray([1, 0], "f4"), sparse(t1=1), None, {}, "rrf", False, "", False)
+    wanted = RetrievalQuery(100, 100, np.asarray([1, 0], "f4"), sparse(t1=1), None, {}, "rrf", False, "", False)
     found = await store.retrieve(collection, wanted, (), WORK)
     assert not found.failures
     return {hit.payload.id for hit in found.hits}
@@ -140,7 +138,7 @@ async def test_fewer_shards_leave_nothing_of_more(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("step", "shards"), [*((step, 1) for step in STEPS if step != "placed"), ("committed", 2), ("done", 2)]
+    ("step", "shards"), [*((step, 1) for step in RESTORE_STEPS if step != "placed"), ("committed", 2), ("done", 2)]
 )
 @real
 async def test_a_crash_leaves_all_as_it_was_or_all_restored(tmp_path, step, shards):
@@ -160,7 +158,7 @@ async def crash(data_dir, step, count, shards):
     command = [sys.executable, DYING, data_dir, shards, step, count, name]
     died = await asyncio.to_thread(subprocess.run, list(map(str, command)), env=environment(), timeout=120, check=False)
     assert died.returncode == -signal.SIGKILL
-    committed = STEPS.index(step) >= STEPS.index("committed")
+    committed = RESTORE_STEPS.index(step) >= RESTORE_STEPS.index("committed")
     async with fleet(data_dir, shards) as one:
         assert await held(one.store) == ({**WRITTEN, **RELEASED} if committed else WRITTEN)
         assert not (data_dir / ".staging").exists()
@@ -173,15 +171,15 @@ async def test_a_store_process_that_dies_while_it_takes_in_is_asked_again(tmp_pa
     name = lay(tmp_path)
     async with fleet(tmp_path) as one:
         await write(one.store)
-        ask, killed = one.snapshots._links[0].ask, []
+        ask, killed = one.snapshots._clients[0].call, []
 
         async def dying(command, result, ctx):
-            if type(command).__name__ == "Adopt" and len(killed) < 2:
+            if type(command).__name__ == "InstallCollection" and len(killed) < 2:
                 killed.append(command)
-                one.snapshots._links[0]._process.kill()
+                one.snapshots._clients[0]._process.kill()
             return await ask(command, result, ctx)
 
-        monkeypatch.setattr(one.snapshots._links[0], "ask", dying)
+        monkeypatch.setattr(one.snapshots._clients[0], "call", dying)
         await one.snapshots.restore(name, LAYOUT, WORK, force=True)
         assert await held(one.store) == {**WRITTEN, **RELEASED}
 
@@ -191,17 +189,17 @@ async def test_a_place_that_cannot_be_taken_is_told_and_not_taken_later(tmp_path
     name = lay(tmp_path)
     async with fleet(tmp_path) as one:
         await write(one.store)
-        link, taken = one.snapshots._links[0], []
-        ask = link.ask
+        link, taken = one.snapshots._clients[0], []
+        ask = link.call
 
         async def failing(command, result, ctx):
-            if type(command).__name__ == "Adopt" and command.collection == "beta":
+            if type(command).__name__ == "InstallCollection" and command.collection == "beta":
                 raise Broken("no memory", code="store_failed")
             return await ask(command, result, ctx)
 
-        monkeypatch.setattr(link, "ask", failing)
+        monkeypatch.setattr(link, "call", failing)
         with pytest.raises(Unavailable, match=r"1 of 2 .*\(alpha\).*no memory"):
-            await one.snapshots.restore(name, LAYOUT, WORK, force=True, restored=taken.append)
+            await one.snapshots.restore(name, LAYOUT, WORK, force=True, on_restored=taken.append)
         assert taken == ["alpha"]
     async with fleet(tmp_path) as one:
         assert await held(one.store) == {**WRITTEN, "alpha": RELEASED["alpha"]}
@@ -233,15 +231,15 @@ async def test_without_room_nothing_changes_and_it_can_be_tried_again(tmp_path, 
     async with fleet(tmp_path) as one:
         await write(one.store)
         before = files(tmp_path)
-        for module, limit in ((space.shutil, "free"), (copying, "written")):
+        for module, limit in ((space.shutil, "free"), (disk, "written")):
             with monkeypatch.context() as patch:
                 if limit == "free":
                     patch.setattr(module, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1 << 20))
                 else:
-                    patch.setattr(module, "FREE_BYTES_MIN", 1 << 60)
+                    patch.setattr(module, "COPY_FREE_BYTES_MIN", 1 << 60)
                 for ask in (
                     lambda: one.snapshots.restore(name, LAYOUT, WORK, force=True),
-                    lambda: one.snapshots.make(WORK),
+                    lambda: one.snapshots.create(WORK),
                 ):
                     with pytest.raises(Unavailable, match="make room") as caught:
                         await ask()
@@ -258,13 +256,13 @@ async def test_who_comes_while_one_is_made_or_restored_is_told(tmp_path):
     async with fleet(tmp_path) as one:
         asked = [
             one.snapshots.restore(name, LAYOUT, WORK, force=True),
-            one.snapshots.make(WORK),
-            one.snapshots.make(WORK),
+            one.snapshots.create(WORK),
+            one.snapshots.create(WORK),
         ]
         first, *others = await asyncio.gather(*asked, return_exceptions=True)
         assert [info.name for info in first] == ["alpha", "beta"]
         assert [(type(other), other.code) for other in others] == [(Rejected, "snapshot_busy")] * 2
-        assert (await one.snapshots.make(WORK)).collections == ["alpha", "beta"]
+        assert (await one.snapshots.create(WORK)).collections == ["alpha", "beta"]
 
 
 @real
@@ -276,14 +274,14 @@ async def test_who_hangs_up_or_waits_no_longer_leaves_nothing_behind(tmp_path):
         soon = Context(Deadline(asyncio.get_running_loop().time() + 0.01, "request"), WORK.criticality, "", "", "")
         with pytest.raises(Expired):
             await one.snapshots.restore(name, LAYOUT, soon, force=True)
-        await asyncio.wait([one.snapshots._at_work])
-        for ask in (lambda: one.snapshots.restore(name, LAYOUT, WORK, force=True), lambda: one.snapshots.make(WORK)):
+        await asyncio.wait([one.snapshots._task])
+        for ask in (lambda: one.snapshots.restore(name, LAYOUT, WORK, force=True), lambda: one.snapshots.create(WORK)):
             waiting = asyncio.ensure_future(ask())
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            await asyncio.wait([one.snapshots._at_work])
+            await asyncio.wait([one.snapshots._task])
         assert files(tmp_path) == before
         assert await held(one.store) == WRITTEN
 
@@ -324,26 +322,26 @@ async def test_what_other_models_made_is_refused(tmp_path, changed):
 async def test_the_oldest_of_the_servers_own_are_removed_and_no_others(tmp_path):
     mine = lay(tmp_path, "mine.snapshot")
     async with fleet(tmp_path, snapshots_keep=2) as one:
-        made = [(await one.snapshots.make(WORK)).name for _ in range(4)]
+        made = [(await one.snapshots.create(WORK)).name for _ in range(4)]
         assert len(set(made)) == 4
-        assert [one.name for one in await one.snapshots.kept()] == [mine, *made[2:]]
+        assert [one.name for one in await one.snapshots.list_snapshots()] == [mine, *made[2:]]
 
 
 @real
 async def test_a_damaged_collection_is_left_out_and_restored_from_an_older_snapshot(tmp_path):
     async with fleet(tmp_path) as one:
         await write(one.store)
-        older = await one.snapshots.make(WORK)
+        older = await one.snapshots.create(WORK)
         assert older.left_out == []
     (tmp_path / "collections" / "gamma" / "collection.json").write_bytes(b"{")
     async with fleet(tmp_path, snapshots_keep=1) as one:
-        made = await one.snapshots.make(WORK)
+        made = await one.snapshots.create(WORK)
         assert (made.collections, made.left_out) == (["alpha"], ["gamma"])
-        assert [one.name for one in await one.snapshots.kept()] == [older.name, made.name]
+        assert [one.name for one in await one.snapshots.list_snapshots()] == [older.name, made.name]
         await one.snapshots.restore(older.name, LAYOUT, WORK, force=True)
         assert await held(one.store) == WRITTEN
-        again = await one.snapshots.make(WORK)
-        assert (again.left_out, [one.name for one in await one.snapshots.kept()]) == ([], [again.name])
+        again = await one.snapshots.create(WORK)
+        assert (again.left_out, [one.name for one in await one.snapshots.list_snapshots()]) == ([], [again.name])
 
 
 @real
@@ -353,7 +351,7 @@ async def test_snapshots_are_listed_with_what_is_wrong_with_them_and_deleted(tmp
     (tmp_path / "snapshots" / "link").symlink_to(tmp_path / "snapshots" / name)
     (tmp_path / "snapshots" / "directory").mkdir()
     async with fleet(tmp_path) as one:
-        told = {one.name: one for one in await one.snapshots.kept()}
+        told = {one.name: one for one in await one.snapshots.list_snapshots()}
         assert told[name].collections == ["alpha", "beta"]
         assert "no snapshot" in told["text"].reason
         assert "link" in told["link"].reason
@@ -372,7 +370,7 @@ async def test_crafted_and_rotten_archives_are_restored_or_refused_and_harm_nobo
     done = Counter()
     async with fleet(tmp_path) as one:
         await write(one.store)
-        pid, before = one._stores[0].link.pid, files(tmp_path)
+        pid, before = one._stores[0].process.pid, files(tmp_path)
         for seed in range(CRAFTED):
             luck = random.Random(seed)
             file.write_bytes(luck.choice((archives.mutated, archives.rotten))(whole, luck))
@@ -388,17 +386,17 @@ async def test_crafted_and_rotten_archives_are_restored_or_refused_and_harm_nobo
                 await one.store.drop("beta", WORK)
                 await one.store.drop("alpha", WORK)
                 await write(one.store)
-        assert one._stores[0].link.pid == pid
+        assert one._stores[0].process.pid == pid
     assert set(done) == {"restored", "snapshot_damaged"}
     async with fleet(tmp_path) as one:
         assert await held(one.store) == WRITTEN
 
 
 def test_an_engine_that_hangs_over_a_file_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(proof, "SILENT_S_MAX", 0.5)
+    monkeypatch.setattr(restore_check, "SILENCE_S_MAX", 0.5)
     os.mkfifo(tmp_path / "claims.json")  # nobody writes to it, so whoever reads it waits for ever
     with pytest.raises(Invalid, match="without end"):
-        proof.prove(tmp_path / "claims.json", 0)
+        restore_check.check_restored(tmp_path / "claims.json", 0)
 
 
 @real

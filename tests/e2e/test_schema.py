@@ -21,7 +21,7 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 #: Every operation but that which tells them.
 OPERATIONS = {
     f"{method.upper()} {path}"
-    for path, item in json.loads(openapi.document())["paths"].items()
+    for path, item in json.loads(openapi.openapi_document())["paths"].items()
     for method in item
     if path != "/openapi.json"
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.notify import READY, SOCKET, notify
+from penstock.cli.sd_notify import READY, SOCKET_VARIABLE, sd_notify
 
 
 @pytest.mark.parametrize("kind", ["file", "abstract"])
@@ -13,21 +13,21 @@ def test_the_manager_gets_the_state_as_one_datagram(kind: str, tmp_path: Path, m
     address = f"@penstock-{tmp_path.name}" if kind == "abstract" else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + address[1:] if kind == "abstract" else address)
-        monkeypatch.setenv(SOCKET, address)
-        notify(READY)
+        monkeypatch.setenv(SOCKET_VARIABLE, address)
+        sd_notify(READY)
         assert manager.recv(100) == b"READY=1"
 
 
 @pytest.mark.parametrize("address", ["", "nonsense", "/nowhere/to/be/found"])
 def test_without_a_manager_nothing_happens(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SOCKET, address)
-    notify(READY)
+    monkeypatch.setenv(SOCKET_VARIABLE, address)
+    sd_notify(READY)
 
 
 def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(address)
-        monkeypatch.setenv(SOCKET, address)
+        monkeypatch.setenv(SOCKET_VARIABLE, address)
         for _ in range(2000):
-            notify(READY)
+            sd_notify(READY)

@@ -95,14 +95,16 @@ def test_a_stopped_data_directory_is_saved_and_what_cannot_be_used_is_refused(da
 
 def made_by_another(file: Path, whole: bytes, tmp_path: Path) -> None:
     file.write_bytes(whole)
-    opening = archive.opening_of(file)
+    opening = archive.read_file_header(file)
     with archive.open_file(file) as reader:
         archive.unpack(reader, tmp_path / "unpacked", archive.verify(reader))
     stated = msgspec.structs.replace(opening.collections[0], model="other-model", dim=3)
-    inside = manifest.read(tmp_path / "unpacked" / stated.name)
-    manifest.write(tmp_path / "unpacked" / stated.name, msgspec.structs.replace(inside, model="other-model", dim=3))
+    inside = manifest.read_manifest(tmp_path / "unpacked" / stated.name)
+    manifest.write_manifest(
+        tmp_path / "unpacked" / stated.name, msgspec.structs.replace(inside, model="other-model", dim=3)
+    )
     archive.pack(tmp_path / "unpacked", file, msgspec.structs.replace(opening, collections=[stated]))
-    manifest.remove(tmp_path / "unpacked")
+    manifest.remove_path(tmp_path / "unpacked")
 
 
 def test_a_server_neither_searches_nor_writes_what_another_model_made(serve, data_dir):
@@ -111,8 +113,8 @@ def test_a_server_neither_searches_nor_writes_what_another_model_made(serve, dat
         write(client, 0, 3)
     server.terminate()
     home = data_dir / "collections" / "default"
-    stated = manifest.read(home)
-    manifest.write(home, msgspec.structs.replace(stated, model="other-model"))
+    stated = manifest.read_manifest(home)
+    manifest.write_manifest(home, msgspec.structs.replace(stated, model="other-model"))
     again = serve()
     with again.client() as client:
         for path, body in (("/v1/search", {"query": "alpha"}), (PATH, {"documents": documents(0, 1)})):

@@ -8,22 +8,21 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from penstock.bus.backends.memory import MemoryBus
-from penstock.http import answers, openapi
-from penstock.http.gate import Gate, Senses
+from penstock.bus.local import LocalBus
+from penstock.http import openapi, responses
+from penstock.http.api_dependencies import ApiDependencies
+from penstock.http.gate import Gate, GateInputs
 from penstock.http.operations import Operations
-from penstock.http.routes import Routes
-from penstock.http.services import Services
-from penstock.indexing.chunk.records import Chunk
-from penstock.indexing.pipeline import IndexPipeline, SegmentWriter
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.http.routes import ApiRouter
+from penstock.indexing.chunk.outline import Chunk
+from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
+from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings, Settings
-from penstock.models.contract import Unread
+from penstock.models.contract import TruncationChecks
 from penstock.pools.permits import Permits
 from penstock.search.pipeline import SearchPipeline
-from penstock.stores.records import CollectionInfo
+from penstock.stores.data_model import CollectionInfo
 from penstock.telemetry.metrics import Metrics
 from tests.fakes.memory_snapshots import MemorySnapshots
 from tests.fakes.memory_store import MemoryStore
@@ -174,7 +173,7 @@ class Api:
         told: How often its state, readiness or alerts were worked out.
     """
 
-    def __init__(self, http: HttpSettings | None = None, senses: Senses | None = None) -> None:
+    def __init__(self, http: HttpSettings | None = None, senses: GateInputs | None = None) -> None:
         self.settings = replace(Settings(), http=http or HttpSettings())
         self.store = MemoryStore()
         self.embedder = FakeEmbedder()
@@ -184,17 +183,17 @@ class Api:
         self.foreign: dict[str, CollectionInfo] = {}
         self.told = 0
         clock = LoopClock()
-        self.bus = MemoryBus(self.settings.bus, {}, clock)
+        self.bus = LocalBus(self.settings.bus, {}, clock)
         search = SearchPipeline(
             embedder=self.embedder,
             sparse=self.sparse,
             store=self.store,
             settings=self.settings.search,
             clock=clock,
-            prepare=lambda text: text,
-            reads_whole=lambda _: True,
+            prepare_sparse=lambda text: text,
+            fits_dense_model=lambda _: True,
         )
-        writer = SegmentWriter(self.embedder, self.sparse, self.store)
+        writer = ChunkBatchWriter(self.embedder, self.sparse, self.store)
         index = IndexPipeline(
             store=self.store,
             chunk=_one_chunk,
@@ -204,7 +203,7 @@ class Api:
             clock=clock,
         )
         self.bus.subscribe(Topic.SEARCH_REQUEST, search.run, Permits("search", 16))
-        services = Services(
+        services = ApiDependencies(
             settings=self.settings,
             clock=clock,
             bus=self.bus,
@@ -214,15 +213,15 @@ class Api:
             sparse=self.sparse,
             reranker=FakeReranker(),
             model="m",
-            learned="",
+            learned_sparse_model="",
             status=self._status,
-            readiness=self._reasons,
+            unready_reasons=self._reasons,
             alerts=self._alerts,
             snapshots=MemorySnapshots(self.store),
-            foreign=self.foreign,
-            unread=Unread(_endless, _endless, _endless_beside),
+            incompatible=self.foreign,
+            truncation=TruncationChecks(_endless, _endless, _endless_beside),
         )
-        self.routes = Routes(Operations(services), self.metrics, openapi.document())
+        self.routes = ApiRouter(Operations(services), self.metrics, openapi.openapi_document())
         self.gate = Gate(self.routes, self.settings.http, self.metrics, senses)
 
     async def ask(self, method: str, path: str, body: Any = None, headers: Any = None, **how: Any) -> Answer:
@@ -238,13 +237,13 @@ class Api:
         self.told += 1
         return self.reasons
 
-    def _alerts(self) -> list[answers.AlertStatus]:
+    def _alerts(self) -> list[responses.AlertStatus]:
         self.told += 1
         return []
 
-    def _status(self, collections: list[CollectionInfo]) -> answers.ServerStatus:
+    def _status(self, collections: list[CollectionInfo]) -> responses.ServerStatus:
         self.told += 1
-        return answers.ServerStatus(
+        return responses.ServerStatus(
             version="0",
             uptime_s=0.0,
             ready=not self.reasons,

@@ -11,8 +11,16 @@ from typing import Any
 
 import msgspec
 
-from penstock.stores.backends.edge.archive import MAGIC, Closing, Directory, Extent, File, Opening, Record
-from penstock.stores.backends.edge.wire import HEADER
+from penstock.stores.backends.edge.archive import (
+    MAGIC,
+    DirectoryEntry,
+    FileEntry,
+    FileExtent,
+    SnapshotHeader,
+    SnapshotRecord,
+    SnapshotTrailer,
+)
+from penstock.stores.backends.edge.ipc import LENGTH_HEADER
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -62,29 +70,29 @@ def released(shards: int = 1) -> bytes:
     return gzip.decompress((FIXTURES / name).read_bytes())
 
 
-def records(data: bytes) -> list[Record]:
+def records(data: bytes) -> list[SnapshotRecord]:
     """Return the records of an archive, without the last."""
-    decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
-    found: list[Record] = []
+    decoder: msgspec.msgpack.Decoder[SnapshotRecord] = msgspec.msgpack.Decoder(SnapshotRecord)
+    found: list[SnapshotRecord] = []
     begin = len(MAGIC)
     while begin < len(data):
-        end = begin + HEADER.size + HEADER.unpack_from(data, begin)[0]
-        found.append(decoder.decode(data[begin + HEADER.size : end]))
+        end = begin + LENGTH_HEADER.size + LENGTH_HEADER.unpack_from(data, begin)[0]
+        found.append(decoder.decode(data[begin + LENGTH_HEADER.size : end]))
         begin = end
     return found[:-1]
 
 
-def packed(frames: Iterable[Record | bytes]) -> bytes:
+def packed(frames: Iterable[SnapshotRecord | bytes]) -> bytes:
     """Return an archive of records, or of frames as they are, with the digest that is right for it."""
     data = bytearray(MAGIC)
     for one in frames:
         data += _frame(one if isinstance(one, bytes) else msgspec.msgpack.encode(one))
-    return bytes(data + _frame(msgspec.msgpack.encode(Closing(hashlib.blake2b(data, digest_size=32).digest()))))
+    return bytes(data + _frame(msgspec.msgpack.encode(SnapshotTrailer(hashlib.blake2b(data, digest_size=32).digest()))))
 
 
-def mutated(whole: Sequence[Record], luck: random.Random) -> bytes:
+def mutated(whole: Sequence[SnapshotRecord], luck: random.Random) -> bytes:
     """Return an archive in which something is as nobody's release would make it, its digest right."""
-    made: list[Record | bytes] = list(whole)
+    made: list[SnapshotRecord | bytes] = list(whole)
     for _ in range(luck.choice((1, 1, 1, 2, 5))):
         place = luck.randrange(len(made))
         match luck.randrange(7):
@@ -124,42 +132,42 @@ def scratched(data: bytes, luck: random.Random) -> bytes:
     return bytes(made)
 
 
-def rotten(whole: Sequence[Record], luck: random.Random) -> bytes:
+def rotten(whole: Sequence[SnapshotRecord], luck: random.Random) -> bytes:
     """Return an archive whose form is right, and in which bytes of the engine's own files are others."""
     made, name = list(whole), ""
     share = luck.choice((0.01, 0.05, 0.3))
     for place, one in enumerate(made):
-        if isinstance(one, File):
+        if isinstance(one, FileEntry):
             name = one.path
-        elif isinstance(one, Extent) and not name.endswith("collection.json") and luck.random() < share:
+        elif isinstance(one, FileExtent) and not name.endswith("collection.json") and luck.random() < share:
             data = bytearray(one.data)
             for _ in range(luck.choice((1, 8, 1 + len(data) // 50))):
                 data[luck.randrange(min(len(data), 400))] = luck.choice((0, 255, luck.randrange(256)))
-            made[place] = Extent(one.offset, bytes(data))
+            made[place] = FileExtent(one.offset, bytes(data))
     return packed(made)
 
 
-def _changed(record: Record, luck: random.Random) -> Record:
+def _changed(record: SnapshotRecord, luck: random.Random) -> SnapshotRecord:
     """Return a record with a hostile value in one of its fields."""
-    if isinstance(record, Opening) and record.collections and luck.random() < 0.8:
+    if isinstance(record, SnapshotHeader) and record.collections and luck.random() < 0.8:
         place = luck.randrange(len(record.collections))
         stated = list(record.collections)
         stated[place] = _with_hostile(stated[place], luck)
         return msgspec.structs.replace(record, collections=stated)
-    if isinstance(record, Extent) and record.data.startswith(b"{") and luck.random() < 0.8:
+    if isinstance(record, FileExtent) and record.data.startswith(b"{") and luck.random() < 0.8:
         return _manifest(record, luck)
-    changed: Record = _with_hostile(record, luck)
+    changed: SnapshotRecord = _with_hostile(record, luck)
     return changed
 
 
-def _manifest(extent: Extent, luck: random.Random) -> Extent:
+def _manifest(extent: FileExtent, luck: random.Random) -> FileExtent:
     """Return the bytes of a JSON file with one value changed; they keep their length, as their file does."""
     try:
         said = msgspec.json.decode(extent.data)
     except msgspec.DecodeError:
         return extent
     said[luck.choice(sorted(said))] = luck.choice((*HOSTILE_TEXTS, *HOSTILE_NUMBERS, None, [], {}))
-    return Extent(extent.offset, msgspec.json.encode(said).ljust(len(extent.data))[: len(extent.data)])
+    return FileExtent(extent.offset, msgspec.json.encode(said).ljust(len(extent.data))[: len(extent.data)])
 
 
 def _with_hostile(record: Any, luck: random.Random) -> Any:
@@ -176,19 +184,19 @@ def _with_hostile(record: Any, luck: random.Random) -> Any:
     return msgspec.structs.replace(record, **{name: value})
 
 
-def _strange(luck: random.Random) -> Record:
+def _strange(luck: random.Random) -> SnapshotRecord:
     """Return a record of nothing that is there."""
     path, number = luck.choice(HOSTILE_TEXTS), luck.choice(HOSTILE_NUMBERS)
     below = luck.choice(("", "alpha/", "alpha/shard/", "beta/shard/wal/"))
-    kinds: tuple[Record, ...] = (
-        File(below + path, number),
-        Directory(below + path),
-        Extent(number, b"abc"),
-        Closing(b"d" * 32),
-        Opening(path, path, []),
+    kinds: tuple[SnapshotRecord, ...] = (
+        FileEntry(below + path, number),
+        DirectoryEntry(below + path),
+        FileExtent(number, b"abc"),
+        SnapshotTrailer(b"d" * 32),
+        SnapshotHeader(path, path, []),
     )
     return luck.choice(kinds)
 
 
 def _frame(data: bytes) -> bytes:
-    return HEADER.pack(len(data)) + data
+    return LENGTH_HEADER.pack(len(data)) + data

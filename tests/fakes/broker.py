@@ -13,7 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.bus.broker import LETTER_BYTES_MAX, PATIENCE_S, Answer, Channel, Delivery, Kind, Letter
+from penstock.bus.broker import (
+    BROKER_TIMEOUT_S,
+    DEAD_LETTER_BYTES_MAX,
+    Channel,
+    ChannelKind,
+    DeadLetter,
+    Delivery,
+    ReplyMessage,
+)
 from penstock.bus.contract import Features
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
 
@@ -59,8 +67,8 @@ class Server:
     wrong_password: bool = False
     lines: dict[tuple[Channel, str], Line] = field(default_factory=dict)
     mailboxes: dict[str, deque[bytes]] = field(default_factory=dict)
-    beaten_s: dict[FakeBroker, float] = field(default_factory=dict)
-    buried: dict[str, tuple[Channel, Letter]] = field(default_factory=dict)
+    heartbeat_s: dict[FakeBroker, float] = field(default_factory=dict)
+    dead_letters: dict[str, tuple[Channel, DeadLetter]] = field(default_factory=dict)
     numbers: Any = field(default_factory=itertools.count)
     waiting: set[asyncio.Future[None]] = field(default_factory=set)
 
@@ -68,8 +76,8 @@ class Server:
         """Restart without having kept anything."""
         self.lines.clear()
         self.mailboxes.clear()
-        self.beaten_s.clear()
-        self.buried.clear()
+        self.heartbeat_s.clear()
+        self.dead_letters.clear()
 
     def changed(self) -> None:
         for waits in self.waiting:
@@ -93,7 +101,7 @@ class Server:
     async def answers(self) -> None:
         """Raise as a broker in trouble does."""
         if self.silent:
-            await asyncio.sleep(PATIENCE_S)
+            await asyncio.sleep(BROKER_TIMEOUT_S)
         if self.silent or self.down:
             raise Unavailable("the broker does not answer", dependency="fake")
         await asyncio.sleep(0)
@@ -111,10 +119,10 @@ class FakeReader:
     def _line(self) -> Line:
         return self.broker.server.lines.setdefault((self.channel, self.group), Line())
 
-    async def joined(self) -> None:
+    async def wait_joined(self) -> None:
         """Joined since it was made."""
 
-    async def take(self, count: int, wait_s: float) -> list[Delivery]:
+    async def poll(self, count: int, wait_s: float) -> list[Delivery]:
         server = self.broker.server
         await self.broker.answers()
         found = await server.until(lambda: self._due(count), wait_s)
@@ -131,32 +139,32 @@ class FakeReader:
         free = [item for item in self._line.items if item.ready_s <= now_s and not self.broker.server_holds(item)]
         return free[:count]
 
-    async def done(self, delivery: Delivery, answer: Answer | None = None) -> None:
+    async def ack(self, delivery: Delivery, reply: ReplyMessage | None = None) -> None:
         await self.broker.answers()
-        if answer is not None:
-            self.broker.put(answer.address, answer.record)
+        if reply is not None:
+            self.broker.put(reply.address, reply.record)
         self._remove(delivery)
 
-    async def retry(self, delivery: Delivery, delay_s: float) -> None:
+    async def nack(self, delivery: Delivery, delay_s: float) -> None:
         await self.broker.answers()
         delivery.handle.holder = None
         delivery.handle.ready_s = asyncio.get_running_loop().time() + delay_s
         self.broker.server.changed()
 
-    async def hand_back(self, delivery: Delivery) -> None:
+    async def requeue(self, delivery: Delivery) -> None:
         await self.broker.answers()
         delivery.handle.holder = None
         delivery.handle.attempts -= 1
         self.broker.server.changed()
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         server = self.broker.server
         await self.broker.answers()
         number, size = str(next(server.numbers)), len(delivery.record)
-        kept = delivery.record[:LETTER_BYTES_MAX] if reason == "too_large" else delivery.record
-        group = "" if self.channel.kind is Kind.WORK else self.group
-        letter = Letter(number, self.channel.topic, group, reason, delivery.attempts, 0.0, size, kept)
-        server.buried[number] = (self.channel, letter)
+        kept = delivery.record[:DEAD_LETTER_BYTES_MAX] if reason == "too_large" else delivery.record
+        group = "" if self.channel.kind is ChannelKind.QUEUE else self.group
+        letter = DeadLetter(number, self.channel.topic, group, reason, delivery.attempts, 0.0, size, kept)
+        server.dead_letters[number] = (self.channel, letter)
         self._remove(delivery)
 
     async def pause(self) -> None:
@@ -182,7 +190,7 @@ class FakeReader:
 class FakeBroker:
     name = "fake"
     connections = 0
-    features = Features(ordered=True, persistent=True, redelivers=True, blocks=False)
+    features = Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False)
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -195,7 +203,7 @@ class FakeBroker:
         holder, server = item.holder, self.server
         if holder is None:
             return False
-        return asyncio.get_running_loop().time() - server.beaten_s.get(holder, -1e9) < server.lease_s
+        return asyncio.get_running_loop().time() - server.heartbeat_s.get(holder, -1e9) < server.lease_s
 
     async def answers(self) -> None:
         if self.crashed:
@@ -209,12 +217,12 @@ class FakeBroker:
     async def start(self) -> None:
         if self.server.wrong_password:
             raise Invalid("the broker does not let us in", field="FAKE_URL")
-        await self.beat()
+        await self.heartbeat()
 
-    async def beat(self) -> None:
+    async def heartbeat(self) -> None:
         await self.answers()
         if not self.crashed:
-            self.server.beaten_s[self] = asyncio.get_running_loop().time()
+            self.server.heartbeat_s[self] = asyncio.get_running_loop().time()
             self.server.mailboxes.setdefault(self.address, deque())
 
     async def close(self) -> None:
@@ -223,11 +231,11 @@ class FakeBroker:
         for reader in self.readers:
             await reader.close()
         self.server.mailboxes.pop(self.address, None)
-        self.server.beaten_s.pop(self, None)
+        self.server.heartbeat_s.pop(self, None)
 
     async def join(self, channel: Channel, group: str = "") -> FakeReader:
         await self.answers()
-        own = channel.kind is Kind.NEWS and not group
+        own = channel.kind is ChannelKind.PUBSUB and not group
         name = f"own-{next(self.server.numbers)}" if own else group
         self.server.lines.setdefault((channel, name), Line())
         reader = FakeReader(self, channel, name, own=own)
@@ -249,10 +257,10 @@ class FakeBroker:
 
     def _lines(self, channel: Channel) -> list[Line]:
         lines = self.server.lines
-        if channel.kind is Kind.WORK:
+        if channel.kind is ChannelKind.QUEUE:
             return [lines.setdefault((channel, ""), Line())]
         now_s = asyncio.get_running_loop().time()
-        for broker in [one for one, at_s in self.server.beaten_s.items() if now_s - at_s > self.server.lease_s]:
+        for broker in [one for one, at_s in self.server.heartbeat_s.items() if now_s - at_s > self.server.lease_s]:
             for reader in broker.readers if broker.crashed else ():
                 lines.pop((reader.channel, reader.group), None) if reader.own else None
         return [line for (one, _), line in lines.items() if one == channel]
@@ -265,7 +273,7 @@ class FakeBroker:
         await self.answers()
         self.put(address, record)
 
-    async def tell(self, record: bytes) -> None:
+    async def broadcast(self, record: bytes) -> None:
         await self.answers()
         for address in self.server.mailboxes:
             self.put(address, record)
@@ -276,7 +284,7 @@ class FakeBroker:
             mailbox.append(record)
             self.server.changed()
 
-    async def listen(self, wait_s: float) -> list[bytes]:
+    async def receive(self, wait_s: float) -> list[bytes]:
         await self.answers()
         mailbox = self.server.mailboxes.setdefault(self.address, deque())
         await self.server.until(lambda: mailbox, wait_s)
@@ -284,19 +292,19 @@ class FakeBroker:
         mailbox.clear()
         return notes
 
-    async def letters(self, count: int) -> list[Letter]:
+    async def dead_letters(self, count: int) -> list[DeadLetter]:
         await self.answers()
-        return [letter for _, letter in self.server.buried.values()][:count]
+        return [letter for _, letter in self.server.dead_letters.values()][:count]
 
-    async def revive(self, letter: str) -> bool:
+    async def requeue_dead_letter(self, letter_id: str) -> bool:
         await self.answers()
-        channel, found = self.server.buried.get(letter, (None, None))
+        channel, found = self.server.dead_letters.get(letter_id, (None, None))
         if channel is None or found is None or len(found.record) < found.size:
             return False
         await self.send(channel, found.record, "", 0.0)
-        del self.server.buried[letter]
+        del self.server.dead_letters[letter_id]
         return True
 
-    async def drop(self, letter: str) -> bool:
+    async def delete_dead_letter(self, letter_id: str) -> bool:
         await self.answers()
-        return self.server.buried.pop(letter, None) is not None
+        return self.server.dead_letters.pop(letter_id, None) is not None

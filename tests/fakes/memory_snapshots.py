@@ -5,27 +5,27 @@ from typing import Any
 
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid
-from penstock.stores.contract import Restored, unheard
-from penstock.stores.records import CollectionInfo, Snapshot
+from penstock.stores.contract import OnRestored, ignore_restored
+from penstock.stores.data_model import CollectionInfo, SnapshotInfo
 from tests.fakes.memory_store import MemoryStore
 
 
 class MemorySnapshots:
-    """A fake of ``Snapshots``; every snapshot is called ``notes``."""
+    """A fake of ``SnapshotStore``; every snapshot is called ``notes``."""
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
         self._made: dict[str, dict[str, Any]] = {}
-        self._told: dict[str, Snapshot] = {}
+        self._told: dict[str, SnapshotInfo] = {}
 
-    async def make(self, ctx: Context) -> Snapshot:
+    async def create(self, ctx: Context) -> SnapshotInfo:
         self._made["notes"] = copy.deepcopy(vars(self._store))
         names = [info.name for info in await self._store.collections(ctx)]
-        self._told["notes"] = Snapshot("notes", 1, "2026-01-01T00:00:00+00:00", names)
+        self._told["notes"] = SnapshotInfo("notes", 1, "2026-01-01T00:00:00+00:00", names)
         return self._told["notes"]
 
     async def restore(
-        self, name: str, layout: CollectionInfo, ctx: Context, *, force: bool, restored: Restored = unheard
+        self, name: str, layout: CollectionInfo, ctx: Context, *, force: bool, on_restored: OnRestored = ignore_restored
     ) -> list[CollectionInfo]:
         self._find(name)
         there = await self._store.collections(ctx)
@@ -34,10 +34,10 @@ class MemorySnapshots:
         vars(self._store).update(copy.deepcopy(self._made[name]))
         found = await self._store.collections(ctx)
         for info in found:
-            restored(info.name)
+            on_restored(info.name)
         return found
 
-    async def kept(self) -> list[Snapshot]:
+    async def list_snapshots(self) -> list[SnapshotInfo]:
         return list(self._told.values())
 
     async def delete(self, name: str) -> None:

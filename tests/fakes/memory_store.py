@@ -13,28 +13,26 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import limit
+from penstock.kernel.context import Context, enforce_deadline, point_id
 from penstock.kernel.errors import Expired, Invalid, Unavailable
-from penstock.kernel.ids import point_id
-from penstock.kernel.late import TokenVectors
+from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.vectors import SparseVector
-from penstock.ranking.records import Retrieval, Scored
-from penstock.stores import driving
-from penstock.stores.records import (
+from penstock.ranking.retrieval import RetrievalQuery, ScoredPoint
+from penstock.stores import program_runner
+from penstock.stores.data_model import (
     ArmQuery,
     ChunkPayload,
     CollectionInfo,
     Condition,
+    DocumentInfo,
+    DocumentInfoPage,
     Filter,
-    Head,
-    HeadPage,
     Match,
     Point,
     PointPage,
     Prefix,
     Range,
-    Retrieved,
+    RetrievalResult,
 )
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
@@ -94,42 +92,42 @@ class MemoryStore:
 
     async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
         await self._begin("upsert", points, ctx)
-        keeps = self._infos[collection].late if collection in self._infos else 0
-        kept = [point if keeps else dataclasses.replace(point, late=None) for point in points]
+        keeps = self._infos[collection].token_dim if collection in self._infos else 0
+        kept = [point if keeps else dataclasses.replace(point, token_vectors=None) for point in points]
         self._of(collection).update({_id(point.payload): point for point in kept})
 
-    async def trim(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
-        await self._begin("trim", document, ctx)
+    async def trim_document(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
+        await self._begin("trim_document", document, ctx)
         self._remove(collection, lambda payload: payload.id == document and payload.chunk >= chunks)
 
-    async def seal(self, collection: str, head: Head, ctx: Context) -> None:
-        await self._begin("seal", head, ctx)
+    async def seal_document(self, collection: str, head: DocumentInfo, ctx: Context) -> None:
+        await self._begin("seal_document", head, ctx)
         points, place = self._of(collection), point_id(head.id, 0)
         if place not in points:
             raise Unavailable("the document is gone", dependency="store", code="write_conflict")
         point = points[place]
         payload = msgspec.structs.replace(point.payload, hash=head.hash, chunks=head.chunks)
-        points[place] = Point(payload, point.dense, point.sparse, point.late)
+        points[place] = Point(payload, point.dense, point.sparse, point.token_vectors)
 
     async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
         await self._begin("delete", filter, ctx)
         gone = self._remove(collection, lambda payload: matches(payload, filter))
         return sum(payload.chunk == 0 for payload in gone)
 
-    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, ctx: Context) -> Retrieved:
-        return await driving.retrieve(self, collection, wanted, filter, ctx)
+    async def retrieve(self, collection: str, wanted: RetrievalQuery, filter: Filter, ctx: Context) -> RetrievalResult:
+        return await program_runner.run_retrieval(self, collection, wanted, filter, ctx)
 
-    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[Scored]:
+    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
         await self._begin("search", query, ctx)
         return self._search(collection, query)
 
-    async def search_all(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[Scored]]:
+    async def search_batch(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[ScoredPoint]]:
         if not queries:
             return []
-        await self._begin("search_all", queries, ctx)
+        await self._begin("search_batch", queries, ctx)
         return [self._search(collection, query) for query in queries]
 
-    def _search(self, collection: str, query: ArmQuery) -> list[Scored]:
+    def _search(self, collection: str, query: ArmQuery) -> list[ScoredPoint]:
         points = self._of(collection)
         if isinstance(query.vector, SparseVector):
             scores = _sparse_scores(points, query.vector, learned=bool(self._infos[collection].sparse))
@@ -137,40 +135,48 @@ class MemoryStore:
             scores = {place: float(point.dense @ query.vector) for place, point in points.items()}
         wanted = None if query.among is None else set(query.among)
         found = [
-            Scored(place, score)
+            ScoredPoint(place, score)
             for place, score in scores.items()
             if matches(points[place].payload, query.filter) and (wanted is None or place in wanted)
         ]
         return sorted(found, key=lambda scored: (-scored.score, scored.point))[: query.limit]
 
-    async def tokens(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, TokenVectors]:
-        await self._begin("tokens", points, ctx)
+    async def fetch_token_vectors(
+        self, collection: str, points: Sequence[str], ctx: Context
+    ) -> Mapping[str, TokenVectors]:
+        await self._begin("fetch_token_vectors", points, ctx)
         there = self._of(collection)
-        return {place: there[place].late for place in points if place in there and there[place].late is not None}
+        return {
+            place: there[place].token_vectors
+            for place in points
+            if place in there and there[place].token_vectors is not None
+        }
 
-    async def fetch(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
-        await self._begin("fetch", points, ctx)
+    async def fetch_payloads(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
+        await self._begin("fetch_payloads", points, ctx)
         there = self._of(collection)
         return {place: there[place].payload for place in points if place in there}
 
-    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context) -> HeadPage:
-        await self._begin("heads", after, ctx)
+    async def list_documents(
+        self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context
+    ) -> DocumentInfoPage:
+        await self._begin("list_documents", after, ctx)
         found = sorted(
             (place, point.payload)
             for place, point in self._of(collection).items()
             if point.payload.chunk == 0 and matches(point.payload, filter) and place >= (after or "")
         )
         following = found[limit][0] if len(found) > limit else None
-        return HeadPage([_head(payload) for _, payload in found[:limit]], following)
+        return DocumentInfoPage([_head(payload) for _, payload in found[:limit]], following)
 
-    async def points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
-        await self._begin("points", after, ctx)
+    async def scroll_points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
+        await self._begin("scroll_points", after, ctx)
         there = self._of(collection)
         places = sorted(place for place in there if place >= (after or ""))
         return PointPage([there[place] for place in places[:limit]], next(iter(places[limit:]), None))
 
-    async def find(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, Head]:
-        await self._begin("find", documents, ctx)
+    async def get_documents(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, DocumentInfo]:
+        await self._begin("get_documents", documents, ctx)
         there = self._of(collection)
         places = {document: point_id(document, 0) for document in documents}
         return {document: _head(there[place].payload) for document, place in places.items() if place in there}
@@ -178,7 +184,7 @@ class MemoryStore:
     async def _begin(self, operation: str, argument: Any, ctx: Context) -> None:
         self.asked.append((operation, argument))
         limited = ctx.within(self._limit_s, "store", asyncio.get_running_loop().time())
-        async with limit(limited.deadline):
+        async with enforce_deadline(limited.deadline):
             await self.hook(operation, argument)
         if ctx.deadline.passed(asyncio.get_running_loop().time()):
             raise Expired(ctx.deadline.operation)
@@ -293,8 +299,8 @@ def _id(payload: ChunkPayload) -> str:
     return point_id(payload.id, payload.chunk)
 
 
-def _head(payload: ChunkPayload) -> Head:
-    return Head(payload.id, payload.hash, payload.chunks, payload.path)
+def _head(payload: ChunkPayload) -> DocumentInfo:
+    return DocumentInfo(payload.id, payload.hash, payload.chunks, payload.path)
 
 
 def unit(*components: float) -> np.ndarray:

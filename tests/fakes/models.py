@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from penstock.kernel.context import Context
-from penstock.kernel.late import levels
+from penstock.kernel.late_interaction import quantize
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import Embeddings, SparseVector
 
@@ -53,7 +53,7 @@ def token_vectors(text: str) -> np.ndarray:
     words = text.lower().split() or [""]
     rows = np.full((len(words), DIM), -1 / DIM, np.float32)
     rows[range(len(words)), [zlib.crc32(word.encode()) % DIM for word in words]] += 1
-    return levels(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    return quantize(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def embeddings(texts: Sequence[str], *, late: bool) -> Embeddings:
@@ -71,16 +71,18 @@ def terms(text: str) -> SparseVector:
 class FakeEmbedder:
     """See :class:`penstock.models.contract.Embedder`."""
 
-    def __init__(self, hook: Hook = nothing, late: int = DIM) -> None:
+    def __init__(self, hook: Hook = nothing, token_dim: int = DIM) -> None:
         self.dim = DIM
-        self.late = late
+        self.token_dim = token_dim
         self.hook = hook
         self.asked: list[list[str]] = []
 
-    async def embed(self, texts: Sequence[str], _kind: TextKind, _ctx: Context, *, late: bool = False) -> Embeddings:
+    async def embed(
+        self, texts: Sequence[str], _kind: TextKind, _ctx: Context, *, late_interaction: bool = False
+    ) -> Embeddings:
         self.asked.append(list(texts))
         await self.hook(texts)
-        return embeddings(texts, late=late and self.late > 0)
+        return embeddings(texts, late=late_interaction and self.token_dim > 0)
 
 
 class FakeSparseEncoder:

@@ -22,8 +22,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 from qdrant_client import AsyncQdrantClient, models
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.stores.backends.qdrant.server import QdrantServer
 

@@ -348,11 +348,13 @@ def _fetch(home: Path) -> None:
 
 async def crash(broker: Any) -> None:
     """End one instance of ours as if its process had been killed: it says no word, to its group least of all."""
-    tasks = [reader._filling for reader in broker._readers] + [crew._commits for crew in broker._crews.values()]
+    tasks = [reader._fetch_task for reader in broker._readers] + [
+        crew._commit_task for crew in broker._consumer_groups.values()
+    ]
     running = [task for task in tasks if task is not None]
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    broker._crews, broker._readers, broker._ears = {}, [], {}
-    await broker._cluster.cut()
+    broker._consumer_groups, broker._readers, broker._consumers = {}, [], {}
+    await broker._cluster.abort()
     await broker.close()

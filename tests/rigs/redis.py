@@ -118,7 +118,7 @@ def shared() -> Redis:
 
 async def crash(broker: Any) -> None:
     """End one instance of ours as if its process had been killed."""
-    for lane in (broker._lane, broker._ears, *(reader._ears for reader in broker._readers)):
+    for lane in (broker._commands, broker._blocking, *(reader._blocking for reader in broker._readers)):
         await lane.close()
     broker._readers.clear()
     await broker._pool.disconnect()

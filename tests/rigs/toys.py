@@ -10,8 +10,8 @@ from typing import Any
 
 import uvloop
 
-from penstock.cli.listening import Listener, bind, listener
-from penstock.http.gate import Gate, Senses
+from penstock.cli.http_server import HttpServer, bind_socket, create_server
+from penstock.http.gate import Gate, GateInputs
 from penstock.kernel.settings import HttpSettings
 from penstock.telemetry.metrics import Metrics
 
@@ -35,7 +35,7 @@ def real(test: Callable[..., Any]) -> Callable[..., None]:
 @dataclass
 class Serving:
     gate: Gate
-    server: Listener
+    server: HttpServer
     port: int
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -55,13 +55,13 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, senses: Senses | None = None, **limits: Any) -> Any:
+async def serving(app: Any, senses: GateInputs | None = None, **limits: Any) -> Any:
     settings = HttpSettings(**{"rate_limit": 0, **limits})
     gate = Gate(app, settings, Metrics(), senses)
-    bound = bind("127.0.0.1", 0)
+    bound = bind_socket("127.0.0.1", 0)
     # As small as the system allows, and inherited: what a client does not read stays in the process.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    server = listener(gate, settings)
+    server = create_server(gate, settings)
     server.config.timeout_keep_alive = LIMIT_S
     running = asyncio.create_task(server.serve(sockets=[bound]))
     await server.listening.wait()

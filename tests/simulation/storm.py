@@ -183,7 +183,7 @@ class Storm:
     async def _drain(self) -> None:
         gate = self.world.core.gate
         gate.draining = True
-        await gate.drained(self._moment(1.0))
+        await gate.wait_drained(self._moment(1.0))
         assert gate.in_flight <= self.world.asking
 
     # --- What must have become of it
@@ -199,9 +199,9 @@ class Storm:
     def _check_books(self) -> None:
         """Hold what the server counted against what its callers saw."""
         world, gate = self.world, self.world.core.gate
-        assert gate.tally.client_gone + gate.tally.cut_off == world.ends["gone"], (gate.tally, world.ends)
-        assert gate.tally.in_time + gate.tally.too_late <= world.sent - world.ends["gone"]
-        refused = sum(world.core.metrics.counts(world.core.metrics.refused).values())
+        assert gate.counters.client_gone + gate.counters.cut_off == world.ends["gone"], (gate.counters, world.ends)
+        assert gate.counters.in_time + gate.counters.too_late <= world.sent - world.ends["gone"]
+        refused = sum(world.core.metrics.counts_by_label(world.core.metrics.refused).values())
         assert refused >= world.ends["refused"], (refused, world.ends)
 
     def _moment(self, mean_s: float) -> float:

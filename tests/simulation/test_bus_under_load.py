@@ -20,14 +20,11 @@ from math import ceil
 
 import pytest
 
-from penstock.bus.backends.memory import MemoryBus
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.deadline import Deadline
+from penstock.bus.local import LocalBus
+from penstock.kernel.context import Context, Criticality, Deadline, LoopClock, run_all
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings
-from penstock.kernel.together import together
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
 
@@ -47,7 +44,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.bus = MemoryBus(LIMITS, {Topic.SEARCH_REQUEST: 10}, LoopClock())
+        self.bus = LocalBus(LIMITS, {Topic.SEARCH_REQUEST: 10}, LoopClock())
         self.budget = Budget(self.random.randint(2, 4))
         self.pools = {
             Topic.ML_EMBED: Permits("embed", 2, self.budget),
@@ -101,7 +98,7 @@ class World:
 
     async def _search(self, message: int, ctx: Context) -> int:
         with self._at_work(Topic.SEARCH_REQUEST):
-            await together([self.ask(topic, message, ctx) for topic in (Topic.ML_EMBED, Topic.ML_SPARSE)])
+            await run_all([self.ask(topic, message, ctx) for topic in (Topic.ML_EMBED, Topic.ML_SPARSE)])
             if message % 3 == 0:
                 await self.ask(Topic.ML_RERANK, message, ctx)
             return message
@@ -175,9 +172,9 @@ class World:
             assert state.waiting <= state.capacity, state
             going = state.waiting + state.blocked + state.running - state.stopping
             assert state.counts.offered == state.counts.ended + going, state
-            topic = self.bus._intakes[state.name][0].topic
+            topic = self.bus._dispatchers[state.name][0].topic
             for client in CLIENTS:
-                assert topic.held(client) <= ceil(state.capacity * LIMITS.client_share), (client, state)
+                assert topic.client_requests(client) <= ceil(state.capacity * LIMITS.client_share), (client, state)
             assert state.running == pool.active <= pool.limit, (state, pool)
             assert self.handling[state.name] <= pool.active, (state, pool)
         used = sum(self.pools[topic].active * (2 if topic is Topic.ML_RERANK else 1) for topic in LEAF_TOPICS)

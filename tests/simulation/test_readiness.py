@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from penstock.core.parts import Parts
+from penstock.core.dependencies import Dependencies
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
-from penstock.policies.breaker import State
-from penstock.stores.errors import CollectionDamaged
+from penstock.policies.breaker import BreakerState
+from penstock.stores.contract import CollectionDamaged
 from tests.clock import virtual
 from tests.simulation.world import World
 
@@ -24,8 +24,8 @@ class LocalWorld(World):
         self.looks = 0
         self.store_is_gone = False
 
-    def _parts(self) -> Parts:
-        return replace(super()._parts(), look=self._look_at_store, warnings=lambda: self.warnings)
+    def _parts(self) -> Dependencies:
+        return replace(super()._parts(), probe_store=self._look_at_store, warnings=lambda: self.warnings)
 
     async def _look_at_store(self, _ctx: Context) -> None:
         self.looks += 1
@@ -46,7 +46,7 @@ async def test_an_open_breaker_of_the_store_is_unready_and_ends_though_nobody_as
         world.store_is_gone = True
         for n in range(8):
             await world.search(client=f"client-{n}")
-        assert world.core.guards["store"].state is State.OPEN
+        assert world.core.guards["store"].state is BreakerState.OPEN
         answer = await world.ask("GET", "/readyz")
         assert (answer.status, answer.json["reasons"]) == (503, ["the vector store does not answer"])
         world.store_is_gone = False
@@ -70,7 +70,7 @@ async def test_a_damaged_collection_costs_its_own_requests_only():
             assert (answer.status, answer.json["code"], answer.json["retryable"]) == (503, "collection_damaged", False)
             assert "retry-after" not in answer.headers
         assert (await world.search(client="other")).status == 200
-        assert world.core.guards["store"].state is State.CLOSED
+        assert world.core.guards["store"].state is BreakerState.CLOSED
         ready = await world.ask("GET", "/readyz")
         assert (ready.status, ready.json["warnings"]) == (200, ["collection 'bad' is damaged: why"])
         status = await world.ask("GET", "/v1/status")

@@ -9,14 +9,13 @@ from typing import Any
 
 import httpx
 
-from penstock.core.parts import Parts
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.core.dependencies import Dependencies
+from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.messages import EmbedBatch
-from penstock.models.remote import RemoteEmbedder
-from penstock.models.remote_endpoint import Endpoint, EndpointSettings
-from penstock.models.remote_shapes import OpenAiDense
-from penstock.policies.breaker import State
+from penstock.models.remote_endpoint import ModelEndpoint, ModelEndpointSettings
+from penstock.models.remote_formats import OpenAiDenseFormat
+from penstock.models.remote_models import RemoteEmbedder
+from penstock.policies.breaker import BreakerState
 from tests.clock import virtual
 from tests.fakes.endpoint import KEY, FakeEndpoint, always, dead, well
 from tests.fakes.models import DIM
@@ -49,12 +48,12 @@ class RemoteWorld(World):
         """Return what became of calls so far."""
         return int(self.metric("dependency_calls_total", dependency="embed", outcome=outcome))
 
-    def _parts(self) -> Parts:
-        settings = EndpointSettings("embed", "models.dense", "http://models.test", KEY, 16)
-        endpoint = Endpoint(settings, "/v1/embeddings", LoopClock(), self.endpoint)
-        self._model = RemoteEmbedder(endpoint, OpenAiDense("tiny"), DIM, 32)
+    def _parts(self) -> Dependencies:
+        settings = ModelEndpointSettings("embed", "models.dense", "http://models.test", KEY, 16)
+        endpoint = ModelEndpoint(settings, "/v1/embeddings", LoopClock(), self.endpoint)
+        self._model = RemoteEmbedder(endpoint, OpenAiDenseFormat("tiny"), DIM, 32)
         parts = super()._parts()
-        return replace(parts, remote=frozenset({"embed"}), encoders=replace(parts.encoders, late=0))
+        return replace(parts, remote_dependencies=frozenset({"embed"}), models=replace(parts.models, late=0))
 
     async def _embed(self, batch: EmbedBatch, ctx: Context) -> Any:
         return await self._model.embed(batch.texts, batch.kind, ctx)
@@ -118,7 +117,7 @@ async def test_a_remote_model_at_its_rate_is_left_alone_as_long_as_it_asks():
         assert ends(replies)["answered"] == len(replies)
         assert words(replies)["no_dense"] > 0.9 * len(replies)
         assert world.calls("retries") == 0
-        assert world.core.guards["embed"].state is State.CLOSED, "it answers: that is no failure"
+        assert world.core.guards["embed"].state is BreakerState.CLOSED, "it answers: that is no failure"
         world.endpoint.behave = well
         await asyncio.sleep(3)
         assert in_full(await world.flood(20, 2)) > 0.9
@@ -147,10 +146,10 @@ async def test_a_dead_remote_model_is_asked_a_few_times_and_found_again():
         assert ends(replies)["answered"] == len(replies)
         assert len(world.endpoint.asked) - asked <= 20
         assert world.calls("retries") <= 0.1 * (world.calls("calls") - calls) + 20
-        assert world.core.guards["embed"].state is not State.CLOSED
+        assert world.core.guards["embed"].state is not BreakerState.CLOSED
         world.endpoint.behave = well
         await world.flood(20, 8)
-        assert world.core.guards["embed"].state is State.CLOSED
+        assert world.core.guards["embed"].state is BreakerState.CLOSED
         assert in_full(await world.flood(20, 2)) > 0.9
 
 

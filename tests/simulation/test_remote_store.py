@@ -6,10 +6,10 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from penstock.core.limits import STORE_CALLS_MIN
-from penstock.core.parts import Parts
+from penstock.core.dependencies import Dependencies
+from penstock.core.guards import STORE_CALLS_MIN
 from penstock.kernel.errors import Unavailable
-from penstock.policies.breaker import State
+from penstock.policies.breaker import BreakerState
 from tests.clock import virtual
 from tests.simulation.world import SMALL, World, changed
 
@@ -23,8 +23,8 @@ class RemoteWorld(World):
     def __init__(self) -> None:
         super().__init__(settings=ROOMY)
 
-    def _parts(self) -> Parts:
-        return replace(super()._parts(), remote=frozenset({"store"}))
+    def _parts(self) -> Dependencies:
+        return replace(super()._parts(), remote_dependencies=frozenset({"store"}))
 
 
 @virtual
@@ -56,7 +56,7 @@ async def test_a_store_that_fails_in_passing_is_asked_again_and_nobody_notices()
 
         async def once(operation: str, _argument: Any) -> None:
             nonlocal failed
-            if operation in ("search_all", "search", "retrieve") and not failed:
+            if operation in ("search_batch", "search", "retrieve") and not failed:
                 failed += 1
                 raise Unavailable("cut off", dependency="store")
 
@@ -75,13 +75,13 @@ async def test_a_store_that_is_gone_makes_the_server_unready_until_it_is_back():
         world.store.hook = gone
         for n in range(12):
             assert (await world.search(f"client-{n}")).status == 503
-        assert world.core.guards["store"].state is State.OPEN
-        assert "the vector store does not answer" in world.core.reasons()
+        assert world.core.guards["store"].state is BreakerState.OPEN
+        assert "the vector store does not answer" in world.core.unready_reasons()
         world.store.hook = well
         await asyncio.sleep(30)
         for n in range(4):
             await world.search(f"client-{n}")
-        assert world.core.reasons() == []
+        assert world.core.unready_reasons() == []
 
 
 async def well(_operation: str, _argument: Any) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from penstock.policies.breaker import State
+from penstock.policies.breaker import BreakerState
 from penstock.policies.ladder import Rung
-from penstock.search.pipeline import ARM_SHARE
+from penstock.search.pipeline import ARM_TIME_SHARE
 from tests.clock import virtual
 from tests.fakes.api import Caller
 from tests.fakes.faults import Mood
@@ -30,9 +30,9 @@ async def test_overload_climbs_the_ladder_and_every_answer_says_what_it_lacks():
                 stages, lacks = {stage for hit in one.json["hits"] for stage in hit["explain"]}, one.json["degraded"]
                 assert "rerank" in stages or lacks, "without rerank, and does not say so"
                 assert {"dense", "sparse"} <= stages or lacks in (["one_arm"], ["cached"]), lacks
-        counted = world.core.metrics.counts(world.core.metrics.degraded)
+        counted = world.core.metrics.counts_by_label(world.core.metrics.degraded)
         assert counted == words(replies)
-        reached = {rung for one, rung in world.core.rungs.moves if one.name == "INTERACTIVE"}
+        reached = {rung for one, rung in world.core.ladder.transitions if one.name == "INTERACTIVE"}
         assert {Rung.FEWER_CANDIDATES, Rung.NO_RERANK, Rung.ONE_ARM} <= reached
 
 
@@ -173,7 +173,7 @@ async def test_clients_that_hang_up_or_are_in_a_hurry_open_no_breaker():
             asyncio.get_running_loop().call_later(0.02, caller.gone.set)
             await world.search(caller=caller)
             await world.search(timeout_ms=1 + number)
-        assert {guard.state for guard in world.core.guards.values()} == {State.CLOSED}
+        assert {guard.state for guard in world.core.guards.values()} == {BreakerState.CLOSED}
         assert words([await world.search()]) == {"none": 1}
 
 
@@ -194,7 +194,7 @@ async def test_a_deadline_that_the_client_sets_is_kept_and_named():
         world.sparse.turn(Mood.HANGS)
         late = await world.search(timeout_ms=300)
         assert (late.status, late.json["operation"]) == (504, "request")
-        assert ARM_SHARE * 0.3 <= late.took_s + 0.01 < 0.32
+        assert ARM_TIME_SHARE * 0.3 <= late.took_s + 0.01 < 0.32
 
 
 @virtual
@@ -204,7 +204,7 @@ async def test_a_caller_that_never_sends_its_body_and_one_that_never_reads_are_l
         deaf = asyncio.create_task(world.search(caller=Caller(None, reads=False)))
         assert (await mute).status == 408
         assert (await deaf).end == "gone"
-        assert world.core.gate.tally.cut_off == 1
+        assert world.core.gate.counters.cut_off == 1
         world.books.check_at_rest()
 
 
@@ -221,7 +221,7 @@ async def test_a_drain_in_the_middle_answers_what_runs_and_refuses_what_comes():
         assert (ready.status, ready.json["reasons"]) == (503, ["the server is shutting down"])
         after = await world.search()
         assert (after.status, after.code, after.headers["connection"]) == (503, "draining", "close")
-        assert await world.core.gate.drained(30)
+        assert await world.core.gate.wait_drained(30)
         assert ends(await asyncio.gather(*before)) == {"answered": 20}
         world.books.check_at_rest()
 
@@ -233,7 +233,7 @@ async def test_what_hangs_when_the_drain_is_over_gets_a_typed_refusal():
         asked = [asyncio.create_task(world.search(client=client)) for client in CROWD]
         await asyncio.sleep(0.05)
         world.core.gate.draining = True
-        assert not await world.core.gate.drained(0.5)
+        assert not await world.core.gate.wait_drained(0.5)
         assert ends(await asyncio.gather(*asked)) == {"draining": 20}
 
 
@@ -273,4 +273,4 @@ async def test_whatever_a_client_sends_breakers_stay_closed_and_others_are_answe
                 assert after.json["degraded"] == []
             reply = await harm
             assert reply.status != 500, (path, reply.json)
-            assert {guard.state for guard in world.core.guards.values()} == {State.CLOSED}
+            assert {guard.state for guard in world.core.guards.values()} == {BreakerState.CLOSED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock.policies.breaker import State
+from penstock.policies.breaker import BreakerState
 from tests.clock import quiet, virtual
 from tests.fakes.api import Caller
 from tests.fakes.faults import Mood
@@ -19,7 +19,7 @@ async def test_a_store_that_hangs_opens_its_breaker_and_searches_fail_at_once_un
     async with World() as world:
         world.disk.turn(Mood.HANGS)
         hung = await world.flood(CAPACITY / 2, 3)
-        assert world.core.guards["store"].state is State.OPEN
+        assert world.core.guards["store"].state is BreakerState.OPEN
         assert set(ends(hung)) <= {"timeout", "circuit_open", "hopeless"}, ends(hung)
         refused = await world.search()
         assert (refused.status, refused.code, refused.json["dependency"]) == (503, "circuit_open", "store")
@@ -30,7 +30,7 @@ async def test_a_store_that_hangs_opens_its_breaker_and_searches_fail_at_once_un
         await asyncio.sleep(60)
         assert (await world.search()).status == 200
         assert (await world.search()).status == 200
-        assert world.core.guards["store"].state is State.CLOSED
+        assert world.core.guards["store"].state is BreakerState.CLOSED
 
 
 @virtual
@@ -51,12 +51,12 @@ async def test_a_dead_dense_model_leaves_answers_from_the_words_and_they_say_so(
         world.dense.turn(Mood.DEAD)
         replies = await world.flood(CAPACITY / 2, 1)
         assert words(replies) == {"no_dense": len(replies)}
-        assert world.core.guards["embed"].state is State.OPEN
+        assert world.core.guards["embed"].state is BreakerState.OPEN
         assert (await world.search(strict=True)).code == "degraded"
         world.dense.turn(Mood.WELL)
         await asyncio.sleep(60)
         assert words([await world.search() for _ in range(3)]) == {"none": 3}
-        assert world.core.guards["embed"].state is State.CLOSED
+        assert world.core.guards["embed"].state is BreakerState.CLOSED
 
 
 @virtual
@@ -74,7 +74,7 @@ async def test_a_model_that_hangs_costs_a_few_searches_and_then_the_other_arm_go
         hung = [await world.search() for _ in range(5)]
         assert words(hung) == {"no_dense": 5}, "the hung arm leaves the other one time to answer"
         await quiet()
-        assert world.core.guards["embed"].state is State.OPEN
+        assert world.core.guards["embed"].state is BreakerState.OPEN
         quick = await world.search()
         assert (quick.json["degraded"], quick.took_s < 0.05) == (["no_dense"], True)
         world.dense.turn(Mood.WELL)
@@ -131,7 +131,7 @@ async def test_a_caller_that_reads_no_error_is_let_go_like_any_other():
         world.dense.turn(Mood.RAISES)
         deaf = await world.ask("POST", "/v1/embed", {"texts": ["a", "b"]}, caller=Caller(None, reads=False))
         assert deaf.end == "gone"
-        assert world.core.gate.tally.cut_off == 1
+        assert world.core.gate.counters.cut_off == 1
 
 
 # --- Memory

@@ -17,14 +17,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from penstock.bus.backends.memory import MemoryBus
-from penstock.bus.books import BusObserver
 from penstock.bus.contract import Bus
+from penstock.bus.counters import BusObserver
+from penstock.bus.local import LocalBus
 from penstock.core.core import Core
-from penstock.core.parts import Encoders, Parts, Workers
-from penstock.indexing.chunk.records import Chunk
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.core.dependencies import Dependencies, ModelTraits, PoolHandlers
+from penstock.indexing.chunk.outline import Chunk
+from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.messages import AlertTriggered, ChunkText, EmbedBatch, RerankTexts, SparseBatch, Topic
 from penstock.kernel.settings import (
     BusSettings,
@@ -38,10 +37,10 @@ from penstock.kernel.settings import (
     TimeoutSettings,
 )
 from penstock.pools.permits import Permits
-from penstock.stores.backends.memory import MemoryCache
-from penstock.stores.cache import Cache
-from penstock.stores.records import ChunkPayload, CollectionInfo, Point
-from penstock.telemetry.memory import Limit, MemoryWatch
+from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
+from penstock.stores.key_value_cache import KeyValueCache
+from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from tests.clock import VirtualLoop, quiet
 from tests.fakes.api import Caller
 from tests.fakes.faults import Dependency
@@ -207,7 +206,7 @@ class World:
 
     def rungs(self) -> list[int]:
         """Return where the ladder stands, the most urgent class first."""
-        return [int(rung) for rung in self.core.rungs.state().values()]
+        return [int(rung) for rung in self.core.ladder.state().values()]
 
     def working(self) -> int:
         """Return how many calls to dependencies are at work."""
@@ -230,7 +229,7 @@ class World:
     def _dependency(self, name: str, mean_s: float, *, stubborn: bool = False) -> Dependency:
         return Dependency(name, self.random, mean_s, steady=self.steady, stubborn=stubborn)
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> Dependencies:
         clock, settings = LoopClock(), self.settings
 
         def bus(observer: BusObserver) -> Bus:
@@ -239,25 +238,27 @@ class World:
                 Topic.INDEX_REQUEST: settings.index.queue_size,
                 Topic.INDEX_CHUNK: settings.index.queue_size,
             }
-            return MemoryBus(settings.bus, capacities, clock, observer)
+            return LocalBus(settings.bus, capacities, clock, observer)
 
-        def cache(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> Cache:
+        def cache(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> KeyValueCache:
             return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)
 
-        limit = Limit(MEMORY_BYTES, "setting")
-        return Parts(
+        limit = MemoryLimit(MEMORY_BYTES, "setting")
+        return Dependencies(
             settings=settings,
             data_dir=Path("nowhere"),
             clock=clock,
-            bus=bus,
+            make_bus=bus,
             store=self.store,
-            encoders=Encoders("model", DIM, "sparse", lambda _: True, lambda text: text, late=DIM),
-            workers=Workers(self._embed, self._encode, self._rerank, self._chunk),
-            cache=cache,
-            memory=lambda caches: MemoryWatch(limit, caches, used=lambda _: int(self.memory_share * MEMORY_BYTES)),
-            readiness=lambda: self.reasons,
-            remembering=(self.points,),
-            luck=self.random.random,
+            models=ModelTraits("model", DIM, "sparse", lambda _: True, lambda text: text, late=DIM),
+            handlers=PoolHandlers(self._embed, self._encode, self._rerank, self._chunk),
+            make_cache=cache,
+            make_memory_watch=lambda caches: MemoryWatch(
+                limit, caches, used=lambda _: int(self.memory_share * MEMORY_BYTES)
+            ),
+            unready_reasons=lambda: self.reasons,
+            store_caches=(self.points,),
+            rng=self.random.random,
         )
 
     async def _embed(self, batch: EmbedBatch, _ctx: Context) -> Any:
@@ -283,7 +284,7 @@ class World:
     async def _fill(self) -> None:
         """Put a document for each word into the default collection."""
         ctx = Context.background()
-        await self.store.create(CollectionInfo("default", DIM, "model", late=DIM), ctx)
+        await self.store.create(CollectionInfo("default", DIM, "model", token_dim=DIM), ctx)
         points = []
         for word in WORDS:
             text = f"{word} and more of {word}"

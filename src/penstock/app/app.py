@@ -1,4 +1,4 @@
-"""A running Penstock: it takes the directory, asks what is outside, builds the core on it, and stops all in order."""
+"""A running Penstock: locks the data directory, probes external services, builds the core, stops all in order."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.app.backing import Backing
-from penstock.app.role import ALL, Role
-from penstock.kernel.clock import Clock, MonotonicClock
+from penstock.app.backing_services import BackingServices
+from penstock.app.role import ALL_IN_ONE, Role
+from penstock.kernel.context import Clock, MonotonicClock
 from penstock.kernel.errors import Broken
-from penstock.kernel.private import make_private
+from penstock.kernel.file_permissions import restrict_to_owner
 from penstock.kernel.settings import Settings
-from penstock.stores.directory import DirectoryWatch
+from penstock.stores.directory_watch import DataDirectoryWatch
 from penstock.stores.lock import DirectoryLock
 
 if TYPE_CHECKING:
@@ -26,32 +26,32 @@ class App:
 
     Args:
         settings: Everything that can be set.
-        data_dir: Where everything is kept.
+        data_dir: The data directory.
         model_cache: Where prepared models are kept; ``data_dir/models`` by default.
-        role: What of it runs here.
+        role: The part of it that runs here.
 
     Raises:
         Invalid: The settings cannot be used, or not for this role.
     """
 
-    def __init__(self, settings: Settings, data_dir: Path, model_cache: Path, role: Role = ALL) -> None:
+    def __init__(self, settings: Settings, data_dir: Path, model_cache: Path, role: Role = ALL_IN_ONE) -> None:
         self._role = role
         self.settings = settings
         self.data_dir = data_dir
         self._clock: Clock = MonotonicClock()
         self._model_cache = model_cache
         self._lock = DirectoryLock(data_dir)
-        self._watch = DirectoryWatch(data_dir, self._lock.lost)
-        self._backing = Backing(settings, data_dir, role, self._clock)
+        self._watch = DataDirectoryWatch(data_dir, self._lock.lost_reason)
+        self._backing_services = BackingServices(settings, data_dir, role, self._clock)
         self._assembly: Assembly | None = None
 
     @property
     def asgi(self) -> Gate:
         """The ASGI application, once it has been started."""
-        return self._started.gate
+        return self._core.gate
 
     async def start(self, progress: Progress | None = None) -> None:
-        """Take the directory, ask what is outside, prepare and check the models, start the store, wire the topics.
+        """Lock the directory, probe external services, prepare the models, start the store, wire the topics.
 
         Args:
             progress: Called, from another thread, with a stage's name, what is done of it and its total.
@@ -59,60 +59,62 @@ class App:
         Raises:
             PenstockError: Saying what is missing or held by another; nothing is left behind.
         """
-        if self._role.http:
+        if self._role.serves_api:
             self._lock.acquire()
             self._watch.start()
         else:
-            make_private(self.data_dir)
+            restrict_to_owner(self.data_dir)
         try:
-            # First: a server that is not there should not be told after a model has been prepared.
-            await self._backing.start()
-            make = await asyncio.to_thread(_imported)
-            self._assembly = make(self.settings, self.data_dir, self._role, self._backing, self._clock, self._watch)
+            # First, so that an unreachable server is reported before a model is prepared.
+            await self._backing_services.start()
+            make = await asyncio.to_thread(_import_assembly)
+            self._assembly = make(
+                self.settings, self.data_dir, self._role, self._backing_services, self._clock, self._watch
+            )
             await self._assembly.start(self._model_cache, progress or (lambda *_: None))
         except BaseException:
             await self.close()
             raise
 
-    def announce(self, url: str) -> None:
+    def publish_url(self, url: str) -> None:
         """Let other commands on this data directory find the server."""
-        self._lock.announce(url)
+        self._lock.publish_url(url)
 
     def begin_drain(self) -> None:
         """Refuse new requests from now on; running ones go on."""
-        self._started.gate.draining = True
+        self._core.gate.draining = True
 
-    async def drained(self, timeout_s: float) -> bool:
+    async def wait_drained(self, timeout_s: float) -> bool:
         """Wait until no request is in flight; return whether that came true in time."""
-        return await self._started.gate.drained(timeout_s)
+        return await self._core.gate.wait_drained(timeout_s)
 
-    async def worked_off(self, timeout_s: float) -> bool:
+    async def drain_bus(self, timeout_s: float) -> bool:
         """Take no more work from other instances; return whether what was taken has ended in time."""
-        return await self._started.drain(timeout_s)
+        return await self._core.drain_bus(timeout_s)
 
     async def close(self) -> None:
         """Stop everything, the last started first; the store is flushed."""
         if self._assembly is not None:
             await self._assembly.close()
-        await self._backing.close()
+        await self._backing_services.close()
         self._watch.close()
         self._lock.release()
 
     @property
-    def _started(self) -> Core:
+    def _core(self) -> Core:
         if self._assembly is None:
             raise Broken("the server has not been started")
         return self._assembly.core
 
 
-def _imported() -> type[Assembly]:
+def _import_assembly() -> type[Assembly]:
     # What models and core are made of takes more than a second to import.
     from penstock.app.assembly import Assembly  # noqa: PLC0415
 
     return Assembly
 
 
-def build(settings: Settings, data_dir: Path, model_cache: Path | None = None, role: Role = ALL) -> App:
+def build(settings: Settings, data_dir: Path, model_cache: Path | None = None, role: Role = ALL_IN_ONE) -> App:
     """Build a Penstock that is not started yet.
 
     Raises:

@@ -1,7 +1,7 @@
-"""The core on real parts: models, threads, processes, caches.
+"""Assembly of the core on real dependencies: models, threads, processes, caches.
 
-What hangs together how is told by :mod:`penstock.core.core`; what stands outside of the process by
-:mod:`penstock.app.backing`.
+:mod:`penstock.core.core` wires them. The services outside of the process are in
+:mod:`penstock.app.backing_services`.
 """
 
 from __future__ import annotations
@@ -14,30 +14,57 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from penstock.app.backing import Backing
-from penstock.app.encoding import encoders, marks
+from penstock.app.backing_services import BackingServices
+from penstock.app.local_backends import build_bus, cache_factory
 from penstock.app.role import Role
-from penstock.app.within import bus, caches
 from penstock.core.core import Core
-from penstock.core.parts import Parts, Workers
-from penstock.indexing import worker
+from penstock.core.dependencies import Dependencies, ModelTraits, PoolHandlers
+from penstock.indexing import chunk_worker
 from penstock.indexing.chunk import Chunk
+from penstock.indexing.model_inputs import dense_text, sparse_query, sparse_text
 from penstock.kernel import allocator
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Clock, Context
 from penstock.kernel.errors import Broken
-from penstock.kernel.messages import ChunkText
-from penstock.kernel.settings import Settings, cores
-from penstock.models.choice import Choice, Models
-from penstock.models.unread import unread
-from penstock.pools.asking import handlers
-from penstock.pools.ml import BULK_NICENESS
-from penstock.pools.processes import Processes
-from penstock.pools.threads import Threads
-from penstock.stores.cache import Cache
-from penstock.stores.directory import DirectoryWatch
-from penstock.stores.records import DAMAGED, CollectionInfo
-from penstock.telemetry.memory import MemoryWatch, find_limit
+from penstock.kernel.messages import ChunkText, Topic
+from penstock.kernel.settings import Settings, available_cores
+from penstock.models.factory import ModelFactory, Models
+from penstock.models.truncation import truncation_checks
+from penstock.pools.model_handlers import BULK_NICENESS
+from penstock.pools.process_pool import ProcessPool
+from penstock.pools.remote_model_handlers import model_handlers
+from penstock.pools.thread_pool import ThreadPool
+from penstock.stores.data_model import STATE_DAMAGED, CollectionInfo
+from penstock.stores.directory_watch import DataDirectoryWatch
+from penstock.stores.key_value_cache import KeyValueCache
+from penstock.telemetry.memory_watch import MemoryWatch, find_memory_limit
+
+
+def model_traits(models: Models) -> ModelTraits:
+    """Return the traits of the models that the core depends on.
+
+    Identifiers are split for BM25 alone: a learned model has its own notion of what a word means.
+    """
+    dense, sparse, _ = models.infos
+    learned = models.has_learned_sparse
+    return ModelTraits(
+        model=dense.name,
+        dim=models.dim,
+        late=models.token_dim,
+        sparse=sparse.name,
+        fits_dense_model=lambda text: not models.tokenizer.truncated(text),
+        sparse_query=(lambda text: text) if learned else sparse_query,
+        sparse_text=dense_text if learned else sparse_text,
+        learned_sparse_model=sparse.name if learned else "",
+        has_cross_encoder=models.has_cross_encoder,
+        infos=tuple(models.infos),
+    )
+
+
+def compatibility_keys(models: Models) -> dict[str, str]:
+    """Return the model names that instances must share to do each other's work, by topic."""
+    dense, sparse, rerank = (one.name for one in models.infos)
+    return {Topic.ML_EMBED: dense, Topic.ML_SPARSE: sparse, Topic.ML_RERANK: f"{dense} {rerank}"}
+
 
 log = logging.getLogger(__name__)
 
@@ -50,27 +77,33 @@ class Assembly:
 
     Args:
         settings: Everything that can be set.
-        data_dir: Where everything is kept.
-        role: What of Penstock runs here.
-        backing: What stands outside, started.
+        data_dir: The data directory.
+        role: The part of Penstock that runs here.
+        backing_services: The services outside of this process, started.
         clock: The loop's clock.
-        watch: Looks at the data directory.
+        watch: Watches the data directory.
     """
 
     def __init__(
-        self, settings: Settings, data_dir: Path, role: Role, backing: Backing, clock: Clock, watch: DirectoryWatch
+        self,
+        settings: Settings,
+        data_dir: Path,
+        role: Role,
+        backing_services: BackingServices,
+        clock: Clock,
+        watch: DataDirectoryWatch,
     ) -> None:
         self._settings = settings
         self._data_dir = data_dir
         self._role = role
-        self._backing = backing
+        self._backing_services = backing_services
         self._clock = clock
         self._watch = watch
-        allocator.settle()
-        count = settings.ml.threads or cores()
-        self._threads = Threads(count, "penstock-ml")
-        self._bulk = Threads(count, "penstock-bulk", BULK_NICENESS)
-        self._processes: Processes | None = None
+        allocator.configure_malloc()
+        count = settings.ml.threads or available_cores()
+        self._threads = ThreadPool(count, "penstock-ml")
+        self._bulk_threads = ThreadPool(count, "penstock-bulk", BULK_NICENESS)
+        self._processes: ProcessPool | None = None
         self._models: Models | None = None
         self._core: Core | None = None
 
@@ -91,28 +124,31 @@ class Assembly:
         Raises:
             PenstockError: Saying what is missing; :meth:`close` then.
         """
-        points, stores = self._backing.points, self._role.stores
-        choice = Choice(self._settings, model_cache, self._clock, here=self._role.pools)
+        points, stores = self._backing_services.store_service, self._role.needs_store
+        choice = ModelFactory(self._settings, model_cache, self._clock, local_pools=self._role.pools)
         self._models = models = await asyncio.to_thread(choice.load, progress)
-        await models.check(self._clock)
+        await models.check_endpoints(self._clock)
         if stores:
             await points.start()
-        self._core = core = Core(self._parts(models))
+        self._core = core = Core(self._dependencies(models))
         if stores:
-            core.foreign |= await self._foreign(models)
-        points.when_ready(core.guards["store"].renew)
+            core.incompatible |= await self._find_incompatible(models)
+        points.when_ready(core.guards["store"].reset)
         core.start()
-        if not await core.bus.joined():
-            log.warning("some work does not come here yet: it will once the broker has shared it out")
+        if not await core.bus.wait_joined():
+            log.warning("this process does not receive all its work yet; it will once the broker has assigned it")
 
-    async def _foreign(self, models: Models) -> dict[str, CollectionInfo]:
+    async def _find_incompatible(self, models: Models) -> dict[str, CollectionInfo]:
         """Return the collections that another model made."""
-        there, known = await self._backing.points.store.collections(Context.background()), encoders(models)
-        ours = (known.model, known.dim, known.learned)
-        sound = [info for info in there if info.state != DAMAGED]
+        there, known = (
+            await self._backing_services.store_service.store.collections(Context.background()),
+            model_traits(models),
+        )
+        ours = (known.model, known.dim, known.learned_sparse_model)
+        sound = [info for info in there if info.state != STATE_DAMAGED]
         found = {info.name: info for info in sound if (info.model, info.dim, info.sparse) != ours}
         for name, info in found.items():
-            log.warning("collection %s is of another model, %s: neither searched nor written", name, info.model)
+            log.warning("collection %s is of another model, %s; it is neither searched nor written", name, info.model)
         return found
 
     async def close(self) -> None:
@@ -122,62 +158,64 @@ class Assembly:
         if self._processes is not None:
             await self._processes.close()
         await self._threads.close()
-        await self._bulk.close()
+        await self._bulk_threads.close()
         if self._models is not None:
             await self._models.close()
 
-    def _parts(self, models: Models) -> Parts:
-        """Return what the core stands on."""
+    def _dependencies(self, models: Models) -> Dependencies:
+        """Return the core's dependencies."""
         ml, clock = self._settings.ml, self._clock
         batch_tokens = ml.batch_tokens or models.batch_tokens
         settings = replace(self._settings, ml=replace(ml, batch_tokens=batch_tokens))
-        limit = find_limit(settings.memory.limit)
-        backing, points = self._backing, self._backing.points
+        limit = find_memory_limit(settings.memory.limit)
+        backing, points = self._backing_services, self._backing_services.store_service
 
-        def shared_cache(name: str) -> Cache | None:
+        def shared_cache(name: str) -> KeyValueCache | None:
             return backing.shared.cache(name) if backing.shared is not None and settings.redis.cache else None
 
-        return Parts(
+        return Dependencies(
             settings=settings,
             data_dir=self._data_dir,
             clock=clock,
-            bus=lambda observer: bus(backing.broker, settings, clock, observer, marks(models)),
+            make_bus=lambda observer: build_bus(backing.broker, settings, clock, observer, compatibility_keys(models)),
             store=points.store,
-            encoders=replace(encoders(models), unread=unread(models, self._bulk.run)),
-            workers=self._workers(models),
-            remote=models.remote | ({"store"} if points.remote else set()),
-            cache=caches(clock),
-            shared_cache=shared_cache,
-            shared_rates=backing.shared.rates() if backing.shared is not None and settings.redis.rates else None,
-            memory=lambda made: MemoryWatch(limit, made),
+            models=replace(model_traits(models), truncation=truncation_checks(models, self._bulk_threads.run)),
+            handlers=self._pool_handlers(models),
+            remote_dependencies=models.remote_pools | ({"store"} if points.remote else set()),
+            make_cache=cache_factory(clock),
+            make_shared_cache=shared_cache,
+            token_buckets=backing.shared.token_buckets()
+            if backing.shared is not None and settings.redis.rates
+            else None,
+            make_memory_watch=lambda made: MemoryWatch(limit, made),
             snapshots=points.snapshots,
-            upkeep=points.upkeep,
-            remembering=points.remembering,
+            upkeep=points.index_builds,
+            store_caches=points.caches,
             connections=backing.connections,
-            look=points.look,
-            give_back=lambda: self._bulk.run(partial(_give_back, models)),
-            readiness=lambda: self._watch.reasons() + (points.missing if self._role.stores else []),
+            probe_store=points.probe,
+            release_memory=lambda: self._bulk_threads.run(partial(_release_memory, models)),
+            unready_reasons=lambda: self._watch.reasons() + (points.down_reasons if self._role.needs_store else []),
             warnings=lambda: self._watch.warnings() + points.warnings,
-            watch=points.watch,
+            watch_store=points.check_processes,
             pools=self._role.pools,
-            answers=self._role.http,
+            serves_api=self._role.serves_api,
         )
 
-    def _workers(self, models: Models) -> Workers:
-        """Return what the pools do: models in threads or asked over HTTP, chunkers in processes."""
-        embed, encode, rerank = handlers(models, self._threads, self._bulk)
-        count = min(self._settings.index.chunk_workers, cores())
-        self._processes = Processes(count, worker.prepare, (models.tokenizer,))
-        cutter = worker.Cutter(self._processes.run)
+    def _pool_handlers(self, models: Models) -> PoolHandlers:
+        """Return the pools' handlers: models in threads or over HTTP, chunkers in processes."""
+        embed, encode, rerank = model_handlers(models, self._threads, self._bulk_threads)
+        count = min(self._settings.index.chunk_workers, available_cores())
+        self._processes = ProcessPool(count, chunk_worker.init_process, (models.tokenizer,))
+        cutter = chunk_worker.FallbackChunker(self._processes.run)
 
         async def chunk(message: ChunkText, _ctx: Context) -> list[Chunk]:
             return await cutter(message)
 
-        return Workers(embed, encode, rerank, chunk)
+        return PoolHandlers(embed, encode, rerank, chunk)
 
 
-def _give_back(models: Models) -> None:
-    """Give memory back that models and allocator keep; in a thread."""
-    gc.collect()  # a request that failed may have left its body in a circle: 2 to 5 ms
+def _release_memory(models: Models) -> None:
+    """Return memory that models and allocator keep to the system. Runs in a thread."""
+    gc.collect()  # a request that failed may have left its body in a reference cycle: 2 to 5 ms
     models.shrink()
-    allocator.trim()
+    allocator.trim_heap()

@@ -1,4 +1,4 @@
-"""What of Penstock runs in a process."""
+"""Role of a process: the part of Penstock that runs in it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Final
 
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
-from penstock.pools.house import POOLS
+from penstock.pools.pool_registry import POOL_NAMES
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What of Penstock runs in this process.
+    """Part of Penstock that runs in this process.
 
     Attributes:
-        http: Whether it answers HTTP, and has the data directory for itself.
+        serves_api: Whether it serves the API, and has the data directory for itself.
         pools: Which pools work here.
     """
 
-    http: bool = True
-    pools: frozenset[str] = POOLS
+    serves_api: bool = True
+    pools: frozenset[str] = POOL_NAMES
 
     @property
-    def stores(self) -> bool:
-        """Whether it needs the points."""
-        return self.http or bool(self.pools & {"search", "index"})
+    def needs_store(self) -> bool:
+        """True if this role uses the store."""
+        return self.serves_api or bool(self.pools & {"search", "index"})
 
     @property
-    def alone(self) -> bool:
-        """Whether nobody else touches the points: all that does is in this process."""
-        return self.http and {"search", "index"} <= self.pools
+    def owns_store(self) -> bool:
+        """True if no other process uses the store."""
+        return self.serves_api and {"search", "index"} <= self.pools
 
     def check(self, settings: Settings) -> None:
-        """Refuse a part of Penstock that could not reach the rest.
+        """Refuse a role that could not reach the rest of Penstock.
 
         Raises:
             Invalid: Naming the setting.
@@ -43,7 +43,7 @@ class Role:
         if settings.bus.backend == "memory":
             detail = "a part of Penstock needs a broker to reach the rest: set BUS_BACKEND to redis or kafka"
             raise Invalid(detail, field="concurrency.bus.backend")
-        if self.stores and not self.alone and settings.store.backend == "edge":
+        if self.needs_store and not self.owns_store and settings.store.backend == "edge":
             detail = (
                 "here other processes need the points too: set STORE_BACKEND to qdrant, or serve search and index here"
             )
@@ -51,4 +51,4 @@ class Role:
 
 
 #: Everything in one process.
-ALL: Final = Role()
+ALL_IN_ONE: Final = Role()

@@ -1,22 +1,22 @@
-"""What a broker between processes has to do for the bus: what Redis Streams and Kafka have in common.
+"""Broker protocol: message delivery between processes, as Redis Streams and Kafka both offer it.
 
-A broker carries records, which are bytes it does not look into (:mod:`penstock.bus.wire` does), and is told of
-channels, readers and mailboxes only. Everything about requests, replies, handlers, deadlines and fairness is the
-bus's business (:mod:`penstock.bus.distributed`), once for all brokers.
+A broker carries records, which are bytes it does not look into (:mod:`penstock.bus.record_codec` does). It knows
+channels, readers and mailboxes only. Requests, replies, handlers, deadlines and fairness are the bus's business
+(:mod:`penstock.bus.distributed`), once for all brokers.
 
-There are three ways for a record to travel:
+A record travels in one of three ways:
 
-- **work** (:class:`Channel` of kind ``WORK``): kept until one of all readers is done with it. The readers of all
-  instances share it. A reader that dies, or hands a record back, has it delivered to another. At least once.
-- **news** (kind ``NEWS``): each reader gets every record sent after it joined, in the order of one sender. Where a
-  reader joins under a group's name, the readers of that name share the news, which is then kept for them as work is;
-  else it is the reader's alone, delivered at most once, and forgotten with it.
-- **notes** to mailboxes: each instance has one, at its ``address``. ``reply`` puts a note into one of them, ``tell``
-  into all, ``listen`` reads one's own. Whoever is not there any more gets nothing, and nobody is told.
+- **Queue** (:class:`Channel` of kind ``QUEUE``): kept until one reader has acknowledged it. The readers of all
+  instances share the channel. The record of a reader that dies or requeues it is delivered to another. At least once.
+- **Pub/sub** (kind ``PUBSUB``): each reader gets every record sent after it joined, in the order of one sender. Readers
+  that join under a group's name share the records, which are then kept for the group as in a queue. Without a group,
+  records are delivered at most once and forgotten with the reader.
+- **Mailboxes**: each instance has one, at its ``address``. ``reply`` writes to one mailbox, ``broadcast`` to all,
+  ``receive`` reads one's own. A record for an instance that has gone is dropped silently.
 
-All methods may be called by several tasks at once unless they say otherwise. Two errors only leave a broker, and none
-of them later than ``wait_s`` or ``within_s`` (where there is one) and ``PATIENCE_S`` after the call:
-``Unavailable`` (``dependency`` is the broker's name) and, where it says so, ``Rejected``.
+All methods may be called by several tasks at once unless they say otherwise. A broker raises ``Unavailable``
+(``dependency`` is the broker's name) and, where the method says so, ``Rejected``. It does so within ``wait_s`` or
+``within_s`` (where there is one) and ``BROKER_TIMEOUT_S`` after the call.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from typing import Any, Final, Protocol
 from penstock.bus.contract import Features
 
 #: How long a broker may be silent before it counts as gone; connecting included. SPEC: a clear error within 5 s.
-PATIENCE_S: Final = 4.0
+BROKER_TIMEOUT_S: Final = 4.0
 
-#: A broker that has not answered its first question after so long is not there: who starts us is told within five
-#: seconds, also where our own start takes two of them.
-CHECK_S: Final = 2.0
+#: A broker that has not answered its first request after so long is not there: the operator learns it within five
+#: seconds, even where our own start takes two of them.
+STARTUP_CHECK_S: Final = 2.0
 
-#: How often the bus calls ``beat``; an instance that was not heard of for its lease is dead.
-BEAT_S: Final = 1.0
+#: How often the bus calls ``heartbeat``; an instance that is silent for its lease is dead.
+HEARTBEAT_S: Final = 1.0
 
 #: Dead letters kept; of more, the oldest go.
-LETTERS_MAX: Final = 10_000
+DEAD_LETTERS_MAX: Final = 10_000
 
 #: Of a record that is too large, so much is kept in its dead letter.
-LETTER_BYTES_MAX: Final = 65_536
+DEAD_LETTER_BYTES_MAX: Final = 65_536
 
 
-class Kind(enum.StrEnum):
-    """How a channel's records find their readers."""
+class ChannelKind(enum.StrEnum):
+    """Delivery semantics of a channel: a shared queue, or pub/sub."""
 
-    WORK = "work"
-    NEWS = "news"
+    QUEUE = "work"
+    PUBSUB = "news"
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """Where records of one kind are sent and taken from.
+    """Named channel of a broker: records are sent to it and read from it.
 
     Attributes:
         topic: The bus's name for it, e.g. ``ml.embed``; the adapter puts the prefix of all names before it.
@@ -61,7 +61,7 @@ class Channel:
     """
 
     topic: str
-    kind: Kind
+    kind: ChannelKind
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +73,7 @@ class Delivery:
         attempts: How many times it has been delivered, this one included; from 1.
         age_s: Seconds since the broker took it, by the broker's own clock; 0 where that is not known. Never
             measured between two machines' clocks.
-        handle: What the adapter knows it by; nobody else looks at it.
+        handle: The adapter's own reference to it; opaque to all others.
     """
 
     record: bytes
@@ -83,12 +83,12 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A note that goes out with an acknowledgement.
+class ReplyMessage:
+    """Reply that is sent together with an acknowledgement.
 
     Attributes:
-        address: Whose mailbox it is for.
-        record: What it says.
+        address: The requester's mailbox.
+        record: The encoded reply.
     """
 
     address: str
@@ -96,19 +96,19 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """A dead letter: a record that nobody could handle.
+class DeadLetter:
+    """Dead letter: a record that no reader could handle.
 
     Attributes:
-        id: What it is revived or dropped by.
-        topic: Where it was sent.
-        group: Whose it was: empty for work.
-        reason: Why it was buried, one word (``tries``, ``newer_version``, ``foreign``, ``truncated``, ``too_large``,
-            ``raised``, ``unreadable``).
+        id: Its id, for requeueing or deleting it.
+        topic: The topic it was sent to.
+        group: The subscriber group it failed in; empty for a queue.
+        reason: Why it was dead-lettered, one word (``tries``, ``newer_version``, ``foreign``, ``truncated``,
+            ``too_large``, ``raised``, ``unreadable``).
         attempts: How many times it had been delivered.
-        buried_at_s: When, in seconds since 1970 by the burying side's clock.
+        dead_lettered_at_s: When, in seconds since 1970, by the clock of the side that put it there.
         size: Bytes of the record.
-        record: The record; its first ``LETTER_BYTES_MAX`` bytes only if it was too large.
+        record: The record; its first ``DEAD_LETTER_BYTES_MAX`` bytes only if it was too large.
     """
 
     id: str
@@ -116,36 +116,36 @@ class Letter:
     group: str
     reason: str
     attempts: int
-    buried_at_s: float
+    dead_lettered_at_s: float
     size: int
     record: bytes
 
 
 class Reader(Protocol):
-    """One member's end of a channel. Used by one task at a time for ``take``; the rest by any."""
+    """Reader of a channel. ``poll`` may be called by one task at a time, the other methods by any."""
 
-    async def joined(self) -> None:
+    async def wait_joined(self) -> None:
         """Wait until the channel's records come here, or to other members that share it."""
         ...
 
-    async def take(self, count: int, wait_s: float) -> list[Delivery]:
+    async def poll(self, count: int, wait_s: float) -> list[Delivery]:
         """Return up to ``count`` records, waiting up to ``wait_s`` for the first; empty when there was none.
 
-        Records that a dead member held, or that were handed back, come too. What is taken is this reader's until
-        ``done``, ``retry``, ``hand_back`` or ``bury``, however long that takes, as long as its instance beats: a long
-        handler is not robbed of its work.
+        Records that a dead member held, or that were requeued, come too. A delivery is this reader's until ``ack``,
+        ``nack``, ``requeue`` or ``dead_letter``, however long that takes, as long as its instance sends heartbeats: a
+        long handler does not lose its record to another.
 
         Raises:
             Unavailable: The broker cannot be asked; call again later.
 
-        Cancellation: Nothing is lost: what was on its way comes with a later ``take``.
+        Cancellation: Nothing is lost: what was on its way comes with a later ``poll``.
         """
         ...
 
-    async def done(self, delivery: Delivery, answer: Answer | None = None) -> None:
-        """Acknowledge: it is handled and not delivered again.
+    async def ack(self, delivery: Delivery, reply: ReplyMessage | None = None) -> None:
+        """Acknowledge a delivery: it is handled and not delivered again.
 
-        The answer is on its way before the acknowledgement holds, or at the same time: a crash between the two means
+        The reply is on its way before the acknowledgement holds, or at the same time: a crash between the two means
         that the record is delivered again, never that it goes unanswered. No error if another has it by now.
 
         Raises:
@@ -153,40 +153,40 @@ class Reader(Protocol):
         """
         ...
 
-    async def retry(self, delivery: Delivery, delay_s: float) -> None:
-        """Have it delivered again, here or elsewhere, after about ``delay_s`` (never before); the attempt counts.
+    async def nack(self, delivery: Delivery, delay_s: float) -> None:
+        """Have a record delivered again, here or elsewhere, after about ``delay_s`` (never before); the attempt counts.
 
         Raises:
             Unavailable: It stays this reader's until the instance ends.
         """
         ...
 
-    async def hand_back(self, delivery: Delivery) -> None:
-        """Have it delivered to another member soon: it was not begun, or its handler was stopped for our own end.
+    async def requeue(self, delivery: Delivery) -> None:
+        """Have a record delivered to another member soon: it was not begun, or its handler was stopped at shutdown.
 
         Whether the attempt counts is up to the broker.
 
         Raises:
-            Unavailable: As for ``retry``.
+            Unavailable: As for ``nack``.
         """
         ...
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
-        """Put it among the dead letters, and only then acknowledge it.
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Put a record among the dead letters, and only then acknowledge it.
 
         Raises:
-            Unavailable: It may be delivered again, and buried twice.
+            Unavailable: It may be delivered again, and dead-lettered twice.
         """
         ...
 
     async def pause(self) -> None:
-        """Take nothing more: what waits is for other members. What is held stays this reader's. Never raises."""
+        """Take no more records; waiting ones go to other members. Deliveries taken stay this reader's. Never raises."""
         ...
 
     async def close(self) -> None:
-        """Leave the channel. What is not done is delivered to another member; news of a reader alone is forgotten.
+        """Leave the channel. Unsettled records are delivered to another member, or forgotten in pub/sub without group.
 
-        Never raises; closing twice is allowed. No ``take`` is under way.
+        Never raises; closing twice is allowed. No ``poll`` is under way.
         """
         ...
 
@@ -196,12 +196,12 @@ class Broker(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in errors, logs and metrics: its ``BUS_BACKEND``."""
+        """Name in errors, logs and metrics: the broker's ``BUS_BACKEND``."""
         ...
 
     @property
     def features(self) -> Features:
-        """What it can do beyond this contract."""
+        """Capabilities beyond this contract."""
         ...
 
     @property
@@ -211,11 +211,11 @@ class Broker(Protocol):
 
     @property
     def connections(self) -> int:
-        """How many connections are open: to its server, or to that of its servers that has most."""
+        """Number of open connections to its server, or to that of its servers that has most."""
         ...
 
     async def start(self) -> None:
-        """Connect, and make this instance's mailbox; within ``PATIENCE_S``.
+        """Connect, and make this instance's mailbox; within ``BROKER_TIMEOUT_S``.
 
         Raises:
             Invalid: The address or the credentials are wrong; ``field`` names the setting. Never shows a password.
@@ -224,13 +224,13 @@ class Broker(Protocol):
         ...
 
     async def close(self) -> None:
-        """Close all readers, give up the mailbox, disconnect. Never raises, never takes longer than ``PATIENCE_S``."""
+        """Close all readers, delete the mailbox, disconnect. Never raises; takes ``BROKER_TIMEOUT_S`` at most."""
         ...
 
-    async def beat(self) -> None:
-        """Say that this instance lives, and make anew what a restarted broker has forgotten of it.
+    async def heartbeat(self) -> None:
+        """Announce that this instance lives, and recreate its state in a broker that was restarted.
 
-        The bus calls it every ``BEAT_S``. Its success is what tells that the broker is well again.
+        The bus calls it every ``HEARTBEAT_S``. Its success shows that the broker is well again.
 
         Raises:
             Unavailable: The broker does not answer.
@@ -240,11 +240,11 @@ class Broker(Protocol):
     async def join(self, channel: Channel, group: str = "") -> Reader:
         """Become a reader of a channel.
 
-        Work sent before anybody has joined is kept for the first who does.
+        Records sent to a queue before any reader has joined are kept for the first one.
 
         Args:
-            channel: What to read.
-            group: For news: whose readers share it. Must be empty for work.
+            channel: The channel to read.
+            group: For pub/sub: the readers of this group share the records. Must be empty for a queue.
 
         Raises:
             Unavailable: The broker does not answer.
@@ -254,19 +254,18 @@ class Broker(Protocol):
     async def send(self, channel: Channel, record: bytes, key: str, within_s: float) -> None:
         """Append a record.
 
-        Returning means that the broker has it (as safely as the broker keeps anything). News for which there is no
-        reader is dropped without a word.
+        Returning means that the broker has it (as safely as the broker keeps anything). A pub/sub record without a
+        reader is dropped silently.
 
         Args:
-            channel: Where to.
-            record: What.
-            key: Records of one key keep their order where the broker has several lines for one channel; empty for
-                any.
+            channel: The channel to send to.
+            record: The encoded message.
+            key: Records of one key keep their order where a channel has several partitions; empty for any.
             within_s: How long to wait for room in a full channel (B2); 0 for not at all.
 
         Raises:
             Rejected: ``queue_full``: the channel holds as many records as it may, those being handled included, and
-                stayed so. For news, the slowest reader counts. Nothing was appended.
+                stayed so. For pub/sub, the slowest reader counts. Nothing was appended.
             Unavailable: Whether it was appended is not known.
 
         Bounds: The channel's capacity, given to the adapter when it is made; nothing unhandled is ever trimmed.
@@ -284,34 +283,34 @@ class Broker(Protocol):
         ...
 
     async def reply(self, address: str, record: bytes) -> None:
-        """Put a note into a mailbox; nothing happens if there is no such mailbox.
+        """Put a record into a mailbox; nothing happens if there is no such mailbox.
 
         Raises:
             Unavailable: It may not be there.
         """
         ...
 
-    async def tell(self, record: bytes) -> None:
-        """Put a note into the mailbox of every instance, one's own included; at most once, as well as it can.
+    async def broadcast(self, record: bytes) -> None:
+        """Put a record into the mailbox of every instance, one's own included; at most once, best effort.
 
         Raises:
             Unavailable: It may be in some.
         """
         ...
 
-    async def listen(self, wait_s: float) -> list[bytes]:
-        """Return the notes in one's own mailbox, oldest first, waiting up to ``wait_s`` for the first.
+    async def receive(self, wait_s: float) -> list[bytes]:
+        """Return the records in one's own mailbox, oldest first, waiting up to ``wait_s`` for the first.
 
         Called by one task only.
 
         Raises:
             Unavailable: The broker cannot be asked; call again later.
 
-        Cancellation: Notes on their way may be lost, as when this instance ends.
+        Cancellation: Records on their way may be lost, as when this instance ends.
         """
         ...
 
-    async def letters(self, count: int) -> list[Letter]:
+    async def dead_letters(self, count: int) -> list[DeadLetter]:
         """Return up to ``count`` dead letters, oldest first.
 
         Raises:
@@ -319,14 +318,14 @@ class Broker(Protocol):
         """
         ...
 
-    async def revive(self, letter: str) -> bool:
-        """Send a dead letter once more to where it was sent, as new, and only then drop it.
+    async def requeue_dead_letter(self, letter_id: str) -> bool:
+        """Send a dead letter to its channel again, as new, and only then delete it.
 
         Args:
-            letter: Its id.
+            letter_id: Its id.
 
         Returns:
-            Whether there was such a letter, whole.
+            Whether there was such a dead letter with its whole record.
 
         Raises:
             Rejected: ``queue_full``; it stays where it is.
@@ -334,7 +333,7 @@ class Broker(Protocol):
         """
         ...
 
-    async def drop(self, letter: str) -> bool:
+    async def delete_dead_letter(self, letter_id: str) -> bool:
         """Delete a dead letter; return whether there was one.
 
         Raises:

@@ -1,19 +1,17 @@
-"""What every bus promises (SPEC §3), whichever backend carries it."""
+"""Bus protocol: the contract of every bus, in one process or over a broker (SPEC §3)."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from penstock.bus.books import Counts
+from penstock.bus.counters import TopicCounters
 from penstock.kernel.context import Context, Criticality
+from penstock.policies.breaker import BreakerState
 from penstock.policies.levels import Level
 
-if TYPE_CHECKING:
-    from penstock.bus.link import Link
-
-#: Called with the message and its label; what it returns is the reply.
+#: Called with the message and its context; what it returns is the reply.
 Handler = Callable[[Any, Context], Awaitable[Any]]
 
 
@@ -39,64 +37,64 @@ class Slots(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a backend can do beyond the common contract; the contract suite reads it.
+    """Capabilities of a backend beyond the common contract; the contract suite reads them.
 
     Attributes:
         ordered: Messages of one publisher are handled in order when one slot serves the topic: events
             always, requests while it is not congested.
         persistent: Messages survive the bus's own process.
         redelivers: A message whose handler died is handed to another.
-        blocks: The publisher of an event waits for room in each subscriber's own buffer; else for room in the
+        blocks_publisher: The publisher of an event waits for room in each subscriber's own buffer; else for room in the
             broker's, and a slow subscriber falls behind in its own time.
     """
 
     ordered: bool
     persistent: bool
     redelivers: bool
-    blocks: bool = True
+    blocks_publisher: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """What a topic looks like now.
+    """Present state of a topic.
 
     Attributes:
         name: The topic.
         waiting: Messages in its buffer.
         capacity: Its bound.
         running: Handlers at work; each has a slot.
-        raised: Handlers that raised something other than a ``PenstockError``, so far (B5).
-        late: Replies that came when nobody waited any more, so far (B3).
-        lost: Events dropped because their deadline or the bus's end came first, so far.
+        handler_errors: Handlers that raised something other than a ``PenstockError``, so far (B5).
+        late_replies: Replies that came after their requester had stopped waiting, so far (B3).
+        lost_events: Events dropped because their deadline or the bus's end came first, so far.
         blocked: Publishers that wait for room.
-        level: How full it is, with hysteresis.
+        level: Fill level, with hysteresis.
         congested: Whether messages have stood in it too long, with hysteresis.
         stopping: How many of ``running`` were stopped, and are not out yet: their messages have ended.
-        counts: What became of everything offered to it; a copy.
+        counts: Outcomes of everything offered to it; a copy.
     """
 
     name: str
     waiting: int
     capacity: int
     running: int
-    raised: int = 0
-    late: int = 0
-    lost: int = 0
+    handler_errors: int = 0
+    late_replies: int = 0
+    lost_events: int = 0
     blocked: int = field(default=0, compare=False)
     level: Level = field(default=Level.CALM, compare=False)
     congested: bool = field(default=False, compare=False)
     stopping: int = field(default=0, compare=False)
-    counts: Counts = field(default_factory=Counts, compare=False)
+    counts: TopicCounters = field(default_factory=TopicCounters, compare=False)
 
     @property
-    def used(self) -> float:
+    def fill_ratio(self) -> float:
         """Share of the buffer in use, 0 to 1."""
         return self.waiting / self.capacity
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """What a gate may say before it has read a request (D2); no error, so nothing is raised or filled in.
+class TopicRefusal:
+    """Reason for refusing a request at the gate, before it is read (D2). A value, not an error: nothing is raised.
 
     Attributes:
         code: ``queue_full``, ``client_share`` or ``hopeless``.
@@ -109,12 +107,36 @@ class Refusal:
     by_client: bool
 
 
+class BreakerView(Protocol):
+    """A circuit breaker as operators see it.
+
+    Attributes:
+        on_state_change: Called at each change of state.
+    """
+
+    on_state_change: Callable[[Any], None]
+
+    @property
+    def dependency(self) -> str:
+        """The name of what stands behind it, in errors, logs and metrics."""
+        ...
+
+    @property
+    def state(self) -> BreakerState:
+        """Its state."""
+        ...
+
+    def retry_after_s(self) -> float:
+        """Return the seconds until a call may be tried again; 0 if it may now."""
+        ...
+
+
 class Bus(Protocol):
     """Publish and subscribe, request and reply."""
 
     @property
     def features(self) -> Features:
-        """What this backend can do."""
+        """Capabilities of this backend."""
         ...
 
     def subscribe(
@@ -128,7 +150,7 @@ class Bus(Protocol):
 
         Args:
             topic: The topic.
-            handler: What is done with a message.
+            handler: Handles a message.
             slots: Permission to run one more.
             kind_of: Names a message's kind; service time is estimated for each. Its class by default. Must
                 not raise.
@@ -144,19 +166,19 @@ class Bus(Protocol):
         Raises:
             Rejected: A subscriber's buffer stayed full for the publish timeout (B2), or the bus
                 is closed; the others have the event.
-            Expired: The work's deadline passed first; the others have the event.
+            Expired: The context's deadline passed first; the others have the event.
 
         Cancellation: The event has reached some subscribers or none.
         """
         ...
 
     async def request(self, topic: str, message: Any, ctx: Context) -> Any:
-        """Ask for something and wait for the reply.
+        """Send a request and wait for the reply.
 
         Raises:
-            Rejected: The buffer stayed full for the publish timeout (B2), the work's client holds its share
+            Rejected: The buffer stayed full for the publish timeout (B2), the context's client holds its share
                 of it (``client_share``), or what waits before makes its deadline unreachable (``hopeless``).
-            Expired: The tightest of the work's deadline, the reply limit (B3) and the
+            Expired: The tightest of the context's deadline, the reply limit (B3) and the
                 handler limit (B4) passed, or it could no longer end in time when its turn came.
             PenstockError: Whatever the handler raised.
 
@@ -164,18 +186,18 @@ class Bus(Protocol):
         """
         ...
 
-    def used(self, topic: str) -> float:
+    def fill_ratio(self, topic: str) -> float:
         """Return how full the topic's fullest buffer is, 0 to 1; asked for every HTTP request."""
         ...
 
-    def refuses(self, topic: str, ctx: Context, at: Level = Level.CRITICAL) -> Refusal | None:
+    def check_admission(self, topic: str, ctx: Context, level: Level = Level.CRITICAL) -> TopicRefusal | None:
         """Return why a new request should be refused at the gate, ``None`` if it should not (D2).
 
         Args:
-            topic: Where the request leads.
-            ctx: Its label, as far as its head tells: a client that holds its share of the buffer is refused, and a
+            topic: The topic that the request would use.
+            ctx: Its context, as far as its head tells: a client that holds its share of the buffer is refused, and a
                 deadline that cannot be met behind what waits.
-            at: The fill from which everybody is refused.
+            level: The fill from which everybody is refused.
         """
         ...
 
@@ -192,31 +214,31 @@ class Bus(Protocol):
         """Return every topic's state."""
         ...
 
-    # --- Between instances; a bus of one process is always whole, and has nobody to tell
+    # --- Between instances; a bus of one process is always ready, and has no peers
 
     @property
-    def links(self) -> Sequence[Link]:
-        """The circuit breakers of what carries the bus between processes, if anything does."""
+    def breakers(self) -> Sequence[BreakerView]:
+        """Circuit breakers of the broker that carries the bus between processes, if there is one."""
         ...
 
-    def missing(self) -> list[str]:
+    def unready_reasons(self) -> list[str]:
         """Return why requests cannot be answered now; empty when they can."""
         ...
 
-    def describe(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """Name the kinds of a topic's messages, whose service times are estimated apart, where others serve it."""
+    def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
+        """Name the kinds of a topic's messages, so that service times are estimated by kind where others serve it."""
         ...
 
-    async def joined(self) -> bool:
-        """Wait until this instance takes the work that it serves, and the others know.
+    async def wait_joined(self) -> bool:
+        """Wait until this instance receives the requests that it serves, and the others know.
 
         Returns:
-            False if some of it does not come here yet after a few seconds: the broker is busy, or away.
+            False if some of them do not come here yet after a few seconds: the broker is busy, or away.
         """
         ...
 
     async def drain(self) -> None:
-        """Take no more work from other instances, say so, and wait until what was taken has ended."""
+        """Take no more requests from other instances, announce it, and wait until those taken have ended."""
         ...
 
     async def close(self) -> None:

@@ -1,12 +1,12 @@
 """The bus over a broker: several processes, the same topics, the same promises.
 
-There are two halves, and a bus of one process (:class:`penstock.bus.backends.memory.MemoryBus`) in each. **Asking:**
-each topic has its bounded buffer here, in its usual order; its handler is another instance, its slots are a
-:class:`penstock.bus.window.Window` as wide as what the workers take at once. So what has to wait waits where it was
-asked, under the same rules as in one process, and the gate can look at it. **Serving:** a
+There are two halves, and a bus of one process (:class:`penstock.bus.local.LocalBus`) in each. **Requesting:**
+each topic has its bounded buffer here, in its usual order. Its handler is another instance, its slots are a
+:class:`penstock.bus.service_registry.RequestWindow` as wide as what the workers take at once. So requests wait at the
+requester, under the same rules as in one process, where the gate can see them. **Serving:** a
 :class:`penstock.bus.consumer.Consumer` takes for each subscribed topic what can be begun at once and little more.
 
-Who serves what is told from instance to instance (:mod:`penstock.bus.presence`).
+Instances announce the topics that they serve to each other (:mod:`penstock.bus.membership`).
 """
 
 from __future__ import annotations
@@ -21,122 +21,172 @@ from dataclasses import replace
 from functools import partial, reduce
 from typing import Any, Final
 
-from penstock.bus.backends.memory import MemoryBus
-from penstock.bus.books import UNOBSERVED, BusObserver, Counts
-from penstock.bus.broker import PATIENCE_S, Channel, Kind
-from penstock.bus.consumer import MARK, Consumer, Terms
-from penstock.bus.contract import Features, Handler, Refusal, Slots, TopicState
-from penstock.bus.desk import Desk, Transport
-from penstock.bus.directory import Room
-from penstock.bus.ends import draining
-from penstock.bus.link import Link
-from penstock.bus.merging import merged
-from penstock.bus.presence import Presence
-from penstock.bus.sides import Asking, Serving
-from penstock.bus.window import Window
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.deadline import limit
+from penstock.bus.broker import BROKER_TIMEOUT_S, Channel, ChannelKind
+from penstock.bus.broker_breaker import BrokerBreaker
+from penstock.bus.consumer import CHANNEL_SEPARATOR, Consumer, ConsumerConfig
+from penstock.bus.contract import Features, Handler, Slots, TopicRefusal, TopicState
+from penstock.bus.counters import NULL_OBSERVER, BusObserver, RequesterObserver, TopicCounters, WorkerObserver
+from penstock.bus.envelope import draining_error
+from penstock.bus.local import LocalBus
+from penstock.bus.membership import Membership
+from penstock.bus.rpc_client import BrokerTransport, RpcClient
+from penstock.bus.service_registry import RequestWindow, WorkerCapacity
+from penstock.kernel.context import Clock, Context, Criticality, enforce_deadline
 from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
 from penstock.kernel.settings import BusSettings
-from penstock.policies.breaker import State
+from penstock.policies.breaker import BreakerState
 from penstock.policies.levels import Level
+
+
+def merge_topic_state(
+    requester: TopicState | None, worker: TopicState | None, subscribers: list[TopicState], undispatched: TopicCounters
+) -> TopicState:
+    """Return one state of a topic from its parts.
+
+    Where the topic is requested here, the requester counts its messages once, from beginning to end. Of the worker only
+    the counts that the requester cannot know are added.
+
+    Args:
+        requester: State of the requests that wait here.
+        worker: State of the requests that are handled here.
+        subscribers: State of the events of each subscriber.
+        undispatched: Counts that the other parts do not contain.
+    """
+    parts = [requester] if requester is not None else [worker] if worker is not None else []
+    counts = reduce(TopicCounters.plus, (one.counts for one in (*parts, *subscribers)), TopicCounters())
+    for one in subscribers:  # an event that was not begun in time is lost, and counted as that already
+        late = one.counts.expired_waiting
+        counts = replace(counts, expired_waiting=counts.expired_waiting - late)
+    if requester is not None and worker is not None:
+        counts = replace(
+            counts,
+            handler_errors=counts.handler_errors + worker.handler_errors,
+            late_replies=counts.late_replies + worker.late_replies,
+        )
+        undispatched = TopicCounters(
+            late_replies=undispatched.late_replies, lost=undispatched.lost, offered=undispatched.lost
+        )
+    counts = counts.plus(undispatched)
+    parts += subscribers
+    return TopicState(
+        parts[0].name,
+        sum(one.waiting for one in parts),
+        sum(one.capacity for one in parts) if requester is None else requester.capacity,
+        sum(one.running for one in parts),
+        counts.handler_errors,
+        counts.late_replies,
+        counts.lost,
+        blocked=sum(one.blocked for one in parts),
+        level=max(one.level for one in parts),
+        congested=any(one.congested for one in parts),
+        stopping=sum(one.stopping for one in parts),
+        counts=counts,
+    )
+
 
 log = logging.getLogger(__name__)
 
 #: Requests of one topic under way at most, however many workers there are.
-UNDER_WAY_MAX: Final = 10_000
+IN_FLIGHT_MAX: Final = 10_000
 #: Withdrawn requests remembered, in case they come to be taken only afterwards.
 CANCELLED_MAX: Final = 10_000
-#: Longer than any limit: the tighter one is the asking instance's, and travels with the message.
+#: Longer than any limit: the tighter one is the requesting instance's, and travels with the message.
 UNLIMITED_S: Final = 86_400.0
 #: Topics of facts; all others but ``REQUEST_TOPICS`` may carry both.
 EVENT_TOPICS: Final = frozenset(Topic) - frozenset(REQUEST_TOPICS)
 #: Without these there is no search.
-NEEDED_TOPICS: Final = (Topic.SEARCH_REQUEST, Topic.ML_EMBED)
+REQUIRED_TOPICS: Final = (Topic.SEARCH_REQUEST, Topic.ML_EMBED)
 
 
 class BrokerBus:
-    """Topics over a broker. Made inside the running loop, for it begins to beat and to listen at once.
+    """Bus over a broker. Made inside the running loop, for it sends heartbeats and reads its mailbox at once.
 
     Args:
-        transport: What carries it.
+        transport: The broker, the codec and the breaker.
         settings: Bounds, limits and which mechanisms are on.
         capacities: Buffers that differ from ``settings.buffer_size``, by topic.
         clock: The loop's clock.
         observer: Is told of waits, service times and levels.
-        marks: By topic, what the instances must have in common to share its work: the name of a model. They meet on a
-            channel that bears its digest, so others never get it.
+        compatibility_keys: By topic, what instances must have in common to share its requests: the name of a model.
+            They meet on a channel that bears its digest, so others never get it.
 
-    Bounds: each topic's buffer, ``UNDER_WAY_MAX`` requests, ``CANCELLED_MAX`` withdrawn ones, and those of its parts.
+    Bounds: each topic's buffer, ``IN_FLIGHT_MAX`` requests, ``CANCELLED_MAX`` withdrawn ones, and those of its parts.
     """
 
     def __init__(
         self,
-        transport: Transport,
+        transport: BrokerTransport,
         settings: BusSettings,
         capacities: Mapping[str, int],
         clock: Clock,
-        observer: BusObserver = UNOBSERVED,
-        marks: Mapping[str, str] | None = None,
+        observer: BusObserver = NULL_OBSERVER,
+        compatibility_keys: Mapping[str, str] | None = None,
     ) -> None:
-        self._broker, self._wire, self._link = transport.broker, transport.wire, transport.link
+        self._broker, self._codec, self._breaker = transport.broker, transport.codec, transport.breaker
         self._settings = settings
-        self._marks = {topic: MARK + digest(mark) for topic, mark in (marks or {}).items()}
+        self._channel_suffixes = {
+            topic: CHANNEL_SEPARATOR + compatibility_digest(mark) for topic, mark in (compatibility_keys or {}).items()
+        }
         self._clock = clock
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[str, RequestWindow] = {}
         self._slots: dict[str, list[Slots]] = {}
-        self._kinds: dict[str, Callable[[Any], str]] = {}
+        self._kind_of: dict[str, Callable[[Any], str]] = {}
         self._consumers: list[Consumer] = []
         self._cancelled: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._desk = Desk(transport, clock, settings.publish_timeout)
-        self._presence = Presence(transport, clock, self._desk, settings.ahead, self._serves_now)
-        self._serves = Serving(observer, self._windows) if observer is not UNOBSERVED else UNOBSERVED
-        asks = Asking(observer, self._slots) if observer is not UNOBSERVED else UNOBSERVED
-        limits = replace(settings, handler_timeout=UNLIMITED_S, handlers_per_topic=UNDER_WAY_MAX)
-        self._asking = MemoryBus(limits, capacities, clock, asks)
-        limits = replace(settings, request_timeout=UNLIMITED_S, client_share=1.0, buffer_size=UNDER_WAY_MAX)
-        self._serving = MemoryBus(limits, {}, clock, self._serves)
-        self._terms = Terms(transport, clock, settings.tries, settings.ahead, self._cancelled.__contains__)
+        self._rpc = RpcClient(transport, clock, settings.publish_timeout)
+        self._membership = Membership(transport, clock, self._rpc, settings.ahead, self._concurrency_by_channel)
+        self._worker_observer = (
+            WorkerObserver(observer, self._windows) if observer is not NULL_OBSERVER else NULL_OBSERVER
+        )
+        asks = RequesterObserver(observer, self._slots) if observer is not NULL_OBSERVER else NULL_OBSERVER
+        limits = replace(settings, handler_timeout=UNLIMITED_S, handlers_per_topic=IN_FLIGHT_MAX)
+        self._requester_bus = LocalBus(limits, capacities, clock, asks)
+        limits = replace(settings, request_timeout=UNLIMITED_S, client_share=1.0, buffer_size=IN_FLIGHT_MAX)
+        self._worker_bus = LocalBus(limits, {}, clock, self._worker_observer)
+        self._consumer_config = ConsumerConfig(
+            transport, clock, settings.tries, settings.ahead, self._cancelled.__contains__
+        )
         self._closed = False
-        self._link.on_open = self._desk.fail
-        self._presence.on_rooms = self._resize
-        self._presence.on_withdrawn = self._withdrawn
-        self._presence.start()
+        self._breaker.on_open = self._rpc.fail_all
+        self._membership.on_capacities = self._resize_windows
+        self._membership.on_cancelled = self._on_cancelled
+        self._membership.start()
 
     def __repr__(self) -> str:
-        return f"<BrokerBus {self._link!r} {self._presence.directory!r}>"
+        return f"<BrokerBus {self._breaker!r} {self._membership.registry!r}>"
 
     @property
     def features(self) -> Features:
-        """What the broker can do."""
+        """Capabilities of the broker."""
         return self._broker.features
 
     @property
-    def links(self) -> tuple[Link]:
+    def breakers(self) -> tuple[BrokerBreaker]:
         """The broker's circuit breaker."""
-        return (self._link,)
+        return (self._breaker,)
 
-    def serving(self) -> dict[str, int]:
+    def instance_counts(self) -> dict[str, int]:
         """Return how many living instances serve each topic, this one included."""
-        found = self._presence.directory.serving(self._clock.now())
-        topics = {channel: channel.partition(MARK)[0] for channel in found}
-        return {topic: found[channel] for channel, topic in topics.items() if self._work(topic).topic == channel}
+        found = self._membership.registry.instance_counts(self._clock.now())
+        topics = {channel: channel.partition(CHANNEL_SEPARATOR)[0] for channel in found}
+        return {
+            topic: found[channel] for channel, topic in topics.items() if self._request_channel(topic).topic == channel
+        }
 
-    def missing(self) -> list[str]:
-        """See :meth:`penstock.bus.contract.Bus.missing`."""
-        if not self._desk.ready.is_set() or self._link.state is not State.CLOSED:
+    def unready_reasons(self) -> list[str]:
+        """See :meth:`penstock.bus.contract.Bus.unready_reasons`."""
+        if not self._rpc.mailbox_ready.is_set() or self._breaker.state is not BreakerState.CLOSED:
             return [f"{self._broker.name} does not answer"]
-        serving = self.serving()
-        return [self._nobody(topic) for topic in NEEDED_TOPICS if topic not in serving]
+        serving = self.instance_counts()
+        return [self._unserved(topic) for topic in REQUIRED_TOPICS if topic not in serving]
 
-    def describe(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """See :meth:`penstock.bus.contract.Bus.describe`."""
+    def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
+        """See :meth:`penstock.bus.contract.Bus.set_kind_of`."""
         if kind_of is not None:
-            self._kinds[topic] = kind_of
+            self._kind_of[topic] = kind_of
 
-    # --- What the rooms above do
+    # --- Called by users of the bus
 
     def subscribe(
         self,
@@ -150,49 +200,53 @@ class BrokerBus:
 
         Args:
             topic: The topic.
-            handler: What is done with a message.
+            handler: Handles a message.
             slots: Permission to run one more.
             kind_of: Names a message's kind.
             group: For events that must not be lost: the subscribers of this name share them, whichever instance they
-                belong to; each is tried again where its handler fails, and buried after ``settings.tries``.
+                belong to; each is tried again where its handler fails, and dead-lettered after ``settings.tries``.
         """
         self._slots.setdefault(topic, []).append(slots)
         if kind_of is not None:
-            self._kinds[topic] = kind_of
+            self._kind_of[topic] = kind_of
         if topic not in EVENT_TOPICS:
-            self._serving.subscribe(topic, handler, slots, kind_of)
-            queue = self._work(topic)
+            self._worker_bus.subscribe(topic, handler, slots, kind_of)
+            queue = self._request_channel(topic)
             consumer = next((one for one in self._consumers if one.channel == queue), None)
-            self._feed(consumer or self._consume(queue, "", self._serving, partial(self._at_once, topic)), slots)
-            self._presence.greet()
+            self._wake_on_free_slot(
+                consumer or self._consume(queue, "", self._worker_bus, partial(self._topic_concurrency, topic)), slots
+            )
+            self._membership.register_self()
         if topic not in REQUEST_TOPICS:
             limits = replace(self._settings, discipline="fifo", discard=False, refuse_hopeless=False)
-            limits = replace(limits, request_timeout=UNLIMITED_S, buffer_size=UNDER_WAY_MAX)
-            inner = MemoryBus(limits, {}, self._clock, self._serves)
+            limits = replace(limits, request_timeout=UNLIMITED_S, buffer_size=IN_FLIGHT_MAX)
+            inner = LocalBus(limits, {}, self._clock, self._worker_observer)
             inner.subscribe(topic, handler, slots, kind_of)
-            self._feed(self._consume(Channel(topic, Kind.NEWS), group, inner, partial(self._count, slots)), slots)
+            self._wake_on_free_slot(
+                self._consume(Channel(topic, ChannelKind.PUBSUB), group, inner, partial(self._slot_limit, slots)), slots
+            )
 
     async def publish(self, topic: str, message: Any, ctx: Context) -> None:
         """See :meth:`penstock.bus.contract.Bus.publish`; the broker is the only subscriber that is waited for.
 
         Raises:
             Rejected: The channel stayed full for the publish timeout (B2), or the bus is closed.
-            Expired: The work's deadline passed first.
+            Expired: The context's deadline passed first.
             Unavailable: The broker is not reachable.
         """
         if self._closed:
-            raise draining()
+            raise draining_error()
         now_s, deadline = self._clock.now(), ctx.deadline
         if deadline.passed(now_s):
             raise Expired(deadline.operation)
         within_s = min(self._settings.publish_timeout, deadline.remaining_s(now_s))
-        if not self._desk.ready.is_set():
-            self._link.check()
-            async with limit(deadline.within(within_s, "publish", now_s)):
-                await self._desk.ready.wait()
-        record = self._wire.message(0, "", topic, message, (ctx, now_s))
+        if not self._rpc.mailbox_ready.is_set():
+            self._breaker.check()
+            async with enforce_deadline(deadline.within(within_s, "publish", now_s)):
+                await self._rpc.mailbox_ready.wait()
+        record = self._codec.encode_message(0, "", topic, message, (ctx, now_s))
         try:
-            await self._desk.send(Channel(topic, Kind.NEWS), record, self._broker.address, within_s)
+            await self._rpc.send(Channel(topic, ChannelKind.PUBSUB), record, self._broker.address, within_s)
         except Rejected:
             if deadline.passed(self._clock.now()):
                 raise Expired(deadline.operation) from None
@@ -202,139 +256,150 @@ class BrokerBus:
         """See :meth:`penstock.bus.contract.Bus.request`.
 
         Raises:
-            Unavailable: Nobody serves the topic, or the broker is not reachable.
+            Unavailable: No instance serves the topic, or the broker is not reachable.
         """
         if self._closed:
-            raise draining()
-        if topic not in self._windows and not self._ask(topic):
-            raise Unavailable(self._nobody(topic), dependency=topic)
-        if self._work(topic).topic not in self._presence.rooms:
+            raise draining_error()
+        if topic not in self._windows and not self._open_window(topic):
+            raise Unavailable(self._unserved(topic), dependency=topic)
+        if self._request_channel(topic).topic not in self._membership.capacities:
             raise Unavailable(f"nobody serves {topic} any more", dependency=topic)
-        self._link.check()
-        return await self._asking.request(topic, message, ctx)
+        self._breaker.check()
+        return await self._requester_bus.request(topic, message, ctx)
 
-    def used(self, topic: str) -> float:
-        """See :meth:`penstock.bus.contract.Bus.used`."""
-        return max(self._asking.used(topic), self._serving.used(topic))
+    def fill_ratio(self, topic: str) -> float:
+        """See :meth:`penstock.bus.contract.Bus.fill_ratio`."""
+        return max(self._requester_bus.fill_ratio(topic), self._worker_bus.fill_ratio(topic))
 
-    def refuses(self, topic: str, ctx: Context, at: Level = Level.CRITICAL) -> Refusal | None:
-        """See :meth:`penstock.bus.contract.Bus.refuses`."""
-        return self._asking.refuses(topic, ctx, at)
+    def check_admission(self, topic: str, ctx: Context, level: Level = Level.CRITICAL) -> TopicRefusal | None:
+        """See :meth:`penstock.bus.contract.Bus.check_admission`."""
+        return self._requester_bus.check_admission(topic, ctx, level)
 
     def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
         """See :meth:`penstock.bus.contract.Bus.congested`."""
-        return (self._asking if topic in self._windows else self._serving).congested(topic, criticality)
+        return (self._requester_bus if topic in self._windows else self._worker_bus).congested(topic, criticality)
 
     def state(self) -> list[TopicState]:
-        """Return every topic's state: where it is asked, as it waits here; else as it is served here."""
-        asked = {one.name: one for one in self._asking.state()}
-        served = {one.name: one for one in self._serving.state()}
+        """Return every topic's state: as requester where it is requested here, else as worker."""
+        asked = {one.name: one for one in self._requester_bus.state()}
+        served = {one.name: one for one in self._worker_bus.state()}
         told: dict[str, list[TopicState]] = {}
         for consumer in self._consumers:
-            if consumer.channel.kind is Kind.NEWS:
+            if consumer.channel.kind is ChannelKind.PUBSUB:
                 told.setdefault(consumer.topic, []).extend(consumer.inner.state())
         names = [*asked, *(name for name in (served | told) if name not in asked)]
-        return [merged(asked.get(name), served.get(name), told.get(name, []), self._extra(name)) for name in names]
+        return [
+            merge_topic_state(asked.get(name), served.get(name), told.get(name, []), self._undispatched(name))
+            for name in names
+        ]
 
-    async def joined(self) -> bool:
-        """See :meth:`penstock.bus.contract.Bus.joined`.
+    async def wait_joined(self) -> bool:
+        """See :meth:`penstock.bus.contract.Bus.wait_joined`.
 
-        Bounds: ``PATIENCE_S``; a broker that has gone meanwhile is joined when it is back.
+        Bounds: ``BROKER_TIMEOUT_S``; a broker that has gone in between is joined when it is back.
         """
         everyone = False
         with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
-                await asyncio.gather(*(consumer.joined() for consumer in self._consumers))
+            async with asyncio.timeout(BROKER_TIMEOUT_S):
+                await asyncio.gather(*(consumer.wait_joined() for consumer in self._consumers))
                 everyone = True
-        await self._presence.say_hello()
+        await self._membership.announce()
         return everyone
 
     async def drain(self) -> None:
         """See :meth:`penstock.bus.contract.Bus.drain`."""
-        self._presence.leaving = True
-        await self._presence.say_hello()
+        self._membership.leaving = True
+        await self._membership.announce()
         await asyncio.gather(*(consumer.drain() for consumer in self._consumers))
 
     async def close(self) -> None:
-        """Refuse new messages, hand back what others can do, cancel what waits and what runs, and wait for its end."""
+        """Refuse new messages, requeue what others can handle, cancel what waits and what runs, wait for its end."""
         if self._closed:
             return
-        self._closed = self._presence.leaving = True
-        await self._asking.close()
+        self._closed = self._membership.leaving = True
+        await self._requester_bus.close()
         for consumer in self._consumers:
             consumer.begin_close()
-        inner = {id(bus): bus for bus in (self._serving, *(one.inner for one in self._consumers))}
+        inner = {id(bus): bus for bus in (self._worker_bus, *(one.inner for one in self._consumers))}
         await asyncio.gather(*(bus.close() for bus in inner.values()))
-        await asyncio.gather(*(consumer.close(PATIENCE_S) for consumer in self._consumers))
-        await self._presence.say_hello()
-        await self._desk.close()
-        await self._presence.close()
+        await asyncio.gather(*(consumer.close(BROKER_TIMEOUT_S) for consumer in self._consumers))
+        await self._membership.announce()
+        await self._rpc.close()
+        await self._membership.close()
         await self._broker.close()
 
-    def _nobody(self, topic: str) -> str:
-        """Say that nobody serves a topic, and whether others would, had they our models."""
-        found = self._presence.directory.serving(self._clock.now())
-        others = any(channel.partition(MARK)[0] == topic for channel in found)
+    def _unserved(self, topic: str) -> str:
+        """Return the error text for a topic that no instance serves, or that others serve with other models only."""
+        found = self._membership.registry.instance_counts(self._clock.now())
+        others = any(channel.partition(CHANNEL_SEPARATOR)[0] == topic for channel in found)
         return f"nobody serves {topic}" + (" with the models used here; others do, with other ones" if others else "")
 
-    def _work(self, topic: str) -> Channel:
+    def _request_channel(self, topic: str) -> Channel:
         """Return the channel of a topic's requests."""
-        return Channel(topic + self._marks.get(topic, ""), Kind.WORK)
+        return Channel(topic + self._channel_suffixes.get(topic, ""), ChannelKind.QUEUE)
 
-    # --- Asking
+    # --- Requesting
 
-    def _ask(self, topic: str) -> bool:
-        """Begin to ask a topic that somebody serves; return whether somebody does."""
-        room = self._presence.rooms.get(self._work(topic).topic)
+    def _open_window(self, topic: str) -> bool:
+        """Open the request window of a topic; return whether any instance serves it."""
+        room = self._membership.capacities.get(self._request_channel(topic).topic)
         if room is None:
             return False
-        window = self._windows[topic] = Window()
+        window = self._windows[topic] = RequestWindow()
         window.resize(room)
-        self._asking.subscribe(topic, self._desk.handler(topic, self._work(topic)), window, self._kinds.get(topic))
+        self._requester_bus.subscribe(
+            topic, self._rpc.handler(topic, self._request_channel(topic)), window, self._kind_of.get(topic)
+        )
         return True
 
-    def _resize(self) -> None:
-        """Let as much of each topic be under way as those take who serve it."""
+    def _resize_windows(self) -> None:
+        """Set each topic's window to the capacity of its workers."""
         for topic, window in self._windows.items():
-            window.resize(self._presence.rooms.get(self._work(topic).topic, Room()))
+            window.resize(self._membership.capacities.get(self._request_channel(topic).topic, WorkerCapacity()))
 
     # --- Serving
 
-    def _consume(self, channel: Channel, group: str, inner: MemoryBus, at_once: Callable[[], int]) -> Consumer:
-        consumer = Consumer(channel, group, inner, at_once, self._terms)
+    def _consume(self, channel: Channel, group: str, inner: LocalBus, at_once: Callable[[], int]) -> Consumer:
+        consumer = Consumer(channel, group, inner, at_once, self._consumer_config)
         self._consumers.append(consumer)
         return consumer
 
-    def _feed(self, consumer: Consumer, slots: Slots) -> None:
-        slots.on_free(consumer.free)
-        consumer.free()
+    def _wake_on_free_slot(self, consumer: Consumer, slots: Slots) -> None:
+        slots.on_free(consumer.wake)
+        consumer.wake()
 
-    def _count(self, slots: Slots) -> int:
-        """Return how many handlers slots allow, as far as they tell."""
+    def _slot_limit(self, slots: Slots) -> int:
+        """Return how many handlers the slots allow, at most ``handlers_per_topic``."""
         return min(getattr(slots, "limit", self._settings.handlers_per_topic), self._settings.handlers_per_topic)
 
-    def _at_once(self, topic: str) -> int:
-        return sum(self._count(slots) for slots in self._slots[topic])
+    def _topic_concurrency(self, topic: str) -> int:
+        return sum(self._slot_limit(slots) for slots in self._slots[topic])
 
     # --- Among the instances
 
-    def _serves_now(self) -> dict[str, int]:
+    def _concurrency_by_channel(self) -> dict[str, int]:
         """Return the channels that this instance serves, and how many handlers of each may run."""
-        return {self._work(one).topic: self._at_once(one) for one in self._slots if one not in EVENT_TOPICS}
+        return {
+            self._request_channel(one).topic: self._topic_concurrency(one)
+            for one in self._slots
+            if one not in EVENT_TOPICS
+        }
 
-    def _withdrawn(self, asked: tuple[str, int]) -> None:
+    def _on_cancelled(self, asked: tuple[str, int]) -> None:
         self._cancelled[asked] = None
         if len(self._cancelled) > CANCELLED_MAX:
             self._cancelled.popitem(last=False)
         for consumer in self._consumers:
-            consumer.withdraw(asked)
+            consumer.cancel(asked)
 
-    def _extra(self, topic: str) -> Counts:
-        """Return what became of records of a topic that no handler has seen, and of replies that came too late."""
-        found = reduce(Counts.plus, (one.extra for one in self._consumers if one.topic == topic), Counts())
-        return found.plus(Counts(late=self._desk.late.get(topic, 0)))
+    def _undispatched(self, topic: str) -> TopicCounters:
+        """Return the counts of a topic's records that no handler has seen, and of its late replies."""
+        found = reduce(
+            TopicCounters.plus, (one.undispatched for one in self._consumers if one.topic == topic), TopicCounters()
+        )
+        return found.plus(TopicCounters(late_replies=self._rpc.late_replies.get(topic, 0)))
 
 
-def digest(mark: str) -> str:
-    """Return eight hexadecimal digits that stand for a mark in a channel's name."""
-    return hashlib.sha256(mark.encode()).hexdigest()[:8]
+def compatibility_digest(key: str) -> str:
+    """Return eight hexadecimal digits that stand for a compatibility key in a channel's name."""
+    return hashlib.sha256(key.encode()).hexdigest()[:8]

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from penstock.kernel.errors import UNREADABLE, Invalid
+from penstock.kernel.errors import DECODE_ERRORS, Invalid
 
 T = TypeVar("T")
 
 
 class CorpusDocument(msgspec.Struct, frozen=True, rename={"id": "_id"}):
-    """One line of ``corpus.jsonl``."""
+    """A document: a line of ``corpus.jsonl``."""
 
     id: str
     text: str
@@ -28,7 +28,7 @@ class CorpusDocument(msgspec.Struct, frozen=True, rename={"id": "_id"}):
 
 
 class Query(msgspec.Struct, frozen=True, rename={"id": "_id"}):
-    """One line of ``queries.jsonl``."""
+    """A query: a line of ``queries.jsonl``."""
 
     id: str
     text: str
@@ -41,7 +41,7 @@ class Benchmark:
     Attributes:
         name: The directory's name.
         documents: What is searched.
-        queries: The judged queries; those for which nothing is relevant are left out.
+        queries: The judged queries. Those without a relevant document are left out.
         gains: By query id, the judged documents' gains.
     """
 
@@ -87,7 +87,7 @@ def _lines(file: Path, type_: type[T]) -> Iterator[T]:
         if line.strip():
             try:
                 yield decoder.decode(line)
-            except UNREADABLE as error:
+            except DECODE_ERRORS as error:
                 raise _broken(file, number, str(error)) from error
 
 

@@ -15,14 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from penstock.cli.beir import Benchmark, read_benchmark
-from penstock.cli.options import Setup, common, json_option
-from penstock.cli.output import print_json
-from penstock.cli.preparation import preparing
-from penstock.cli.tables import Rows, print_rows
-from penstock.cli.terminal import notices, results
-from penstock.kernel.cores import cores
+from penstock.cli.model_progress import show_model_progress
+from penstock.cli.options import Setup, json_option, with_settings
+from penstock.cli.tables import TableRows, print_table
+from penstock.cli.terminal import print_json, stderr_console, stdout_console
+from penstock.kernel.cores import available_cores
 from penstock.kernel.vectors import DenseVectors
-from penstock.models.dense import OnnxDense
+from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.model_source import ModelSourceSettings, find_source
 from penstock.models.parity import (
     COSINE_MEAN_MIN,
     COSINE_MIN,
@@ -30,12 +30,11 @@ from penstock.models.parity import (
     TEXTS,
     Closeness,
     closeness,
-    in_batches,
-    rankings,
+    exact_rankings,
+    split_batches,
 )
-from penstock.models.prepare import Prepared, prepare
+from penstock.models.prepare import PreparedModel, prepare_model
 from penstock.models.quantise import Precision
-from penstock.models.source import SourceSettings, find_source
 from penstock.search.relevance import ndcg
 
 RANKS: Final = 10
@@ -45,13 +44,13 @@ Embed = Callable[[Sequence[str]], DenseVectors]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What was found.
+class ParityReport:
+    """Result of comparing a prepared model with its float32 form.
 
     Attributes:
         model: Name and fingerprint of the prepared model.
         precision: Its number format.
-        cosine: Of the built-in texts, or of the collection's documents.
+        cosine: Cosines of the built-in texts, or of the collection's documents.
         collection: The collection's name; empty without one.
         ndcg: nDCG@10 of the dense arm alone by number format; empty without a collection.
     """
@@ -63,14 +62,14 @@ class Outcome:
     ndcg: dict[str, float]
 
     @property
-    def loss(self) -> float:
-        """What the prepared model loses in nDCG@10; negative where it is the better one."""
+    def ndcg_loss(self) -> float:
+        """Loss of the prepared model in nDCG@10, negative where it is the better one."""
         return self.ndcg[Precision.FLOAT32] - self.ndcg[self.precision] if self.ndcg else 0.0
 
     @property
-    def good(self) -> bool:
-        """Whether everything lies within the bounds."""
-        return self.cosine.close and self.loss <= NDCG_LOSS_MAX
+    def passed(self) -> bool:
+        """True if every measure lies within its bound."""
+        return self.cosine.within_bounds and self.ndcg_loss <= NDCG_LOSS_MAX
 
 
 @click.command("check-model")
@@ -78,7 +77,7 @@ class Outcome:
     "directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False)
 )
 @json_option
-@common
+@with_settings
 def command(setup: Setup, directory: Path | None, *, as_json: bool) -> int:
     """Compare the prepared model with its own float32 form: cosines of built-in texts.
 
@@ -86,25 +85,25 @@ def command(setup: Setup, directory: Path | None, *, as_json: bool) -> int:
     broken.
     """
     benchmark = None if directory is None else read_benchmark(directory)
-    outcome = _check(setup, benchmark, notices())
+    outcome = _check(setup, benchmark, stderr_console())
     if as_json:
         print_json(_record(outcome))
     else:
         _print(outcome)
-    return 0 if outcome.good else 1
+    return 0 if outcome.passed else 1
 
 
-def _check(setup: Setup, benchmark: Benchmark | None, console: Console) -> Outcome:
+def _check(setup: Setup, benchmark: Benchmark | None, console: Console) -> ParityReport:
     wanted = setup.settings.model
-    source = find_source(SourceSettings(Path(wanted.dir) if wanted.dir else None, wanted.hub))
-    with preparing(console) as report, tempfile.TemporaryDirectory(prefix="penstock-check-") as place:
-        prepared = prepare(source, setup.data_dir / "models", report)
+    source = find_source(ModelSourceSettings(Path(wanted.dir) if wanted.dir else None, wanted.hub))
+    with show_model_progress(console) as report, tempfile.TemporaryDirectory(prefix="penstock-check-") as place:
+        prepared = prepare_model(source, setup.data_dir / "models", report)
         # Four times as large as the prepared one and of no further use: it does not stay in the data directory.
-        forms = (prepared, prepare(source, Path(place), report, Precision.FLOAT32))
+        forms = (prepared, prepare_model(source, Path(place), report, Precision.FLOAT32))
         return _compare(forms, benchmark, console)
 
 
-def _compare(forms: tuple[Prepared, Prepared], benchmark: Benchmark | None, console: Console) -> Outcome:
+def _compare(forms: tuple[PreparedModel, PreparedModel], benchmark: Benchmark | None, console: Console) -> ParityReport:
     texts = list(TEXTS) if benchmark is None else [one.whole for one in benchmark.documents]
     questions = [] if benchmark is None else [query.text for query in benchmark.queries]
     vectors, quality = [], {}
@@ -115,7 +114,7 @@ def _compare(forms: tuple[Prepared, Prepared], benchmark: Benchmark | None, cons
             if benchmark is not None:
                 quality[str(form.precision)] = _quality(benchmark, embed(questions), documents)
     fast = forms[0]
-    return Outcome(
+    return ParityReport(
         model=f"{fast.name}-{fast.fingerprint}",
         precision=str(fast.precision),
         cosine=closeness(*vectors),
@@ -125,9 +124,9 @@ def _compare(forms: tuple[Prepared, Prepared], benchmark: Benchmark | None, cons
 
 
 @contextmanager
-def _embedding(form: Prepared, total: int, console: Console) -> Iterator[Embed]:
+def _embedding(form: PreparedModel, total: int, console: Console) -> Iterator[Embed]:
     """Yield a function that embeds and shows how far it is."""
-    runner = OnnxDense(form, threads=cores())
+    runner = BuiltinDenseEncoder(form, threads=available_cores())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = console.is_terminal and total > len(TEXTS)
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
@@ -135,7 +134,7 @@ def _embedding(form: Prepared, total: int, console: Console) -> Iterator[Embed]:
 
         def embed(texts: Sequence[str]) -> DenseVectors:
             parts = []
-            for batch in in_batches(texts, BATCH_TEXTS):
+            for batch in split_batches(texts, BATCH_TEXTS):
                 parts.append(runner.run(batch))
                 progress.advance(task, len(batch))
             return np.concatenate(parts)
@@ -146,7 +145,7 @@ def _embedding(form: Prepared, total: int, console: Console) -> Iterator[Embed]:
 def _quality(benchmark: Benchmark, questions: DenseVectors, documents: DenseVectors) -> float:
     """Return nDCG@10 of exact dense search over whole documents."""
     ids = [one.id for one in benchmark.documents]
-    ranked = rankings(questions, documents, RANKS)
+    ranked = exact_rankings(questions, documents, RANKS)
     scores = [
         ndcg([ids[place] for place in places], benchmark.gains[query.id], RANKS)
         for query, places in zip(benchmark.queries, ranked, strict=True)
@@ -154,20 +153,20 @@ def _quality(benchmark: Benchmark, questions: DenseVectors, documents: DenseVect
     return sum(scores) / len(scores)
 
 
-def _record(outcome: Outcome) -> dict[str, Any]:
+def _record(outcome: ParityReport) -> dict[str, Any]:
     return {
         "model": outcome.model,
         "precision": outcome.precision,
         "cosine": asdict(outcome.cosine) | {"mean_min": COSINE_MEAN_MIN, "least_min": COSINE_MIN},
         "collection": outcome.collection,
         "ndcg@10": outcome.ndcg,
-        "ndcg_loss": outcome.loss,
+        "ndcg_loss": outcome.ndcg_loss,
         "ndcg_loss_max": NDCG_LOSS_MAX,
-        "good": outcome.good,
+        "good": outcome.passed,
     }
 
 
-def _print(outcome: Outcome) -> None:
+def _print(outcome: ParityReport) -> None:
     cosine = outcome.cosine
     rows = [
         _row("cosine, mean", f"{cosine.mean:.4f}", f"≥ {COSINE_MEAN_MIN}", kept=cosine.mean >= COSINE_MEAN_MIN),
@@ -178,12 +177,17 @@ def _print(outcome: Outcome) -> None:
         rows += [
             ["nDCG@10, float32", f"{exact:.4f}", "", ""],
             ["nDCG@10, prepared", f"{fast:.4f}", "", ""],
-            _row("nDCG@10, lost", f"{outcome.loss:.4f}", f"≤ {NDCG_LOSS_MAX}", kept=outcome.loss <= NDCG_LOSS_MAX),
+            _row(
+                "nDCG@10, lost",
+                f"{outcome.ndcg_loss:.4f}",
+                f"≤ {NDCG_LOSS_MAX}",
+                kept=outcome.ndcg_loss <= NDCG_LOSS_MAX,
+            ),
         ]
-    console = results()
+    console = stdout_console()
     on = f"{outcome.collection}'s documents" if outcome.collection else f"{len(TEXTS)} built-in texts"
     console.print(f"{outcome.model}, {outcome.precision} against float32 on {on}\n")
-    print_rows(console, Rows(["measure", "value", "bound", ""], rows, numbers=frozenset({1})))
+    print_table(console, TableRows(["measure", "value", "bound", ""], rows, numbers=frozenset({1})))
 
 
 def _row(name: str, value: str, bound: str, *, kept: bool) -> list[str]:

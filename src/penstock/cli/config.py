@@ -6,45 +6,49 @@ from typing import Any
 
 import click
 
-from penstock.cli.options import Setup, complete, json_option
-from penstock.cli.output import print_json
-from penstock.cli.schema import Known, known
-from penstock.cli.tables import Rows, print_rows
-from penstock.cli.terminal import harmless, results
-from penstock.cli.values import Value, shown
+from penstock.cli.options import Setup, json_option, with_all_settings
+from penstock.cli.setting_values import SettingValue, format_value
+from penstock.cli.settings_schema import SettingEntry, setting_entries
+from penstock.cli.tables import TableRows, print_table
+from penstock.cli.terminal import print_json, stdout_console, strip_controls
 
 
 @click.command("config")
 @json_option
-@complete
+@with_all_settings
 def command(setup: Setup, *, as_json: bool) -> int:
     """Show every setting, its value and where it comes from: flag, environment, file or default."""
     if as_json:
-        settings = [_entry(setup, one) for one in known()]
+        settings = [_entry(setup, one) for one in setting_entries()]
         print_json({"data_dir": str(setup.data_dir), "settings": settings})
         return 0
     rows = [
-        [one.yaml, harmless(shown(_value(setup, one), one.spec.unit)), setup.origins[one.yaml], one.spec.env]
-        for one in known()
+        [
+            one.yaml_name,
+            strip_controls(format_value(_value(setup, one), one.spec.unit)),
+            setup.origins[one.yaml_name],
+            one.spec.env,
+        ]
+        for one in setting_entries()
     ]
-    console = results()
-    print_rows(console, Rows(["setting", "value", "from", "environment"], rows, foldable=frozenset({1, 2})))
-    console.print(f"\ndata directory: {harmless(str(setup.data_dir))}")
+    console = stdout_console()
+    print_table(console, TableRows(["setting", "value", "from", "environment"], rows, foldable=frozenset({1, 2})))
+    console.print(f"\ndata directory: {strip_controls(str(setup.data_dir))}")
     return 0
 
 
-def _value(setup: Setup, one: Known) -> Value:
-    value: Value = getattr(getattr(setup.settings, one.section), one.name)
+def _value(setup: Setup, one: SettingEntry) -> SettingValue:
+    value: SettingValue = getattr(getattr(setup.settings, one.section), one.name)
     return value
 
 
-def _entry(setup: Setup, one: Known) -> dict[str, Any]:
+def _entry(setup: Setup, one: SettingEntry) -> dict[str, Any]:
     return {
-        "name": one.yaml,
+        "name": one.yaml_name,
         "env": one.spec.env,
-        "env_names": list(one.spec.names),
-        "value": shown(_value(setup, one), one.spec.unit) if one.spec.unit != "count" else _value(setup, one),
-        "default": shown(one.default, one.spec.unit) if one.spec.unit != "count" else one.default,
-        "origin": setup.origins[one.yaml],
+        "env_names": list(one.spec.env_names),
+        "value": format_value(_value(setup, one), one.spec.unit) if one.spec.unit != "count" else _value(setup, one),
+        "default": format_value(one.default, one.spec.unit) if one.spec.unit != "count" else one.default,
+        "origin": setup.origins[one.yaml_name],
         "doc": one.spec.doc,
     }

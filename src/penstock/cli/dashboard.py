@@ -1,4 +1,4 @@
-"""A running server on one screen: what is drawn, line by line, for a width and a height. Pure.
+"""Dashboard of a running server: renders its lines for a width and a height. Pure.
 
 Every line has a rank. Where the screen is too low, the lines of the highest rank go first, the lowest of them first.
 """
@@ -12,17 +12,17 @@ from typing import Final
 
 from rich.text import Text
 
-from penstock.cli.figures import UNKNOWN, bar, capped, compact, megabytes, percent, sparkline
-from penstock.cli.pace import duration_shown
-from penstock.cli.rates import Flow, Rates, Watch, total
-from penstock.cli.records import Breaker, Pool, Snapshot, Stand, Topic
-from penstock.cli.terminal import harmless
+from penstock.cli.api_types import ApiBreakerStatus, ApiPoolStatus, ApiRungStatus, ApiServerStatus, ApiTopicStatus
+from penstock.cli.status_rates import ServerRates, StatusHistory, TopicRates, total
+from penstock.cli.terminal import strip_controls
+from penstock.cli.text_charts import UNKNOWN, bar, capped, compact, megabytes, percent, sparkline
+from penstock.cli.throughput import format_duration
 
 #: A line longer than this is hard to follow, however wide the terminal is.
 WIDTH_MAX: Final = 160
 
 #: An event loop that is so late is worth a look.
-LAG_MS: Final = 100.0
+LOOP_LAG_MS_WARN: Final = 100.0
 
 _LABEL: Final = 10
 _NAME_MAX: Final = 18
@@ -32,7 +32,7 @@ _BAR_MIN, _BAR_MAX = 4, 24
 _SPARK_MAX: Final = 60
 _FIGURE: Final = 9
 
-#: Ranks: what is said to the end, and what goes first.
+#: Ranks, from lines that always stay to lines that are dropped first.
 ALWAYS, URGENT, BUSY, STATE, CALM, IDLE, SPACE = range(7)
 
 _LEVELS: Final = {"calm": "green", "high": "yellow", "critical": "bold red"}
@@ -49,27 +49,27 @@ _SEVERITIES: Final = ("green", "yellow", "yellow", "red", "bold red", "bold red"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line and its rank."""
+class RankedLine:
+    """A line of the dashboard and its rank."""
 
     text: Text
     rank: int = CALM
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """When a page is drawn.
+class DrawTime:
+    """Time at which a page is drawn.
 
     Attributes:
         now_s: On the loop's clock.
-        wall: On the wall's, in the local time zone.
+        wall_time: On the wall's, in the local time zone.
     """
 
     now_s: float
-    wall: datetime
+    wall_time: datetime
 
 
-def page(watch: Watch, moment: Moment, width: int, height: int | None = None) -> list[Text]:
+def render_page(watch: StatusHistory, moment: DrawTime, width: int, height: int | None = None) -> list[Text]:
     """Return the lines of the page, none wider than ``width`` and no more than ``height``.
 
     Args:
@@ -82,10 +82,10 @@ def page(watch: Watch, moment: Moment, width: int, height: int | None = None) ->
     head = [_title(watch), *_silence(watch, moment, silent_s)]
     body = list(_body(watch.sample.snapshot, watch, min(width, WIDTH_MAX))) if watch.sample else []
     if silent_s is not None:
-        # Old values are still of use, but nobody should take them for new ones.
-        body = [Line(Text(line.text.plain, "dim"), line.rank) for line in body]
+        # Old values are still of use, but must not look like new ones.
+        body = [RankedLine(Text(line.text.plain, "dim"), line.rank) for line in body]
     elif watch.sample is None:
-        head.append(Line(Text("Waiting for the first answer …", "dim"), ALWAYS))
+        head.append(RankedLine(Text("Waiting for the first answer …", "dim"), ALWAYS))
     lines, hidden = _fitted([*head, *body], height)
     for line in lines:
         line.truncate(width, overflow="ellipsis")
@@ -95,14 +95,14 @@ def page(watch: Watch, moment: Moment, width: int, height: int | None = None) ->
     return lines
 
 
-def _fitted(lines: Sequence[Line], height: int | None) -> tuple[list[Text], int]:
+def _fitted(lines: Sequence[RankedLine], height: int | None) -> tuple[list[Text], int]:
     """Return what fits, and how many lines with something in them do not."""
     kept = list(lines)
     dropped = [kept.pop(_least(kept)) for _ in range(len(kept) - max(1, height or len(kept)))]
     return [line.text for line in kept], sum(1 for line in dropped if line.rank != SPACE)
 
 
-def _least(lines: Sequence[Line]) -> int:
+def _least(lines: Sequence[RankedLine]) -> int:
     return max(range(len(lines)), key=lambda place: (lines[place].rank, place))
 
 
@@ -111,51 +111,51 @@ def _with_hint(line: Text, hint: str, width: int) -> Text:
     return Text.assemble(line, " " * gap, (hint, "dim")) if gap >= 2 else line
 
 
-def _title(watch: Watch) -> Line:
+def _title(watch: StatusHistory) -> RankedLine:
     text = Text("penstock", "bold")
     if watch.sample:
         seen = watch.sample.snapshot
-        text.append(f" {harmless(seen.version)}  up {duration_shown(seen.uptime_s)}", "not bold")
-    return Line(text.append(f"  {harmless(watch.url)}", "not bold cyan"), ALWAYS)
+        text.append(f" {strip_controls(seen.version)}  up {format_duration(seen.uptime_s)}", "not bold")
+    return RankedLine(text.append(f"  {strip_controls(watch.url)}", "not bold cyan"), ALWAYS)
 
 
-def _silence(watch: Watch, moment: Moment, silent_s: float | None) -> Iterator[Line]:
+def _silence(watch: StatusHistory, moment: DrawTime, silent_s: float | None) -> Iterator[RankedLine]:
     if silent_s is None:
         return
-    since = moment.wall - timedelta(seconds=silent_s)
-    yield Line(Text(f"no status since {since:%H:%M:%S} ({duration_shown(silent_s)})", "bold red"), ALWAYS)
-    if watch.trouble:
-        yield Line(Text(harmless(watch.trouble), "red"), ALWAYS)
+    since = moment.wall_time - timedelta(seconds=silent_s)
+    yield RankedLine(Text(f"no status since {since:%H:%M:%S} ({format_duration(silent_s)})", "bold red"), ALWAYS)
+    if watch.last_error:
+        yield RankedLine(Text(strip_controls(watch.last_error), "red"), ALWAYS)
 
 
-def _body(seen: Snapshot, watch: Watch, width: int) -> Iterator[Line]:
+def _body(seen: ApiServerStatus, watch: StatusHistory, width: int) -> Iterator[RankedLine]:
     yield _state(seen)
     for alert in seen.alerts:
         if alert.active:
             style = "bold red" if alert.severity == "critical" else "yellow"
-            words = harmless(f"{alert.severity} {alert.name} {alert.subject}: {alert.detail}")
+            words = strip_controls(f"{alert.severity} {alert.name} {alert.subject}: {alert.detail}")
             yield _labelled("alert", Text(words, style), URGENT)
     yield from _traffic(watch, width)
     if seen.ladder:
         yield _labelled("ladder", _joined([_stand(one) for one in seen.ladder]), URGENT)
     if seen.topics:
-        yield Line(Text(), SPACE)
+        yield RankedLine(Text(), SPACE)
         yield from _topics(seen.topics, watch.rates.topics, width)
-    yield Line(Text(), SPACE)
+    yield RankedLine(Text(), SPACE)
     yield from _resources(seen, watch.rates, width)
 
 
-def _state(seen: Snapshot) -> Line:
-    why = harmless("; ".join(seen.reasons)) or "no reason given"
+def _state(seen: ApiServerStatus) -> RankedLine:
+    why = strip_controls("; ".join(seen.reasons)) or "no reason given"
     text = Text("ready", "green") if seen.ready else Text(f"not ready: {why}", "bold red")
     text.append(f"  in flight {seen.in_flight:,}", "default not bold")
     if seen.traffic:
         most = max(seen.in_flight, seen.traffic.in_flight_max)
-        text.append(f" (lately at most {most:,})", "default not bold")
-    return Line(text, ALWAYS)
+        text.append(f" (recently at most {most:,})", "default not bold")
+    return RankedLine(text, ALWAYS)
 
 
-def _traffic(watch: Watch, width: int) -> Iterator[Line]:
+def _traffic(watch: StatusHistory, width: int) -> Iterator[RankedLine]:
     rates = watch.rates
     room = max(0, min(_SPARK_MAX, width - _LABEL - _FIGURE - 30))
     good = _rate(rates.goodput, "bold green").append(sparkline(watch.goodput, room), "not bold green")
@@ -181,32 +181,32 @@ def _rate(value: float | None, style: str) -> Text:
 
 def _reasons(by_reason: Mapping[str, float] | None) -> str:
     ordered = sorted((by_reason or {}).items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{harmless(reason)} {compact(rate)}" for reason, rate in ordered)
+    return ", ".join(f"{strip_controls(reason)} {compact(rate)}" for reason, rate in ordered)
 
 
-def _stand(one: Stand) -> Text:
-    words = _RUNGS.get(one.rung, harmless(one.rung).replace("_", " "))
+def _stand(one: ApiRungStatus) -> Text:
+    words = _RUNGS.get(one.rung, strip_controls(one.rung).replace("_", " "))
     severity = _SEVERITIES[max(0, min(one.level, len(_SEVERITIES) - 1))]
-    return Text(f"{harmless(one.criticality)} ").append(words, severity)
+    return Text(f"{strip_controls(one.criticality)} ").append(words, severity)
 
 
-def _topics(topics: Sequence[Topic], flows: Mapping[str, Flow], width: int) -> Iterator[Line]:
+def _topics(topics: Sequence[ApiTopicStatus], flows: Mapping[str, TopicRates], width: int) -> Iterator[RankedLine]:
     levels = [_level(one) for one in topics]
     level_width = max(len("level"), *(len(level) for level in levels))
     name_width = min(_NAME_MAX, max(len("topic"), *(len(one.name) for one in topics)))
     columns, bar_width = _columns(width - name_width - level_width - 2)
     titles = "".join(f" {column.title:>{column.width}}" for column in columns)
-    yield Line(Text(f"{'topic':<{name_width}} {'fill':<{bar_width}}{titles} level", "bold"), BUSY)
+    yield RankedLine(Text(f"{'topic':<{name_width}} {'fill':<{bar_width}}{titles} level", "bold"), BUSY)
     for topic, level in zip(topics, levels, strict=True):
-        flow = flows.get(topic.name, Flow())
+        flow = flows.get(topic.name, TopicRates())
         style = _LEVELS.get(topic.level, "default")
-        line = Text(f"{capped(harmless(topic.name), name_width):<{name_width}} ")
+        line = Text(f"{capped(strip_controls(topic.name), name_width):<{name_width}} ")
         line.append(bar(topic.waiting, topic.capacity, bar_width), style)
         for column in columns:
             cell = column.cell(topic, flow)
             line.append(f" {cell:>{column.width}}", "yellow" if column.loss and cell not in _NOTHING else "default")
         line.append(f" {level}", "yellow" if topic.congested and topic.level == "calm" else style)
-        yield Line(line, _topic_rank(topic, flow))
+        yield RankedLine(line, _topic_rank(topic, flow))
 
 
 def _columns(room: int) -> tuple[list[_Column], int]:
@@ -218,14 +218,14 @@ def _columns(room: int) -> tuple[list[_Column], int]:
     return kept, max(_BAR_MIN, min(_BAR_MAX, left))
 
 
-def _level(topic: Topic) -> str:
-    level = harmless(topic.level)
+def _level(topic: ApiTopicStatus) -> str:
+    level = strip_controls(topic.level)
     if not topic.congested:
         return level
     return "congested" if level == "calm" else f"{level[:4]}+cong"
 
 
-def _topic_rank(topic: Topic, flow: Flow) -> int:
+def _topic_rank(topic: ApiTopicStatus, flow: TopicRates) -> int:
     if topic.level != "calm" or topic.congested:
         return URGENT
     return BUSY if topic.waiting or topic.running or flow.offered or flow.refused else IDLE
@@ -233,12 +233,12 @@ def _topic_rank(topic: Topic, flow: Flow) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """A column of the topics' table; that of the highest rank goes first where there is no room."""
+    """A column of the topics' table. Where there is no room, the one of the highest rank is dropped first."""
 
     title: str
     width: int
     rank: int
-    cell: Callable[[Topic, Flow], str]
+    cell: Callable[[ApiTopicStatus, TopicRates], str]
     loss: bool = False
 
 
@@ -256,19 +256,19 @@ _COLUMNS: Final = (
 )
 
 
-def _resources(seen: Snapshot, rates: Rates, width: int) -> Iterator[Line]:
+def _resources(seen: ApiServerStatus, rates: ServerRates, width: int) -> Iterator[RankedLine]:
     yield from _grid("pools", list(_pools(seen.pools)), width, STATE)
     closed = all(one.state == "closed" for one in seen.breakers)
     yield from _grid("breakers", [_breaker(one) for one in seen.breakers], width, CALM if closed else URGENT)
     if seen.memory:
         one = seen.memory
         text = Text(bar(one.used_bytes, one.limit_bytes, _CELL_BAR * 2), _LEVELS.get(one.level, "default"))
-        of = f" {megabytes(one.used_bytes)} of {megabytes(one.limit_bytes)} ({harmless(one.source)}), "
-        text.append(of, "default not bold").append(harmless(one.level))
+        of = f" {megabytes(one.used_bytes)} of {megabytes(one.limit_bytes)} ({strip_controls(one.source)}), "
+        text.append(of, "default not bold").append(strip_controls(one.level))
         yield _labelled("memory", text, STATE if one.level == "calm" else URGENT)
     if seen.process:
         lag_ms = seen.process.loop_lag_ms_max
-        late = lag_ms >= LAG_MS
+        late = lag_ms >= LOOP_LAG_MS_WARN
         text = Text(f"loop lag at most {lag_ms:,.0f} ms", "yellow" if late else "default")
         text.append(f", {seen.process.tasks:,} tasks, {seen.process.threads:,} threads", "default")
         yield _labelled("process", text, URGENT if late else STATE)
@@ -277,30 +277,30 @@ def _resources(seen: Snapshot, rates: Rates, width: int) -> Iterator[Line]:
         hits = (
             f"{percent(rates.hits.get(cache.name)):>4} hits now, {percent(cache.hits / lookups if lookups else None)}"
         )
-        text = Text(f"{capped(harmless(cache.name), 12):<12} {hits} in all, ")
+        text = Text(f"{capped(strip_controls(cache.name), 12):<12} {hits} in all, ")
         text.append(f"{cache.entries:,} entries, {megabytes(cache.bytes)}")
         yield _labelled("" if place else "caches", text, CALM)
 
 
-def _pools(pools: Sequence[Pool]) -> Iterator[Text]:
+def _pools(pools: Sequence[ApiPoolStatus]) -> Iterator[Text]:
     figures = [f"{one.active}/{one.limit}" for one in pools]
     room = _CELL - _CELL_BAR - 2 - max((len(one) for one in figures), default=0)
     for one, figure in zip(pools, figures, strict=True):
         full = one.limit > 0 and one.active >= one.limit
-        text = Text(f"{capped(harmless(one.name), room):<{room}} ")
+        text = Text(f"{capped(strip_controls(one.name), room):<{room}} ")
         text.append(bar(one.active, one.limit, _CELL_BAR), "yellow" if full else "green")
         yield text.append(f" {figure}")
 
 
-def _breaker(one: Breaker) -> Text:
-    state = harmless(one.state)
+def _breaker(one: ApiBreakerStatus) -> Text:
+    state = strip_controls(one.state)
     if one.state == "open":
-        state += f" {duration_shown(one.retry_after_s)}"
-    name = capped(harmless(one.dependency), max(4, _CELL - 1 - len(state)))
+        state += f" {format_duration(one.retry_after_s)}"
+    name = capped(strip_controls(one.dependency), max(4, _CELL - 1 - len(state)))
     return Text(f"{name} ").append(state, _STATES.get(one.state, "default"))
 
 
-def _grid(label: str, cells: Sequence[Text], width: int, rank: int) -> Iterator[Line]:
+def _grid(label: str, cells: Sequence[Text], width: int, rank: int) -> Iterator[RankedLine]:
     """Yield cells side by side, as many in a row as there is room for."""
     in_row = max(1, (width - _LABEL + 2) // (_CELL + 2))
     for start in range(0, len(cells), in_row):
@@ -316,5 +316,5 @@ def _joined(parts: Sequence[Text]) -> Text:
     return Text("   ").join(parts)
 
 
-def _labelled(label: str, text: Text, rank: int) -> Line:
-    return Line(Text(f"{label:<{_LABEL}}", "bold").append_text(Text("", "not bold").append_text(text)), rank)
+def _labelled(label: str, text: Text, rank: int) -> RankedLine:
+    return RankedLine(Text(f"{label:<{_LABEL}}", "bold").append_text(Text("", "not bold").append_text(text)), rank)

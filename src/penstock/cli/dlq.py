@@ -1,4 +1,4 @@
-"""``penstock dlq``: the messages that nobody could handle, to look at, to send once more, or to throw away."""
+"""``penstock dlq``: list, retry or drop dead letters."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any, Final
 
 import click
 
-from penstock.app.backends import broker
-from penstock.bus.broker import LETTERS_MAX, Broker, Letter
-from penstock.bus.wire import Message, Unreadable, Wire
-from penstock.cli.options import Setup, common, json_option
-from penstock.cli.output import print_json
-from penstock.cli.tables import Rows, print_rows
-from penstock.cli.terminal import harmless, notices, results
-from penstock.kernel.clock import MonotonicClock
+from penstock.app.external_backends import build_broker
+from penstock.bus.broker import DEAD_LETTERS_MAX, Broker, DeadLetter
+from penstock.bus.record_codec import Message, RecordCodec, UnreadableRecord
+from penstock.cli.options import Setup, json_option, with_settings
+from penstock.cli.tables import TableRows, print_table
+from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.kernel.context import MonotonicClock
 from penstock.kernel.errors import Invalid
 from penstock.telemetry.logs import configure
 
-#: A label is read from a record of any size.
-_WIRE: Final = Wire({}, 2**40)
+#: Codec for records of any size, to read a message's client and request id.
+_WIRE: Final = RecordCodec({}, 2**40)
 
 _some = click.argument("ids", nargs=-1, metavar="ID…")
 _all = click.option("--all", "every", is_flag=True, help="All of them.")
@@ -30,26 +29,28 @@ _all = click.option("--all", "every", is_flag=True, help="All of them.")
 
 @click.group("dlq")
 def command() -> None:
-    """Messages that nobody could handle (BUS_BACKEND=redis or kafka).
+    """Dead letters: messages that no handler could process (BUS_BACKEND=redis or kafka).
 
-    A message is put here when it cannot be read, or when it has been delivered BUS_TRIES times and its handlers failed
-    or died. Who asked has been told; nothing is lost but the work.
+    A message becomes a dead letter when it cannot be read, or when it has been delivered BUS_TRIES times and its
+    handlers failed or died. Its requester has received an error.
     """
 
 
 @command.command("list")
-@click.option("--count", type=click.IntRange(1, LETTERS_MAX), default=100, show_default=True, help="At most so many.")
+@click.option(
+    "--count", type=click.IntRange(1, DEAD_LETTERS_MAX), default=100, show_default=True, help="At most so many."
+)
 @json_option
-@common
-def list_letters(setup: Setup, count: int, *, as_json: bool) -> int:
-    """Show them, the oldest first."""
-    letters = _with_broker(setup, lambda broker: broker.letters(count))
+@with_settings
+def list_dead_letters(setup: Setup, count: int, *, as_json: bool) -> int:
+    """Show dead letters, the oldest first."""
+    letters = _with_broker(setup, lambda broker: broker.dead_letters(count))
     if as_json:
-        print_json({"letters": [told(letter) for letter in letters]})
+        print_json({"letters": [dead_letter_record(letter) for letter in letters]})
     elif letters:
-        print_rows(results(), table(letters, time.time()))
+        print_table(stdout_console(), dead_letter_table(letters, time.time()))
     else:
-        notices().print("No dead letters.")
+        stderr_console().print("No dead letters.")
     return 0
 
 
@@ -57,40 +58,54 @@ def list_letters(setup: Setup, count: int, *, as_json: bool) -> int:
 @_some
 @_all
 @json_option
-@common
+@with_settings
 def retry(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> int:
-    """Send them once more to where they were sent, as new; whoever asked then has gone, so replies are discarded."""
-    return _each(setup, Choice(ids, every), "retried", lambda broker, letter: broker.revive(letter), as_json=as_json)
+    """Send dead letters to their topic again. Their requesters have gone, so replies are discarded."""
+    return _each(
+        setup,
+        DeadLetterSelection(ids, every),
+        "retried",
+        lambda broker, letter: broker.requeue_dead_letter(letter),
+        as_json=as_json,
+    )
 
 
 @command.command("drop")
 @_some
 @_all
 @json_option
-@common
+@with_settings
 def drop(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> int:
-    """Throw them away."""
-    return _each(setup, Choice(ids, every), "dropped", lambda broker, letter: broker.drop(letter), as_json=as_json)
+    """Delete dead letters."""
+    return _each(
+        setup,
+        DeadLetterSelection(ids, every),
+        "dropped",
+        lambda broker, letter: broker.delete_dead_letter(letter),
+        as_json=as_json,
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which letters are meant.
+class DeadLetterSelection:
+    """Selection of dead letters.
 
     Attributes:
-        ids: These.
-        every: All that are there when it begins.
+        ids: The ids of the selected ones.
+        every: Whether all that exist at the beginning are selected.
     """
 
     ids: tuple[str, ...]
     every: bool
 
 
-async def act_on(broker: Broker, choice: Choice, act: Callable[[Broker, str], Awaitable[bool]]) -> dict[str, list[str]]:
-    """Do something to each letter that is meant.
+async def apply_to_each(
+    broker: Broker, choice: DeadLetterSelection, act: Callable[[Broker, str], Awaitable[bool]]
+) -> dict[str, list[str]]:
+    """Apply an action to each selected dead letter.
 
     Returns:
-        Those it was ``done`` to, and those that are ``missing``: gone, or not whole.
+        The ids of those that are ``done``, and of those that are ``missing``: gone, or incomplete.
 
     Raises:
         Rejected: A channel is full; what was done stays done.
@@ -98,83 +113,88 @@ async def act_on(broker: Broker, choice: Choice, act: Callable[[Broker, str], Aw
 
     Cancellation: What was done stays done.
     """
-    ids = [letter.id for letter in await broker.letters(LETTERS_MAX)] if choice.every else list(choice.ids)
+    ids = [letter.id for letter in await broker.dead_letters(DEAD_LETTERS_MAX)] if choice.every else list(choice.ids)
     found: dict[str, list[str]] = {"done": [], "missing": []}
     for letter in ids:
         found["done" if await act(broker, letter) else "missing"].append(letter)
     return found
 
 
-def told(letter: Letter) -> dict[str, Any]:
-    """Return what is known of a letter, and of the message inside as far as it can be read."""
-    note = label(letter)
+def dead_letter_record(letter: DeadLetter) -> dict[str, Any]:
+    """Return a dead letter as JSON, with the message inside as far as it can be read."""
+    note = unpack_message(letter)
     return {
         "id": letter.id,
         "topic": letter.topic,
         "group": letter.group,
         "reason": letter.reason,
         "attempts": letter.attempts,
-        "buried_at_s": letter.buried_at_s,
+        "buried_at_s": letter.dead_lettered_at_s,
         "bytes": letter.size,
         "client": note.client if note else None,
         "request_id": note.request_id if note else None,
     }
 
 
-def label(letter: Letter) -> Message | None:
+def unpack_message(letter: DeadLetter) -> Message | None:
     """Return the message inside, still packed; ``None`` where it cannot be read."""
     try:
-        note = _WIRE.read(letter.record)
-    except Unreadable:
+        note = _WIRE.decode(letter.record)
+    except UnreadableRecord:
         return None
     return note if isinstance(note, Message) else None
 
 
-def table(letters: list[Letter], now_s: float) -> Rows:
-    """Return the letters as a table.
+def dead_letter_table(letters: list[DeadLetter], now_s: float) -> TableRows:
+    """Return dead letters as a table.
 
     Args:
-        letters: The letters.
+        letters: The dead letters.
         now_s: Seconds since 1970.
     """
     rows = []
     for letter in letters:
-        note = label(letter)
+        note = unpack_message(letter)
         what = f"{letter.topic} ({letter.group})" if letter.group else letter.topic
-        age = f"{max(0.0, now_s - letter.buried_at_s):,.0f} s"
-        who = [harmless(note.client), harmless(note.request_id)] if note else ["", ""]
+        age = f"{max(0.0, now_s - letter.dead_lettered_at_s):,.0f} s"
+        who = [strip_controls(note.client), strip_controls(note.request_id)] if note else ["", ""]
         size = f"{letter.size:,}"
-        rows.append([letter.id, harmless(what), letter.reason, str(letter.attempts), age, size, *who])
+        rows.append([letter.id, strip_controls(what), letter.reason, str(letter.attempts), age, size, *who])
     header = ["id", "topic", "reason", "tries", "age", "bytes", "client", "request"]
-    return Rows(header, rows, frozenset({3, 4, 5}), frozenset({6, 7}))
+    return TableRows(header, rows, frozenset({3, 4, 5}), frozenset({6, 7}))
 
 
 def _each(
-    setup: Setup, choice: Choice, word: str, act: Callable[[Broker, str], Awaitable[bool]], *, as_json: bool
+    setup: Setup,
+    choice: DeadLetterSelection,
+    word: str,
+    act: Callable[[Broker, str], Awaitable[bool]],
+    *,
+    as_json: bool,
 ) -> int:
-    """Do something to each and say what became of it; 1 if one was missing."""
+    """Apply an action to each selected dead letter and print the outcome. Return 1 if one was missing."""
     if choice.every == bool(choice.ids):
-        raise click.UsageError("name letters by their ids, or all of them with --all")
-    found = _with_broker(setup, lambda broker: act_on(broker, choice, act))
+        raise click.UsageError("name dead letters by their ids, or all of them with --all")
+    found = _with_broker(setup, lambda broker: apply_to_each(broker, choice, act))
     if as_json:
         print_json({word: found["done"], "missing": found["missing"]})
     else:
-        results().print(f"{len(found['done'])} {word}")
+        stdout_console().print(f"{len(found['done'])} {word}")
         for letter in found["missing"]:
-            notices().print(f"{harmless(letter)}: no such letter, or not the whole of it")
+            stderr_console().print(f"{strip_controls(letter)}: no such dead letter, or it is incomplete")
     return 1 if found["missing"] else 0
 
 
 def _with_broker(setup: Setup, act: Callable[[Broker], Awaitable[Any]]) -> Any:
-    """Connect, do something, and leave.
+    """Connect to the broker, run an action, and disconnect.
 
     Raises:
-        Invalid: All runs in one process, and there are no dead letters.
+        Invalid: The bus is within one process, which has no dead letters.
     """
     configure(setup.client_log_level)
 
     async def run() -> Any:
-        one = broker(setup.settings, MonotonicClock())
+        one = build_broker(setup.settings, MonotonicClock())
         if one is None:
             raise Invalid(
                 "BUS_BACKEND=memory keeps no dead letters; they need a broker", field="concurrency.bus.backend"

@@ -1,7 +1,7 @@
 """Settings from environment variables: which names count, which belong to others, which are mistyped.
 
-Every setting has a ``PENSTOCK_`` name. A setting of a named part (``QDRANT_URL``) may be set without the prefix too;
-where both are set, the prefixed one counts.
+Every setting has a ``PENSTOCK_`` name. A setting of a named part (``QDRANT_URL``) may be set without the prefix too.
+Where both are set, the prefixed one counts.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.cli.schema import known
-from penstock.kernel.setting import PREFIX, Spec
+from penstock.cli.settings_schema import setting_entries
+from penstock.kernel.setting_spec import ENV_PREFIX, SettingSpec
 
 #: Variables that are ours and set nothing: the command's name in the greeting, and the systemd units' arguments.
 _NO_SETTINGS: Final = frozenset({"PENSTOCK_COMMAND", "PENSTOCK_OPTIONS"})
@@ -26,7 +26,7 @@ _LINK: Final = re.compile(r"(tcp|udp|sctp)://[^/\s]+:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class EnvironmentVariable:
     """The variable that sets a setting."""
 
     setting: str
@@ -34,21 +34,21 @@ class Variable:
     text: str
 
 
-def variables(environ: Mapping[str, str], read: Collection[str]) -> Iterator[Variable]:
+def setting_variables(environ: Mapping[str, str], read: Collection[str]) -> Iterator[EnvironmentVariable]:
     """Yield the variable of each setting that has one.
 
     Args:
         environ: The environment. An empty string counts as unset.
         read: YAML names of the settings to look for.
     """
-    for one in known():
-        if one.yaml in read and (name := _set(one.spec, environ)):
-            yield Variable(one.yaml, name, environ[name])
+    for one in setting_entries():
+        if one.yaml_name in read and (name := _set(one.spec, environ)):
+            yield EnvironmentVariable(one.yaml_name, name, environ[name])
 
 
-def _set(spec: Spec, environ: Mapping[str, str]) -> str:
+def _set(spec: SettingSpec, environ: Mapping[str, str]) -> str:
     """Return the first of a setting's names that is set, empty for none."""
-    return next((name for name in spec.names if environ.get(name, "").strip() and not _is_link(name, environ)), "")
+    return next((name for name in spec.env_names if environ.get(name, "").strip() and not _is_link(name, environ)), "")
 
 
 def _is_link(name: str, environ: Mapping[str, str]) -> bool:
@@ -56,23 +56,23 @@ def _is_link(name: str, environ: Mapping[str, str]) -> bool:
     return name.endswith("_PORT") and _LINK.fullmatch(environ[name].strip()) is not None
 
 
-def links(environ: Mapping[str, str], read: Collection[str]) -> Iterator[str]:
+def kubernetes_links(environ: Mapping[str, str], read: Collection[str]) -> Iterator[str]:
     """Yield a line for each setting whose variable is Kubernetes' link to a Service, and is not read."""
-    for one in known():
-        for name in one.spec.names:
-            if one.yaml in read and name in environ and _is_link(name, environ):
+    for one in setting_entries():
+        for name in one.spec.env_names:
+            if one.yaml_name in read and name in environ and _is_link(name, environ):
                 yield f"{name}={environ[name].strip()!r} is Kubernetes' link to a Service, not a port: it is not read"
 
 
-def unknown(environ: Mapping[str, str]) -> Iterator[str]:
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield a line for each variable that has our prefix and sets nothing."""
-    names = [name for one in known() for name in one.spec.names]
+    names = [name for one in setting_entries() for name in one.spec.env_names]
     ours = _NO_SETTINGS.union(names)
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or name in ours or not environ[name].strip():
+        if not name.startswith(ENV_PREFIX) or name in ours or not environ[name].strip():
             continue
         if _LINK_NAME.fullmatch(name) or _is_link(name, environ):
             continue
-        near = difflib.get_close_matches(name, [one for one in names if one.startswith(PREFIX)], n=1, cutoff=0.75)
+        near = difflib.get_close_matches(name, [one for one in names if one.startswith(ENV_PREFIX)], n=1, cutoff=0.75)
         hint = f"; did you mean {near[0]}?" if near else ""
         yield f"environment {name}: is no known setting{hint}"

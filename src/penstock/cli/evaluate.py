@@ -1,4 +1,4 @@
-"""``penstock eval``: index a test collection, ask its queries, compare with its judgements."""
+"""``penstock eval``: index a test collection, run its queries, and compare the results with its judgements."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from penstock.cli.api import Api
+from penstock.cli.api_client import ApiClient
+from penstock.cli.api_errors import problem_summary
 from penstock.cli.beir import Benchmark, Query, read_benchmark
-from penstock.cli.options import Setup, common, json_option
-from penstock.cli.output import print_json
-from penstock.cli.problems import summary
+from penstock.cli.local_files import request_body
+from penstock.cli.options import Setup, json_option, with_settings
 from penstock.cli.session import connect
-from penstock.cli.sources import request_body
-from penstock.cli.tables import Rows, print_rows
-from penstock.cli.terminal import logs_above, notices, results
+from penstock.cli.tables import TableRows, print_table
+from penstock.cli.terminal import logs_above, print_json, stderr_console, stdout_console
+from penstock.kernel.context import run_all
 from penstock.kernel.errors import Broken
-from penstock.kernel.together import together
 from penstock.search.relevance import ndcg, recall
 from penstock.telemetry.logs import configure
 
@@ -49,7 +48,7 @@ Advance = Callable[[int], None]
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Keep the index in this data directory.")
 @json_option
-@common
+@with_settings
 def command(setup: Setup, directory: Path, *, keep: Path | None, as_json: bool) -> int:
     """Measure nDCG@10 and recall@100 on a BEIR-layout directory.
 
@@ -58,7 +57,7 @@ def command(setup: Setup, directory: Path, *, keep: Path | None, as_json: bool) 
     """
     configure(setup.client_log_level)
     benchmark = read_benchmark(directory)
-    console = notices()
+    console = stderr_console()
     with _workplace(keep) as place:
         report = asyncio.run(_measure(setup, benchmark, place, console))
     if as_json:
@@ -100,7 +99,7 @@ async def _measure(setup: Setup, benchmark: Benchmark, place: Path, console: Con
     }
 
 
-async def _index(api: Api, benchmark: Benchmark, advance: Advance) -> float | None:
+async def _index(api: ApiClient, benchmark: Benchmark, advance: Advance) -> float | None:
     """Index the corpus and return documents a second, ``None`` where all were there already."""
     batches = iter(
         [benchmark.documents[n : n + BATCH_DOCUMENTS] for n in range(0, len(benchmark.documents), BATCH_DOCUMENTS)]
@@ -111,19 +110,19 @@ async def _index(api: Api, benchmark: Benchmark, advance: Advance) -> float | No
         nonlocal indexed
         for batch in batches:
             documents = [msgspec.json.encode({"id": one.id, "text": one.whole}) for one in batch]
-            answer = await api.add(COLLECTION, request_body(documents))
+            answer = await api.index_batch(COLLECTION, request_body(documents))
             for outcome in answer.documents:
                 if outcome.status == "failed":
-                    raise Broken(f"document {outcome.id} was not indexed: {summary(outcome.error or {})[1]}")
+                    raise Broken(f"document {outcome.id} was not indexed: {problem_summary(outcome.error or {})[1]}")
                 indexed += outcome.status == "indexed"
             advance(len(batch))
 
     started_s = time.monotonic()
-    await together([courier() for _ in range(IN_FLIGHT_MAX)])
+    await run_all([courier() for _ in range(IN_FLIGHT_MAX)])
     return round(indexed / (time.monotonic() - started_s), 2) if indexed else None
 
 
-async def _ask(api: Api, queries: list[Query], wishes: dict[str, Any], advance: Advance) -> dict[str, list[str]]:
+async def _ask(api: ApiClient, queries: list[Query], wishes: dict[str, Any], advance: Advance) -> dict[str, list[str]]:
     """Return the ranking of documents for each query: by best chunk, so at its first appearance."""
     waiting = iter(queries)
     rankings: dict[str, list[str]] = {}
@@ -134,7 +133,7 @@ async def _ask(api: Api, queries: list[Query], wishes: dict[str, Any], advance: 
             rankings[query.id] = list(dict.fromkeys(hit.id for hit in answer.hits))
             advance(1)
 
-    await together([asker() for _ in range(IN_FLIGHT_MAX)])
+    await run_all([asker() for _ in range(IN_FLIGHT_MAX)])
     return rankings
 
 
@@ -161,8 +160,8 @@ def _bar(console: Console, text: str, total: int) -> Iterator[Advance]:
 
 
 def _print(report: dict[str, Any]) -> None:
-    console = results()
+    console = stdout_console()
     rows = [[arm, f"{report['ndcg@10'][arm]:.4f}", f"{report['recall@100'][arm]:.4f}"] for arm in ARMS]
     speed = "all documents were indexed already" if report["docs_per_s"] is None else f"{report['docs_per_s']} docs/s"
     console.print(f"{report['collection']}: {report['queries']} judged queries, {speed}\n")
-    print_rows(console, Rows(["arm", "nDCG@10", "recall@100"], rows, numbers=frozenset({1, 2})))
+    print_table(console, TableRows(["arm", "nDCG@10", "recall@100"], rows, numbers=frozenset({1, 2})))

@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Final
 
 import click
+import httpx
 from rich.console import Console
 
+from penstock.cli.api_client import ApiClient
+from penstock.cli.index_planning import VanishedDocuments
+from penstock.cli.index_progress import progress_display
+from penstock.cli.index_run import IndexOptions, IndexRun
+from penstock.cli.index_stats import IndexStats
+from penstock.cli.local_files import find_files, resolve_roots
 from penstock.cli.main import INTERRUPTED
-from penstock.cli.options import Setup, client, collection_option, json_option
-from penstock.cli.output import print_json
-from penstock.cli.planning import Loss
-from penstock.cli.progress import display
-from penstock.cli.run import Order, Run
+from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
 from penstock.cli.session import connect
-from penstock.cli.sources import find, roots_of
-from penstock.cli.tally import Tally
-from penstock.cli.terminal import harmless, notices
+from penstock.cli.terminal import print_json, stderr_console, strip_controls
 from penstock.kernel.errors import PenstockError
+from penstock.kernel.settings import Settings
 from penstock.telemetry.logs import configure
 
-#: Failures told on a terminal one by one; ``--json`` has them all.
+COLLECTION: Final = "default"
+#: Stands in the data directory while the first index is unfinished, so that the next start goes on with it.
+PENDING: Final = "first-index.pending"
+
+
+async def first_index(url: str, settings: Settings, data_dir: Path, path: Path, console: Console) -> None:
+    """Index ``path`` into ``default`` unless the data directory holds a collection.
+
+    Args:
+        url: The running server.
+        settings: For the limits of files and requests.
+        data_dir: The data directory.
+        path: What to index.
+        console: Where progress is shown.
+
+    Cancellation:
+        What is indexed stays; the next start goes on.
+    """
+    pending = data_dir / PENDING
+    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:  # noqa: S501 - plain HTTP
+        api = ApiClient(client, f"the server at {url}")
+        if await api.collections() and not pending.exists():
+            return
+        pending.touch()
+        tally = IndexStats()
+        with progress_display(console) as shown:
+            await IndexRun(api, settings, IndexOptions((path,), COLLECTION), tally, shown).run()
+        console.print("\n".join(summary_lines(tally, COLLECTION)), soft_wrap=True)
+        pending.unlink(missing_ok=True)
+
+
+#: Failures listed on a terminal. ``--json`` has them all.
 FAILURES_SHOWN_MAX = 20
 
 
@@ -32,7 +66,7 @@ FAILURES_SHOWN_MAX = 20
 @click.option("--force", is_flag=True, help="Index even / or the home directory.")
 @click.option("--prune", is_flag=True, help="Remove vanished files' documents even if they are most of a directory's.")
 @json_option
-@client("concurrency.index.", "concurrency.http.")
+@with_client_settings("concurrency.index.", "concurrency.http.")
 def command(  # noqa: PLR0913 - one for each option
     setup: Setup, paths: tuple[Path, ...], collection: str, *, dry_run: bool, force: bool, prune: bool, as_json: bool
 ) -> int:
@@ -47,12 +81,12 @@ def command(  # noqa: PLR0913 - one for each option
 
     Exit code 1 if some files failed or nothing was removed of such a directory, 2 on an error.
     """
-    order = Order(paths, collection, force, prune)
+    order = IndexOptions(paths, collection, force, prune)
     if dry_run:
         _list(setup, order, as_json=as_json)
         return 0
     configure(setup.client_log_level)
-    tally, console = Tally(), notices()
+    tally, console = IndexStats(), stderr_console()
     interrupted = False
     try:
         asyncio.run(_index(setup, order, tally, console, quiet=as_json))
@@ -62,30 +96,30 @@ def command(  # noqa: PLR0913 - one for each option
         if tally.files_done and not as_json:
             console.print("\n".join(summary_lines(tally, collection)), soft_wrap=True)
         raise
-    report(tally, collection, console, as_json=as_json)
+    print_report(tally, collection, console, as_json=as_json)
     if interrupted:
         console.print(
             "Interrupted. What was indexed stays; the same command goes on where this one stopped.", soft_wrap=True
         )
         return INTERRUPTED
-    return 1 if tally.failed or tally.kept else 0
+    return 1 if tally.failed or tally.kept_directories else 0
 
 
-async def _index(setup: Setup, order: Order, tally: Tally, console: Console, *, quiet: bool) -> None:
+async def _index(setup: Setup, order: IndexOptions, tally: IndexStats, console: Console, *, quiet: bool) -> None:
     # Refused before a model is prepared for it.
-    roots_of(order.paths, (), force=order.force)
+    resolve_roots(order.paths, (), force=order.force)
     async with connect(setup.settings, setup.data_dir, console) as api:
-        with display(console, quiet=quiet) as shown:
-            await Run(api, setup.settings, order, tally, shown).run()
+        with progress_display(console, quiet=quiet) as shown:
+            await IndexRun(api, setup.settings, order, tally, shown).run()
 
 
-def report(tally: Tally, collection: str, console: Console, *, as_json: bool) -> None:
+def print_report(tally: IndexStats, collection: str, console: Console, *, as_json: bool) -> None:
     """Print what a run has done: the object or the summary to standard output, failures to standard error."""
     for failure in tally.errors[:FAILURES_SHOWN_MAX]:
-        console.print(f"failed: {harmless(failure.path)}: {harmless(failure.detail)}", soft_wrap=True)
+        console.print(f"failed: {strip_controls(failure.path)}: {strip_controls(failure.detail)}", soft_wrap=True)
     if tally.failed > FAILURES_SHOWN_MAX:
         console.print(f"… and {tally.failed - FAILURES_SHOWN_MAX} more; --json lists them")
-    for loss in tally.kept:
+    for loss in tally.kept_directories:
         console.print(_told(loss, collection), soft_wrap=True)
     if as_json:
         print_json(tally.as_json(collection))
@@ -93,8 +127,8 @@ def report(tally: Tally, collection: str, console: Console, *, as_json: bool) ->
         click.echo("\n".join(summary_lines(tally, collection)))
 
 
-def _told(loss: Loss, collection: str) -> str:
-    name = harmless(str(loss.named))
+def _told(loss: VanishedDocuments, collection: str) -> str:
+    name = strip_controls(str(loss.directory))
     found = "" if loss.has_files else "no file to index is in it; "
     return (
         f"kept: {name}: {found}{loss.vanished} of the {loss.listed} documents that {collection} has of it have no file "
@@ -103,7 +137,7 @@ def _told(loss: Loss, collection: str) -> str:
     )
 
 
-def summary_lines(tally: Tally, collection: str) -> list[str]:
+def summary_lines(tally: IndexStats, collection: str) -> list[str]:
     """Return the summary of a run for a person."""
     counts = (
         ("indexed", tally.indexed),
@@ -120,10 +154,10 @@ def summary_lines(tally: Tally, collection: str) -> list[str]:
     return lines
 
 
-def _list(setup: Setup, order: Order, *, as_json: bool) -> None:
-    roots = roots_of(order.paths, (), force=order.force)
+def _list(setup: Setup, order: IndexOptions, *, as_json: bool) -> None:
+    roots = resolve_roots(order.paths, (), force=order.force)
     left_out: list[tuple[Path, str]] = []
-    targets = find(roots, setup.settings.index.max_file, lambda path, reason: left_out.append((path, reason)))
+    targets = find_files(roots, setup.settings.index.max_file, lambda path, reason: left_out.append((path, reason)))
     if as_json:
         would_index = [{"path": one.id, "bytes": one.size} for one in targets]
         skipped = [{"path": _text(path), "reason": reason} for path, reason in left_out]
@@ -132,7 +166,7 @@ def _list(setup: Setup, order: Order, *, as_json: bool) -> None:
     files = size = skips = 0
     for one in targets:
         skips += _tell_skipped(left_out)
-        click.echo(f"index  {harmless(one.id)}")
+        click.echo(f"index  {strip_controls(one.id)}")
         files, size = files + 1, size + one.size
     skips += _tell_skipped(left_out)
     click.echo(f"{files} files to index, {size / 1e6:.1f} MB; {skips} skipped", err=True)
@@ -141,7 +175,7 @@ def _list(setup: Setup, order: Order, *, as_json: bool) -> None:
 def _tell_skipped(left_out: list[tuple[Path, str]]) -> int:
     """Print what was skipped since the last time, forget it, and return how many there were."""
     for path, reason in left_out:
-        click.echo(f"skip   {harmless(str(path))}  ({reason})")
+        click.echo(f"skip   {strip_controls(str(path))}  ({reason})")
     count = len(left_out)
     left_out.clear()
     return count

@@ -1,4 +1,4 @@
-"""The keys of a terminal that is watched, not typed at."""
+"""Keyboard of a live view: reads single keys from the terminal, without echo."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 #: An escape that nothing follows within this time is the key, not the beginning of another key's sequence.
-ESCAPE_S: Final = 0.05
+ESCAPE_TIMEOUT_S: Final = 0.05
 _ESCAPE: Final = b"\x1b"
 
 
 class Keyboard:
-    """A terminal's keys, one by one and unseen, as long as it is open.
+    """Reads a terminal's keys one by one and without echo, while it is open.
 
     Args:
         fd: The terminal.
@@ -36,7 +36,7 @@ class Keyboard:
         asyncio.get_running_loop().add_reader(self._fd, self._typed)
 
     def close(self) -> None:
-        """Leave the terminal as it was; keys that nobody read are forgotten."""
+        """Restore the terminal, and discard keys that were not read."""
         if self._escape:
             self._escape.cancel()
         asyncio.get_running_loop().remove_reader(self._fd)
@@ -60,6 +60,6 @@ class Keyboard:
             pending.cancel()
             keys = _ESCAPE + keys if keys else keys
         if keys == _ESCAPE:
-            self._escape = asyncio.get_running_loop().call_later(ESCAPE_S, self._on_end)
+            self._escape = asyncio.get_running_loop().call_later(ESCAPE_TIMEOUT_S, self._on_end)
         elif keys in {b"", _ESCAPE * 2} or (not keys.startswith(_ESCAPE) and b"q" in keys.lower()):
             self._on_end()

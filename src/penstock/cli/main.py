@@ -1,4 +1,4 @@
-"""The command ``penstock``: which commands there are, and what becomes of errors.
+"""Entry point of ``penstock``: the table of commands, and the messages and exit codes of errors.
 
 Commands are imported when they are used, so that ``penstock --help`` is there at once.
 """
@@ -15,9 +15,9 @@ from typing import Final
 import click
 
 from penstock import __version__
-from penstock.kernel.cores import ONE_THREAD
+from penstock.kernel.cores import SINGLE_THREADED_ENV
 from penstock.kernel.errors import PenstockError
-from penstock.kernel.private import write_privately
+from penstock.kernel.file_permissions import set_private_umask
 
 #: Name → (module, what ``penstock --help`` says about it).
 COMMANDS: Final = {
@@ -27,10 +27,10 @@ COMMANDS: Final = {
     "search": ("search", "Search a collection."),
     "status": ("status", "Show collections and what the server is doing."),
     "snapshot": ("snapshot", "Save every collection in one file."),
-    "snapshots": ("snapshots", "List or delete the snapshots in the data directory."),
-    "restore": ("restore", "Take in what a snapshot holds."),
+    "snapshots": ("saved_snapshots", "List or delete the snapshots in the data directory."),
+    "restore": ("restore", "Restore the collections of a snapshot."),
     "migrate": ("migrate", "Move a collection between the data directory and a Qdrant server."),
-    "dlq": ("dlq", "List, retry or drop messages that nobody could handle."),
+    "dlq": ("dlq", "List, retry or drop messages that no handler could process."),
     "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),
@@ -79,9 +79,9 @@ def penstock() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    for name, value in ONE_THREAD.items():
+    for name, value in SINGLE_THREADED_ENV.items():
         os.environ.setdefault(name, value)
-    write_privately()
+    set_private_umask()
     _speak_utf8()
     sys.exit(run(sys.argv[1:]))
 
@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     if fault := _fault(arguments):
-        complain(fault)
+        print_error(fault)
         return FAILED
     try:
         code = penstock.main(args=list(arguments), prog_name="penstock", standalone_mode=False)
@@ -143,7 +143,7 @@ def _fault(arguments: Sequence[str]) -> str:
     return ""
 
 
-def complain(message: str, hint: str = "") -> None:
+def print_error(message: str, hint: str = "") -> None:
     """Write an error and what to do about it to standard error."""
     click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=_colour())
     if hint:
@@ -155,23 +155,23 @@ def _failed(error: Exception) -> int:
         error.show()
     elif isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx is not None else "penstock"
-        complain(error.format_message(), f"`{path} --help` shows what it accepts")
+        print_error(error.format_message(), f"`{path} --help` shows what it accepts")
     elif isinstance(error, click.ClickException):
-        complain(error.format_message())
+        print_error(error.format_message())
     elif isinstance(error, PenstockError):
-        from penstock.cli.problems import hint_for  # noqa: PLC0415 - costs time that `--help` need not pay
+        from penstock.cli.api_errors import hint_for  # noqa: PLC0415 - costs time that `--help` need not pay
 
-        complain(error.detail, hint_for(error))
+        print_error(error.detail, hint_for(error))
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
-        complain(f"{where}{error.strerror or error}")
+        print_error(f"{where}{error.strerror or error}")
         try:
             sys.stdout.flush()
         except OSError:
             _forget_output()
     else:
         traceback.print_exception(error)
-        complain(f"unexpected {type(error).__name__}", "this is a bug in Penstock; please report the lines above")
+        print_error(f"unexpected {type(error).__name__}", "this is a bug in Penstock; please report the lines above")
     return FAILED
 
 

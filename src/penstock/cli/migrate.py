@@ -12,16 +12,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from penstock.app.backends import points, seen
-from penstock.cli.options import Setup, common, json_option
-from penstock.cli.output import print_json
-from penstock.cli.terminal import harmless, logs_above, notices, results
-from penstock.kernel.clock import MonotonicClock
+from penstock.app.external_backends import build_store_service, probe_qdrant
+from penstock.cli.options import Setup, json_option, with_settings
+from penstock.cli.terminal import logs_above, print_json, stderr_console, stdout_console, strip_controls
+from penstock.kernel.context import MonotonicClock
 from penstock.kernel.errors import Invalid
-from penstock.kernel.redaction import redacted
+from penstock.kernel.redaction import redact_url
 from penstock.stores.lock import DirectoryLock
-from penstock.stores.migration import FileJournal, Migration, Moved, State
-from penstock.stores.service import StoreService
+from penstock.stores.migration import FileMigrationJournal, Migration, MigrationResult, MigrationState
+from penstock.stores.store_service import StoreService
 from penstock.telemetry.logs import configure
 
 #: Where the progress of migrations is kept, in the data directory.
@@ -35,41 +34,42 @@ _OTHER: Final = {"edge": "qdrant", "qdrant": "edge"}
 @click.option("--to", "target", type=click.Choice(list(_OTHER)), required=True, help="Where its points are to be.")
 @click.option("--as", "name", metavar="NAME", help="Its name there (default: the same).")
 @json_option
-@common
+@with_settings
 def command(setup: Setup, collection: str, target: str, name: str | None, *, as_json: bool) -> int:
     """Move a collection between the data directory and a Qdrant server.
 
     `--to qdrant` reads the data directory and writes the server at QDRANT_URL; `--to edge` the other way. The source is
-    left as it was. Interrupted, it goes on where it was when it is run again. In the end both are compared: by count,
-    by samples, and by what they find. No server may run on the data directory; nobody should write to either.
+    left as it was. An interrupted migration goes on where it was when it is run again. In the end both are compared: by
+    count, by samples, and by search results. No server may run on the data directory. Do not write to
+    either collection while it runs.
     """
     configure(setup.client_log_level)
     if not setup.settings.qdrant.url:
         raise Invalid("migrate needs concurrency.qdrant.url (QDRANT_URL)", field="concurrency.qdrant.url")
     order = _order(setup, collection, target, name or collection)
-    moved = asyncio.run(_Run(setup, order, target, notices()).run())
+    moved = asyncio.run(_MigrationRun(setup, order, target, stderr_console()).run())
     if as_json:
         print_json(_told(order, moved))
     else:
         _print(order, moved)
-    return 0 if moved.comparison.same else 1
+    return 0 if moved.comparison.matches else 1
 
 
-def _order(setup: Setup, collection: str, target: str, name: str) -> State:
-    said = {"edge": str(setup.data_dir), "qdrant": redacted(setup.settings.qdrant.url)}
-    return State(said[_OTHER[target]], said[target], collection, name)
+def _order(setup: Setup, collection: str, target: str, name: str) -> MigrationState:
+    said = {"edge": str(setup.data_dir), "qdrant": redact_url(setup.settings.qdrant.url)}
+    return MigrationState(said[_OTHER[target]], said[target], collection, name)
 
 
-class _Run:
-    """One run, from taking the directory to letting go of it."""
+class _MigrationRun:
+    """A migration, from locking the data directory to releasing it."""
 
-    def __init__(self, setup: Setup, order: State, target: str, console: Console) -> None:
+    def __init__(self, setup: Setup, order: MigrationState, target: str, console: Console) -> None:
         self._setup = setup
         self._order = order
         self._target = target
         self._console = console
 
-    async def run(self) -> Moved:
+    async def run(self) -> MigrationResult:
         """Move the collection.
 
         Raises:
@@ -80,8 +80,8 @@ class _Run:
         lock = DirectoryLock(self._setup.data_dir)
         lock.acquire()
         try:
-            # Before either is opened: a server that is not there should be told at once.
-            await seen(self._setup.settings, MonotonicClock())
+            # Before either is opened, so that an unreachable server is reported at once.
+            await probe_qdrant(self._setup.settings, MonotonicClock())
             async with self._open(_OTHER[self._target]) as source, self._open(self._target) as target:
                 migration = self._migration(source, target)
                 with _progress(self._console, migration, self._order.collection):
@@ -98,13 +98,13 @@ class _Run:
             raise Invalid(
                 f"there is no collection {self._order.collection!r}", field="collection", code="collection_not_found"
             )
-        journal = FileJournal(self._setup.data_dir / MIGRATIONS / file)
+        journal = FileMigrationJournal(self._setup.data_dir / MIGRATIONS / file)
         return Migration(source.store, target.store, self._order, journal, random.random)
 
     @asynccontextmanager
     async def _open(self, backend: str) -> AsyncIterator[StoreService]:
         """Start a store; close it in the end."""
-        service = points(self._setup.settings, self._setup.data_dir, MonotonicClock(), backend)
+        service = build_store_service(self._setup.settings, self._setup.data_dir, MonotonicClock(), backend)
         try:
             await service.start()
             yield service
@@ -120,36 +120,37 @@ def _progress(console: Console, migration: Migration, collection: str) -> Iterat
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with logs_above(console), Progress(*columns, console=console) as bar:
-        task = bar.add_task(f"Moving {harmless(collection)}", total=None)
+        task = bar.add_task(f"Moving {strip_controls(collection)}", total=None)
 
         def show() -> None:
-            done = migration.moved >= migration.total
+            done = migration.moved_points >= migration.total_points
             what = "Comparing" if done else "Moving"
-            bar.update(task, description=f"{what} {harmless(collection)}", total=migration.total or 1)
-            bar.update(task, completed=migration.moved)
+            bar.update(task, description=f"{what} {strip_controls(collection)}", total=migration.total_points or 1)
+            bar.update(task, completed=migration.moved_points)
 
         migration.on_progress = show
         yield
 
 
-def _print(order: State, moved: Moved) -> None:
-    console, comparison = results(), moved.comparison
-    name = harmless(order.target_collection)
+def _print(order: MigrationState, moved: MigrationResult) -> None:
+    console, comparison = stdout_console(), moved.comparison
+    name = strip_controls(order.target_collection)
     console.print(f"{name}: {moved.info.chunks:,} chunks of {moved.info.documents:,} documents are in {order.target}.")
-    if moved.resumed:
-        console.print(f"{moved.resumed:,} of them had been moved before.")
-    if comparison.same:
-        shares = f"{comparison.dense:.0%} of the dense, {comparison.sparse:.0%} of the sparse best hits are the same"
+    if moved.resumed_points:
+        console.print(f"{moved.resumed_points:,} of them had been moved before.")
+    if comparison.matches:
+        dense, sparse = comparison.dense_overlap, comparison.sparse_overlap
+        shares = f"{dense:.0%} of the dense, {sparse:.0%} of the sparse best hits are the same"
         console.print(f"Compared: the counts, {comparison.samples} samples; {shares}.")
         console.print(f"The collection in {order.source} has been left as it was.")
         return
     console.print("It differs from its source:")
-    for fault in comparison.faults:
+    for fault in comparison.differences:
         console.print(f"  {fault}")
-    console.print("Run the same command again to compare again; delete the target's collection first to move it anew.")
+    console.print("Run the same command again to compare again; delete the target's collection first to move it again.")
 
 
-def _told(order: State, moved: Moved) -> dict[str, Any]:
+def _told(order: MigrationState, moved: MigrationResult) -> dict[str, Any]:
     comparison = moved.comparison
     return {
         "collection": order.target_collection,
@@ -157,10 +158,10 @@ def _told(order: State, moved: Moved) -> dict[str, Any]:
         "target": order.target,
         "chunks": moved.info.chunks,
         "documents": moved.info.documents,
-        "resumed": moved.resumed,
-        "same": comparison.same,
+        "resumed": moved.resumed_points,
+        "same": comparison.matches,
         "samples": comparison.samples,
-        "dense_agreement": round(comparison.dense, 4),
-        "sparse_agreement": round(comparison.sparse, 4),
-        "faults": comparison.faults,
+        "dense_agreement": round(comparison.dense_overlap, 4),
+        "sparse_agreement": round(comparison.sparse_overlap, 4),
+        "faults": comparison.differences,
     }

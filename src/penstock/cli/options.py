@@ -1,4 +1,4 @@
-"""What every command accepts: ``--config``, ``--data-dir``; and what it gets for it."""
+"""Common options of the commands, ``--config`` and ``--data-dir``, and the :class:`Setup` read from them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,68 @@ from typing import Any, Final
 
 import click
 
-from penstock.cli.configuration import DEFAULT, load
-from penstock.cli.directory import choose
-from penstock.cli.schema import CONCURRENCY, known, names
-from penstock.cli.values import is_unicode, shown
+from penstock.cli.setting_values import format_value, is_unicode
+from penstock.cli.settings_loader import DEFAULT, load_settings
+from penstock.cli.settings_schema import CONCURRENCY, setting_entries, setting_names
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
-from penstock.stores.lock import holder
+from penstock.pools.pool_registry import POOL_NAMES
+from penstock.stores.lock import find_lock_holder
 
-#: Settings of what listens: no command but ``serve`` and ``worker`` reads their variables.
-LISTENING: Final = names("server.host", "server.port", "worker.")
+LOCAL_DATA_DIR: Final = ".penstock"
+
+
+def choose_data_dir(wanted: str, environ: Mapping[str, str], cwd: Path, home: Path) -> Path:
+    """Return the data directory.
+
+    Args:
+        wanted: What the flag, ``PENSTOCK_DATA_DIR`` or the file says (``store.data_dir``), empty for nothing.
+        environ: The environment, for ``XDG_DATA_HOME``.
+        cwd: The current directory.
+        home: The user's home directory.
+
+    Returns:
+        An absolute path: the wanted one, else ``./.penstock`` where it is a directory, else the user's
+        (``$XDG_DATA_HOME/penstock`` or ``~/.local/share/penstock``). It need not exist.
+    """
+    if wanted:
+        return cwd / _expanded(wanted, home)
+    if (cwd / LOCAL_DATA_DIR).is_dir():
+        return cwd / LOCAL_DATA_DIR
+    # The XDG base directory specification: a relative path there is to be ignored.
+    shared = Path(environ.get("XDG_DATA_HOME", ""))
+    return (shared if shared.is_absolute() else home / ".local" / "share") / "penstock"
+
+
+def _expanded(wanted: str, home: Path) -> Path:
+    if wanted == "~" or wanted.startswith("~/"):
+        return home / wanted[2:]
+    return Path(wanted)
+
+
+#: In the order in which a document or a query passes them.
+POOLS_IN_ORDER: Final = ("chunk", "embed", "sparse", "rerank", "search", "index")
+
+
+def parse_pools(pools: str) -> frozenset[str]:
+    """Return the pools that a value of ``--pool`` names.
+
+    Raises:
+        click.UsageError: One of them does not exist, or none is named.
+    """
+    names = {name.strip() for name in pools.split(",") if name.strip()}
+    if names == {"all"}:
+        return POOL_NAMES
+    unknown = sorted(names - POOL_NAMES)
+    if unknown or not names:
+        raise click.UsageError(f"no pool {', '.join(unknown) or 'named'}; there are {', '.join(POOLS_IN_ORDER)}")
+    return frozenset(names)
+
+
+#: Settings of listening sockets. No command but ``serve`` and ``worker`` reads their variables.
+LISTEN_SETTINGS: Final = setting_names("server.host", "server.port", "worker.")
 #: Settings that a command needs before it knows whether a server does the work.
-FINDING: Final = names("store.data_dir", "server.log_level")
+SERVER_LOOKUP_SETTINGS: Final = setting_names("store.data_dir", "server.log_level")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +84,17 @@ class Setup:
         settings: Effective settings.
         origins: Where each came from, by YAML name.
         data_dir: The data directory, absolute.
-        notes: Lines for the person about variables that are not read.
+        warnings: Lines for the person about variables that are not read.
     """
 
     settings: Settings
     origins: Mapping[str, str]
     data_dir: Path
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @contextmanager
-    def blamed(self) -> Iterator[None]:
-        """Name where the setting was set that an error inside the block is about."""
+    def explain_origin(self) -> Iterator[None]:
+        """Add to an error inside the block where the setting was set that it is about."""
         try:
             yield
         except Invalid as error:
@@ -55,25 +105,25 @@ class Setup:
 
     def _origin(self, field: str) -> tuple[str, str]:
         """Return where a setting was set, empty for one that was not, and what it is, empty for what may be secret."""
-        for one in known():
-            called = (one.yaml, one.yaml.removeprefix(f"{CONCURRENCY}."), *one.spec.names)
-            if field in called or one.yaml == f"{field}.url":
-                origin = self.origins[one.yaml]
+        for one in setting_entries():
+            called = (one.yaml_name, one.yaml_name.removeprefix(f"{CONCURRENCY}."), *one.spec.env_names)
+            if field in called or one.yaml_name == f"{field}.url":
+                origin = self.origins[one.yaml_name]
                 if origin == DEFAULT:
                     break
-                where = origin if origin.startswith(("environment", "--")) else f"{origin}: {one.yaml}"
+                where = origin if origin.startswith(("environment", "--")) else f"{origin}: {one.yaml_name}"
                 value = getattr(getattr(self.settings, one.section), one.name)
-                return where, "" if one.spec.confidential else f": {shown(value, one.spec.unit)}"
+                return where, "" if one.spec.confidential else f": {format_value(value, one.spec.unit)}"
         return "", ""
 
     @property
     def client_log_level(self) -> str:
-        """Log level of commands that are no server: only what somebody asked for, or what went wrong."""
+        """Log level of commands that are no server: the one that was set, else ``warning``."""
         asked = self.origins["server.log_level"] != DEFAULT
         return self.settings.server.log_level if asked else "warning"
 
 
-def set_up(config: Path | None, flags: Mapping[str, str | None], read: Collection[str] | None = None) -> Setup:
+def load_setup(config: Path | None, flags: Mapping[str, str | None], read: Collection[str] | None = None) -> Setup:
     """Read the settings and choose the data directory.
 
     Args:
@@ -82,27 +132,27 @@ def set_up(config: Path | None, flags: Mapping[str, str | None], read: Collectio
         read: YAML names of the settings whose environment variables are read; ``None`` for all.
     """
     given = {flag: value for flag, value in flags.items() if value is not None}
-    loaded = load(config, os.environ, given, read)
+    loaded = load_settings(config, os.environ, given, read)
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - unlike Path.home it does not raise without one
-    data_dir = choose(loaded.settings.store.data_dir, os.environ, Path.cwd(), home)
+    data_dir = choose_data_dir(loaded.settings.store.data_dir, os.environ, Path.cwd(), home)
     if not is_unicode(str(data_dir)):
-        # Libraries that read and write there, and everything that tells of it, take text.
+        # Libraries that read and write there, and every message about it, take text.
         detail = f"the data directory {str(os.fsencode(data_dir))[1:]} is not UTF-8; choose another with --data-dir"
         raise Invalid(detail, field="store.data_dir", code="data_dir_name")
-    return Setup(loaded.settings, loaded.origins, data_dir, loaded.notes)
+    return Setup(loaded.settings, loaded.origins, data_dir, loaded.warnings)
 
 
-def complete(command: Callable[..., Any]) -> Callable[..., Any]:
+def with_all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the common options to a command that needs every setting; it gets a :class:`Setup` as its first argument."""
-    return _with_options(command, set_up)
+    return _with_options(command, load_setup)
 
 
-def common(command: Callable[..., Any]) -> Callable[..., Any]:
+def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the common options to a command that listens nowhere."""
-    return _with_options(command, lambda config, flags: set_up(config, flags, names("") - LISTENING))
+    return _with_options(command, lambda config, flags: load_setup(config, flags, setting_names("") - LISTEN_SETTINGS))
 
 
-def client(*reads: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def with_client_settings(*reads: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the common options to a command that works through a server where one runs.
 
     A server has its own settings. A variable that only the server uses can then not be wrong here.
@@ -112,9 +162,11 @@ def client(*reads: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """
 
     def read(config: Path | None, flags: Mapping[str, str | None]) -> Setup:
-        setup = set_up(config, flags, FINDING | (names(*reads) if reads else frozenset()))
-        held = holder(setup.data_dir)
-        return setup if held is not None and held.url else set_up(config, flags, names("") - LISTENING)
+        setup = load_setup(config, flags, SERVER_LOOKUP_SETTINGS | (setting_names(*reads) if reads else frozenset()))
+        held = find_lock_holder(setup.data_dir)
+        return (
+            setup if held is not None and held.url else load_setup(config, flags, setting_names("") - LISTEN_SETTINGS)
+        )
 
     return lambda command: _with_options(command, read)
 
@@ -127,23 +179,23 @@ def _with_options(
     @functools.wraps(command)
     def with_setup(config: Path | None, data_dir: str | None, **rest: Any) -> Any:
         setup = read(config, {"--data-dir": data_dir})
-        settle(setup)
-        with setup.blamed():
+        warn_and_drop_secrets(setup)
+        with setup.explain_origin():
             return command(setup, **rest)
 
     return with_setup
 
 
-def settle(setup: Setup) -> None:
-    """Tell on standard error which variables are not read, and take those with secrets out of the environment.
+def warn_and_drop_secrets(setup: Setup) -> None:
+    """Print on standard error which variables are not read, and remove those with secrets from the environment.
 
-    Processes that are started from now on get none of them, whoever starts them.
+    Processes started from now on get none of them, even those that libraries start.
     """
-    for one in known():
+    for one in setting_entries():
         if one.spec.confidential:
-            for name in one.spec.names:
+            for name in one.spec.env_names:
                 os.environ.pop(name, None)
-    for note in setup.notes:
+    for note in setup.warnings:
         click.echo(f"warning: {note}", err=True)
 
 

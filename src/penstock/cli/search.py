@@ -1,4 +1,4 @@
-"""``penstock search``: ask a collection."""
+"""``penstock search``: search a collection."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from typing import Any
 
 import click
 
-from penstock.cli.matching import query_words
-from penstock.cli.options import Setup, client, collection_option, json_option
-from penstock.cli.output import print_json
-from penstock.cli.records import Answer
-from penstock.cli.rendering import hit_lines
+from penstock.cli.api_types import ApiSearchResponse
+from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
 from penstock.cli.session import connect
-from penstock.cli.terminal import harmless, notices, results
+from penstock.cli.snippets import hit_lines, query_words
+from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.kernel.errors import Invalid
 from penstock.telemetry.logs import configure
 
@@ -29,7 +27,7 @@ NOTHING_FOUND = 1
 @click.option("--language", multiple=True, metavar="NAME", help="Only this language; may be repeated.")
 @click.option("--no-rerank", is_flag=True, help="Leave the order as fused.")
 @json_option
-@client()
+@with_client_settings()
 def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: bool, **wishes: Any) -> int:
     """Search a collection.
 
@@ -66,18 +64,18 @@ def request(
     )
 
 
-async def _search(setup: Setup, collection: str, body: dict[str, Any]) -> tuple[Answer, dict[str, Any]]:
+async def _search(setup: Setup, collection: str, body: dict[str, Any]) -> tuple[ApiSearchResponse, dict[str, Any]]:
     if not setup.data_dir.exists():
         message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
         raise Invalid(message, code="collection_not_found")
-    async with connect(setup.settings, setup.data_dir, notices()) as api:
+    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
         return await api.search(collection, body)
 
 
-def _print(answer: Answer, text: str) -> None:
-    console, aside = results(), notices()
+def _print(answer: ApiSearchResponse, text: str) -> None:
+    console, aside = stdout_console(), stderr_console()
     if answer.degraded:
-        aside.print(f"degraded: {harmless(', '.join(answer.degraded))}", style="yellow", soft_wrap=True)
+        aside.print(f"degraded: {strip_controls(', '.join(answer.degraded))}", style="yellow", soft_wrap=True)
     if not answer.hits:
         aside.print("Nothing was found.")
     words, cwd = query_words(text), Path.cwd()

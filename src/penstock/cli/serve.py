@@ -15,17 +15,16 @@ import uvloop
 from rich.console import Console
 
 from penstock.app.app import App, build
-from penstock.app.role import ALL, Role
-from penstock.cli.hangup import hear_hangups, hold_hangups, log_level_reader
-from penstock.cli.listening import Listener, Stop, bind, end, listener, url_of
-from penstock.cli.notify import READY, STOPPING, notify
-from penstock.cli.options import Setup, set_up, settle
-from penstock.cli.preparation import preparing
-from penstock.cli.roles import chosen
-from penstock.cli.terminal import notices
+from penstock.app.role import ALL_IN_ONE, Role
+from penstock.cli.http_server import HttpServer, ShutdownSignal, bind_socket, create_server, shut_down, socket_url
+from penstock.cli.model_progress import show_model_progress
+from penstock.cli.options import Setup, load_setup, parse_pools, warn_and_drop_secrets
+from penstock.cli.sd_notify import READY, STOPPING, sd_notify
+from penstock.cli.sighup import block_sighup, log_level_reloader, on_sighup
+from penstock.cli.terminal import stderr_console
 from penstock.kernel.errors import PenstockError, Unavailable
-from penstock.kernel.garbage import keep_what_is_there
-from penstock.stores.lock import holder
+from penstock.kernel.garbage_collector import freeze_startup_objects
+from penstock.stores.lock import find_lock_holder
 from penstock.telemetry.logs import configure
 
 
@@ -52,26 +51,26 @@ def command(config: Path | None, role: str, pools: str | None, index_self: Path 
     """
     if pools is not None and role == "all":
         raise click.UsageError("--pool goes with --role api; without, all pools work here")
-    part = ALL if role == "all" else Role(pools=chosen(pools) if pools is not None else frozenset())
-    hold_hangups()
+    part = ALL_IN_ONE if role == "all" else Role(pools=parse_pools(pools) if pools is not None else frozenset())
+    block_sighup()
     given = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
-    setup = set_up(config, given)
-    settle(setup)
+    setup = load_setup(config, given)
+    warn_and_drop_secrets(setup)
     configure(setup.settings.server.log_level)
-    with setup.blamed(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Service(setup, part, index_self, notices()).run(log_level_reader(config, given)))
+    with setup.explain_origin(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_ServerProcess(setup, part, index_self, stderr_console()).run(log_level_reloader(config, given)))
     return 0
 
 
-class _Service:
-    """One server from its socket to its end."""
+class _ServerProcess:
+    """Lifecycle of a server process, from its socket to its end."""
 
     def __init__(self, setup: Setup, role: Role, index_self: Path | None, console: Console) -> None:
         self._setup = setup
         self._role = role
         self._index_self = index_self
         self._console = console
-        self._stop = Stop()
+        self._stop = ShutdownSignal()
 
     async def run(self, hangup: Callable[[], None]) -> None:
         """Serve until a signal comes.
@@ -86,14 +85,14 @@ class _Service:
             Before it listens: the app is closed, nothing is left behind.
         """
         settings, data_dir = self._setup.settings, self._setup.data_dir
-        held = holder(data_dir)
+        held = find_lock_holder(data_dir)
         if held is not None and held.url:
             message = f"a server (process {held.pid}) runs on {data_dir} already, at {held.url}"
             raise Unavailable(message, dependency="data directory", code="directory_locked")
         # Before the model is prepared: a busy port should not be told minutes later.
-        with contextlib.closing(bind(settings.server.host, settings.server.port)) as bound:
-            self._stop.heed(asyncio.get_running_loop())
-            hear_hangups(hangup)
+        with contextlib.closing(bind_socket(settings.server.host, settings.server.port)) as bound:
+            self._stop.install(asyncio.get_running_loop())
+            on_sighup(hangup)
             app = build(settings, data_dir, role=self._role)
             try:
                 if await self._started(app):
@@ -103,7 +102,7 @@ class _Service:
 
     async def _started(self, app: App) -> bool:
         """Start the app; return false when a signal came first."""
-        with preparing(self._console) as progress:
+        with show_model_progress(self._console) as progress:
             starting = asyncio.create_task(app.start(progress))
             await self._first(starting)
             if not starting.done():
@@ -112,12 +111,12 @@ class _Service:
         if starting.cancelled():
             return False
         starting.result()
-        keep_what_is_there()
+        freeze_startup_objects()
         return True
 
     async def _serve(self, app: App, bound: socket) -> None:
-        server = listener(app.asgi, self._setup.settings.http)
-        url = url_of(bound)
+        server = create_server(app.asgi, self._setup.settings.http)
+        url = socket_url(bound)
         serving = asyncio.create_task(server.serve(sockets=[bound]))
         listening = asyncio.create_task(server.listening.wait())
         await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
@@ -125,33 +124,33 @@ class _Service:
             listening.cancel()
             await serving
             return
-        app.announce(url)
+        app.publish_url(url)
         self._console.print(f"Penstock listens on {url} (data in {self._setup.data_dir})", soft_wrap=True)
-        notify(READY)
+        sd_notify(READY)
         greeting = asyncio.create_task(self._greet(url))
         try:
             await self._first(serving)
         finally:
             greeting.cancel()
             await asyncio.gather(greeting, return_exceptions=True)
-        if self._stop.asked.is_set():
+        if self._stop.requested.is_set():
             await self._end(app, server)
         await serving
 
     async def _first(self, task: asyncio.Task[None]) -> None:
         """Wait until the task has ended or a signal came."""
-        asked = asyncio.create_task(self._stop.asked.wait())
+        asked = asyncio.create_task(self._stop.requested.wait())
         try:
             await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             asked.cancel()
 
-    async def _end(self, app: App, server: Listener) -> None:
-        notify(STOPPING)
+    async def _end(self, app: App, server: HttpServer) -> None:
+        sd_notify(STOPPING)
         drain_s = self._setup.settings.http.drain_timeout
         if self._console.is_terminal:
             self._console.print("\nStopping: running requests may finish; Ctrl-C again to stop at once.")
-        if not await end(app, server, self._stop, drain_s):
+        if not await shut_down(app, server, self._stop, drain_s):
             self._console.print("Stopped before all requests had finished.")
 
     async def _greet(self, url: str) -> None:
@@ -159,7 +158,7 @@ class _Service:
         if self._index_self is None:
             return
         # What indexes takes a while to import, which a server that is only started need not wait for.
-        from penstock.cli.first_index import first_index  # noqa: PLC0415
+        from penstock.cli.index import first_index  # noqa: PLC0415
 
         try:
             await first_index(url, self._setup.settings, self._setup.data_dir, self._index_self, self._console)

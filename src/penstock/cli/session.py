@@ -1,4 +1,4 @@
-"""How a command reaches the app: through the server that runs on the data directory, else in this process."""
+"""Connection of a command to the app: through the server that runs on the data directory, else in this process."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from penstock.cli.api import Api
-from penstock.cli.preparation import preparing
+from penstock.cli.api_client import ApiClient
+from penstock.cli.model_progress import show_model_progress
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import Settings
-from penstock.stores.lock import holder
+from penstock.stores.lock import find_lock_holder
 
 
 @asynccontextmanager
 async def connect(
     settings: Settings, data_dir: Path, console: Console, model_cache: Path | None = None
-) -> AsyncIterator[Api]:
+) -> AsyncIterator[ApiClient]:
     """Open the API of a data directory.
 
     Args:
@@ -38,22 +38,22 @@ async def connect(
     Cancellation:
         An app of this process is closed; a server is left alone.
     """
-    url = running(data_dir)
+    url = running_server_url(data_dir)
     if url is None:
         async with _in_process(settings, data_dir, console, model_cache) as api:
             yield api
     else:
-        async with server_at(url) as api:
+        async with connect_to_server(url) as api:
             yield api
 
 
-def running(data_dir: Path) -> str | None:
-    """Return where the server on a data directory listens, ``None`` where nobody holds the directory.
+def running_server_url(data_dir: Path) -> str | None:
+    """Return the URL of the server on a data directory, ``None`` where no process holds the directory.
 
     Raises:
         Unavailable: Another process that is no server, or not yet, holds the directory (``data_dir_in_use``).
     """
-    held = holder(data_dir)
+    held = find_lock_holder(data_dir)
     if held is not None and not held.url:
         who = f"process {held.pid}" if held.pid else "another process"
         message = f"{data_dir} is in use by {who}, which is starting or at work; wait until it is ready"
@@ -62,28 +62,28 @@ def running(data_dir: Path) -> str | None:
 
 
 @asynccontextmanager
-async def server_at(url: str) -> AsyncIterator[Api]:
+async def connect_to_server(url: str) -> AsyncIterator[ApiClient]:
     """Open the API of the server at a URL."""
     # The environment's proxies are not for a server on this machine.
     async with httpx.AsyncClient(base_url=url, trust_env=False, verify=url.startswith("https")) as client:
-        yield Api(client, f"the server at {url}")
+        yield ApiClient(client, f"the server at {url}")
 
 
 @asynccontextmanager
 async def _in_process(
     settings: Settings, data_dir: Path, console: Console, model_cache: Path | None
-) -> AsyncIterator[Api]:
-    # Imported here: whoever talks to a server needs neither the model's nor the store's libraries.
+) -> AsyncIterator[ApiClient]:
+    # Imported here, since a client of a server needs neither the model's nor the store's libraries.
     from penstock.app.app import build  # noqa: PLC0415
 
     # The rate limit is for callers from outside; here the only caller is this command.
     unlimited = replace(settings, http=replace(settings.http, rate_limit=0))
     app = build(unlimited, data_dir, model_cache)
     try:
-        with preparing(console) as progress:
+        with show_model_progress(console) as progress:
             await app.start(progress)
         transport = httpx.ASGITransport(app=app.asgi, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost", trust_env=False) as client:
-            yield Api(client, "the store")
+            yield ApiClient(client, "the store")
     finally:
         await app.close()

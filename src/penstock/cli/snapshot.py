@@ -11,10 +11,9 @@ from typing import Any, Final
 
 import click
 
-from penstock.cli.options import Setup, client, json_option
-from penstock.cli.output import print_json
+from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
-from penstock.cli.terminal import harmless, notices, results
+from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.telemetry.logs import configure
 
@@ -26,7 +25,7 @@ SNAPSHOTS: Final = "snapshots"
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: penstock-DATE.snapshot here.")
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @json_option
-@client()
+@with_client_settings()
 def command(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -> int:
     """Save every collection in one file, with or without a running server.
 
@@ -35,28 +34,32 @@ def command(setup: Setup, output: Path | None, *, force: bool, as_json: bool) ->
     """
     configure(setup.client_log_level)
     if output is not None:
-        check_free(output, force=force)
+        check_not_existing(output, force=force)
     told = asyncio.run(_snapshot(setup, output))
     if as_json:
         print_json(told)
     else:
         names = ", ".join(told["collections"]) or "no collection"
-        results().print(f"{harmless(told['file'])}: {names}, {told['bytes'] / 1e6:,.1f} MB", soft_wrap=True)
+        stdout_console().print(
+            f"{strip_controls(told['file'])}: {names}, {told['bytes'] / 1e6:,.1f} MB", soft_wrap=True
+        )
     for name in told.get("left_out", ()):
-        notices().print(f"{harmless(name)} is damaged and not in it; `penstock status` says why", soft_wrap=True)
+        stderr_console().print(
+            f"{strip_controls(name)} is damaged and not in it; `penstock status` says why", soft_wrap=True
+        )
     return 1 if told.get("left_out") else 0
 
 
 async def _snapshot(setup: Setup, output: Path | None) -> dict[str, Any]:
-    async with connect(setup.settings, setup.data_dir, notices()) as api:
+    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
         told = await api.snapshot()
     made = setup.data_dir / SNAPSHOTS / told["name"]
     target = output or Path(told["name"])
-    await asyncio.to_thread(deliver, made, target)
+    await asyncio.to_thread(move_snapshot, made, target)
     return {**told, "file": str(target)}
 
 
-def deliver(made: Path, target: Path) -> None:
+def move_snapshot(made: Path, target: Path) -> None:
     """Move a snapshot to where it is wanted: by a rename, or else by a copy that is there whole or not at all.
 
     Raises:
@@ -83,7 +86,7 @@ def deliver(made: Path, target: Path) -> None:
         ) from error
 
 
-def check_free(file: Path, *, force: bool) -> None:
+def check_not_existing(file: Path, *, force: bool) -> None:
     """Refuse to replace a file unasked.
 
     Raises:

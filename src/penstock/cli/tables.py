@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TableRows:
     """A table.
 
     Attributes:
@@ -27,10 +27,10 @@ class Rows:
     foldable: frozenset[int] = frozenset()
 
 
-def print_rows(console: Console, table: Rows) -> None:
-    """Print a table as the console deserves."""
+def print_table(console: Console, table: TableRows) -> None:
+    """Print a table, drawn on a terminal and as plain lines elsewhere."""
     if not console.is_terminal:
-        console.print("\n".join(plain(table)))
+        console.print("\n".join(plain_lines(table)))
         return
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for place, name in enumerate(table.header):
@@ -42,7 +42,7 @@ def print_rows(console: Console, table: Rows) -> None:
     console.print(drawn, soft_wrap=False)
 
 
-def plain(table: Rows) -> list[str]:
+def plain_lines(table: TableRows) -> list[str]:
     """Return aligned lines, two spaces between columns."""
     lines = [table.header, *table.rows]
     widths = [max(len(line[place]) for line in lines) for place in range(len(table.header))]

@@ -1,9 +1,11 @@
-"""Consoles: colour only on terminals, nothing from an indexed file may steer the terminal."""
+"""Consoles: colours appear only on terminals, and text from an indexed file cannot control the terminal."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -11,21 +13,30 @@ from typing import Any, Final
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
+
+def print_json(value: Any) -> None:
+    """Print one JSON object, indented, in UTF-8 whatever the locale."""
+    stream = sys.stdout.buffer
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    stream.write(text.encode(errors="backslashreplace") + b"\n")
+    stream.flush()
+
+
 # Escape sequences in a file's text or name would otherwise reach the terminal.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def results() -> Console:
+def stdout_console() -> Console:
     """Return the console of standard output, where results go."""
     return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def notices() -> Console:
+def stderr_console() -> Console:
     """Return the console of standard error, where progress, warnings and errors go."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def harmless(text: str) -> str:
+def strip_controls(text: str) -> str:
     """Return the text on one line, control and direction characters replaced, tabs widened."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.rstrip("\r\n").replace("\t", "    "))
 

@@ -20,27 +20,26 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from penstock.cli.api import Api
-from penstock.cli.dashboard import Moment, page
-from penstock.cli.figures import PLAIN
+from penstock.cli.api_client import ApiClient, RequestRetryPolicy
+from penstock.cli.dashboard import DrawTime, render_page
 from penstock.cli.keyboard import Keyboard
-from penstock.cli.options import Setup, client
-from penstock.cli.patience import Patience
-from penstock.cli.rates import Sample, Watch, read
-from penstock.cli.session import running, server_at
-from penstock.cli.terminal import logs_above, results
+from penstock.cli.options import Setup, with_client_settings
+from penstock.cli.session import connect_to_server, running_server_url
+from penstock.cli.status_rates import StatusHistory, StatusSample, parse_status
+from penstock.cli.terminal import logs_above, stdout_console
+from penstock.cli.text_charts import ASCII_FALLBACK
 from penstock.kernel.errors import Expired, PenstockError, Unavailable
 from penstock.telemetry.logs import configure
 
-#: A server that takes longer to tell its status is asked again.
-ANSWER_S: Final = 10.0
-#: The screen is drawn anew at least so often: it tells how old its values are.
+#: A server that takes longer to return its status is asked again.
+ANSWER_TIMEOUT_S: Final = 10.0
+#: The screen is redrawn at least so often, since it shows how old its values are.
 REDRAW_S: Final = 1.0
 STDIN: Final = 0
 #: Columns where standard output is no terminal.
 PLAIN_WIDTH: Final = 119
 
-_AT_ONCE: Final = Patience(attempts_max=1)
+_AT_ONCE: Final = RequestRetryPolicy(attempts_max=1)
 
 
 @click.command("top")
@@ -54,7 +53,7 @@ _AT_ONCE: Final = Patience(attempts_max=1)
 )
 @click.option("--once", is_flag=True, help="Look twice, one interval apart, print what there was and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each interval, on one line.")
-@client()
+@with_client_settings()
 def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
     """Watch a running server: traffic, ladder, topics, pools, breakers, memory.
 
@@ -63,7 +62,7 @@ def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
     Goodput are answers in time. A topic's drop/s are messages that expired or could no longer end in time.
     """
     configure(setup.client_log_level)
-    asking, console = Asking(lambda: find(setup.data_dir)), results()
+    asking, console = StatusPoller(lambda: find_server_url(setup.data_dir)), stdout_console()
     if as_json:
         asyncio.run(print_lines(asking, interval, once=once))
     elif once or not sys.stdout.isatty() or console.is_dumb_terminal:
@@ -73,42 +72,44 @@ def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
     return 0
 
 
-def find(data_dir: Path) -> str:
+def find_server_url(data_dir: Path) -> str:
     """Return where the server on a data directory listens.
 
     Raises:
         Unavailable: None does.
     """
-    url = running(data_dir)
+    url = running_server_url(data_dir)
     if url is None:
         message = f"no server runs on {data_dir}; `penstock serve --data-dir {shlex.quote(str(data_dir))}` starts one"
         raise Unavailable(message, dependency="server", code="server_absent")
     return url
 
 
-class Asking:
-    """Asks the server on a data directory for its status, and finds it again where it was started anew.
+class StatusPoller:
+    """Polls the server on a data directory for its status, and finds it again after a restart.
 
     Args:
         find: Returns where the server listens, or raises ``Unavailable``.
-        reach: Opens its API.
+        connect: Opens its API.
 
     Attributes:
-        url: Where it was last found; empty before.
+        url: The URL where it was last found, empty before.
         status: Its last answer as it came.
     """
 
     def __init__(
-        self, find: Callable[[], str], reach: Callable[[str], AbstractAsyncContextManager[Api]] = server_at
+        self,
+        find: Callable[[], str],
+        connect: Callable[[str], AbstractAsyncContextManager[ApiClient]] = connect_to_server,
     ) -> None:
         self.url = ""
         self.status: dict[str, Any] = {}
         self._find = find
-        self._reach = reach
-        self._api: Api | None = None
+        self._reach = connect
+        self._api: ApiClient | None = None
         self._connection = AsyncExitStack()
 
-    def look(self) -> str:
+    def locate(self) -> str:
         """Look where the server listens now.
 
         Raises:
@@ -117,11 +118,11 @@ class Asking:
         self.url = self._find()
         return self.url
 
-    async def ask(self) -> Sample:
+    async def poll(self) -> StatusSample:
         """Return a status.
 
         Bounds:
-            One attempt of ``ANSWER_S``.
+            One attempt of ``ANSWER_TIMEOUT_S``.
 
         Raises:
             PenstockError: There is no server, or no answer, or none that can be read.
@@ -132,25 +133,27 @@ class Asking:
         clock = asyncio.get_running_loop().time
         try:
             if self._api is None:
-                self._api = await self._connection.enter_async_context(self._reach(self.look()))
+                self._api = await self._connection.enter_async_context(self._reach(self.locate()))
             asked_s = clock()
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 self.status = await self._api.status(_AT_ONCE)
-            return Sample(read(self.status), asked_s, clock())
+            return StatusSample(parse_status(self.status), asked_s, clock())
         except TimeoutError as error:
             await self.close()
-            raise Expired("status", f"no answer from {self.url} within {ANSWER_S:.0f} s") from error
+            raise Expired("status", f"no answer from {self.url} within {ANSWER_TIMEOUT_S:.0f} s") from error
         except PenstockError:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """End the connection; the next question looks for the server again."""
+        """End the connection. The next poll looks for the server again."""
         self._api = None
         await self._connection.aclose()
 
 
-async def follow(asking: Asking, watch: Watch, interval_s: float, changed: Callable[[], None]) -> None:
+async def poll_forever(
+    asking: StatusPoller, watch: StatusHistory, interval_s: float, changed: Callable[[], None]
+) -> None:
     """Ask once in an interval until cancelled; every answer, and every lack of one, goes into ``watch``.
 
     Args:
@@ -160,23 +163,23 @@ async def follow(asking: Asking, watch: Watch, interval_s: float, changed: Calla
         changed: Called after each.
 
     Cancellation:
-        The connection stays open; whoever made ``asking`` closes it.
+        The connection stays open. The creator of ``asking`` closes it.
     """
     clock = asyncio.get_running_loop().time
     while True:
         next_s = clock() + interval_s
-        watch.asks(clock())
+        watch.on_request(clock())
         try:
-            sample = await asking.ask()
+            sample = await asking.poll()
         except PenstockError as error:
-            watch.misses(error.detail)
+            watch.on_error(error.detail)
         else:
-            watch.sees(asking.url, sample)
+            watch.on_status(asking.url, sample)
         changed()
         await asyncio.sleep(next_s - clock())
 
 
-async def print_page(asking: Asking, interval_s: float, console: Console) -> None:
+async def print_page(asking: StatusPoller, interval_s: float, console: Console) -> None:
     """Look twice and print the page.
 
     Raises:
@@ -184,12 +187,12 @@ async def print_page(asking: Asking, interval_s: float, console: Console) -> Non
     """
     watch = await _twice(asking, interval_s)
     width = console.width if console.is_terminal else PLAIN_WIDTH
-    for line in page(watch, _moment(), width):
+    for line in render_page(watch, _moment(), width):
         line.rstrip()
         console.print(_writable(line, console))
 
 
-async def print_lines(asking: Asking, interval_s: float, *, once: bool) -> None:
+async def print_lines(asking: StatusPoller, interval_s: float, *, once: bool) -> None:
     """Print an object for each interval, without end or ``once``; one with ``error`` where there was no answer.
 
     Raises:
@@ -198,40 +201,40 @@ async def print_lines(asking: Asking, interval_s: float, *, once: bool) -> None:
     if once:
         _print_line(asking, await _twice(asking, interval_s))
         return
-    watch = Watch(asking.look(), asyncio.get_running_loop().time())
+    watch = StatusHistory(asking.locate(), asyncio.get_running_loop().time())
     try:
-        await follow(asking, watch, interval_s, lambda: _print_line(asking, watch))
+        await poll_forever(asking, watch, interval_s, lambda: _print_line(asking, watch))
     finally:
         await asking.close()
 
 
-async def _twice(asking: Asking, interval_s: float) -> Watch:
+async def _twice(asking: StatusPoller, interval_s: float) -> StatusHistory:
     try:
-        first = await asking.ask()
-        watch = Watch(asking.url, first.asked_s)
-        watch.sees(asking.url, first)
+        first = await asking.poll()
+        watch = StatusHistory(asking.url, first.requested_s)
+        watch.on_status(asking.url, first)
         await asyncio.sleep(interval_s)
-        watch.sees(asking.url, await asking.ask())
+        watch.on_status(asking.url, await asking.poll())
     finally:
         await asking.close()
     return watch
 
 
-def _print_line(asking: Asking, watch: Watch) -> None:
+def _print_line(asking: StatusPoller, watch: StatusHistory) -> None:
     if not watch.goodput:
         # The first answer alone makes no rates.
         return
     told: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "url": watch.url}
-    told |= {"error": watch.trouble} if watch.trouble else {"rates": watch.rates, "status": asking.status}
+    told |= {"error": watch.last_error} if watch.last_error else {"rates": watch.rates, "status": asking.status}
     sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
     sys.stdout.buffer.flush()
 
 
-async def _live(asking: Asking, interval_s: float) -> int:
-    watch = Watch(asking.look(), asyncio.get_running_loop().time())
+async def _live(asking: StatusPoller, interval_s: float) -> int:
+    watch = StatusHistory(asking.locate(), asyncio.get_running_loop().time())
     console = Console(highlight=False, markup=False, emoji=False)
-    screen = Screen(watch, console, STDIN if os.isatty(STDIN) else None)
-    asks = asyncio.create_task(follow(asking, watch, interval_s, screen.changed.set))
+    screen = LiveScreen(watch, console, STDIN if os.isatty(STDIN) else None)
+    asks = asyncio.create_task(poll_forever(asking, watch, interval_s, screen.changed.set))
     asks.add_done_callback(lambda _: screen.changed.set())
     try:
         return await screen.run(asks)
@@ -241,7 +244,7 @@ async def _live(asking: Asking, interval_s: float) -> int:
         await asking.close()
 
 
-class Screen:
+class LiveScreen:
     """The terminal while the view runs: drawn on the alternate screen, given back as it was.
 
     Args:
@@ -253,7 +256,7 @@ class Screen:
         changed: Set when there is something to draw, or it is to end.
     """
 
-    def __init__(self, watch: Watch, console: Console, keys_fd: int | None) -> None:
+    def __init__(self, watch: StatusHistory, console: Console, keys_fd: int | None) -> None:
         self.changed = asyncio.Event()
         self._watch = watch
         self._console = console
@@ -283,7 +286,7 @@ class Screen:
 
     def _draw(self) -> None:
         width, height = self._console.size
-        lines = [_writable(line, self._console) for line in page(self._watch, _moment(), width, height)]
+        lines = [_writable(line, self._console) for line in render_page(self._watch, _moment(), width, height)]
         self._live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)
 
     def _end(self, code: int = 0) -> None:
@@ -336,12 +339,12 @@ class Screen:
                 loop.remove_signal_handler(number)
 
 
-def _moment() -> Moment:
-    return Moment(asyncio.get_running_loop().time(), datetime.now().astimezone())
+def _moment() -> DrawTime:
+    return DrawTime(asyncio.get_running_loop().time(), datetime.now().astimezone())
 
 
 def _writable(line: Text, console: Console) -> Text:
     """Return the line in signs that the console can write."""
     if console.options.ascii_only:
-        line.plain = line.plain.translate(PLAIN)
+        line.plain = line.plain.translate(ASCII_FALLBACK)
     return line

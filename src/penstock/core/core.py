@@ -1,129 +1,290 @@
-"""The whole: gate → routes → topic → pool → guard → dependency, and what watches over it.
+"""Core of a server: gate → routes → topic → pool → guard → dependency, and the monitoring of all of it.
 
-What lies between topics and dependencies is told by :mod:`penstock.core.flow`.
+:mod:`penstock.core.core` wires everything between topics and dependencies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from penstock import __version__
-from penstock.bus.contract import Bus
-from penstock.bus.link import Link
-from penstock.core import readings, state
-from penstock.core.announcing import Announcements
-from penstock.core.flow import Flow, Means
-from penstock.core.guards import caches, guards, shared_rates
-from penstock.core.limits import remote
-from penstock.core.parts import Parts
-from penstock.core.pulse import Pulse
-from penstock.http import answers, openapi
-from penstock.http.gate import Gate, Receive, Scope, Send, Senses
+from penstock.bus.contract import BreakerView, Bus, Handler
+from penstock.bus.model_clients import RERANK_TOKENS_MAX, TOKENS_MAX, BusEmbedder, BusReranker, BusSparseEncoder
+from penstock.core import callback_metrics, status_report
+from penstock.core.alert_publisher import AlertPublisher
+from penstock.core.dependencies import Dependencies
+from penstock.core.guards import build_caches, build_guards, build_remote, build_shared_rates
+from penstock.core.store_health import StoreHealthCheck
+from penstock.http import openapi, responses
+from penstock.http.api_dependencies import ApiDependencies
+from penstock.http.gate import Gate, GateInputs, Receive, Scope, Send, backpressure_check
 from penstock.http.operations import Operations
-from penstock.http.pressure import pressure
-from penstock.http.routes import Routes
-from penstock.http.services import Services
-from penstock.kernel.messages import Topic
+from penstock.http.routes import ApiRouter
+from penstock.indexing.chunk import Chunk
+from penstock.indexing.document_records import ChunkBatch
+from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
+from penstock.kernel.context import Context, Criticality
+from penstock.kernel.messages import ChunkText, Topic
+from penstock.models.batching import SLICE_TOKENS_MAX
+from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure
-from penstock.policies.breaker import State
+from penstock.policies.breaker import BreakerState
+from penstock.policies.ladder import Rung
 from penstock.policies.levels import LevelSettings
+from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guard import Guard
-from penstock.pools.house import Pools
-from penstock.search.rungs import Rungs
-from penstock.stores.cache import Remembering
-from penstock.stores.records import CollectionInfo
-from penstock.telemetry.alarms import Alarms, Source
+from penstock.pools.guarded_store import GuardedStore, VectorLayout
+from penstock.pools.permits import Permits
+from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.remote_dependency import RemoteDependency
+from penstock.search.degradation import LadderController
+from penstock.search.pipeline import CrossEncoder, ResultCache, SearchPipeline
+from penstock.stores.contract import VectorStore
+from penstock.stores.data_model import CollectionInfo
+from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
+from penstock.telemetry.alert_monitor import AlertMonitor, MeasureSource
 from penstock.telemetry.bus_metrics import BusMetrics
 from penstock.telemetry.heartbeat import Heartbeat
-from penstock.telemetry.memory import MemoryReturn
-from penstock.telemetry.metrics import Metrics, runtime_readings
+from penstock.telemetry.memory_watch import MemoryReleaser
+from penstock.telemetry.metrics import Metrics, runtime_metrics
 
-#: How often the ladder and the topics' fills are looked at, and everything slower.
-QUICK_S = 0.1
-SLOW_S = 1.0
+#: Returns a message's kind of work. A topic keeps the service times of the kinds apart.
+KindOf = Callable[[Any], str]
 
-#: From this share of its buffer on, searches may be answered from memory only, or refused by the ladder (D1).
-PRESSED = LevelSettings().high
+
+@dataclass(frozen=True, slots=True)
+class PipelineDependencies:
+    """Dependencies of the pipelines.
+
+    Attributes:
+        core_deps: The core's dependencies.
+        bus: The message bus.
+        pools: The permits of each pool.
+        guards: A circuit breaker for each dependency, by its name.
+        remotes: Limits and retries toward dependencies on other servers, by the same names.
+        caches: The caches, by name.
+        rung_of: The degradation ladder's rung for a class now.
+    """
+
+    core_deps: Dependencies
+    bus: Bus
+    pools: PoolRegistry
+    guards: Mapping[str, Guard]
+    remotes: Mapping[str, RemoteDependency]
+    caches: Mapping[str, KeyValueCache]
+    rung_of: Callable[[Criticality], Rung]
+
+
+class Pipelines:
+    """Search and index pipelines over the topics. Creating them subscribes the pools.
+
+    Args:
+        deps: Their dependencies.
+
+    Attributes:
+        store: The vector store, behind its guard.
+        embedder: Dense vectors, from the cache or else over a topic.
+        sparse: Sparse vectors, the same way.
+        reranker: Relevance, over a topic.
+        index: Pipeline that turns documents into points.
+        invalidate_results: Drops a collection's cached results.
+    """
+
+    def __init__(self, deps: PipelineDependencies) -> None:
+        self._deps = deps
+        parts, settings, guards = deps.core_deps, deps.core_deps.settings, deps.guards
+        encoders = parts.models
+        remembered = ResultCache(deps.caches["answers"])
+        layout = VectorLayout(encoders.model, encoders.dim, encoders.learned_sparse_model)
+        self.invalidate_results = remembered.invalidate
+        self.store: VectorStore = GuardedStore(
+            parts.store, guards["store"], self.invalidate_results, layout, deps.remotes.get("store")
+        )
+        self.embedder: Embedder = self._dense()
+        self.sparse: SparseEncoder = self._sparse()
+        self.reranker = self._reranker()
+        self.index = self._index()
+        search = SearchPipeline(
+            embedder=self.embedder,
+            sparse=self.sparse,
+            store=self.store,
+            settings=settings.search,
+            clock=parts.clock,
+            prepare_sparse=encoders.sparse_query,
+            fits_dense_model=encoders.fits_dense_model,
+            rung_of=deps.rung_of,
+            result_cache=remembered,
+            cross_encoder=CrossEncoder(self.reranker, settings.rerank_model.texts)
+            if encoders.has_cross_encoder
+            else None,
+        )
+        self._subscribe(search, ChunkBatchWriter(self.embedder, self.sparse, self.store, encoders.sparse_text))
+
+    def _dense(self) -> CachedEmbedder:
+        bus, parts, caches = self._deps.bus, self._deps.core_deps, self._deps.caches
+        encoders, settings = parts.models, parts.settings
+        embedder = BusEmbedder(
+            bus, parts.clock, settings.timeouts, settings.ml, dim=encoders.dim, token_dim=encoders.late
+        )
+        return CachedEmbedder(embedder, caches["embed"], encoders.model)
+
+    def _sparse(self) -> CachedSparseEncoder:
+        bus, parts, caches = self._deps.bus, self._deps.core_deps, self._deps.caches
+        encoders, settings = parts.models, parts.settings
+        # A learned model takes as long as the dense one: a query must not wait behind all of a document's chunks.
+        heavy = bool(encoders.learned_sparse_model) and "sparse" not in parts.remote_dependencies
+        batch_tokens = (settings.ml.batch_tokens or SLICE_TOKENS_MAX) if heavy else 0
+        encoder = BusSparseEncoder(bus, parts.clock, settings.timeouts, batch_tokens)
+        return CachedSparseEncoder(encoder, caches["sparse"], encoders.sparse)
+
+    def _reranker(self) -> BusReranker:
+        bus, parts, settings = self._deps.bus, self._deps.core_deps, self._deps.core_deps.settings
+        batch_tokens = max(RERANK_TOKENS_MAX, settings.ml.batch_tokens)
+        if "rerank" in parts.remote_dependencies:
+            batch_tokens = max(batch_tokens, settings.rerank_model.batch * TOKENS_MAX)
+        return BusReranker(bus, parts.clock, settings.timeouts, batch_tokens)
+
+    def _index(self) -> IndexPipeline:
+        bus, parts = self._deps.bus, self._deps.core_deps
+
+        async def chunk(message: ChunkText, ctx: Context) -> list[Chunk]:
+            chunks: list[Chunk] = await bus.request(Topic.INDEX_CHUNK, message, ctx)
+            return chunks
+
+        async def write(segment: ChunkBatch, ctx: Context) -> None:
+            await bus.request(Topic.INDEX_REQUEST, segment, ctx)
+
+        return IndexPipeline(
+            store=self.store,
+            chunk=chunk,
+            write=write,
+            settings=parts.settings.index,
+            timeouts=parts.settings.timeouts,
+            clock=parts.clock,
+        )
+
+    def _subscribe(self, search: SearchPipeline, writer: ChunkBatchWriter) -> None:
+        """Subscribe the pools to the topics. Guards stand behind the topics, so that waiting is no failure."""
+        bus, pools, parts = self._deps.bus, self._deps.pools, self._deps.core_deps
+        workers = parts.handlers
+        by_kind: KindOf = lambda batch: str(batch.kind)  # noqa: E731 - needed here alone
+        embed = self._guarded_handler("embed", Topic.ML_EMBED, workers.embed, by_kind)
+        sparse = self._guarded_handler("sparse", Topic.ML_SPARSE, workers.sparse, by_kind)
+        rerank = self._guarded_handler("rerank", Topic.ML_RERANK, workers.rerank, lambda _: "rerank")
+        served: dict[str, tuple[Topic, Handler, Permits, KindOf | None]] = {
+            "embed": (Topic.ML_EMBED, embed, pools.embed, by_kind),
+            "sparse": (Topic.ML_SPARSE, sparse, pools.sparse, by_kind),
+            "rerank": (Topic.ML_RERANK, rerank, pools.rerank, None),
+            "search": (Topic.SEARCH_REQUEST, search.run, pools.search, None),
+            "index": (Topic.INDEX_REQUEST, writer.write, pools.index, None),
+            "chunk": (Topic.INDEX_CHUNK, workers.chunk, pools.chunk, None),
+        }
+        for name, (topic, handler, permits, kind_of) in served.items():
+            if name in parts.pools:
+                bus.subscribe(topic, handler, permits, kind_of)
+            else:
+                bus.set_kind_of(topic, kind_of)
+
+    def _guarded_handler(self, name: str, topic: Topic, handler: Handler, operation: KindOf) -> Handler:
+        """Return a model's handler behind its guard and, if it is another server, behind its limit and retries."""
+        remote = self._deps.remotes.get(name)
+        if remote is not None:
+            return remote.handler(operation, handler, partial(self._deps.bus.congested, topic))
+        return self._deps.guards[name].handler(name, handler)
+
+
+#: Seconds between polls of the ladder and the topics' fills, and of everything slower.
+FAST_PERIOD_S = 0.1
+SLOW_PERIOD_S = 1.0
+
+#: From this share of its buffer on, searches may be answered from the cache only, or refused by the ladder (D1).
+QUEUE_PRESSED_FILL = LevelSettings().high
 
 
 class Core:
-    """A whole Penstock but for its parts. ``start`` it, serve ``gate``, ``close`` it.
+    """A whole Penstock server on given dependencies. ``start`` it, serve ``gate``, ``close`` it.
 
     Args:
-        parts: What it stands on.
+        deps: Models, store, clock and everything else that it is built on.
 
     Attributes:
         metrics: Everything that is counted.
-        bus: Where work waits.
-        pools: The permits.
+        bus: The message bus.
+        pools: The permits of each pool.
         guards: A circuit breaker for each dependency, by its name.
-        breakers: Theirs, and that of the broker where there is one.
-        rates: Clients' rates, where they are shared with other servers.
-        remotes: The limits and retries toward those that are other servers, by the same names.
-        rungs: The degradation ladder.
-        memory: The watch over memory.
-        returning: Has freed memory given back to the system.
-        alarms: What is wrong.
-        announcements: The alerts on their way to the bus.
-        heartbeat: What looks at all of it again and again.
+        breakers: The guards, and the broker's breaker where there is one.
+        shared_rates: Clients' rates, where they are shared with other servers.
+        remotes: Limits and retries toward dependencies on other servers, by the same names.
+        ladder: The degradation ladder.
+        memory_watch: The watch over memory.
+        memory_releaser: Returns freed memory to the system.
+        alert_monitor: Evaluates the alert rules.
+        alert_publisher: Publishes alerts on the bus.
+        heartbeat: Runs the periodic calls.
         gate: The ASGI application.
-        pulse: What asks the store whether it is there.
-        foreign: Collections of another model than the server's, by name: neither searched nor written.
+        store_health: Health check of the store.
+        incompatible: Collections of another model than the server's, by name: neither searched nor written.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        settings, clock = parts.settings, parts.clock
-        self._parts = parts
+    def __init__(self, deps: Dependencies) -> None:
+        settings, clock = deps.settings, deps.clock
+        self._deps = deps
         self.metrics = Metrics()
-        self._observer = BusMetrics(clock)
-        self.bus: Bus = parts.bus(self._observer)
-        self.pools = Pools(settings)
-        self.guards = guards(parts)
-        self.breakers: list[Guard | Link] = [*self.guards.values(), *self.bus.links]
-        self.remotes = {name: remote(name, parts, self.guards[name], self.pools) for name in sorted(parts.remote)}
-        self.caches = caches(parts, self.guards)
-        self.rungs = Rungs(
+        self._bus_metrics = BusMetrics(clock)
+        self.bus: Bus = deps.make_bus(self._bus_metrics)
+        self.pools = PoolRegistry(settings)
+        self.guards = build_guards(deps)
+        self.breakers: list[BreakerView] = [*self.guards.values(), *self.bus.breakers]
+        self.remotes = {
+            name: build_remote(name, deps, self.guards[name], self.pools) for name in sorted(deps.remote_dependencies)
+        }
+        self.caches = build_caches(deps, self.guards)
+        self.ladder = LadderController(
             settings.degradation,
             partial(self.bus.congested, Topic.SEARCH_REQUEST),
-            lambda: self.bus.used(Topic.SEARCH_REQUEST) >= PRESSED,
+            lambda: self.bus.fill_ratio(Topic.SEARCH_REQUEST) >= QUEUE_PRESSED_FILL,
             clock,
         )
-        self._remembering: tuple[Remembering, ...] = (*self.caches.values(), *parts.remembering)
-        self.memory = parts.memory(self._remembering)
-        self.returning = MemoryReturn(parts.give_back, clock) if parts.give_back is not None else None
-        self.announcements = Announcements(self.bus)
-        self.heartbeat = Heartbeat(clock, QUICK_S)
-        self.alarms = Alarms(self._sources(), clock)
-        senses = Senses(pressure(self.bus.refuses), lambda: self.memory.level, parts.luck)
-        self.rates = shared_rates(parts, self.guards)
-        limiter = self.rates.limiter if self.rates is not None else None
+        self._all_caches: tuple[ShrinkableCache, ...] = (*self.caches.values(), *deps.store_caches)
+        self.memory_watch = deps.make_memory_watch(self._all_caches)
+        self.memory_releaser = MemoryReleaser(deps.release_memory, clock) if deps.release_memory is not None else None
+        self.alert_publisher = AlertPublisher(self.bus)
+        self.heartbeat = Heartbeat(clock, FAST_PERIOD_S)
+        self.alert_monitor = AlertMonitor(self._alert_sources(), clock)
+        senses = GateInputs(backpressure_check(self.bus.check_admission), lambda: self.memory_watch.level, deps.rng)
+        self.shared_rates = build_shared_rates(deps, self.guards)
+        limiter = self.shared_rates.limiter if self.shared_rates is not None else None
         listens = (settings.server.host, settings.worker.host)
         self.gate = Gate(self._dispatch, settings.http, self.metrics, senses, limiter, listens)
-        self.foreign: dict[str, CollectionInfo] = {}
-        self.pulse = None
-        if parts.look is not None:
-            self.pulse = Pulse(parts.look, self.guards["store"], clock, always="store" in parts.remote)
-        self._began_s = clock.now()
-        self._routes = self._wire()
-        self._watch()
-        self._expose()
+        self.incompatible: dict[str, CollectionInfo] = {}
+        self.store_health = None
+        if deps.probe_store is not None:
+            self.store_health = StoreHealthCheck(
+                deps.probe_store, self.guards["store"], clock, always="store" in deps.remote_dependencies
+            )
+        self._started_at_s = clock.now()
+        self._routes = self._build_router()
+        self._register_periodic_calls()
+        self._register_metrics()
 
     def __repr__(self) -> str:
-        return f"<Core {self.gate!r} {self.rungs!r}>"
+        return f"<Core {self.gate!r} {self.ladder!r}>"
 
     def start(self) -> None:
         """Begin to watch; call it inside the running loop."""
         self.heartbeat.start()
-        if self.rates is not None:
-            self.rates.start()
-            self.heartbeat.every(SLOW_S, self.rates.look)
-        if self.pulse is not None:
-            self.heartbeat.every(SLOW_S, self.pulse.feel)
+        if self.shared_rates is not None:
+            self.shared_rates.start()
+            self.heartbeat.every(SLOW_PERIOD_S, self.shared_rates.sweep)
+        if self.store_health is not None:
+            self.heartbeat.every(SLOW_PERIOD_S, self.store_health.poll)
 
-    async def drain(self, timeout_s: float) -> bool:
+    async def drain_bus(self, timeout_s: float) -> bool:
         """Take no more work from other instances; return whether what was taken has ended in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -134,40 +295,44 @@ class Core:
     async def close(self) -> None:
         """Stop watching, answer everything that waits with a refusal, stop what runs."""
         await self.heartbeat.close()
-        if self.returning is not None:
-            await self.returning.close()
-        if self.pulse is not None:
-            await self.pulse.close()
-        if self.rates is not None:
-            await self.rates.close()
+        if self.memory_releaser is not None:
+            await self.memory_releaser.close()
+        if self.store_health is not None:
+            await self.store_health.close()
+        if self.shared_rates is not None:
+            await self.shared_rates.close()
         await self.bus.close()
-        await self.announcements.close()
+        await self.alert_publisher.close()
 
-    def reasons(self) -> list[str]:
-        """Return why the server cannot work now; empty when it can."""
+    def unready_reasons(self) -> list[str]:
+        """Return why the server is not ready, empty when it is."""
         reasons = ["the server is shutting down"] if self.gate.draining else []
-        if self.guards["store"].state is not State.CLOSED:
+        if self.guards["store"].state is not BreakerState.CLOSED:
             reasons.append("the vector store does not answer")
-        return reasons + self._missing() + self._parts.readiness()
+        return reasons + self._missing_peers() + self._deps.unready_reasons()
 
     def warnings(self) -> list[str]:
-        """Return what does not work though the server does."""
-        return self._parts.warnings()
+        """Return warnings about parts that do not work while the server does."""
+        return self._deps.warnings()
 
-    def _missing(self) -> list[str]:
-        """Return what is missing between instances: who only works needs nobody else to work."""
-        if self._parts.answers:
-            return self.bus.missing()
-        return [f"{one.dependency} does not answer" for one in self.bus.links if one.state is not State.CLOSED]
+    def _missing_peers(self) -> list[str]:
+        """Return which instances are missing. A worker needs no other instance, only the broker."""
+        if self._deps.serves_api:
+            return self.bus.unready_reasons()
+        return [
+            f"{one.dependency} does not answer" for one in self.bus.breakers if one.state is not BreakerState.CLOSED
+        ]
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._routes(scope, receive, send)
 
-    def _wire(self) -> Routes:
-        """Return the routes over the flow from topics to dependencies."""
-        parts = self._parts
-        flow = Flow(Means(parts, self.bus, self.pools, self.guards, self.remotes, self.caches, self.rungs.rung))
-        services = Services(
+    def _build_router(self) -> ApiRouter:
+        """Return the router over the pipelines."""
+        parts = self._deps
+        flow = Pipelines(
+            PipelineDependencies(parts, self.bus, self.pools, self.guards, self.remotes, self.caches, self.ladder.rung)
+        )
+        services = ApiDependencies(
             settings=parts.settings,
             clock=parts.clock,
             bus=self.bus,
@@ -177,91 +342,91 @@ class Core:
             sparse=flow.sparse,
             reranker=flow.reranker,
             snapshots=parts.snapshots,
-            forget=flow.forget,
-            foreign=self.foreign,
-            unread=parts.encoders.unread,
-            model=parts.encoders.model,
-            learned=parts.encoders.learned,
+            invalidate_results=flow.invalidate_results,
+            incompatible=self.incompatible,
+            truncation=parts.models.truncation,
+            model=parts.models.model,
+            learned_sparse_model=parts.models.learned_sparse_model,
             status=self._status,
-            readiness=self.reasons,
+            unready_reasons=self.unready_reasons,
             warnings=self.warnings,
             alerts=self._alerts,
         )
-        return Routes(Operations(services), self.metrics, openapi.document(), works=parts.answers)
+        return ApiRouter(Operations(services), self.metrics, openapi.openapi_document(), serves_api=parts.serves_api)
 
-    # --- What watches
+    # --- Monitoring
 
-    def _watch(self) -> None:
-        """Let the heartbeat look at everything that changes without being asked."""
-        self._observer.watch(lambda: [(topic.name, topic.used) for topic in self.bus.state()])
-        self.heartbeat.every(QUICK_S, self.rungs.observe)
-        self.heartbeat.every(QUICK_S, self._observer.look)
-        self.heartbeat.every(SLOW_S, self.memory.look)
-        self.heartbeat.every(SLOW_S, self._parts.watch)
-        if self.returning is not None:
-            self.memory.urge = self.returning.urge
-            self.heartbeat.every(SLOW_S, self.returning.look)
-        self.heartbeat.every(SLOW_S, self.alarms.look)
-        self.alarms.on_change = self.announcements.publish
+    def _register_periodic_calls(self) -> None:
+        """Register everything with the heartbeat that must be polled."""
+        self._bus_metrics.watch_fills(lambda: [(topic.name, topic.fill_ratio) for topic in self.bus.state()])
+        self.heartbeat.every(FAST_PERIOD_S, self.ladder.observe_all)
+        self.heartbeat.every(FAST_PERIOD_S, self._bus_metrics.sample_fills)
+        self.heartbeat.every(SLOW_PERIOD_S, self.memory_watch.poll)
+        self.heartbeat.every(SLOW_PERIOD_S, self._deps.watch_store)
+        if self.memory_releaser is not None:
+            self.memory_watch.release_memory = self.memory_releaser.release_now
+            self.heartbeat.every(SLOW_PERIOD_S, self.memory_releaser.poll)
+        self.heartbeat.every(SLOW_PERIOD_S, self.alert_monitor.evaluate)
+        self.alert_monitor.on_change = self.alert_publisher.publish
         for breaker in self.breakers:
-            breaker.on_turn = lambda _: self.alarms.look()
+            breaker.on_state_change = lambda _: self.alert_monitor.evaluate()
 
-    def _sources(self) -> Mapping[Measure, Source]:
-        """Return what the alarms look at."""
+    def _alert_sources(self) -> Mapping[Measure, MeasureSource]:
+        """Return the sources that the alert monitor reads."""
         return {
-            Measure.QUEUE: lambda: [(topic.name, topic.used) for topic in self.bus.state()],
+            Measure.QUEUE: lambda: [(topic.name, topic.fill_ratio) for topic in self.bus.state()],
             Measure.TASKS: lambda: [("", float(len(asyncio.all_tasks())))],
             Measure.BREAKER: lambda: [(one.dependency, float(one.state)) for one in self.breakers],
-            Measure.MEMORY: lambda: [("", self.memory.used / self.memory.limit.bytes)],
+            Measure.MEMORY: lambda: [("", self.memory_watch.used / self.memory_watch.limit.bytes)],
             Measure.LOOP_LAG: lambda: [("", self.heartbeat.lag_s())],
-            Measure.LADDER: lambda: [(one.name.lower(), float(rung)) for one, rung in self.rungs.state().items()],
+            Measure.LADDER: lambda: [(one.name.lower(), float(rung)) for one, rung in self.ladder.state().items()],
         }
 
-    def _expose(self) -> None:
-        """Show everything to scrapes (SPEC §10)."""
+    def _register_metrics(self) -> None:
+        """Register every metric for scrapes (SPEC §10)."""
         metrics = self.metrics
-        metrics.read(runtime_readings())
-        metrics.read(readings.pool_readings(self.pools, self.bus))
-        metrics.read(readings.topic_readings(self.bus))
-        metrics.read(readings.guard_readings(self.breakers))
-        metrics.read(readings.remote_readings(self.remotes))
-        metrics.read(readings.connection_readings(self._parts.connections))
-        metrics.read(readings.ladder_readings(self.rungs))
-        metrics.read(readings.cache_readings(self._remembering))
-        metrics.read(readings.memory_readings(self.memory))
-        metrics.read(readings.upkeep_readings(self._parts.upkeep))
-        metrics.read(self.gate.readings())
-        metrics.read(self.alarms.readings())
-        for one in (self._observer, self.heartbeat):
-            metrics.read(one.readings())
-            metrics.expose(one.histograms())
+        metrics.register_callbacks(runtime_metrics())
+        metrics.register_callbacks(callback_metrics.pool_metrics(self.pools, self.bus))
+        metrics.register_callbacks(callback_metrics.topic_metrics(self.bus))
+        metrics.register_callbacks(callback_metrics.breaker_metrics(self.breakers))
+        metrics.register_callbacks(callback_metrics.remote_metrics(self.remotes))
+        metrics.register_callbacks(callback_metrics.connection_metrics(self._deps.connections))
+        metrics.register_callbacks(callback_metrics.ladder_metrics(self.ladder))
+        metrics.register_callbacks(callback_metrics.cache_metrics(self._all_caches))
+        metrics.register_callbacks(callback_metrics.memory_metrics(self.memory_watch))
+        metrics.register_callbacks(callback_metrics.index_build_metrics(self._deps.upkeep))
+        metrics.register_callbacks(self.gate.callback_metrics())
+        metrics.register_callbacks(self.alert_monitor.callback_metrics())
+        for one in (self._bus_metrics, self.heartbeat):
+            metrics.register_callbacks(one.callback_metrics())
+            metrics.register_histograms(one.histograms())
 
-    # --- What it tells
+    # --- Status
 
-    def _status(self, collections: list[CollectionInfo]) -> answers.ServerStatus:
-        reasons, parts = self.reasons(), self._parts
-        return answers.ServerStatus(
+    def _status(self, collections: list[CollectionInfo]) -> responses.ServerStatus:
+        reasons, parts = self.unready_reasons(), self._deps
+        return responses.ServerStatus(
             version=__version__,
-            uptime_s=round(parts.clock.now() - self._began_s, 1),
+            uptime_s=round(parts.clock.now() - self._started_at_s, 1),
             ready=not reasons,
             reasons=reasons,
             data_dir=str(parts.data_dir),
-            model=parts.encoders.model,
-            dim=parts.encoders.dim,
+            model=parts.models.model,
+            dim=parts.models.dim,
             in_flight=self.gate.in_flight,
             collections=collections,
-            topics=[state.topic_status(topic) for topic in self.bus.state()],
-            pools=[answers.PoolStatus(pool.name, pool.active, pool.limit) for pool in self.pools.all()],
-            breakers=[state.breaker_status(one) for one in self.breakers],
-            ladder=state.ladder_status(self.rungs.state()),
-            caches=state.cache_status(self._remembering),
-            memory=state.memory_status(self.memory),
-            traffic=state.traffic_status(self.gate, self.metrics),
-            process=state.process_status(self.heartbeat.lag_s_max()),
+            topics=[status_report.topic_status(topic) for topic in self.bus.state()],
+            pools=[responses.PoolStatus(pool.name, pool.active, pool.limit) for pool in self.pools.all()],
+            breakers=[status_report.breaker_status(one) for one in self.breakers],
+            ladder=status_report.ladder_status(self.ladder.state()),
+            caches=status_report.cache_status(self._all_caches),
+            memory=status_report.memory_status(self.memory_watch),
+            traffic=status_report.traffic_status(self.gate, self.metrics),
+            process=status_report.process_status(self.heartbeat.lag_s_max()),
             alerts=[alert for alert in self._alerts() if alert.active],
-            models=state.model_status(parts.encoders.used),
+            models=status_report.model_status(parts.models.infos),
             warnings=self.warnings(),
         )
 
-    def _alerts(self) -> list[answers.AlertStatus]:
-        return [state.alert_status(record) for record in self.alarms.records()]
+    def _alerts(self) -> list[responses.AlertStatus]:
+        return [status_report.alert_status(record) for record in self.alert_monitor.records()]

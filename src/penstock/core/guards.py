@@ -1,4 +1,4 @@
-"""A circuit breaker for each dependency, and what is kept behind that of the shared Redis."""
+"""Circuit breakers of the dependencies, and the caches and rate limits behind that of the shared Redis."""
 
 from __future__ import annotations
 
@@ -6,24 +6,71 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.core.parts import Parts
+from penstock.core.dependencies import Dependencies
 from penstock.kernel.settings import TimeoutSettings
 from penstock.policies.bucket import RateSettings
+from penstock.policies.limit import LimitSettings
+from penstock.policies.retry import RetrySettings
 from penstock.pools.guard import Guard
-from penstock.pools.layered import LayeredCache
+from penstock.pools.layered_cache import LayeredCache
+from penstock.pools.permits import Permits
+from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.remote_dependency import RemoteDependency
 from penstock.pools.shared_rates import SharedRates
-from penstock.stores.cache import Cache
+from penstock.stores.key_value_cache import KeyValueCache
+
+#: Lowest limit of concurrent calls to a store on another server, however slow it is. Enough for a few searches.
+STORE_CALLS_MIN: Final = 8
+
+
+def build_remote(name: str, deps: Dependencies, guard: Guard, pools: PoolRegistry) -> RemoteDependency:
+    """Return the limit toward a model, or the store, that is another server.
+
+    Args:
+        name: ``embed``, ``sparse``, ``rerank`` or ``store``.
+        deps: The core's dependencies.
+        guard: The dependency's.
+        pools: The permits, which follow the limit.
+    """
+    if name == "store":
+        return _build_store_remote(deps, guard, pools)
+    permits: Permits = getattr(pools, name)
+    most = permits.limit
+    limits = LimitSettings(initial=min(LimitSettings().initial, most), ceiling=most)
+    made = RemoteDependency(guard, deps.clock, limits=limits, retries=RetrySettings(), random=deps.rng)
+    made.on_limit = permits.resize
+    permits.resize(made.limit)
+    return made
+
+
+def _build_store_remote(parts: Dependencies, guard: Guard, pools: PoolRegistry) -> RemoteDependency:
+    """Return the limit toward a store: searches and writes get permits as it moves.
+
+    Half of the places are for searches, a quarter for writes; second arms, listings and all else share the rest.
+    """
+    settings, most = parts.settings, parts.settings.qdrant.pool_size
+    limits = LimitSettings(initial=max(1, most // 2), floor=min(STORE_CALLS_MIN, max(1, most // 2)), ceiling=most)
+
+    def share(limit: int) -> None:
+        pools.search.resize(max(1, min(settings.search.workers, limit // 2)))
+        pools.index.resize(max(1, min(settings.index.workers, limit // 4)))
+
+    made = RemoteDependency(guard, parts.clock, limits=limits, retries=RetrySettings(), random=parts.rng)
+    made.on_limit = share
+    share(made.limit)
+    return made
+
 
 #: The dependency that holds what several servers share, and after how long it counts as hanging.
-SHARED: Final = "redis-shared"
-SHARED_S: Final = 0.05
+SHARED_REDIS: Final = "redis-shared"
+SHARED_REDIS_TIMEOUT_S: Final = 0.05
 
 
-def patience(timeouts: TimeoutSettings) -> dict[str, float]:
+def hang_timeouts(timeouts: TimeoutSettings) -> dict[str, float]:
     """Return each dependency's name and after how many seconds it counts as hanging: half of the least a caller has.
 
-    A search is cut off at its own limit; were the patience with a model longer, a model that hangs would never be found
-    out by searches.
+    A search ends at its own time limit. If the timeout of a model were longer, searches would never detect a model that
+    hangs.
     """
     return {
         "store": min(timeouts.store, timeouts.search) / 2,
@@ -33,38 +80,38 @@ def patience(timeouts: TimeoutSettings) -> dict[str, float]:
     }
 
 
-def guards(parts: Parts) -> dict[str, Guard]:
+def build_guards(deps: Dependencies) -> dict[str, Guard]:
     """Return each dependency's guard, by its name."""
-    settings, waits = parts.settings, patience(parts.settings.timeouts)
-    if settings.redis.shared:
-        waits |= {SHARED: SHARED_S}
+    settings, waits = deps.settings, hang_timeouts(deps.settings.timeouts)
+    if settings.redis.uses_shared_redis:
+        waits |= {SHARED_REDIS: SHARED_REDIS_TIMEOUT_S}
     return {
-        name: Guard(name, settings.breaker, parts.clock, patience_s=patience_s, random=parts.luck)
+        name: Guard(name, settings.breaker, deps.clock, patience_s=patience_s, random=deps.rng)
         for name, patience_s in waits.items()
     }
 
 
-def caches(parts: Parts, guards: Mapping[str, Guard]) -> dict[str, Cache]:
-    """Return what is remembered (L1, L2, and the ladder's answers), and what of it is shared with other servers.
+def build_caches(deps: Dependencies, guards: Mapping[str, Guard]) -> dict[str, KeyValueCache]:
+    """Return the caches (L1, L2, and the ladder's results), and those of them that are shared with other servers.
 
-    BM25 vectors are not: they are made in less time than it takes to ask for them.
+    BM25 vectors are not shared, since making one takes less time than asking for it.
     """
-    cache = parts.settings.cache
+    cache = deps.settings.cache
     made = {
-        "embed": parts.cache("embed", cache.embed_size, cache.embed_bytes, math.inf),
-        "sparse": parts.cache("sparse", cache.sparse_size, cache.sparse_bytes, math.inf),
-        "answers": parts.cache("answers", cache.answer_size, cache.answer_bytes, cache.answer_ttl),
+        "embed": deps.make_cache("embed", cache.embed_size, cache.embed_bytes, math.inf),
+        "sparse": deps.make_cache("sparse", cache.sparse_size, cache.sparse_bytes, math.inf),
+        "answers": deps.make_cache("answers", cache.answer_size, cache.answer_bytes, cache.answer_ttl),
     }
-    for name in ("embed", *(["sparse"] if parts.encoders.learned else [])):
-        far = parts.shared_cache(f"{name}-shared")
+    for name in ("embed", *(["sparse"] if deps.models.learned_sparse_model else [])):
+        far = deps.make_shared_cache(f"{name}-shared")
         if far is not None:
-            made |= {name: LayeredCache(made[name], far, guards[SHARED]), f"{name}-shared": far}
+            made |= {name: LayeredCache(made[name], far, guards[SHARED_REDIS]), f"{name}-shared": far}
     return made
 
 
-def shared_rates(parts: Parts, guards: Mapping[str, Guard]) -> SharedRates | None:
-    """Return what holds clients to one rate over all servers, where that is wanted and there is a rate."""
-    http, source = parts.settings.http, parts.shared_rates
+def build_shared_rates(deps: Dependencies, guards: Mapping[str, Guard]) -> SharedRates | None:
+    """Return the rate limiter that all servers share, ``None`` where rates are not shared or not limited."""
+    http, source = deps.settings.http, deps.token_buckets
     if source is None or not http.rate_limit:
         return None
-    return SharedRates(RateSettings(http.rate_limit, http.rate_burst), source, guards[SHARED], parts.clock)
+    return SharedRates(RateSettings(http.rate_limit, http.rate_burst), source, guards[SHARED_REDIS], deps.clock)

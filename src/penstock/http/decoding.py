@@ -1,15 +1,262 @@
-"""Request bodies from their bytes: decoded strictly, the offending field named, and nothing echoed at length."""
+"""Strict decoding of bodies and query strings: errors name the offending field and never echo long input.
+
+Media types and the structure of a body are checked before anything is made of it.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+import asyncio
+import uuid
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin
+from urllib.parse import parse_qsl
 
 import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, UnsetType
+from numpy.typing import NDArray
+from starlette.datastructures import Headers
 
-from penstock.http import bodies
-from penstock.http.diagnosis import Fault, find_fault
-from penstock.http.structure import values_exceed
-from penstock.kernel.errors import UNREADABLE, Invalid, shown
+from penstock.http import request_bodies
+from penstock.http.json_errors import InvalidField, find_invalid_json
+from penstock.http.problem import UnsupportedMediaType
+from penstock.http.request_bodies import Ids, Path, PathPrefix
+from penstock.kernel.errors import DECODE_ERRORS, Invalid, truncated
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+
+_UTF8: Final = frozenset({"utf-8", "utf8"})
+
+
+def check_media_type(headers: Headers, accepted: tuple[str, ...]) -> None:
+    """Refuse a body of another media type before it is read. A request without a body needs no type.
+
+    Args:
+        headers: The request's.
+        accepted: Media types that the route takes.
+
+    Raises:
+        UnsupportedMediaType: The type, its charset or its coding is another.
+    """
+    if headers.get("content-length", "0").strip("0") == "" and "transfer-encoding" not in headers:
+        return
+    coding = ",".join(headers.getlist("content-encoding")).strip().lower()
+    if coding not in ("", "identity"):
+        raise UnsupportedMediaType(
+            f"bodies come as they are, not in the coding {coding[:40]}", "accept-encoding", "identity"
+        )
+    said = headers.getlist("content-type")
+    kind, *parameters = (part.strip().lower() for part in (said[0] if len(said) == 1 else "").split(";"))
+    charsets = {
+        value.strip('"') for name, _, value in (part.partition("=") for part in parameters) if name == "charset"
+    }
+    if kind not in accepted or charsets - _UTF8:
+        came = f"as {said[0][:80]}" if kind else f"with {len(said)} types" if len(said) > 1 else "without a type"
+        detail = f"the body must come as {' or '.join(accepted)} in UTF-8, not {came}"
+        raise UnsupportedMediaType(detail, "accept", ", ".join(accepted))
+
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+#: Documents on one page of a document list at most.
+PAGE_DOCUMENTS_MAX: Final = 10_000
+
+
+class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The query of an endpoint that takes none."""
+
+
+class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query parameters of a page of documents.
+
+    Attributes:
+        after: The `next` cursor of the previous page.
+        limit: Documents on a page at most.
+        path_prefix: List only documents whose path begins with this.
+    """
+
+    after: uuid.UUID | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=PAGE_DOCUMENTS_MAX)] = 1000
+    path_prefix: Path = ""
+
+
+class DeleteQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query parameters that select documents to delete, in the place of a body: either ids or a path prefix.
+
+    Attributes:
+        ids: An id of a document. May be repeated.
+        path_prefix: Prefix of the documents' paths. Not empty.
+    """
+
+    ids: Ids | UnsetType = UNSET
+    path_prefix: PathPrefix | UnsetType = UNSET
+
+
+def decode_query(text: bytes, record_type: type[S]) -> S:
+    """Decode a query string.
+
+    A parameter may be repeated only where it is a list. Unknown parameters are refused like unknown fields of a body,
+    so a misspelt one never passes unnoticed.
+
+    Args:
+        text: What stands behind the question mark.
+        record_type: What it should be.
+
+    Raises:
+        Invalid: With the parameter's name as its field.
+    """
+    known, lists = record_type.__struct_fields__, _lists(record_type)
+    said: dict[str, Any] = {}
+    for name, value in _pairs(text):
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise Invalid(
+                f"there is no query parameter {truncated(name)!r} here; {takes}", field=truncated(name) or "query"
+            )
+        if name in lists:
+            said.setdefault(name, []).append(value)
+        elif name in said:
+            raise Invalid(f"{name} is given twice; give it once", field=name)
+        else:
+            said[name] = value
+    return convert_query(said, record_type)
+
+
+@cache
+def _lists(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """Return the parameters that may be repeated."""
+    return frozenset(field.name for field in msgspec.structs.fields(kind) if _is_list(field.type))
+
+
+def _is_list(hint: object) -> bool:
+    return get_origin(hint) is list or any(map(_is_list, get_args(hint)))
+
+
+def _pairs(text: bytes) -> Iterator[tuple[str, str]]:
+    try:
+        yield from parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise Invalid("the query string is not UTF-8 in percent-encoding", field="query") from None
+
+
+#: Read at once, in well under a millisecond and a megabyte.
+SLICE_BYTES: Final = 1 << 14
+
+_QUOTE: Final = ord('"')
+_BACKSLASH: Final = ord("\\")
+
+_COMMA: Final = 1
+_OPENING: Final = 2
+_CLOSING: Final = 3
+
+#: The kind of each byte outside of strings; 0 for those that are no structure.
+_KIND_BY_BYTE: Final = np.zeros(256, np.uint8)
+_KIND_BY_BYTE[ord(",")] = _COMMA
+_KIND_BY_BYTE[[ord("["), ord("{")]] = _OPENING
+_KIND_BY_BYTE[[ord("]"), ord("}")]] = _CLOSING
+
+#: How each kind changes the depth.
+_DEPTH_STEPS: Final = np.array([0, 0, 1, -1])
+
+
+class StructuralIndex(NamedTuple):
+    """The commas and brackets of a slice that lie outside of strings.
+
+    Attributes:
+        offsets: Their places in the text.
+        kinds: What each is.
+        depths: The depth behind each.
+    """
+
+    offsets: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    depths: NDArray[np.int64]
+
+
+async def exceeds_values(data: bytes, values_max: int) -> bool:
+    """Return whether a text holds more than about ``values_max`` values: an empty list or object counts as two.
+
+    Bounds: memory for one slice; it stops where there are too many.
+    """
+    if len(data) <= SLICE_BYTES and data.count(b",") + data.count(b"[") + data.count(b"{") < values_max:
+        return False
+    count = 1
+    for marks in _scan_slices(data):
+        count += int(np.count_nonzero(marks.kinds != _CLOSING))
+        if count > values_max:
+            return True
+        await asyncio.sleep(0)
+    return False
+
+
+async def split_elements(data: memoryview, elements_max: int) -> list[tuple[int, int]] | None:
+    """Return where each element of a list begins and ends, ``None`` if there are more than ``elements_max``.
+
+    Args:
+        data: A list as JSON, from bracket to bracket.
+        elements_max: Elements at most.
+
+    Bounds: memory for one slice and the elements found.
+    """
+    begins, found = 1, list[tuple[int, int]]()
+    for marks in _scan_slices(data):
+        ends_list = (marks.kinds == _CLOSING) & (marks.depths == 0)
+        ends = (marks.kinds == _COMMA) & (marks.depths == 1) | ends_list
+        for place in marks.offsets[ends].tolist():
+            found.append((begins, place))
+            begins = place + 1
+            if len(found) > elements_max:
+                return None
+        if ends_list.any():
+            break
+        await asyncio.sleep(0)
+    empty = len(found) == 1 and not bytes(data[slice(*found[0])]).strip()
+    return [] if empty else found
+
+
+def _scan_slices(data: bytes | memoryview) -> Iterator[StructuralIndex]:
+    """Yield the marks of each slice."""
+    quoted, escaped, depth = False, False, 0
+    for first in range(0, len(data), SLICE_BYTES):
+        text = np.frombuffer(data, np.uint8, min(SLICE_BYTES, len(data) - first), first)
+        quotes, escaped = _quotes(text, escaped=escaped)
+        inside = np.logical_xor.accumulate(quotes) ^ quoted
+        quoted = bool(inside[-1])
+        kinds = np.where(inside, np.uint8(0), _KIND_BY_BYTE[text])
+        places = np.flatnonzero(kinds)
+        kinds = kinds[places]
+        depths = depth + np.cumsum(_DEPTH_STEPS[kinds])
+        depth = int(depths[-1]) if len(depths) else depth
+        yield StructuralIndex(places + first, kinds, depths)
+
+
+def _quotes(text: NDArray[np.uint8], *, escaped: bool) -> tuple[NDArray[np.bool_], bool]:
+    """Return which bytes begin or end a string, and whether the byte after the last is escaped.
+
+    In a run of backslashes every other one escapes what follows it.
+
+    Args:
+        text: A slice.
+        escaped: Whether its first byte is.
+    """
+    quotes = text == _QUOTE
+    slashes = np.flatnonzero(text == _BACKSLASH)
+    if escaped:
+        quotes[0] = False
+        if len(slashes) and slashes[0] == 0:
+            slashes = slashes[1:]
+    if not len(slashes):
+        return quotes, False
+    runs = np.flatnonzero(np.diff(slashes, prepend=-2) != 1)
+    lengths = np.diff(runs, append=len(slashes))
+    place_in_run = np.arange(len(slashes)) - np.repeat(runs, lengths)
+    after = slashes[place_in_run % 2 == 0] + 1
+    ends_escaped = bool(after[-1] == len(text))
+    quotes[after[:-1] if ends_escaped else after] = False
+    return quotes, ends_escaped
+
 
 T = TypeVar("T")
 
@@ -17,61 +264,63 @@ T = TypeVar("T")
 _FIELDS_MAX: Final = 32
 
 #: The field of each body that may grow, and how many values it may hold at most, inner ones included. Beyond them the
-#: body is refused before any object is made of it; a filter of a few too many is still told which key it is.
-_GROWING: Final[dict[type, tuple[str, int]]] = {
-    bodies.SearchBody: ("filter", 4096),
-    bodies.EmbedBody: ("texts", bodies.TEXTS_MAX),
-    bodies.SparseBody: ("texts", bodies.TEXTS_MAX),
-    bodies.RerankBody: ("texts", bodies.TEXTS_MAX),
-    bodies.DeleteBody: ("ids", bodies.IDS_MAX),
+#: body is refused before any object is made of it; for a filter of a few too many the key is still named.
+_BODY_LISTS: Final[dict[type, tuple[str, int]]] = {
+    request_bodies.SearchBody: ("filter", 4096),
+    request_bodies.EmbedBody: ("texts", request_bodies.TEXTS_MAX),
+    request_bodies.SparseBody: ("texts", request_bodies.TEXTS_MAX),
+    request_bodies.RerankBody: ("texts", request_bodies.TEXTS_MAX),
+    request_bodies.DeleteBody: ("ids", request_bodies.IDS_MAX),
 }
 
-#: A longer sentence of the decoder's holds what the caller wrote.
+#: A longer message of the decoder holds what the caller wrote.
 _SENTENCE_CHARACTERS_MAX: Final = 200
 
 _UNKNOWN: Final = "Object contains unknown field `"
 _MISSING: Final = "Object missing required field `"
 _EXPECTED: Final = "Expected `"
-#: What JSON calls the types that the decoder names as Python does.
+#: JSON's names of the types that the decoder names as Python does.
 _JSON_NAMES: Final = {"float": "number", "int": "whole number", "str": "string", "bool": "boolean"}
-#: How the decoder says where, at the end of its sentence.
-_AT: Final = " - at `"
+#: Separator in front of the path, at the end of the decoder's message.
+_PATH_SEPARATOR: Final = " - at `"
 
 
-async def read(data: bytes, kind: type[T]) -> T:
+async def decode_body(data: bytes, record_type: type[T]) -> T:
     """Decode a body of few values, counted first.
 
     Raises:
         Invalid: With the field; code ``malformed`` when it is not JSON at all.
     """
-    field, most = _GROWING.get(kind, ("body", 0))
-    if await values_exceed(data, most + _FIELDS_MAX):
+    field, most = _BODY_LISTS.get(record_type, ("body", 0))
+    if await exceeds_values(data, most + _FIELDS_MAX):
         raise Invalid(f"there are too many values; {field} may hold {most} at most", field=field)
-    return decode(data, kind)
+    return decode_json(data, record_type)
 
 
-def decode(data: bytes | memoryview | msgspec.Raw, kind: type[T], where: str = "", *, diagnosed: bool = True) -> T:
-    """Decode JSON in one go; whoever calls it has bounded what may be in it.
+def decode_json(
+    data: bytes | memoryview | msgspec.Raw, record_type: type[T], field_prefix: str = "", *, locate_error: bool = True
+) -> T:
+    """Decode JSON in one call. The caller must have bounded the number of its values.
 
     Args:
         data: The text.
-        kind: What it should be.
-        where: Prefix of the field named in an error, e.g. ``documents[3].`` or ``line 3: ``.
-        diagnosed: Whether the field is looked for where the text is no JSON. That costs more than to read it.
+        record_type: What it should be.
+        field_prefix: Prefix of the field named in an error, e.g. ``documents[3].`` or ``line 3: ``.
+        locate_error: Whether the field is looked for where the text is no JSON. That costs more than to read it.
 
     Raises:
         Invalid: With the field; code ``malformed`` when it is not JSON at all.
     """
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=record_type)
     except msgspec.ValidationError as error:
-        raise _validation(str(error), where) from None
-    except UNREADABLE as error:
-        fault = find_fault(bytes(data)) if diagnosed else None
-        raise _malformed(bytes(data), error, where, fault) from None
+        raise _validation_error(str(error), field_prefix) from None
+    except DECODE_ERRORS as error:
+        fault = find_invalid_json(bytes(data)) if locate_error else None
+        raise _json_error(bytes(data), error, field_prefix, fault) from None
 
 
-def whole_number(text: str, field: str, most: int) -> int:
+def parse_int(text: str, field: str, most: int) -> int:
     """Return the number from 1 to ``most`` that a header or a query parameter says.
 
     Raises:
@@ -82,27 +331,27 @@ def whole_number(text: str, field: str, most: int) -> int:
     return int(text)
 
 
-def field_of(where: str, path: str) -> str:
+def field_path(field_prefix: str, path: str) -> str:
     """Return a field's full path; a path's own index follows its prefix without a dot."""
-    return f"{where}{shown(path)}" if path else where.rstrip(".: ") or "body"
+    return f"{field_prefix}{truncated(path)}" if path else field_prefix.rstrip(".: ") or "body"
 
 
-def converted(value: Any, kind: type[T]) -> T:
-    """Return what came as query parameters as a record; a number arrives as its digits.
+def convert_query(value: Any, record_type: type[T]) -> T:
+    """Convert query parameters to a record. Numbers arrive as strings.
 
     Raises:
         Invalid: With the field.
     """
     try:
-        return msgspec.convert(value, kind, strict=False)
+        return msgspec.convert(value, record_type, strict=False)
     except msgspec.ValidationError as error:
-        raise _validation(str(error), "") from None
+        raise _validation_error(str(error), "") from None
 
 
-def _malformed(data: bytes, error: Exception, where: str, fault: Fault | None) -> Invalid:
-    """Say why it is not JSON, naming the field where that has been found out."""
+def _json_error(data: bytes, error: Exception, where: str, fault: InvalidField | None) -> Invalid:
+    """Return the error for a text that is not JSON, with the field if it was located."""
     if fault is not None:
-        return Invalid(fault.detail, field=field_of(where, fault.field), code="malformed")
+        return Invalid(fault.detail, field=field_path(where, fault.field), code="malformed")
     what = where.rstrip(".: ") or "the body"
     if not data.strip():
         reason = "it is empty"
@@ -112,33 +361,33 @@ def _malformed(data: bytes, error: Exception, where: str, fault: Fault | None) -
         reason = "it is not UTF-8"
     else:
         reason = str(error)
-    return Invalid(f"{what} cannot be read as JSON: {reason}", field=field_of(where, ""), code="malformed")
+    return Invalid(f"{what} cannot be read as JSON: {reason}", field=field_path(where, ""), code="malformed")
 
 
-def _validation(message: str, where: str) -> Invalid:
-    """Turn the decoder's sentence into ours, with the field's path.
+def _validation_error(message: str, where: str) -> Invalid:
+    """Convert the decoder's message to an error with the field's path.
 
-    The sentence holds an unknown field's name as the caller wrote it. It is taken apart from both ends and never
-    searched for a pattern: a name can look like anything.
+    The message holds an unknown field's name as the caller wrote it. It is split from both ends and never searched
+    for a pattern, since a name can look like anything.
     """
-    detail, at, path = message.rpartition(_AT)
+    detail, at, path = message.rpartition(_PATH_SEPARATOR)
     if not at or not message.endswith("`"):
         detail, path = message, ""
     detail = detail.replace("`float` that's a multiple of 1.0", "a whole number")
     if detail.startswith(_EXPECTED):
-        detail = _in_words_of_json(detail)
+        detail = _with_json_type_names(detail)
     parts = [path.rstrip("`").removeprefix("key in ").removeprefix("$").removeprefix(".")]
     for begins in (_UNKNOWN, _MISSING):
         if detail.startswith(begins):
-            name = shown(detail.removeprefix(begins).removesuffix("`"))
+            name = truncated(detail.removeprefix(begins).removesuffix("`"))
             parts.append(name)
             detail = f"{begins}{name}`"
     if len(detail) > _SENTENCE_CHARACTERS_MAX:
-        detail = shown(detail)
-    return Invalid(detail, field=field_of(where, ".".join(part for part in parts if part)))
+        detail = truncated(detail)
+    return Invalid(detail, field=field_path(where, ".".join(part for part in parts if part)))
 
 
-def _in_words_of_json(detail: str) -> str:
+def _with_json_type_names(detail: str) -> str:
     """Return a sentence about types, which stand between back quotes with bars between, with the names of JSON."""
     pieces = detail.split("`")
     pieces[1::2] = (" | ".join(_JSON_NAMES.get(one, one) for one in types.split(" | ")) for types in pieces[1::2])

@@ -1,7 +1,7 @@
-"""Documents as the API takes them in and tells what became of them.
+"""Parsing of the documents of an index request, from JSON or NDJSON, and the report of their outcomes.
 
-A body is read twice: once to see whether each document can be taken, and again document by document when its turn
-comes. Between the two only places in the body are kept, so ten thousand documents cost little more than their bytes.
+A body is read twice: once to check every document, and again document by document when each is indexed. Between the
+two only offsets into the body are kept, so ten thousand documents cost little more than their bytes.
 """
 
 from __future__ import annotations
@@ -16,83 +16,80 @@ import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 
-from penstock.http import answers, bodies
-from penstock.http.decoding import decode, field_of
-from penstock.http.diagnosis import Fault, first_fault
-from penstock.http.labels import label
-from penstock.http.media import NDJSON
+from penstock.http import request_bodies, responses
+from penstock.http.decoding import NDJSON, decode_json, field_path, split_elements
+from penstock.http.json_errors import InvalidField, first_invalid_field
 from penstock.http.problem import problem_of
-from penstock.http.structure import elements
-from penstock.indexing.language import named
-from penstock.indexing.records import Document, Outcome, Status
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context
+from penstock.http.request_context import build_context
+from penstock.indexing.document_records import Document, DocumentStatus, IndexOutcome
+from penstock.indexing.language import canonical_language
+from penstock.kernel.context import Clock, Context
 from penstock.kernel.errors import Expired, Invalid, PenstockError
-from penstock.stores.records import out_of_range
+from penstock.stores.data_model import out_of_range_reason
 
-#: Lines that cannot be read are told one by one up to here, those beyond are counted only. So far each number that
-#: cannot be kept is told with its field.
-TOLD_LINES_MAX: Final = 100
+#: Unreadable lines are reported one by one up to this number and only counted beyond it. Numbers that cannot be stored
+#: are reported with their field up to the same number.
+REPORTED_LINES_MAX: Final = 100
 
 #: Metadata as it is written may be so many times as large as it is kept: `json.dumps` writes two bytes as six.
-_ESCAPED: Final = 4
+_ESCAPE_FACTOR: Final = 4
 
-#: What metadata may be.
+#: Type of metadata.
 _METADATA: Final[Any] = dict[str, Any] | None
 
-#: What holds other values. A tuple: a union would be made anew for each value.
+#: Types that hold other values. A tuple, since a union would be built again for each value.
 _NESTING: Final = (dict, list)
 
 #: Bytes that are written as they are kept, wherever they stand.
 _WRITTEN_AS_KEPT: Final = tuple(bytes((byte,)) for byte in b",:[]{}")
 
-#: Documents are read for so many bytes at once, each counted as so many more; then the loop runs on.
-_TURN_BYTES: Final = 65_536
-_DOCUMENT_BYTES: Final = 1024
+#: Bytes of documents read before the event loop runs other tasks, and the bytes added for each document.
+_SLICE_BYTES: Final = 65_536
+_DOCUMENT_COST_BYTES: Final = 1024
 
-#: Outcomes told at once.
-_TURN_OUTCOMES: Final = 256
+#: Outcomes reported before the event loop runs other tasks.
+_SLICE_OUTCOMES: Final = 256
 
 
-class OutOfRange(Invalid):
-    """A document holds a number that no store keeps exactly; others of its request are not touched by it."""
+class NumberOutOfRange(Invalid):
+    """A document holds a number that no store keeps exactly. Other documents of its request are unaffected."""
 
     code = "number_out_of_range"
 
 
-#: What is told of documents that fail for a number after ``TOLD_LINES_MAX`` others: one error for all of them.
-_FURTHER: Final = OutOfRange(
+#: Shared error of documents that fail for a number after ``REPORTED_LINES_MAX`` others.
+_NUMBER_ERROR_UNREPORTED: Final = NumberOutOfRange(
     "it holds a number that cannot be kept, as do many others of the request", field="metadata"
 )
 
 
-class Entry(NamedTuple):
+class DocumentEntry(NamedTuple):
     """A document of a body, read and checked.
 
     Attributes:
         line: Its line of NDJSON, from 1; 0 for JSON.
         id: Its id, empty where that could not be read.
-        begins: Where it begins in the body.
-        ends: Where it ends.
+        start: Where it begins in the body.
+        end: Where it ends.
         error: Why it is not indexed, if it is not.
     """
 
     line: int
     id: str
-    begins: int
-    ends: int
+    start: int
+    end: int
     error: Invalid | None = None
 
 
-class Documents(Sequence[Document]):
+class LazyDocuments(Sequence[Document]):
     """Documents of a body, each decoded when it is asked for.
 
     Args:
-        data: What they are in.
-        entries: Where each is.
+        data: Bytes that hold them.
+        entries: Position of each.
     """
 
-    def __init__(self, data: memoryview, entries: Sequence[Entry]) -> None:
+    def __init__(self, data: memoryview, entries: Sequence[DocumentEntry]) -> None:
         self._data = data
         self._entries = entries
 
@@ -108,57 +105,57 @@ class Documents(Sequence[Document]):
     def __getitem__(self, index: int) -> Document: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Documents: ...
+    def __getitem__(self, index: slice) -> LazyDocuments: ...
 
-    def __getitem__(self, index: int | slice) -> Document | Documents:
+    def __getitem__(self, index: int | slice) -> Document | LazyDocuments:
         """Return a document, or some of them, not yet decoded."""
         if isinstance(index, slice):
-            return Documents(self._data, self._entries[index])
+            return LazyDocuments(self._data, self._entries[index])
         entry = self._entries[index]
-        return _document(self._data[entry.begins : entry.ends], "")
+        return _document(self._data[entry.start : entry.end], "")
 
 
 @dataclass(slots=True)
-class Intake:
-    """What a request to index holds.
+class DocumentBatch:
+    """Parsed body of an index request.
 
     Attributes:
-        ctx: Its label.
-        documents: Those that can be indexed.
-        entries: All that are told of, in the order of the body.
-        untold: Lines that cannot be read beyond ``TOLD_LINES_MAX``.
-        by_line: Whether each line is told for itself, also where none could be read.
+        ctx: The request's context.
+        documents: Documents that can be indexed.
+        entries: All reported documents, in the order of the body.
+        unreported: Number of unreadable lines beyond ``REPORTED_LINES_MAX``.
+        is_ndjson: Whether outcomes are reported line by line, even if no line could be read.
     """
 
     ctx: Context
-    documents: Documents
-    entries: list[Entry] = field(default_factory=list)
-    untold: int = 0
-    by_line: bool = False
+    documents: LazyDocuments
+    entries: list[DocumentEntry] = field(default_factory=list)
+    unreported: int = 0
+    is_ndjson: bool = False
 
-    def raise_if_all_failed(self, outcomes: Sequence[Outcome]) -> None:
-        """Let a request of which nothing came to pass fail as one, with a status that tells why."""
+    def raise_if_all_failed(self, outcomes: Sequence[IndexOutcome]) -> None:
+        """Raise the first error if every document failed, except for NDJSON with refused lines."""
         refused = [entry.error for entry in self.entries if entry.error is not None]
-        if refused and self.by_line:
+        if refused and self.is_ndjson:
             return
         errors: list[PenstockError] = [*refused, *(o.error for o in outcomes if o.error is not None)]
         if errors and len(errors) == len(self.entries):
             raise errors[0]
 
-    async def told(self, outcomes: Sequence[Outcome]) -> list[answers.DocumentOutcome]:
-        """Return what became of each document, in the order of the body."""
-        became, request_id, each = iter(outcomes), self.ctx.request_id, list[answers.DocumentOutcome]()
+    async def report_outcomes(self, outcomes: Sequence[IndexOutcome]) -> list[responses.DocumentOutcome]:
+        """Return the outcome of each document, in the order of the body."""
+        became, request_id, each = iter(outcomes), self.ctx.request_id, list[responses.DocumentOutcome]()
         for number, entry in enumerate(self.entries, 1):
-            outcome = Outcome(entry.id, Status.FAILED, error=entry.error) if entry.error else next(became)
+            outcome = IndexOutcome(entry.id, DocumentStatus.FAILED, error=entry.error) if entry.error else next(became)
             error = problem_of(outcome.error, request_id) if outcome.error else UNSET
             id, line = outcome.id or UNSET, entry.line or UNSET
-            each.append(answers.DocumentOutcome(outcome.status, outcome.chunks, id, line, error))
-            if number % _TURN_OUTCOMES == 0:
+            each.append(responses.DocumentOutcome(outcome.status, outcome.chunks, id, line, error))
+            if number % _SLICE_OUTCOMES == 0:
                 await asyncio.sleep(0)
         return each
 
 
-async def read(request: Request, clock: Clock) -> Intake:
+async def read_documents(request: Request, clock: Clock) -> DocumentBatch:
     """Read and check a body of documents, in either form.
 
     Raises:
@@ -168,20 +165,20 @@ async def read(request: Request, clock: Clock) -> Intake:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     data = (await request.body()).removeprefix(codecs.BOM_UTF8)
     if kind == NDJSON:
-        return await _Reader(memoryview(data), label(request, clock), clock).lines(data)
-    body = decode(data, bodies.PlainDocuments)
+        return await _DocumentReader(memoryview(data), build_context(request, clock), clock).read_lines(data)
+    body = decode_json(data, request_bodies.RawDocuments)
     listed = memoryview(body.documents)
     if bytes(listed[:1]) != b"[":
-        decode(listed, list[msgspec.Raw], "documents.")
-    return await _Reader(listed, label(request, clock, body.timeout_ms), clock).listed()
+        decode_json(listed, list[msgspec.Raw], "documents.")
+    return await _DocumentReader(listed, build_context(request, clock, body.timeout_ms), clock).read_list()
 
 
-class _Reader:
-    """Reads a body document by document, letting the loop run on in between.
+class _DocumentReader:
+    """Reads a body document by document and yields to the event loop in between.
 
     Args:
         data: The body: lines, or a list.
-        ctx: The request's label.
+        ctx: The request's context.
         clock: The loop's clock.
     """
 
@@ -194,9 +191,9 @@ class _Reader:
         self._unread = 0
         self._seen: dict[str, int] = {}
 
-    async def listed(self) -> Intake:
+    async def read_list(self) -> DocumentBatch:
         """Read a list of documents; the first that is wrong ends it, unless it is for one of its numbers."""
-        places = await elements(self._data, bodies.DOCUMENTS_MAX)
+        places = await split_elements(self._data, request_bodies.DOCUMENTS_MAX)
         if places is None:
             raise _too_many("documents")
         entries = []
@@ -207,70 +204,70 @@ class _Reader:
             if first != number:
                 detail = f"{where} has the same id as documents[{first}]"
                 raise Invalid(detail, field=f"{where}.id", code="duplicate_id")
-            await self._breathe(ends - begins)
-        return self._intake(entries, 0, by_line=False)
+            await self._yield_to_loop(ends - begins)
+        return self._batch(entries, 0, by_line=False)
 
-    async def lines(self, text: bytes) -> Intake:
+    async def read_lines(self, text: bytes) -> DocumentBatch:
         """Read lines of NDJSON. Blank ones are passed over, and one that is wrong does not touch the others."""
-        entries, untold, begins = list[Entry](), 0, 0
-        if text.count(b"\n") > bodies.DOCUMENTS_MAX:
+        entries, untold, begins = list[DocumentEntry](), 0, 0
+        if text.count(b"\n") > request_bodies.DOCUMENTS_MAX:
             raise _too_many("lines")
-        for line in range(1, bodies.DOCUMENTS_MAX + 2):
+        for line in range(1, request_bodies.DOCUMENTS_MAX + 2):
             ends = text.find(b"\n", begins)
             ends = len(text) if ends < 0 else ends
             if not text[begins:ends].isspace() and begins < ends:
                 entry = self._line(line, begins, ends)
                 if not entry.id:
                     self._unread += 1
-                    untold += self._unread > TOLD_LINES_MAX
-                if entry.id or self._unread <= TOLD_LINES_MAX:
+                    untold += self._unread > REPORTED_LINES_MAX
+                if entry.id or self._unread <= REPORTED_LINES_MAX:
                     entries.append(entry)
-            await self._breathe(ends - begins)
+            await self._yield_to_loop(ends - begins)
             begins = ends + 1
             if begins >= len(text):
                 break
-        return self._intake(entries, untold, by_line=True)
+        return self._batch(entries, untold, by_line=True)
 
-    def _line(self, line: int, begins: int, ends: int) -> Entry:
+    def _line(self, line: int, begins: int, ends: int) -> DocumentEntry:
         where = f"line {line}: "
         try:
             entry = self._entry(line, begins, ends, where)
         except Invalid as error:
-            return Entry(line, "", begins, ends, _kept(error))
+            return DocumentEntry(line, "", begins, ends, _without_traceback(error))
         first = self._seen.setdefault(entry.id, line)
         if first == line:
             return entry
         again = Invalid(f"line {line} has the same id as line {first}", field=f"{where}id", code="duplicate_id")
-        return Entry(line, "", begins, ends, again)
+        return DocumentEntry(line, "", begins, ends, again)
 
-    def _entry(self, line: int, begins: int, ends: int, where: str) -> Entry:
+    def _entry(self, line: int, begins: int, ends: int, where: str) -> DocumentEntry:
         """Return a document's entry.
 
         Raises:
             Invalid: It is none.
         """
-        data, told = self._data[begins:ends], self._unread < TOLD_LINES_MAX
-        body = decode(data, bodies.PlainDocument, where, diagnosed=told)
+        data, told = self._data[begins:ends], self._unread < REPORTED_LINES_MAX
+        body = decode_json(data, request_bodies.RawDocument, where, locate_error=told)
         try:
-            _metadata(body.metadata, f"{where}metadata", diagnosed=told)
-        except OutOfRange as error:
+            _metadata(body.metadata, f"{where}metadata", locate_error=told)
+        except NumberOutOfRange as error:
             self._refused += 1
-            refusal = _kept(error) if self._refused <= TOLD_LINES_MAX else _FURTHER
-            return Entry(line, body.id, begins, ends, refusal)
-        return Entry(line, body.id, begins, ends)
+            refusal = _without_traceback(error) if self._refused <= REPORTED_LINES_MAX else _NUMBER_ERROR_UNREPORTED
+            return DocumentEntry(line, body.id, begins, ends, refusal)
+        return DocumentEntry(line, body.id, begins, ends)
 
-    def _intake(self, entries: list[Entry], untold: int, *, by_line: bool) -> Intake:
+    def _batch(self, entries: list[DocumentEntry], untold: int, *, by_line: bool) -> DocumentBatch:
         good = [entry for entry in entries if entry.error is None]
-        return Intake(self._ctx, Documents(self._data, good), entries, untold, by_line)
+        return DocumentBatch(self._ctx, LazyDocuments(self._data, good), entries, untold, by_line)
 
-    async def _breathe(self, read_bytes: int) -> None:
-        """Let the loop run on after each ``_TURN_BYTES``, and see whether there is time left.
+    async def _yield_to_loop(self, read_bytes: int) -> None:
+        """Yield to the event loop after each ``_SLICE_BYTES``, and check the deadline.
 
         Raises:
-            Expired: There is none.
+            Expired: The deadline has passed.
         """
-        self._spent_bytes += read_bytes + _DOCUMENT_BYTES
-        if self._spent_bytes < _TURN_BYTES:
+        self._spent_bytes += read_bytes + _DOCUMENT_COST_BYTES
+        if self._spent_bytes < _SLICE_BYTES:
             return
         self._spent_bytes = 0
         await asyncio.sleep(0)
@@ -278,69 +275,71 @@ class _Reader:
             raise Expired(self._ctx.deadline.operation, "the deadline passed while the documents were read")
 
 
-def _kept(error: Invalid) -> Invalid:
-    """Return an error without what it came from: frames and what they hold, kilobytes for each line."""
+def _without_traceback(error: Invalid) -> Invalid:
+    """Return an error without its traceback and context, whose frames hold kilobytes for each line."""
     error.__context__ = None
     return error.with_traceback(None)
 
 
 def _too_many(what: str) -> Invalid:
-    detail = f"the body holds more than {bodies.DOCUMENTS_MAX} {what}; send less at a time"
+    detail = f"the body holds more than {request_bodies.DOCUMENTS_MAX} {what}; send less at a time"
     return Invalid(detail, field="documents", code="too_many_documents")
 
 
 def _document(data: memoryview, where: str) -> Document:
-    body = decode(data, bodies.PlainDocument, where)
+    body = decode_json(data, request_bodies.RawDocument, where)
     metadata = _metadata(body.metadata, f"{where}metadata")
-    return Document(body.id, body.text, body.path, named(body.language), metadata)
+    return Document(body.id, body.text, body.path, canonical_language(body.language), metadata)
 
 
-def _metadata(raw: msgspec.Raw, field: str, *, diagnosed: bool = True) -> dict[str, Any]:
+def _metadata(raw: msgspec.Raw, field: str, *, locate_error: bool = True) -> dict[str, Any]:
     """Return metadata, decoded.
 
     Args:
         raw: The text.
         field: Its path, for errors.
-        diagnosed: Whether the field inside is looked for where the text is no JSON.
+        locate_error: Whether the field inside is looked for where the text is no JSON.
 
     Raises:
         Invalid: It is none, too large or too deep.
-        OutOfRange: It holds a number that cannot be kept.
+        NumberOutOfRange: It holds a number that cannot be kept.
     """
     size = memoryview(raw).nbytes
     if size == 0:
         return {}
-    text = bytes(raw) if size <= _ESCAPED * bodies.METADATA_BYTES_MAX else b""
+    text = bytes(raw) if size <= _ESCAPE_FACTOR * request_bodies.METADATA_BYTES_MAX else b""
     # Both bounds hold before objects are made of it: those take up to forty times as much.
-    if not text or sum(map(text.count, _WRITTEN_AS_KEPT)) > bodies.METADATA_BYTES_MAX:
+    if not text or sum(map(text.count, _WRITTEN_AS_KEPT)) > request_bodies.METADATA_BYTES_MAX:
         raise _too_large(field)
     try:
-        metadata = decode(raw, _METADATA, f"{field}.", diagnosed=diagnosed) or {}
+        metadata = decode_json(raw, _METADATA, f"{field}.", locate_error=locate_error) or {}
     except Invalid as error:
         # Of more than 64 bits by far; the decoder does not even make a number of it.
         if error.detail.endswith("out of range"):
-            raise OutOfRange(error.detail, field=error.field) from None
+            raise NumberOutOfRange(error.detail, field=error.field) from None
         raise
     level: list[Any] = [metadata]
-    for _ in range(bodies.METADATA_DEPTH_MAX):
+    for _ in range(request_bodies.METADATA_DEPTH_MAX):
         level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, _NESTING)]
     if level:
-        raise Invalid(f"metadata may be nested {bodies.METADATA_DEPTH_MAX} levels deep", field=field)
+        raise Invalid(f"metadata may be nested {request_bodies.METADATA_DEPTH_MAX} levels deep", field=field)
     try:
         # Finds a larger number in one go; which it is, is looked for only then.
         msgspec.msgpack.encode(metadata)
     except OverflowError:
-        fault = first_fault(metadata, out_of_range) or Fault("", "it holds a number that cannot be kept")
-        raise OutOfRange(fault.detail, field=field_of(f"{field}.", fault.field)) from None
-    if len(msgspec.json.encode(metadata)) > bodies.METADATA_BYTES_MAX:
+        fault = first_invalid_field(metadata, out_of_range_reason) or InvalidField(
+            "", "it holds a number that cannot be kept"
+        )
+        raise NumberOutOfRange(fault.detail, field=field_path(f"{field}.", fault.field)) from None
+    if len(msgspec.json.encode(metadata)) > request_bodies.METADATA_BYTES_MAX:
         raise _too_large(field)
     return metadata
 
 
 def _too_large(field: str) -> Invalid:
     return Invalid(
-        f"metadata is larger than {bodies.METADATA_BYTES_MAX} bytes; it is stored with every chunk, long text belongs"
-        " into the text",
+        f"metadata is larger than {request_bodies.METADATA_BYTES_MAX} bytes; it is stored with every chunk, long text"
+        " belongs into the text",
         field=field,
     )
 

@@ -1,10 +1,10 @@
-"""The gate: pure ASGI, in front of everything; what it refuses costs next to nothing.
+"""Gate: ASGI middleware in front of everything that admits or refuses. A refusal costs next to nothing.
 
-It says who the caller is and holds each to its rate (D7), counts requests in flight (D4), looks at
-the topic a route leads to (D2) and at memory (D6), names each request (``X-Request-Id``,
-``traceparent``), holds bodies and responses to their size and time (D8, T1, T2), stops the work of a
-caller who hangs up, and while the server drains it answers 503. Nothing here ever waits in line: the
-answer is now, yes or no. Only probes of an address that asks without pause are slowed down.
+The gate identifies each client and enforces its rate limit (D7), counts requests in flight (D4), checks
+the topics behind a route (D2) and memory (D6), and gives each request its ids (``X-Request-Id``,
+``traceparent``). It bounds bodies and responses in size and time (D8, T1, T2), stops the work of a
+client that hangs up, and answers 503 while the server drains. Requests are never queued here: they are
+admitted or refused at once. Only probes of an address that floods them are delayed.
 """
 
 from __future__ import annotations
@@ -20,60 +20,100 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.bus import contract as bus
-from penstock.http.caller import Callers
-from penstock.http.conversation import (
+from penstock.bus.contract import TopicRefusal
+from penstock.http.endpoints import ENDPOINTS
+from penstock.http.exchange import (
     PIECE_BYTES,
-    RETRY_AFTER,
-    Arrival,
-    Asgi,
+    RETRY_AFTER_STATUSES,
+    AsgiApp,
     BodyTooLarge,
-    Conversation,
-    CutOff,
+    Exchange,
+    GateState,
     Headers,
     Message,
     Receive,
+    RequestHead,
     Scope,
     Send,
-    Terms,
-    memory_short,
-    too_large,
+    SlowReader,
+    SlowUploads,
+    TrafficCounters,
+    body_too_large_error,
+    memory_short_error,
 )
-from penstock.http.head import Head, head_of
-from penstock.http.origins import PREFLIGHT, Origins
-from penstock.http.probes import ProbePace
-from penstock.http.refusal import Refusal
-from penstock.http.tally import Tally
-from penstock.http.uploads import SlowUploads
+from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
+from penstock.http.probe_throttle import ProbeThrottle
+from penstock.http.refusal import PreparedRefusal
+from penstock.http.request_context import AdmissionContext, ClientIdentifier, read_admission_context
+from penstock.kernel.context import Context, Criticality, new_id
 from penstock.kernel.errors import Broken, PenstockError, Rejected
-from penstock.kernel.ids import new_id
+from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
-from penstock.policies.bucket import Decision, Limiter, RateLimiter, RateSettings
-from penstock.policies.jitter import Random
+from penstock.policies.bucket import Limiter, RateDecision, RateLimiter, RateSettings
+from penstock.policies.jitter import Rng
 from penstock.policies.levels import Level
-from penstock.telemetry.metrics import Metrics, Reading, single
+from penstock.telemetry.metrics import CallbackMetric, Metrics, unlabelled
+
+_ENDPOINTS_WITH_TOPICS: Final = tuple(endpoint for endpoint in ENDPOINTS if endpoint.topics)
+_PARAMETER: Final = re.compile(r"{\w+}")
+#: One group for each endpoint with topics.
+_ROUTE_PATTERN: Final = re.compile(
+    "|".join(f"({e.method} {_PARAMETER.sub('[^/]+', e.path)})" for e in _ENDPOINTS_WITH_TOPICS)
+)
+
+
+def backpressure_check(
+    refuses: Callable[[Topic, Context, Level], TopicRefusal | None],
+) -> Callable[[str, str, AdmissionContext], TopicRefusal | None]:
+    """Return the gate's check of the topics behind a method and a path (D2).
+
+    A request that its caller lowers to ``X-Criticality: bulk`` is refused from 80 % fill on. The rest of the buffer
+    is kept for requests that cannot wait (D1: producers that can slow down do).
+
+    Args:
+        refuses: Returns why a topic refuses work of a context at a fill level, ``None`` if it admits it
+            (:meth:`penstock.bus.contract.Bus.check_admission`).
+    """
+
+    def pressed(method: str, path: str, head: AdmissionContext) -> TopicRefusal | None:
+        found = _ROUTE_PATTERN.fullmatch(f"{method} {path}")
+        if found is None or found.lastindex is None:
+            return None
+        endpoint = _ENDPOINTS_WITH_TOPICS[found.lastindex - 1]
+        asked = head.criticality if head.criticality is not None else endpoint.criticality
+        ctx = Context(head.deadline, max(asked, endpoint.criticality), head.client)
+        level = Level.HIGH if ctx.criticality > max(endpoint.criticality, Criticality.STANDARD) else Level.CRITICAL
+        for topic in endpoint.topics:
+            refusal = refuses(topic, ctx, level)
+            if refusal is not None:
+                return refusal
+        return None
+
+    return pressed
+
 
 __all__ = [
-    "ALWAYS_OPEN",
+    "EXEMPT_PATHS",
     "PIECE_BYTES",
-    "Asgi",
+    "AsgiApp",
     "BodyTooLarge",
     "Gate",
+    "GateInputs",
     "Message",
     "Receive",
     "Scope",
     "Send",
-    "Senses",
 ]
 
 log = logging.getLogger(__name__)
 
-#: Paths that answer even while the server is full or drains: they tell its state.
-ALWAYS_OPEN: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/v1/status", "/v1/alerts"})
+#: Paths that are served even while the server is full or drains, since they report its state.
+EXEMPT_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/v1/status", "/v1/alerts"})
 
-#: Those that run when the drain's time is over get their refusal within this time.
-GIVE_UP_S: Final = 1.0
+#: Seconds for the refusals of requests that still run when the drain's time is over.
+DRAIN_ABORT_S: Final = 1.0
 
-#: A body that takes longer is slow: when the server is full, or about to end, its request gives up its place.
+#: A body that takes longer is slow: its request is stopped when the server is full or drains.
 SLOW_BODY_S: Final = 1.0
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -82,36 +122,36 @@ _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0
 
 
 @dataclass(frozen=True, slots=True)
-class Senses:
-    """What the gate sees of the house behind it. Each is asked for every request, so each must be O(1).
+class GateInputs:
+    """Probes of the server's load. Each is called for every request, so each must be O(1).
 
     Attributes:
-        pressure: Why the topic that a request leads to takes no more of it (D2), by method, path and what its
-            head says; ``None`` while it does.
-        memory: How full the memory is.
-        luck: Draws for the jitter of ``Retry-After``.
+        backpressure: Returns why a topic behind a route takes no more work (D2), by method, path and admission
+            context. ``None`` while it does.
+        memory_level: Returns how full the memory is.
+        rng: Draws for the jitter of ``Retry-After``.
     """
 
-    pressure: Callable[[str, str, Head], bus.Refusal | None] = lambda *_: None
-    memory: Callable[[], Level] = lambda: Level.CALM
-    luck: Random = random.random
+    backpressure: Callable[[str, str, AdmissionContext], bus.TopicRefusal | None] = lambda *_: None
+    memory_level: Callable[[], Level] = lambda: Level.CALM
+    rng: Rng = random.random
 
 
 class Gate:
-    """ASGI middleware that admits or refuses.
+    """ASGI middleware that admits or refuses requests.
 
     Args:
         app: What is behind the gate.
         settings: Its limits.
         metrics: Where refusals are counted.
-        senses: What it sees of the rooms below.
-        limiter: Holds clients to their rate; one of its own by default.
-        listens: Names and addresses that the server was told to listen on; it answers for them.
+        inputs: Probes of the server's load.
+        limiter: Rate limiter of clients. By default one of its own.
+        listen_hosts: Names and addresses that the server listens on. Requests for them are allowed.
 
-    Bounds: ``max_concurrent`` requests; what :class:`RateLimiter` and :class:`Callers` remember.
+    Bounds: ``max_concurrent`` requests, and the bounds of :class:`RateLimiter` and :class:`ClientIdentifier`.
 
     Attributes:
-        tally: What it counts beside refusals.
+        counters: Traffic counters beside refusals.
 
     Raises:
         Invalid: ``trusted_proxies``, ``allowed_hosts`` or ``cors_origins`` cannot be read.
@@ -119,26 +159,26 @@ class Gate:
 
     def __init__(
         self,
-        app: Asgi,
+        app: AsgiApp,
         settings: HttpSettings,
         metrics: Metrics,
-        senses: Senses | None = None,
+        inputs: GateInputs | None = None,
         limiter: Limiter | None = None,
-        listens: Iterable[str] = (),
+        listen_hosts: Iterable[str] = (),
     ) -> None:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        self._senses = senses or Senses()
-        self._terms = Terms(settings, self._senses.memory, self._senses.luck)
-        self.tally: Tally = self._terms.tally
-        self._callers = Callers(settings.trusted_proxies)
-        self._origins = Origins(settings.allowed_hosts, settings.cors_origins, listens)
+        self._inputs = inputs or GateInputs()
+        self._state = GateState(settings, self._inputs.memory_level, self._inputs.rng)
+        self.counters: TrafficCounters = self._state.counters
+        self._clients = ClientIdentifier(settings.trusted_proxies)
+        self._origins = OriginPolicy(settings.allowed_hosts, settings.cors_origins, listen_hosts)
         self._limiter: Limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
-        self._policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
-        self._refusals = _Refusals(settings)
-        self._probes = ProbePace()
-        self._running: set[Conversation] = set()
+        self._ratelimit_policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
+        self._refusals = _GateRefusals(settings)
+        self._probes = ProbeThrottle()
+        self._running: set[Exchange] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -153,12 +193,12 @@ class Gate:
 
     @property
     def draining(self) -> bool:
-        """Whether new requests are refused and every response closes its connection."""
-        return self._terms.draining
+        """Draining state: new requests are refused and every response closes its connection."""
+        return self._state.draining
 
     @draining.setter
     def draining(self, draining: bool) -> None:
-        self._terms.draining = draining
+        self._state.draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection's scope; only ``http`` is served.
@@ -168,130 +208,134 @@ class Gate:
         if scope["type"] != "http":
             return
         now_s = asyncio.get_running_loop().time()
-        arrival = _arrival(scope, now_s)
-        scope["penstock.client"] = client = self._callers.name(scope, arrival.headers)
+        arrival = _read_head(scope, now_s)
+        scope["penstock.client"] = client = self._clients.client_id(scope, arrival.headers)
         refusal, wait_s = self._admit(scope, arrival, client, now_s)
         if refusal is None and wait_s:
             await asyncio.sleep(wait_s)
-        conversation = Conversation(scope, receive, send, arrival, self._terms)
+        conversation = Exchange(scope, receive, send, arrival, self._state)
         if refusal is None:
             self._running.add(conversation)
             self._idle.clear()
-            self.tally.in_flight.observe(len(self._running), now_s)
+            self.counters.in_flight_max.observe(len(self._running), now_s)
         else:
             self._metrics.refused.labels(refusal.error.code).inc()
         try:
             if refusal is None:
                 refusal, wait_s = await self._run(scope, conversation)
-                if refusal is not None and refusal.status in RETRY_AFTER:
+                if refusal is not None and refusal.status in RETRY_AFTER_STATUSES:
                     self._metrics.refused.labels(refusal.error.code).inc()
             if refusal is not None:
                 await conversation.refuse(refusal, wait_s)
-            self._count(scope, conversation)
+            self._count_response(scope, conversation)
         except asyncio.CancelledError:
-            verdict = conversation.stopped()
+            verdict = conversation.take_stop_reason()
             if verdict is None:
                 raise
-            await self._part(scope, conversation, verdict)
+            await self._end_without_response(scope, conversation, verdict)
         except ConnectionAbortedError as parted:
-            await self._part(scope, conversation, parted)
+            await self._end_without_response(scope, conversation, parted)
         finally:
-            self._leave(conversation)
+            self._release(conversation)
 
-    def in_flight_lately(self) -> int:
+    def in_flight_max(self) -> int:
         """Return the most requests in flight of about the last 15 seconds."""
-        return max(self.in_flight, int(self.tally.in_flight.read(asyncio.get_running_loop().time())))
+        return max(self.in_flight, int(self.counters.in_flight_max.read(asyncio.get_running_loop().time())))
 
-    async def drained(self, timeout_s: float) -> bool:
+    async def wait_drained(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; return whether that came true in time.
 
-        What runs longer, or has not arrived after ``SLOW_BODY_S``, is stopped and answered 503 ``draining``.
+        Requests that run longer, or have not arrived after ``SLOW_BODY_S``, are stopped with 503 ``draining``.
         """
         arriving_s = min(SLOW_BODY_S, timeout_s)
-        if await self._empty(arriving_s):
+        if await self._wait_idle(arriving_s):
             return True
-        late = list(self._terms.reading)
+        late = list(self._state.reading)
         for conversation in late:
             conversation.stop(self._refusals.draining.error)
-        if await self._empty(timeout_s - arriving_s):
+        if await self._wait_idle(timeout_s - arriving_s):
             return not late
         for conversation in list(self._running):
             conversation.stop(self._refusals.draining.error)
-        await self._empty(GIVE_UP_S)
+        await self._wait_idle(DRAIN_ABORT_S)
         return False
 
-    def readings(self) -> list[Reading]:
+    def callback_metrics(self) -> list[CallbackMetric]:
         """Return what the gate counts beside refusals (M4, M6)."""
-        tally = self.tally
+        tally = self.counters
         return [
-            single("http_concurrent_requests", lambda: self.in_flight),
-            single("http_concurrent_requests_max", self.in_flight_lately),
+            unlabelled("http_concurrent_requests", lambda: self.in_flight),
+            unlabelled("http_concurrent_requests_max", self.in_flight_max),
             ("http_answers_total", lambda: [(("true",), tally.in_time), (("false",), tally.too_late)]),
             ("http_parted_total", lambda: [(("client_gone",), tally.client_gone), (("cut_off",), tally.cut_off)]),
-            single("http_rate_clients", lambda: len(self._limiter)),
+            unlabelled("http_rate_clients", lambda: len(self._limiter)),
         ]
 
-    def _admit(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
-        """Return why this request is refused, before anything of its body is read, and when to come back or go on."""
+    def _admit(
+        self, scope: Scope, arrival: RequestHead, client: str, now_s: float
+    ) -> tuple[PreparedRefusal | None, float]:
+        """Return the refusal, if any, and the seconds to wait: until a retry, or until an admitted request goes on."""
         foreign = self._origins.refusal(scope, arrival.headers)
         if foreign is not None:
             return foreign, 0.0
-        if self._origins.shared:
-            arrival.echo += self._origins.response_headers(arrival.headers)
-        if scope["path"] in ALWAYS_OPEN:
-            # They wait before they are in flight, and take nobody's place.
-            return None, self._probes.delay_s(self._callers.address(scope, arrival.headers), now_s)
+        if self._origins.cors_enabled:
+            arrival.response_headers += self._origins.cors_headers(arrival.headers)
+        if scope["path"] in EXEMPT_PATHS:
+            # Exempt requests wait before they count as in flight, so they take no slot.
+            return None, self._probes.delay_s(self._clients.address(scope, arrival.headers), now_s)
         if self._limiter.enabled:
             decision = self._limiter.decide(client, now_s)
-            arrival.echo += self._standing(decision)
+            arrival.response_headers += self._ratelimit_headers(decision)
             if not decision.allowed:
-                return self._refusals.rate, decision.retry_after_s
-        if self._terms.draining:
-            return self._refusals.draining, DRAIN_S
-        return self._too_much(scope, arrival, client, now_s)
+                return self._refusals.rate_limited, decision.retry_after_s
+        if self._state.draining:
+            return self._refusals.draining, DRAIN_RETRY_S
+        return self._overload_refusal(scope, arrival, client, now_s)
 
-    def _too_much(self, scope: Scope, arrival: Arrival, client: str, now_s: float) -> tuple[Refusal | None, float]:
-        """Return what there is too much of for this request, the cheapest to find out first."""
-        settings, body_bytes = self._settings, arrival.body_bytes()
+    def _overload_refusal(
+        self, scope: Scope, arrival: RequestHead, client: str, now_s: float
+    ) -> tuple[PreparedRefusal | None, float]:
+        """Return the first limit that the request exceeds, the cheapest checks first."""
+        settings, body_bytes = self._settings, arrival.content_length()
         if len(self._running) >= settings.max_concurrent:
-            self._free_a_place(now_s)
-            return self._refusals.full, SOON_S
+            self._stop_slowest_upload(now_s)
+            return self._refusals.too_many_in_flight, OVERLOAD_RETRY_S
         if body_bytes > settings.max_body:
             return self._refusals.too_large, 0.0
-        if body_bytes > settings.large_request and self._senses.memory() is Level.CRITICAL:
-            return self._refusals.memory, SOON_S
-        head = head_of(arrival.headers, client, now_s)
-        pressed = self._senses.pressure(scope["method"], scope["path"], head)
+        if body_bytes > settings.large_request and self._inputs.memory_level() is Level.CRITICAL:
+            return self._refusals.memory_short, OVERLOAD_RETRY_S
+        head = read_admission_context(arrival.headers, client, now_s)
+        pressed = self._inputs.backpressure(scope["method"], scope["path"], head)
         if pressed is None:
             if body_bytes:
-                address = self._callers.address(scope, arrival.headers)
-                arrival.owners = (client,) if address == client else (client, address)
+                address = self._clients.address(scope, arrival.headers)
+                arrival.upload_owners = (client,) if address == client else (client, address)
             return None, 0.0
-        return self._refusals.of_topic[pressed.code], pressed.retry_after_s
+        return self._refusals.by_topic_code[pressed.code], pressed.retry_after_s
 
-    def _free_a_place(self, now_s: float) -> None:
+    def _stop_slowest_upload(self, now_s: float) -> None:
         """Stop the request whose body has been arriving for longest, if that is long: others could use its place."""
-        slowest = self._terms.reading.first()
-        if slowest is not None and self._terms.reading.waited_s(slowest, now_s) > SLOW_BODY_S:
+        slowest = self._state.reading.oldest()
+        if slowest is not None and self._state.reading.waited_s(slowest, now_s) > SLOW_BODY_S:
             slowest.stop(SlowUploads())
 
-    def _leave(self, conversation: Conversation) -> None:
+    def _release(self, conversation: Exchange) -> None:
         """Count a request as in flight no more."""
         conversation.close()
         self._running.discard(conversation)
         if not self._running:
             self._idle.set()
 
-    def _standing(self, decision: Decision) -> Headers:
+    def _ratelimit_headers(self, decision: RateDecision) -> Headers:
         """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""
         level = b'"default";r=%d;t=%d' % (decision.remaining, math.ceil(decision.reset_s))
-        return [(b"ratelimit-policy", self._policy), (b"ratelimit", level)]
+        return [(b"ratelimit-policy", self._ratelimit_policy), (b"ratelimit", level)]
 
-    async def _run(self, scope: Scope, conversation: Conversation) -> tuple[Refusal | None, float]:
+    async def _run(self, scope: Scope, conversation: Exchange) -> tuple[PreparedRefusal | None, float]:
         """Let the application answer; return what it raised, as a refusal."""
         try:
             if self._origins.is_preflight(scope, conversation.headers):
-                await conversation.send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT})
+                await conversation.send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT_HEADERS})
                 await conversation.send({"type": "http.response.body", "body": b""})
             else:
                 await self._app(scope, conversation.receive, conversation.send)
@@ -300,7 +344,7 @@ class Gate:
         except ConnectionAbortedError:
             raise
         except asyncio.CancelledError:
-            verdict = conversation.stopped()
+            verdict = conversation.take_stop_reason()
             if verdict is None:
                 raise
             if isinstance(verdict, PenstockError):
@@ -311,25 +355,25 @@ class Gate:
             return _refusal_of(Broken("an internal error happened; the log has the details"))
         return None, 0.0
 
-    def _count(self, scope: Scope, conversation: Conversation) -> None:
+    def _count_response(self, scope: Scope, conversation: Exchange) -> None:
         """Count an answer that is out."""
-        if conversation.ended and scope["path"] not in ALWAYS_OPEN:
+        if conversation.response_ended and scope["path"] not in EXEMPT_PATHS:
             late = asyncio.get_running_loop().time() > scope.get("penstock.deadline_s", math.inf)
-            self.tally.answered(conversation.status, in_time=not late)
+            self.counters.count_response(conversation.status, in_time=not late)
 
-    async def _part(self, scope: Scope, conversation: Conversation, verdict: Exception) -> None:
-        """Go without an answer. One that has begun stays incomplete, so the server closes the connection."""
+    async def _end_without_response(self, scope: Scope, conversation: Exchange, verdict: Exception) -> None:
+        """End without a response. A response that has begun stays incomplete, so the server closes the connection."""
         facts = {"request_id": scope["penstock.request_id"], "why": str(verdict)}
-        if not isinstance(verdict, CutOff):
-            self.tally.client_gone += 1
-            # Under overload thousands go: they are counted, a line for each would only add to the load.
+        if not isinstance(verdict, SlowReader):
+            self.counters.client_gone += 1
+            # Under overload thousands disconnect. They are counted, since a log line each would add to the load.
             log.debug("a client went away", extra=facts)
             return
-        self.tally.cut_off += 1
+        self.counters.cut_off += 1
         log.info("a client was cut off", extra=facts)
-        await conversation.abandon()
+        await conversation.abort_connection()
 
-    async def _empty(self, timeout_s: float) -> bool:
+    async def _wait_idle(self, timeout_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -337,40 +381,44 @@ class Gate:
 
 
 #: When another try makes sense: after a moment of overload, and after a restart.
-SOON_S: Final = 1.0
-DRAIN_S: Final = 5.0
+OVERLOAD_RETRY_S: Final = 1.0
+DRAIN_RETRY_S: Final = 5.0
 
 
-class _Refusals:
-    """All that the gate itself refuses with."""
+class _GateRefusals:
+    """Prepared refusals of the gate itself."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        self.rate = Refusal(
+        self.rate_limited = PreparedRefusal(
             Rejected(
                 f"more than {settings.rate_limit} requests a second; slow down",
                 code="rate_limited",
                 by_client=True,
             )
         )
-        self.draining = Refusal(Rejected("the server is shutting down", code="draining", retry_after_s=DRAIN_S))
-        self.full = Refusal(Rejected("too many requests are in flight", code="too_many_requests_in_flight"))
+        self.draining = PreparedRefusal(
+            Rejected("the server is shutting down", code="draining", retry_after_s=DRAIN_RETRY_S)
+        )
+        self.too_many_in_flight = PreparedRefusal(
+            Rejected("too many requests are in flight", code="too_many_requests_in_flight")
+        )
         full = Rejected("too much work of this kind is waiting", code="topic_full")
         share = Rejected("too much work of this client is waiting; slow down", code="client_share", by_client=True)
         hopeless = Rejected("what waits already takes longer than the deadline allows", code="hopeless")
-        self.of_topic = {
-            "queue_full": Refusal(full),
-            "client_share": Refusal(share),
-            "hopeless": Refusal(hopeless),
+        self.by_topic_code = {
+            "queue_full": PreparedRefusal(full),
+            "client_share": PreparedRefusal(share),
+            "hopeless": PreparedRefusal(hopeless),
         }
-        self.memory = Refusal(memory_short())
-        self.too_large = Refusal(too_large(settings.max_body))
+        self.memory_short = PreparedRefusal(memory_short_error())
+        self.too_large = PreparedRefusal(body_too_large_error(settings.max_body))
 
 
-def _refusal_of(error: PenstockError) -> tuple[Refusal, float]:
-    return Refusal(error), error.retry_after_s if isinstance(error, Rejected) else 0.0
+def _refusal_of(error: PenstockError) -> tuple[PreparedRefusal, float]:
+    return PreparedRefusal(error), error.retry_after_s if isinstance(error, Rejected) else 0.0
 
 
-def _arrival(scope: Scope, now_s: float) -> Arrival:
+def _read_head(scope: Scope, now_s: float) -> RequestHead:
     """Read a request's head; name it in its scope."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     request_id = headers.get(b"x-request-id", b"")
@@ -385,4 +433,4 @@ def _arrival(scope: Scope, now_s: float) -> Arrival:
     scope["penstock.request_id"] = request_id.decode()
     scope["penstock.traceparent"] = traceparent.decode()
     scope["penstock.arrived_s"] = now_s
-    return Arrival(request_id, headers, echo)
+    return RequestHead(request_id, headers, echo)

@@ -10,18 +10,18 @@ from typing import Any, Final
 import msgspec
 
 from penstock import __version__
-from penstock.http import answers, bodies
-from penstock.http.conversation import RETRY_AFTER
-from penstock.http.endpoints import API, Endpoint
-from penstock.http.head import CRITICALITIES
-from penstock.http.media import JSON
+from penstock.http import request_bodies, responses
+from penstock.http.decoding import JSON
+from penstock.http.endpoints import ENDPOINTS, ApiEndpoint
+from penstock.http.exchange import RETRY_AFTER_STATUSES
 from penstock.http.operations import Operations
-from penstock.http.problem import MEDIA_TYPE, TITLES, Problem
-from penstock.http.schemas import Schema, components_of, described, reference
-from penstock.stores.records import COLLECTION_NAME
+from penstock.http.problem import MEDIA_TYPE, TITLES, ProblemDetails
+from penstock.http.request_context import CRITICALITIES
+from penstock.http.schemas import Schema, component_schemas, schema_ref, with_descriptions
+from penstock.stores.data_model import COLLECTION_NAME
 from penstock.telemetry.metrics import CONTENT_TYPE
 
-_SIGNS: Final = re.compile(r"\W+")
+_NON_WORD: Final = re.compile(r"\W+")
 _PATH_PARAMETER: Final = re.compile(r"{(\w+)}")
 
 _INTRODUCTION: Final = (
@@ -51,27 +51,32 @@ _DOCUMENTS: Final = [
 ]
 
 _EXAMPLES: Final[dict[type, Any]] = {
-    bodies.SearchBody: {"query": "parse a JSON string", "limit": 5, "filter": {"path_prefix": "src/"}, "explain": True},
-    bodies.DocumentsBody: {"documents": _DOCUMENTS},
-    bodies.DeleteBody: {"ids": ["notes"]},
-    bodies.CollectionBody: {},
-    bodies.RestoreBody: {"force": False},
-    bodies.EmbedBody: {"texts": ["parse a JSON string"], "kind": "query"},
-    bodies.SparseBody: {"texts": ["parse a JSON string"], "kind": "query"},
-    bodies.RerankBody: {"query": "parse a JSON string", "texts": ["json.loads(text)", "open(path).read()"]},
+    request_bodies.SearchBody: {
+        "query": "parse a JSON string",
+        "limit": 5,
+        "filter": {"path_prefix": "src/"},
+        "explain": True,
+    },
+    request_bodies.DocumentsBody: {"documents": _DOCUMENTS},
+    request_bodies.DeleteBody: {"ids": ["notes"]},
+    request_bodies.CollectionBody: {},
+    request_bodies.RestoreBody: {"force": False},
+    request_bodies.EmbedBody: {"texts": ["parse a JSON string"], "kind": "query"},
+    request_bodies.SparseBody: {"texts": ["parse a JSON string"], "kind": "query"},
+    request_bodies.RerankBody: {"query": "parse a JSON string", "texts": ["json.loads(text)", "open(path).read()"]},
 }
 
 _NDJSON_EXAMPLE: Final = "".join(msgspec.json.encode(document).decode() + "\n" for document in _DOCUMENTS)
 
 #: Problems that only some endpoints have; each says which. Any request may meet with the others.
-_OWN: Final = frozenset({404, 409, 507})
-_COMMON: Final = tuple(status for status in TITLES if status not in _OWN)
+_ENDPOINT_STATUSES: Final = frozenset({404, 409, 507})
+_COMMON_STATUSES: Final = tuple(status for status in TITLES if status not in _ENDPOINT_STATUSES)
 
 _TIMEOUT: Final = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
     "description": "A tighter deadline; `timeout_ms` in the body goes before it",
-    "schema": {"type": "integer", "minimum": 1, "maximum": bodies.TIMEOUT_MS_MAX, "examples": [10_000]},
+    "schema": {"type": "integer", "minimum": 1, "maximum": request_bodies.TIMEOUT_MS_MAX, "examples": [10_000]},
 }
 
 _CRITICALITY: Final = {
@@ -110,12 +115,12 @@ _HEADERS: Final[dict[str, Schema]] = {
 }
 
 
-def document() -> bytes:
+def openapi_document() -> bytes:
     """Return the document as JSON."""
-    asked = [endpoint.body for endpoint in API if endpoint.body is not None]
-    answered = [Problem, answers.Readiness, answers.Liveness, *(endpoint.answer for endpoint in API)]
+    asked = [endpoint.body for endpoint in ENDPOINTS if endpoint.body is not None]
+    answered = [ProblemDetails, responses.Readiness, responses.Liveness, *(endpoint.response for endpoint in ENDPOINTS)]
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint in API:
+    for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
     return msgspec.json.encode(
         {
@@ -127,9 +132,9 @@ def document() -> bytes:
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-            "paths": {**paths, **_pages()},
+            "paths": {**paths, **_plain_paths()},
             "components": {
-                "schemas": components_of(asked, answered),
+                "schemas": component_schemas(asked, answered),
                 "headers": _HEADERS,
                 "responses": {_problem_name(status): _problem(status) for status in TITLES},
             },
@@ -137,12 +142,12 @@ def document() -> bytes:
     )
 
 
-def _operation(endpoint: Endpoint) -> dict[str, Any]:
-    responses = {"200": _answer("The answer", reference(endpoint.answer))}
+def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
+    responses = {"200": _response("The answer", schema_ref(endpoint.response))}
     if endpoint.ndjson:
-        responses["207"] = _answer("Some documents failed; each tells its outcome", reference(endpoint.answer))
+        responses["207"] = _response("Some documents failed; each tells its outcome", schema_ref(endpoint.response))
     operation: dict[str, Any] = {
-        "operationId": _identity(f"{endpoint.method} {endpoint.path}".lower()),
+        "operationId": _operation_id(f"{endpoint.method} {endpoint.path}".lower()),
         "summary": endpoint.summary,
         "description": (inspect.getdoc(getattr(Operations, endpoint.operation)) or "").replace("``", "`"),
         "tags": [_tag(endpoint.path)],
@@ -153,16 +158,16 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
             _TIMEOUT,
             _CRITICALITY,
         ],
-        "responses": {**responses, **_problems(*_COMMON, *endpoint.problems)},
+        "responses": {**responses, **_problems(*_COMMON_STATUSES, *endpoint.error_statuses)},
     }
     if endpoint.body is not None:
-        content = {JSON: {"schema": reference(endpoint.body), "example": _EXAMPLES[endpoint.body]}}
+        content = {JSON: {"schema": schema_ref(endpoint.body), "example": _EXAMPLES[endpoint.body]}}
         if endpoint.ndjson:
             content["application/x-ndjson"] = {
                 # As OpenAPI 3.2 reads a sequence: the list of what stands on its lines.
                 "schema": {
                     "type": "array",
-                    "items": reference(bodies.DocumentBody),
+                    "items": schema_ref(request_bodies.DocumentBody),
                     "description": "One document a line.",
                 },
                 "example": _NDJSON_EXAMPLE,
@@ -171,8 +176,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     return operation
 
 
-def _identity(text: str) -> str:
-    return _SIGNS.sub("_", text).strip("_")
+def _operation_id(text: str) -> str:
+    return _NON_WORD.sub("_", text).strip("_")
 
 
 def _tag(path: str) -> str:
@@ -188,7 +193,7 @@ def _tag(path: str) -> str:
     return "server" if path.endswith("status") else "models"
 
 
-def _answer(text: str, schema: Schema, media_type: str = JSON) -> dict[str, Any]:
+def _response(text: str, schema: Schema, media_type: str = JSON) -> dict[str, Any]:
     return {"description": text, "headers": _headers("X-Request-Id"), "content": {media_type: {"schema": schema}}}
 
 
@@ -203,14 +208,14 @@ def _problem_name(status: int) -> str:
 
 def _problem(status: int) -> dict[str, Any]:
     headers = ["X-Request-Id"]
-    if status in RETRY_AFTER:
+    if status in RETRY_AFTER_STATUSES:
         headers.append("Retry-After")
     if status == 405:
         headers.append("Allow")
     return {
         "description": TITLES[status],
         "headers": _headers(*headers),
-        "content": {MEDIA_TYPE: {"schema": reference(Problem)}},
+        "content": {MEDIA_TYPE: {"schema": schema_ref(ProblemDetails)}},
     }
 
 
@@ -226,34 +231,34 @@ def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
 
 def _query_parameters(record: type[msgspec.Struct]) -> Iterable[dict[str, Any]]:
     (_,), schemas = msgspec.json.schema_components([record])
-    for name, schema in described(schemas[record.__name__])["properties"].items():
+    for name, schema in with_descriptions(schemas[record.__name__])["properties"].items():
         yield {"name": name, "in": "query", "description": schema.pop("description").rstrip("."), "schema": schema}
 
 
-def _pages() -> dict[str, Any]:
+def _plain_paths() -> dict[str, Any]:
     """Return the paths beside the API: what monitoring asks, and what describes it."""
     whether = {
-        "200": _answer("It can", reference(answers.Readiness)),
-        "503": _answer("It cannot", reference(answers.Readiness)),
+        "200": _response("It can", schema_ref(responses.Readiness)),
+        "503": _response("It cannot", schema_ref(responses.Readiness)),
     }
     moved = {"description": "To the page", "headers": _headers("X-Request-Id", "Location")}
     text = {"type": "string"}
     told: dict[str, tuple[str, dict[str, Any]]] = {
-        "/livez": ("Whether the process answers at all", {"200": _answer("It does", reference(answers.Liveness))}),
+        "/livez": ("Whether the process answers at all", {"200": _response("It does", schema_ref(responses.Liveness))}),
         "/readyz": ("Whether the server can do its work, with reasons if not", whether),
         "/healthz": ("The same as /readyz", whether),
-        "/metrics": ("Prometheus metrics", {"200": _answer("Metrics", text, CONTENT_TYPE)}),
-        "/openapi.json": ("This document", {"200": _answer("It", {"type": "object"})}),
-        "/docs": ("This API as a page", {"200": _answer("The page", text, "text/html")}),
+        "/metrics": ("Prometheus metrics", {"200": _response("Metrics", text, CONTENT_TYPE)}),
+        "/openapi.json": ("This document", {"200": _response("It", {"type": "object"})}),
+        "/docs": ("This API as a page", {"200": _response("The page", text, "text/html")}),
         "/": ("The way to the page", {"307": moved}),
     }
     return {
         path: {
             "get": {
-                "operationId": _identity(path) or "home",
+                "operationId": _operation_id(path) or "home",
                 "summary": summary,
                 "tags": ["server"],
-                "responses": {**_problems(*_COMMON), **responses},
+                "responses": {**_problems(*_COMMON_STATUSES), **responses},
             },
         }
         for path, (summary, responses) in told.items()

@@ -1,7 +1,7 @@
-"""Which hosts the server answers for, and whose web pages may use it.
+"""Host and origin policy: the hosts that the server answers for, and the web pages that may use it.
 
-A web page in a user's browser reaches a server on loopback as well as its user does. The browser tells on it: by
-``Host``, when a name of the page's was made to point here (DNS rebinding), and by ``Origin`` or ``Sec-Fetch-Site``
+A web page in a user's browser reaches a server on loopback as well as its user does. The browser's headers give it
+away: ``Host``, when a name of the page's was made to point here (DNS rebinding), and ``Origin`` or ``Sec-Fetch-Site``
 when it asks across sites (cross-site request forgery).
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from penstock.http.refusal import Headers, Refusal
+from penstock.http.refusal import Headers, PreparedRefusal
 from penstock.kernel.errors import Invalid
 
 #: Names that every browser resolves to loopback (RFC 6761 §6.3), beside addresses.
@@ -30,7 +30,7 @@ _MAX_AGE_S: Final = b"7200"
 _HOST: Final = re.compile(r"\A(\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?")
 _ORIGIN: Final = re.compile(r"\A(?:[a-z][a-z0-9+.-]*://(?:\*\.)?[^/?#@*\s]+|null|\*)")
 #: Hosts and origins remembered.
-_REMEMBERED_MAX: Final = 1024
+_CACHED_MAX: Final = 1024
 
 
 class HostNotAllowed(Invalid):
@@ -40,13 +40,13 @@ class HostNotAllowed(Invalid):
 
 
 class OriginNotAllowed(Invalid):
-    """The page that asks is of another site."""
+    """The requesting page belongs to another site."""
 
     code = "origin_not_allowed"
 
 
-class Origins:
-    """Tells requests of people and programs from those of other sites' pages.
+class OriginPolicy:
+    """Refuses requests for foreign hosts and from other sites' pages.
 
     Args:
         allowed_hosts: Names and addresses beside loopback and the connection's own, with commas between. ``.a.example``
@@ -54,27 +54,27 @@ class Origins:
         cors_origins: Origins whose pages may use the API, with commas between. ``https://*.a.example`` is everything
             below the name, ``*`` every origin.
 
-        listens: Names and addresses that the server was told to listen on.
+        listen_hosts: Names and addresses that the server was told to listen on.
 
-    Bounds: what is remembered of 1024 hosts and of as many origins.
+    Bounds: a cache of 1024 hosts and one of 1024 origins.
 
     Attributes:
-        shared: Whether any other origin than the server's own is allowed.
+        cors_enabled: Whether any other origin than the server's own is allowed.
 
     Raises:
         Invalid: One of them cannot be read.
     """
 
-    def __init__(self, allowed_hosts: str = "", cors_origins: str = "", listens: Iterable[str] = ()) -> None:
-        own = (str(_address(name) or name.lower()) for name in listens if name)
+    def __init__(self, allowed_hosts: str = "", cors_origins: str = "", listen_hosts: Iterable[str] = ()) -> None:
+        own = (str(_address(name) or name.lower()) for name in listen_hosts if name)
         self._hosts = (*(_host_pattern(part) for part in _parts(allowed_hosts)), *own, *_LOCAL_NAMES)
         self._origins = tuple(_origin_pattern(part) for part in _parts(cors_origins))
-        self.shared = bool(self._origins)
+        self.cors_enabled = bool(self._origins)
         # Caches of their own: shared, one server's settings would hold for another.
-        self._answers_for = lru_cache(_REMEMBERED_MAX)(self._is_host)
-        self._takes = lru_cache(_REMEMBERED_MAX)(self._is_origin)
+        self._allows_host = lru_cache(_CACHED_MAX)(self._match_host)
+        self._allows_origin = lru_cache(_CACHED_MAX)(self._match_origin)
 
-    def refusal(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Refusal | None:
+    def refusal(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> PreparedRefusal | None:
         """Return why a request is not answered, ``None`` if it is.
 
         Args:
@@ -84,21 +84,21 @@ class Origins:
         host = headers.get(b"host")
         if host is not None:
             local = scope.get("server")
-            if not self._answers_for(host, local[0] if local else ""):
+            if not self._allows_host(host, local[0] if local else ""):
                 return _HOST_REFUSED
         origin = headers.get(b"origin")
         if origin is not None:
-            return None if self._own(origin, host) or self._takes(origin) else _ORIGIN_REFUSED
+            return None if self._is_same_origin(origin, host) or self._allows_origin(origin) else _ORIGIN_REFUSED
         # A page's simple requests have no Origin, but every browser since 2023 says where they come from.
         site = headers.get(b"sec-fetch-site")
-        if site is None or site.lower() in _OWN_SITES or _navigates(scope, headers):
+        if site is None or site.lower() in _OWN_SITES or _is_navigation(scope, headers):
             return None
         return _ORIGIN_REFUSED
 
-    def response_headers(self, headers: Mapping[bytes, bytes]) -> Headers:
-        """Return what a browser must be told with any answer so that the page may read it."""
+    def cors_headers(self, headers: Mapping[bytes, bytes]) -> Headers:
+        """Return the CORS headers that let a page read the response."""
         origin = headers.get(b"origin")
-        if origin is None or not self._takes(origin):
+        if origin is None or not self._allows_origin(origin):
             return [_VARY]
         return [_VARY, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", _RESPONSE_HEADERS)]
 
@@ -107,7 +107,7 @@ class Origins:
         """Return whether a browser asks what a page may do (Fetch standard, CORS preflight)."""
         return scope["method"] == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
 
-    def _is_host(self, host: bytes, local: str) -> bool:
+    def _match_host(self, host: bytes, local: str) -> bool:
         found = _HOST.fullmatch(host.decode("latin-1").lower())
         if found is None:
             return False
@@ -119,7 +119,7 @@ class Origins:
         text = str(address) if address is not None else name
         return any(_matches(text, pattern) for pattern in self._hosts)
 
-    def _is_origin(self, origin: bytes) -> bool:
+    def _match_origin(self, origin: bytes) -> bool:
         text = origin.decode("latin-1").lower()
         for pattern in self._origins:
             scheme, _, rest = pattern.partition("://*.")
@@ -129,7 +129,7 @@ class Origins:
         return False
 
     @staticmethod
-    def _own(origin: bytes, host: bytes | None) -> bool:
+    def _is_same_origin(origin: bytes, host: bytes | None) -> bool:
         """Return whether a page of this very server asks; a proxy in front may speak TLS for it."""
         scheme, _, authority = origin.lower().partition(b"://")
         if host is None or scheme not in _PORTS:
@@ -139,7 +139,7 @@ class Origins:
 
 
 #: Headers of the answer to a preflight.
-PREFLIGHT: Final[Headers] = [
+PREFLIGHT_HEADERS: Final[Headers] = [
     (b"access-control-allow-methods", _METHODS),
     (b"access-control-allow-headers", _REQUEST_HEADERS),
     (b"access-control-max-age", _MAX_AGE_S),
@@ -149,19 +149,19 @@ _VARY: Final = (b"vary", b"Origin")
 _OWN_SITES: Final = frozenset({b"none", b"same-origin"})
 _PORTS: Final = {b"http": b":80", b"https": b":443"}
 
-_HOST_REFUSED: Final = Refusal(
+_HOST_REFUSED: Final = PreparedRefusal(
     HostNotAllowed(
         "the server does not answer for this Host; name it in PENSTOCK_ALLOWED_HOSTS if it should", field="Host"
     )
 )
-_ORIGIN_REFUSED: Final = Refusal(
+_ORIGIN_REFUSED: Final = PreparedRefusal(
     OriginNotAllowed(
         "pages of this origin may not use the server; name it in PENSTOCK_CORS_ORIGINS if they should", field="Origin"
     )
 )
 
 
-def _navigates(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
+def _is_navigation(scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> bool:
     """Return whether a person follows a link: what comes is shown to them, and no page can read it."""
     return scope["method"] in ("GET", "HEAD") and headers.get(b"sec-fetch-mode", b"").lower() == b"navigate"
 

@@ -62,7 +62,7 @@ TITLES: Final = {
     507: "Insufficient storage",
 }
 
-#: A sentence and a field are told up to here, whoever raised them: a part of them may be the caller's own.
+#: Characters of a detail and of a field at most, since a part of either may be the caller's own.
 DETAIL_CHARACTERS_MAX: Final = 400
 FIELD_CHARACTERS_MAX: Final = 200
 
@@ -71,7 +71,7 @@ _TYPE_PREFIX: Final = "urn:penstock:problem:"
 
 
 class MethodNotAllowed(Invalid):
-    """The path is there, but not for this method.
+    """The path exists but does not take this method.
 
     Attributes:
         allow: The methods it takes, as the header ``Allow`` lists them.
@@ -85,7 +85,7 @@ class MethodNotAllowed(Invalid):
 
 
 class UnsupportedMediaType(Invalid):
-    """The body comes as something that the route does not take.
+    """The body has a media type or coding that the route does not take.
 
     Attributes:
         header: The header that says what it takes (RFC 9110 §15.5.16).
@@ -98,20 +98,20 @@ class UnsupportedMediaType(Invalid):
         self.header = (name.encode(), taken.encode())
 
 
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A problem detail.
+class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Problem details of an error (RFC 9457).
 
     Attributes:
-        type: Names the kind of problem; ``timeout`` for every 504.
+        type: URN of the kind of problem. Every 504 has ``timeout``.
         title: The status in words.
         status: The HTTP status.
         detail: What is wrong and what to do.
-        code: Stable machine-readable word.
+        code: Stable machine-readable code.
         request_id: The request's id, also in ``X-Request-Id``.
-        retryable: Whether the same request may succeed later; always said.
+        retryable: Whether the same request may succeed later. Always present.
         field: The offending field, if one is to blame.
         operation: The operation whose time ran out, for timeouts.
-        dependency: What cannot serve now, if something behind the server is to blame.
+        dependency: The unavailable dependency, if one behind the server is to blame.
         retry_after_s: Seconds to wait before another try.
     """
 
@@ -143,30 +143,30 @@ def status_of(error: PenstockError) -> int:
     return 500
 
 
-def problem_of(error: PenstockError, request_id: str) -> Problem:
+def problem_of(error: PenstockError, request_id: str) -> ProblemDetails:
     """Return the problem detail of an error."""
     status = status_of(error)
-    return Problem(
+    return ProblemDetails(
         type=_TYPE_PREFIX + error.code,
         title=TITLES[status],
         status=status,
-        detail=_cut(error.detail, DETAIL_CHARACTERS_MAX),
+        detail=_truncate_middle(error.detail, DETAIL_CHARACTERS_MAX),
         code=error.code,
         request_id=request_id,
         retryable=error.retryable,
-        field=_cut(error.field, FIELD_CHARACTERS_MAX) if isinstance(error, Invalid) else "",
+        field=_truncate_middle(error.field, FIELD_CHARACTERS_MAX) if isinstance(error, Invalid) else "",
         operation=error.operation if isinstance(error, Expired) else "",
         dependency=error.dependency if isinstance(error, Unavailable) else "",
         retry_after_s=error.retry_after_s if isinstance(error, Rejected) else 0.0,
     )
 
 
-def _cut(text: str, most: int) -> str:
+def _truncate_middle(text: str, most: int) -> str:
     """Return a text without its middle where it is too long: its end says what to do next."""
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 + 3 :]}"
 
 
-def headers_of(error: PenstockError, problem: Problem) -> list[tuple[bytes, bytes]]:
+def headers_of(error: PenstockError, problem: ProblemDetails) -> list[tuple[bytes, bytes]]:
     """Return the response headers that go with an error."""
     headers = [(b"content-type", MEDIA_TYPE.encode())]
     if problem.status in (429, 503) and problem.retryable:

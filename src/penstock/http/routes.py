@@ -1,56 +1,154 @@
-"""The router over the endpoints, and the few pages beside them."""
+"""The router over the endpoints, the JSON of their answers, and the few pages beside them."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route, Router
 
-from penstock.http import answers, encoding
-from penstock.http.endpoints import API, Endpoint
-from penstock.http.labels import check_headers
-from penstock.http.media import JSON, NDJSON, check_media
+from penstock.http import responses
+from penstock.http.cached_value import CachedValue
+from penstock.http.decoding import JSON, NDJSON, check_media_type, decode_query
+from penstock.http.endpoints import ENDPOINTS, ApiEndpoint
 from penstock.http.operations import Operations
-from penstock.http.page import PAGE
 from penstock.http.problem import MethodNotAllowed, status_of
-from penstock.http.queries import decode_query
-from penstock.http.recent import Recent
-from penstock.indexing.records import Status
+from penstock.http.request_context import check_context_headers
+from penstock.indexing.document_records import DocumentStatus
 from penstock.kernel.errors import Invalid, PenstockError
-from penstock.search.records import SearchResult
+from penstock.search.request import SearchResult
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
+
+#: Bytes of JSON after which the event loop runs other tasks. Numbers are the slowest: this much of them takes 2 ms.
+SLICE_BYTES: Final = 262_144
+
+#: Lists of at most so many items are written with the rest of the record.
+SLICED_ITEMS_MIN: Final = 32
+
+
+def _encode_array(value: Any) -> Any:
+    """Return an array as a list of its numbers."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_encode_array)
+
+
+def to_json(record: Any) -> bytes:
+    """Return a small record as JSON."""
+    return _ENCODER.encode(record)
+
+
+async def encode_in_slices(record: msgspec.Struct) -> bytes:
+    """Return a record as JSON, its long lists item by item, with pauses after each ``SLICE_BYTES``.
+
+    An array stands for the list of its numbers.
+    """
+    written: dict[str, list[msgspec.Raw]] = {}
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        if isinstance(value, list) and len(value) > SLICED_ITEMS_MIN:
+            written[name] = await _items(value)
+    # A record's fields are not checked when it is made: bytes that are JSON already stand for any of them.
+    return _ENCODER.encode(msgspec.structs.replace(record, **written) if written else record)
+
+
+async def _items(values: list[Any]) -> list[msgspec.Raw]:
+    written, size = [], 0
+    for value in values:
+        item = _ENCODER.encode(value)
+        written.append(msgspec.Raw(item))
+        size += len(item)
+        if size >= SLICE_BYTES:
+            size = 0
+            await asyncio.sleep(0)
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class DocsPage:
+    """The page and its response headers."""
+
+    html: bytes
+    headers: dict[str, str]
+
+    @classmethod
+    def load(cls) -> DocsPage:
+        """Read the page and build a policy that allows exactly its own script and style."""
+        html = (Path(__file__).parent / "docs.html").read_bytes()
+        policy = "; ".join(
+            (
+                "default-src 'none'",
+                f"script-src {_csp_hashes('script', html)}",
+                f"style-src {_csp_hashes('style', html)}",
+                "connect-src 'self'",
+                "img-src data:",
+                "base-uri 'none'",
+                "form-action 'none'",
+                "frame-ancestors 'none'",
+            )
+        )
+        return cls(
+            html,
+            {
+                "content-type": "text/html; charset=utf-8",
+                "content-security-policy": policy,
+                "referrer-policy": "no-referrer",
+                "x-content-type-options": "nosniff",
+            },
+        )
+
+
+def _csp_hashes(element: str, html: bytes) -> str:
+    """Return the sources of a policy that allow exactly these elements (CSP Level 3 §2.3.1)."""
+    parts = html.split(f"<{element}>".encode())[1:]
+    digests = (hashlib.sha256(part.partition(f"</{element}>".encode())[0]).digest() for part in parts)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+#: Read once, when the module is imported: never on the event loop.
+DOCS_PAGE: Final = DocsPage.load()
+
 
 log = logging.getLogger(__name__)
 
-#: What some path takes.
-_ALLOW: Final = ", ".join(sorted({"GET", "HEAD", "OPTIONS", *(endpoint.method for endpoint in API)}))
+#: Methods that at least one path takes.
+_ALLOW: Final = ", ".join(sorted({"GET", "HEAD", "OPTIONS", *(endpoint.method for endpoint in ENDPOINTS)}))
 
-#: What tells how a process is, whatever it does.
-TELLING: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+#: Health checks and metrics, which every process serves.
+HEALTH_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
-class Routes:
-    """The ASGI application behind the gate: it routes, and speaks our errors instead of Starlette's.
+class ApiRouter:
+    """ASGI application behind the gate: routes requests, and raises Penstock's errors instead of Starlette's.
 
     Args:
-        operations: What the routes do.
+        operations: The methods behind the routes.
         metrics: Where answers are counted.
         openapi: The document served at ``/openapi.json``.
-        works: Whether there is anything to be asked for; else only how the process is (:data:`TELLING`).
+        serves_api: Whether the API is served. Otherwise only :data:`HEALTH_PATHS` are.
     """
 
-    def __init__(self, operations: Operations, metrics: Metrics, openapi: bytes, *, works: bool = True) -> None:
-        routes = [_route(endpoint, operations, metrics) for endpoint in API]
+    def __init__(self, operations: Operations, metrics: Metrics, openapi: bytes, *, serves_api: bool = True) -> None:
+        routes = [_route(endpoint, operations, metrics) for endpoint in ENDPOINTS]
         routes += _plain_routes(operations, metrics, openapi)
-        if not works:
-            routes = [route for route in routes if route.path in TELLING]
+        if not serves_api:
+            routes = [route for route in routes if route.path in HEALTH_PATHS]
         self._routes = routes
-        self._router = Router(routes, default=_not_found if works else _nothing_to_ask, redirect_slashes=False)
+        self._router = Router(routes, default=_not_found if serves_api else _worker_not_found, redirect_slashes=False)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request.
@@ -82,7 +180,7 @@ class Routes:
         return {"OPTIONS"}.union(*(route.methods or () for route in there))
 
 
-def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Route:
+def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> Route:
     operation: Callable[[Request], Awaitable[Any]] = getattr(operations, endpoint.operation)
     latency = metrics.latency_s.labels(endpoint.path)
     # Also where there is no use for a body: a page may not send that either. No page can send one with GET.
@@ -94,56 +192,56 @@ def _route(endpoint: Endpoint, operations: Operations, metrics: Metrics) -> Rout
     async def answer(request: Request) -> Response:
         try:
             if taken:
-                check_media(request.headers, taken)
+                check_media_type(request.headers, taken)
             # Whole before the work begins, for every route: only then can the gate see a caller hang up.
             await request.body()
             request.scope["penstock.criticality"] = endpoint.criticality
-            check_headers(request)
+            check_context_headers(request)
             request.scope["penstock.query"] = decode_query(request.scope["query_string"], endpoint.query)
             with latency.time():
                 record = await operation(request)
         except PenstockError as error:
             count(status_of(error))
             raise
-        _count(metrics, record)
-        status = 207 if isinstance(record, answers.IndexAnswer) and record.failed else 200
+        _count_response(metrics, record)
+        status = 207 if isinstance(record, responses.IndexResponse) and record.failed else 200
         count(status)
-        return Response(await encoding.in_slices(record), status, media_type=JSON)
+        return Response(await encode_in_slices(record), status, media_type=JSON)
 
     return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.operation)
 
 
-def _count(metrics: Metrics, record: object) -> None:
-    """Count what an answer tells."""
+def _count_response(metrics: Metrics, record: object) -> None:
+    """Count a response in the metrics of searches and documents."""
     if isinstance(record, SearchResult):
         metrics.searches.labels(str(bool(record.degraded)).lower()).inc()
         for what in record.degraded or ("none",):
             metrics.degraded.labels(what).inc()
         for stage, took_ms in record.stages.items():
             metrics.stage_s.labels(stage).observe(took_ms / 1000)
-    elif isinstance(record, answers.IndexAnswer):
+    elif isinstance(record, responses.IndexResponse):
         metrics.chunks.inc(record.chunks)
         for status, count in (
-            (Status.INDEXED, record.indexed),
-            (Status.UNCHANGED, record.unchanged),
-            (Status.FAILED, record.failed),
+            (DocumentStatus.INDEXED, record.indexed),
+            (DocumentStatus.UNCHANGED, record.unchanged),
+            (DocumentStatus.FAILED, record.failed),
         ):
             metrics.documents.labels(status.value).inc(count)
 
 
 def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> list[Route]:
     async def live(_: Request) -> Response:
-        return Response(encoding.to_json(answers.Liveness()), media_type=JSON)
+        return Response(to_json(responses.Liveness()), media_type=JSON)
 
     async def ready(_: Request) -> Response:
         readiness = await operations.readiness()
         status = 200 if readiness.ready else 503
-        return Response(encoding.to_json(readiness), status, media_type=JSON)
+        return Response(to_json(readiness), status, media_type=JSON)
 
     async def expose() -> bytes:
         return metrics.exposition()
 
-    scrape = Recent(expose)
+    scrape = CachedValue(expose)
 
     async def exposition(_: Request) -> Response:
         return Response(await scrape.get(), headers={"content-type": CONTENT_TYPE})
@@ -152,7 +250,7 @@ def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> l
         return Response(openapi, media_type=JSON)
 
     async def docs(_: Request) -> Response:
-        return Response(PAGE.html, headers=PAGE.headers)
+        return Response(DOCS_PAGE.html, headers=DOCS_PAGE.headers)
 
     async def home(_: Request) -> Response:
         return RedirectResponse("/docs", 307)
@@ -173,6 +271,6 @@ async def _not_found(scope: Any, _receive: Any, _send: Any) -> None:
     raise Invalid(f"there is nothing at {scope['path']}; see /docs", field="path", code="not_found")
 
 
-async def _nothing_to_ask(scope: Any, _receive: Any, _send: Any) -> None:
-    detail = f"there is nothing at {scope['path']}: a worker only tells how it is, at {', '.join(sorted(TELLING))}"
+async def _worker_not_found(scope: Any, _receive: Any, _send: Any) -> None:
+    detail = f"there is nothing at {scope['path']}: a worker serves only {', '.join(sorted(HEALTH_PATHS))}"
     raise Invalid(detail, field="path", code="not_found")

@@ -1,4 +1,4 @@
-"""JSON Schemas of the API's records: what msgspec says of them, and what it cannot know."""
+"""JSON Schemas of the API's records: msgspec's own, with descriptions and rules that msgspec cannot know."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UnsetType
 from msgspec.inspect import StructType, type_info
 
-from penstock.http import bodies
+from penstock.http import request_bodies
 
 REF: Final = "#/components/schemas/{name}"
 
@@ -21,29 +21,35 @@ Schema = dict[str, Any]
 _ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*)$")
 
 
-def components_of(asked: Iterable[type], answered: Iterable[type]) -> dict[str, Schema]:
+def component_schemas(request_records: Iterable[type], response_records: Iterable[type]) -> dict[str, Schema]:
     """Return the schema of every record, and of those inside them, by name.
 
     Args:
-        asked: Records of requests. A field that has a default may be left out.
-        answered: Records of answers. Every field is there, unless its type says that it may be absent.
+        request_records: Records of requests. A field that has a default may be left out.
+        response_records: Records of answers. Every field is there, unless its type says that it may be absent.
     """
-    requests, responses = list(dict.fromkeys(asked)), list(dict.fromkeys(answered))
+    requests, responses = list(dict.fromkeys(request_records)), list(dict.fromkeys(response_records))
     _, schemas = msgspec.json.schema_components([*requests, *responses], ref_template=REF)
-    told = _records(responses)
+    told = _nested_records(responses)
     return {
-        name: _whole(described(_complete(schema, told[name]) if name in told else schema | bodies.RULES.get(name, {})))
+        name: _with_integers(
+            with_descriptions(
+                _response_schema(schema, told[name])
+                if name in told
+                else schema | request_bodies.SCHEMA_RULES.get(name, {})
+            )
+        )
         for name, schema in schemas.items()
     }
 
 
-def reference(record: type) -> Schema:
+def schema_ref(record: type) -> Schema:
     """Return the schema that stands for a record."""
     return {"$ref": REF.format(name=record.__name__)}
 
 
-def described(schema: Schema) -> Schema:
-    """Return a schema with what its docstring says of each attribute moved to the property itself."""
+def with_descriptions(schema: Schema) -> Schema:
+    """Return a schema with the docstring's text of each attribute moved to its property."""
     text = inspect.cleandoc(schema.get("description", "")).replace("``", "`")
     head, _, attributes = text.partition("Attributes:\n")
     if not attributes:
@@ -71,7 +77,7 @@ def _attributes(text: str) -> Iterator[tuple[str, str]]:
     yield name, " ".join(words).strip()
 
 
-def _complete(schema: Schema, record: type[msgspec.Struct]) -> Schema:
+def _response_schema(schema: Schema, record: type[msgspec.Struct]) -> Schema:
     """Return the schema of an answer: what is always written is required, and no default says what is assumed."""
     always = [field.encode_name for field in msgspec.structs.fields(record) if not _may_be_absent(field, record)]
     properties = {name: _without_default(property) for name, property in schema["properties"].items()}
@@ -88,18 +94,18 @@ def _without_default(property: Mapping[str, Any]) -> Schema:
     return {key: value for key, value in property.items() if key != "default"}
 
 
-def _whole(node: Any) -> Any:
+def _with_integers(node: Any) -> Any:
     """Return a schema in which multiples of one are called integers."""
     if isinstance(node, list):
-        return [_whole(inner) for inner in node]
+        return [_with_integers(inner) for inner in node]
     if not isinstance(node, dict):
         return node
     if node.get("multipleOf") == 1:
         node = {key: value for key, value in node.items() if key != "multipleOf"} | {"type": "integer"}
-    return {key: _whole(value) for key, value in node.items()}
+    return {key: _with_integers(value) for key, value in node.items()}
 
 
-def _records(kinds: Iterable[type]) -> dict[str, type[msgspec.Struct]]:
+def _nested_records(kinds: Iterable[type]) -> dict[str, type[msgspec.Struct]]:
     """Return the records of these kinds and those inside them, by name."""
     found: dict[str, type[msgspec.Struct]] = {}
     waiting: list[Any] = [type_info(kind) for kind in kinds]

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from penstock.indexing.wildmatch import Glob, plain_length
+from penstock.indexing.wildmatch import Glob, literal_prefix_length
 
 log = logging.getLogger(__name__)
 
 #: Later names win over earlier ones in the same directory.
-RULE_FILES: Final = (".gitignore", ".ignore")
+IGNORE_FILES: Final = (".gitignore", ".ignore")
 #: What is read of a rule file, and how many of its rules are used; the log tells of a file with more.
 RULE_FILE_BYTES_MAX: Final = 1_000_000
 RULES_MAX: Final = 10_000
@@ -27,7 +27,7 @@ _EXCLUDE: Final = ".git/info/exclude"
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
+class _SuffixPattern:
     """A pattern such as `*.log`, the most common with a wild card: it needs no look at each character."""
 
     text: str
@@ -38,7 +38,7 @@ class _Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class _PatternRule:
     """A pattern with a wild card or a slash.
 
     Attributes:
@@ -55,7 +55,7 @@ class _Rule:
     directories_only: bool
     is_path: bool
     plain: str
-    rest: Glob | _Ending | None
+    rest: Glob | _SuffixPattern | None
 
     def matches(self, path: str, name: str) -> bool:
         """Tell whether the rule names exactly this path, not one of its parents.
@@ -69,7 +69,7 @@ class _Rule:
 
 
 @dataclass(slots=True)
-class _Named:
+class _LiteralRules:
     """The last rules that are a mere name: for everything of that name, and for directories only."""
 
     everything: tuple[int, bool] = (-1, False)
@@ -77,7 +77,7 @@ class _Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class IgnoreRules:
     """The rules of one ignore file, relative to the directory `base`.
 
     Attributes:
@@ -87,8 +87,8 @@ class Rules:
     """
 
     base: str
-    rules: list[_Rule] = field(default_factory=list)
-    names: dict[str, _Named] = field(default_factory=dict)
+    rules: list[_PatternRule] = field(default_factory=list)
+    names: dict[str, _LiteralRules] = field(default_factory=dict)
 
     def verdict(self, path: str, *, is_directory: bool) -> bool | None:
         """Return what the last matching rule says of `path`, `None` where no rule does."""
@@ -115,24 +115,24 @@ class Rules:
         pattern = pattern.removesuffix("/")
         is_path = "/" in pattern
         # As in git, `**` at the end of the plain beginning counts as the pattern's beginning: `a**/c` crosses slashes.
-        plain = plain_length(pattern)
+        plain = literal_prefix_length(pattern)
         if plain == len(pattern) and not is_path:
-            named = self.names.setdefault(pattern, _Named())
+            named = self.names.setdefault(pattern, _LiteralRules())
             if directories_only:
                 named.directories = (number, ignores)
             else:
                 named.everything = (number, ignores)
             return
-        rest: Glob | _Ending | None = None
-        if not is_path and pattern.startswith("*") and plain_length(pattern[1:]) == len(pattern) - 1:
-            rest = _Ending(pattern[1:])
+        rest: Glob | _SuffixPattern | None = None
+        if not is_path and pattern.startswith("*") and literal_prefix_length(pattern[1:]) == len(pattern) - 1:
+            rest = _SuffixPattern(pattern[1:])
         elif plain < len(pattern):
             rest = Glob(pattern[plain:] if is_path else pattern, is_path=is_path)
         begin = pattern[:plain].removeprefix("/") if is_path else ""
-        self.rules.append(_Rule(number, ignores, directories_only, is_path, begin, rest))
+        self.rules.append(_PatternRule(number, ignores, directories_only, is_path, begin, rest))
 
 
-def parse_rules(base: str, lines: Iterable[str]) -> Rules:
+def parse_rules(base: str, lines: Iterable[str]) -> IgnoreRules:
     """Read ignore rules as git does.
 
     Args:
@@ -145,7 +145,7 @@ def parse_rules(base: str, lines: Iterable[str]) -> Rules:
     Bounds:
         The first `RULES_MAX` rules, of at most `RULE_BYTES_MAX` bytes each.
     """
-    rules, overlong = Rules(base), 0
+    rules, overlong = IgnoreRules(base), 0
     used = [line for line in lines if line and not line.startswith("#")]
     if len(used) > RULES_MAX:
         log.warning("an ignore file in %r has more than %d rules; the others are not used", base, RULES_MAX)
@@ -174,7 +174,7 @@ def _trimmed(line: str) -> str:
     return line[: end + 1] if escapes % 2 and end < len(line) else line[:end]
 
 
-def _read_rules(base: str, name: str) -> Rules | None:
+def _read_rules(base: str, name: str) -> IgnoreRules | None:
     """Return the rules of a file, `None` where it has none; as in git, a link in the tree is not followed."""
     path = os.path.join(base, name)
     try:
@@ -200,7 +200,7 @@ def _read_rules(base: str, name: str) -> Rules | None:
 class IgnoreChain:
     """All rule files that hold in one directory, the weakest first."""
 
-    files: tuple[Rules, ...] = ()
+    files: tuple[IgnoreRules, ...] = ()
 
     def ignores(self, path: str, *, is_directory: bool) -> bool:
         """Tell whether an entry of this chain's directory is ignored; the nearest file decides."""
@@ -210,7 +210,7 @@ class IgnoreChain:
                 return verdict
         return False
 
-    def entered(self, directory: str, names: Iterable[str] = RULE_FILES) -> "IgnoreChain":
+    def descend(self, directory: str, names: Iterable[str] = IGNORE_FILES) -> "IgnoreChain":
         """Return the chain that holds inside `directory`, reading its rule files.
 
         Args:
@@ -218,12 +218,12 @@ class IgnoreChain:
             names: The rule files that exist there, where the caller knows them.
         """
         wanted = set(names)
-        read = (_read_rules(directory, name) for name in RULE_FILES if name in wanted)
+        read = (_read_rules(directory, name) for name in IGNORE_FILES if name in wanted)
         found = tuple(rules for rules in read if rules is not None)
         return IgnoreChain(self.files + found) if found else self
 
 
-def git_top(path: Path) -> Path | None:
+def work_tree_root(path: Path) -> Path | None:
     """Return the nearest directory at or above `path` that holds `.git`, or `None`."""
     for directory in (path, *path.parents):
         if os.path.lexists(directory / ".git"):
@@ -238,7 +238,7 @@ def _steps(top: Path, path: Path) -> Iterator[Path]:
         yield step
 
 
-def inherited(path: Path) -> IgnoreChain | None:
+def enclosing_rules(path: Path) -> IgnoreChain | None:
     """Return the rules that the enclosing git work tree lays on `path`.
 
     Args:
@@ -249,19 +249,19 @@ def inherited(path: Path) -> IgnoreChain | None:
         above it; `None` where the work tree ignores `path`, which then stands on its own (a Python
         below `~/.pyenv/versions`, say).
     """
-    top = git_top(path)
+    top = work_tree_root(path)
     if top is None or top == path:
         return IgnoreChain(_excluded(path)) if top is not None else IgnoreChain()
     chain = IgnoreChain(_excluded(top))
     directory = top
     for step in _steps(top, path):
-        chain = chain.entered(str(directory))
+        chain = chain.descend(str(directory))
         if chain.ignores(str(step), is_directory=step.is_dir()):
             return None
         directory = step
     return chain
 
 
-def _excluded(top: Path) -> tuple[Rules, ...]:
+def _excluded(top: Path) -> tuple[IgnoreRules, ...]:
     rules = _read_rules(str(top), _EXCLUDE)
     return (rules,) if rules is not None else ()

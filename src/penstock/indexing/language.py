@@ -1,11 +1,11 @@
-"""The language of a file, told from its name or its first line."""
+"""Language of a file, detected from its name or its first line."""
 
 import string
 from itertools import dropwhile
 from pathlib import PurePath
 from typing import Final
 
-TEXT: Final = "text"
+PLAIN_TEXT: Final = "text"
 
 _EXTENSIONS: Final[dict[str, str]] = {
     "python": "py pyi pyw pyx pxd",
@@ -84,7 +84,7 @@ _EXTENSIONS: Final[dict[str, str]] = {
     "latex": "tex sty cls bib ltx",
     "texinfo": "texi texinfo",
     "man": "1 3 5 7 8 man",
-    TEXT: "txt text log",
+    PLAIN_TEXT: "txt text log",
 }
 _BY_EXTENSION: Final = {ext: language for language, exts in _EXTENSIONS.items() for ext in exts.split()}
 
@@ -102,7 +102,7 @@ _NAMES: Final[dict[str, str]] = {
     "gomod": "go.mod go.work",
     "ignore": ".gitignore .dockerignore .ignore .npmignore .hgignore .gitattributes",
     "markdown": "README CHANGELOG CONTRIBUTING",
-    TEXT: "LICENSE COPYING AUTHORS NEWS TODO",
+    PLAIN_TEXT: "LICENSE COPYING AUTHORS NEWS TODO",
 }
 _BY_NAME: Final = {name: language for language, names in _NAMES.items() for name in names.split()}
 
@@ -131,8 +131,8 @@ _ALIASES: Final = {
     "f#": "fsharp",
     "objective-c": "objc",
     "python3": "python",
-    "plaintext": TEXT,
-    "plain text": TEXT,
+    "plaintext": PLAIN_TEXT,
+    "plain text": PLAIN_TEXT,
 }
 
 _SHEBANG: Final = "#!"
@@ -140,7 +140,7 @@ _SHEBANG: Final = "#!"
 _LETTERS: Final = string.ascii_letters + "-"
 
 
-def named(language: str) -> str:
+def canonical_language(language: str) -> str:
     """Return the name under which a language is kept: `Python`, `py` and `python` are one.
 
     Args:
@@ -174,7 +174,7 @@ def language_of(path: PurePath | str, first_line: str = "") -> str:
         return language
     if name.startswith(("Dockerfile.", "Makefile.")):
         return _BY_NAME[name.partition(".")[0]]
-    return _BY_INTERPRETER.get(_interpreter(first_line), TEXT)
+    return _BY_INTERPRETER.get(_interpreter(first_line), PLAIN_TEXT)
 
 
 def _interpreter(line: str) -> str:

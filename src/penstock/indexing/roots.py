@@ -1,9 +1,9 @@
-"""Where shown paths begin, and which roots are too broad to index."""
+"""Roots of indexed paths: the directory that shown paths are relative to, and a check for too broad ones."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from penstock.indexing.ignore import git_top, inherited
+from penstock.indexing.ignore import enclosing_rules, work_tree_root
 from penstock.kernel.errors import Invalid
 
 
@@ -24,8 +24,8 @@ def project_root(path: Path, known_roots: Iterable[Path] = ()) -> Path:
     enclosing = [root for root in (known.resolve() for known in known_roots) if path.is_relative_to(root)]
     if enclosing:
         return max(enclosing, key=lambda root: len(root.parts))
-    top = git_top(path)
-    if top is not None and inherited(path) is not None:
+    top = work_tree_root(path)
+    if top is not None and enclosing_rules(path) is not None:
         return top
     return path if path.is_dir() else path.parent
 

@@ -1,4 +1,4 @@
-"""Names of what is never worth indexing: other people's code, lock files, binary formats."""
+"""Skip rules: names of vendored directories, lock files and binary formats that are never worth indexing."""
 
 # Lists of names are read as lists of names, not as columns of quotes.
 # ruff: noqa: SIM905

@@ -1,4 +1,4 @@
-"""Which files below the named paths are indexed, and why the others are not."""
+"""File walk: finds the files to index below the named paths, and the reasons why others are skipped."""
 
 # Strings and os.path, because a Path for each entry would double the walk's time.
 # ruff: noqa: PTH116, PTH119, PTH120
@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from penstock.indexing.ignore import RULE_FILES, IgnoreChain, inherited
+from penstock.indexing.ignore import IGNORE_FILES, IgnoreChain, enclosing_rules
 from penstock.indexing.roots import project_root, refuse_broad_root
 from penstock.indexing.unwanted import (
     LOCK_FILES,
@@ -23,9 +23,9 @@ from penstock.indexing.unwanted import (
 from penstock.kernel.errors import Invalid
 
 __all__ = [
-    "Found",
+    "FoundFile",
     "SkipReason",
-    "Skipped",
+    "SkippedPath",
     "WalkSettings",
     "project_root",
     "refuse_broad_root",
@@ -38,7 +38,7 @@ _WIDE_MARKS: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
 class SkipReason(StrEnum):
-    """Why a file, or a directory with all that is in it, is not indexed."""
+    """Reason why a file, or a directory with all that is in it, is not indexed."""
 
     IGNORED = "ignored"
     VENDORED = "vendored"
@@ -55,7 +55,7 @@ class SkipReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundFile:
     """A text file to index: its absolute path and its size in bytes."""
 
     path: Path
@@ -63,7 +63,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedPath:
     """A file, or a directory counted once for all that is in it, that is not indexed."""
 
     path: Path
@@ -72,14 +72,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class WalkSettings:
-    """What the walk leaves out, apart from ignore files."""
+    """Settings of the walk: the files and names that it leaves out, apart from ignore files."""
 
     file_bytes_max: int = 1_000_000
     vendored: frozenset[str] = field(default=VENDORED_DIRECTORIES)
     lock_files: frozenset[str] = field(default=LOCK_FILES)
 
 
-def walk(paths: Sequence[Path], settings: WalkSettings | None = None) -> Iterator[Found | Skipped]:
+def walk(paths: Sequence[Path], settings: WalkSettings | None = None) -> Iterator[FoundFile | SkippedPath]:
     """Walk `paths` in sorted order, with `.gitignore` semantics.
 
     A named path is a root: names that are skipped elsewhere (`vendor`, a lock file) are not skipped
@@ -105,7 +105,7 @@ def walk(paths: Sequence[Path], settings: WalkSettings | None = None) -> Iterato
     return _walk_roots(list(dict.fromkeys(roots)), settings or WalkSettings())
 
 
-def _walk_roots(roots: Sequence[Path], settings: WalkSettings) -> Iterator[Found | Skipped]:
+def _walk_roots(roots: Sequence[Path], settings: WalkSettings) -> Iterator[FoundFile | SkippedPath]:
     walker = _Walker(tuple(map(str, roots)), settings)
     reported: set[Path] = set()
     nested = any(one != other and one.is_relative_to(other) for one in roots for other in roots)
@@ -123,81 +123,81 @@ class _Walker:
     roots: tuple[str, ...]
     settings: WalkSettings
 
-    def root(self, root: Path) -> Iterator[Found | Skipped]:
+    def root(self, root: Path) -> Iterator[FoundFile | SkippedPath]:
         try:
             status = root.lstat()
         except OSError:
-            yield Skipped(root, SkipReason.UNREADABLE)
+            yield SkippedPath(root, SkipReason.UNREADABLE)
             return
         if not stat.S_ISDIR(status.st_mode):
             yield self._file(str(root), status)
             return
-        chain = inherited(root)
+        chain = enclosing_rules(root)
         yield from self._tree(str(root), IgnoreChain() if chain is None else chain)
 
-    def _tree(self, root: str, chain: IgnoreChain) -> Iterator[Found | Skipped]:
+    def _tree(self, root: str, chain: IgnoreChain) -> Iterator[FoundFile | SkippedPath]:
         # An explicit stack: a path may be nested deeper than Python recurses.
         stack = [self._directory(root, chain, is_root=True)]
         while stack:
             step = next(stack[-1], None)
             if step is None:
                 stack.pop()
-            elif isinstance(step, Found | Skipped):
+            elif isinstance(step, FoundFile | SkippedPath):
                 yield step
             else:
                 stack.append(self._directory(*step))
 
     def _directory(
         self, directory: str, chain: IgnoreChain, *, is_root: bool = False
-    ) -> "Iterator[Found | Skipped | tuple[str, IgnoreChain]]":
+    ) -> "Iterator[FoundFile | SkippedPath | tuple[str, IgnoreChain]]":
         """Yield a directory's files and skips, and subdirectories (path, rules) to walk."""
         try:
             with os.scandir(directory) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError:
-            yield Skipped(Path(directory), SkipReason.UNREADABLE)
+            yield SkippedPath(Path(directory), SkipReason.UNREADABLE)
             return
         names = {entry.name for entry in entries}
         if not is_root and not VENDORED_MARKERS.isdisjoint(names):
-            yield Skipped(Path(directory), SkipReason.VENDORED)
+            yield SkippedPath(Path(directory), SkipReason.VENDORED)
             return
-        if not names.isdisjoint(RULE_FILES):
-            chain = chain.entered(directory, names)
+        if not names.isdisjoint(IGNORE_FILES):
+            chain = chain.descend(directory, names)
         for entry in entries:
             yield self._entry(entry, chain)
 
-    def _entry(self, entry: os.DirEntry[str], chain: IgnoreChain) -> Found | Skipped | tuple[str, IgnoreChain]:
+    def _entry(self, entry: os.DirEntry[str], chain: IgnoreChain) -> FoundFile | SkippedPath | tuple[str, IgnoreChain]:
         try:
             if entry.is_symlink():
                 return self._link(entry, chain)
             is_directory = entry.is_dir(follow_symlinks=False)
             # `.git` is a file in submodules and linked work trees.
             if (is_directory and entry.name in self.settings.vendored) or entry.name == ".git":
-                return Skipped(Path(entry.path), SkipReason.VENDORED)
+                return SkippedPath(Path(entry.path), SkipReason.VENDORED)
             if chain.files and chain.ignores(entry.path, is_directory=is_directory):
-                return Skipped(Path(entry.path), SkipReason.IGNORED)
+                return SkippedPath(Path(entry.path), SkipReason.IGNORED)
             if is_directory:
                 return entry.path, chain
             return self._file(entry.path, entry.stat(follow_symlinks=False), entry.name)
         except OSError:
-            return Skipped(Path(entry.path), SkipReason.UNREADABLE)
+            return SkippedPath(Path(entry.path), SkipReason.UNREADABLE)
 
-    def _link(self, entry: os.DirEntry[str], chain: IgnoreChain) -> Skipped:
+    def _link(self, entry: os.DirEntry[str], chain: IgnoreChain) -> SkippedPath:
         path = Path(entry.path)
         if chain.files and chain.ignores(entry.path, is_directory=False):
-            return Skipped(path, SkipReason.IGNORED)
+            return SkippedPath(path, SkipReason.IGNORED)
         target = os.path.realpath(entry.path)
         try:
             os.stat(entry.path)
         except OSError as error:
             looping = error.errno == errno.ELOOP
-            return Skipped(path, SkipReason.SYMLINK_LOOP if looping else SkipReason.SYMLINK_BROKEN)
+            return SkippedPath(path, SkipReason.SYMLINK_LOOP if looping else SkipReason.SYMLINK_BROKEN)
         if _is_within(os.path.dirname(entry.path), target):
-            return Skipped(path, SkipReason.SYMLINK_LOOP)
+            return SkippedPath(path, SkipReason.SYMLINK_LOOP)
         inside = any(_is_within(target, root) for root in self.roots)
-        return Skipped(path, SkipReason.SYMLINK if inside else SkipReason.SYMLINK_OUTSIDE)
+        return SkippedPath(path, SkipReason.SYMLINK if inside else SkipReason.SYMLINK_OUTSIDE)
 
-    def _file(self, path: str, status: os.stat_result, name: str = "") -> Found | Skipped:
+    def _file(self, path: str, status: os.stat_result, name: str = "") -> FoundFile | SkippedPath:
         """Judge a file; `name` is empty for one that the user named, which may be a lock file."""
         reason: SkipReason | None = None
         if not stat.S_ISREG(status.st_mode):
@@ -212,7 +212,7 @@ class _Walker:
             reason = SkipReason.TOO_LARGE
         else:
             reason = _sniff(path)
-        return Skipped(Path(path), reason) if reason is not None else Found(Path(path), status.st_size)
+        return SkippedPath(Path(path), reason) if reason is not None else FoundFile(Path(path), status.st_size)
 
 
 def _is_within(path: str, root: str) -> bool:

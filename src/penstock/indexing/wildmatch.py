@@ -36,17 +36,17 @@ _CLASSES: Final = {
 }
 
 
-class _Invalid(Exception):
+class _InvalidPattern(Exception):
     """The pattern matches nothing."""
 
 
-def plain_length(pattern: str) -> int:
+def literal_prefix_length(pattern: str) -> int:
     """Return how many characters at the pattern's beginning stand for themselves alone."""
     return next((place for place, one in enumerate(pattern) if one in SPECIAL), len(pattern))
 
 
 @dataclass(slots=True)
-class _Tokens:
+class _GlobTokens:
     """A pattern taken apart.
 
     Attributes:
@@ -61,7 +61,7 @@ class _Tokens:
 
 
 class Glob:
-    """A pattern.
+    """A glob pattern.
 
     Args:
         pattern: One character for each byte (Latin-1), as a wild card stands for bytes.
@@ -72,10 +72,10 @@ class Glob:
 
     def __init__(self, pattern: str, *, is_path: bool) -> None:
         try:
-            tokens = _Parser(pattern, is_path=is_path).tokens()
-        except _Invalid:
+            tokens = _GlobParser(pattern, is_path=is_path).tokens()
+        except _InvalidPattern:
             # One token that takes nothing.
-            tokens = _Tokens([frozenset()])
+            tokens = _GlobTokens([frozenset()])
         self._stars, self._optional = tokens.stars, tokens.optional
         self._end = 1 << len(tokens.sets)
         places: dict[frozenset[str], int] = {}
@@ -109,7 +109,7 @@ class Glob:
         return places | (places & self._stars) << 1
 
 
-class _Parser:
+class _GlobParser:
     """Reads a pattern from left to right, as ``dowild`` in git's ``wildmatch.c`` does."""
 
     def __init__(self, pattern: str, *, is_path: bool) -> None:
@@ -118,13 +118,13 @@ class _Parser:
         self._place = 0
         self._one = _BYTES - {"/"} if is_path else _BYTES
 
-    def tokens(self) -> _Tokens:
+    def tokens(self) -> _GlobTokens:
         """Return the pattern's tokens.
 
         Raises:
-            _Invalid: A class does not end or is not known, or the last character escapes nothing.
+            _InvalidPattern: A class does not end or is not known, or the last character escapes nothing.
         """
-        tokens = _Tokens()
+        tokens = _GlobTokens()
         while self._place < len(self._pattern):
             if self._peek() == "*":
                 self._star(tokens)
@@ -138,7 +138,7 @@ class _Parser:
     def _next(self) -> str:
         one = self._peek()
         if not one:
-            raise _Invalid
+            raise _InvalidPattern
         self._place += 1
         return one
 
@@ -150,7 +150,7 @@ class _Parser:
             return self._class()
         return frozenset(self._next() if one == "\\" else one)
 
-    def _star(self, tokens: _Tokens) -> None:
+    def _star(self, tokens: _GlobTokens) -> None:
         start = self._place
         while self._peek() == "*":
             self._place += 1
@@ -203,11 +203,11 @@ class _Parser:
         """Read a class such as ``[:alpha:]`` behind its bracket; return `None` where it is none after all."""
         end = self._pattern.find("]", self._place + 1)
         if end < 0:
-            raise _Invalid
+            raise _InvalidPattern
         if end - self._place < len("::") or self._pattern[end - 1] != ":":
             return None
         name = self._pattern[self._place + 1 : end - 1]
         if name not in _CLASSES:
-            raise _Invalid
+            raise _InvalidPattern
         self._place = end + 1
         return _CLASSES[name]

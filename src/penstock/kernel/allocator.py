@@ -1,4 +1,4 @@
-"""The C library's allocator: memory that a process has freed goes back to the system (glibc; elsewhere nothing)."""
+"""Tuning of glibc's allocator: returns freed memory to the operating system. No-op on other C libraries."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def _library() -> Any:
     return ctypes.CDLL(None)
 
 
-def settle() -> None:
-    """Let large allocations go back when they are freed; call it when a process starts."""
+def configure_malloc() -> None:
+    """Make the allocator return large allocations when they are freed. Call it when a process starts."""
     mallopt = getattr(_library(), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, MAPPED_BYTES_MIN)
         mallopt(_TRIM_THRESHOLD, FREE_BYTES_MAX)
 
 
-def trim() -> None:
+def trim_heap() -> None:
     """Give back all free pages. Takes 0.2 to 25 ms, without the interpreter lock."""
     malloc_trim = getattr(_library(), "malloc_trim", None)
     if malloc_trim is not None:

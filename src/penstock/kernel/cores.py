@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""Number of cores that this process may use, from its CPU affinity and its cgroup quota."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from typing import Final
 #: The environment in which libraries of linear algebra compute in the thread that asks. Ours are small products: spread
 #: over every core they make the other threads spin, beside models that have a thread for each core already. A search
 #: took ten times the processor time.
-ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+SINGLE_THREADED_ENV: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-def cores(root: Path = Path("/")) -> int:
+def available_cores(root: Path = Path("/")) -> int:
     """Return the cores that this process may use, at least 1.
 
     The smaller of its affinity and its control group's processor quota, rounded up: with a quota of 1.5
     cores two threads are busy three quarters of the time, with one thread a third of the quota is lost.
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: Directory that holds ``proc`` and ``sys``.
     """
-    return max(1, math.ceil(min(_affinity(), quota(root))))
+    return max(1, math.ceil(min(_affinity(), cpu_quota(root))))
 
 
-def quota(root: Path) -> float:
+def cpu_quota(root: Path) -> float:
     """Return the tightest processor quota of this process's control group and its ancestors, in cores.
 
     Version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``) are read; infinity where there is none.
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: Directory that holds ``proc`` and ``sys``.
     """
     return min(_quotas(root), default=math.inf)
 

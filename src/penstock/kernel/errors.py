@@ -1,4 +1,4 @@
-"""One small hierarchy of errors, grouped by what the caller should do next.
+"""Error hierarchy, grouped by what the caller should do next.
 
 ========== ==================================== =========================
 family     the caller should                    HTTP (see ``http.problem``)
@@ -6,11 +6,11 @@ family     the caller should                    HTTP (see ``http.problem``)
 Rejected   retry later, after ``retry_after_s`` 429 or 503
 Expired    ask for less, or allow more time     504
 Unavailable wait until a dependency is back     503
-Invalid    mend the request                     400, 404, 409, 413, 415, 422
+Invalid    fix the request                      400, 404, 409, 413, 415, 422
 Broken     report a bug                         500
 ========== ==================================== =========================
 
-Vendors' errors never cross a room's border: each backend translates them to one of these.
+Vendors' errors never leave their backend: it translates them to one of these.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import msgspec
 
 #: Errors of JSON or MessagePack that cannot be read: of another shape, broken, not UTF-8, or nested too deeply. All of
 #: them are expected wherever something from outside of the process is decoded.
-UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+DECODE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-#: How much of what a caller wrote is told back to it.
-SHOWN_CHARACTERS_MAX: Final = 80
+#: Characters of a caller's text that an error repeats.
+TRUNCATED_CHARACTERS_MAX: Final = 80
 
 
-def shown(text: str) -> str:
+def truncated(text: str) -> str:
     """Return a caller's text as an error shows it: cut where it is long."""
-    return text if len(text) <= SHOWN_CHARACTERS_MAX else f"{text[:SHOWN_CHARACTERS_MAX]}…"
+    return text if len(text) <= TRUNCATED_CHARACTERS_MAX else f"{text[:TRUNCATED_CHARACTERS_MAX]}…"
 
 
 class PenstockError(Exception):
@@ -52,11 +52,11 @@ class PenstockError(Exception):
             self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel whole between processes, whatever a family's constructor asks for."""
-        return _revive, (type(self), self.args, self.__dict__.copy())
+        """Pickle with all attributes, whatever arguments a family's constructor needs."""
+        return _unpickle, (type(self), self.args, self.__dict__.copy())
 
 
-def _revive(family: type[PenstockError], args: tuple[Any, ...], state: dict[str, Any]) -> PenstockError:
+def _unpickle(family: type[PenstockError], args: tuple[Any, ...], state: dict[str, Any]) -> PenstockError:
     error = family.__new__(family, *args)
     error.__dict__.update(state)
     return error
@@ -146,8 +146,8 @@ FAMILIES: Final[dict[str, type[PenstockError]]] = {
     "error": PenstockError,
 }
 
-#: What of an error travels besides family, code and detail, where the error has it.
-ABOUT: Final = ("retryable", "retry_after_s", "by_client", "operation", "dependency", "field")
+#: Attributes that travel besides family, code and detail, where the error has them.
+TRANSFERRED_ATTRIBUTES: Final = ("retryable", "retry_after_s", "by_client", "operation", "dependency", "field")
 
 
 def family_of(error: PenstockError) -> str:
@@ -155,17 +155,17 @@ def family_of(error: PenstockError) -> str:
     return next(name for name, family in FAMILIES.items() if isinstance(error, family))
 
 
-def facts_of(error: PenstockError) -> dict[str, str | float | bool]:
-    """Return those of ``ABOUT`` that an error has."""
-    return {name: value for name in ABOUT if (value := getattr(error, name, None)) is not None}
+def attributes_of(error: PenstockError) -> dict[str, str | float | bool]:
+    """Return those of ``TRANSFERRED_ATTRIBUTES`` that an error has."""
+    return {name: value for name in TRANSFERRED_ATTRIBUTES if (value := getattr(error, name, None)) is not None}
 
 
-def received(family: str, code: str, detail: str, facts: Mapping[str, str | float | bool]) -> PenstockError:
-    """Return an error that another process has told; a family unknown here is ``Broken``."""
+def rebuild_error(family: str, code: str, detail: str, facts: Mapping[str, str | float | bool]) -> PenstockError:
+    """Return an error received from another process. An unknown family becomes ``Broken``."""
     kind = FAMILIES.get(family, Broken)
     error = kind.__new__(kind, detail)
     PenstockError.__init__(error, detail, code=code)
     for name, value in facts.items():
-        if name in ABOUT:
+        if name in TRANSFERRED_ATTRIBUTES:
             setattr(error, name, value)
     return error

@@ -42,7 +42,7 @@ REQUEST_TOPICS: Final = (
 
 
 class TextKind(enum.StrEnum):
-    """Whether a text is searched for or searched in; some models treat them differently."""
+    """Role of a text, query or document; some models encode the two differently."""
 
     QUERY = "query"
     DOCUMENT = "document"
@@ -53,8 +53,8 @@ class EmbedBatch(msgspec.Struct, frozen=True):
 
     Attributes:
         texts: The texts.
-        kind: What they are.
-        late: Whether their token vectors are wanted too.
+        kind: Query or document.
+        late: Whether the token vectors are wanted too.
     """
 
     texts: list[str]
@@ -92,7 +92,7 @@ class ChunkText(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """A document was written or not: published while a request is being worked."""
+    """A document was written, or failed; published while an index request is handled."""
 
     collection: str
     document: str
@@ -142,7 +142,7 @@ class AlertTriggered:
     Attributes:
         name: Its rule.
         severity: ``warning`` or ``critical``.
-        subject: What it is about: a topic, a dependency.
+        subject: The topic, dependency or class concerned.
         detail: One sentence for a person.
         active: Whether it was raised; else it was called off.
     """

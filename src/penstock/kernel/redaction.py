@@ -1,4 +1,4 @@
-"""Addresses without the secrets that people write into them."""
+"""Redaction of addresses: removes the secrets that people write into them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-#: In the place of what is not shown.
+#: Placeholder for a part that is not shown.
 HIDDEN: Final = "***"
 
 _HOST: Final = r"(?:[\w.-]{1,255}+|\[[0-9A-Fa-f:]{2,45}+\]):[0-9]{1,5}+"
 _HOSTS: Final = re.compile(rf"\A(?:{_HOST}(?: *+, *+{_HOST}){{0,100}}+)?")
 
 
-def redacted(address: str) -> str:
+def redact_url(address: str) -> str:
     """Return an address as it may be shown: without user, password, query and fragment.
 
     Args:
@@ -21,7 +21,7 @@ def redacted(address: str) -> str:
     """
     if "://" not in address:
         return address if _HOSTS.fullmatch(address) else HIDDEN
-    if not is_whole(address):
+    if not is_well_formed(address):
         return HIDDEN
     parts = urlsplit(address)
     _, at, host = parts.netloc.rpartition("@")
@@ -29,7 +29,7 @@ def redacted(address: str) -> str:
     return f"{parts.scheme}://{user}{host}{parts.path}{query}"
 
 
-def is_whole(url: str) -> bool:
+def is_well_formed(url: str) -> bool:
     """Return whether a URL makes sense.
 
     An ``@`` behind the host is more likely the end of a password that an unescaped ``/``, ``?`` or ``#`` has cut in

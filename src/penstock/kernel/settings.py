@@ -1,7 +1,7 @@
 """Settings records: frozen, one per room, each field with its names and its meaning.
 
-How a field is declared is told in :mod:`penstock.kernel.setting`; the records of the bus, of the models and of the
-store have modules of their own and are known by their names here too.
+:mod:`penstock.kernel.setting_spec` declares a field. The records of the bus, of the models and of the store have
+modules of their own and are exported here too.
 """
 
 from __future__ import annotations
@@ -10,16 +10,26 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.kernel.cores import cores
-from penstock.kernel.setting import KEY, Spec, Unit, count, duration, entries, setting, size, text
+from penstock.kernel.cores import available_cores
+from penstock.kernel.setting_spec import (
+    SPEC_KEY,
+    SettingSpec,
+    SettingUnit,
+    count,
+    duration,
+    entries,
+    setting,
+    size,
+    text,
+)
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettings
 from penstock.kernel.settings_models import DenseModelSettings, ModelSettings, RerankModelSettings, SparseModelSettings
 from penstock.kernel.settings_store import QdrantSettings, StoreSettings
 
 __all__ = [
-    "KEY",
     "RUNGS",
-    "TOP_LEVEL",
+    "SPEC_KEY",
+    "TOP_LEVEL_SECTIONS",
     "BusSettings",
     "CacheSettings",
     "DegradationSettings",
@@ -35,13 +45,13 @@ __all__ = [
     "RerankModelSettings",
     "SearchSettings",
     "ServerSettings",
+    "SettingSpec",
+    "SettingUnit",
     "Settings",
     "SparseModelSettings",
-    "Spec",
     "StoreSettings",
     "TimeoutSettings",
-    "Unit",
-    "cores",
+    "available_cores",
 ]
 
 #: The degradation ladder's rungs by name (:class:`penstock.policies.ladder.Rung`).
@@ -58,14 +68,14 @@ class MlSettings:
     max_inflight: int = setting(8, count("ML_MAX_INFLIGHT", "one budget over all ML pools together (P4)", 4096))
     threads: int = setting(
         0,
-        Spec("ML_THREADS", "threads that compute; 0: one per core", Unit.COUNT, 0, 1024),
+        SettingSpec("ML_THREADS", "threads that compute; 0: one per core", SettingUnit.COUNT, 0, 1024),
     )
     batch_tokens: int = setting(
         0,
-        Spec(
+        SettingSpec(
             "ML_BATCH_TOKENS",
             "padded tokens in one run of the dense model; 0: what suits the device",
-            Unit.COUNT,
+            SettingUnit.COUNT,
             0,
             1_000_000,
         ),
@@ -117,7 +127,13 @@ class HttpSettings:
     )
     rate_limit: int = setting(
         100,
-        Spec("PENSTOCK_RATE_LIMIT", "requests a second for each client (D7); 0: no limit", Unit.COUNT, 0, 1_000_000),
+        SettingSpec(
+            "PENSTOCK_RATE_LIMIT",
+            "requests a second for each client (D7); 0: no limit",
+            SettingUnit.COUNT,
+            0,
+            1_000_000,
+        ),
     )
     rate_burst: int = setting(200, count("PENSTOCK_RATE_BURST", "requests a client may make at once (D7)", 1_000_000))
     trusted_proxies: str = setting(
@@ -167,7 +183,7 @@ class GuardSettings:
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """What is remembered (L1, L2), and how much memory that may take."""
+    """Sizes of the caches of vectors (L1, L2) and answers, and the memory they may take."""
 
     embed_size: int = setting(100_000, entries("EMBED_CACHE_SIZE", "dense vectors remembered (L1); 0: none"))
     embed_bytes: int = setting(256_000_000, size("EMBED_CACHE_BYTES", "memory for them"))
@@ -189,14 +205,14 @@ class DegradationSettings:
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
-    """How much memory the process may take (D5, D6)."""
+    """Memory limit of the server's processes (D5, D6)."""
 
     limit: int = setting(
         0,
-        Spec(
+        SettingSpec(
             "PENSTOCK_MEMORY_LIMIT",
             "memory for all processes; 0: the control group's or machine's",
-            Unit.SIZE,
+            SettingUnit.SIZE,
             0,
             2**50,
         ),
@@ -205,10 +221,12 @@ class MemorySettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where the server listens and what it writes to its log."""
+    """Listening address and log level of the server."""
 
     host: str = setting("127.0.0.1", text("PENSTOCK_HOST", "address to listen on"))
-    port: int = setting(8080, Spec("PENSTOCK_PORT", "port to listen on; 0: any free one", Unit.COUNT, 0, 65_535))
+    port: int = setting(
+        8080, SettingSpec("PENSTOCK_PORT", "port to listen on; 0: any free one", SettingUnit.COUNT, 0, 65_535)
+    )
     log_level: str = setting(
         "info", text("PENSTOCK_LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error")
     )
@@ -216,17 +234,20 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Where a worker tells how it is; nothing else is answered there."""
+    """Listening address of a worker's health and metrics endpoints, the only ones that a worker serves."""
 
     host: str = setting("127.0.0.1", text("PENSTOCK_WORKER_HOST", "address on which a worker tells how it is"))
     port: int = setting(
-        0, Spec("PENSTOCK_WORKER_PORT", "port on which a worker tells how it is; 0: on none", Unit.COUNT, 0, 65_535)
+        0,
+        SettingSpec(
+            "PENSTOCK_WORKER_PORT", "port on which a worker tells how it is; 0: on none", SettingUnit.COUNT, 0, 65_535
+        ),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set. Sections not in ``TOP_LEVEL`` stand under ``concurrency:``."""
+    """Everything that can be set. Sections not in ``TOP_LEVEL_SECTIONS`` stand under ``concurrency:``."""
 
     ml: MlSettings = dataclasses.field(default_factory=MlSettings)
     search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
@@ -251,7 +272,7 @@ class Settings:
 
 
 #: Sections written outside of ``concurrency:`` (SPEC §9), and by what name.
-TOP_LEVEL: Final = {
+TOP_LEVEL_SECTIONS: Final = {
     "server": "server",
     "worker": "worker",
     "store": "store",

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.redaction import redacted
-from penstock.kernel.setting import Spec, Unit, address, count, duration, secret, setting, size, switch, text
+from penstock.kernel.redaction import redact_url
+from penstock.kernel.setting_spec import (
+    SettingSpec,
+    SettingUnit,
+    address,
+    count,
+    duration,
+    secret,
+    setting,
+    size,
+    switch,
+    text,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +31,13 @@ class BusSettings:
     handlers_per_topic: int = setting(100, count("BUS_HANDLERS_PER_TOPIC", "handlers running per topic (P8)", 100_000))
     discipline: str = setting("fair", text("BUS_DISCIPLINE", "order of a topic's messages", "fair", "fifo"))
     client_share: float = setting(
-        0.25, Spec("BUS_CLIENT_SHARE", "share of a buffer one client may fill", Unit.NUMBER, 0.001, 1)
+        0.25, SettingSpec("BUS_CLIENT_SHARE", "share of a buffer one client may fill", SettingUnit.NUMBER, 0.001, 1)
     )
     class_floor: float = setting(
-        0.1, Spec("BUS_CLASS_FLOOR", "share of the service kept for each lower class that waits", Unit.NUMBER, 0, 0.3)
+        0.1,
+        SettingSpec(
+            "BUS_CLASS_FLOOR", "share of the service kept for each lower class that waits", SettingUnit.NUMBER, 0, 0.3
+        ),
     )
     classes: bool = setting(True, switch("BUS_CLASSES", "more urgent classes are served first"))
     fair_clients: bool = setting(True, switch("BUS_FAIR_CLIENTS", "clients of a class get equal shares of its service"))
@@ -37,11 +51,14 @@ class BusSettings:
     )
     ahead: int = setting(
         2,
-        Spec("BUS_AHEAD", "redis, kafka: messages taken beside those whose handlers run", Unit.COUNT, 0, 10_000),
+        SettingSpec(
+            "BUS_AHEAD", "redis, kafka: messages taken beside those whose handlers run", SettingUnit.COUNT, 0, 10_000
+        ),
     )
     record_max: int = setting(16_000_000, size("BUS_RECORD_MAX", "redis, kafka: larger messages are not sent"))
     lease: float = setting(
-        5.0, Spec("BUS_LEASE", "redis, kafka: an instance silent for so long is dead", Unit.DURATION, 2, 300)
+        5.0,
+        SettingSpec("BUS_LEASE", "redis, kafka: an instance silent for so long is dead", SettingUnit.DURATION, 2, 300),
     )
     prefix: str = setting("penstock", text("BUS_PREFIX", "redis, kafka: begins all names there"))
 
@@ -62,13 +79,13 @@ class RedisSettings:
     rates: bool = setting(False, switch("REDIS_RATES", "hold clients to one rate over all servers"))
 
     @property
-    def shared(self) -> bool:
-        """Whether anything but the bus is shared by way of one."""
+    def uses_shared_redis(self) -> bool:
+        """True where servers share a cache or rate limits through Redis."""
         return self.cache or self.rates
 
     @property
-    def apart(self) -> bool:
-        """Whether that is another Redis than the bus's."""
+    def has_own_shared_redis(self) -> bool:
+        """True where the shared Redis is another one than the bus's."""
         return self.shared_url not in ("", self.url)
 
 
@@ -84,7 +101,10 @@ class KafkaSettings:
     )
     mailboxes: int = setting(16, count("KAFKA_MAILBOXES", "partitions for replies, over which instances spread", 1000))
     replication: int = setting(
-        0, Spec("KAFKA_REPLICATION", "copies of a new topic; 0: three, or as many as brokers", Unit.COUNT, 0, 100)
+        0,
+        SettingSpec(
+            "KAFKA_REPLICATION", "copies of a new topic; 0: three, or as many as brokers", SettingUnit.COUNT, 0, 100
+        ),
     )
     session_timeout: float = setting(
         6.0, duration("KAFKA_SESSION_TIMEOUT", "a worker not heard of for so long loses its partitions to others")
@@ -98,6 +118,6 @@ class KafkaSettings:
     password: str = setting("", secret("KAFKA_PASSWORD", "password to log in to Kafka with"))
 
     @property
-    def where(self) -> str:
-        """The brokers, for people."""
-        return redacted(self.bootstrap)
+    def display_address(self) -> str:
+        """Addresses of the Kafka brokers without secrets, for display."""
+        return redact_url(self.bootstrap)

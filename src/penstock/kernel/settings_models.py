@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.setting import Spec, Unit, address, count, secret, setting, switch, text
+from penstock.kernel.setting_spec import SettingSpec, SettingUnit, address, count, secret, setting, switch, text
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """Where the dense model comes from, and where it runs."""
+    """Source, device and precision of the dense model."""
 
     dir: str = setting("", text("PENSTOCK_MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
     hub: bool = setting(
@@ -38,11 +38,14 @@ class DenseModelSettings:
     api_key: str = setting("", secret("DENSE_API_KEY", "openai, tei: sent as a bearer token"))
     dim: int = setting(
         0,
-        Spec("DENSE_DIM", "openai, tei: dimension; where it is set, the endpoint may be down at the start", at_least=0),
+        SettingSpec(
+            "DENSE_DIM", "openai, tei: dimension; where it is set, the endpoint may be down at the start", at_least=0
+        ),
     )
     batch: int = setting(32, count("DENSE_BATCH", "openai, tei: texts in one request at most", 2048))
     tokens: int = setting(
-        256, Spec("DENSE_TOKENS", "openai, tei: tokens of a chunk, counted roughly", Unit.COUNT, 64, 32_768)
+        256,
+        SettingSpec("DENSE_TOKENS", "openai, tei: tokens of a chunk, counted roughly", SettingUnit.COUNT, 64, 32_768),
     )
     query_prefix: str = setting("", text("DENSE_QUERY_PREFIX", "openai, tei: put in front of every query"))
     document_prefix: str = setting("", text("DENSE_DOCUMENT_PREFIX", "openai, tei: put in front of every chunk"))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.kernel.setting import Spec, Unit, address, count, duration, secret, setting, text
+from penstock.kernel.setting_spec import SettingSpec, SettingUnit, address, count, duration, secret, setting, text
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Where points are kept, and how the embedded engine is run."""
+    """Backend that stores the points, and the embedded engine's parameters."""
 
     backend: str = setting(
         "edge", text("STORE_BACKEND", "edge: the engine in processes of ours; qdrant: a server", "edge", "qdrant")
@@ -19,14 +19,20 @@ class StoreSettings:
     )
     shards: int = setting(
         0,
-        Spec("STORE_SHARDS", "store processes over which new collections are spread; 0: by cores", Unit.COUNT, 0, 64),
+        SettingSpec(
+            "STORE_SHARDS",
+            "store processes over which new collections are spread; 0: by cores",
+            SettingUnit.COUNT,
+            0,
+            64,
+        ),
     )
     optimize_points: int = setting(
         10_000,
-        Spec(
+        SettingSpec(
             "STORE_OPTIMIZE_POINTS",
             "a collection gets a new generation only once so many points are outside its graph; 0: never",
-            Unit.COUNT,
+            SettingUnit.COUNT,
             0,
             1_000_000_000,
         ),
@@ -36,11 +42,19 @@ class StoreSettings:
     )
     cache_bytes: int = setting(
         128_000_000,
-        Spec("STORE_CACHE_BYTES", "memory for what store processes have read of points; 0: none", Unit.SIZE, 0, 2**40),
+        SettingSpec(
+            "STORE_CACHE_BYTES",
+            "memory for what store processes have read of points; 0: none",
+            SettingUnit.SIZE,
+            0,
+            2**40,
+        ),
     )
     snapshots_keep: int = setting(
         10,
-        Spec("PENSTOCK_SNAPSHOTS_KEEP", "newest of its own snapshots that it keeps; 0: all", Unit.COUNT, 0, 10_000),
+        SettingSpec(
+            "PENSTOCK_SNAPSHOTS_KEEP", "newest of its own snapshots that it keeps; 0: all", SettingUnit.COUNT, 0, 10_000
+        ),
     )
 
 
@@ -55,8 +69,17 @@ class QdrantSettings:
     pool_size: int = setting(32, count("QDRANT_POOL_SIZE", "connections to a Qdrant server (L3)", 4096))
     shards: int = setting(
         0,
-        Spec("QDRANT_SHARDS", "shards over which a cluster spreads a new collection; 0: its own", Unit.COUNT, 0, 1024),
+        SettingSpec(
+            "QDRANT_SHARDS",
+            "shards over which a cluster spreads a new collection; 0: its own",
+            SettingUnit.COUNT,
+            0,
+            1024,
+        ),
     )
     replicas: int = setting(
-        0, Spec("QDRANT_REPLICAS", "nodes on which each of its shards is kept; 0: its own", Unit.COUNT, 0, 64)
+        0,
+        SettingSpec(
+            "QDRANT_REPLICAS", "nodes on which each of its shards is kept; 0: its own", SettingUnit.COUNT, 0, 64
+        ),
     )

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.kernel.late import TokenVectors
+from penstock.kernel.late_interaction import TokenVectors
 
 DenseVectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
-    """What one run of a dense model makes of some texts.
+    """Result of one run of a dense model: dense vectors and, if asked for, token vectors.
 
     Attributes:
         dense: ``float32 [n, dim]``, L2-normalised.
-        late: Token vectors of each text, ``int8 [rows, late]`` (:mod:`penstock.kernel.late`); ``None`` where they
-            were not asked for, or the model has none.
+        late: Token vectors of each text, ``int8 [rows, token_dim]`` (:mod:`penstock.kernel.late_interaction`); ``None``
+            where they were not asked for, or the model has none.
     """
 
     dense: DenseVectors

@@ -1,7 +1,7 @@
-"""Texts become arrays: tokenizers, ONNX runners, models behind endpoints, and the preparation of the dense model.
+"""Models that turn texts into arrays: tokenizers, ONNX runners, remote endpoints, and the preparation of one model.
 
-Enters: texts, a ``source.SourceSettings``. Leaves: dense, sparse and relevance arrays as
-``contract`` names them. May refuse: weights that are missing, altered or not BERT-shaped, a cache
-directory that cannot be written. Read next: ``contract``, then ``source`` → ``prepare`` → ``graph``
-for the cold start, ``dense`` for the hot path, ``choice`` and ``remote`` for models of other kinds.
+Enters: texts, ``model_source.ModelSourceSettings``. Leaves: dense, sparse and relevance arrays as ``contract`` names
+them. May refuse: weights that are missing, altered or not BERT-shaped, a cache directory that cannot be written.
+Read next: ``contract``, then ``model_source`` → ``prepare`` → ``graph`` for the cold start, ``builtin_dense`` for the
+hot path, ``factory`` and ``remote_models`` for models of other kinds.
 """

@@ -29,8 +29,8 @@ _CHECKS = {
 
 
 @dataclass(frozen=True, slots=True)
-class BertShape:
-    """What the graph needs to know of a BERT encoder (Devlin et al. 2018, arXiv:1810.04805)."""
+class BertConfig:
+    """Architecture parameters of a BERT encoder (Devlin et al. 2018, arXiv:1810.04805)."""
 
     layers: int
     heads: int
@@ -42,7 +42,7 @@ class BertShape:
     tokens_max: int
 
 
-def read_shape(config: Path) -> BertShape:
+def read_bert_config(config: Path) -> BertConfig:
     """Read and check the architecture.
 
     Beside ``config.json`` the files of sentence-transformers are honoured where they exist:
@@ -66,7 +66,7 @@ def read_shape(config: Path) -> BertShape:
     _check_pooling(config.parent / "1_Pooling" / "config.json")
     try:
         positions = int(record["max_position_embeddings"])
-        shape = BertShape(
+        shape = BertConfig(
             layers=int(record["num_hidden_layers"]),
             heads=int(record["num_attention_heads"]),
             hidden=int(record["hidden_size"]),
@@ -114,7 +114,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-class Weights:
+class SafetensorsFile:
     """Tensors of one safetensors file, read one at a time: the whole is never in memory twice."""
 
     def __init__(self, path: Path) -> None:
@@ -148,7 +148,7 @@ class Weights:
     ) -> None:
         self._file.__exit__(kind, error, trace)
 
-    def get(self, name: str, *shape: int) -> Floats:
+    def tensor(self, name: str, *shape: int) -> Floats:
         """Return one tensor as ``float32 [*shape]``.
 
         Raises:

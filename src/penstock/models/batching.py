@@ -1,4 +1,4 @@
-"""Splits texts into groups of like length under a token budget."""
+"""Batching of texts: groups of similar length under a token budget."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SLICE_TOKENS_MAX = 448
-"""Tokens one thread should work off before it looks for something more urgent. Measured with int8,
+"""Tokens that one thread processes before it checks for more urgent work. Measured with int8,
 one thread a call and both cores of the reference machine busy: 384 tokens take 25 ms (p95 34), 512
 take 41 ms (p95 51). Without VNNI they
-take about twice that; queries do not wait for it there either, bulk work steps aside for them."""
+take about twice that; queries do not wait there either, because bulk work yields to them."""
 
 CALL_TOKENS_MAX = 64
 """Padded tokens of one call of the model. With one thread a call, grouping gains nothing for chunks
@@ -22,7 +22,7 @@ PADDING_TOKENS_MAX = 16
 """Padding worth having in one call: a further call costs about as much as 8 tokens."""
 
 
-def plan(lengths: Sequence[int], tokens_max: int, padding_max: int | None = None) -> list[list[int]]:
+def plan_batches(lengths: Sequence[int], tokens_max: int, padding_max: int | None = None) -> list[list[int]]:
     """Group texts by falling length under a budget of padded tokens.
 
     Args:

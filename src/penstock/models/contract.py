@@ -1,8 +1,8 @@
-"""What the pipelines ask of a model, and what a worker thread runs to answer.
+"""Contracts of models: asynchronous protocols for the pipelines, synchronous runners for worker threads.
 
-The asynchronous protocols are seen by ``search``, ``indexing`` and ``http``; ``bus.clients``
-implements them over topics, ``pools`` answers with the synchronous runners, which hold the
-processor and know nothing of deadlines.
+``search``, ``indexing`` and ``http`` use the asynchronous protocols. ``bus.model_clients``
+implements them over topics. ``pools`` executes the synchronous runners, which occupy a
+processor core and know nothing of deadlines.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from penstock.kernel.context import Context
     from penstock.kernel.messages import TextKind
-    from penstock.models.stop import Stop
+    from penstock.models.cancellation import CancellationToken
 
 __all__ = [
     "DenseRunner",
     "Embedder",
     "Embeddings",
     "Floats",
-    "LateRunner",
+    "LateInteractionRunner",
     "RerankRunner",
     "Reranker",
     "SparseEncoder",
     "SparseRunner",
     "SparseVector",
-    "Unread",
+    "TruncationChecks",
 ]
 
 Floats = NDArray[np.float32]
@@ -49,25 +49,27 @@ class Embedder(Protocol):
         ...
 
     @property
-    def late(self) -> int:
+    def token_dim(self) -> int:
         """Components of a token vector; 0 for a model that gives none."""
         ...
 
-    async def embed(self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late: bool = False) -> Embeddings:
+    async def embed(
+        self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late_interaction: bool = False
+    ) -> Embeddings:
         """Return the texts' vectors, in their order.
 
         Args:
             texts: The texts.
-            kind: What they are.
-            ctx: Whose they are.
-            late: Whether token vectors are wanted too.
+            kind: Queries or documents.
+            ctx: Request context.
+            late_interaction: Whether token vectors are wanted too.
 
         Raises:
             Rejected: The pool is full.
             Expired: The deadline passed.
             Unavailable: The model cannot serve now.
 
-        Cancellation: Nothing is left behind; a run that has begun in a thread is asked to stop.
+        Cancellation: Nothing is left behind; a run that has begun in a thread is cancelled.
         """
         ...
 
@@ -102,25 +104,27 @@ class DenseRunner(Protocol):
         """Components of a vector."""
         ...
 
-    def run(self, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+    def run(self, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return ``float32 [n, dim]``, L2-normalised; several threads may call it at once.
 
         Args:
             texts: The texts.
-            stop: When it is asked, the run ends as soon as it can and raises ``Stopped``.
+            stop: When it is cancelled, the run ends as soon as it can and raises ``RunCancelled``.
         """
         ...
 
 
-class LateRunner(DenseRunner, Protocol):
+class LateInteractionRunner(DenseRunner, Protocol):
     """Dense model that gives token vectors by the same run."""
 
     @property
-    def late(self) -> int:
+    def token_dim(self) -> int:
         """Components of a token vector."""
         ...
 
-    def run_late(self, texts: Sequence[str], kind: TextKind, stop: Stop | None = None) -> Embeddings:
+    def run_with_token_vectors(
+        self, texts: Sequence[str], kind: TextKind, stop: CancellationToken | None = None
+    ) -> Embeddings:
         """Return both; otherwise as :meth:`DenseRunner.run`."""
         ...
 
@@ -129,16 +133,16 @@ class SparseRunner(Protocol):
     """Sparse model on the calling thread; ``stop`` as of :class:`DenseRunner`.
 
     Attributes:
-        quick_characters: Queries of so many characters together take it less time than to hand them to a thread.
+        inline_characters_max: Queries of so many characters together take it less time than to hand them to a thread.
     """
 
-    quick_characters: int
+    inline_characters_max: int
 
-    def encode_documents(self, texts: Sequence[str], stop: Stop | None = None) -> list[SparseVector]:
+    def encode_documents(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:
         """Return one vector per document, in order."""
         ...
 
-    def encode_queries(self, texts: Sequence[str], stop: Stop | None = None) -> list[SparseVector]:
+    def encode_queries(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:
         """Return one vector per query, in order."""
         ...
 
@@ -146,18 +150,18 @@ class SparseRunner(Protocol):
 class RerankRunner(Protocol):
     """Reranking model on the calling thread."""
 
-    def run(self, query: str, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+    def run(self, query: str, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return ``float32 [n]``, the higher the more relevant; ``stop`` as of :class:`DenseRunner`."""
         ...
 
 
 async def _not_known(*_: object) -> None:
-    """Know of no text whether it is read whole."""
+    """Return ``None``: truncation is not known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """Numbers of the texts of which a model reads the beginning alone; ``None`` where that is not known.
+class TruncationChecks:
+    """Checks that return the positions of texts that a model truncates; ``None`` where that is not known.
 
     It is not known of a model that another server runs behind an endpoint.
 

@@ -1,4 +1,4 @@
-"""Where the model runs: on the processor or on a GPU, and what suits either."""
+"""Device of the built-in model, processor or GPU, with the precision and batch sizes that suit it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GPU_TOKENS_MAX: Final = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device and how it likes its work.
+    """A device, with its precision and batch sizes.
 
     Attributes:
         name: ``cpu`` or ``cuda``.
@@ -41,26 +41,26 @@ class Device:
     batch_tokens: int
 
 
-def processor() -> Device:
+def cpu_device() -> Device:
     """Return this machine's processor: eight-bit products, calls of one text or a few short ones."""
     return Device("cpu", (CPU,), best_precision(), CALL_TOKENS_MAX, PADDING_TOKENS_MAX, SLICE_TOKENS_MAX)
 
 
-def gpu() -> Device:
+def gpu_device() -> Device:
     """Return the GPU: it wants many rows at once, and padding costs it little; float32, for want of dynamic int8."""
     return Device("cuda", (CUDA, CPU), Precision.FLOAT32, GPU_TOKENS_MAX, GPU_TOKENS_MAX // 4, GPU_TOKENS_MAX)
 
 
-def available() -> list[str]:
+def available_providers() -> list[str]:
     """Return the execution providers that the installed runtime was built with."""
-    # Imported here: it takes a moment, and who only reads settings need not wait for it.
+    # Imported here: it takes a moment, and a program that only reads settings need not wait for it.
     import onnxruntime  # noqa: PLC0415 - see above
 
     found: list[str] = onnxruntime.get_available_providers()
     return found
 
 
-def choose(wanted: str, available: Sequence[str], precision: str = AUTO) -> Device:
+def choose_device(wanted: str, available: Sequence[str], precision: str = AUTO) -> Device:
     """Return the device to run on.
 
     Args:
@@ -73,7 +73,7 @@ def choose(wanted: str, available: Sequence[str], precision: str = AUTO) -> Devi
         Invalid: ``cuda`` is wanted, and the runtime was built without it; or a precision that a GPU does not have.
     """
     if wanted == "cpu" or (wanted == AUTO and CUDA not in available):
-        device = processor()
+        device = cpu_device()
         return device if precision == AUTO else replace(device, precision=Precision(precision))
     if CUDA not in available:
         raise Invalid(
@@ -89,11 +89,11 @@ def choose(wanted: str, available: Sequence[str], precision: str = AUTO) -> Devi
             field="PENSTOCK_MODEL_PRECISION",
             code="model_device",
         )
-    return gpu()
+    return gpu_device()
 
 
-def check(device: Device, working: Sequence[str]) -> None:
-    """See that a session runs where it should: the runtime falls back to the processor and only logs it.
+def check_device(device: Device, working: Sequence[str]) -> None:
+    """Check that a session runs on the wanted device: the runtime falls back to the processor and only logs it.
 
     Args:
         device: The device.

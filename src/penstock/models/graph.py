@@ -1,4 +1,4 @@
-"""Builds the ONNX graph of a BERT sentence encoder straight from its weights, without PyTorch.
+"""ONNX graph of a BERT sentence encoder, built straight from its weights, without PyTorch.
 
 The graph uses ONNX Runtime's fused operators (domain ``com.microsoft``) where they are the faster ones, pools and
 normalises inside, and folds the token types (always 0 here) into the position table. One fused operator is
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from penstock.models.architecture import BertShape, Weights
+    from penstock.models.architecture import BertConfig, SafetensorsFile
     from penstock.models.contract import Floats
 
 _FUSED = "com.microsoft"
@@ -38,8 +38,8 @@ _IR = 9  # the oldest IR that carries this opset: loads in every later runtime
 
 
 def write_graph(
-    weights: Weights,
-    shape: BertShape,
+    weights: SafetensorsFile,
+    shape: BertConfig,
     precision: Precision,
     path: Path,
     layer_done: Callable[[int], None],
@@ -57,7 +57,7 @@ def write_graph(
         Invalid: A tensor is missing or has the wrong shape.
         OSError: The file cannot be written.
     """
-    encoder = _Encoder(weights, shape, precision)
+    encoder = _GraphBuilder(weights, shape, precision)
     hidden = encoder.embeddings()
     for layer in range(shape.layers):
         hidden = encoder.layer(hidden, layer)
@@ -66,10 +66,10 @@ def write_graph(
     path.write_bytes(encoder.model().SerializeToString())
 
 
-class _Encoder:
+class _GraphBuilder:
     """Collects nodes and constants; every method returns the name of the tensor it made."""
 
-    def __init__(self, weights: Weights, shape: BertShape, precision: Precision) -> None:
+    def __init__(self, weights: SafetensorsFile, shape: BertConfig, precision: Precision) -> None:
         self._weights = weights
         self._shape = shape
         self._precision = precision
@@ -79,9 +79,9 @@ class _Encoder:
     def embeddings(self) -> str:
         """Sum of word, position and token-type embeddings, layer-normalised."""
         shape = self._shape
-        words = self._weights.get("embeddings.word_embeddings.weight", shape.vocabulary, shape.hidden)
-        positions = self._weights.get("embeddings.position_embeddings.weight", shape.positions, shape.hidden)
-        types = self._weights.get("embeddings.token_type_embeddings.weight", 2, shape.hidden)
+        words = self._weights.tensor("embeddings.word_embeddings.weight", shape.vocabulary, shape.hidden)
+        positions = self._weights.tensor("embeddings.position_embeddings.weight", shape.positions, shape.hidden)
+        types = self._weights.tensor("embeddings.token_type_embeddings.weight", 2, shape.hidden)
         zero = self._constant("axis_0", np.array([0], np.int64))
         length = self._node("Shape", ["input_ids"], "length", start=1, end=2)
         table = self._constant("positions", positions + types[0])
@@ -100,7 +100,7 @@ class _Encoder:
         return self._node("Mul", [row, scale], "word")
 
     def layer(self, hidden: str, number: int) -> str:
-        """One transformer layer: attention, then feed-forward, each with residual and norm."""
+        """Transformer layer: attention, then feed-forward, each with residual and norm."""
         shape, root = self._shape, f"encoder.layer.{number}."
         context = self._attention(hidden, root + "attention.self.")
         attended = self._add_norm(context, hidden, root + "attention.output.", shape.hidden)
@@ -111,8 +111,8 @@ class _Encoder:
     def _attention(self, hidden: str, root: str) -> str:
         size = self._shape.hidden
         parts = ("query", "key", "value")
-        weight = np.concatenate([self._weights.get(f"{root}{part}.weight", size, size).T for part in parts], axis=1)
-        bias = np.concatenate([self._weights.get(f"{root}{part}.bias", size) for part in parts])
+        weight = np.concatenate([self._weights.tensor(f"{root}{part}.weight", size, size).T for part in parts], axis=1)
+        bias = np.concatenate([self._weights.tensor(f"{root}{part}.bias", size) for part in parts])
         bias_name = self._constant(root + "bias", bias)
         heads = self._shape.heads
         if self._precision is Precision.FLOAT32:
@@ -144,7 +144,7 @@ class _Encoder:
 
     def _product(self, left: str, name: str, rows: int, columns: int) -> str:
         """Matrix product and bias."""
-        weight = self._weights.get(name + ".weight", columns, rows).T
+        weight = self._weights.tensor(name + ".weight", columns, rows).T
         bias = self._vector(name + ".bias", columns)
         if self._precision is Precision.FLOAT32:
             product = self._node("MatMul", [left, self._constant(name + ".weight", weight)], name + ".bare")
@@ -188,7 +188,7 @@ class _Encoder:
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR, producer_name="penstock")
 
     def _vector(self, name: str, size: int) -> str:
-        return self._constant(name, self._weights.get(name, size))
+        return self._constant(name, self._weights.tensor(name, size))
 
     def _constant(self, name: str, array: NDArray[Any]) -> str:
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))

@@ -1,4 +1,4 @@
-"""Dense vectors by a ready ONNX graph: any sentence encoder with mean or CLS pooling."""
+"""Dense vectors by an exported ONNX graph: any sentence encoder with mean or CLS pooling."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Final
 import numpy as np
 
 from penstock.kernel.errors import Broken, Invalid
-from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, plan
+from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, plan_batches
+from penstock.models.cancellation import CancellationToken
 from penstock.models.contract import Floats
 from penstock.models.onnx_files import OnnxFiles
-from penstock.models.onnx_session import TextSession, Tokens
-from penstock.models.onnx_tokens import TextRows
-from penstock.models.stop import Stop
+from penstock.models.onnx_session import TextSession, TokenBatch
+from penstock.models.onnx_tokens import TextRowTokenizer
 
 #: Outputs that exporters make; the first that a graph has is used.
 OUTPUTS: Final = ("sentence_embedding", "last_hidden_state", "token_embeddings")
 
 
-class OnnxEncoder:
+class OnnxDenseEncoder:
     """Runs a sentence encoder; several threads may call it at once.
 
     An output ``[n, dim]`` is taken as the texts' vectors, one ``[n, tokens, dim]`` is pooled as the model's files say.
-    There are no token vectors to be had from it for late interaction: what they are worth depends on a projection that
-    is made for the built-in model only.
+    It gives no token vectors for late interaction: those need a projection that is made for the built-in model
+    only.
 
     Args:
         files: The model.
@@ -38,7 +38,7 @@ class OnnxEncoder:
 
     def __init__(self, files: OnnxFiles, threads: int = 1, call_tokens_max: int = CALL_TOKENS_MAX) -> None:
         self.model = files.model
-        self._rows = TextRows(files.tokenizer, files.tokens_max)
+        self._rows = TextRowTokenizer(files.tokenizer, files.tokens_max)
         self.tokenizer = self._rows.tokenizer
         self._pooling = files.pooling
         self._call_tokens_max = call_tokens_max
@@ -46,27 +46,27 @@ class OnnxEncoder:
         self.dim = 0
         self.dim = self.run(["a"]).shape[1]
 
-    def run(self, texts: Sequence[str], stop: Stop | None = None) -> Floats:
+    def run(self, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
 
         Raises:
-            Broken: ONNX Runtime fails, or gives what is no vector.
-            Stopped: ``stop`` was asked.
+            Broken: ONNX Runtime fails, or gives an invalid vector.
+            RunCancelled: ``stop`` was cancelled.
         """
-        rows = self._rows.rows(texts)
+        rows = self._rows.tokenize(texts)
         vectors: list[Floats | None] = [None] * len(rows)
-        with self._session.job(stop) as run:
-            for group in plan([len(row) for row in rows], self._call_tokens_max, PADDING_TOKENS_MAX):
+        with self._session.cancellable(stop) as run:
+            for group in plan_batches([len(row) for row in rows], self._call_tokens_max, PADDING_TOKENS_MAX):
                 tokens = self._rows.pad([rows[place] for place in group])
                 for place, vector in zip(group, self._pooled(run(tokens), tokens), strict=True):
                     vectors[place] = vector
         return np.array(vectors, np.float32).reshape(len(rows), -1 if rows else self.dim)
 
     def shrink(self) -> None:
-        """Give back what the runtime keeps of memory between calls."""
-        self._session.shrink(self._rows.pad(self._rows.rows(["a"])))
+        """Free the memory that the runtime keeps between calls."""
+        self._session.shrink(self._rows.pad(self._rows.tokenize(["a"])))
 
-    def _pooled(self, output: Floats, tokens: Tokens) -> Floats:
+    def _pooled(self, output: Floats, tokens: TokenBatch) -> Floats:
         """Return one vector of length 1 for each row."""
         if output.ndim == 3 and self._pooling == "cls":
             output = output[:, 0]

@@ -1,4 +1,4 @@
-"""Finds the files of a model that comes as a ready ONNX graph: in a directory, or on the Hugging Face hub."""
+"""Files of a model that comes as an exported ONNX graph, in a directory or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.models import hub
-from penstock.models.source import sha256
+from penstock.models.model_source import sha256
 
 #: Where a graph may lie in a directory or repository; the first that is there counts.
 GRAPHS: Final = ("model.onnx", "onnx/model.onnx")
@@ -56,7 +56,7 @@ class OnnxFiles:
         return f"{self.name}-{self.fingerprint()}"
 
     def fingerprint(self) -> str:
-        """Return sixteen hexadecimal digits over graph, weights beside it, tokenizer and whatever makes the vectors."""
+        """Return sixteen hexadecimal digits over graph, weights beside it, tokenizer and pooling."""
         # Weights too large for one file lie beside the graph: model.onnx_data, model.onnx.data.
         beside = sorted(self.graph.parent.glob(f"{self.graph.name}?data*"))
         digests = [sha256(path) for path in (self.graph, *beside, self.tokenizer)]
@@ -92,7 +92,7 @@ def find_on_hub(repository: str, revision: str, section: str, cache: Path | None
         cache: The hub's cache directory; ``None`` for the hub's own default.
 
     Raises:
-        Invalid: The repository's name or the revision is none.
+        Invalid: The repository's name or the revision is not valid.
         Unavailable: The hub does not answer or has no such files.
     """
     if not _REPOSITORY.fullmatch(repository):
@@ -104,8 +104,8 @@ def find_on_hub(repository: str, revision: str, section: str, cache: Path | None
         raise Invalid(detail, field=f"{section}.revision", code="model_revision")
     wanted = [*GRAPHS, "model.onnx?data*", "onnx/model.onnx?data*", TOKENIZER, *OPTIONAL]
     try:
-        found = hub.files(repository, wanted, revision, cache)
-    except hub.Away as away:
+        found = hub.download_files(repository, wanted, revision, cache)
+    except hub.HubUnavailable as away:
         raise _absent(repository, section, str(away)) from away
     graph = next((found / name for name in GRAPHS if (found / name).is_file()), None)
     if graph is None or not (found / TOKENIZER).is_file():

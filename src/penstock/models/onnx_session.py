@@ -1,7 +1,7 @@
-"""A ready ONNX graph of a text model: its inputs fed by name, its first output returned, each run stoppable.
+"""ONNX Runtime session of a text model's exported graph: inputs by name, one output, cancellable runs.
 
-Unlike the graph that Penstock prepares for its own model (:mod:`penstock.models.dense`), such a graph comes as its
-exporter left it: with ``int64`` or ``int32`` inputs, with or without ``token_type_ids``.
+Unlike the graph that Penstock prepares for its own model (:mod:`penstock.models.builtin_dense`), such a graph comes as
+its exporter left it: with ``int64`` or ``int32`` inputs, with or without ``token_type_ids``.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from penstock.kernel.errors import Broken, Invalid
+from penstock.models.cancellation import CancellationToken, RunCancelled
 from penstock.models.contract import Floats
-from penstock.models.stop import Stop, Stopped
 
-IDS: Final = "input_ids"
-MASK: Final = "attention_mask"
-TYPES: Final = "token_type_ids"
+INPUT_IDS: Final = "input_ids"
+ATTENTION_MASK: Final = "attention_mask"
+TOKEN_TYPE_IDS: Final = "token_type_ids"  # noqa: S105 - a name
 
 _INTEGERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenBatch:
     """A batch of token rows, padded: ids, mask and token types, each ``[n, longest]`` of integers."""
 
     ids: NDArray[np.int32]
     mask: NDArray[np.int32]
-    types: NDArray[np.int32]
+    type_ids: NDArray[np.int32]
 
 
 class TextSession:
@@ -64,9 +64,14 @@ class TextSession:
         except Exception as error:  # the runtime's exceptions share no narrower base
             raise Broken(f"ONNX Runtime cannot load {path}: {error}", code="model_load") from error
         self._inputs = {one.name: _INTEGERS.get(one.type) for one in self._session.get_inputs()}
-        strange = [name for name, kind in self._inputs.items() if name not in {IDS, MASK, TYPES} or kind is None]
-        if strange or IDS not in self._inputs:
-            detail = f"{path}: takes {', '.join(self._inputs)}; only {IDS}, {MASK} and {TYPES} of integers are known"
+        strange = [
+            name
+            for name, kind in self._inputs.items()
+            if name not in {INPUT_IDS, ATTENTION_MASK, TOKEN_TYPE_IDS} or kind is None
+        ]
+        if strange or INPUT_IDS not in self._inputs:
+            known = f"{INPUT_IDS}, {ATTENTION_MASK} and {TOKEN_TYPE_IDS}"
+            detail = f"{path}: takes {', '.join(self._inputs)}; only {known} of integers are known"
             raise Invalid(detail, field=str(path), code="model_inputs")
         named = [one.name for one in self._session.get_outputs()]
         self.output = next((name for name in outputs if name in named), named[0])
@@ -75,36 +80,40 @@ class TextSession:
         return f"<TextSession {self._path.name} {self.output}>"
 
     @contextmanager
-    def job(self, stop: Stop | None) -> Iterator[Callable[[Tokens], Floats]]:
+    def cancellable(self, stop: CancellationToken | None) -> Iterator[Callable[[TokenBatch], Floats]]:
         """Yield a function that runs the graph once and returns the output; ``stop`` ends all of a job's runs early.
 
-        The function raises ``Stopped`` where ``stop`` was asked, and ``Broken`` where ONNX Runtime fails.
+        The function raises ``RunCancelled`` if ``stop`` was cancelled, and ``Broken`` if ONNX Runtime fails.
         """
-        stop, options = stop or Stop(), onnxruntime.RunOptions()
-        stop.check()
-        with stop.heard_by(partial(setattr, options, "terminate", True)):
+        stop, options = stop or CancellationToken(), onnxruntime.RunOptions()
+        stop.raise_if_cancelled()
+        with stop.on_cancel(partial(setattr, options, "terminate", True)):
             yield partial(self._run, options, stop)
 
-    def shrink(self, tokens: Tokens) -> None:
-        """Give back what the runtime keeps of memory between calls, by a call with ``tokens`` that ends with that."""
-        self._run(shrinking(), Stop(), tokens)
+    def shrink(self, tokens: TokenBatch) -> None:
+        """Free the memory that the runtime keeps between calls, by a run on ``tokens`` that shrinks its arena."""
+        self._run(arena_shrink_options(), CancellationToken(), tokens)
 
-    def _run(self, options: onnxruntime.RunOptions, stop: Stop, tokens: Tokens) -> Floats:
-        stop.check()
-        given: dict[str, NDArray[Any]] = {IDS: tokens.ids, MASK: tokens.mask, TYPES: tokens.types}
+    def _run(self, options: onnxruntime.RunOptions, stop: CancellationToken, tokens: TokenBatch) -> Floats:
+        stop.raise_if_cancelled()
+        given: dict[str, NDArray[Any]] = {
+            INPUT_IDS: tokens.ids,
+            ATTENTION_MASK: tokens.mask,
+            TOKEN_TYPE_IDS: tokens.type_ids,
+        }
         feed = {name: given[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
         try:
             output = self._session.run([self.output], feed, options)[0]
         except Exception as error:  # as above
-            if stop.asked:
-                raise Stopped from None
+            if stop.is_cancelled:
+                raise RunCancelled from None
             raise Broken(f"ONNX Runtime failed over {self._path}: {error}", code="model_run") from error
         array: Floats = np.asarray(output, np.float32)
         return array
 
 
-def shrinking() -> onnxruntime.RunOptions:
-    """Return options of a call after which the runtime's memory arena gives back what is free in it."""
+def arena_shrink_options() -> onnxruntime.RunOptions:
+    """Return options of a run after which the runtime's memory arena frees its unused memory."""
     options = onnxruntime.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options

@@ -1,4 +1,4 @@
-"""Texts, and pairs of a query and a text, as the token rows that a ready ONNX graph reads."""
+"""Tokenizers for exported ONNX graphs: token rows of texts, and of pairs of a query and a text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from penstock.kernel.errors import Invalid
-from penstock.models.onnx_session import Tokens
+from penstock.models.onnx_session import TokenBatch
 from penstock.models.tokenizer import CHARACTERS_PER_TOKEN_MAX, TextTokenizer, well_formed
 
 #: The share of a pair's tokens that a query must leave for the text.
@@ -19,17 +19,17 @@ TEXT_SHARE_MIN: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One text or pair: its token ids, and for each the number of the part it belongs to."""
+class TokenRow:
+    """Token ids of a text or pair, with each token's segment number (token type)."""
 
     ids: Sequence[int]
-    types: Sequence[int]
+    type_ids: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-class TextRows:
+class TextRowTokenizer:
     """Rows of single texts, cut at the model's length.
 
     Args:
@@ -43,16 +43,16 @@ class TextRows:
     def __init__(self, path: Path, tokens_max: int) -> None:
         self.tokenizer = TextTokenizer(path, tokens_max)
 
-    def rows(self, texts: Sequence[str]) -> list[Row]:
+    def tokenize(self, texts: Sequence[str]) -> list[TokenRow]:
         """Return a row for each text."""
-        return [Row(ids, [0] * len(ids)) for ids in self.tokenizer.ids(texts)]
+        return [TokenRow(ids, [0] * len(ids)) for ids in self.tokenizer.token_ids(texts)]
 
-    def pad(self, rows: Sequence[Row]) -> Tokens:
+    def pad(self, rows: Sequence[TokenRow]) -> TokenBatch:
         """Return the rows as one batch, padded on the right."""
-        return padded(rows, self.tokenizer.pad_id)
+        return pad_rows(rows, self.tokenizer.pad_id)
 
 
-class PairRows:
+class PairRowTokenizer:
     """Rows of a query with each of several texts. The text is cut at the model's length, the query never.
 
     Args:
@@ -71,7 +71,7 @@ class PairRows:
         self._tokenizer.enable_truncation(tokens_max, strategy="only_second")
         self._special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
 
-    def rows(self, query: str, texts: Sequence[str]) -> list[Row]:
+    def tokenize(self, query: str, texts: Sequence[str]) -> list[TokenRow]:
         """Return a row for each text.
 
         Raises:
@@ -82,16 +82,16 @@ class PairRows:
         self._room(asked)
         longest = self.tokens_max * CHARACTERS_PER_TOKEN_MAX
         encoded = self._tokenizer.encode_batch([(asked, well_formed(text[:longest])) for text in texts])
-        return [Row(one.ids, one.type_ids) for one in encoded]
+        return [TokenRow(one.ids, one.type_ids) for one in encoded]
 
     def truncated(self, query: str, texts: Sequence[str]) -> list[bool]:
         """Return for each text whether its end is not read beside the query.
 
         Raises:
-            Invalid: As :meth:`rows`.
+            Invalid: As :meth:`tokenize`.
         """
         room = self._room(well_formed(query))
-        return [self._texts.truncated(text, self._texts.room - room) for text in texts]
+        return [self._texts.truncated(text, self._texts.text_tokens_max - room) for text in texts]
 
     def _room(self, query: str) -> int:
         """Return how many tokens of a text fit beside a query."""
@@ -103,17 +103,17 @@ class PairRows:
             raise Invalid(detail, field="query", code="query_too_long")
         return room
 
-    def pad(self, rows: Sequence[Row]) -> Tokens:
+    def pad(self, rows: Sequence[TokenRow]) -> TokenBatch:
         """Return the rows as one batch, padded on the right."""
-        return padded(rows, self._texts.pad_id)
+        return pad_rows(rows, self._texts.pad_id)
 
 
-def padded(rows: Sequence[Row], pad_id: int) -> Tokens:
+def pad_rows(rows: Sequence[TokenRow], pad_id: int) -> TokenBatch:
     """Return rows as one batch, padded on the right."""
     shape = len(rows), max(map(len, rows), default=0)
     ids, mask, types = np.full(shape, pad_id, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for number, row in enumerate(rows):
         ids[number, : len(row)] = row.ids
         mask[number, : len(row)] = 1
-        types[number, : len(row)] = row.types
-    return Tokens(ids, mask, types)
+        types[number, : len(row)] = row.type_ids
+    return TokenBatch(ids, mask, types)

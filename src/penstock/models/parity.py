@@ -1,4 +1,4 @@
-"""How close a prepared model comes to its own float32 form: cosines, and rankings of the same texts."""
+"""Parity between a prepared model and its own float32 form: cosines, and rankings of the same texts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Closeness:
     Attributes:
         mean: Their mean.
         least: The least.
-        worst: Which text has it.
+        worst: Position of the text that has it.
     """
 
     mean: float
@@ -65,8 +65,8 @@ class Closeness:
     worst: int
 
     @property
-    def close(self) -> bool:
-        """Whether both lie within the bounds."""
+    def within_bounds(self) -> bool:
+        """True if mean and least cosine lie within the bounds."""
         return self.mean >= COSINE_MEAN_MIN and self.least >= COSINE_MIN
 
 
@@ -81,7 +81,7 @@ def closeness(fast: Floats, exact: Floats) -> Closeness:
     return Closeness(float(cosines.mean()), float(cosines.min()), int(cosines.argmin()))
 
 
-def rankings(queries: Floats, documents: Floats, k: int) -> list[list[int]]:
+def exact_rankings(queries: Floats, documents: Floats, k: int) -> list[list[int]]:
     """Return for each query the ``k`` documents of the highest cosine, the best first, by exact search.
 
     Args:
@@ -92,6 +92,6 @@ def rankings(queries: Floats, documents: Floats, k: int) -> list[list[int]]:
     return [np.argsort(-scores, kind="stable")[:k].tolist() for scores in queries @ documents.T]
 
 
-def in_batches(texts: Sequence[str], size: int) -> list[Sequence[str]]:
+def split_batches(texts: Sequence[str], size: int) -> list[Sequence[str]]:
     """Cut a list into parts of ``size`` texts, the last one shorter."""
     return [texts[first : first + size] for first in range(0, len(texts), size)]

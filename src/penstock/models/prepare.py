@@ -1,8 +1,8 @@
-"""Prepares a model once: weights in, a checked ONNX graph in the cache directory out.
+"""Preparation of the built-in model, once: from weights to a checked ONNX graph in the cache directory.
 
 ``<cache>/<name>-<fingerprint>/`` holds ``model.onnx``, ``tokenizer.json`` and ``manifest.json``. It
-is written under a temporary name and renamed, so it is complete or absent; what a crash left behind
-is swept by the next preparation. A warm start hashes the 23 MB graph (about 20 ms) but not the 91
+is written under a temporary name and renamed, so it is complete or absent. Leftovers of a crash
+are removed by the next preparation. A warm start hashes the 23 MB graph (about 20 ms) but not the 91
 MB of weights: the manifest keeps their stamps.
 """
 
@@ -17,25 +17,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.models.architecture import Weights, read_shape
-from penstock.models.cache import MANIFEST, TEMPORARY, exclusive, publish, sweep, translated
-from penstock.models.late import late_dim
+from penstock.models.architecture import SafetensorsFile, read_bert_config
+from penstock.models.model_cache import (
+    MANIFEST,
+    TEMPORARY,
+    lock_directory,
+    publish,
+    remove_unfinished,
+    translate_os_errors,
+)
+from penstock.models.model_source import sha256
 from penstock.models.quantise import Precision, best_precision
-from penstock.models.source import sha256
+from penstock.models.token_vectors import token_dim_for
 from penstock.models.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from penstock.models.architecture import BertShape
-    from penstock.models.source import Source
+    from penstock.models.architecture import BertConfig
+    from penstock.models.model_source import ModelSource
 
-    Progress = Callable[[str, int, int], None]
+    ProgressCallback = Callable[[str, int, int], None]
 
-FORMAT = 4
-"""Version of the prepared directory and graph; raising it prepares every model anew."""
+FORMAT_VERSION = 4
+"""Version of the prepared directory and graph; raising it prepares every model again."""
 
-VECTORS = 1
+VECTORS_VERSION = 1
 """Version of the dense vectors that a prepared graph makes; raising it shuts out every collection made before."""
 
 _GRAPH = "model.onnx"
@@ -44,7 +51,7 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9._]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedModel:
     """A model ready to load.
 
     Attributes:
@@ -52,44 +59,44 @@ class Prepared:
         tokenizer_path: ``tokenizer.json``.
         name: Name of the model.
         dim: Components of a dense vector.
-        late: Components of a token vector.
+        token_dim: Components of a token vector.
         tokens_max: Tokens after which a text is cut, special tokens included.
         precision: Number format of the graph.
         fingerprint: Sixteen hexadecimal digits over weights, tokenizer, config, precision and
-            ``VECTORS``: vectors of two fingerprints must not be mixed.
+            ``VECTORS_VERSION``: vectors of two fingerprints must not be mixed.
     """
 
     path: Path
     tokenizer_path: Path
     name: str
     dim: int
-    late: int
+    token_dim: int
     tokens_max: int
     precision: Precision
     fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
-    """What has to be known of a model that is not run here.
+class ModelDescription:
+    """Description of a model that other instances run.
 
     Attributes:
-        model: Its name and fingerprint, as of ``Prepared``.
+        model: Its name and fingerprint, as of ``PreparedModel``.
         dim: Components of a dense vector.
-        late: Components of a token vector.
+        token_dim: Components of a token vector.
         tokens_max: Tokens after which a text is cut, special tokens included.
         tokenizer_path: ``tokenizer.json``.
     """
 
     model: str
     dim: int
-    late: int
+    token_dim: int
     tokens_max: int
     tokenizer_path: Path
 
 
-def describe(source: Source, precision: Precision) -> Description:
-    """Return what a model would be once prepared, without preparing it.
+def describe_model(source: ModelSource, precision: Precision) -> ModelDescription:
+    """Return the description that a model has once prepared, without preparing it.
 
     Args:
         source: Where its files are; weights that are pinned are not looked at.
@@ -99,21 +106,21 @@ def describe(source: Source, precision: Precision) -> Description:
         Invalid: The files are not those pinned, or not a BERT-shaped encoder.
         Unavailable: They cannot be read.
     """
-    with translated(source.config.parent):
-        shape = read_shape(source.config)
-        fingerprint = _fingerprint(source.known_checksums(), precision)
+    with translate_os_errors(source.config.parent):
+        shape = read_bert_config(source.config)
+        fingerprint = _fingerprint(source.checksums_without_weights(), precision)
         tokenizer = source.tokenizer
-        return Description(
-            f"{source.name}-{fingerprint}", shape.hidden, late_dim(shape.hidden), shape.tokens_max, tokenizer
+        return ModelDescription(
+            f"{source.name}-{fingerprint}", shape.hidden, token_dim_for(shape.hidden), shape.tokens_max, tokenizer
         )
 
 
-def prepare(
-    source: Source,
+def prepare_model(
+    source: ModelSource,
     cache_dir: Path,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     precision: Precision | None = None,
-) -> Prepared:
+) -> PreparedModel:
     """Return the prepared model, building it on the first call.
 
     Args:
@@ -130,17 +137,17 @@ def prepare(
     """
     wanted = precision or best_precision()
     report = progress or (lambda _stage, _done, _total: None)
-    with translated(cache_dir):
+    with translate_os_errors(cache_dir):
         warm = _warm(source, cache_dir, wanted)
         if warm is not None:
             return warm
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with exclusive(cache_dir):
+        with lock_directory(cache_dir):
             # Another process may have prepared it while this one waited.
             return _warm(source, cache_dir, wanted) or _build(source, cache_dir, report, wanted)
 
 
-def _warm(source: Source, cache_dir: Path, precision: Precision) -> Prepared | None:
+def _warm(source: ModelSource, cache_dir: Path, precision: Precision) -> PreparedModel | None:
     """Return an intact prepared model made from these very files, without hashing the weights."""
     stamps = {name: asdict(stamp) for name, stamp in source.stamps().items()}
     for path in sorted(cache_dir.glob(f"{_slug(source.name)}-*/{MANIFEST}")):
@@ -152,20 +159,20 @@ def _warm(source: Source, cache_dir: Path, precision: Precision) -> Prepared | N
     return None
 
 
-def _build(source: Source, cache_dir: Path, report: Progress, precision: Precision) -> Prepared:
-    sweep(cache_dir)
-    shape = read_shape(source.config)
+def _build(source: ModelSource, cache_dir: Path, report: ProgressCallback, precision: Precision) -> PreparedModel:
+    remove_unfinished(cache_dir)
+    shape = read_bert_config(source.config)
     stamps = {name: asdict(stamp) for name, stamp in source.stamps().items()}
     digests = source.checksums(lambda done, total: report("checking", done, total))
     fingerprint = _fingerprint(digests, precision)
     final = cache_dir / f"{_slug(source.name)}-{fingerprint}"
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "name": source.name,
         "fingerprint": fingerprint,
         "precision": precision,
         "dim": shape.hidden,
-        "late": late_dim(shape.hidden),
+        "late": token_dim_for(shape.hidden),
         "tokens_max": shape.tokens_max,
         "source": {"origin": source.origin, "sha256": digests, "stamps": stamps},
     }
@@ -191,7 +198,9 @@ def _build(source: Source, cache_dir: Path, report: Progress, precision: Precisi
     return _prepared(final, manifest)
 
 
-def _write(source: Source, shape: BertShape, precision: Precision, directory: Path, report: Progress) -> None:
+def _write(
+    source: ModelSource, shape: BertConfig, precision: Precision, directory: Path, report: ProgressCallback
+) -> None:
     # Imported here: onnx is needed on a cold start only.
     from penstock.models.graph import write_graph  # noqa: PLC0415 - see above
     from penstock.models.projection import add_projection  # noqa: PLC0415 - see above
@@ -199,14 +208,14 @@ def _write(source: Source, shape: BertShape, precision: Precision, directory: Pa
     def layer_done(layer: int) -> None:
         report("building", layer, shape.layers)
 
-    with Weights(source.weights) as weights:
+    with SafetensorsFile(source.weights) as weights:
         write_graph(weights, shape, precision, directory / _GRAPH, layer_done)
     shutil.copyfile(source.tokenizer, directory / _TOKENIZER)
     add_projection(directory / _GRAPH, TextTokenizer(directory / _TOKENIZER, shape.tokens_max))
 
 
 def _fingerprint(digests: dict[str, str], precision: Precision) -> str:
-    text = json.dumps([VECTORS, precision, sorted(digests.items())])
+    text = json.dumps([VECTORS_VERSION, precision, sorted(digests.items())])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -217,7 +226,7 @@ def _slug(name: str) -> str:
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        known = manifest["format"] == FORMAT and manifest["source"]["stamps"] and manifest["files"].keys()
+        known = manifest["format"] == FORMAT_VERSION and manifest["source"]["stamps"] and manifest["files"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return manifest if known == {_GRAPH, _TOKENIZER} else None
@@ -231,13 +240,13 @@ def _intact(directory: Path, manifest: dict[str, Any]) -> bool:
     return True
 
 
-def _prepared(directory: Path, manifest: dict[str, Any]) -> Prepared:
-    return Prepared(
+def _prepared(directory: Path, manifest: dict[str, Any]) -> PreparedModel:
+    return PreparedModel(
         path=directory / _GRAPH,
         tokenizer_path=directory / _TOKENIZER,
         name=manifest["name"],
         dim=manifest["dim"],
-        late=manifest["late"],
+        token_dim=manifest["late"],
         tokens_max=manifest["tokens_max"],
         precision=Precision(manifest["precision"]),
         fingerprint=manifest["fingerprint"],

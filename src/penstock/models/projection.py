@@ -1,4 +1,4 @@
-"""The matrix that makes token vectors short: one for each model, made when it is prepared, put into its graph.
+"""Projection that shortens token vectors: a matrix computed when a model is prepared and added to its graph.
 
 The last hidden states of a model have more directions than it takes to tell tokens apart. The ones worth keeping are
 found by running the model over texts and taking the principal components of what comes out (uncentred, so that
@@ -6,7 +6,7 @@ products are kept best). The texts are of words drawn from the model's own vocab
 for every machine. Measured against components found on the test collections themselves, nothing is lost.
 
 The basis inside that subspace is free, and two choices are made. All components shall carry alike, so that bytes suit
-them all; and a basis shall hang on the subspace alone, not on the order or sign of components that differ by rounding
+them all. And a basis shall depend on the subspace alone, not on the order or sign of components that differ by rounding
 from machine to machine. Both hold for the orthonormal basis that is nearest to a fixed set of waves.
 """
 
@@ -19,7 +19,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from penstock.models.late import late_dim
+from penstock.models.token_vectors import token_dim_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 SAMPLE_TEXTS: Final = 96
 _SAMPLE_WORDS: Final = (8, 24, 96)
 
-#: Stride through the vocabulary: the golden ratio's fraction comes by everywhere alike and never round again.
+#: Stride through the vocabulary: the golden ratio's fraction spreads evenly and never repeats.
 _STRIDE: Final = 0.6180339887498949
 
 
 def add_projection(graph: Path, tokenizer: TextTokenizer) -> None:
-    """Give a prepared graph the output ``late``: ``float32 [batch, sequence, late]``, each token L2-normalised.
+    """Give a prepared graph the output ``late``: ``float32 [batch, sequence, token_dim]``, each token L2-normalised.
 
     Args:
         graph: The file, with the outputs of :mod:`penstock.models.graph`; rewritten.
@@ -48,7 +48,7 @@ def add_projection(graph: Path, tokenizer: TextTokenizer) -> None:
         OSError: The file cannot be written.
     """
     model = onnx.load(graph)
-    matrix = projection(token_states(graph, tokenizer))
+    matrix = projection_matrix(token_states(graph, tokenizer))
     model.graph.initializer.append(numpy_helper.from_array(matrix, "late_matrix"))
     model.graph.node.append(helper.make_node("MatMul", ["tokens", "late_matrix"], ["late_rows"], name="late_rows"))
     model.graph.node.append(helper.make_node("LpNormalization", ["late_rows"], ["late"], name="late", axis=-1, p=2))
@@ -63,14 +63,14 @@ def token_states(graph: Path, tokenizer: TextTokenizer) -> Floats:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     states = []
-    for row in tokenizer.ids(sample(tokenizer.words())):
+    for row in tokenizer.token_ids(sample_texts(tokenizer.whole_words())):
         ids, mask = tokenizer.pad([row])
         (tokens,) = session.run(["tokens"], {"input_ids": ids, "attention_mask": mask})
         states.append(tokens[0])
     return np.concatenate(states)
 
 
-def sample(words: list[str]) -> list[str]:
+def sample_texts(words: list[str]) -> list[str]:
     """Return the texts that stand for all texts: words of the vocabulary, one after the other by a fixed stride."""
     texts, place = [], 0
     words = words or ["a"]
@@ -82,14 +82,14 @@ def sample(words: list[str]) -> list[str]:
     return texts
 
 
-def projection(states: Floats) -> Floats:
-    """Return the matrix, ``float32 [hidden, late]``, its columns orthonormal.
+def projection_matrix(states: Floats) -> Floats:
+    """Return the matrix, ``float32 [hidden, token_dim]``, its columns orthonormal.
 
     Args:
         states: Hidden states, ``float32 [tokens, hidden]``.
     """
     hidden = states.shape[1]
-    late = late_dim(hidden)
+    late = token_dim_for(hidden)
     unit = states.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     _, vectors = np.linalg.eigh(unit.T @ unit)

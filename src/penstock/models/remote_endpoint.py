@@ -1,6 +1,6 @@
-"""One HTTP endpoint that runs a model: a request goes out, a bounded answer comes back, or one of our errors.
+"""Client of an HTTP endpoint that runs a model: bounded answers, and the endpoint's errors translated to ours.
 
-What the endpoint says is translated here and nowhere else:
+The endpoint's answers are translated in this one place:
 
 ======================== ==================================================================================
 it answers               the caller gets
@@ -25,7 +25,7 @@ import contextlib
 import datetime as dt
 import email.utils
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,16 +33,50 @@ import httpx
 import msgspec
 
 from penstock import __version__
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context
-from penstock.kernel.errors import UNREADABLE, Broken, Invalid, PenstockError, Rejected, Unavailable
-from penstock.kernel.redaction import is_whole
+from penstock.kernel.context import Clock, Context, enforce_deadline
+from penstock.kernel.errors import DECODE_ERRORS, Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.redaction import is_well_formed
+
+#: Seconds after which an endpoint that has not answered its first request is down.
+CHECK_TIMEOUT_S: Final = 4.0
+#: The text of that request.
+PROBE_TEXT: Final = "penstock"
+
+
+async def outage_reason(ask: Callable[[], Awaitable[Any]], ctx: Context, section: str, url: str) -> str:
+    """Send a request to an endpoint; return why it is down, empty if it is not.
+
+    An endpoint at its limit is up.
+
+    Args:
+        ask: Sends the request.
+        ctx: Request context, with the deadline.
+        section: Where it is set, ``models.dense`` for instance.
+        url: Its address, for people.
+
+    Raises:
+        Invalid: It is there, and it is wrong: its key, its address, its answers.
+    """
+    try:
+        async with enforce_deadline(ctx.deadline):
+            await ask()
+    except Rejected:
+        return ""
+    except Expired:
+        return f"{section}: {url} has not answered within {CHECK_TIMEOUT_S:g} s"
+    except Unavailable as error:
+        return f"{section}: {url}: {error.detail}"
+    except (Broken, Invalid) as error:
+        detail = f"{section}: {url} cannot be used: {error.detail}"
+        raise Invalid(detail, field=section, code=error.code) from error
+    return ""
+
 
 #: A connection that is not there after so long is not coming, whatever the deadline.
-CONNECT_S: Final = 3.0
-#: How much is read of an answer that refuses, and how much of what it says is told on.
+CONNECT_TIMEOUT_S: Final = 3.0
+#: Bytes read of a refusal, and characters of its message that are quoted.
 REFUSAL_BYTES_MAX: Final = 4096
-SAID_CHARACTERS_MAX: Final = 200
+QUOTED_CHARACTERS_MAX: Final = 200
 #: When to come back where the endpoint is at its limit and does not say.
 RETRY_AFTER_S: Final = 1.0
 
@@ -57,25 +91,25 @@ class BatchTooLarge(Invalid):
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointSettings:
-    """Where a model is asked.
+class ModelEndpointSettings:
+    """Settings of a model endpoint: address, key and connections.
 
     Attributes:
         dependency: The part's name in errors and metrics: ``embed``, ``sparse`` or ``rerank``.
         section: Where it is set, ``models.dense`` for instance; errors name its settings.
         url: Its address, with or without the path of the operation.
-        key: Sent as a bearer token; empty for none.
+        api_key: Sent as a bearer token; empty for none.
         connections_max: Connections at most.
     """
 
     dependency: str
     section: str
     url: str = field(repr=False)
-    key: str = field(default="", repr=False)
+    api_key: str = field(default="", repr=False)
     connections_max: int = 4
 
 
-class Endpoint:
+class ModelEndpoint:
     """An endpoint and the connections to it.
 
     Args:
@@ -92,32 +126,36 @@ class Endpoint:
     """
 
     def __init__(
-        self, settings: EndpointSettings, path: str, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        settings: ModelEndpointSettings,
+        path: str,
+        clock: Clock,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.section = settings.section
         self.dependency = settings.dependency
         self._clock = clock
         self._url = _whole_url(settings, path)
-        # What an endpoint may repeat and nobody is to read; the longest first, as one may be a part of another.
-        told = [settings.key, str(self._url.query, "ascii"), *self._url.params.values()]
+        # Secrets that an endpoint may repeat in its answers; the longest first, as one may be a part of another.
+        told = [settings.api_key, str(self._url.query, "ascii"), *self._url.params.values()]
         self._secrets = sorted(filter(None, told), key=len, reverse=True)
         most = settings.connections_max
         self._client = httpx.AsyncClient(
             headers=_headers(settings),
             limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
-            # The work's deadline is the only limit of a whole request.
-            timeout=httpx.Timeout(None, connect=CONNECT_S),
+            # The deadline in the context is the only limit of a whole request.
+            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
             transport=transport,
             # Certificates take 20 ms to load, for nothing where nothing is encrypted.
             verify=self._url.scheme == "https",
         )
 
     def __repr__(self) -> str:
-        return f"<Endpoint {self.dependency} {self.url}>"
+        return f"<ModelEndpoint {self.dependency} {self.url}>"
 
     @property
     def url(self) -> str:
-        """Where it is, without a query, which may hold a secret."""
+        """The endpoint's address without its query, which may hold a secret."""
         return str(self._url.copy_with(query=None))
 
     async def close(self) -> None:
@@ -130,14 +168,14 @@ class Endpoint:
         The time left goes along as ``X-Request-Timeout-Ms``; ending the call at the deadline is the caller's part.
 
         Args:
-            message: Whatever msgspec encodes.
-            bytes_max: The longest answer that makes sense.
-            ctx: Whose it is.
+            message: Any value that msgspec encodes.
+            bytes_max: The longest answer that is accepted.
+            ctx: Request context.
 
         Raises:
             PenstockError: See the table above.
 
-        Cancellation: The connection is closed, which is how an endpoint learns that nobody waits any more.
+        Cancellation: The connection is closed, which tells the endpoint that the request was cancelled.
         """
         headers, left_s = {}, ctx.deadline.remaining_s(self._clock.now())
         if left_s < math.inf:
@@ -158,8 +196,8 @@ class Endpoint:
                 code="endpoint_unreachable",
             ) from None
 
-    def broken(self, what: str) -> Broken:
-        """Return the error for an answer that makes no sense."""
+    def malformed_answer(self, what: str) -> Broken:
+        """Return the error for an invalid answer."""
         return Broken(f"{self._who} answers what makes no sense: {what}", code="endpoint_answer")
 
     @property
@@ -170,12 +208,12 @@ class Endpoint:
         """Read an answer that is to be no longer than ``bytes_max``."""
         if response.headers.get("content-encoding", "identity") != "identity":
             # It was asked not to: a few kilobytes may unpack to gigabytes.
-            raise self.broken(f"it is encoded as {response.headers['content-encoding'][:20]!r}")
+            raise self.malformed_answer(f"it is encoded as {response.headers['content-encoding'][:20]!r}")
         body = bytearray()
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > bytes_max:
-                raise self.broken(f"it is longer than {bytes_max} bytes")
+                raise self.malformed_answer(f"it is longer than {bytes_max} bytes")
         return bytes(body)
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> PenstockError:
@@ -203,11 +241,11 @@ class Endpoint:
         return Unavailable(detail, dependency=self.dependency, code="endpoint_failed")
 
     def _with_word(self, detail: str, body: bytes) -> str:
-        """Return the sentence with what the endpoint says itself, if that can be read."""
+        """Return the sentence with the endpoint's own message appended, if that can be read."""
         said = _said(body)
         for secret in self._secrets:
             said = said.replace(secret, "…")
-        return f"{detail}: {said[:SAID_CHARACTERS_MAX]}" if said else detail
+        return f"{detail}: {said[:QUOTED_CHARACTERS_MAX]}" if said else detail
 
 
 def retry_after_s(text: str) -> float | None:
@@ -222,7 +260,7 @@ def retry_after_s(text: str) -> float | None:
     return None
 
 
-def _whole_url(settings: EndpointSettings, path: str) -> httpx.URL:
+def _whole_url(settings: ModelEndpointSettings, path: str) -> httpx.URL:
     """Return the address with the operation's path, of which it may have a part already."""
     field_name = f"{settings.section}.url"
     try:
@@ -233,7 +271,7 @@ def _whole_url(settings: EndpointSettings, path: str) -> httpx.URL:
     if url.scheme not in {"http", "https"} or not url.host:
         detail = f"{field_name}: must begin with http:// or https:// and a host"
         raise Invalid(detail, field=field_name, code="endpoint_url")
-    if url.userinfo or not is_whole(settings.url.strip()):
+    if url.userinfo or not is_well_formed(settings.url.strip()):
         detail = f"{field_name}: must not hold a name or password; {settings.section}.api_key is for the key"
         raise Invalid(detail, field=field_name, code="endpoint_url")
     there, steps = url.path.rstrip("/"), path.strip("/").split("/")
@@ -245,14 +283,14 @@ def _whole_url(settings: EndpointSettings, path: str) -> httpx.URL:
     return url.copy_with(path=there + "".join(f"/{step}" for step in steps[count:]), fragment=None)
 
 
-def _headers(settings: EndpointSettings) -> dict[str, str]:
+def _headers(settings: ModelEndpointSettings) -> dict[str, str]:
     headers = {
         "accept": "application/json",
         "accept-encoding": "identity",
         "content-type": "application/json",
         "user-agent": f"penstock/{__version__}",
     }
-    key = settings.key
+    key = settings.api_key
     if key:
         if not key.isascii() or not key.isprintable() or " " in key:
             name = f"{settings.section}.api_key"
@@ -273,10 +311,10 @@ async def _beginning(response: httpx.Response) -> bytes:
 
 
 def _said(body: bytes) -> str:
-    """Return what a refusal says in words: ``error.message``, ``error``, ``message`` or ``detail``; else nothing."""
+    """Return the message of a refusal: ``error.message``, ``error``, ``message`` or ``detail``; else nothing."""
     try:
         found = msgspec.json.decode(body)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return ""
     for name in ("error", "message", "detail"):
         if isinstance(found, dict) and name in found:
@@ -287,5 +325,5 @@ def _said(body: bytes) -> str:
 
 
 def _reason(error: httpx.TransportError) -> str:
-    words = " ".join(str(error).split())[:SAID_CHARACTERS_MAX]
+    words = " ".join(str(error).split())[:QUOTED_CHARACTERS_MAX]
     return words or type(error).__name__

@@ -1,4 +1,4 @@
-"""Texts to token ids: truncated and padded for the model, or counted whole for the chunker."""
+"""Tokenizer of a model: token ids, truncated and padded for the model; whole counts for the chunker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHARACTERS_PER_TOKEN_MAX = 64
 instead of 470. Only a text whose first 256 tokens span 16 000 characters (runs of blanks, words
 past 100 letters) is cut short by it."""
 
-CHARACTERS_PER_TOKEN_FIRST = 8
+CHARACTERS_PER_TOKEN_FIRST_PASS = 8
 """A text is read so far at first: most give all tokens within, and a text of 10 KB costs 0.6 ms instead of 3."""
 
 WORD_TOKENS_MAX = 100
@@ -38,7 +38,7 @@ class TextTokenizer:
     Attributes:
         path: Its file.
         tokens_max: Tokens after which ``encode`` cuts, special tokens included.
-        room: The same without the special tokens.
+        text_tokens_max: The same without the special tokens.
     """
 
     def __init__(self, path: Path, tokens_max: int) -> None:
@@ -64,14 +64,14 @@ class TextTokenizer:
             tokenizer.no_padding()
             tokenizer.no_truncation()
         self._cut.enable_truncation(tokens_max)
-        self.room = tokens_max - self._whole.num_special_tokens_to_add(is_pair=False)
+        self.text_tokens_max = tokens_max - self._whole.num_special_tokens_to_add(is_pair=False)
 
     def __reduce__(self) -> tuple[type[TextTokenizer], tuple[Path, int]]:
         return (TextTokenizer, (self.path, self.tokens_max))
 
-    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of every text, special tokens included, cut to ``tokens_max``."""
-        first, longest = self.tokens_max * CHARACTERS_PER_TOKEN_FIRST, self.tokens_max * CHARACTERS_PER_TOKEN_MAX
+        first, longest = self.tokens_max * CHARACTERS_PER_TOKEN_FIRST_PASS, self.tokens_max * CHARACTERS_PER_TOKEN_MAX
         encoded = self._cut.encode_batch_fast([well_formed(text[:first]) for text in texts])
         rows = [encoding.ids for encoding in encoded]
         # A text of long words or blanks: the first reading did not fill the window.
@@ -92,14 +92,14 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return ids and mask of ``texts``, each ``int32 [n, longest]``."""
-        return self.pad(self.ids(texts))
+        return self.pad(self.token_ids(texts))
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of every text, uncut and without special tokens."""
         encoded = self._whole.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
         return [len(encoding.ids) for encoding in encoded]
 
-    def words(self) -> list[str]:
+    def whole_words(self) -> list[str]:
         """Return the vocabulary's whole words of two letters and more, in the order of their ids."""
         vocabulary = sorted(self._whole.get_vocab().items(), key=lambda entry: entry[1])
         return [word for word, _ in vocabulary if len(word) > 1 and word.isalpha()]
@@ -111,10 +111,10 @@ class TextTokenizer:
             text: The text.
             reserved: Tokens of the window that something else takes.
         """
-        room = self.room - reserved
+        room = self.text_tokens_max - reserved
         if text.isascii() and len(text) <= room:
             return False  # a character of ASCII is one token at most: most queries need not be counted
-        first, longest = self.tokens_max * CHARACTERS_PER_TOKEN_FIRST, self.tokens_max * CHARACTERS_PER_TOKEN_MAX
+        first, longest = self.tokens_max * CHARACTERS_PER_TOKEN_FIRST_PASS, self.tokens_max * CHARACTERS_PER_TOKEN_MAX
         if len(text) > first and self.count([text[:first]])[0] > room + WORD_TOKENS_MAX:
             return True
         return len(text) > longest or self.count([text])[0] > room

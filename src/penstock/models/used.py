@@ -1,4 +1,4 @@
-"""Which model does what: a record for people."""
+"""Record of a model in use, for the status report."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class InUse:
-    """One model as the status shows it.
+class ModelInfo:
+    """A model as the status shows it.
 
     Attributes:
         part: ``dense``, ``sparse`` or ``rerank``.
         kind: As the settings have it: ``builtin``, ``bm25``, ``onnx``, ``openai``, ``tei`` or ``cohere``.
         name: The model's name; vectors of two names never mix.
         url: Its endpoint, empty for one in this process.
-        note: What is absent with it, or was wrong at the start; else empty.
+        note: A feature missing with it, or a failure at the start; else empty.
     """
 
     part: str

@@ -12,21 +12,21 @@ from penstock.policies.bounds import at_least
 from penstock.policies.ladder import Rung
 
 #: Rules and subjects that are looked at more closely at once: they are near an alert, or active.
-SUBJECTS_MAX: Final = 200
+TRACKED_SUBJECTS_MAX: Final = 200
 
 #: Alerts called off that are remembered.
 HISTORY_MAX: Final = 100
 
 
 class Severity(enum.StrEnum):
-    """How soon somebody should look."""
+    """Urgency of an alert."""
 
     WARNING = "warning"
     CRITICAL = "critical"
 
 
 class Measure(enum.StrEnum):
-    """What is measured, and of what."""
+    """Quantity that an alert rule watches."""
 
     #: Of a topic: the share of its buffer in use, 0 to 1.
     QUEUE = "queue"
@@ -43,110 +43,113 @@ class Measure(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """When to raise an alert and when to call it off. Times in seconds.
+class AlertRule:
+    """Alert rule: conditions for raising an alert and for calling it off. Times in seconds.
 
     Attributes:
         name: Names the alert.
-        severity: How soon somebody should look.
-        measure: What its values measure.
-        bound: Raised above this.
-        clear: Called off below this.
-        hold_s: Below ``clear`` for so long without a break before it is called off.
+        severity: Urgency of the alert.
+        measure: The quantity that it watches.
+        threshold: Raised above this.
+        clear_below: Called off below this.
+        keep_firing_s: Below ``clear_below`` for so long without a break before it is called off.
         detail: One sentence for a person, of ``{subject}`` and ``{value}``.
-        for_s: Above ``bound`` for so long without a break before it is raised.
-        inclusive: Whether ``bound`` itself counts as above.
+        for_s: Above ``threshold`` for so long without a break before it is raised.
+        inclusive: Whether ``threshold`` itself counts as above.
 
     Raises:
-        Invalid: ``clear`` above ``bound``, or a negative time.
+        Invalid: ``clear_below`` above ``threshold``, or a negative time.
     """
 
     name: str
     severity: Severity
     measure: Measure
-    bound: float
-    clear: float
-    hold_s: float
+    threshold: float
+    clear_below: float
+    keep_firing_s: float
     detail: str
     for_s: float = 0.0
     inclusive: bool = False
 
     def __post_init__(self) -> None:
-        at_least(self, 0.0, "for_s", "hold_s")
-        if not self.clear <= self.bound:
-            raise Invalid(f"clear must not lie above {self.bound:g}, the bound, but is {self.clear:g}", field="clear")
+        at_least(self, 0.0, "for_s", "keep_firing_s")
+        if not self.clear_below <= self.threshold:
+            raise Invalid(
+                f"clear_below must not lie above the threshold, {self.threshold:g}, but is {self.clear_below:g}",
+                field="clear_below",
+            )
 
     def above(self, value: float) -> bool:
         """Return whether the condition holds for a value."""
-        return value >= self.bound if self.inclusive else value > self.bound
+        return value >= self.threshold if self.inclusive else value > self.threshold
 
 
 #: The server's alerts. ``deploy/prometheus/penstock.rules.yml`` has the same for Prometheus.
-RULES: Final = (
-    Rule(
+ALERT_RULES: Final = (
+    AlertRule(
         "queue_filling",
         Severity.WARNING,
         Measure.QUEUE,
-        bound=0.80,
-        clear=0.70,
-        hold_s=10.0,
+        threshold=0.80,
+        clear_below=0.70,
+        keep_firing_s=10.0,
         detail="topic {subject} is {value:.0%} full",
     ),
-    Rule(
+    AlertRule(
         "queue_full",
         Severity.CRITICAL,
         Measure.QUEUE,
-        bound=0.95,
-        clear=0.85,
-        hold_s=10.0,
+        threshold=0.95,
+        clear_below=0.85,
+        keep_firing_s=10.0,
         detail="topic {subject} is {value:.0%} full; requests for it are refused",
     ),
-    Rule(
+    AlertRule(
         "many_tasks",
         Severity.WARNING,
         Measure.TASKS,
-        bound=10_000,
-        clear=9_000,
-        hold_s=10.0,
+        threshold=10_000,
+        clear_below=9_000,
+        keep_firing_s=10.0,
         detail="{value:.0f} tasks exist; something may be leaking them",
     ),
-    Rule(
+    AlertRule(
         "breaker_open",
         Severity.CRITICAL,
         Measure.BREAKER,
-        bound=2,
-        clear=1,
-        hold_s=10.0,
+        threshold=2,
+        clear_below=1,
+        keep_firing_s=10.0,
         detail="{subject} has failed repeatedly and is left alone",
         inclusive=True,
     ),
-    Rule(
+    AlertRule(
         "memory_short",
         Severity.CRITICAL,
         Measure.MEMORY,
-        bound=0.90,
-        clear=0.85,
-        hold_s=30.0,
+        threshold=0.90,
+        clear_below=0.85,
+        keep_firing_s=30.0,
         detail="memory is {value:.0%} full; large requests are refused",
         inclusive=True,
     ),
-    Rule(
+    AlertRule(
         "loop_late",
         Severity.WARNING,
         Measure.LOOP_LAG,
-        bound=0.25,
-        clear=0.10,
-        hold_s=30.0,
+        threshold=0.25,
+        clear_below=0.10,
+        keep_firing_s=30.0,
         detail="the event loop is {value:.2f} s late",
         for_s=10.0,
     ),
-    Rule(
+    AlertRule(
         "quality_reduced",
         Severity.WARNING,
         Measure.LADDER,
-        bound=Rung.ONE_ARM,
-        clear=Rung.ONE_ARM,
-        hold_s=30.0,
+        threshold=Rung.ONE_ARM,
+        clear_below=Rung.ONE_ARM,
+        keep_firing_s=30.0,
         detail="searches of class {subject} have gone without an arm or worse for a minute",
         for_s=60.0,
         inclusive=True,
@@ -154,132 +157,134 @@ RULES: Final = (
 )
 
 
-class Moment(NamedTuple):
+class Timestamp(NamedTuple):
     """The present.
 
     Attributes:
-        s: On the loop's clock: durations are counted on it.
+        loop_s: On the loop's clock: durations are counted on it.
         wall_s: Since the epoch, to be shown.
     """
 
-    s: float
+    loop_s: float
     wall_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class RaisedAlert:
     """An alert that was raised.
 
     Attributes:
         rule: Its rule.
-        subject: What it is about; empty if there is only one.
+        subject: The topic, dependency or class concerned; empty if there is only one.
         value: The value that raised it.
         since: When it was raised.
         until: When it was called off, ``None`` while it is active.
     """
 
-    rule: Rule
+    rule: AlertRule
     subject: str
     value: float
-    since: Moment
-    until: Moment | None = None
+    since: Timestamp
+    until: Timestamp | None = None
 
     @property
     def active(self) -> bool:
-        """Whether it has not been called off."""
+        """True until the alert is called off."""
         return self.until is None
 
     @property
     def detail(self) -> str:
-        """One sentence for a person."""
+        """Description of the alert for a person, one sentence."""
         return self.rule.detail.format(subject=self.subject, value=self.value)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """An alert raised, or called off: then it is not active any more."""
+class AlertChange:
+    """Change of an alert: it was raised, or called off and is no longer active."""
 
-    alert: Alert
+    alert: RaisedAlert
 
 
 @dataclass(slots=True)
-class _Case:
+class _SubjectState:
     """A rule and subject that is not calm.
 
     Attributes:
-        turned_s: Since when the value speaks against the present state; ``None`` while it does not.
+        pending_since_s: Since when the value speaks against the present state; ``None`` while it does not.
         alert: The active alert, ``None`` before it is raised.
     """
 
-    turned_s: float | None = None
-    alert: Alert | None = None
+    pending_since_s: float | None = None
+    alert: RaisedAlert | None = None
 
 
-class Alerts:
-    """What is active, what is about to be, and what was.
+class AlertTracker:
+    """Tracker of active, pending and called-off alerts.
 
-    Raised and called off alternate for each rule and subject. A value that is no number changes nothing.
+    Raising and calling off alternate for each rule and subject. NaN changes nothing.
 
-    Bounds: ``SUBJECTS_MAX`` cases, ``HISTORY_MAX`` alerts that were called off.
+    Bounds: ``TRACKED_SUBJECTS_MAX`` rules and subjects, ``HISTORY_MAX`` alerts that were called off.
 
     Attributes:
-        overlooked: Observations above their bound that were not taken in for want of room.
+        dropped: Observations above their threshold that were ignored because the tracker was full.
     """
 
-    __slots__ = ("_cases", "_history", "overlooked")
+    __slots__ = ("_history", "_subjects", "dropped")
 
     def __init__(self) -> None:
-        self._cases: dict[tuple[str, str], _Case] = {}
-        self._history: deque[Alert] = deque(maxlen=HISTORY_MAX)
-        self.overlooked = 0
+        self._subjects: dict[tuple[str, str], _SubjectState] = {}
+        self._history: deque[RaisedAlert] = deque(maxlen=HISTORY_MAX)
+        self.dropped = 0
 
     def __repr__(self) -> str:
-        return f"<Alerts {len(self.active())} active, {len(self._history)} called off>"
+        return f"<AlertTracker {len(self.active())} active, {len(self._history)} called off>"
 
-    def observe(self, rule: Rule, subject: str, value: float, now: Moment) -> Change | None:
+    def observe(self, rule: AlertRule, subject: str, value: float, now: Timestamp) -> AlertChange | None:
         """Take in a value; return what it changes, if anything."""
         if value != value:  # noqa: PLR0124 - NaN
             return None
         key = rule.name, subject
-        case = self._cases.get(key)
+        case = self._subjects.get(key)
         if case is not None and case.alert is not None:
             return self._judge_active(case, case.alert, value, now)
         if not rule.above(value):
-            self._cases.pop(key, None)
+            self._subjects.pop(key, None)
             return None
         if case is None:
-            if len(self._cases) >= SUBJECTS_MAX:
-                self.overlooked += 1
+            if len(self._subjects) >= TRACKED_SUBJECTS_MAX:
+                self.dropped += 1
                 return None
-            case = self._cases[key] = _Case(now.s)
-        if case.turned_s is not None and now.s - case.turned_s < rule.for_s:
+            case = self._subjects[key] = _SubjectState(now.loop_s)
+        if case.pending_since_s is not None and now.loop_s - case.pending_since_s < rule.for_s:
             return None
-        case.turned_s, case.alert = None, Alert(rule, subject, value, now)
-        return Change(case.alert)
+        case.pending_since_s, case.alert = None, RaisedAlert(rule, subject, value, now)
+        return AlertChange(case.alert)
 
-    def subjects(self, rule: Rule) -> list[str]:
+    def subjects(self, rule: AlertRule) -> list[str]:
         """Return the subjects of a rule that are active or about to be."""
-        return [subject for name, subject in self._cases if name == rule.name]
+        return [subject for name, subject in self._subjects if name == rule.name]
 
-    def active(self) -> list[Alert]:
+    def active(self) -> list[RaisedAlert]:
         """Return the active alerts, the latest first."""
-        alerts = [case.alert for case in self._cases.values() if case.alert is not None]
-        return sorted(alerts, key=lambda alert: alert.since.s, reverse=True)
+        alerts = [case.alert for case in self._subjects.values() if case.alert is not None]
+        return sorted(alerts, key=lambda alert: alert.since.loop_s, reverse=True)
 
-    def called_off(self) -> list[Alert]:
-        """Return those called off, the latest first."""
+    def resolved(self) -> list[RaisedAlert]:
+        """Return the alerts that were called off, the latest first."""
         return list(reversed(self._history))
 
-    def _judge_active(self, case: _Case, alert: Alert, value: float, now: Moment) -> Change | None:
+    def _judge_active(
+        self, case: _SubjectState, alert: RaisedAlert, value: float, now: Timestamp
+    ) -> AlertChange | None:
         rule = alert.rule
-        if value >= rule.clear:
-            case.turned_s = None
+        if value >= rule.clear_below:
+            case.pending_since_s = None
             return None
-        if case.turned_s is None:
-            case.turned_s = now.s
-        if now.s - case.turned_s < rule.hold_s:
+        if case.pending_since_s is None:
+            case.pending_since_s = now.loop_s
+        if now.loop_s - case.pending_since_s < rule.keep_firing_s:
             return None
-        del self._cases[rule.name, alert.subject]
-        ended = Alert(rule, alert.subject, alert.value, alert.since, until=now)
+        del self._subjects[rule.name, alert.subject]
+        ended = RaisedAlert(rule, alert.subject, alert.value, alert.since, until=now)
         self._history.append(ended)
-        return Change(ended)
+        return AlertChange(ended)

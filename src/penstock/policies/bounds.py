@@ -1,4 +1,4 @@
-"""What a settings record may hold."""
+"""Range checks for the fields of settings records."""
 
 from __future__ import annotations
 

@@ -80,8 +80,8 @@ class RateSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """What a client is told, in the terms of draft-ietf-httpapi-ratelimit-headers.
+class RateDecision:
+    """Decision on one request, in the terms of draft-ietf-httpapi-ratelimit-headers.
 
     Attributes:
         allowed: Whether the request may pass.
@@ -97,7 +97,7 @@ class Decision:
 
 
 class Limiter(Protocol):
-    """Holds each client to a rate."""
+    """Rate limiter: holds each client to a rate."""
 
     def __len__(self) -> int:
         """Return how many clients it remembers."""
@@ -105,7 +105,7 @@ class Limiter(Protocol):
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a limit at all."""
+        """True where there is a limit at all."""
         ...
 
     @property
@@ -118,13 +118,13 @@ class Limiter(Protocol):
         """Whole seconds in which an empty bucket fills, 0 when off."""
         ...
 
-    def decide(self, client: str, now_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, client: str, now_s: float, cost: float = 1.0) -> RateDecision:
         """Decide about one request and charge it if it may pass, at once."""
         ...
 
 
 class RateLimiter:
-    """One token bucket for each client.
+    """Rate limiter with one token bucket for each client.
 
     A bucket that is full is forgotten without loss, and no other is ever forgotten: so no client
     gets more than its bucket allows, however many keys come and go. When all places hold buckets that
@@ -152,7 +152,7 @@ class RateLimiter:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is a limit at all."""
+        """True where there is a limit at all."""
         return self._settings.rate > 0
 
     @property
@@ -165,21 +165,21 @@ class RateLimiter:
         """Whole seconds in which an empty bucket fills (``RateLimit-Policy: …;w=``), 0 when off."""
         return math.ceil(self._settings.burst / self._settings.rate) if self.enabled else 0
 
-    def decide(self, client: str, now_s: float, cost: float = 1.0) -> Decision:
+    def decide(self, client: str, now_s: float, cost: float = 1.0) -> RateDecision:
         """Decide about one request and charge it if it may pass.
 
         Args:
             client: API key or peer address.
             now_s: Seconds on the loop's clock.
-            cost: What the request counts for; 0 only looks.
+            cost: Tokens of the request; 0 only looks.
         """
         if not self.enabled:
-            return Decision(allowed=True, remaining=self.quota, retry_after_s=0.0, reset_s=0.0)
+            return RateDecision(allowed=True, remaining=self.quota, retry_after_s=0.0, reset_s=0.0)
         bucket = self._bucket(client, now_s)
         wait_s = bucket.wait_s(now_s, cost)
         allowed = bucket.take(now_s, cost)
         remaining = max(0, math.floor(bucket.level(now_s) + _TOLERANCE_TOKENS))
-        return Decision(allowed, remaining, wait_s, bucket.full_in_s(now_s))
+        return RateDecision(allowed, remaining, wait_s, bucket.full_in_s(now_s))
 
     def _bucket(self, client: str, now_s: float) -> TokenBucket:
         bucket = self._buckets.get(client)

@@ -1,4 +1,4 @@
-"""Whether a queue is congested: a burst that drains is not, a queue that stands is.
+"""Congestion detector for a queue: a burst that drains is no congestion, a standing queue is.
 
 The idea is CoDel's (Nichols and Jacobson, RFC 8289): look at the *minimum* wait over a window. The
 target follows the service time instead of CoDel's 5 ms: behind a model call of 100 ms, a wait of 20 ms
@@ -15,7 +15,7 @@ from penstock.policies.bounds import at_least, within
 
 @dataclass(frozen=True, slots=True)
 class CongestionSettings:
-    """What counts as congested; times in seconds.
+    """Thresholds of congestion; times in seconds.
 
     Attributes:
         target_s_min: The least target for the minimum wait.
@@ -41,9 +41,9 @@ class CongestionSettings:
 
 
 class Congestion:
-    """The verdict on one queue.
+    """Congestion detector of one queue.
 
-    The minimum over a window lies above the target exactly if every wait in it does; so the moment
+    The minimum over a window lies above the target exactly if every wait in it does. So the moment
     since when none was below replaces the window: O(1), and exact.
 
     Feed it the age of the **oldest** message waiting, at each push and pop, and 0 when the queue is

@@ -38,8 +38,8 @@ def push_excess_s(
     return max(0.0, now_s + ahead_s / max(1, capacity) + service_s - deadline_s)
 
 
-class Verdict(enum.Enum):
-    """What becomes of a message at the head of the queue."""
+class DiscardVerdict(enum.Enum):
+    """Verdict on the message at the head of the queue."""
 
     SERVE = enum.auto()
     #: Serve it though the estimate says no, and tell ``probe_ended`` how it went.
@@ -49,7 +49,7 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class DiscardSettings:
-    """When to doubt the estimate; times in seconds on the loop's clock.
+    """Settings of the probes that test a pessimistic estimate; times in seconds on the loop's clock.
 
     Attributes:
         quiet_s_min: Shortest time with nothing let through before a probe.
@@ -69,8 +69,8 @@ class DiscardSettings:
         at_least(self, 0, "passes_max")
 
 
-class Discard:
-    """Decides on pop, for one kind of work.
+class DiscardPolicy:
+    """Discard policy for one kind of work: decides when a message is popped.
 
     A message past its deadline is discarded, always. Before there is an estimate, all others are served. Then
     a message needs ``p90(service)`` until its deadline while others wait for the same permit (it would most
@@ -89,14 +89,14 @@ class Discard:
     Bounds: two numbers.
     """
 
-    __slots__ = ("_passes", "_settings", "_through_at_s")
+    __slots__ = ("_last_served_s", "_probes_left", "_settings")
 
     def __init__(self, settings: DiscardSettings) -> None:
         self._settings = settings
-        self._passes = 0
-        self._through_at_s = -math.inf
+        self._probes_left = 0
+        self._last_served_s = -math.inf
 
-    def on_pop(self, deadline_s: float, now_s: float, estimate: Estimate, *, contended: bool) -> Verdict:
+    def on_pop(self, deadline_s: float, now_s: float, estimate: Estimate, *, contended: bool) -> DiscardVerdict:
         """Decide about the message that is next.
 
         Args:
@@ -107,22 +107,22 @@ class Discard:
         """
         slack_s = deadline_s - now_s
         if not slack_s > 0.0:
-            return Verdict.DISCARD
+            return DiscardVerdict.DISCARD
         need_s = estimate.p90_s if contended else estimate.p50_s
         if not estimate.ready or slack_s >= need_s:
-            self._passes = 0
-            self._through_at_s = now_s
-            return Verdict.SERVE
-        if self._passes > 0:
-            self._passes -= 1
-        elif now_s - self._through_at_s < self._quiet_s(need_s):
-            return Verdict.DISCARD
-        self._through_at_s = now_s
-        return Verdict.PROBE
+            self._probes_left = 0
+            self._last_served_s = now_s
+            return DiscardVerdict.SERVE
+        if self._probes_left > 0:
+            self._probes_left -= 1
+        elif now_s - self._last_served_s < self._quiet_s(need_s):
+            return DiscardVerdict.DISCARD
+        self._last_served_s = now_s
+        return DiscardVerdict.PROBE
 
     def probe_ended(self, *, in_time: bool) -> None:
         """Take in whether a probe met its deadline."""
-        self._passes = min(self._passes + 2, self._settings.passes_max) if in_time else 0
+        self._probes_left = min(self._probes_left + 2, self._settings.passes_max) if in_time else 0
 
     def _quiet_s(self, need_s: float) -> float:
         quiet_s = max(self._settings.quiet_s_min, self._settings.quiet_services * need_s)

@@ -1,11 +1,58 @@
-"""Estimates of service time, online: median, tail and mean for each kind of work."""
+"""Estimates of service time, online: median, tail and mean for each kind of work, and when many parts will end."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 from penstock.policies.bounds import at_least
+
+#: Parts that must be done before the pace means anything: the first ones start together and end together.
+PARTS_MIN: Final = 32
+#: A deadline is given up only if the forecast misses it by this factor: an early pace is rough.
+MISS_FACTOR: Final = 1.25
+
+
+class CompletionForecast:
+    """Expected end of a job, from the pace of what is done.
+
+    Args:
+        total: Units of the whole job, for instance tokens.
+        began_s: When it began.
+
+    Bounds: four numbers.
+
+    Attributes:
+        parts: How many parts are done.
+    """
+
+    __slots__ = ("_began_s", "_done", "_total", "parts")
+
+    def __init__(self, total: float, began_s: float) -> None:
+        self._total = total
+        self._began_s = began_s
+        self._done = 0.0
+        self.parts = 0
+
+    def __repr__(self) -> str:
+        return f"<CompletionForecast {self._done:g} of {self._total:g} in {self.parts} parts>"
+
+    def observe(self, units: float) -> None:
+        """Take in that one more part, of so many units, is done."""
+        self._done += units
+        self.parts += 1
+
+    def remaining_s(self, now_s: float) -> float:
+        """Return the seconds that the rest will take at the pace so far; 0 while too little is done."""
+        if self.parts < PARTS_MIN:
+            return 0.0
+        return (now_s - self._began_s) / self._done * max(0.0, self._total - self._done)
+
+    def misses_deadline(self, deadline_s: float, now_s: float) -> bool:
+        """Return whether the rest will most likely not be done by the deadline."""
+        return self.remaining_s(now_s) > MISS_FACTOR * (deadline_s - now_s)
+
 
 #: Buckets grow by a tenth: relative error of a quantile at most (γ - 1) / (γ + 1) = 4.8 %.
 _GROWTH = 1.1
@@ -19,10 +66,10 @@ _WEIGHT_MAX = 1e9
 
 @dataclass(frozen=True, slots=True)
 class EstimateSettings:
-    """How an estimate learns.
+    """Learning parameters of a service-time estimate.
 
     Attributes:
-        prior_s: What is answered before enough samples are there, in seconds.
+        prior_s: The estimate before there are enough samples, in seconds.
         samples_min: Samples before the prior gives way.
         memory_samples: A sample's weight falls to 1/e after so many more.
         clip: The mean takes a sample as at most so many times the 90th percentile.
@@ -39,7 +86,7 @@ class EstimateSettings:
         at_least(self, 2, "memory_samples")
 
 
-class _Quantile:
+class _QuantileCursor:
     """Walks along the buckets, so that a quantile is at hand without a scan."""
 
     __slots__ = ("below", "bucket", "share")
@@ -49,7 +96,7 @@ class _Quantile:
         self.bucket = 0
         self.below = 0.0
 
-    def settle(self, weights: list[float], total: float) -> None:
+    def seek(self, weights: list[float], total: float) -> None:
         """Walk to the first bucket up to which at least ``share`` of the weight lies."""
         goal = self.share * total
         while self.bucket > 0 and self.below >= goal:
@@ -89,8 +136,8 @@ class Estimate:
         self._sum = 0.0
         self._weight = 1.0
         self._decay = math.exp(1.0 / settings.memory_samples)
-        self._median = _Quantile(0.5)
-        self._tail = _Quantile(0.9)
+        self._median = _QuantileCursor(0.5)
+        self._tail = _QuantileCursor(0.9)
         self.samples = 0
         self.ready = False
 
@@ -130,11 +177,11 @@ class Estimate:
             for quantile in (self._median, self._tail):
                 if bucket < quantile.bucket:
                     quantile.below += self._weight
-        self._median.settle(self._weights, self._total)
-        self._tail.settle(self._weights, self._total)
+        self._median.seek(self._weights, self._total)
+        self._tail.seek(self._weights, self._total)
 
     def _rescale(self) -> None:
-        """Scale all weights down and sum them anew: no overflow, no drift."""
+        """Scale all weights down and recompute their sum: no overflow, no drift."""
         factor = 1.0 / self._weight
         self._weights = [weight * factor for weight in self._weights]
         self._total = math.fsum(self._weights)
@@ -145,7 +192,7 @@ class Estimate:
 
 
 class Estimates:
-    """One estimate for each kind of work.
+    """Estimates of service time, one for each kind of work.
 
     Args:
         settings: For each of them.

@@ -9,7 +9,7 @@ from penstock.policies.bounds import at_least
 
 
 class Rung(enum.IntEnum):
-    """What a search still does, from everything to nothing; each rung includes those below."""
+    """Rungs of the degradation ladder, from full quality to refusal; each rung includes those below."""
 
     FULL = 0
     FEWER_CANDIDATES = 1
@@ -19,14 +19,14 @@ class Rung(enum.IntEnum):
     REFUSE = 5
 
     @property
-    def word(self) -> str:
+    def label(self) -> str:
         """The word for ``degraded``, the metrics and the log; empty for ``FULL``."""
         return "" if self is Rung.FULL else self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)
 class LadderSettings:
-    """When to move; times in seconds on the loop's clock.
+    """Times and the highest rung of the ladder; times in seconds on the loop's clock.
 
     Attributes:
         up_s: Congested for so long: one rung up, and again for each next.
@@ -46,41 +46,41 @@ class LadderSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RungChange:
     """A move, to be logged and counted."""
 
     before: Rung
     after: Rung
 
 
-def serve_at(rung: Rung, *, strict: bool, harmed_from: Rung = Rung.FEWER_CANDIDATES) -> Rung:
+def serve_at(rung: Rung, *, strict: bool, degraded_from: Rung = Rung.FEWER_CANDIDATES) -> Rung:
     """Return the rung for one request.
 
     Args:
         rung: The ladder's.
         strict: The request prefers a refusal to a degraded answer.
-        harmed_from: The first rung that takes something from this request: one without rerank loses
+        degraded_from: The first rung that takes something from this request: one without rerank loses
             nothing below ``ONE_ARM``, one that asks a single arm nothing below ``CACHED_ONLY``.
 
     Returns:
         ``FULL`` if the rung takes nothing from it; else the rung, or ``REFUSE`` if strict.
     """
-    if rung < harmed_from:
+    if rung < degraded_from:
         return Rung.FULL
     return Rung.REFUSE if strict else rung
 
 
 class Ladder:
-    """Climbs while congested, descends while clear.
+    """Degradation ladder: climbs while congested, descends while clear.
 
     Between two observations the last one holds. An observation climbs one rung at most, so that a
-    stalled event loop is not taken for long congestion; it descends as many as the clear time
+    stalled event loop is not taken for long congestion. It descends as many as the clear time
     is worth, so that the first request after an idle hour finds the ladder at its foot.
 
     On ``CACHED_ONLY`` and ``REFUSE`` the pools get no new work. Under lasting overload such a rung would idle them
     while work that could still end in time is turned away: a third of the goodput was lost so. Hence these two
     are for when the queue fills up although all before has been given up, for example because deadlines are
-    long or unknown: it climbs to them only while ``pressed``, and leaves them at the first observation that is not.
+    long or unknown: it climbs to them only while ``nearly_full``, and leaves them at the first observation that is not.
     So a queue is relieved in sips, and the pools never run dry.
 
     Args:
@@ -89,7 +89,7 @@ class Ladder:
     Bounds: three fields.
 
     Attributes:
-        rung: Where it stands.
+        rung: The present rung.
     """
 
     __slots__ = ("_congested", "_settings", "_since_s", "rung")
@@ -103,24 +103,24 @@ class Ladder:
     def __repr__(self) -> str:
         return f"<Ladder {self.rung.name.lower()} {'congested' if self._congested else 'clear'}>"
 
-    def observe(self, congested: bool, now_s: float, *, pressed: bool = True) -> Change | None:  # noqa: FBT001 - the one thing that is told
+    def observe(self, congested: bool, now_s: float, *, nearly_full: bool = True) -> RungChange | None:  # noqa: FBT001 - the one thing that is told
         """Take in the verdict on the queue; call at each change and some ten times a second.
 
         Args:
             congested: Whether work has stood too long.
             now_s: On the loop's clock.
-            pressed: Whether the queue is nearly full as well.
+            nearly_full: Whether the queue is nearly full as well.
         """
         if congested != self._congested:
             self._congested = congested
             self._since_s = now_s
         before = self.rung
-        highest = self._settings.highest if pressed else min(self._settings.highest, Rung.ONE_ARM)
+        highest = self._settings.highest if nearly_full else min(self._settings.highest, Rung.ONE_ARM)
         if congested:
             self._climb(now_s, highest)
         else:
             self._descend(now_s)
-        return Change(before, self.rung) if self.rung is not before else None
+        return RungChange(before, self.rung) if self.rung is not before else None
 
     def _climb(self, now_s: float, highest: Rung) -> None:
         if self.rung > highest:

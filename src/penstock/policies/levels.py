@@ -9,7 +9,7 @@ from penstock.policies.bounds import at_least, within
 
 
 class Level(enum.IntEnum):
-    """How full something is."""
+    """Fill level of a queue or of memory."""
 
     CALM = 0
     #: D1: warn once, slow producers down. D5: evict.
@@ -20,7 +20,7 @@ class Level(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class LevelSettings:
-    """Where levels begin and end, as shares from 0 to 1.
+    """Bounds at which fill levels begin and end, as shares from 0 to 1.
 
     Attributes:
         high: ``HIGH`` from here.
@@ -42,7 +42,7 @@ class LevelSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LevelChange:
     """A crossing, seen once."""
 
     before: Level
@@ -57,8 +57,8 @@ class Change:
         return self.after < level <= self.before
 
 
-class Levels:
-    """The level of one thing.
+class LevelTracker:
+    """Tracker of one fill level, with hysteresis.
 
     A level begins at its bound and ends below its clear bound, so that a fill that trembles around a
     bound crosses it once.
@@ -79,9 +79,9 @@ class Levels:
         self.level = Level.CALM
 
     def __repr__(self) -> str:
-        return f"<Levels {self.level.name.lower()}>"
+        return f"<LevelTracker {self.level.name.lower()}>"
 
-    def observe(self, filled: float) -> Change | None:
+    def observe(self, filled: float) -> LevelChange | None:
         """Take in the share that is used; return the crossing, if it is one."""
         settings, before = self._settings, self.level
         if filled >= (settings.critical_clear if before is Level.CRITICAL else settings.critical):
@@ -90,4 +90,4 @@ class Levels:
             self.level = Level.HIGH
         else:
             self.level = Level.CALM
-        return Change(before, self.level) if self.level is not before else None
+        return LevelChange(before, self.level) if self.level is not before else None

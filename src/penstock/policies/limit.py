@@ -19,7 +19,7 @@ KINDS_MAX: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """How the limit moves; times in seconds on the loop's clock.
+    """Parameters of an adaptive limit; times in seconds on the loop's clock.
 
     Attributes:
         initial: The limit once the latency at rest is known; until then it is the floor.
@@ -53,8 +53,8 @@ class LimitSettings:
         within(self, 0.001, 1.0, "smoothing_up", "smoothing_down", "drop_rate")
 
 
-class Reason(enum.StrEnum):
-    """Why a limit moved."""
+class LimitChangeReason(enum.StrEnum):
+    """Reason for a change of the limit."""
 
     ROOM = "latency near its baseline"
     SLOW = "latency above its baseline"
@@ -62,12 +62,12 @@ class Reason(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class LimitChange:
     """A step that changed the whole number."""
 
     before: int
     after: int
-    reason: Reason
+    reason: LimitChangeReason
 
 
 def gradient(baseline_s: float, recent_s: float, tolerance: float) -> float:
@@ -94,7 +94,7 @@ def step(limit: float, slope: float, settings: LimitSettings) -> float:
 
 
 @dataclass(slots=True)
-class _Answers:
+class _LatencySum:
     """Answers of one kind in a window: how many, and their latencies' sum in seconds."""
 
     count: int = 0
@@ -102,14 +102,14 @@ class _Answers:
 
 
 class AdaptiveLimit:
-    """The limit of one dependency.
+    """Adaptive concurrency limit of one dependency.
 
-    The limit stands at the floor until the first window of answers has told the latency at rest. Began it higher, that
+    The limit stands at the floor until the first window of answers has shown the latency at rest. Began it higher, that
     window would already hold our own queueing, and be taken for the dependency's nature for good.
 
     The baseline falls at once to a faster window's mean. It rises only while our own calls cannot be what
     queues: at the floor, or with fewer than half the limit in flight. A moving average that always rises
-    (Gradient2's) would take a lasting overload for normal and end at the ceiling; here a dependency that has
+    (Gradient2's) would take a lasting overload for normal and end at the ceiling. Here a dependency that has
     become slower by itself costs one descent to the floor, where the new latency is learnt.
     A limit that is not used (fewer than half in flight) does not grow.
 
@@ -118,7 +118,7 @@ class AdaptiveLimit:
     dependency is loaded is taken to suffer as much as the known ones.
 
     Args:
-        settings: How it moves.
+        settings: Parameters of the limit.
 
     Bounds: a handful of numbers, and ``KINDS_MAX`` baselines.
 
@@ -145,7 +145,7 @@ class AdaptiveLimit:
 
     def observe(
         self, latency_s: float, in_flight: int, now_s: float, *, dropped: bool = False, kind: str = ""
-    ) -> Change | None:
+    ) -> LimitChange | None:
         """Take in a call that ended; return the step, if the limit moved by it.
 
         Args:
@@ -175,18 +175,18 @@ class AdaptiveLimit:
 
     def _count(self, latency_s: float, kind: str) -> None:
         known = self._baselines.keys() | self._answers.keys()
-        answers = self._answers.setdefault(kind if kind in known or len(known) < KINDS_MAX else "", _Answers())
+        answers = self._answers.setdefault(kind if kind in known or len(known) < KINDS_MAX else "", _LatencySum())
         answers.count += 1
         answers.latency_s += latency_s
 
     def _begin(self, now_s: float | None) -> None:
         """Begin a window."""
         self._began_at_s = now_s
-        self._answers: dict[str, _Answers] = {}
+        self._answers: dict[str, _LatencySum] = {}
         self._drops = 0
         self._in_flight = 0
 
-    def _step(self, overloaded: bool) -> Change | None:  # noqa: FBT001 - one word of evidence
+    def _step(self, overloaded: bool) -> LimitChange | None:  # noqa: FBT001 - one word of evidence
         before, known = self.limit, bool(self._baselines)
         slope = 0.5 if overloaded else self._slope()
         if known:
@@ -195,8 +195,14 @@ class AdaptiveLimit:
                 self._limit = after
         if self.limit == before:
             return None
-        reason = Reason.DROPS if overloaded else Reason.SLOW if self.limit < before else Reason.ROOM
-        return Change(before, self.limit, reason)
+        reason = (
+            LimitChangeReason.DROPS
+            if overloaded
+            else LimitChangeReason.SLOW
+            if self.limit < before
+            else LimitChangeReason.ROOM
+        )
+        return LimitChange(before, self.limit, reason)
 
     def _slope(self) -> float:
         """Learn from a window's answers; return the gradient."""

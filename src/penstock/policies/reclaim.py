@@ -1,4 +1,4 @@
-"""When a process gives memory back that it has freed: a pure state machine; time is passed in.
+"""Policy for returning freed memory to the operating system: a pure state machine; time is passed in.
 
 The memory that it takes up does not tell how much of it is free: what an allocator keeps counts as taken. Two things
 hint at free memory: the process has worked, or it takes up more than it once could do with.
@@ -14,7 +14,7 @@ from penstock.policies.bounds import at_least
 
 @dataclass(frozen=True, slots=True)
 class ReclaimSettings:
-    """How often memory is given back.
+    """Intervals and thresholds for returning memory to the system.
 
     Attributes:
         every_s: Seconds between two times while the process works; after its end it happens once more.
@@ -34,8 +34,8 @@ class ReclaimSettings:
         at_least(self, 1.01, "growth")
 
 
-class Reclaim:
-    """Decides when memory is given back.
+class ReclaimPolicy:
+    """Decides when memory is returned to the system.
 
     Args:
         settings: How often.

@@ -1,4 +1,4 @@
-"""Retries: how many in all, and after how long each."""
+"""Retries: a budget for their number, and the backoff before each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock.policies.bucket import TokenBucket
 
 @dataclass(frozen=True, slots=True)
 class RetrySettings:
-    """How much may be retried; times in seconds.
+    """Parameters of the retry budget and the backoff; times in seconds.
 
     Attributes:
         ratio: Retries earned by each first try.
@@ -63,7 +63,7 @@ class RetryBudget:
 
         Args:
             now_s: On the loop's clock.
-            congested: Whether the work's own queue is congested: a retry would only add to it.
+            congested: Whether the call's own queue is congested: a retry would only add to it.
         """
         if congested:
             return False
@@ -73,14 +73,14 @@ class RetryBudget:
         return self._minimum is not None and self._minimum.take(now_s)
 
 
-def backoff_s(attempt: int, luck: float, settings: RetrySettings) -> float:
+def backoff_s(attempt: int, draw: float, settings: RetrySettings) -> float:
     """Return the wait before a retry: full jitter (M. Brooker, AWS Architecture Blog, 2015).
 
-    ``luck × min(backoff_s_max, backoff_s × 2^attempt)``.
+    ``draw × min(backoff_s_max, backoff_s × 2^attempt)``.
 
     Args:
         attempt: 0 before the first retry.
-        luck: A draw from [0, 1).
+        draw: A draw from [0, 1).
         settings: Base and cap.
     """
-    return luck * min(settings.backoff_s_max, math.ldexp(settings.backoff_s, min(attempt, 64)))
+    return draw * min(settings.backoff_s_max, math.ldexp(settings.backoff_s, min(attempt, 64)))

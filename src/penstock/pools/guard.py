@@ -1,4 +1,4 @@
-"""Guards: the asynchronous shell of a circuit breaker, one for each dependency (SPEC §5)."""
+"""Guards: asynchronous shells around a circuit breaker, one for each dependency (SPEC §5)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Clock, Context
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.policies import breaker
-from penstock.policies.breaker import Breaker, Change, Outcome, State
+from penstock.policies.breaker import BreakerChange, BreakerState, CallOutcome, CircuitBreaker
 from penstock.policies.estimate import Estimates, EstimateSettings
-from penstock.policies.jitter import Random
-from penstock.stores.errors import MENDED_BY_OPERATORS
+from penstock.policies.jitter import Rng
+from penstock.stores.contract import OPERATOR_FIXABLE_CODES
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +35,16 @@ OPERATIONS_MAX: Final = 32
 
 #: ``Unavailable`` that tells nothing of the dependency's health: it answered, or was not asked.
 #: A full disk stops writing only; were it a failure, it would stop the searches too.
-HEALTHY_CODES: Final = frozenset({"circuit_open", "write_conflict", "disk_full", "store_short"}) | MENDED_BY_OPERATORS
+HEALTHY_CODES: Final = (
+    frozenset({"circuit_open", "write_conflict", "disk_full", "store_short"}) | OPERATOR_FIXABLE_CODES
+)
 
 #: The errors by which a dependency says that it cannot do its work.
 AT_FAULT: Final = (Unavailable, Broken, OSError)
 
 
 class CircuitOpen(Unavailable):
-    """Not even asked: the breaker of the dependency is open.
+    """The dependency was not asked: its breaker is open.
 
     Attributes:
         retry_after_s: When it may be asked again, in seconds from now.
@@ -58,19 +59,19 @@ class CircuitOpen(Unavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class GuardStateChange:
     """A guard's change of state, for metrics and alerts."""
 
     dependency: str
-    before: State
-    after: State
+    before: BreakerState
+    after: BreakerState
     reason: str
 
 
 class Guard:
-    """Lets calls to one dependency through, or refuses them at once while its breaker is open.
+    """Guard of one dependency: lets calls through, or refuses them at once while the breaker is open.
 
-    What a call's end says of the dependency:
+    The end of a call counts as follows:
 
     - an answer is a success;
     - ``Unavailable``, ``Broken`` with a code of its own, and errors of the operating system (``OSError``) are
@@ -79,7 +80,7 @@ class Guard:
       operation (:meth:`patience_s`), and the dependency has answered no other call since this one began. A caller in
       a hurry or gone proves nothing, and a deadline is the client's to choose. But a dependency that hangs must not
       go unnoticed because its callers are always the first to give up;
-    - whatever else says nothing: ``Invalid`` and ``Rejected`` (the request was wrong, or there was too much of it),
+    - all else counts as nothing: ``Invalid`` and ``Rejected`` (the request was wrong, or there was too much of it),
       the codes in ``HEALTHY_CODES``, and errors of no family, which are bugs of ours that one request has found.
       Were they failures, one client's input would close the dependency to all.
 
@@ -97,7 +98,7 @@ class Guard:
 
     Attributes:
         dependency: Its name.
-        on_turn: Called at each change of state; may be set once the metrics are there.
+        on_state_change: Called at each change of state; may be set once the metrics are there.
 
     Bounds: those of the breaker, and ``OPERATIONS_MAX`` estimates; nothing waits here.
     """
@@ -109,11 +110,11 @@ class Guard:
         clock: Clock,
         *,
         patience_s: float,
-        random: Random,
+        random: Rng,
         patience_s_min: float = PATIENCE_S_MIN,
     ) -> None:
         self.dependency = dependency
-        self.on_turn: Callable[[Turn], None] = lambda _: None
+        self.on_state_change: Callable[[GuardStateChange], None] = lambda _: None
         self._settings = breaker.BreakerSettings(
             failures=settings.failures,
             timeout_s=settings.timeout,
@@ -124,7 +125,7 @@ class Guard:
         self._patience_s = patience_s
         self._patience_s_min = min(patience_s_min, patience_s)
         self._random = random
-        self._breaker = Breaker(self._settings, random)
+        self._breaker = CircuitBreaker(self._settings, random)
         self._durations = _durations()
         self._answered_s = -math.inf
 
@@ -132,7 +133,7 @@ class Guard:
         return f"<Guard {self.dependency} {self._breaker.state.name.lower()}>"
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """The breaker's state as of the last call; its number is the value of ``circuit_breaker_state``."""
         return self._breaker.state
 
@@ -169,7 +170,7 @@ class Guard:
         """Make the call and report how it ended, exactly once, whatever ends it.
 
         Args:
-            operation: What is asked of the dependency; its duration is learnt for each.
+            operation: Name of the operation; durations are learnt for each.
             make: Makes the call; not even called while the breaker is open.
 
         Raises:
@@ -183,55 +184,55 @@ class Guard:
         if admission.ticket is None:
             raise CircuitOpen(self.dependency, judge.retry_after_s(began_s))
         try:
-            self._tell(judge, admission.change)
+            self._report_change(judge, admission.change)
             result = await make()
         except BaseException as error:
             now_s = self._clock.now()
-            outcome = self.judge(operation, error, now_s - began_s)
+            outcome = self.classify(operation, error, now_s - began_s)
             if _timed_out(error) and self._answered_s > began_s:
-                # Others were answered meanwhile: it is slow for this caller, and not away.
-                outcome = Outcome.IGNORED
-            if outcome is Outcome.FAILURE:
+                # Others were answered in between: it is slow for this caller, and not away.
+                outcome = CallOutcome.IGNORED
+            if outcome is CallOutcome.FAILURE:
                 log.debug("%s: %s failed: %r", self.dependency, operation, error)
-            self._tell(judge, judge.report(admission.ticket, outcome, now_s))
+            self._report_change(judge, judge.report(admission.ticket, outcome, now_s))
             raise
         now_s = self._answered_s = self._clock.now()
         self._durations.of(operation).observe(now_s - began_s)
-        self._tell(judge, judge.report(admission.ticket, Outcome.SUCCESS, now_s))
+        self._report_change(judge, judge.report(admission.ticket, CallOutcome.SUCCESS, now_s))
         return result
 
-    def renew(self) -> None:
-        """Forget what is held against the dependency, and how quick it was: it has been started anew.
+    def reset(self) -> None:
+        """Forget the dependency's failures and durations after its restart.
 
         Without this a store process that was killed and is back within a second would be left alone for
         the rest of the open time.
         """
         before = self._breaker.state
-        self._breaker = Breaker(self._settings, self._random)
+        self._breaker = CircuitBreaker(self._settings, self._random)
         self._durations = _durations()
-        if before is not State.CLOSED:
-            self._announce(Turn(self.dependency, before, State.CLOSED, "started anew"))
+        if before is not BreakerState.CLOSED:
+            self._notify(GuardStateChange(self.dependency, before, BreakerState.CLOSED, "started anew"))
 
-    def judge(self, operation: str, error: BaseException, took_s: float) -> Outcome:
+    def classify(self, operation: str, error: BaseException, took_s: float) -> CallOutcome:
         """Return what a call's end with ``error`` after ``took_s`` seconds says of the dependency."""
         if _timed_out(error):
-            return Outcome.FAILURE if took_s >= self.patience_s(operation) else Outcome.IGNORED
+            return CallOutcome.FAILURE if took_s >= self.patience_s(operation) else CallOutcome.IGNORED
         if not isinstance(error, AT_FAULT):
-            return Outcome.IGNORED
+            return CallOutcome.IGNORED
         if isinstance(error, Unavailable):
-            return Outcome.IGNORED if error.code in HEALTHY_CODES else Outcome.FAILURE
+            return CallOutcome.IGNORED if error.code in HEALTHY_CODES else CallOutcome.FAILURE
         bug = isinstance(error, Broken) and error.code == Broken.code
-        return Outcome.IGNORED if bug else Outcome.FAILURE
+        return CallOutcome.IGNORED if bug else CallOutcome.FAILURE
 
-    def _tell(self, judge: Breaker, change: Change | None) -> None:
+    def _report_change(self, judge: CircuitBreaker, change: BreakerChange | None) -> None:
         if change is not None and judge is self._breaker:
-            self._announce(Turn(self.dependency, change.before, change.after, str(change.reason)))
+            self._notify(GuardStateChange(self.dependency, change.before, change.after, str(change.reason)))
 
-    def _announce(self, turn: Turn) -> None:
-        level = logging.WARNING if turn.after is State.OPEN else logging.INFO
+    def _notify(self, turn: GuardStateChange) -> None:
+        level = logging.WARNING if turn.after is BreakerState.OPEN else logging.INFO
         after = turn.after.name.lower().replace("_", "-")
         log.log(level, "breaker %s is %s: %s", turn.dependency, after, turn.reason)
-        self.on_turn(turn)
+        self.on_state_change(turn)
 
 
 def _timed_out(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 """Permits: how much may run at once, per pool and over a shared budget (SPEC P1–P8).
 
-Nobody ever waits for a permit. The bus asks with ``try_acquire``; on refusal the message stays in
+No task ever waits for a permit. The bus asks with ``try_acquire``. On refusal the message stays in
 its topic, and ``on_free`` tells the bus when to ask again. So a permit is held by running
 work only, and a waiter can neither swallow nor leak one.
 """
@@ -14,16 +14,16 @@ from typing import Final
 from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Invalid
 
-#: Whom a budget is kept for when it is kept for nobody.
-_NOBODY: Final = object()
+#: Owner of a budget that is kept for no pool.
+_NO_OWNER: Final = object()
 
 
 class Budget:
     """A weighted budget that several pools borrow from (SPEC P4).
 
-    Nobody starves: what comes back is offered first to the one that has gone without for the
-    longest. If it needs more than is there, the rest is kept for it until more comes back;
-    otherwise lighter ones would always be quicker.
+    No pool starves: what comes back is offered first to the one that has gone without for the
+    longest. If it needs more than is there, the rest is kept for it until more comes back.
+    Otherwise lighter ones would always be quicker.
 
     Args:
         total: Weight that may be out at once.
@@ -41,26 +41,26 @@ class Budget:
         self.used = 0
         self._heaviest = 1
         self._listeners: deque[Callable[[], None]] = deque()
-        self._refused: object = _NOBODY
-        self._kept_for: object = _NOBODY
+        self._refused_owner: object = _NO_OWNER
+        self._reserved_for: object = _NO_OWNER
 
     def __repr__(self) -> str:
         return f"<Budget {self.used}/{self.total}>"
 
-    def try_take(self, weight: int, who: object) -> bool:
-        """Take ``weight`` for ``who`` if that much is left and not kept for another."""
-        if self._kept_for is not _NOBODY and self._kept_for is not who:
+    def try_acquire(self, weight: int, owner: object) -> bool:
+        """Take ``weight`` for ``owner`` if that much is left and not kept for another."""
+        if self._reserved_for is not _NO_OWNER and self._reserved_for is not owner:
             return False
         if self.used + weight > self.total:
-            self._refused = who
+            self._refused_owner = owner
             return False
         self.used += weight
         return True
 
-    def give(self, weight: int) -> None:
+    def release(self, weight: int) -> None:
         """Give ``weight`` back and offer it around; who takes some is the last to be asked again."""
         self.used -= weight
-        self.offer()
+        self.notify()
 
     def resize(self, total: int) -> None:
         """Allow ``total`` from now on.
@@ -74,9 +74,9 @@ class Budget:
         if total < self._heaviest:
             raise Invalid(f"a permit costs {self._heaviest}, the whole budget cannot be {total}", field="total")
         self.total = _at_least_one("a budget", total)
-        self.offer()
+        self.notify()
 
-    def carry(self, name: str, weight: int) -> None:
+    def register_weight(self, name: str, weight: int) -> None:
         """Promise a pool that a permit of this weight can always be had in the end.
 
         Raises:
@@ -86,18 +86,18 @@ class Budget:
             raise Invalid(f"a permit of {name} costs {weight}, the whole budget is {self.total}", field=name)
         self._heaviest = max(self._heaviest, weight)
 
-    def offer(self) -> None:
+    def notify(self) -> None:
         """Tell those who wait, one after the other, that they may ask again."""
-        self._kept_for = _NOBODY
+        self._reserved_for = _NO_OWNER
         for offer in tuple(self._listeners):
-            self._refused = _NOBODY
+            self._refused_owner = _NO_OWNER
             before = self.used
             offer()
             if self.used > before:
                 self._listeners.remove(offer)
                 self._listeners.append(offer)
-            elif self._refused is not _NOBODY:
-                self._kept_for = self._refused
+            elif self._refused_owner is not _NO_OWNER:
+                self._reserved_for = self._refused_owner
                 return
 
     def on_free(self, callback: Callable[[], None]) -> None:
@@ -106,14 +106,15 @@ class Budget:
 
 
 class Permits:
-    """One pool's permits.
+    """Permits of one pool.
 
     Args:
         name: The pool's name in metrics.
         limit: Permits at most.
         budget: A budget shared with other pools, if any.
-        weight: What one permit costs of it; no more than all of it.
-        kept: Permits that work of the lowest class may not take, so that more urgent work need not wait for its end.
+        weight: Cost of one permit; no more than the whole budget.
+        reserved: Permits that work of the lowest class may not take, so that more urgent work need not wait for its
+            end.
 
     Attributes:
         name: As given.
@@ -124,23 +125,25 @@ class Permits:
         Invalid: ``limit`` or ``weight`` is less than 1, or a permit costs more than the whole budget.
     """
 
-    def __init__(self, name: str, limit: int, budget: Budget | None = None, weight: int = 1, *, kept: int = 0) -> None:
+    def __init__(
+        self, name: str, limit: int, budget: Budget | None = None, weight: int = 1, *, reserved: int = 0
+    ) -> None:
         self.name = name
         self.limit = _at_least_one(name, limit)
         self.active = 0
         self._weight = _at_least_one(name, weight)
-        self._kept = kept
+        self._reserved = reserved
         self._shared = budget is not None
         self._budget = budget if budget is not None else Budget(limit * weight)
-        self._budget.carry(name, weight)
+        self._budget.register_weight(name, weight)
 
     def __repr__(self) -> str:
         return f"<Permits {self.name} {self.active}/{self.limit}>"
 
     def try_acquire(self, rank: int = Criticality.INTERACTIVE) -> bool:
         """Take a permit if the pool and its budget allow one more to work of this class."""
-        limit = self.limit if rank < Criticality.BULK else max(1, self.limit - self._kept)
-        if self.active >= limit or not self._budget.try_take(self._weight, self):
+        limit = self.limit if rank < Criticality.BULK else max(1, self.limit - self._reserved)
+        if self.active >= limit or not self._budget.try_acquire(self._weight, self):
             return False
         self.active += 1
         return True
@@ -148,7 +151,7 @@ class Permits:
     def release(self) -> None:
         """Give a permit back: the work itself has ended."""
         self.active -= 1
-        self._budget.give(self._weight)
+        self._budget.release(self._weight)
 
     def resize(self, limit: int) -> None:
         """Allow ``limit`` permits from now on.
@@ -161,7 +164,7 @@ class Permits:
         """
         self.limit = _at_least_one(self.name, limit)
         if self._shared:
-            self._budget.offer()
+            self._budget.notify()
         else:
             self._budget.resize(limit * self._weight)
 

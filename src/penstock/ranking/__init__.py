@@ -1,6 +1,6 @@
-"""From what two arms found to one order: fusion, exact scores, late interaction, names and places. Pure.
+"""Ranking of two arms' results: fusion, exact scores, late interaction, identifiers and paths. Pure.
 
-Enters: a ``Retrieval``, and the answers to the steps that its course asks for. Leaves: an ``Outcome``.
-May refuse: nothing; what fails is named in the outcome, and the rest goes on without it.
-Read next: :mod:`penstock.ranking.course`, then :mod:`penstock.ranking.fusion` and :mod:`penstock.ranking.rescoring`.
+Enters: a ``RetrievalQuery``, and the answers to the steps of its program. Leaves: a ``RetrievalOutcome``.
+May refuse: nothing. A part that fails is named in the outcome, and the rest goes on without it.
+Read next: :mod:`penstock.ranking.program`, then :mod:`penstock.ranking.program` and :mod:`penstock.ranking.program`.
 """

@@ -1,18 +1,18 @@
-"""Fusion: several rankings into one. Pure functions over point ids."""
+"""Fusion of several rankings into one, by rank (RRF) or by score. Pure functions over point ids."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.ranking.records import P, Ranking
+from penstock.ranking.retrieval import P, Ranking
 
 #: Reciprocal rank fusion's constant, ranks counted from 1. Cormack, Clarke, Büttcher: Reciprocal
 #: rank fusion outperforms Condorcet and individual rank learning methods, SIGIR 2009.
 RRF_K: Final = 60
 
 #: By how much more a later arm's ranks count. Two ranks that follow on each other differ by a hundred times more.
-TIE_SHARE: Final = 1e-5
+TIE_BREAK_SHARE: Final = 1e-5
 
 
 def rrf(rankings: Mapping[str, Ranking[P]], weights: Mapping[str, float], k: int = RRF_K) -> Ranking[P]:
@@ -20,11 +20,11 @@ def rrf(rankings: Mapping[str, Ranking[P]], weights: Mapping[str, float], k: int
 
     Args:
         rankings: Each arm's points, best first.
-        weights: Of the arms; one that is not named counts 1.
+        weights: Weight by arm; an arm that is not named counts 1.
         k: The constant.
 
     Two points found at the same ranks, each by one arm, would be equal, and there are many such pairs. So a later arm's
-    ranks count ``TIE_SHARE`` more: nothing else changes its place.
+    ranks count ``TIE_BREAK_SHARE`` more, which changes no other order.
 
     Returns:
         Every point of any arm, best first.
@@ -35,8 +35,8 @@ def rrf(rankings: Mapping[str, Ranking[P]], weights: Mapping[str, float], k: int
         weight = weights.get(arm, 1.0)
         for rank, point in enumerate(ranking, 1):
             scores[point] = scores.get(point, 0.0) + weight / (k + rank * stretch)
-        stretch += TIE_SHARE
-    return best_first(scores)
+        stretch += TIE_BREAK_SHARE
+    return sort_best_first(scores)
 
 
 def minmax(rankings: Mapping[str, Ranking[P]], weights: Mapping[str, float]) -> Ranking[P]:
@@ -58,9 +58,9 @@ def minmax(rankings: Mapping[str, Ranking[P]], weights: Mapping[str, float]) -> 
         for point, score in ranking.items():
             share = (score - low) / span if span > 0 else 1.0
             scores[point] = scores.get(point, 0.0) + weight * share
-    return best_first(scores)
+    return sort_best_first(scores)
 
 
-def best_first(scores: Mapping[P, float]) -> Ranking[P]:
-    """Return points by falling score; equal ones by id, so that answers do not flicker."""
+def sort_best_first(scores: Mapping[P, float]) -> Ranking[P]:
+    """Return points by falling score, equal ones by id, so that the same query gives the same order."""
     return {point: -negated for negated, point in sorted([(-score, point) for point, score in scores.items()])}

@@ -1,29 +1,96 @@
-"""What a search gives up on each rung of the ladder, and the words by which its answer says so. Pure.
+"""Degradation of a search on each rung of the ladder, and the words that report it in the answer. Pure.
 
-The words in ``degraded`` are part of the API; they do not change:
+The words in ``degraded`` are part of the API and do not change:
 
 =================== ==========================================================================
-``query_truncated`` the model reads less than this query; asking later changes nothing
+``query_truncated`` the model reads only the beginning of this query; a later retry changes nothing
 ``no_dense``        the dense arm failed, the sparse one answered
 ``no_sparse``       the sparse arm failed, the dense one answered
 ``rerank_reduced``  fewer candidates were taken and reranked, because of load
 ``no_rerank``       the candidates were not reranked: because of load, or because it failed
 ``one_arm``         only one arm was asked, because of load
 ``hits_truncated``  the last hits were left out: an answer holds 4 MB of texts and metadata
-``cached``          the answer was remembered; it is as old as ``ANSWER_CACHE_TTL`` at most
+``cached``          the answer comes from the cache; it is as old as ``ANSWER_CACHE_TTL`` at most
 =================== ==========================================================================
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.kernel.context import Clock, Criticality
 from penstock.kernel.errors import Rejected
-from penstock.kernel.settings import SearchSettings
-from penstock.policies.ladder import Rung, serve_at
-from penstock.ranking.records import Arm
-from penstock.search.records import SearchRequest
+from penstock.kernel.settings import DegradationSettings, SearchSettings
+from penstock.policies.ladder import Ladder, LadderSettings, Rung, RungChange, serve_at
+from penstock.ranking.retrieval import Arm
+from penstock.search.request import SearchRequest
+
+log = logging.getLogger(__name__)
+
+
+class LadderController:
+    """A ladder for each criticality class.
+
+    Classes are served in strict priority. Congestion in the lowest class says nothing about those above it, so that
+    class alone gives up quality. A congested class starves those below it, which are then congested too.
+
+    Args:
+        settings: Times between moves, and the highest rung.
+        congested: Whether searches of a class have waited too long, with hysteresis.
+        pressed: Whether the queue in which searches wait is nearly full.
+        clock: The loop's clock.
+
+    Bounds: three ladders.
+
+    Attributes:
+        transitions: How often a rung was reached, by class and rung, so far.
+    """
+
+    def __init__(
+        self,
+        settings: DegradationSettings,
+        congested: Callable[[Criticality], bool],
+        pressed: Callable[[], bool],
+        clock: Clock,
+    ) -> None:
+        policy = LadderSettings(up_s=settings.up, down_s=settings.down, highest=Rung[settings.highest.upper()])
+        self._ladders = {criticality: Ladder(policy) for criticality in Criticality}
+        self._congested = congested
+        self._pressed = pressed
+        self._clock = clock
+        self.transitions: dict[tuple[Criticality, Rung], int] = {}
+
+    def __repr__(self) -> str:
+        rungs = ", ".join(f"{one.name.lower()} {ladder.rung.name.lower()}" for one, ladder in self._ladders.items())
+        return f"<LadderController {rungs}>"
+
+    def observe_all(self) -> None:
+        """Update every class's ladder; call some ten times a second."""
+        for criticality in self._ladders:
+            self.rung(criticality)
+
+    def rung(self, criticality: Criticality) -> Rung:
+        """Update a class's ladder and return its rung."""
+        ladder = self._ladders[criticality]
+        change = ladder.observe(self._congested(criticality), self._clock.now(), nearly_full=self._pressed())
+        if change is not None:
+            self._record_change(criticality, change)
+        return ladder.rung
+
+    def state(self) -> dict[Criticality, Rung]:
+        """Return each class's rung as of the last update."""
+        return {criticality: ladder.rung for criticality, ladder in self._ladders.items()}
+
+    def _record_change(self, criticality: Criticality, change: RungChange) -> None:
+        place = criticality, change.after
+        self.transitions[place] = self.transitions.get(place, 0) + 1
+        level = logging.WARNING if change.after > change.before else logging.INFO
+        facts = {"criticality": criticality.name.lower(), "rung": change.after.name.lower()}
+        log.log(level, "searches of a class %s", "degrade" if change.after > change.before else "recover", extra=facts)
+
 
 QUERY_TRUNCATED: Final = "query_truncated"
 RERANK_REDUCED: Final = "rerank_reduced"
@@ -33,48 +100,48 @@ CACHED: Final = "cached"
 HITS_TRUNCATED: Final = "hits_truncated"
 
 #: The word of each rung on which the pipeline still works.
-WORDS: Final = {Rung.FEWER_CANDIDATES: RERANK_REDUCED, Rung.NO_RERANK: NO_RERANK, Rung.ONE_ARM: ONE_ARM}
+RUNG_WORDS: Final = {Rung.FEWER_CANDIDATES: RERANK_REDUCED, Rung.NO_RERANK: NO_RERANK, Rung.ONE_ARM: ONE_ARM}
 
 #: The arm that goes on alone. The dense one ranks better (nDCG@10 cranfield .396 to .384, cisi .417 to .311, cosqa
 #: .600 to .375), but each query of it is a run of the model, 1.8 ms and more of a core, on the pool that is
 #: short; the sparse one costs a hundredth of that and finds the words and names that were typed.
-KEPT_ARM: Final = Arm.SPARSE
+SINGLE_ARM: Final = Arm.SPARSE
 
 #: When a refused search may try again: about as long as the ladder needs to come down one rung.
 RETRY_AFTER_S: Final = 3.0
 
 
-def word_of_arm(arm: Arm) -> str:
+def failed_arm_word(arm: Arm) -> str:
     """Return the word for an arm that failed."""
     return f"no_{arm}"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How one request is served.
+class SearchPlan:
+    """Plan by which one search is served: arms, candidates, rescoring, cache.
 
     Attributes:
-        arms: The arms asked at once.
-        spare: Asked after them if they failed or found nothing: one that finds nothing has not answered well.
+        arms: The arms searched at once.
+        fallback_arm: Searched after them if they failed or found nothing.
         candidates: Points wanted from each arm.
         rerank: Whether the candidates are rescored.
-        from_cache: Whether only a remembered answer is given.
-        word: What the rung takes from this answer, empty for nothing.
+        from_cache: Whether only a cached answer is given.
+        degraded_word: The word that reports the rung's effect on this answer; empty for none.
     """
 
     arms: tuple[Arm, ...]
     candidates: int
     rerank: bool
-    spare: Arm | None = None
+    fallback_arm: Arm | None = None
     from_cache: bool = False
-    word: str = ""
+    degraded_word: str = ""
 
 
-def plan(request: SearchRequest, rung: Rung, settings: SearchSettings) -> Plan:
-    """Return how a request is served on a rung.
+def plan_search(request: SearchRequest, rung: Rung, settings: SearchSettings) -> SearchPlan:
+    """Return the plan by which a request is served on a rung.
 
-    A rung that takes nothing from the request leaves it as it is: one without rerank has no candidates
-    to lose, one that weighs a single arm has none to spare.
+    A rung that takes nothing from the request leaves it as it is: a request without rerank has no candidates
+    to lose, one that weights a single arm has no arm to spare.
 
     Raises:
         Rejected: The ladder stands at its end (``overloaded``), or the request is strict and would
@@ -82,25 +149,25 @@ def plan(request: SearchRequest, rung: Rung, settings: SearchSettings) -> Plan:
     """
     weights = {Arm.DENSE: request.weights.dense, Arm.SPARSE: request.weights.sparse}
     arms = tuple(arm for arm in Arm if weights[arm] > 0)
-    served = serve_at(rung, strict=request.strict, harmed_from=_harmed_from(request, len(arms), settings))
+    served = serve_at(rung, strict=request.strict, degraded_from=_harmed_from(request, len(arms), settings))
     if served is Rung.REFUSE:
         if rung is Rung.REFUSE:
             raise Rejected("the server has more searches than it can answer", retry_after_s=RETRY_AFTER_S)
         raise Rejected(
-            f"the search is strict, and under this load the answer would be degraded: {rung.word}",
+            f"the search is strict, and under this load the answer would be degraded: {rung.label}",
             code="degraded",
             retry_after_s=RETRY_AFTER_S,
         )
     full = max(settings.candidates, request.limit)
     if served is Rung.FULL:
-        return Plan(arms, full, request.rerank)
+        return SearchPlan(arms, full, request.rerank)
     reduced = min(full, max(settings.candidates_reduced, request.limit))
     if served >= Rung.CACHED_ONLY:
-        return Plan((), reduced, rerank=False, from_cache=True)
+        return SearchPlan((), reduced, rerank=False, from_cache=True)
     if served is Rung.ONE_ARM:
-        (other,) = (arm for arm in arms if arm is not KEPT_ARM)
-        return Plan((KEPT_ARM,), reduced, rerank=False, spare=other, word=ONE_ARM)
-    return Plan(arms, reduced, rerank=served is Rung.FEWER_CANDIDATES, word=WORDS[served])
+        (other,) = (arm for arm in arms if arm is not SINGLE_ARM)
+        return SearchPlan((SINGLE_ARM,), reduced, rerank=False, fallback_arm=other, degraded_word=ONE_ARM)
+    return SearchPlan(arms, reduced, rerank=served is Rung.FEWER_CANDIDATES, degraded_word=RUNG_WORDS[served])
 
 
 def _harmed_from(request: SearchRequest, arms: int, settings: SearchSettings) -> Rung:

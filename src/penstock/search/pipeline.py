@@ -1,59 +1,263 @@
-"""One query: encode it both ways at once, retrieve, let a cross-encoder read the best.
+"""Search pipeline: encodes a query for both arms at once, retrieves, and lets a cross-encoder reorder the best hits.
 
-The pipeline sees Protocols only. Whether an embedder is a thread or a topic away is none of its
-business; what it must do is notice a failing arm and answer from the other.
+The pipeline sees Protocols only: an embedder may run in a thread of this process or behind a topic. When one arm fails,
+the pipeline answers from the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.errors import Invalid, PenstockError, Rejected
+from penstock.kernel.context import Clock, Context, Criticality, run_all
+from penstock.kernel.errors import DECODE_ERRORS, Broken, Invalid, PenstockError, Rejected
+from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
-from penstock.kernel.together import together
+from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.models.contract import Embedder, Reranker, SparseEncoder
 from penstock.policies.ladder import Rung
-from penstock.ranking.course import MENDABLE, RERANK
-from penstock.ranking.records import Arm, Ranking, Retrieval
-from penstock.ranking.signals import reweighed
-from penstock.search.answers import AnswerCache
-from penstock.search.crossing import placed, texts_read
+from penstock.ranking.fusion import sort_best_first
+from penstock.ranking.program import RECOVERABLE_ERRORS, RERANK_STAGE
+from penstock.ranking.retrieval import Arm, P, Ranking, RetrievalQuery, StageRank
+from penstock.ranking.signals import apply_signals
 from penstock.search.degradation import (
     CACHED,
     HITS_TRUNCATED,
     NO_RERANK,
     QUERY_TRUNCATED,
     RETRY_AFTER_S,
-    plan,
-    word_of_arm,
+    SearchPlan,
+    failed_arm_word,
+    plan_search,
 )
-from penstock.search.records import QUERY_CHARACTERS_MAX, Hit, SearchRequest, SearchResult
-from penstock.search.run import Run, hit, reordered
+from penstock.search.request import QUERY_CHARACTERS_MAX, SearchHit, SearchRequest, SearchResult
 from penstock.stores.contract import VectorStore
-from penstock.stores.reading import ANSWER_BYTES_MAX
-from penstock.stores.records import Found
+from penstock.stores.data_model import RetrievedHit
+from penstock.stores.key_value_cache import KeyValueCache
+from penstock.stores.program_runner import RESULT_BYTES_MAX
 
-Encode = Callable[[Run, str, Context], Awaitable[None]]
+#: Collections whose removals are counted one by one; beyond that all answers are invalidated at once.
+TRACKED_COLLECTIONS_MAX: Final = 10_000
 
-#: Hits that a cross-encoder may be given, and that are weighed after it.
-SHORTLIST: Final = 50
+KEY_BYTES: Final = 16
+
+#: Bytes of hits that are encoded before the event loop is released.
+SLICE_BYTES: Final = 262_144
+
+
+class ResultCache:
+    """Answers by request, none older than the cache's time to live.
+
+    A cached answer does not contain chunks added since. Chunks that this process removed are not shown any more
+    (:meth:`invalidate`). Chunks that another process removed may be shown until the entry expires.
+
+    Args:
+        cache: Bounds the answers' number, size and age.
+
+    Bounds: the cache's, and ``TRACKED_COLLECTIONS_MAX`` numbers.
+    """
+
+    def __init__(self, cache: KeyValueCache) -> None:
+        self._cache = cache
+        self._removals: dict[str, int] = {}
+        self._epoch = 0
+
+    def key(self, request: SearchRequest) -> bytes:
+        """Return a request's key as of now; take it before the search, not after.
+
+        Requests that differ in ``explain`` or ``strict`` only share one.
+        """
+        plain = msgspec.structs.replace(request, explain=False, strict=False)
+        place = (self._epoch, self._removals.get(request.collection, 0), plain)
+        return hashlib.blake2b(msgspec.msgpack.encode(place), digest_size=KEY_BYTES).digest()
+
+    def invalidate(self, collection: str) -> None:
+        """Invalidate every answer from a collection from which chunks were removed."""
+        if len(self._removals) >= TRACKED_COLLECTIONS_MAX and collection not in self._removals:
+            self._removals.clear()
+            self._epoch += 1
+        self._removals[collection] = self._removals.get(collection, 0) + 1
+
+    async def put(self, key: bytes, result: SearchResult) -> None:
+        """Store an answer without its explanations; a degraded one names its degradation itself."""
+        hits, size = [], 0
+        for hit in result.hits:
+            hits.append(msgspec.Raw(msgspec.msgpack.encode(msgspec.structs.replace(hit, explain=msgspec.UNSET))))
+            size += len(memoryview(hits[-1]))
+            if size >= SLICE_BYTES:
+                size = 0
+                await asyncio.sleep(0)
+        # A record's fields are not checked when it is made: bytes that are MessagePack already stand for any of them.
+        data = msgspec.msgpack.encode(msgspec.structs.replace(result, hits=hits))
+        try:
+            await self._cache.put({key: data})
+        except PenstockError:
+            return
+
+    async def get(self, key: bytes) -> SearchResult | None:
+        """Return a cached answer; ``None`` if there is none, or the cache fails."""
+        try:
+            (data,) = await self._cache.get([key])
+            return None if data is None else msgspec.msgpack.decode(data, type=SearchResult)
+        except (PenstockError, *DECODE_ERRORS):
+            return None
+
+
+log = logging.getLogger(__name__)
+
+
+#: Seconds after which a strict search may try again, unless the error says otherwise.
+STRICT_RETRY_AFTER_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class SearchRun:
+    """State of a running search: plan, vectors, stage times and failures."""
+
+    request: SearchRequest
+    ctx: Context
+    clock: Clock
+    plan: SearchPlan
+    stages: dict[str, float] = field(default_factory=dict)
+    degraded: list[str] = field(default_factory=list)
+    dense: DenseVectors | None = None
+    sparse: SparseVector | None = None
+    token_vectors: TokenVectors | None = None
+    failures: list[PenstockError] = field(default_factory=list)
+    store_answered: bool = False
+
+    @property
+    def single_arm(self) -> bool:
+        """True if no other arm could make up for one that fails."""
+        return len(self.plan.arms) == 1 and self.plan.fallback_arm is None
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The request's weights by arm."""
+        return {Arm.DENSE: self.request.weights.dense, Arm.SPARSE: self.request.weights.sparse}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure a stage in milliseconds."""
+        began = self.clock.now()
+        try:
+            yield
+        finally:
+            self.stages[name] = round((self.clock.now() - began) * 1000, 3)
+
+    def degrade(self, what: str, error: PenstockError) -> None:
+        """Go on without a part that failed; the answer names it, and a bug is logged as a warning.
+
+        Raises:
+            Rejected: The request is strict (``degraded``).
+        """
+        level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
+        log.log(level, "%s: %s", what, error.detail, extra={"request_id": self.ctx.request_id})
+        if self.request.strict:
+            raise Rejected(
+                f"the search is strict, and the answer would be degraded: {what} ({error.detail})",
+                code="degraded",
+                retry_after_s=getattr(error, "retry_after_s", STRICT_RETRY_AFTER_S),
+            ) from error
+        self.degraded.append(what)
+
+
+def reorder_hits(
+    found: Sequence[RetrievedHit], order: Ranking[str], stages: Mapping[str, Ranking[str]]
+) -> list[RetrievedHit]:
+    """Return hits in another order; hits with explanations also get the ranks of the given stages."""
+    by_point = {one.point: one for one in found}
+    ranks = {name: {point: rank for rank, point in enumerate(stage, 1)} for name, stage in stages.items()}
+
+    def moved(point: str, score: float) -> RetrievedHit:
+        one = by_point[point]
+        further = {name: StageRank(ranks[name].get(point), stage.get(point)) for name, stage in stages.items()}
+        return RetrievedHit(point, score, one.payload, {**one.stage_ranks, **further} if one.stage_ranks else {})
+
+    return [moved(point, score) for point, score in order.items()]
+
+
+def to_search_hit(found: RetrievedHit) -> SearchHit:
+    """Return a retrieved hit in the answer's form; without explanations if none were requested."""
+    payload = found.payload
+    return SearchHit(
+        id=payload.id,
+        chunk=payload.chunk,
+        score=found.score,
+        path=payload.path,
+        start_line=payload.start_line,
+        end_line=payload.end_line,
+        text=payload.text,
+        symbol=payload.symbol,
+        language=payload.language,
+        metadata=payload.metadata,
+        explain=found.stage_ranks or msgspec.UNSET,
+    )
+
+
+#: The range that scores are spread over where the candidates' own range is none, as a share of their size.
+SCORE_RANGE_MIN: Final = 1e-3
+
+
+def texts_to_read(texts: int, candidates: int, full_candidates: int) -> int:
+    """Return how many texts are read where fewer candidates are taken: the same share of them, at least one.
+
+    Args:
+        texts: How many are read otherwise.
+        candidates: Candidates taken from each arm.
+        full_candidates: How many are taken otherwise.
+    """
+    return max(1, min(texts, texts * candidates // full_candidates))
+
+
+def reorder_by_relevance(ranked: Ranking[P], relevance: Sequence[float]) -> Ranking[P]:
+    """Return the ranking with its first ones in the order of their relevance.
+
+    Their scores are spread over the range that those had before: whatever scale the model has (logits, probabilities),
+    they stay above those that it has not read, and later factors on scores have the same effect as before.
+
+    Args:
+        ranked: Best first.
+        relevance: The model's scores of the first ones, higher is better.
+    """
+    points, scores = list(ranked), list(ranked.values())
+    read = points[: len(relevance)]
+    if not read:
+        return dict(ranked)
+    low, high = scores[len(read) - 1], scores[0]
+    high = max(high, low + SCORE_RANGE_MIN * max(abs(low), 1.0))
+    least, most = min(relevance), max(relevance)
+    span = most - least
+
+    def spread(score: float) -> float:
+        return low + (high - low) * ((score - least) / span if span > 0 else 0.0)
+
+    first = sort_best_first({point: spread(score) for point, score in zip(read, relevance, strict=True)})
+    return {**first, **{point: ranked[point] for point in points[len(read) :]}}
+
+
+EncodeArm = Callable[[SearchRun, str, Context], Awaitable[None]]
+
+#: Hits that a cross-encoder may be given, and to which signals are applied after it.
+CROSS_ENCODER_HITS: Final = 50
 
 #: The share of the time left that an arm may take where there are two.
-ARM_SHARE: Final = 0.8
+ARM_TIME_SHARE: Final = 0.8
 
 #: The share of the time left that a cross-encoder may take.
-CROSS_SHARE: Final = 0.5
+CROSS_ENCODER_TIME_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Cross:
+class CrossEncoder:
     """A cross-encoder, and how many texts of a search it reads."""
 
     reranker: Reranker
@@ -69,11 +273,11 @@ class SearchPipeline:
         store: Holds the points.
         settings: Candidates per arm.
         clock: The loop's clock.
-        prepare: The query's text for the sparse arm (identifiers split, as in documents).
-        reads_whole: Whether the dense model reads the whole of a text.
-        rung: The degradation ladder's rung for a class now, asked once for each search.
-        answers: Remembered answers for the rung that has nothing else; without them it refuses.
-        cross: Reads query and text together; the best candidates of both arms are ordered by it.
+        prepare_sparse: The query's text for the sparse arm (identifiers split, as in documents).
+        fits_dense_model: Whether the dense model reads the whole of a text.
+        rung_of: The degradation ladder's rung for a class now, asked once for each search.
+        result_cache: Cached answers for the rung that gives nothing else; without a cache that rung refuses.
+        cross_encoder: Reads query and text together; the best candidates of both arms are ordered by it.
     """
 
     def __init__(  # noqa: PLR0913 - a composition root passes each part by name
@@ -84,168 +288,172 @@ class SearchPipeline:
         store: VectorStore,
         settings: SearchSettings,
         clock: Clock,
-        prepare: Callable[[str], str],
-        reads_whole: Callable[[str], bool],
-        rung: Callable[[Criticality], Rung] = lambda _: Rung.FULL,
-        answers: AnswerCache | None = None,
-        cross: Cross | None = None,
+        prepare_sparse: Callable[[str], str],
+        fits_dense_model: Callable[[str], bool],
+        rung_of: Callable[[Criticality], Rung] = lambda _: Rung.FULL,
+        result_cache: ResultCache | None = None,
+        cross_encoder: CrossEncoder | None = None,
     ) -> None:
         self._embedder = embedder
         self._sparse = sparse
         self._store = store
         self._settings = settings
         self._clock = clock
-        self._prepare = prepare
-        self._reads_whole = reads_whole
-        self._rung = rung
-        self._answers = answers
-        self._cross = cross
+        self._prepare_sparse = prepare_sparse
+        self._fits_dense_model = fits_dense_model
+        self._rung_of = rung_of
+        self._result_cache = result_cache
+        self._cross_encoder = cross_encoder
 
     async def run(self, request: SearchRequest, ctx: Context) -> SearchResult:
         """Answer one search.
 
         Raises:
-            Invalid: The request makes no sense, or its collection does not exist.
+            Invalid: The request is invalid, or its collection does not exist.
             Unavailable: No arm could answer.
-            Rejected: The ladder refuses it, or it is strict and the answer would be ``degraded``.
+            Rejected: The ladder refuses the search, or it is strict and the answer would be ``degraded``.
             Expired: The deadline passed first.
 
-        Cancellation: Everything asked of other rooms is cancelled.
+        Cancellation: The calls to models and store are cancelled.
         """
         request.check()
         began = self._clock.now()
-        run = Run(request, ctx, self._clock, plan(request, self._rung(ctx.criticality), self._settings))
-        key = self._answers.key(request) if self._answers is not None else b""
+        run = SearchRun(request, ctx, self._clock, plan_search(request, self._rung_of(ctx.criticality), self._settings))
+        key = self._result_cache.key(request) if self._result_cache is not None else b""
         if run.plan.from_cache:
-            result = await self._recalled(run, key)
+            result = await self._from_cache(run, key)
         else:
-            result = SearchResult(await self._searched(run), 0.0, run.stages, run.degraded)
+            result = SearchResult(await self._search(run), 0.0, run.stages, run.degraded)
         result = msgspec.structs.replace(result, took_ms=round((self._clock.now() - began) * 1000, 3))
-        if self._answers is not None and not run.plan.from_cache:
-            await self._answers.keep(key, result)
+        if self._result_cache is not None and not run.plan.from_cache:
+            await self._result_cache.put(key, result)
         return result
 
-    async def _recalled(self, run: Run, key: bytes) -> SearchResult:
-        """Return the remembered answer.
+    async def _from_cache(self, run: SearchRun, key: bytes) -> SearchResult:
+        """Return the cached answer.
 
         Raises:
             Rejected: There is none (``overloaded``).
         """
         with run.stage("cache"):
-            found = await self._answers.recall(key) if self._answers is not None else None
+            found = await self._result_cache.get(key) if self._result_cache is not None else None
         if found is None:
-            raise Rejected("the server answers only what it has answered lately", retry_after_s=RETRY_AFTER_S)
+            raise Rejected(
+                "overloaded: only cached results are served, and this query is not cached", retry_after_s=RETRY_AFTER_S
+            )
         return msgspec.structs.replace(found, stages=run.stages, degraded=[*found.degraded, CACHED])
 
-    async def _searched(self, run: Run) -> list[Hit]:
-        """Encode, retrieve, and let a cross-encoder read the best if there is one."""
+    async def _search(self, run: SearchRun) -> list[SearchHit]:
+        """Encode, retrieve, and reorder by the cross-encoder if there is one."""
         query = run.request.query[:QUERY_CHARACTERS_MAX]
-        if len(query) < len(run.request.query) or not self._reads_whole(query):
+        if len(query) < len(run.request.query) or not self._fits_dense_model(query):
             run.degraded.append(QUERY_TRUNCATED)
-        if run.plan.word:
-            run.degraded.append(run.plan.word)
-        encoders: dict[Arm, Encode] = {Arm.DENSE: self._dense_vector, Arm.SPARSE: self._sparse_vector}
-        arms, spare = run.plan.arms, run.plan.spare
-        await together([self._encode(run, arm, query, encoders[arm]) for arm in arms])
-        cross = self._cross if run.plan.rerank and len(arms) > 1 else None
-        found = await self._retrieved(run, query, cross)
+        if run.plan.degraded_word:
+            run.degraded.append(run.plan.degraded_word)
+        encoders: dict[Arm, EncodeArm] = {Arm.DENSE: self._dense_vector, Arm.SPARSE: self._sparse_vector}
+        arms, spare = run.plan.arms, run.plan.fallback_arm
+        await run_all([self._encode(run, arm, query, encoders[arm]) for arm in arms])
+        cross = self._cross_encoder if run.plan.rerank and len(arms) > 1 else None
+        found = await self._retrieve(run, query, cross)
         if spare is not None and not found:
             run.dense = run.sparse = None
             await self._encode(run, spare, query, encoders[spare])
-            found = await self._retrieved(run, query, cross)
-        if not run.answered:
+            found = await self._retrieve(run, query, cross)
+        if not run.store_answered:
             raise run.failures[0]
         if cross is not None and found:
             with run.stage("cross"):
-                found = await self._crossed(run, query, cross, found)
-        return [hit(one) for one in found[: run.request.limit]]
+                found = await self._cross_encode(run, query, cross, found)
+        return [to_search_hit(one) for one in found[: run.request.limit]]
 
-    async def _encode(self, run: Run, arm: Arm, query: str, encode: Encode) -> None:
-        """Encode the query for one arm; note its failure instead of raising it."""
+    async def _encode(self, run: SearchRun, arm: Arm, query: str, encode: EncodeArm) -> None:
+        """Encode the query for one arm; record a failure instead of raising it."""
         try:
             with run.stage(f"{arm}_encode"):
-                await encode(run, query, run.ctx if run.alone else self._hurried(run.ctx))
-        except MENDABLE as error:
-            if run.alone or run.ctx.deadline.passed(self._clock.now()):
+                await encode(run, query, run.ctx if run.single_arm else self._with_arm_deadline(run.ctx))
+        except RECOVERABLE_ERRORS as error:
+            if run.single_arm or run.ctx.deadline.passed(self._clock.now()):
                 raise
-            self._note(run, word_of_arm(arm), error)
+            self._record_failure(run, failed_arm_word(arm), error)
 
-    def _hurried(self, ctx: Context) -> Context:
-        """Return the label of an arm: an arm that hangs must leave the other one time to answer."""
+    def _with_arm_deadline(self, ctx: Context) -> Context:
+        """Return an arm's context with its own deadline: an arm that hangs must leave the other time to answer."""
         now_s = self._clock.now()
-        return ctx.within(ARM_SHARE * ctx.deadline.remaining_s(now_s), ctx.deadline.operation, now_s)
+        return ctx.within(ARM_TIME_SHARE * ctx.deadline.remaining_s(now_s), ctx.deadline.operation, now_s)
 
-    async def _dense_vector(self, run: Run, query: str, ctx: Context) -> None:
-        """Note ``float32 [dim]``, and the token vectors that the same run of the model gave."""
-        embedded = await self._embedder.embed([query], TextKind.QUERY, ctx, late=True)
-        run.tokens = embedded.late[0] if embedded.late else None
+    async def _dense_vector(self, run: SearchRun, query: str, ctx: Context) -> None:
+        """Set the query's dense vector ``float32 [dim]`` and the token vectors of the same run of the model."""
+        embedded = await self._embedder.embed([query], TextKind.QUERY, ctx, late_interaction=True)
+        run.token_vectors = embedded.late[0] if embedded.late else None
         run.dense = embedded.dense[0]
 
-    async def _sparse_vector(self, run: Run, query: str, ctx: Context) -> None:
-        (run.sparse,) = await self._sparse.encode([self._prepare(query)], TextKind.QUERY, ctx)
+    async def _sparse_vector(self, run: SearchRun, query: str, ctx: Context) -> None:
+        (run.sparse,) = await self._sparse.encode([self._prepare_sparse(query)], TextKind.QUERY, ctx)
 
-    async def _retrieved(self, run: Run, query: str, cross: Cross | None) -> list[Found]:
-        """Ask the store for what has been encoded, if anything has."""
+    async def _retrieve(self, run: SearchRun, query: str, cross: CrossEncoder | None) -> list[RetrievedHit]:
+        """Retrieve hits by the vectors that have been encoded; none without a vector."""
         if run.dense is None and run.sparse is None:
             return []
         request, plan = run.request, run.plan
-        wanted = Retrieval(
-            limit=request.limit if cross is None else max(request.limit, SHORTLIST),
+        wanted = RetrievalQuery(
+            limit=request.limit if cross is None else max(request.limit, CROSS_ENCODER_HITS),
             candidates=plan.candidates,
             dense=run.dense,
             sparse=run.sparse,
-            tokens=run.tokens if plan.rerank else None,
+            token_vectors=run.token_vectors if plan.rerank else None,
             weights=run.weights,
             fusion=request.fusion,
             rerank=plan.rerank,
-            query=query if cross is None else "",
+            text=query if cross is None else "",
             explain=request.explain,
         )
         with run.stage("retrieve"):
             try:
                 answer = await self._store.retrieve(request.collection, wanted, request.filter, run.ctx)
-            except MENDABLE as error:
-                if plan.spare is None or run.ctx.deadline.passed(self._clock.now()):
+            except RECOVERABLE_ERRORS as error:
+                if plan.fallback_arm is None or run.ctx.deadline.passed(self._clock.now()):
                     raise
-                self._note(run, word_of_arm(Arm.SPARSE if run.dense is None else Arm.DENSE), error)
+                self._record_failure(run, failed_arm_word(Arm.SPARSE if run.dense is None else Arm.DENSE), error)
                 return []
-        run.answered = True
+        run.store_answered = True
         run.stages |= answer.stages
         for what, failure in answer.failures.items():
             if run.ctx.deadline.passed(self._clock.now()):
                 raise failure
-            self._note(run, NO_RERANK if what == RERANK else word_of_arm(Arm(what)), failure)
-        if answer.cut and len(answer.hits) < request.limit:
-            detail = f"an answer holds {ANSWER_BYTES_MAX} bytes of texts and metadata, ask for fewer hits"
-            run.give_up(HITS_TRUNCATED, Invalid(detail, field="limit"))
+            self._record_failure(run, NO_RERANK if what == RERANK_STAGE else failed_arm_word(Arm(what)), failure)
+        if answer.truncated and len(answer.hits) < request.limit:
+            detail = f"an answer holds {RESULT_BYTES_MAX} bytes of texts and metadata, ask for fewer hits"
+            run.degrade(HITS_TRUNCATED, Invalid(detail, field="limit"))
         return answer.hits
 
-    def _note(self, run: Run, word: str, error: PenstockError) -> None:
-        """Go on without a part that failed."""
+    def _record_failure(self, run: SearchRun, word: str, error: PenstockError) -> None:
+        """Record the failure of a part and go on without it."""
         run.failures.append(error)
-        run.give_up(word, error)
+        run.degrade(word, error)
 
-    async def _crossed(self, run: Run, query: str, cross: Cross, found: list[Found]) -> list[Found]:
-        """Order the very best by what a cross-encoder says of them, and weigh in what names and places tell.
+    async def _cross_encode(
+        self, run: SearchRun, query: str, cross: CrossEncoder, found: list[RetrievedHit]
+    ) -> list[RetrievedHit]:
+        """Reorder the best hits by a cross-encoder's scores, then apply the signals.
 
-        On failure they stay as they are. It gets a share of the time only: one that hangs must leave enough to answer
+        If it fails, the order stays. It gets only a share of the time, so that one that hangs leaves enough to answer
         without it.
         """
         best = {one.point: one.score for one in found}
         payloads = {one.point: one.payload for one in found}
         limit = max(self._settings.candidates, run.request.limit)
-        count = texts_read(cross.texts, run.plan.candidates, limit)
+        count = texts_to_read(cross.texts, run.plan.candidates, limit)
         texts = [one.payload.text for one in found[:count]]
         now_s, deadline = self._clock.now(), run.ctx.deadline
-        ctx = run.ctx.within(CROSS_SHARE * deadline.remaining_s(now_s), deadline.operation, now_s)
+        ctx = run.ctx.within(CROSS_ENCODER_TIME_SHARE * deadline.remaining_s(now_s), deadline.operation, now_s)
         stages: dict[str, Ranking[str]] = {}
         try:
             relevance = await cross.reranker.rerank(query, texts, ctx)
-            best = stages["cross"] = placed(best, relevance.tolist())
-        except (*MENDABLE, Invalid) as error:
+            best = stages["cross"] = reorder_by_relevance(best, relevance.tolist())
+        except (*RECOVERABLE_ERRORS, Invalid) as error:
             if deadline.passed(self._clock.now()):
                 raise
             if NO_RERANK not in run.degraded:
-                run.give_up(NO_RERANK, error)
-        best = stages["signals"] = reweighed(query, best, payloads)
-        return reordered(found, best, stages)
+                run.degrade(NO_RERANK, error)
+        best = stages["signals"] = apply_signals(query, best, payloads)
+        return reorder_hits(found, best, stages)

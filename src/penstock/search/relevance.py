@@ -1,4 +1,4 @@
-"""How good a ranking is, measured against judgements: nDCG and recall.
+"""Relevance metrics of a ranking against judgements: nDCG and recall.
 
 Both follow trec_eval, which BEIR uses too (Thakur et al. 2021, "BEIR: A Heterogeneous Benchmark for Zero-shot
 Evaluation of Information Retrieval Models").
@@ -34,10 +34,10 @@ def ndcg(ranking: Sequence[str], gains: Mapping[str, float], k: int) -> float:
 
 
 def recall(ranking: Sequence[str], gains: Mapping[str, float], k: int) -> float:
-    """Return which share of the relevant documents is among the first ``k`` results.
+    """Return the share of the relevant documents that is among the first ``k`` results.
 
     ``|relevant among the first k| / |relevant|`` (Manning, Raghavan and Schütze 2008, "Introduction to Information
-    Retrieval", §8.3; trec_eval's ``recall``). Relevant is what has a positive gain.
+    Retrieval", §8.3; trec_eval's ``recall``). A document with a positive gain is relevant.
 
     Args:
         ranking: Document ids, the best first; only the first appearance of an id counts.

@@ -1,4 +1,4 @@
-"""Whether two stores hold the same collection: by count, by whole points, by what they find. Reads only."""
+"""Comparison of a collection in two stores: counts, whole points and search results. Reads only."""
 
 from __future__ import annotations
 
@@ -9,73 +9,75 @@ from typing import Final
 
 import numpy as np
 
-from penstock.kernel.context import Context
-from penstock.kernel.ids import point_id
-from penstock.policies.jitter import Random
-from penstock.ranking.records import Scored
+from penstock.kernel.context import Context, point_id
+from penstock.policies.jitter import Rng
+from penstock.ranking.retrieval import ScoredPoint
 from penstock.stores.contract import MovableStore
-from penstock.stores.records import ArmQuery, Point
+from penstock.stores.data_model import ArmQuery, Point
 
 #: Points looked at whole and asked for by their own vectors.
-SAMPLES: Final = 20
+SAMPLE_POINTS: Final = 20
 
 #: Hits of each query that are compared.
-TOP: Final = 10
+TOP_K: Final = 10
 
 #: Share of one store's best hits that the other's must hold, on average over the samples. Not all: a graph finds
 #: nearly everything, and BM25 weighs terms by what a store has counted, deleted chunks included until it cleans up.
-AGREEMENT_MIN: Final = 0.9
+OVERLAP_MIN: Final = 0.9
 
 #: Scores nearer than this are a tie: which of them is the last of the best is chance.
-TIE: Final = 1e-4
+SCORE_TIE: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """What comparing has shown.
+class CollectionComparison:
+    """Result of comparing a collection in two stores.
 
     Attributes:
         chunks: Points of the source and of the target.
         documents: Documents of both.
         samples: Points looked at.
-        differing: Samples that the target does not hold as the source does, by id.
-        dense: Share of the best dense hits that both find, 1 without a sample.
-        sparse: The same of the sparse ones.
+        differing_points: Samples that the target does not hold as the source does, by id.
+        dense_overlap: Share of the best dense hits that both find, 1 without a sample.
+        sparse_overlap: The same of the sparse ones.
     """
 
     chunks: tuple[int, int]
     documents: tuple[int, int]
     samples: int
-    differing: tuple[str, ...]
-    dense: float
-    sparse: float
+    differing_points: tuple[str, ...]
+    dense_overlap: float
+    sparse_overlap: float
 
     @property
-    def same(self) -> bool:
-        """Whether both hold and find the same."""
-        return not self.faults
+    def matches(self) -> bool:
+        """True if both stores hold and find the same."""
+        return not self.differences
 
     @property
-    def faults(self) -> list[str]:
-        """What differs, in words."""
+    def differences(self) -> list[str]:
+        """The differences, in words."""
         found = [
             f"{what}: {ours:,} in the source, {theirs:,} in the target"
             for what, (ours, theirs) in (("chunks", self.chunks), ("documents", self.documents))
             if ours != theirs
         ]
-        if self.differing:
-            found.append(f"{len(self.differing)} of {self.samples} samples differ, {self.differing[0]} for instance")
+        if self.differing_points:
+            found.append(
+                f"{len(self.differing_points)} of {self.samples} samples differ,"
+                f" {self.differing_points[0]} for instance"
+            )
         found += [
-            f"of the best {TOP} {arm} hits both find {share:.0%} only"
-            for arm, share in (("dense", self.dense), ("sparse", self.sparse))
-            if share < AGREEMENT_MIN
+            f"of the best {TOP_K} {arm} hits both find {share:.0%} only"
+            for arm, share in (("dense", self.dense_overlap), ("sparse", self.sparse_overlap))
+            if share < OVERLAP_MIN
         ]
         return found
 
 
-async def compare(
-    source: MovableStore, target: MovableStore, collection: str, target_collection: str, luck: Random
-) -> Comparison:
+async def compare_collections(
+    source: MovableStore, target: MovableStore, collection: str, target_collection: str, rng: Rng
+) -> CollectionComparison:
     """Compare a collection of two stores.
 
     Args:
@@ -83,59 +85,63 @@ async def compare(
         target: The other.
         collection: Its name in the source.
         target_collection: Its name in the target.
-        luck: Chooses the samples.
+        rng: Chooses the samples.
 
     Raises:
         PenstockError: One of them does not answer.
     """
     ctx = Context.background("migrate")
     ours, theirs = await source.collection(collection, ctx), await target.collection(target_collection, ctx)
-    samples = await _samples(source, collection, luck, ctx)
+    samples = await _samples(source, collection, rng, ctx)
     differing, dense, sparse = [], [], []
     for one in samples:
         place = point_id(one.payload.id, one.payload.chunk)
-        page = await target.points(target_collection, place, 1, ctx)
-        if not page.points or not same(one, page.points[0]):
+        page = await target.scroll_points(target_collection, place, 1, ctx)
+        if not page.points or not same_point(one, page.points[0]):
             differing.append(place)
-        queries = [ArmQuery(one.dense, TOP), ArmQuery(one.sparse, TOP)]
-        found = await source.search_all(collection, queries, ctx)
-        again = await target.search_all(target_collection, queries, ctx)
-        dense.append(agreement(found[0], again[0]))
-        sparse.append(agreement(found[1], again[1]))
-    return Comparison(
+        queries = [ArmQuery(one.dense, TOP_K), ArmQuery(one.sparse, TOP_K)]
+        found = await source.search_batch(collection, queries, ctx)
+        again = await target.search_batch(target_collection, queries, ctx)
+        dense.append(hit_overlap(found[0], again[0]))
+        sparse.append(hit_overlap(found[1], again[1]))
+    return CollectionComparison(
         chunks=(ours.chunks, theirs.chunks),
         documents=(ours.documents, theirs.documents),
         samples=len(samples),
-        differing=tuple(differing),
-        dense=sum(dense) / len(dense) if dense else 1.0,
-        sparse=sum(sparse) / len(sparse) if sparse else 1.0,
+        differing_points=tuple(differing),
+        dense_overlap=sum(dense) / len(dense) if dense else 1.0,
+        sparse_overlap=sum(sparse) / len(sparse) if sparse else 1.0,
     )
 
 
-async def _samples(store: MovableStore, collection: str, luck: Random, ctx: Context) -> list[Point]:
-    """Return points at random: ids are digests, so that the next one after a random id is any."""
+async def _samples(store: MovableStore, collection: str, rng: Rng, ctx: Context) -> list[Point]:
+    """Return random points: ids are digests, so the point that follows a random id is a random one."""
     found: dict[str, Point] = {}
-    for _ in range(SAMPLES):
-        where = str(uuid.UUID(int=int(luck() * 2**64) << 64))
-        page = await store.points(collection, where, 1, ctx)
-        points = page.points or (await store.points(collection, None, 1, ctx)).points
+    for _ in range(SAMPLE_POINTS):
+        where = str(uuid.UUID(int=int(rng() * 2**64) << 64))
+        page = await store.scroll_points(collection, where, 1, ctx)
+        points = page.points or (await store.scroll_points(collection, None, 1, ctx)).points
         found |= {point_id(one.payload.id, one.payload.chunk): one for one in points}
     return list(found.values())
 
 
-def same(one: Point, other: Point) -> bool:
-    """Whether two points are the same, every vector included."""
-    if one.payload != other.payload or (one.late is None) is not (other.late is None):
+def same_point(one: Point, other: Point) -> bool:
+    """Return whether two points are equal, every vector included."""
+    if one.payload != other.payload or (one.token_vectors is None) is not (other.token_vectors is None):
         return False
-    if one.late is not None and other.late is not None and not np.array_equal(one.late, other.late):
+    if (
+        one.token_vectors is not None
+        and other.token_vectors is not None
+        and not np.array_equal(one.token_vectors, other.token_vectors)
+    ):
         return False
     ours, theirs = (dict(zip(p.sparse.indices.tolist(), p.sparse.values.tolist(), strict=True)) for p in (one, other))
     return np.array_equal(one.dense, other.dense) and ours == theirs
 
 
-def agreement(found: Sequence[Scored], again: Sequence[Scored]) -> float:
-    """Return which share of hits is among others; one that ties with the last counts as being there."""
-    if not found:
+def hit_overlap(source_hits: Sequence[ScoredPoint], target_hits: Sequence[ScoredPoint]) -> float:
+    """Return the share of the source's hits that the target also has; a tie with the last hit counts as shared."""
+    if not source_hits:
         return 1.0
-    there, last = {hit.point for hit in again}, found[-1].score
-    return sum(hit.point in there or hit.score - last < TIE for hit in found) / len(found)
+    there, last = {hit.point for hit in target_hits}, source_hits[-1].score
+    return sum(hit.point in there or hit.score - last < SCORE_TIE for hit in source_hits) / len(source_hits)

@@ -1,4 +1,4 @@
-"""Who holds a data directory: one process at a time, told by a lock that dies with its holder."""
+"""Lock of a data directory: one process at a time holds it, and it is freed when that process dies."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Final
 
 import msgspec
 
-from penstock.kernel.errors import UNREADABLE, Unavailable
-from penstock.kernel.plain_file import open_plain, read_plain
-from penstock.kernel.private import make_private
+from penstock.kernel.errors import DECODE_ERRORS, Unavailable
+from penstock.kernel.file_permissions import restrict_to_owner
+from penstock.kernel.regular_file import open_regular, read_regular
 
 log = logging.getLogger(__name__)
 
 LOCK_FILE: Final = "penstock.lock"
 
 #: How often, and how far apart, a taken lock is tried again before it counts as held.
-LOCK_TRIES: Final = 10
+LOCK_ATTEMPTS_MAX: Final = 10
 LOCK_PAUSE_S: Final = 0.02
 
 
-class Holder(msgspec.Struct, frozen=True):
+class LockHolder(msgspec.Struct, frozen=True):
     """The process that holds a data directory.
 
     Attributes:
@@ -78,23 +78,23 @@ class DirectoryLock:
                 code="directory_locked",
             ) from None
         self._fd = fd
-        make_private(self.directory)
-        self._write(Holder(os.getpid()))
+        restrict_to_owner(self.directory)
+        self._write(LockHolder(os.getpid()))
 
-    def announce(self, url: str) -> None:
+    def publish_url(self, url: str) -> None:
         """Tell others where this process's server listens."""
-        self._write(Holder(os.getpid(), url))
+        self._write(LockHolder(os.getpid(), url))
 
     def release(self) -> None:
-        """Give the directory back."""
+        """Release the directory."""
         if self._fd is not None:
             # Not emptied: the next holder finds room for its name, though the disk may be full by then.
-            self._write(Holder(0))
+            self._write(LockHolder(0))
             os.close(self._fd)
             self._fd = None
 
-    def lost(self) -> str:
-        """Return why the directory is not the one that was taken, in words; empty while it is."""
+    def lost_reason(self) -> str:
+        """Return why the directory is not the one that was locked; empty while it is."""
         if self._fd is None:
             return ""
         try:
@@ -109,7 +109,7 @@ class DirectoryLock:
         what = "gone" if there is None else "another one"
         return f"the data directory {self.directory} is {what}; put it back and restart the server"
 
-    def _write(self, holder: Holder) -> None:
+    def _write(self, holder: LockHolder) -> None:
         if self._fd is None:
             return
         data = msgspec.json.encode(holder)
@@ -118,7 +118,7 @@ class DirectoryLock:
             os.ftruncate(self._fd, len(data))
         except OSError as error:
             # The lock holds all the same; only other commands cannot learn where the server is.
-            log.warning("%s cannot say who holds it: %s", self.directory / LOCK_FILE, error.strerror)
+            log.warning("the lock's holder cannot be written to %s: %s", self.directory / LOCK_FILE, error.strerror)
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, 0)
 
@@ -158,14 +158,14 @@ def _user(uid: int) -> str:
 
 
 def _lock(fd: int) -> None:
-    """Take the exclusive lock, outlasting those who only ask who holds it.
+    """Take the exclusive lock, waiting out processes that only ask for its holder.
 
-    :func:`holder` can ask in no other way than by holding a shared lock for an instant.
+    :func:`find_lock_holder` can only ask by taking a shared lock for an instant.
 
     Raises:
         BlockingIOError: Somebody holds it for longer than an instant.
     """
-    for tries_left in reversed(range(LOCK_TRIES)):
+    for tries_left in reversed(range(LOCK_ATTEMPTS_MAX)):
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -176,23 +176,23 @@ def _lock(fd: int) -> None:
             return
 
 
-def holder(directory: Path) -> Holder | None:
-    """Return who holds the data directory now, or ``None`` when nobody does."""
+def find_lock_holder(directory: Path) -> LockHolder | None:
+    """Return the process that holds the data directory now, ``None`` if there is none."""
     try:
-        fd = open_plain(directory / LOCK_FILE)
+        fd = open_regular(directory / LOCK_FILE)
     except OSError:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _read(directory) or Holder(0)
+        return _read(directory) or LockHolder(0)
     finally:
         os.close(fd)
     return None
 
 
-def _read(directory: Path) -> Holder | None:
+def _read(directory: Path) -> LockHolder | None:
     try:
-        return msgspec.json.decode(read_plain(directory / LOCK_FILE), type=Holder)
-    except (OSError, *UNREADABLE):
+        return msgspec.json.decode(read_regular(directory / LOCK_FILE), type=LockHolder)
+    except (OSError, *DECODE_ERRORS):
         return None

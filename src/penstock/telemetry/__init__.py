@@ -1,6 +1,6 @@
-"""Facts on their way out: metrics and logs.
+"""Telemetry: metrics, alerts and logs.
 
 Enters: counts, durations, states. Leaves: the Prometheus exposition, log lines.
-May refuse: nothing; telemetry never stands in the way of work.
+May refuse: nothing. Telemetry never stands in the way of work.
 Read next: :mod:`penstock.telemetry.metrics`.
 """

@@ -1,27 +1,63 @@
-"""What is measured about topics as it happens: waits, slack, service times, bursts of fill.
+"""Metrics of topics, recorded as events happen: waits, slack, service times, bursts of fill.
 
-Matches ``BusObserver`` of :mod:`penstock.bus.books`; this floor lies below the bus, so it does not import it.
+:class:`BusMetrics` implements ``BusObserver`` of :mod:`penstock.bus.counters` without importing it, since this package
+lies below the bus.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Clock, Context
 from penstock.policies.levels import Level
-from penstock.telemetry.high_water import HighWater
 from penstock.telemetry.histogram import Histogram, Histograms
-from penstock.telemetry.metrics import Reading, Sample
+from penstock.telemetry.metrics import CallbackMetric, Sample
+
+#: A maximum reaches back this far, and one slot more: longer than the usual 15 s between scrapes.
+WINDOW_S: Final = 15.0
+SLOTS: Final = 5
+
+
+class HighWater:
+    """The highest value of about the last ``window_s`` seconds.
+
+    Reading changes nothing, so several readers see the same.
+
+    Args:
+        window_s: How far it reaches back, in seconds of the caller's clock.
+
+    Bounds: ``SLOTS + 1`` pairs of numbers.
+    """
+
+    __slots__ = ("_per_s", "_slots")
+
+    def __init__(self, window_s: float = WINDOW_S) -> None:
+        self._per_s = SLOTS / window_s
+        self._slots: deque[tuple[int, float]] = deque(maxlen=SLOTS + 1)
+
+    def observe(self, value: float, now_s: float) -> None:
+        """Take in a value."""
+        slot = int(now_s * self._per_s)
+        if not self._slots or self._slots[-1][0] < slot:
+            self._slots.append((slot, value))
+        elif value > self._slots[-1][1]:
+            self._slots[-1] = (self._slots[-1][0], value)
+
+    def read(self, now_s: float) -> float:
+        """Return the highest value seen in the window, 0 if none was."""
+        oldest = int(now_s * self._per_s) - SLOTS
+        return max((value for slot, value in self._slots if slot >= oldest), default=0)
+
 
 #: Topics that are watched one by one; there are a dozen.
 TOPICS_MAX: Final = 50
 
 
-class _Durations:
-    """One topic's series, found once."""
+class _TopicHistograms:
+    """Histograms of a topic, looked up once."""
 
     __slots__ = ("service", "slack", "wait")
 
@@ -32,7 +68,7 @@ class _Durations:
 
 
 class BusMetrics:
-    """Watches a bus. Everything is called on the event loop's thread.
+    """Observer of a bus that records metrics. Every method is called on the event loop's thread.
 
     Args:
         clock: The loop's clock.
@@ -45,7 +81,7 @@ class BusMetrics:
         self._wait = Histograms("event_bus_wait_seconds")
         self._slack = Histograms("event_bus_slack_seconds")
         self._service = Histograms("event_bus_service_seconds")
-        self._durations: dict[str, _Durations] = {}
+        self._durations: dict[str, _TopicHistograms] = {}
         self._fills: Callable[[], Iterable[tuple[str, float]]] = tuple
         self._fill_max: dict[str, HighWater] = {}
         self._levels: dict[str, Level] = {}
@@ -54,8 +90,8 @@ class BusMetrics:
     def __repr__(self) -> str:
         return f"<BusMetrics {len(self._fill_max)} topics>"
 
-    def watch(self, fills: Callable[[], Iterable[tuple[str, float]]]) -> None:
-        """Read from now on how full the topics are; called once the bus is there.
+    def watch_fills(self, fills: Callable[[], Iterable[tuple[str, float]]]) -> None:
+        """Set the source of the topics' fills. Called once the bus exists.
 
         Args:
             fills: Each topic with the share of its buffer in use, 0 to 1.
@@ -63,22 +99,22 @@ class BusMetrics:
         self._fills = fills
 
     def started(self, topic: str, ctx: Context, wait_s: float) -> None:
-        """Take in that a message's turn has come.
+        """Record that the handling of a message has begun.
 
-        Its slack is what is left until its deadline, 0 if that has passed; without a deadline it has none.
+        Its slack is the time left until its deadline, 0 if that has passed. Without a deadline it has none.
         """
-        durations = self._durations.get(topic) or self._meet(topic)
+        durations = self._durations.get(topic) or self._register_topic(topic)
         durations.wait(wait_s)
         deadline_s = ctx.deadline.at_s
         if deadline_s != math.inf:
             durations.slack(max(0.0, deadline_s - self._now()))
 
     def ended(self, topic: str, service_s: float) -> None:
-        """Take in that a handler has ended."""
-        (self._durations.get(topic) or self._meet(topic)).service(service_s)
+        """Record that a handler has ended."""
+        (self._durations.get(topic) or self._register_topic(topic)).service(service_s)
 
     def on_level(self, topic: str, level: Level) -> None:
-        """Take in a crossing, and how full the topics are at this moment."""
+        """Record that a topic crossed a level, and how full the topics are at this moment."""
         before = self._levels.get(topic, Level.CALM)
         if topic not in self._levels and len(self._levels) >= TOPICS_MAX:
             return
@@ -87,10 +123,10 @@ class BusMetrics:
             if before < reached <= level:
                 key = topic, reached.name.lower()
                 self._reached[key] = self._reached.get(key, 0) + 1
-        self.look()
+        self.sample_fills()
 
-    def look(self) -> None:
-        """Note how full the topics are; call some ten times a second, for bursts between two scrapes."""
+    def sample_fills(self) -> None:
+        """Sample how full the topics are. Call some ten times a second, to catch bursts between two scrapes."""
         now_s = self._now()
         for topic, used in self._fills():
             water = self._fill_max.get(topic)
@@ -106,10 +142,10 @@ class BusMetrics:
         return water.read(self._now()) if water is not None else 0.0
 
     def histograms(self) -> tuple[Histograms, ...]:
-        """Return what is to be exposed: waits, slack, service times."""
+        """Return the histograms to export: waits, slack, service times."""
         return self._wait, self._slack, self._service
 
-    def readings(self) -> list[Reading]:
+    def callback_metrics(self) -> list[CallbackMetric]:
         """Return the largest fills, and how often levels were reached."""
 
         def fills() -> list[Sample]:
@@ -120,8 +156,8 @@ class BusMetrics:
 
         return [("event_bus_buffer_used_max", fills), ("event_bus_level_reached_total", reached)]
 
-    def _meet(self, topic: str) -> _Durations:
-        durations = _Durations(self._wait.labels(topic), self._slack.labels(topic), self._service.labels(topic))
+    def _register_topic(self, topic: str) -> _TopicHistograms:
+        durations = _TopicHistograms(self._wait.labels(topic), self._slack.labels(topic), self._service.labels(topic))
         if len(self._durations) < TOPICS_MAX:
             self._durations[topic] = durations
         return durations

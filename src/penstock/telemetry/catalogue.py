@@ -1,4 +1,4 @@
-"""Every metric that a server exports: name, kind, labels, meaning. ``docs/monitoring.md`` is held against it."""
+"""Catalogue of the exported metrics: name, kind, labels, meaning. ``docs/monitoring.md`` is tested against it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 from penstock.kernel.errors import Broken
 
 
-class Kind(enum.StrEnum):
-    """What Prometheus calls the type of a metric."""
+class MetricKind(enum.StrEnum):
+    """Prometheus' types of metrics."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -18,35 +18,35 @@ class Kind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One metric.
+class MetricDefinition:
+    """Definition of a metric.
 
     Attributes:
         name: As exported; a counter ends in ``_total``.
         kind: Its type.
         labels: The names of its labels, in the order in which values are given.
-        text: One line for ``# HELP``.
+        help: One line for ``# HELP``.
     """
 
     name: str
-    kind: Kind
+    kind: MetricKind
     labels: tuple[str, ...]
-    text: str
+    help: str
 
     @property
     def series(self) -> tuple[str, ...]:
         """The names of the lines it is exported as."""
-        if self.kind is Kind.HISTOGRAM:
+        if self.kind is MetricKind.HISTOGRAM:
             return tuple(self.name + suffix for suffix in ("_bucket", "_sum", "_count"))
         return (self.name,)
 
 
-def _table(kind: Kind, *rows: tuple[str, str, str]) -> tuple[Entry, ...]:
-    return tuple(Entry(name, kind, tuple(labels.split()), text) for name, labels, text in rows)
+def _table(kind: MetricKind, *rows: tuple[str, str, str]) -> tuple[MetricDefinition, ...]:
+    return tuple(MetricDefinition(name, kind, tuple(labels.split()), text) for name, labels, text in rows)
 
 
 _COUNTERS: Final = _table(
-    Kind.COUNTER,
+    MetricKind.COUNTER,
     ("http_requests_total", "route method status", "HTTP requests that reached a route, by route, method and status"),
     ("http_answers_total", "in_time", "Answers sent whole, by whether they came before the deadline; true is goodput"),
     ("http_parted_total", "how", "Requests whose caller went first, or was cut off for not reading"),
@@ -58,7 +58,7 @@ _COUNTERS: Final = _table(
     ("event_bus_messages_total", "topic outcome", "Messages of a topic that came to their end, by how"),
     ("event_bus_refused_total", "topic reason", "Messages that a topic refused, by reason"),
     ("event_bus_level_reached_total", "topic level", "How often a topic's fill rose to high or critical"),
-    ("event_bus_late_replies_total", "topic", "Replies that came when nobody waited any more"),
+    ("event_bus_late_replies_total", "topic", "Replies that came after their requester had stopped waiting"),
     ("event_bus_handler_errors_total", "topic", "Handlers that raised what they should not"),
     (
         "dependency_calls_total",
@@ -78,7 +78,7 @@ _COUNTERS: Final = _table(
 )
 
 _GAUGES: Final = _table(
-    Kind.GAUGE,
+    MetricKind.GAUGE,
     ("http_concurrent_requests", "", "HTTP requests in flight"),
     ("http_concurrent_requests_max", "", "The most HTTP requests in flight, of about 15 s"),
     ("http_rate_clients", "", "Clients the rate limit remembers"),
@@ -108,7 +108,7 @@ _GAUGES: Final = _table(
 )
 
 _HISTOGRAMS: Final = _table(
-    Kind.HISTOGRAM,
+    MetricKind.HISTOGRAM,
     ("http_request_seconds", "route", "Duration of a request, from its whole body to its answer"),
     ("search_stage_seconds", "stage", "Duration of a stage of a search"),
     ("event_bus_wait_seconds", "topic", "How long a message waited for its turn"),
@@ -122,8 +122,8 @@ CATALOGUE: Final = (*_COUNTERS, *_GAUGES, *_HISTOGRAMS)
 _BY_NAME: Final = {one.name: one for one in CATALOGUE}
 
 
-def entry(name: str) -> Entry:
-    """Return a metric's entry.
+def metric_definition(name: str) -> MetricDefinition:
+    """Return the definition of a metric.
 
     Raises:
         Broken: There is no such metric.

@@ -14,12 +14,12 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
-from penstock.telemetry.catalogue import entry
+from penstock.telemetry.catalogue import metric_definition
 
 #: From half a millisecond to the longest limit of an operation (B4).
 DURATION_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
-#: Label sets of one metric; what comes later is counted under ``OTHER``.
+#: Label sets of one metric. Later ones are counted under ``OTHER``.
 SERIES_MAX: Final = 50
 OTHER: Final = "other"
 
@@ -75,7 +75,7 @@ class Histograms:
     __slots__ = ("_bounds", "_entry", "_series", "_shown", "_texts")
 
     def __init__(self, name: str, bounds: tuple[float, ...] = DURATION_BUCKETS_S) -> None:
-        self._entry = entry(name)
+        self._entry = metric_definition(name)
         self._bounds = bounds
         self._texts = (*map(floatToGoString, bounds), "+Inf")
         self._series: dict[tuple[str, ...], Histogram] = {}
@@ -95,9 +95,9 @@ class Histograms:
 
     def family(self) -> Metric:
         """Return everything as Prometheus wants it: cumulated."""
-        family = HistogramMetricFamily(self._entry.name, self._entry.text, labels=self._entry.labels)
+        family = HistogramMetricFamily(self._entry.name, self._entry.help, labels=self._entry.labels)
         bucket, count, total = (self._entry.name + suffix for suffix in ("_bucket", "_count", "_sum"))
-        # Not by ``add_metric``: it makes every bucket's labels anew, which took most of a scrape's time.
+        # Not by ``add_metric``, which makes every bucket's labels again and took most of a scrape's time.
         for values, series in self._series.items():
             *buckets, plain = self._shown.get(values) or self._show(values)
             numbers = list(accumulate(series.counts))

@@ -12,7 +12,7 @@ _PLAIN: Final = re.compile(r"[^\s\"=]+")
 _KNOWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
-class KeyValueFormatter(logging.Formatter):
+class LogfmtFormatter(logging.Formatter):
     """``2026-01-31T12:00:00 warning bus: a topic is filling topic=search.request``."""
 
     def __init__(self) -> None:
@@ -40,10 +40,10 @@ def _value(value: object) -> str:
 def configure(level: str) -> None:
     """Send log lines of ``level`` and above to standard error; of libraries none below ``info``.
 
-    What a library tells for its own makers holds what it sends: Kafka's client writes passwords and whole records.
+    Debug lines of libraries hold what they send: Kafka's client writes passwords and whole records.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(KeyValueFormatter())
+    handler.setFormatter(LogfmtFormatter())
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
     logging.getLogger("penstock").setLevel(number)

@@ -1,10 +1,12 @@
-"""Metrics, by the exact names of SPEC §10, in a registry of their own."""
+"""Metrics, under the exact names of SPEC §10, in a registry of their own."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
@@ -12,9 +14,50 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from penstock.kernel.errors import Broken
-from penstock.telemetry import exposition
-from penstock.telemetry.catalogue import Entry, Kind, entry
+from penstock.telemetry.catalogue import MetricDefinition, MetricKind, metric_definition
 from penstock.telemetry.histogram import HistogramCollector, Histograms
+
+_IN_LABELS: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+_IN_HELP: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
+
+#: Sets of labels that are remembered as text, as most of them are the same at every scrape; several times the usual.
+LABELS_MAX: Final = 10_000
+
+
+def render(families: Iterable[Metric]) -> bytes:
+    """Return the metrics as text.
+
+    Samples named ``…_created`` are left out: they say when a series began, double what is sent, and Prometheus
+    makes no use of them in this format.
+    """
+    lines: list[str] = []
+    for family in families:
+        name, created = family.name, f"{family.name}_created"
+        if family.type == "counter":
+            name += "_total"
+        lines.append(f"# HELP {name} {family.documentation.translate(_IN_HELP)}\n# TYPE {name} {family.type}\n")
+        for sample in family.samples:
+            if sample.name == created:
+                continue
+            labels = _labels(tuple(sample.labels.items()))
+            lines.append(f"{sample.name}{labels} {_number(sample.value)}\n")
+    return "".join(lines).encode()
+
+
+@lru_cache(LABELS_MAX)
+def _labels(pairs: tuple[tuple[str, str], ...]) -> str:
+    shown = ",".join(f'{key}="{value.translate(_IN_LABELS)}"' for key, value in sorted(pairs))
+    return f"{{{shown}}}" if shown else ""
+
+
+def _number(value: float) -> str:
+    # The counts in buckets, most of all numbers, are integers.
+    if type(value) is int:
+        return str(value)
+    if math.isfinite(value):
+        return repr(float(value))
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
+
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -22,26 +65,26 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 Sample = tuple[tuple[str, ...], float]
 
 #: A metric read at scrape time: its name in the catalogue, and what reads it.
-Reading = tuple[str, Callable[[], Iterable[Sample]]]
+CallbackMetric = tuple[str, Callable[[], Iterable[Sample]]]
 
 
-def single(name: str, read: Callable[[], float]) -> Reading:
-    """Return the reading of a metric without labels."""
+def unlabelled(name: str, read: Callable[[], float]) -> CallbackMetric:
+    """Return the callback of a metric without labels."""
     return name, lambda: [((), read())]
 
 
 class Metrics:
-    """Everything that is counted.
+    """Metrics of a server, and their registry.
 
     Attributes:
-        registry: All of it, for Prometheus' client.
+        registry: All metrics, for Prometheus' client.
         requests: HTTP requests answered, by route, method and status.
         latency_s: Their duration.
         refused: Requests refused, by reason.
         documents: Documents taken in, by outcome.
         chunks: Chunks written.
         searches: Searches answered, by whether the answer was degraded.
-        degraded: Searches answered, by what they had to do without; ``none`` for those that lacked nothing.
+        degraded: Searches answered, by what their answer lacked, ``none`` for those that lacked nothing.
         stage_s: Duration of each stage of a search.
     """
 
@@ -55,25 +98,25 @@ class Metrics:
         self.searches = self._counter("searches_total")
         self.degraded = self._counter("searches_degraded_total")
         self.stage_s = Histograms("search_stage_seconds")
-        self.expose((self.latency_s, self.stage_s))
+        self.register_histograms((self.latency_s, self.stage_s))
 
-    def read(self, readings: Iterable[Reading]) -> None:
+    def register_callbacks(self, callbacks: Iterable[CallbackMetric]) -> None:
         """Register gauges and counters that are read at each scrape, on the event loop: reading must be quick.
 
         Raises:
             Broken: The catalogue does not have one of them, or has it as a histogram.
         """
-        table = [(entry(name), values) for name, values in readings]
+        table = [(metric_definition(name), values) for name, values in callbacks]
         for one, _ in table:
-            if one.kind is Kind.HISTOGRAM:
+            if one.kind is MetricKind.HISTOGRAM:
                 raise Broken(f"{one.name} is a histogram: it is exposed, not read")
-        self.registry.register(_Readings(table))
+        self.registry.register(_CallbackCollector(table))
 
-    def expose(self, histograms: Iterable[Histograms]) -> None:
+    def register_histograms(self, histograms: Iterable[Histograms]) -> None:
         """Register histograms."""
         self.registry.register(HistogramCollector(histograms))
 
-    def counts(self, counter: Counter) -> dict[str, int]:
+    def counts_by_label(self, counter: Counter) -> dict[str, int]:
         """Return what a counter of one label has counted, by the label's value."""
         samples = (sample for family in counter.collect() for sample in family.samples)
         return {
@@ -85,36 +128,36 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        return exposition.text(self.registry.collect())
+        return render(self.registry.collect())
 
     def _counter(self, name: str) -> Counter:
-        one = entry(name)
-        return Counter(one.name, one.text, one.labels, registry=self.registry)
+        one = metric_definition(name)
+        return Counter(one.name, one.help, one.labels, registry=self.registry)
 
 
-class _Readings(Collector):
-    def __init__(self, table: list[tuple[Entry, Callable[[], Iterable[Sample]]]]) -> None:
+class _CallbackCollector(Collector):
+    def __init__(self, table: list[tuple[MetricDefinition, Callable[[], Iterable[Sample]]]]) -> None:
         self._table = table
 
     def collect(self) -> Iterator[Metric]:
         for one, values in self._table:
-            make = CounterMetricFamily if one.kind is Kind.COUNTER else GaugeMetricFamily
-            family = make(one.name, one.text, labels=one.labels)
+            make = CounterMetricFamily if one.kind is MetricKind.COUNTER else GaugeMetricFamily
+            family = make(one.name, one.help, labels=one.labels)
             for labels, number in values():
                 family.add_metric(labels, number)
             yield family
 
 
-def runtime_readings() -> list[Reading]:
+def runtime_metrics() -> list[CallbackMetric]:
     """Return the gauges of the process itself (M3)."""
     return [
-        single("task_count", tasks),
-        single("thread_count", threading.active_count),
-        single("goroutine_count", lambda: tasks() + threading.active_count()),
+        unlabelled("task_count", task_count),
+        unlabelled("thread_count", threading.active_count),
+        unlabelled("goroutine_count", lambda: task_count() + threading.active_count()),
     ]
 
 
-def tasks() -> int:
+def task_count() -> int:
     """Return how many asyncio tasks the running loop has, 0 outside one."""
     try:
         return len(asyncio.all_tasks())

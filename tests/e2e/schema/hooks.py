@@ -9,8 +9,8 @@ from schemathesis.core.transport import Response
 from schemathesis.generation.meta import CoverageScenario
 from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 
-from penstock.http.media import NDJSON
-from penstock.search.filters import VALUES_MAX
+from penstock.http.decoding import NDJSON
+from penstock.search.request import VALUES_MAX
 
 #: Whoever grants less than this may find that it was too little, with nothing wrong on either side.
 SHORT_MS = 10_000

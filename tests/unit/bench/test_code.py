@@ -7,9 +7,9 @@ import pytest
 from bench import library
 from bench.code import HALVES, KINDS, NOTHING, Asked, half_of, reciprocal, weighed, within
 from bench.library import Place, Question
-from penstock.ranking.signals import Signals
-from penstock.search.records import Hit
-from penstock.search.records import Place as Rank
+from penstock.ranking.signals import SignalFactors
+from penstock.search.request import SearchHit
+from penstock.search.request import StageRank as Rank
 
 
 def test_there_are_enough_questions_of_every_kind_and_none_twice():
@@ -56,9 +56,9 @@ def test_measures_count_what_was_not_found_as_nothing():
 
 def test_the_default_is_ranked_again_by_other_signals():
     def hit(path, score):
-        return Hit(path, 0, 0.0, path, 1, 2, "text", "", "python", {}, {"rerank": Rank(1, score)})
+        return SearchHit(path, 0, 0.0, path, 1, 2, "text", "", "python", {}, {"rerank": Rank(1, score)})
 
     hits = [hit("b.py", 0.5), hit("tests/a.py", 0.6)]
     asked = Asked(Question("words", "how", []), [], {"default": hits})
     assert [one.path for one in weighed(asked, NOTHING)] == ["tests/a.py", "b.py"]
-    assert [one.path for one in weighed(asked, Signals(test=0.5))] == ["b.py", "tests/a.py"]
+    assert [one.path for one in weighed(asked, SignalFactors(test=0.5))] == ["b.py", "tests/a.py"]

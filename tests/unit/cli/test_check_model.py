@@ -3,7 +3,7 @@ import json
 import pytest
 from safetensors.numpy import save_file
 
-from penstock.cli.check_model import Outcome
+from penstock.cli.check_model import ParityReport
 from penstock.cli.main import run
 from penstock.models.parity import Closeness
 from tests.unit.models import tiny_bert
@@ -59,5 +59,5 @@ def test_a_model_that_quantisation_ruins_exits_1(model, tmp_path, capsys):
 
 @pytest.mark.parametrize(("loss", "good"), [(-0.1, True), (0.004, True), (0.006, False)])
 def test_half_a_point_of_quality_may_be_lost_and_no_more(loss, good):
-    outcome = Outcome("model", "int8", CLOSE, "cranfield", {"float32": 0.4, "int8": 0.4 - loss})
-    assert outcome.good is good
+    outcome = ParityReport("model", "int8", CLOSE, "cranfield", {"float32": 0.4, "int8": 0.4 - loss})
+    assert outcome.passed is good

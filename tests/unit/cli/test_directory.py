@@ -2,27 +2,27 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.directory import choose
+from penstock.cli.options import choose_data_dir
 
 HOME = Path("/home/ann")
 
 
 def test_what_is_wanted_wins(tmp_path):
     (tmp_path / ".penstock").mkdir()
-    assert choose("/data", {"XDG_DATA_HOME": "/x"}, tmp_path, HOME) == Path("/data")
-    assert choose("data", {}, tmp_path, HOME) == tmp_path / "data"
-    assert choose("~/data", {}, tmp_path, HOME) == HOME / "data"
-    assert choose("~", {}, tmp_path, HOME) == HOME
+    assert choose_data_dir("/data", {"XDG_DATA_HOME": "/x"}, tmp_path, HOME) == Path("/data")
+    assert choose_data_dir("data", {}, tmp_path, HOME) == tmp_path / "data"
+    assert choose_data_dir("~/data", {}, tmp_path, HOME) == HOME / "data"
+    assert choose_data_dir("~", {}, tmp_path, HOME) == HOME
 
 
 def test_the_local_directory_comes_next_where_it_exists(tmp_path):
     (tmp_path / ".penstock").mkdir()
-    assert choose("", {"XDG_DATA_HOME": "/x"}, tmp_path, HOME) == tmp_path / ".penstock"
+    assert choose_data_dir("", {"XDG_DATA_HOME": "/x"}, tmp_path, HOME) == tmp_path / ".penstock"
 
 
 def test_a_local_file_is_no_directory(tmp_path):
     (tmp_path / ".penstock").touch()
-    assert choose("", {}, tmp_path, HOME) == HOME / ".local/share/penstock"
+    assert choose_data_dir("", {}, tmp_path, HOME) == HOME / ".local/share/penstock"
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_a_local_file_is_no_directory(tmp_path):
     ],
 )
 def test_else_the_users_data_directory(environ, expected, tmp_path):
-    assert choose("", environ, tmp_path, HOME) == expected
+    assert choose_data_dir("", environ, tmp_path, HOME) == expected

@@ -3,17 +3,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from penstock.bus.broker import Channel, Kind, Letter
-from penstock.bus.wire import Wire
+from penstock.bus.broker import Channel, ChannelKind, DeadLetter
+from penstock.bus.record_codec import RecordCodec
 from penstock.cli import dlq
 from penstock.cli.main import penstock
-from penstock.cli.tables import plain
+from penstock.cli.tables import plain_lines
 from penstock.kernel.context import Context
 from tests.clock import virtual
 from tests.fakes.broker import FakeBroker, Server
 
-WORK = Channel("ml.embed", Kind.WORK)
-RECORD = Wire({}, 1000).message(1, "a", "ml.embed", "m", (Context.background("alice"), 0.0))
+WORK = Channel("ml.embed", ChannelKind.QUEUE)
+RECORD = RecordCodec({}, 1000).encode_message(1, "a", "ml.embed", "m", (Context.background("alice"), 0.0))
 
 
 async def with_letters(count: int) -> FakeBroker:
@@ -22,34 +22,45 @@ async def with_letters(count: int) -> FakeBroker:
     reader = await broker.join(WORK)
     for _ in range(count):
         await broker.send(WORK, RECORD, "", 0.0)
-    for delivery in await reader.take(count, 0.0):
-        await reader.bury(delivery, "tries")
+    for delivery in await reader.poll(count, 0.0):
+        await reader.dead_letter(delivery, "tries")
     return broker
 
 
 @virtual
 async def test_letters_are_acted_on_by_their_ids_and_missing_ones_told():
     broker = await with_letters(3)
-    first, second, third = [letter.id for letter in await broker.letters(10)]
-    found = await dlq.act_on(broker, dlq.Choice((first, "none"), every=False), FakeBroker.drop)
+    first, second, third = [letter.id for letter in await broker.dead_letters(10)]
+    found = await dlq.apply_to_each(
+        broker, dlq.DeadLetterSelection((first, "none"), every=False), FakeBroker.delete_dead_letter
+    )
     assert found == {"done": [first], "missing": ["none"]}
-    found = await dlq.act_on(broker, dlq.Choice((), every=True), FakeBroker.revive)
+    found = await dlq.apply_to_each(broker, dlq.DeadLetterSelection((), every=True), FakeBroker.requeue_dead_letter)
     assert found == {"done": [second, third], "missing": []}
     assert await broker.depth(WORK) == 2
 
 
-def letter(record: bytes, **changes: object) -> Letter:
-    known = {"id": "1-0", "topic": "ml.embed", "group": "", "reason": "tries", "attempts": 4, "buried_at_s": 100.0}
-    return Letter(**{**known, "size": len(record), "record": record, **changes})
+def letter(record: bytes, **changes: object) -> DeadLetter:
+    known = {
+        "id": "1-0",
+        "topic": "ml.embed",
+        "group": "",
+        "reason": "tries",
+        "attempts": 4,
+        "dead_lettered_at_s": 100.0,
+    }
+    return DeadLetter(**{**known, "size": len(record), "record": record, **changes})
 
 
 def test_a_letter_tells_whose_it_was_if_it_can_be_read():
-    assert dlq.told(letter(RECORD))["client"] == "alice"
-    assert dlq.told(letter(b"another program's"))["client"] is None
+    assert dlq.dead_letter_record(letter(RECORD))["client"] == "alice"
+    assert dlq.dead_letter_record(letter(b"another program's"))["client"] is None
 
 
 def test_the_table_shows_a_line_for_each():
-    lines = plain(dlq.table([letter(RECORD), letter(b"\x1b[31m", group="hooks", reason="foreign")], 160.0))
+    lines = plain_lines(
+        dlq.dead_letter_table([letter(RECORD), letter(b"\x1b[31m", group="hooks", reason="foreign")], 160.0)
+    )
     assert lines[0].split() == ["id", "topic", "reason", "tries", "age", "bytes", "client", "request"]
     assert lines[1].split()[:5] == ["1-0", "ml.embed", "tries", "4", "60"]
     assert "alice" in lines[1]

@@ -196,7 +196,7 @@ def test_it_stops_those_that_listen(command, monkeypatch, capsys):
 def test_beside_a_server_only_what_a_command_itself_reads_can_be_wrong(monkeypatch, capsys, tmp_path):
     lock = DirectoryLock(tmp_path / "data")
     lock.acquire()
-    lock.announce("http://127.0.0.1:1")
+    lock.publish_url("http://127.0.0.1:1")
     monkeypatch.setenv("HTTP_MAX_CONCURRENT", "many")
     try:
         assert entry.run(["top", "--once", "--data-dir", "data"]) == 2
@@ -260,7 +260,7 @@ def test_colour_only_on_terminals_and_never_against_no_color(monkeypatch):
     for stream, environment, coloured in ((Terminal, "", True), (Terminal, "1", False), (io.StringIO, "", False)):
         monkeypatch.setenv("NO_COLOR", environment)
         monkeypatch.setattr(sys, "stderr", stream())
-        entry.complain("words")
+        entry.print_error("words")
         assert ("\x1b" in sys.stderr.getvalue()) is coloured
 
 

@@ -6,10 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from penstock.cli.matching import Line, best_lines, cut, query_words
-from penstock.cli.records import Hit
-from penstock.cli.rendering import hit_lines, shown_path
+from penstock.cli.api_types import ApiHit
 from penstock.cli.search import request
+from penstock.cli.snippets import SnippetLine, best_lines, crop_line, hit_lines, query_words, shown_path
 
 CWD = Path("/srv/project")
 TEXT = "def parse(text):\n    '''Parse a JSON string.'''\n\n    return load(text)\n"
@@ -25,7 +24,7 @@ def hit(**changes):
         "end_line": 14,
         "symbol": "parse",
     }
-    return Hit(**(fields | changes))
+    return ApiHit(**(fields | changes))
 
 
 def printed(one, query, *, terminal):
@@ -112,18 +111,18 @@ def test_short_words_match_alone_and_longer_ones_inside_others():
 
 @given(st.text(alphabet="ab c\t", max_size=60), st.integers(20, 40))
 def test_a_cut_line_fits_and_its_spans_lie_on_their_words(text, width):
-    (*_, line) = [*best_lines(text, 1, ["aa", "bbbb"], 100), Line(1, "", ())]
+    (*_, line) = [*best_lines(text, 1, ["aa", "bbbb"], 100), SnippetLine(1, "", ())]
     for each in best_lines(text, 1, ["aaaa", "bbbb"], 100):
-        short = cut(each, width)
+        short = crop_line(each, width)
         assert len(short.text) <= width
         for start, end in short.spans:
             assert 0 <= start < end <= len(short.text)
-    assert len(cut(line, width).text) <= width
+    assert len(crop_line(line, width).text) <= width
 
 
 def test_a_long_line_is_cut_around_its_first_word():
     (line,) = best_lines("x" * 300 + " needle " + "y" * 300, 1, ["needle"], 6)
-    short = cut(line, 60)
+    short = crop_line(line, 60)
     assert short.text.startswith("…")
     assert short.text.endswith("…")
     assert [short.text[start:end] for start, end in short.spans] == ["needle"]

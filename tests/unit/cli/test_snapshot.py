@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.restore import check_plain
-from penstock.cli.snapshot import check_free, deliver
+from penstock.cli.restore import check_regular_file
+from penstock.cli.snapshot import check_not_existing, move_snapshot
 from penstock.kernel.errors import Invalid, Unavailable
 
 
@@ -36,7 +36,7 @@ def other_file_system(monkeypatch, made):
 def test_it_is_moved_within_a_file_system_and_to_another(monkeypatch, tmp_path, made, across):
     if across:
         other_file_system(monkeypatch, made)
-    deliver(made, tmp_path / "wanted")
+    move_snapshot(made, tmp_path / "wanted")
     assert (tmp_path / "wanted").read_bytes() == b"snapshot"
     assert not made.exists()
 
@@ -50,7 +50,7 @@ def test_where_there_is_no_room_nothing_is_left_and_it_stays_where_it_was(monkey
 
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(Unavailable, match=r"No space left.*made\.snapshot") as caught:
-        deliver(made, tmp_path / "wanted")
+        move_snapshot(made, tmp_path / "wanted")
     assert caught.value.code == "no_room"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert made.exists()
@@ -58,14 +58,14 @@ def test_where_there_is_no_room_nothing_is_left_and_it_stays_where_it_was(monkey
 
 def test_what_is_no_plain_file_is_not_restored(tmp_path, made):
     os.mkfifo(tmp_path / "pipe")
-    check_plain(made)
+    check_regular_file(made)
     for other in (tmp_path / "pipe", Path(os.devnull), tmp_path):
         with pytest.raises(Invalid, match="no plain file"):
-            check_plain(other)
+            check_regular_file(other)
 
 
 def test_where_no_file_can_be_is_refused_with_the_reason(tmp_path):
     with pytest.raises(Invalid, match="is a directory; name a file in it"):
-        check_free(tmp_path, force=True)
+        check_not_existing(tmp_path, force=True)
     with pytest.raises(Invalid, match="there is no such directory"):
-        check_free(tmp_path / "absent" / "x.snapshot", force=True)
+        check_not_existing(tmp_path / "absent" / "x.snapshot", force=True)

@@ -1,4 +1,4 @@
-from penstock.cli.status import collection_rows, damaged, other_warnings, plainly_ranked
+from penstock.cli.status import collection_rows, damage_lines, warning_lines, without_late_interaction
 
 
 def test_a_collection_tells_how_much_of_it_is_indexed_or_what_is_being_made():
@@ -13,19 +13,19 @@ def test_a_collection_tells_how_much_of_it_is_indexed_or_what_is_being_made():
 
 
 def test_collections_without_token_vectors_are_named():
-    assert plainly_ranked([{"name": "old"}, {"name": "new", "late": 64}, {"name": "older", "late": 0}]).endswith(
-        "until deleted and indexed anew: old, older"
-    )
-    assert plainly_ranked([{"name": "new", "late": 64}]) == ""
+    assert without_late_interaction(
+        [{"name": "old"}, {"name": "new", "late": 64}, {"name": "older", "late": 0}]
+    ).endswith("until deleted and indexed again: old, older")
+    assert without_late_interaction([{"name": "new", "late": 64}]) == ""
 
 
 def test_a_damaged_collection_is_named_with_its_reason_and_once():
     bad = {"name": "bad", "state": "damaged", "reason": "its page is \x1b[31mgone", "late": 0}
     collections = [bad, {"name": "good", "state": "closed", "late": 64}]
     assert [row[-1] for row in collection_rows(collections).rows] == ["damaged", ""]
-    (line,) = damaged(collections)
+    (line,) = damage_lines(collections)
     assert line.startswith("bad is damaged: its page is")
     assert "\x1b" not in line
-    assert plainly_ranked(collections) == ""
+    assert without_late_interaction(collections) == ""
     warnings = ["collection 'bad' is damaged: why", "the disk is full"]
-    assert other_warnings({"warnings": warnings}) == ["the disk is full"]
+    assert warning_lines({"warnings": warnings}) == ["the disk is full"]

@@ -11,9 +11,17 @@ import pytest
 from rich.console import Console
 
 from penstock.cli import main as entry
-from penstock.cli.keyboard import ESCAPE_S, Keyboard
-from penstock.cli.rates import Watch
-from penstock.cli.top import ANSWER_S, Asking, Screen, find, follow, print_lines, print_page
+from penstock.cli.keyboard import ESCAPE_TIMEOUT_S, Keyboard
+from penstock.cli.status_rates import StatusHistory
+from penstock.cli.top import (
+    ANSWER_TIMEOUT_S,
+    LiveScreen,
+    StatusPoller,
+    find_server_url,
+    poll_forever,
+    print_lines,
+    print_page,
+)
 from penstock.kernel.errors import Expired, PenstockError, Unavailable
 from penstock.stores.lock import DirectoryLock
 from tests.clock import quiet, virtual
@@ -54,7 +62,7 @@ class Server:
 
 
 def asking(server):
-    return Asking(server.find, server.reach)
+    return StatusPoller(server.find, server.reach)
 
 
 def told(at_s):
@@ -64,8 +72,8 @@ def told(at_s):
 @asynccontextmanager
 async def followed(server, interval_s=1.0):
     """Follow a server; yields what is known of it and how often it changed."""
-    one, watch, changes = asking(server), Watch("", 0), []
-    task = asyncio.create_task(follow(one, watch, interval_s, lambda: changes.append(watch.trouble)))
+    one, watch, changes = asking(server), StatusHistory("", 0), []
+    task = asyncio.create_task(poll_forever(one, watch, interval_s, lambda: changes.append(watch.last_error)))
     try:
         yield watch, changes
     finally:
@@ -88,8 +96,8 @@ async def test_the_server_is_asked_once_in_an_interval():
 async def test_a_server_that_hangs_is_told_and_asked_again():
     server = Server(told(1), "hang", told(20))
     async with followed(server) as (watch, changes):
-        await asyncio.sleep(1.5 + ANSWER_S)
-        assert changes[:2] == ["", f"no answer from http://one within {ANSWER_S:.0f} s"]
+        await asyncio.sleep(1.5 + ANSWER_TIMEOUT_S)
+        assert changes[:2] == ["", f"no answer from http://one within {ANSWER_TIMEOUT_S:.0f} s"]
         assert changes[2:] == [""]
         assert watch.sample.snapshot.uptime_s == 20
 
@@ -127,7 +135,7 @@ async def test_a_refusal_is_not_repeated_in_haste():
 @virtual
 async def test_a_first_answer_that_does_not_come_is_an_error():
     with pytest.raises(Expired):
-        await asking(Server("hang")).ask()
+        await asking(Server("hang")).poll()
 
 
 @virtual
@@ -201,13 +209,13 @@ def test_an_interval_out_of_bounds_is_refused(seconds, capsys):
 def test_a_server_is_found_by_its_data_directory(tmp_path):
     lock = DirectoryLock(tmp_path)
     with pytest.raises(Unavailable, match="no server runs"):
-        find(tmp_path)
+        find_server_url(tmp_path)
     lock.acquire()
     try:
         with pytest.raises(PenstockError, match="starting or at work"):
-            find(tmp_path)
-        lock.announce("http://h:1")
-        assert find(tmp_path) == "http://h:1"
+            find_server_url(tmp_path)
+        lock.publish_url("http://h:1")
+        assert find_server_url(tmp_path) == "http://h:1"
     finally:
         lock.release()
 
@@ -239,8 +247,8 @@ def test_other_keys_do_nothing(typed):
 
 
 def test_escape_ends_it_once_nothing_follows():
-    assert keys(b"\x1b", wait_s=ESCAPE_S / 2) == 0
-    assert keys(b"\x1b", wait_s=ESCAPE_S) == 1
+    assert keys(b"\x1b", wait_s=ESCAPE_TIMEOUT_S / 2) == 0
+    assert keys(b"\x1b", wait_s=ESCAPE_TIMEOUT_S) == 1
     assert keys(b"\x1b", b"[A", wait_s=1) == 0
     assert keys(b"\x1b", b"\x1b", wait_s=1) == 1
 
@@ -268,15 +276,15 @@ def seen_on(terminal, act, *script):
     console = Console(file=out, width=80, height=24, force_terminal=True, color_system=None)
 
     async def main():
-        watch = Watch("http://one", asyncio.get_running_loop().time())
-        screen = Screen(watch, console, slave)
+        watch = StatusHistory("http://one", asyncio.get_running_loop().time())
+        screen = LiveScreen(watch, console, slave)
 
         def drawn_then_act():
             screen.changed.set()
             asyncio.get_running_loop().call_soon(act, master)
 
         one = asking(Server(*script))
-        asks = asyncio.create_task(follow(one, watch, 60, drawn_then_act))
+        asks = asyncio.create_task(poll_forever(one, watch, 60, drawn_then_act))
         asks.add_done_callback(lambda _: screen.changed.set())
         try:
             return await screen.run(asks)

@@ -9,11 +9,11 @@ from tests.simulation.world import World
 @virtual
 async def test_reasons_are_its_own_and_those_of_its_parts() -> None:
     async with World() as world:
-        assert world.core.reasons() == []
+        assert world.core.unready_reasons() == []
         world.reasons.append("the store process is not running")
-        assert world.core.reasons() == ["the store process is not running"]
+        assert world.core.unready_reasons() == ["the store process is not running"]
         world.core.gate.draining = True
-        assert world.core.reasons() == ["the server is shutting down", "the store process is not running"]
+        assert world.core.unready_reasons() == ["the server is shutting down", "the store process is not running"]
         assert (await world.ask("GET", "/readyz")).status == 503
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.indexing.chunk.records import Chunk
+from penstock.indexing.chunk.outline import Chunk
 from penstock.kernel.settings import HttpSettings
 from tests.clock import run, virtual
 from tests.fakes import api, models
@@ -130,7 +130,7 @@ def _fakes_read_little(monkeypatch):
         return [Chunk(message.text[:1000], 1, 1, "")]
 
     monkeypatch.setattr(api, "_one_chunk", chunk)
-    monkeypatch.setattr(api.openapi, "document", lambda: b"{}")
+    monkeypatch.setattr(api.openapi, "openapi_document", lambda: b"{}")
     for name in ("embedding", "token_vectors", "terms"):
         make = getattr(models, name)
         monkeypatch.setattr(models, name, lambda text, make=make: make(text[:1000]))

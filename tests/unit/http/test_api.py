@@ -9,21 +9,20 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from penstock.bus.contract import Refusal
-from penstock.http.endpoints import API
-from penstock.http.head import Head
-from penstock.http.media import check_media
-from penstock.http.pressure import pressure
+from penstock.bus.contract import TopicRefusal
+from penstock.http.cached_value import TTL_S
+from penstock.http.decoding import check_media_type
+from penstock.http.endpoints import ENDPOINTS
+from penstock.http.gate import backpressure_check
 from penstock.http.problem import MEDIA_TYPE, UnsupportedMediaType
-from penstock.http.recent import FRESH_S
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.deadline import Deadline
+from penstock.http.request_context import AdmissionContext
+from penstock.kernel.context import Context, Criticality, Deadline
 from penstock.kernel.errors import Broken, Expired, Unavailable
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
-from penstock.stores.records import CollectionInfo
+from penstock.stores.data_model import CollectionInfo
 from tests.clock import BEGIN_S, quiet, virtual
 from tests.fakes.api import Api, Caller, scope
 from tests.fakes.models import DIM, fails_with, takes
@@ -135,7 +134,7 @@ FOREIGN_KINDS = (
 @virtual
 async def test_no_route_reads_a_body_of_another_kind(kind):
     api = await Api().with_collection()
-    for endpoint in API:
+    for endpoint in ENDPOINTS:
         if endpoint.method == "GET":
             continue
         caller = Caller(api.gate)
@@ -157,7 +156,7 @@ async def test_no_route_reads_a_body_of_another_kind(kind):
 def test_what_a_body_came_as_is_told(said, told):
     headers = Headers(raw=[(b"content-length", b"2"), *((b"content-type", kind) for kind in said)])
     with pytest.raises(UnsupportedMediaType, match=f"must come as application/json in UTF-8, {told}$"):
-        check_media(headers, ("application/json",))
+        check_media_type(headers, ("application/json",))
 
 
 @virtual
@@ -292,7 +291,7 @@ async def test_an_absent_collection_is_404(path):
 
 @virtual
 async def test_a_page_of_very_long_ids_ends_early_and_the_next_goes_on(monkeypatch):
-    monkeypatch.setattr("penstock.http.operations.HEADS_READ", 2)
+    monkeypatch.setattr("penstock.http.operations.HEADS_PER_READ", 2)
     monkeypatch.setattr("penstock.http.operations.PAGE_CHARACTERS_MAX", 20_000)
     api = await filled(*(letter * 4000 for letter in "abcdefg"))
     pages, after = [], ""
@@ -474,9 +473,9 @@ async def test_a_caller_may_lower_its_class_and_not_raise_it(path, said, became)
         seen.append(ctx)
         return await ask(topic, message, ctx)
 
-    async def embedding(texts, kind, ctx, *, late=False):
+    async def embedding(texts, kind, ctx, *, late_interaction=False):
         seen.append(ctx)
-        return await embed(texts, kind, ctx, late=late)
+        return await embed(texts, kind, ctx, late_interaction=late_interaction)
 
     api.bus.request, api.embedder.embed = request, embedding
     headers = {"x-api-key": "k"} | ({} if said is None else {"X-Criticality": said})
@@ -525,16 +524,16 @@ async def test_a_strict_search_prefers_a_refusal_to_less_than_the_whole(strict):
 )
 def test_a_route_leads_to_its_topics(method, path, topics):
     asked = set()
-    pressed = pressure(lambda topic, ctx, at: asked.add((topic, ctx.client, at)))
-    assert pressed(method, path, Head("me")) is None
+    pressed = backpressure_check(lambda topic, ctx, at: asked.add((topic, ctx.client, at)))
+    assert pressed(method, path, AdmissionContext("me")) is None
     assert asked == {(topic, "me", Level.CRITICAL) for topic in topics}
 
 
 @pytest.mark.parametrize("topic", [Topic.INDEX_CHUNK, Topic.INDEX_REQUEST])
 def test_one_full_topic_of_a_route_is_enough(topic):
-    full = Refusal("queue_full", 1.0, by_client=False)
-    pressed = pressure(lambda asked, _ctx, _at: full if asked is topic else None)
-    assert pressed("POST", DOCUMENTS, Head("me")) is full
+    full = TopicRefusal("queue_full", 1.0, by_client=False)
+    pressed = backpressure_check(lambda asked, _ctx, _at: full if asked is topic else None)
+    assert pressed("POST", DOCUMENTS, AdmissionContext("me")) is full
 
 
 @pytest.mark.parametrize(
@@ -550,8 +549,8 @@ def test_one_full_topic_of_a_route_is_enough(topic):
 )
 def test_those_that_can_wait_are_refused_earlier(path, said, counts, at):
     asked = set()
-    pressed = pressure(lambda _topic, ctx, at: asked.add((ctx.criticality, ctx.deadline.at_s, at)))
-    pressed("POST", path, Head("me", said, Deadline(7.0, "request")))
+    pressed = backpressure_check(lambda _topic, ctx, at: asked.add((ctx.criticality, ctx.deadline.at_s, at)))
+    pressed("POST", path, AdmissionContext("me", said, Deadline(7.0, "request")))
     assert asked == {(counts, 7.0, at)}
 
 
@@ -586,7 +585,7 @@ async def test_who_hangs_up_while_documents_are_written_keeps_those_that_are():
         await caller.ask("POST", DOCUMENTS, {"documents": [{"id": id, "text": id} for id in "abcdef"]})
     heads = (await api.ask("GET", DOCUMENTS)).json["documents"]
     assert [head["id"] for head in heads] == ["a", "b"]
-    assert api.gate.tally.client_gone == 1
+    assert api.gate.counters.client_gone == 1
 
 
 @virtual
@@ -670,7 +669,7 @@ async def test_readiness_tells_its_reasons(path):
     api = Api()
     assert ((await api.ask("GET", path)).status, (await api.ask("GET", path)).json["reasons"]) == (200, [])
     api.reasons.append("the store process is not running")
-    await asyncio.sleep(FRESH_S)
+    await asyncio.sleep(TTL_S)
     answer = await api.ask("GET", path)
     assert (answer.status, answer.json) == (503, {"ready": False, "reasons": ["the store process is not running"]})
     assert (await api.ask("GET", "/livez")).json == {"live": True}
@@ -765,7 +764,7 @@ async def test_ten_megabytes_and_one_byte_are_413():
 @virtual
 async def test_every_route_names_the_request_in_success_and_failure():
     api = Api(replace(HttpSettings(), max_body=100))
-    for endpoint in API:
+    for endpoint in ENDPOINTS:
         path = re.sub(r"{\w+}", "absent", endpoint.path)
         answer = await api.ask(endpoint.method, path, "{}" if endpoint.body else None, {"x-request-id": "mine"})
         assert answer.headers["x-request-id"] == "mine", endpoint

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from penstock.bus.contract import Refusal as TopicRefusal
-from penstock.http.conversation import UNREAD_BYTES_MAX, WATCHED_AFTER_S
-from penstock.http.gate import PIECE_BYTES, Gate, Senses
+from penstock.bus.contract import TopicRefusal
+from penstock.http.exchange import DISCONNECT_WATCH_DELAY_S, UNREAD_BYTES_MAX
+from penstock.http.gate import PIECE_BYTES, Gate, GateInputs
 from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings
@@ -32,8 +32,8 @@ async def echo(_scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def gate(app: Any = echo, senses: Senses | None = None, **limits: Any) -> Gate:
-    return Gate(app, HttpSettings(**limits), Metrics(), senses or Senses(luck=lambda: 0.0))
+def gate(app: Any = echo, senses: GateInputs | None = None, **limits: Any) -> Gate:
+    return Gate(app, HttpSettings(**limits), Metrics(), senses or GateInputs(rng=lambda: 0.0))
 
 
 def raises(error: Exception) -> Any:
@@ -214,7 +214,7 @@ def holding(**limits: Any) -> Gate:
         await echo(scope, receive, send)
 
     one = gate(app, **limits)
-    one._release = release
+    one._may_answer = release
     return one
 
 
@@ -228,7 +228,7 @@ async def test_too_many_at_once_are_refused_until_one_is_done():
     assert answer.headers["retry-after"] == "1"
     assert answer.json["retryable"] is True
     assert one.in_flight == 2
-    one._release.set()
+    one._may_answer.set()
     assert [t.status for t in await asyncio.gather(*tasks)] == [200, 200]
     assert (await Caller(one).ask("GET", "/x")).status == 200
     assert refused(one, "too_many_requests_in_flight") == 1
@@ -243,7 +243,7 @@ async def test_probes_are_answered_when_full_and_when_draining(path):
     assert (await Caller(one).ask("GET", path)).status == 200
     one.draining = True
     assert (await Caller(one).ask("GET", path)).status == 200
-    one._release.set()
+    one._may_answer.set()
     await task
 
 
@@ -255,8 +255,8 @@ async def test_draining_refuses_new_requests_and_lets_running_ones_finish():
     one.draining = True
     answer = await Caller(one).ask("GET", "/y")
     assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (503, "draining", "5")
-    asyncio.get_running_loop().call_later(5, one._release.set)
-    assert await one.drained(6) is True
+    asyncio.get_running_loop().call_later(5, one._may_answer.set)
+    assert await one.wait_drained(6) is True
     assert (task.done(), asyncio.get_running_loop().time()) == (True, BEGIN_S + 5)
     assert ((await task).status, (await task).headers["connection"]) == (200, "close")
 
@@ -462,7 +462,7 @@ async def test_a_flood_of_strangers_is_remembered_within_bounds():
     one = gate(rate_limit=1, rate_burst=1)
     for number in range(12_000):
         scoped = {**scope("GET", "/x", {"x-api-key": "k" * 100 + str(number)})}
-        one._limiter.decide(one._callers.name(scoped, dict(scoped["headers"])), BEGIN_S)
+        one._limiter.decide(one._clients.client_id(scoped, dict(scoped["headers"])), BEGIN_S)
     assert len(one._limiter) == 10_000
     assert all(len(client) < 48 for client in one._limiter._buckets)
 
@@ -498,7 +498,9 @@ def test_a_proxy_that_cannot_be_read_is_told_at_the_start():
 )
 @virtual
 async def test_a_topic_nearly_full_takes_nothing_more_from_outside(refusal, status, code):
-    one = gate(senses=Senses(pressure=lambda _m, path, *_: refusal if path == "/full" else None, luck=lambda: 0.0))
+    one = gate(
+        senses=GateInputs(backpressure=lambda _m, path, *_: refusal if path == "/full" else None, rng=lambda: 0.0)
+    )
     caller = Caller(one)
     answer = await caller.ask("POST", "/full", b"x")
     assert (answer.status, caller.received) == (status, 0)
@@ -509,7 +511,7 @@ async def test_a_topic_nearly_full_takes_nothing_more_from_outside(refusal, stat
 @virtual
 async def test_the_topics_are_asked_with_what_the_head_says():
     seen = []
-    one = gate(senses=Senses(pressure=lambda *asked: seen.append(asked)))
+    one = gate(senses=GateInputs(backpressure=lambda *asked: seen.append(asked)))
     said = {"x-criticality": " Bulk", "x-api-key": "k", "x-request-timeout-ms": "250"}
     assert (await Caller(one).ask("POST", "/x", b"x", said)).status == 200
     ((method, path, head),) = seen
@@ -521,7 +523,7 @@ async def test_the_topics_are_asked_with_what_the_head_says():
 async def test_what_is_refused_behind_the_gate_is_counted_by_its_reason_too():
     one = gate(raises(Rejected("no", code="hopeless")))
     assert (await Caller(one).ask("GET", "/x")).status == 503
-    assert (refused(one, "hopeless"), one.tally.in_time) == (1, 0)
+    assert (refused(one, "hopeless"), one.counters.in_time) == (1, 0)
     other = gate(raises(Invalid("no")))
     assert (await Caller(other).ask("GET", "/x")).status == 422
     assert refused(other, "invalid") == 0
@@ -529,7 +531,7 @@ async def test_what_is_refused_behind_the_gate_is_counted_by_its_reason_too():
 
 @virtual
 async def test_those_refused_together_do_not_come_back_together():
-    one = gate(senses=Senses(pressure=lambda *_: FULL, luck=random.Random(7).random))
+    one = gate(senses=GateInputs(backpressure=lambda *_: FULL, rng=random.Random(7).random))
     answers = [await Caller(one).ask("GET", "/x") for _ in range(50)]
     assert {answer.headers["retry-after"] for answer in answers} == {"2", "3"}
     assert all(float(answer.headers["retry-after"]) == answer.json["retry_after_s"] for answer in answers)
@@ -546,7 +548,7 @@ async def test_those_refused_together_do_not_come_back_together():
 )
 @virtual
 async def test_a_large_body_is_refused_while_memory_is_short(level, size, status, chunked):
-    one = gate(senses=Senses(memory=lambda: level, luck=lambda: 0.0), large_request=100)
+    one = gate(senses=GateInputs(memory_level=lambda: level, rng=lambda: 0.0), large_request=100)
     caller = Caller(one)
     answer = await caller.ask("POST", "/x", [b"x" * 60, b"x" * (size - 60), b""], chunked=chunked)
     assert answer.status == status
@@ -565,7 +567,7 @@ async def test_a_body_is_refused_when_memory_gets_short_while_it_streams():
             level[0] = Level.CRITICAL
         return {"type": "http.request", "body": b"x" * 50, "more_body": True}
 
-    caller = Caller(gate(senses=Senses(memory=lambda: level[0]), large_request=100))
+    caller = Caller(gate(senses=GateInputs(memory_level=lambda: level[0]), large_request=100))
     await caller.app(scope("POST", "/x", {"transfer-encoding": "chunked"}), receive, _sender(caller))
     assert (caller.answer().status, asyncio.get_running_loop().time()) == (503, BEGIN_S + 4)
     assert caller.answer().headers["connection"] == "close"
@@ -591,7 +593,7 @@ def working(seen: list[str]) -> Any:
     return app
 
 
-@pytest.mark.parametrize("after_s", [0, 0.001, WATCHED_AFTER_S, 10, 99.99])
+@pytest.mark.parametrize("after_s", [0, 0.001, DISCONNECT_WATCH_DELAY_S, 10, 99.99])
 @virtual
 async def test_work_for_a_caller_who_hung_up_is_cancelled_at_once(after_s):
     seen, loop = [], asyncio.get_running_loop()
@@ -601,8 +603,8 @@ async def test_work_for_a_caller_who_hung_up_is_cancelled_at_once(after_s):
     with pytest.raises(ValueError, match="unpack"):
         await caller.ask("POST", "/x", b"x")
     assert (seen, caller.sent) == (["cancelled"], [])
-    assert loop.time() - BEGIN_S == pytest.approx(max(after_s, WATCHED_AFTER_S), abs=0.002)
-    assert (one.tally.client_gone, one.tally.in_time, one.in_flight) == (1, 0, 0)
+    assert loop.time() - BEGIN_S == pytest.approx(max(after_s, DISCONNECT_WATCH_DELAY_S), abs=0.002)
+    assert (one.counters.client_gone, one.counters.in_time, one.in_flight) == (1, 0, 0)
     assert asyncio.current_task().cancelling() == 0
 
 
@@ -612,7 +614,7 @@ async def test_a_caller_who_stays_has_its_answer_and_no_watcher_is_left():
     one = gate(working(seen))
     assert (await Caller(one).ask("POST", "/x", b"x")).status == 200
     await asyncio.sleep(0)
-    assert (seen, one.tally.client_gone, one.tally.in_time) == (["done"], 0, 1)
+    assert (seen, one.counters.client_gone, one.counters.in_time) == (["done"], 0, 1)
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -638,7 +640,7 @@ async def test_an_application_that_listens_late_shares_the_watcher():
     asyncio.get_running_loop().call_later(5, caller.gone.set)
     with pytest.raises(ValueError, match="unpack"):
         await caller.ask("POST", "/x", b"x")
-    assert (caller.received, one.tally.client_gone, one.in_flight) == (2, 1, 0)
+    assert (caller.received, one.counters.client_gone, one.in_flight) == (2, 1, 0)
 
 
 @virtual
@@ -655,7 +657,7 @@ async def test_a_reader_too_slow_has_its_connection_torn_down_where_the_server_a
     one = gate(raises(Rejected("x")), write_timeout=1)
     await one({**scope("GET", "/x"), "penstock.abort": torn.set}, receive, send)
     assert torn.is_set()
-    assert (one.tally.cut_off, one.in_flight) == (1, 0)
+    assert (one.counters.cut_off, one.in_flight) == (1, 0)
 
 
 @virtual
@@ -684,7 +686,7 @@ async def test_a_server_that_says_disconnect_because_the_answer_is_out_means_nob
 
     one = gate(app)
     await one(scope("GET", "/x"), receive, send)
-    assert (one.tally.client_gone, one.tally.in_time) == (0, 1)
+    assert (one.counters.client_gone, one.counters.in_time) == (0, 1)
 
 
 @virtual
@@ -698,7 +700,7 @@ async def test_a_caller_who_hangs_up_while_its_body_comes_counts_as_gone():
 
     one = gate(app)
     await one(scope("POST", "/x", {"content-length": "9"}), receive, None)
-    assert (one.tally.client_gone, one.in_flight) == (1, 0)
+    assert (one.counters.client_gone, one.in_flight) == (1, 0)
 
 
 @virtual
@@ -726,7 +728,7 @@ async def test_what_runs_when_the_drain_is_over_gets_a_typed_refusal():
     tasks = [asyncio.create_task(caller.ask("POST", "/x", b"x")) for caller in callers]
     await asyncio.sleep(1)
     one.draining = True
-    assert await one.drained(5) is False
+    assert await one.wait_drained(5) is False
     told = await asyncio.gather(*tasks)
     assert {(answer.status, answer.json["code"], answer.headers["connection"]) for answer in told} == {
         (503, "draining", "close")
@@ -750,7 +752,7 @@ async def test_one_that_swallows_its_cancellation_does_not_hold_up_the_end():
     task = asyncio.create_task(Caller(one).ask("GET", "/x"))
     await asyncio.sleep(1)
     one.draining = True
-    assert await one.drained(5) is False
+    assert await one.wait_drained(5) is False
     assert asyncio.get_running_loop().time() == pytest.approx(BEGIN_S + 7)
     stubborn.set()
     task.cancel()
@@ -769,18 +771,18 @@ async def test_an_answer_after_its_deadline_is_not_goodput():
 
     one = gate(app)
     await Caller(one).ask("POST", "/x", b"x")
-    assert (one.tally.in_time, one.tally.too_late) == (1, 0)
+    assert (one.counters.in_time, one.counters.too_late) == (1, 0)
     await Caller(one).ask("POST", "/x", b"x")
-    assert (one.tally.in_time, one.tally.too_late) == (1, 1)
+    assert (one.counters.in_time, one.counters.too_late) == (1, 1)
 
 
 @virtual
 async def test_its_gauges_tell_the_most_in_flight_even_after_the_burst():
     one = holding()
-    one._metrics.read(one.readings())
+    one._metrics.register_callbacks(one.callback_metrics())
     tasks = [asyncio.create_task(Caller(one).ask("GET", "/x")) for _ in range(7)]
     await asyncio.sleep(0)
-    one._release.set()
+    one._may_answer.set()
     await asyncio.gather(*tasks)
     await asyncio.sleep(5)
     value = one._metrics.registry.get_sample_value

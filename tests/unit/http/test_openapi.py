@@ -6,16 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.http import answers, bodies, openapi, problem
-from penstock.http.decoding import decode
-from penstock.http.endpoints import API
-from penstock.http.problem import Problem
+from penstock.http import openapi, problem, request_bodies, responses
+from penstock.http.decoding import decode_json
+from penstock.http.endpoints import ENDPOINTS
+from penstock.http.problem import ProblemDetails
 from penstock.kernel.errors import Invalid
-from penstock.search import filters
-from penstock.search.records import SearchRequest
+from penstock.search import request
+from penstock.search.request import SearchRequest
 from tests.fakes.api import Api
 
-DOCUMENT = json.loads(openapi.document())
+DOCUMENT = json.loads(openapi.openapi_document())
 SCHEMAS = DOCUMENT["components"]["schemas"]
 OPERATIONS = [
     (method, path, operation) for path, item in DOCUMENT["paths"].items() for method, operation in item.items()
@@ -133,24 +133,30 @@ def test_records_and_their_fields_are_described():
         assert schema["description"], name
         assert "Attributes:" not in schema["description"]
         assert "`" * 2 not in json.dumps(schema)
-    for record in (bodies.SearchBody, bodies.DocumentBody, bodies.DocumentsBody, bodies.DeleteBody, Problem):
+    for record in (
+        request_bodies.SearchBody,
+        request_bodies.DocumentBody,
+        request_bodies.DocumentsBody,
+        request_bodies.DeleteBody,
+        ProblemDetails,
+    ):
         for field, schema in SCHEMAS[record.__name__]["properties"].items():
             assert schema.get("description"), f"{record.__name__}.{field}"
-    assert SCHEMAS["Hit"]["properties"]["path"]["description"] == "Path shown to people, may be empty."
+    assert SCHEMAS["SearchHit"]["properties"]["path"]["description"] == "Path shown to people, may be empty."
 
 
 def test_what_may_be_absent_is_not_required_and_not_null():
-    hit = SCHEMAS["Hit"]
+    hit = SCHEMAS["SearchHit"]
     assert "explain" not in hit["required"]
-    assert hit["properties"]["explain"]["additionalProperties"] == {"$ref": "#/components/schemas/Place"}
+    assert hit["properties"]["explain"]["additionalProperties"] == {"$ref": "#/components/schemas/StageRank"}
     outcome = SCHEMAS["DocumentOutcome"]
     assert set(outcome["required"]) == {"status", "chunks"}
-    assert resolved(outcome["properties"]["error"])["title"] == "Problem"
+    assert resolved(outcome["properties"]["error"])["title"] == "ProblemDetails"
 
 
 def test_an_answer_requires_all_that_is_always_written_and_tells_no_default():
     status = SCHEMAS["ServerStatus"]
-    assert status["required"] == list(answers.ServerStatus.__struct_fields__)
+    assert status["required"] == list(responses.ServerStatus.__struct_fields__)
     assert not any("default" in field for field in status["properties"].values())
     assert "damaged" in SCHEMAS["CollectionInfo"]["properties"]["state"]["enum"]
 
@@ -178,22 +184,22 @@ def test_a_query_without_one_is_empty(query):
 
 
 def test_a_problem_always_says_whether_to_try_again():
-    assert {"code", "request_id", "retryable", "status", "detail"} <= set(SCHEMAS["Problem"]["required"])
+    assert {"code", "request_id", "retryable", "status", "detail"} <= set(SCHEMAS["ProblemDetails"]["required"])
 
 
-@pytest.mark.parametrize("endpoint", [e for e in API if e.body], ids=lambda e: f"{e.method} {e.path}")
+@pytest.mark.parametrize("endpoint", [e for e in ENDPOINTS if e.body], ids=lambda e: f"{e.method} {e.path}")
 def test_every_body_has_an_example_that_decodes(endpoint):
     content = DOCUMENT["paths"][endpoint.path][endpoint.method.lower()]["requestBody"]["content"]
     example = json.dumps(content["application/json"]["example"]).encode()
-    assert isinstance(decode(example, endpoint.body), endpoint.body)
+    assert isinstance(decode_json(example, endpoint.body), endpoint.body)
     if endpoint.ndjson:
         lines = content["application/x-ndjson"]["example"].encode().splitlines()
-        assert all(isinstance(decode(line, bodies.DocumentBody), msgspec.Struct) for line in lines)
+        assert all(isinstance(decode_json(line, request_bodies.DocumentBody), msgspec.Struct) for line in lines)
 
 
 def test_the_example_of_a_filter_is_one():
     example = DOCUMENT["paths"]["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["example"]
-    assert filters.parse(example["filter"])
+    assert request.parse_filter(example["filter"])
 
 
 def test_bounds_are_told():

@@ -1,7 +1,7 @@
 import pytest
 
 from penstock.http.gate import Gate
-from penstock.http.origins import Origins
+from penstock.http.origins import OriginPolicy
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import HttpSettings
 from penstock.telemetry.metrics import Metrics
@@ -17,7 +17,7 @@ async def hello(_scope, _receive, send):
 
 
 def gate(listens=(), **settings) -> Gate:
-    return Gate(hello, HttpSettings(**settings), Metrics(), listens=listens)
+    return Gate(hello, HttpSettings(**settings), Metrics(), listen_hosts=listens)
 
 
 async def asked(one: Gate, headers, method="GET", path="/livez", server=("127.0.0.1", 8080)):
@@ -207,4 +207,4 @@ async def test_an_allowed_origin_does_not_open_other_hosts():
 )
 def test_what_is_no_host_or_origin_is_refused_at_the_start(settings):
     with pytest.raises(Invalid, match=r"PENSTOCK_(ALLOWED_HOSTS|CORS_ORIGINS): '"):
-        Origins(**settings)
+        OriginPolicy(**settings)

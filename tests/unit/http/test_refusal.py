@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from penstock.http.refusal import Refusal
+from penstock.http.refusal import PreparedRefusal
 from penstock.kernel.errors import Invalid, Rejected
 
 
 @pytest.mark.parametrize("request_id", ["abc", 'a"b', "a\\b", "\\\\", "~!{}"])
 def test_a_prepared_refusal_is_whole_json_with_its_request_id(request_id):
-    body, headers = Refusal(Rejected("no", code="why")).parts(request_id.encode(), 7)
+    body, headers = PreparedRefusal(Rejected("no", code="why")).render(request_id.encode(), 7)
     told = json.loads(body)
     assert (told["request_id"], told["code"], told["status"], told["retry_after_s"]) == (request_id, "why", 503, 7.0)
     assert dict(headers) == {
@@ -19,17 +19,17 @@ def test_a_prepared_refusal_is_whole_json_with_its_request_id(request_id):
 
 
 def test_headers_of_one_answer_are_not_those_of_the_next():
-    refusal = Refusal(Rejected("no"))
-    _, headers = refusal.parts(b"a", 1)
+    refusal = PreparedRefusal(Rejected("no"))
+    _, headers = refusal.render(b"a", 1)
     headers.append((b"connection", b"close"))
-    assert len(refusal.parts(b"a", 1)[1]) == 3
+    assert len(refusal.render(b"a", 1)[1]) == 3
 
 
 def test_what_has_no_retry_after_says_none():
-    body, headers = Refusal(Invalid("no")).parts(b"a", 0)
+    body, headers = PreparedRefusal(Invalid("no")).render(b"a", 0)
     assert "retry_after_s" not in json.loads(body)
     assert b"retry-after" not in dict(headers)
 
 
 def test_it_shows_what_it_is():
-    assert repr(Refusal(Rejected("no", code="why"))) == "<Refusal 503 why>"
+    assert repr(PreparedRefusal(Rejected("no", code="why"))) == "<PreparedRefusal 503 why>"

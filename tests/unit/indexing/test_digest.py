@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.indexing.digest import LAYOUT, document_hash, hashed
+from penstock.indexing.digest import HASH_VERSION, document_hash, hash_input
 
 
 def test_the_order_of_metadata_does_not_matter():
@@ -29,8 +29,8 @@ def test_fields_cannot_run_into_each_other():
 
 @given(st.text(max_size=40), st.text(max_size=5), st.dictionaries(st.text(max_size=3), st.integers(), max_size=3))
 def test_pieces_make_the_hash_of_the_whole(text, path, metadata):
-    whole = msgspec.json.Encoder(order="deterministic").encode([LAYOUT, text, path, "l", metadata])
+    whole = msgspec.json.Encoder(order="deterministic").encode([HASH_VERSION, text, path, "l", metadata])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("penstock.indexing.digest.SLICE_CHARACTERS", 3)
-        assert b"".join(hashed(text, path, "l", metadata)) == whole
+        assert b"".join(hash_input(text, path, "l", metadata)) == whole
     assert document_hash(text, path, "l", metadata) == hashlib.blake2b(whole, digest_size=16).hexdigest()

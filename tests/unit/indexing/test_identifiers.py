@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.indexing.identifiers import PARTS_MAX, split_identifiers
+from penstock.indexing.model_inputs import PARTS_MAX, split_identifiers
 
 
 @pytest.mark.parametrize(

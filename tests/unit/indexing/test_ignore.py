@@ -84,7 +84,7 @@ def test_a_huge_rule_file_is_read_to_a_bound_and_told(tmp_path: Path, caplog: py
         file.write(b"*.log\n" + b"x" * RULE_FILE_BYTES_MAX + b"\n*.txt\n")
         file.truncate(100_000_000)
     with caplog.at_level(logging.WARNING):
-        chain = IgnoreChain().entered(str(tmp_path), [".gitignore"])
+        chain = IgnoreChain().descend(str(tmp_path), [".gitignore"])
     assert chain.ignores(f"{tmp_path}/a.log", is_directory=False)
     assert not chain.ignores(f"{tmp_path}/a.txt", is_directory=False)
     assert "more than 1000000 bytes" in caplog.text
@@ -125,7 +125,7 @@ def test_a_rule_file_that_cannot_be_read_is_told_and_ends_nothing(
 
     monkeypatch.setattr("builtins.open", refuse)
     with caplog.at_level(logging.WARNING):
-        chain = IgnoreChain().entered(str(tmp_path), [".gitignore"])
+        chain = IgnoreChain().descend(str(tmp_path), [".gitignore"])
     assert chain.files == ()
     assert "cannot be read and are not used: Permission denied" in caplog.text
 
@@ -133,7 +133,7 @@ def test_a_rule_file_that_cannot_be_read_is_told_and_ends_nothing(
 def test_a_link_is_no_rule_file(tmp_path: Path) -> None:
     (tmp_path / "rules").write_text("*.log\n")
     (tmp_path / ".gitignore").symlink_to("rules")
-    assert IgnoreChain().entered(str(tmp_path), [".gitignore"]).files == ()
+    assert IgnoreChain().descend(str(tmp_path), [".gitignore"]).files == ()
 
 
 def test_a_name_that_is_no_text_is_compared_by_its_bytes() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.indexing.roots import project_root, refuse_broad_root
+from penstock.indexing.walk import project_root, refuse_broad_root
 from penstock.kernel.errors import Invalid
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.indexing.walk import Found, Skipped, SkipReason, WalkSettings, walk
+from penstock.indexing.walk import FoundFile, SkippedPath, SkipReason, WalkSettings, walk
 from penstock.kernel.errors import Invalid
 
 
@@ -23,14 +23,14 @@ def make(root: Path, files: dict[str, str | bytes]) -> None:
 def seen(root: Path, *paths: Path, settings: WalkSettings | None = None) -> dict[str, str]:
     entries = walk(paths or (root,), settings)
     return {
-        str(entry.path.relative_to(root)): "found" if isinstance(entry, Found) else entry.reason.value
+        str(entry.path.relative_to(root)): "found" if isinstance(entry, FoundFile) else entry.reason.value
         for entry in entries
     }
 
 
 def test_files_come_sorted_with_their_sizes(tmp_path: Path) -> None:
     make(tmp_path, {"b/z.py": "1", "b/a.py": "22", "a.py": "333", "c.py": "4"})
-    found = [entry for entry in walk([tmp_path]) if isinstance(entry, Found)]
+    found = [entry for entry in walk([tmp_path]) if isinstance(entry, FoundFile)]
     assert [str(one.path.relative_to(tmp_path)) for one in found] == [
         "a.py",
         "b/a.py",
@@ -200,4 +200,4 @@ def test_missing_path_is_invalid_before_the_walk_begins(tmp_path: Path) -> None:
 
 def test_skips_carry_their_reason(tmp_path: Path) -> None:
     make(tmp_path, {"yarn.lock": "x"})
-    assert list(walk([tmp_path])) == [Skipped(tmp_path / "yarn.lock", SkipReason.LOCK_FILE)]
+    assert list(walk([tmp_path])) == [SkippedPath(tmp_path / "yarn.lock", SkipReason.LOCK_FILE)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.indexing.wildmatch import Glob, plain_length
+from penstock.indexing.wildmatch import Glob, literal_prefix_length
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_star_in_a_pattern_for_names_takes_slashes_too() -> None:
 
 @pytest.mark.parametrize(("pattern", "length"), [("abc", 3), ("a*", 1), ("a\\b", 1), ("[a]", 0), ("", 0)])
 def test_the_plain_beginning_ends_at_the_first_sign(pattern: str, length: int) -> None:
-    assert plain_length(pattern) == length
+    assert literal_prefix_length(pattern) == length
 
 
 @cache

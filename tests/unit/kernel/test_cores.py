@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.kernel.cores import cores, quota
-from penstock.kernel.settings import cores as known_as
+from penstock.kernel.cores import available_cores, cpu_quota
+from penstock.kernel.settings import available_cores as known_as
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -52,7 +52,7 @@ FIRST = {"proc/self/cgroup": "12:memory:/x\n3:cpu,cpuacct:/docker/abc\n1:name=sy
 def test_the_tightest_quota_of_the_group_and_its_ancestors_counts(
     files: dict[str, str], expected: float, tmp_path: Path
 ) -> None:
-    assert quota(write(tmp_path, files)) == expected
+    assert cpu_quota(write(tmp_path, files)) == expected
 
 
 @pytest.mark.parametrize(
@@ -62,17 +62,17 @@ def test_a_quota_is_rounded_up_and_never_more_than_the_affinity(
     limit: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert cores(write(tmp_path, SECOND | {"sys/fs/cgroup/cpu.max": f"{limit} 100000"})) == expected
+    assert available_cores(write(tmp_path, SECOND | {"sys/fs/cgroup/cpu.max": f"{limit} 100000"})) == expected
 
 
 def test_without_a_quota_the_cores_are_those_this_process_may_run_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cores(tmp_path) == len(os.sched_getaffinity(0))
+    assert available_cores(tmp_path) == len(os.sched_getaffinity(0))
     monkeypatch.delattr(os, "sched_getaffinity")  # macOS has none
-    assert cores(tmp_path) == os.cpu_count()
+    assert available_cores(tmp_path) == os.cpu_count()
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert cores(tmp_path) == 1
+    assert available_cores(tmp_path) == 1
 
 
 def test_this_machine_has_a_core() -> None:

@@ -12,16 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kernel.clock import LoopClock, MonotonicClock
-from penstock.kernel.context import Context, Criticality
-from penstock.kernel.deadline import Deadline, limit
+from penstock.kernel.context import Context, Criticality, Deadline, LoopClock, MonotonicClock, enforce_deadline
 from penstock.kernel.errors import Expired
 from tests.clock import BEGIN_S, run, virtual
 
 
 async def limited(seconds: float, body: Coroutine[Any, Any, None]) -> None:
     """Run the body under the deadline of a search."""
-    async with limit(Deadline(BEGIN_S + seconds, "search")):
+    async with enforce_deadline(Deadline(BEGIN_S + seconds, "search")):
         await body
 
 
@@ -91,7 +89,7 @@ async def test_a_deadline_already_past_stops_the_body_at_its_first_wait() -> Non
 
 @virtual
 async def test_without_a_deadline_nothing_is_limited() -> None:
-    async with limit(Deadline.never()):
+    async with enforce_deadline(Deadline.never()):
         await asyncio.sleep(1e6)
 
 
@@ -99,7 +97,10 @@ async def test_without_a_deadline_nothing_is_limited() -> None:
 def test_of_nested_limits_the_tighter_is_named(outer_s: float) -> None:
     async def main() -> str:
         with pytest.raises(Expired) as caught:
-            async with limit(Deadline(BEGIN_S + outer_s, "outer")), limit(Deadline(BEGIN_S + 10, "inner")):
+            async with (
+                enforce_deadline(Deadline(BEGIN_S + outer_s, "outer")),
+                enforce_deadline(Deadline(BEGIN_S + 10, "inner")),
+            ):
                 await asyncio.sleep(60)
         return caught.value.operation
 
@@ -118,14 +119,14 @@ async def test_a_cancellation_from_outside_passes_through() -> None:
 @virtual
 async def test_a_timeout_raised_by_the_body_is_not_taken_for_ours() -> None:
     with pytest.raises(TimeoutError, match="the body's own"):
-        async with limit(Deadline(BEGIN_S + 10, "search")):
+        async with enforce_deadline(Deadline(BEGIN_S + 10, "search")):
             raise TimeoutError("the body's own")
 
 
 @virtual
 async def test_an_error_of_the_body_passes_through() -> None:
     with pytest.raises(KeyError):
-        async with limit(Deadline(BEGIN_S + 10, "search")):
+        async with enforce_deadline(Deadline(BEGIN_S + 10, "search")):
             raise KeyError("x")
 
 
@@ -158,7 +159,7 @@ async def test_a_limit_outside_a_task_is_refused() -> None:
 
     def enter() -> None:
         with pytest.raises(RuntimeError, match="inside a task") as caught:
-            limit(Deadline(BEGIN_S + 1, "search")).__aenter__().send(None)  # type: ignore[attr-defined]
+            enforce_deadline(Deadline(BEGIN_S + 1, "search")).__aenter__().send(None)  # type: ignore[attr-defined]
         refused.append(caught.value)
 
     asyncio.get_running_loop().call_soon(enter)
@@ -179,7 +180,7 @@ async def test_a_cancellation_from_outside_in_the_moment_of_the_deadline_passes_
 
 @virtual
 async def test_a_body_that_swallows_the_expiry_has_ended_and_is_not_cancelled_again() -> None:
-    async with limit(Deadline(BEGIN_S + 1, "search")):
+    async with enforce_deadline(Deadline(BEGIN_S + 1, "search")):
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
     task = asyncio.current_task()
@@ -193,7 +194,7 @@ async def test_after_a_jump_of_the_clock_nested_limits_name_the_tighter() -> Non
     loop = asyncio.get_running_loop()
 
     async def stalled() -> None:
-        async with limit(Deadline(BEGIN_S + 10, "outer")), limit(Deadline(BEGIN_S + 2, "inner")):
+        async with enforce_deadline(Deadline(BEGIN_S + 10, "outer")), enforce_deadline(Deadline(BEGIN_S + 2, "inner")):
             loop.spend(5)  # type: ignore[attr-defined]
             await asyncio.sleep(60)
 

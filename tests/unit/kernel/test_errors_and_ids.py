@@ -16,10 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock
-from penstock.bus.wire import Failure
-from penstock.kernel.errors import ABOUT, FAMILIES, Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
-from penstock.kernel.ids import new_id, point_id
-from penstock.stores.backends.edge import wire
+from penstock.bus.record_codec import HandlerFailure
+from penstock.kernel.context import new_id, point_id
+from penstock.kernel.errors import (
+    FAMILIES,
+    TRANSFERRED_ATTRIBUTES,
+    Broken,
+    Expired,
+    Invalid,
+    PenstockError,
+    Rejected,
+    Unavailable,
+)
+from penstock.stores.backends.edge import ipc
 
 ERRORS = [
     Rejected("the queue is full", code="queue_full", retry_after_s=2.5, by_client=True),
@@ -71,12 +80,12 @@ def _said_by(kind: type[PenstockError]) -> set[str]:
 
 
 CODECS = {
-    "the store's pipe": lambda error: wire.error_of(
-        msgspec.msgpack.decode(msgspec.msgpack.encode(wire.failure_of(error)), type=wire.Failure)
+    "the store's pipe": lambda error: ipc.decode_error(
+        msgspec.msgpack.decode(msgspec.msgpack.encode(ipc.encode_error(error)), type=ipc.WireError)
     ),
     "the bus": lambda error: msgspec.msgpack.decode(
-        msgspec.msgpack.encode(Failure.of(1, "topic", error)), type=Failure
-    ).error(),
+        msgspec.msgpack.encode(HandlerFailure.from_error(1, "topic", error)), type=HandlerFailure
+    ).to_error(),
 }
 
 
@@ -90,12 +99,12 @@ def test_every_error_there_is_keeps_its_family_and_facts_on_its_way(travel) -> N
         assert type(arrived) in kind.__mro__
         assert type(arrived) is PenstockError or type(arrived) in PenstockError.__subclasses__()
         assert (arrived.code, arrived.detail, str(arrived)) == ("some_code", "it went wrong", "it went wrong")
-        facts = {name: getattr(error, name) for name in ABOUT if hasattr(error, name)}
+        facts = {name: getattr(error, name) for name in TRANSFERRED_ATTRIBUTES if hasattr(error, name)}
         assert {name: getattr(arrived, name, None) for name in facts} == facts, kind
 
 
 def test_an_error_of_a_family_not_known_here_is_broken() -> None:
-    arrived = wire.error_of(wire.Failure("of tomorrow", "new", "something new", {"colour": "red"}))
+    arrived = ipc.decode_error(ipc.WireError("of tomorrow", "new", "something new", {"colour": "red"}))
     assert (type(arrived), arrived.code, hasattr(arrived, "colour")) == (Broken, "new", False)
 
 

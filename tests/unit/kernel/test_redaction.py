@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kernel.redaction import is_whole, redacted
+from penstock.kernel.redaction import is_well_formed, redact_url
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from penstock.kernel.redaction import is_whole, redacted
     ],
 )
 def test_an_address_is_shown_without_its_secrets(address, shown):
-    assert redacted(address) == shown
+    assert redact_url(address) == shown
 
 
 CANARY = "CANARY"
@@ -44,15 +44,15 @@ PARTS = st.lists(st.sampled_from(["/", "?", "#", ":", "@", "%", "x", "1", "&", "
 
 @given(PARTS, PARTS, st.sampled_from(["redis", "https", "unix"]), st.sampled_from(["@h:1/0", "@h", "@[::1]:2?a=b"]))
 def test_no_password_is_shown_however_it_is_written(before, after, scheme, tail):
-    assert CANARY not in redacted(f"{scheme}://user:{before}{CANARY}{after}{tail}")
+    assert CANARY not in redact_url(f"{scheme}://user:{before}{CANARY}{after}{tail}")
 
 
 @given(PARTS, PARTS)
 def test_no_query_is_shown_however_it_is_written(before, after):
-    assert CANARY not in redacted(f"https://h/v1?{before}{CANARY}{after}")
+    assert CANARY not in redact_url(f"https://h/v1?{before}{CANARY}{after}")
 
 
 @given(st.text(max_size=60))
 def test_anything_can_be_redacted(text):
-    assert isinstance(redacted(text), str)
-    assert isinstance(is_whole(text), bool)
+    assert isinstance(redact_url(text), str)
+    assert isinstance(is_well_formed(text), bool)

@@ -8,11 +8,18 @@ import re
 import pytest
 
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
-from penstock.kernel.settings import KEY, TOP_LEVEL, DenseModelSettings, Settings, Spec, Unit
+from penstock.kernel.settings import (
+    SPEC_KEY,
+    TOP_LEVEL_SECTIONS,
+    DenseModelSettings,
+    Settings,
+    SettingSpec,
+    SettingUnit,
+)
 from penstock.kernel.settings_bus import KafkaSettings
 
 SECTIONS = [(section.name, section.default_factory) for section in dataclasses.fields(Settings)]
-TEXTS = (Unit.TEXT, Unit.SECRET, Unit.ADDRESS)
+TEXTS = (SettingUnit.TEXT, SettingUnit.SECRET, SettingUnit.ADDRESS)
 FIELDS = [
     pytest.param(field, id=f"{section}.{field.name}")
     for section, record in SECTIONS
@@ -22,8 +29,8 @@ FIELDS = [
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_setting_says_its_name_its_bounds_and_its_meaning(field: dataclasses.Field) -> None:
-    spec = field.metadata[KEY]
-    assert isinstance(spec, Spec)
+    spec = field.metadata[SPEC_KEY]
+    assert isinstance(spec, SettingSpec)
     assert re.fullmatch("[A-Z][A-Z0-9_]+", spec.env)
     assert spec.doc
     assert not spec.doc.endswith(".")
@@ -32,7 +39,7 @@ def test_a_setting_says_its_name_its_bounds_and_its_meaning(field: dataclasses.F
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_default_obeys_its_own_bounds(field: dataclasses.Field) -> None:
-    spec, default = field.metadata[KEY], field.default
+    spec, default = field.metadata[SPEC_KEY], field.default
     if spec.unit in TEXTS:
         assert isinstance(default, str)
         assert not spec.choices or default in spec.choices
@@ -42,19 +49,24 @@ def test_a_default_obeys_its_own_bounds(field: dataclasses.Field) -> None:
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_default_has_the_type_its_unit_asks_for(field: dataclasses.Field) -> None:
-    unit = field.metadata[KEY].unit
-    expected = {Unit.DURATION: float, Unit.NUMBER: float, Unit.FLAG: bool, **dict.fromkeys(TEXTS, str)}.get(unit, int)
+    unit = field.metadata[SPEC_KEY].unit
+    expected = {
+        SettingUnit.DURATION: float,
+        SettingUnit.NUMBER: float,
+        SettingUnit.FLAG: bool,
+        **dict.fromkeys(TEXTS, str),
+    }.get(unit, int)
     assert type(field.default) is expected
     assert field.type == expected.__name__
 
 
 def test_environment_names_are_unique() -> None:
-    names = [field.metadata[KEY].env for _, record in SECTIONS for field in dataclasses.fields(record)]
+    names = [field.metadata[SPEC_KEY].env for _, record in SECTIONS for field in dataclasses.fields(record)]
     assert len(names) == len(set(names))
 
 
 def test_sections_at_the_top_of_the_file_exist() -> None:
-    assert {name for name, _ in SECTIONS} >= TOP_LEVEL.keys()
+    assert {name for name, _ in SECTIONS} >= TOP_LEVEL_SECTIONS.keys()
 
 
 def test_a_secret_is_not_shown_with_its_record() -> None:
@@ -91,7 +103,9 @@ def test_the_spec_s_names_and_defaults_stand() -> None:
         "QDRANT_POOL_SIZE": 32,
         "REDIS_POOL_SIZE": 20,
     }
-    found = {field.metadata[KEY].env: field.default for _, record in SECTIONS for field in dataclasses.fields(record)}
+    found = {
+        field.metadata[SPEC_KEY].env: field.default for _, record in SECTIONS for field in dataclasses.fields(record)
+    }
     assert {name: found.get(name) for name in promised} == promised
 
 
@@ -100,10 +114,10 @@ def test_topics_of_requests_are_topics() -> None:
 
 
 def test_a_setting_of_a_named_part_has_two_names_and_a_general_one_has_one() -> None:
-    assert Spec("QDRANT_URL", "").names == ("PENSTOCK_QDRANT_URL", "QDRANT_URL")
-    assert Spec("PENSTOCK_PORT", "").names == ("PENSTOCK_PORT",)
+    assert SettingSpec("QDRANT_URL", "").env_names == ("PENSTOCK_QDRANT_URL", "QDRANT_URL")
+    assert SettingSpec("PENSTOCK_PORT", "").env_names == ("PENSTOCK_PORT",)
 
 
 def test_brokers_are_told_without_what_may_be_a_secret() -> None:
-    assert KafkaSettings(bootstrap="a:9092,b:9092").where == "a:9092,b:9092"
-    assert KafkaSettings(bootstrap="user:password@a:9092").where == "***"
+    assert KafkaSettings(bootstrap="a:9092,b:9092").display_address == "a:9092,b:9092"
+    assert KafkaSettings(bootstrap="user:password@a:9092").display_address == "***"

@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from penstock.kernel.wheel import COARSE, FAR_S, NEAR_S, TICKS, Slot, Wheel, cancel, watch, wheel_of
+from penstock.kernel.wheel import (
+    COARSE_TICKS,
+    FAR_S,
+    NEAR_S,
+    TICKS,
+    Slot,
+    TimerWheel,
+    cancel_timer,
+    start_timer,
+    wheel_of,
+)
 from tests.clock import BEGIN_S, Complaint, VirtualLoop, run, virtual
 
 TICK_S = 1 / TICKS
@@ -33,7 +43,7 @@ class Bell:
     def __repr__(self) -> str:
         return f"<Bell {self.at_s - BEGIN_S:g}>"
 
-    def ring(self) -> None:
+    def expire(self) -> None:
         self.rang.append(asyncio.get_running_loop().time())
         self.then()
 
@@ -42,13 +52,13 @@ def set_bell(after_s: float, then: Callable[[], None] = lambda: None) -> Bell:
     """Set an alarm ``after_s`` from now."""
     now_s = asyncio.get_running_loop().time()
     bell = Bell(now_s + after_s, then)
-    watch(bell, now_s)
+    start_timer(bell, now_s)
     return bell
 
 
 def lateness_s(ahead_s: float) -> float:
     """Return by how much an alarm may be late that was set so far ahead."""
-    return (TICK_S if ahead_s < NEAR_S else TICK_S * COARSE) + ROUNDING_S
+    return (TICK_S if ahead_s < NEAR_S else TICK_S * COARSE_TICKS) + ROUNDING_S
 
 
 @given(st.floats(-10, 1000), st.floats(0, 200))
@@ -82,15 +92,15 @@ def test_a_far_alarm_is_looked_at_again_and_rings_in_time(far_s: float) -> None:
 
     bell = run(main())
     (rang_s,) = bell.rang
-    assert bell.at_s <= rang_s <= bell.at_s + TICK_S * COARSE + ROUNDING_S
+    assert bell.at_s <= rang_s <= bell.at_s + TICK_S * COARSE_TICKS + ROUNDING_S
 
 
 @virtual
 async def test_a_far_alarm_can_be_cancelled_before_and_after_it_has_come_near() -> None:
     early, late = set_bell(1000.0), set_bell(1000.0)
-    cancel(early)
+    cancel_timer(early)
     await asyncio.sleep(990)
-    cancel(late)
+    cancel_timer(late)
     await asyncio.sleep(100)
     assert early.rang == late.rang == []
 
@@ -98,21 +108,21 @@ async def test_a_far_alarm_can_be_cancelled_before_and_after_it_has_come_near() 
 @virtual
 async def test_an_alarm_of_no_finite_time_never_rings_and_takes_no_place() -> None:
     bell = Bell(math.inf)
-    watch(bell, BEGIN_S)
+    start_timer(bell, BEGIN_S)
     assert bell.slot is None
     assert len(wheel_of(asyncio.get_running_loop())) == 0
-    cancel(bell)
+    cancel_timer(bell)
 
 
 @virtual
 async def test_a_cancelled_alarm_does_not_ring_and_can_be_set_again() -> None:
     bell = set_bell(1.0)
-    cancel(bell)
-    cancel(bell)
+    cancel_timer(bell)
+    cancel_timer(bell)
     await asyncio.sleep(2)
     assert bell.rang == []
     bell.at_s = BEGIN_S + 3
-    watch(bell, BEGIN_S + 2)
+    start_timer(bell, BEGIN_S + 2)
     await asyncio.sleep(2)
     assert bell.rang == [BEGIN_S + 3]
 
@@ -135,7 +145,7 @@ async def test_an_alarm_set_while_others_ring_waits_for_the_next_step_even_if_it
     def again() -> None:
         steps.append(len(steps))
         if len(steps) < 50:
-            watch(bell, loop.time())
+            start_timer(bell, loop.time())
 
     bell = set_bell(0.001, again)
     other = set_bell(0.010)
@@ -148,8 +158,8 @@ async def test_an_alarm_set_while_others_ring_waits_for_the_next_step_even_if_it
 @virtual
 async def test_an_alarm_cancelled_by_one_that_rings_before_it_does_not_ring() -> None:
     victim = Bell(BEGIN_S + 1.0)
-    first = set_bell(0.9995, lambda: cancel(victim))
-    watch(victim, BEGIN_S)
+    first = set_bell(0.9995, lambda: cancel_timer(victim))
+    start_timer(victim, BEGIN_S)
     asyncio.get_running_loop().spend(5)  # type: ignore[attr-defined]
     await asyncio.sleep(0.1)
     assert (len(first.rang), victim.rang) == (1, [])
@@ -160,13 +170,13 @@ async def test_an_alarm_moved_by_one_that_rings_before_it_rings_at_its_new_time(
     loop = asyncio.get_running_loop()
 
     def move() -> None:
-        cancel(moved)
+        cancel_timer(moved)
         moved.at_s = loop.time() + 7
-        watch(moved, loop.time())
+        start_timer(moved, loop.time())
 
     moved = Bell(BEGIN_S + 1.0)
     set_bell(0.9995, move)
-    watch(moved, BEGIN_S)
+    start_timer(moved, BEGIN_S)
     await asyncio.sleep(20)
     assert moved.rang == [moved.at_s]
     assert moved.at_s >= BEGIN_S + 7.9
@@ -237,12 +247,12 @@ async def test_of_equal_times_the_first_set_rings_first() -> None:
 async def test_an_empty_wheel_holds_no_slots_after_its_timer() -> None:
     wheel = wheel_of(asyncio.get_running_loop())
     bells = [set_bell(n / 7) for n in range(1, 400)]
-    assert repr(wheel).startswith("<Wheel 399 alarms in ")
+    assert repr(wheel).startswith("<TimerWheel 399 alarms in ")
     for bell in bells:
-        cancel(bell)
+        cancel_timer(bell)
     assert len(wheel) == 0
     await asyncio.sleep(1)
-    assert repr(wheel) == "<Wheel 0 alarms in 0 slots>"
+    assert repr(wheel) == "<TimerWheel 0 alarms in 0 slots>"
     assert wheel._timer is None
 
 
@@ -266,7 +276,7 @@ class WheelMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = VirtualLoop()
-        self.wheel = Wheel(self.loop)
+        self.wheel = TimerWheel(self.loop)
         self.waiting: list[Bell] = []
         self.rung: list[Bell] = []
         self.latest: dict[Bell, float] = {}
@@ -285,7 +295,7 @@ class WheelMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         bell = data.draw(st.sampled_from(self.waiting))
-        cancel(bell)
+        cancel_timer(bell)
         self.waiting.remove(bell)
 
     @rule(seconds=st.one_of(st.just(0.0), st.floats(0, 0.05), st.floats(0, 100)))

@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny_bert
 
 if TYPE_CHECKING:
-    from penstock.models.source import Source
+    from penstock.models.model_source import ModelSource
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Source:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> ModelSource:
     """Files of the tiny model; read only."""
     return tiny_bert.write(tmp_path_factory.mktemp("tiny"))

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.models.batching import plan
+from penstock.models.batching import plan_batches
 
 LENGTHS = st.lists(st.integers(0, 300), max_size=200)
 
@@ -16,7 +16,7 @@ LENGTHS = st.lists(st.integers(0, 300), max_size=200)
 def test_every_text_is_planned_once_within_the_budgets(
     lengths: list[int], tokens_max: int, padding_max: int | None
 ) -> None:
-    groups = plan(lengths, tokens_max, padding_max)
+    groups = plan_batches(lengths, tokens_max, padding_max)
     assert sorted(position for group in groups for position in group) == list(range(len(lengths)))
     for group in groups:
         longest = max(lengths[position] for position in group)
@@ -27,16 +27,16 @@ def test_every_text_is_planned_once_within_the_budgets(
 
 @given(LENGTHS, st.integers(0, 1024))
 def test_groups_fall_in_length(lengths: list[int], tokens_max: int) -> None:
-    order = [lengths[position] for group in plan(lengths, tokens_max) for position in group]
+    order = [lengths[position] for group in plan_batches(lengths, tokens_max) for position in group]
     assert order == sorted(order, reverse=True)
 
 
 @given(st.lists(st.integers(1, 300), max_size=200))
 def test_no_two_neighbouring_groups_would_fit_in_one(lengths: list[int]) -> None:
-    groups = plan(lengths, 512)
+    groups = plan_batches(lengths, 512)
     for first, second in pairwise(groups):
         assert (len(first) + len(second)) * lengths[first[0]] > 512
 
 
 def test_equal_texts_keep_their_order() -> None:
-    assert plan([5, 5, 5, 5, 5], 10) == [[0, 1], [2, 3], [4]]
+    assert plan_batches([5, 5, 5, 5, 5], 10) == [[0, 1], [2, 3], [4]]

@@ -10,66 +10,66 @@ import onnxruntime
 import pytest
 import tiny_bert
 
-from penstock.models.dense import OnnxDense
-from penstock.models.prepare import prepare
+from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.prepare import prepare_model
 from penstock.models.quantise import Precision, best_precision, symmetric
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from penstock.models.source import Source
+    from penstock.models.model_source import ModelSource
 
 TEXTS = ["bano deki", "la", "", "rise souki banlo to ta ti me", "dou dan del dis"]
 
 
-def _expected(runner: OnnxDense) -> np.ndarray:
+def _expected(runner: BuiltinDenseEncoder) -> np.ndarray:
     weights = tiny_bert.tensors(0)
-    return np.array([tiny_bert.forward(weights, row)[0] for row in runner.tokenizer.ids(TEXTS)])
+    return np.array([tiny_bert.forward(weights, row)[0] for row in runner.tokenizer.token_ids(TEXTS)])
 
 
-def test_float32_graph_equals_numpy_bert(tiny: Source, tmp_path: Path) -> None:
-    runner = OnnxDense(prepare(tiny, tmp_path, precision=Precision.FLOAT32))
+def test_float32_graph_equals_numpy_bert(tiny: ModelSource, tmp_path: Path) -> None:
+    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path, precision=Precision.FLOAT32))
     np.testing.assert_allclose(runner.run(TEXTS), _expected(runner), atol=2e-5)
 
 
-def test_token_output_equals_numpy_bert_in_a_padded_batch(tiny: Source, tmp_path: Path) -> None:
-    prepared = prepare(tiny, tmp_path, precision=Precision.FLOAT32)
-    runner = OnnxDense(prepared)
+def test_token_output_equals_numpy_bert_in_a_padded_batch(tiny: ModelSource, tmp_path: Path) -> None:
+    prepared = prepare_model(tiny, tmp_path, precision=Precision.FLOAT32)
+    runner = BuiltinDenseEncoder(prepared)
     session = onnxruntime.InferenceSession(str(prepared.path), providers=["CPUExecutionProvider"])
     ids, mask = runner.tokenizer.encode(TEXTS)
     tokens = session.run(["tokens"], {"input_ids": ids, "attention_mask": mask})[0]
-    for row, states in zip(runner.tokenizer.ids(TEXTS), tokens, strict=True):
+    for row, states in zip(runner.tokenizer.token_ids(TEXTS), tokens, strict=True):
         np.testing.assert_allclose(states[: len(row)], tiny_bert.forward(tiny_bert.tensors(0), row)[1], atol=1e-4)
 
 
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT7])
-def test_integer_graph_stays_close(tiny: Source, tmp_path: Path, precision: Precision) -> None:
+def test_integer_graph_stays_close(tiny: ModelSource, tmp_path: Path, precision: Precision) -> None:
     if precision is Precision.INT8 and best_precision() is not Precision.INT8:
         pytest.skip("this processor saturates when it adds products of eight bits; INT8 is not chosen here")
-    runner = OnnxDense(prepare(tiny, tmp_path, precision=precision))
+    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path, precision=precision))
     vectors = runner.run(TEXTS)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert (vectors * _expected(runner)).sum(1).min() > 0.99
 
 
-def test_text_alone_has_the_same_vector_in_any_company(tiny: Source, tmp_path: Path) -> None:
-    runner = OnnxDense(prepare(tiny, tmp_path), call_tokens_max=0)
+def test_text_alone_has_the_same_vector_in_any_company(tiny: ModelSource, tmp_path: Path) -> None:
+    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path), call_tokens_max=0)
     together = runner.run(TEXTS)
     alone = np.concatenate([runner.run([text]) for text in TEXTS])
     np.testing.assert_array_equal(together, alone)
 
 
-def test_several_threads_run_one_session(tiny: Source, tmp_path: Path) -> None:
-    runner = OnnxDense(prepare(tiny, tmp_path))
+def test_several_threads_run_one_session(tiny: ModelSource, tmp_path: Path) -> None:
+    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path))
     expected = runner.run(TEXTS)
     with ThreadPoolExecutor(4) as threads:
         for vectors in threads.map(runner.run, [TEXTS] * 20):
             np.testing.assert_array_equal(vectors, expected)
 
 
-def test_no_texts_give_no_vectors(tiny: Source, tmp_path: Path) -> None:
-    assert OnnxDense(prepare(tiny, tmp_path)).run([]).shape == (0, tiny_bert.HIDDEN)
+def test_no_texts_give_no_vectors(tiny: ModelSource, tmp_path: Path) -> None:
+    assert BuiltinDenseEncoder(prepare_model(tiny, tmp_path)).run([]).shape == (0, tiny_bert.HIDDEN)
 
 
 def test_symmetric_scales_each_column_and_keeps_zero_columns() -> None:

@@ -111,7 +111,7 @@ def test_a_model_of_the_hub_is_found_at_its_commit(directory, monkeypatch):
         assert "tokenizer.json" in patterns
         return directory
 
-    monkeypatch.setattr(hub, "files", files)
+    monkeypatch.setattr(hub, "download_files", files)
     found = find_on_hub("owner/name", COMMIT, "models.rerank")
     assert (found.name, found.graph, asked) == ("name", directory / "model.onnx", [("owner/name", COMMIT)])
 
@@ -130,14 +130,14 @@ def test_a_name_that_is_no_repository_is_refused(repository):
 
 def test_a_hub_that_does_not_answer_says_what_to_do(monkeypatch):
     def files(*_):
-        raise hub.Away("the hub did not answer")
+        raise hub.HubUnavailable("the hub did not answer")
 
-    monkeypatch.setattr(hub, "files", files)
+    monkeypatch.setattr(hub, "download_files", files)
     with pytest.raises(Unavailable, match=r"did not answer; set models\.rerank\.path"):
         find_on_hub("owner/name", COMMIT, "models.rerank")
 
 
 def test_a_repository_without_a_graph_is_no_model(monkeypatch, tmp_path):
-    monkeypatch.setattr(hub, "files", lambda *_: tmp_path)
+    monkeypatch.setattr(hub, "download_files", lambda *_: tmp_path)
     with pytest.raises(Unavailable, match=r"lacks model\.onnx"):
         find_on_hub("owner/name", COMMIT, "models.rerank")

@@ -12,16 +12,21 @@ import pytest
 from onnx import TensorProto, helper
 
 from penstock.kernel.errors import Broken, Invalid
-from penstock.models.onnx_dense import OnnxEncoder
+from penstock.models.cancellation import CancellationToken, RunCancelled
+from penstock.models.onnx_dense import OnnxDenseEncoder
 from penstock.models.onnx_files import OnnxFiles, find_directory
 from penstock.models.onnx_rerank import OnnxCrossEncoder
 from penstock.models.onnx_session import TextSession
-from penstock.models.onnx_sparse import OnnxSparse
-from penstock.models.onnx_tokens import PairRows
-from penstock.models.stop import Stop, Stopped
+from penstock.models.onnx_sparse import OnnxSparseEncoder
+from penstock.models.onnx_tokens import PairRowTokenizer
 from tests.fakes import graphs
 
-MODELS = {"dense": OnnxEncoder, "tokens": OnnxEncoder, "splade": OnnxSparse, "weights": OnnxSparse}
+MODELS = {
+    "dense": OnnxDenseEncoder,
+    "tokens": OnnxDenseEncoder,
+    "splade": OnnxSparseEncoder,
+    "weights": OnnxSparseEncoder,
+}
 MODELS |= {"cross": OnnxCrossEncoder, "cross2": OnnxCrossEncoder}
 TABLE = dict(zip(graphs.VOCABULARY, graphs.table(), strict=True))
 
@@ -30,7 +35,7 @@ def files(directory: Path, kind: str, **how: int) -> OnnxFiles:
     return find_directory(graphs.write(directory / kind, kind, **how), "models.dense")
 
 
-def make(directory: Path, kind: str, **how: int) -> OnnxEncoder | OnnxSparse | OnnxCrossEncoder:
+def make(directory: Path, kind: str, **how: int) -> OnnxDenseEncoder | OnnxSparseEncoder | OnnxCrossEncoder:
     return MODELS[kind](files(directory, kind, **how))
 
 
@@ -66,7 +71,7 @@ def test_cls_pooling_takes_the_first_token(tmp_path):
     directory = graphs.write(tmp_path / "cls", "tokens")
     (directory / "1_Pooling").mkdir()
     (directory / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
-    model = OnnxEncoder(find_directory(directory, "models.dense"))
+    model = OnnxDenseEncoder(find_directory(directory, "models.dense"))
     np.testing.assert_allclose(model.run(["beta"])[0], TABLE["[CLS]"] / np.linalg.norm(TABLE["[CLS]"]), atol=1e-5)
 
 
@@ -104,36 +109,36 @@ def test_a_model_s_name_holds_its_fingerprint(tmp_path):
 # --- Pairs
 
 
-def pairs(tmp_path: Path, tokens_max: int = graphs.TOKENS_MAX) -> PairRows:
-    return PairRows(files(tmp_path, "cross").tokenizer, tokens_max)
+def pairs(tmp_path: Path, tokens_max: int = graphs.TOKENS_MAX) -> PairRowTokenizer:
+    return PairRowTokenizer(files(tmp_path, "cross").tokenizer, tokens_max)
 
 
 def test_a_pair_is_cut_at_the_text_and_never_at_the_query(tmp_path):
     rows = pairs(tmp_path)
     query = "alpha beta gamma delta"
-    (row,) = rows.rows(query, ["theta " * 100])
+    (row,) = rows.tokenize(query, ["theta " * 100])
     words = [graphs.VOCABULARY[number] for number in row.ids]
     assert len(row) == graphs.TOKENS_MAX
     assert words[1:5] == query.split()
     assert words[6:-1] == ["theta"] * 9
-    assert row.types == [0] * 6 + [1] * 10
+    assert row.type_ids == [0] * 6 + [1] * 10
 
 
 def test_a_query_that_leaves_too_little_for_a_text_is_refused(tmp_path):
     rows = pairs(tmp_path)
-    rows.rows("alpha " * 9, ["beta"])
+    rows.tokenize("alpha " * 9, ["beta"])
     for query in ("alpha " * 10, "alpha " * 100_000):
         with pytest.raises(Invalid, match="longer than the reranker can read") as caught:
-            rows.rows(query, ["beta"])
+            rows.tokenize(query, ["beta"])
         assert (caught.value.code, caught.value.field) == ("query_too_long", "query")
 
 
 def test_rows_of_unlike_length_are_padded_on_the_right(tmp_path):
     rows = pairs(tmp_path)
-    tokens = rows.pad(rows.rows("alpha", ["", "beta gamma"]))
+    tokens = rows.pad(rows.tokenize("alpha", ["", "beta gamma"]))
     assert tokens.ids.shape == (2, 6)
     assert tokens.mask.tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]
-    assert tokens.types.tolist() == [[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 1]]
+    assert tokens.type_ids.tolist() == [[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 1]]
 
 
 # --- Stopping
@@ -144,8 +149,8 @@ def test_a_job_that_is_stopped_ends_early_and_the_model_is_as_before(tmp_path, k
     model = make(tmp_path, kind)
     texts = ["alpha beta gamma", "delta"]
 
-    def ask(texts: list[str], stop: Stop | None = None) -> object:
-        if isinstance(model, OnnxSparse):
+    def ask(texts: list[str], stop: CancellationToken | None = None) -> object:
+        if isinstance(model, OnnxSparseEncoder):
             return [one.values.tolist() for one in model.encode_documents(texts, stop)]
         return (
             model.run("alpha", texts, stop) if isinstance(model, OnnxCrossEncoder) else model.run(texts, stop)
@@ -154,20 +159,20 @@ def test_a_job_that_is_stopped_ends_early_and_the_model_is_as_before(tmp_path, k
     before = ask(texts)
     heard = threading.Event()
 
-    class Watched(Stop):
-        def heard_by(self, break_off):
+    class Watched(CancellationToken):
+        def on_cancel(self, break_off):
             heard.set()
-            return super().heard_by(break_off)
+            return super().on_cancel(break_off)
 
     watched = Watched()
     with ThreadPoolExecutor(1) as threads:
         job = threads.submit(ask, texts * 20_000, watched)
         assert heard.wait(60)
-        watched.ask()
-        with pytest.raises(Stopped) as caught:
+        watched.cancel()
+        with pytest.raises(RunCancelled) as caught:
             job.result(60)
     assert caught.value.__cause__ is None
-    with pytest.raises(Stopped):
+    with pytest.raises(RunCancelled):
         ask(texts, watched)
     assert ask(texts) == before
 
@@ -177,7 +182,7 @@ def test_a_job_that_is_stopped_ends_early_and_the_model_is_as_before(tmp_path, k
 
 def test_a_graph_that_wants_more_than_a_text_gives_is_refused(tmp_path):
     with pytest.raises(Invalid, match="takes input_ids, pixels; only") as caught:
-        OnnxEncoder(constant(tmp_path, 1.0, [1, 8], ("input_ids", "pixels")))
+        OnnxDenseEncoder(constant(tmp_path, 1.0, [1, 8], ("input_ids", "pixels")))
     assert caught.value.code == "model_inputs"
 
 
@@ -185,7 +190,7 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path):
     found = files(tmp_path, "dense")
     found.graph.write_bytes(b"no graph")
     with pytest.raises(Broken, match="cannot load"):
-        OnnxSparse(found)
+        OnnxSparseEncoder(found)
 
 
 def test_a_tokenizer_that_is_none_is_refused(tmp_path):
@@ -199,9 +204,9 @@ def test_a_tokenizer_that_is_none_is_refused(tmp_path):
 def test_an_output_of_another_shape_is_no_vector_no_weights_and_no_score(tmp_path, shape):
     found = constant(tmp_path, 1.0, shape)
     with pytest.raises(Invalid, match="no vectors"):
-        OnnxEncoder(found)
+        OnnxDenseEncoder(found)
     with pytest.raises(Invalid, match="no weights"):
-        OnnxSparse(found)
+        OnnxSparseEncoder(found)
     if len(shape) > 1:
         with pytest.raises(Invalid, match="no scores"):
             OnnxCrossEncoder(found)
@@ -210,9 +215,9 @@ def test_an_output_of_another_shape_is_no_vector_no_weights_and_no_score(tmp_pat
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_not_finite_are_a_broken_model(tmp_path, value):
     with pytest.raises(Broken, match="not finite"):
-        OnnxEncoder(constant(tmp_path, value, [1, 8]))
+        OnnxDenseEncoder(constant(tmp_path, value, [1, 8]))
     with pytest.raises(Broken, match="not finite"):
-        OnnxSparse(constant(tmp_path, value, [1, 8]))
+        OnnxSparseEncoder(constant(tmp_path, value, [1, 8]))
     with pytest.raises(Broken, match="not finite"):
         OnnxCrossEncoder(constant(tmp_path, value, [1, 1]))
 
@@ -220,9 +225,9 @@ def test_numbers_that_are_not_finite_are_a_broken_model(tmp_path, value):
 def test_an_error_of_the_runtime_is_no_stop(tmp_path):
     found = files(tmp_path, "dense")
     session = TextSession(found.graph)
-    rows = OnnxEncoder(found)._rows
-    tokens = rows.pad(rows.rows(["alpha"]))
+    rows = OnnxDenseEncoder(found)._rows
+    tokens = rows.pad(rows.tokenize(["alpha"]))
     tokens.ids[0, 1] = 10_000  # no such token
-    with session.job(None) as run, pytest.raises(Broken, match="ONNX Runtime failed"):
+    with session.cancellable(None) as run, pytest.raises(Broken, match="ONNX Runtime failed"):
         run(tokens)
     assert repr(session) == "<TextSession model.onnx sentence_embedding>"

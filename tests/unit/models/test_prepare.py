@@ -14,10 +14,10 @@ import pytest
 import tiny_bert
 
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.models import cache, graph
-from penstock.models.prepare import prepare
+from penstock.models import graph, model_cache
+from penstock.models.model_source import ModelSource
+from penstock.models.prepare import prepare_model
 from penstock.models.quantise import Precision
-from penstock.models.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 
 def _forbid_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def hashed(_self: Source, _progress: Callable[[int, int], None]) -> dict[str, str]:
+    def hashed(_self: ModelSource, _progress: Callable[[int, int], None]) -> dict[str, str]:
         raise AssertionError("the weights were hashed")
 
-    monkeypatch.setattr(Source, "checksums", hashed)
+    monkeypatch.setattr(ModelSource, "checksums", hashed)
 
 
-def test_cold_preparation_reports_its_stages(tiny: Source, tmp_path: Path) -> None:
+def test_cold_preparation_reports_its_stages(tiny: ModelSource, tmp_path: Path) -> None:
     stages: list[tuple[str, int, int]] = []
-    prepared = prepare(tiny, tmp_path / "models", lambda *stage: stages.append(stage))
+    prepared = prepare_model(tiny, tmp_path / "models", lambda *stage: stages.append(stage))
     assert (prepared.dim, prepared.tokens_max, prepared.name) == (
         tiny_bert.HIDDEN,
         tiny_bert.TOKENS_MAX,
@@ -50,39 +50,43 @@ def test_cold_preparation_reports_its_stages(tiny: Source, tmp_path: Path) -> No
     assert stages[-1] == ("writing", 1, 1)
 
 
-def test_warm_start_does_not_hash_the_weights(tiny: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = prepare(tiny, tmp_path)
+def test_warm_start_does_not_hash_the_weights(
+    tiny: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare_model(tiny, tmp_path)
     _forbid_hashing(monkeypatch)
-    assert prepare(tiny, tmp_path) == first
+    assert prepare_model(tiny, tmp_path) == first
 
 
 def test_touched_weights_are_hashed_again_but_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tiny_bert.write(tmp_path / "source")
-    first = prepare(source, tmp_path / "models")
+    first = prepare_model(source, tmp_path / "models")
     os.utime(source.weights, (1, 1))
     monkeypatch.setattr(graph, "write_graph", None)
-    assert prepare(source, tmp_path / "models") == first
+    assert prepare_model(source, tmp_path / "models") == first
     _forbid_hashing(monkeypatch)
-    assert prepare(source, tmp_path / "models") == first
+    assert prepare_model(source, tmp_path / "models") == first
 
 
 def test_fingerprint_follows_weights_and_precision(tmp_path: Path) -> None:
     a, b = (tiny_bert.write(tmp_path / str(seed), seed) for seed in (1, 2))
-    prints = {prepare(source, tmp_path / "models").fingerprint for source in (a, b)}
-    prints.add(prepare(a, tmp_path / "models", precision=Precision.FLOAT32).fingerprint)
+    prints = {prepare_model(source, tmp_path / "models").fingerprint for source in (a, b)}
+    prints.add(prepare_model(a, tmp_path / "models", precision=Precision.FLOAT32).fingerprint)
     assert len(prints) == 3
 
 
-def test_crash_halfway_is_swept_and_done_again(tiny: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = tmp_path / f"{cache.TEMPORARY}dead"
+def test_crash_halfway_is_swept_and_done_again(
+    tiny: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / f"{model_cache.TEMPORARY}dead"
     left.mkdir()
     (left / "model.onnx").write_bytes(b"half")
     with monkeypatch.context() as patch:
         patch.setattr(graph, "write_graph", _stop)
         with pytest.raises(KeyboardInterrupt):
-            prepare(tiny, tmp_path)
+            prepare_model(tiny, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-    assert prepare(tiny, tmp_path).path.is_file()
+    assert prepare_model(tiny, tmp_path).path.is_file()
 
 
 def _stop(*_: object) -> None:
@@ -90,8 +94,8 @@ def _stop(*_: object) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "absent", "manifest"])
-def test_damaged_directory_is_built_again(tiny: Source, tmp_path: Path, damage: str) -> None:
-    first = prepare(tiny, tmp_path)
+def test_damaged_directory_is_built_again(tiny: ModelSource, tmp_path: Path, damage: str) -> None:
+    first = prepare_model(tiny, tmp_path)
     whole = first.path.read_bytes()
     if damage == "truncated":
         first.path.write_bytes(whole[:-1])
@@ -100,43 +104,43 @@ def test_damaged_directory_is_built_again(tiny: Source, tmp_path: Path, damage: 
     elif damage == "absent":
         first.tokenizer_path.unlink()
     else:
-        (first.path.parent / cache.MANIFEST).write_text("{")
-    assert prepare(tiny, tmp_path) == first
+        (first.path.parent / model_cache.MANIFEST).write_text("{")
+    assert prepare_model(tiny, tmp_path) == first
     assert first.path.read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", first.path.parent.name]
 
 
-def test_full_disk_names_the_directory(tiny: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_names_the_directory(tiny: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(graph, "write_graph", full)
     with pytest.raises(Unavailable, match="is full") as caught:
-        prepare(tiny, tmp_path / "models")
+        prepare_model(tiny, tmp_path / "models")
     assert caught.value.code == "disk_full"
     assert str(tmp_path / "models") in caught.value.detail
 
 
-def test_unusable_directory_is_named(tiny: Source, tmp_path: Path) -> None:
+def test_unusable_directory_is_named(tiny: ModelSource, tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file")
     with pytest.raises(Unavailable, match=re.escape(str(tmp_path / "models"))) as caught:
-        prepare(tiny, tmp_path / "models")
+        prepare_model(tiny, tmp_path / "models")
     assert caught.value.code == "model_directory"
 
 
 def test_second_process_waits_no_longer_than_its_bound(tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(Unavailable) as caught, cache.exclusive(tmp_path, wait_s_max=0):
+        with pytest.raises(Unavailable) as caught, model_cache.lock_directory(tmp_path, wait_s_max=0):
             pytest.fail("two processes hold the lock")
     assert caught.value.code == "model_locked"
-    with cache.exclusive(tmp_path, wait_s_max=0):
+    with model_cache.lock_directory(tmp_path, wait_s_max=0):
         pass
 
 
-def test_altered_package_is_refused(tiny: Source, tmp_path: Path) -> None:
+def test_altered_package_is_refused(tiny: ModelSource, tmp_path: Path) -> None:
     with pytest.raises(Invalid, match=r"model\.safetensors is not the published file") as caught:
-        prepare(replace(tiny, origin="package"), tmp_path)
+        prepare_model(replace(tiny, origin="package"), tmp_path)
     assert caught.value.code == "model_checksum"
 
 
@@ -156,7 +160,7 @@ def test_other_architecture_is_refused(tmp_path: Path, change: dict[str, object]
     source = tiny_bert.write(tmp_path / "source")
     source.config.write_text(json.dumps(tiny_bert.config() | change))
     with pytest.raises(Invalid, match=word):
-        prepare(source, tmp_path / "models")
+        prepare_model(source, tmp_path / "models")
 
 
 def test_other_pooling_is_refused(tmp_path: Path) -> None:
@@ -165,7 +169,7 @@ def test_other_pooling_is_refused(tmp_path: Path) -> None:
     pooling.parent.mkdir()
     pooling.write_text(json.dumps({"word_embedding_dimension": 32, "pooling_mode_cls_token": True}))
     with pytest.raises(Invalid, match="mean pooling"):
-        prepare(source, tmp_path / "models")
+        prepare_model(source, tmp_path / "models")
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
@@ -173,4 +177,4 @@ def test_unreadable_file_is_named(tmp_path: Path, name: str) -> None:
     source = tiny_bert.write(tmp_path / "source")
     source.files[name].write_text("[]")
     with pytest.raises(Invalid, match=re.escape(name)):
-        prepare(source, tmp_path / "models")
+        prepare_model(source, tmp_path / "models")

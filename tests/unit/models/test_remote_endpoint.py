@@ -10,12 +10,10 @@ import logging
 import httpx
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import limit
+from penstock.kernel.context import Context, LoopClock, enforce_deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
-from penstock.models.remote_endpoint import BatchTooLarge, Endpoint, EndpointSettings, retry_after_s
-from penstock.pools.remote import PAUSE_CODE
+from penstock.models.remote_endpoint import BatchTooLarge, ModelEndpoint, ModelEndpointSettings, retry_after_s
+from penstock.pools.remote_dependency import PAUSE_CODE
 from tests.clock import quiet, virtual
 from tests.fakes.endpoint import KEY, Dripping, FakeEndpoint, always, dead, hanging
 
@@ -23,8 +21,10 @@ WORK = Context.background()
 MESSAGE = {"model": "m", "input": ["alpha"]}
 
 
-def make(transport: FakeEndpoint, url: str = "http://models.test", key: str = KEY) -> Endpoint:
-    return Endpoint(EndpointSettings("embed", "models.dense", url, key), "/v1/embeddings", LoopClock(), transport)
+def make(transport: FakeEndpoint, url: str = "http://models.test", key: str = KEY) -> ModelEndpoint:
+    return ModelEndpoint(
+        ModelEndpointSettings("embed", "models.dense", url, key), "/v1/embeddings", LoopClock(), transport
+    )
 
 
 async def post(transport: FakeEndpoint, bytes_max: int = 100_000, ctx: Context = WORK) -> bytes:
@@ -184,7 +184,7 @@ async def test_one_that_hangs_is_left_at_the_deadline_and_told_so():
     transport.behave = hanging
     ctx = WORK.within(2.0, "embed", LoopClock().now())
     with pytest.raises(Expired):
-        async with limit(ctx.deadline):
+        async with enforce_deadline(ctx.deadline):
             await post(transport, ctx=ctx)
     assert (transport.hung_up, transport.running) == (1, 0)
 
@@ -206,7 +206,7 @@ async def test_a_caller_that_goes_while_the_answer_drips_closes_it():
 async def test_the_key_is_in_no_error_no_log_line_and_no_name(caplog):
     caplog.set_level(logging.DEBUG)
     transport = FakeEndpoint()
-    seen = [repr(EndpointSettings("embed", "models.dense", "http://h", KEY)), repr(make(transport))]
+    seen = [repr(ModelEndpointSettings("embed", "models.dense", "http://h", KEY)), repr(make(transport))]
     echo = {"error": f"Incorrect API key provided: {KEY}"}
     for status in (400, 401, 403, 404, 413, 422, 429, 500):
         transport.behave = always(status, json=echo)

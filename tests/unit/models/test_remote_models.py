@@ -6,21 +6,20 @@ import httpx
 import numpy as np
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.messages import TextKind
-from penstock.models.remote import (
-    TAKEN_MIN,
-    BatchSize,
-    Prefixes,
+from penstock.models.remote_endpoint import BatchTooLarge, ModelEndpoint, ModelEndpointSettings
+from penstock.models.remote_formats import TeiDenseFormat, TeiRerankFormat, TeiSparseFormat
+from penstock.models.remote_models import (
+    GROW_AFTER_BATCHES,
+    AdaptiveBatchSize,
+    PromptPrefixes,
     RemoteEmbedder,
     RemoteReranker,
     RemoteSparseEncoder,
-    in_batches,
+    call_in_batches,
 )
-from penstock.models.remote_endpoint import BatchTooLarge, Endpoint, EndpointSettings
-from penstock.models.remote_shapes import TeiDense, TeiRerank, TeiSparse
 from tests.clock import virtual
 from tests.fakes.endpoint import FakeEndpoint, always
 from tests.fakes.models import DIM
@@ -30,11 +29,13 @@ DOCUMENT, QUERY = TextKind.DOCUMENT, TextKind.QUERY
 
 
 def embedder(transport: FakeEndpoint, dim: int = DIM, batch: int = 32, **prefixes: str) -> RemoteEmbedder:
-    return RemoteEmbedder(at("/embed", transport), TeiDense(), dim, batch, Prefixes(**prefixes))
+    return RemoteEmbedder(at("/embed", transport), TeiDenseFormat(), dim, batch, PromptPrefixes(**prefixes))
 
 
-def at(path: str, transport: FakeEndpoint) -> Endpoint:
-    return Endpoint(EndpointSettings("embed", "models.dense", "http://models.test"), path, LoopClock(), transport)
+def at(path: str, transport: FakeEndpoint) -> ModelEndpoint:
+    return ModelEndpoint(
+        ModelEndpointSettings("embed", "models.dense", "http://models.test"), path, LoopClock(), transport
+    )
 
 
 def sizes(transport: FakeEndpoint) -> list[int]:
@@ -72,14 +73,14 @@ async def test_a_document_that_alone_is_too_large_is_the_caller_s_and_a_query_is
 
 
 def test_a_size_grows_again_after_many_batches_were_taken():
-    size = BatchSize(32)
-    size.refused(32)
-    size.refused(3)
-    assert repr(size) == "<BatchSize 1 of 32>"
-    for _ in range(5 * TAKEN_MIN):
-        size.taken()
+    size = AdaptiveBatchSize(32)
+    size.on_too_large(32)
+    size.on_too_large(3)
+    assert repr(size) == "<AdaptiveBatchSize 1 of 32>"
+    for _ in range(5 * GROW_AFTER_BATCHES):
+        size.on_accepted()
     assert size.texts == 32
-    size.taken()
+    size.on_accepted()
     assert size.texts == 32
 
 
@@ -88,7 +89,7 @@ async def test_nothing_is_asked_for_no_texts():
     async def never(_batch):
         raise AssertionError
 
-    assert await in_batches([], BatchSize(8), never) == []
+    assert await call_in_batches([], AdaptiveBatchSize(8), never) == []
 
 
 @virtual
@@ -136,8 +137,8 @@ async def test_a_huge_answer_is_cut_off_at_what_so_many_texts_can_take():
     transport.behave = always(200, content=b"[" + b"1.0," * 10_000_000)
     for ask in (
         lambda: embedder(transport).embed(["a"], DOCUMENT, WORK),
-        lambda: RemoteSparseEncoder(at("/embed_sparse", transport), TeiSparse(), 8).encode(["a"], DOCUMENT, WORK),
-        lambda: RemoteReranker(at("/rerank", transport), TeiRerank(), 8).rerank("q", ["a"], WORK),
+        lambda: RemoteSparseEncoder(at("/embed_sparse", transport), TeiSparseFormat(), 8).encode(["a"], DOCUMENT, WORK),
+        lambda: RemoteReranker(at("/rerank", transport), TeiRerankFormat(), 8).rerank("q", ["a"], WORK),
     ):
         with pytest.raises(Broken, match="longer than"):
             await ask()
@@ -148,9 +149,9 @@ async def test_garbage_of_sparse_vectors_and_scores_is_the_endpoint_s_fault_too(
     transport = FakeEndpoint()
     transport.behave = always(200, json=[[{"index": 0, "value": "much"}]])
     with pytest.raises(Broken, match="another shape"):
-        await RemoteSparseEncoder(at("/embed_sparse", transport), TeiSparse(), 8).encode(["a"], QUERY, WORK)
+        await RemoteSparseEncoder(at("/embed_sparse", transport), TeiSparseFormat(), 8).encode(["a"], QUERY, WORK)
     with pytest.raises(Broken, match="another shape"):
-        await RemoteReranker(at("/rerank", transport), TeiRerank(), 8).rerank("q", ["a"], WORK)
+        await RemoteReranker(at("/rerank", transport), TeiRerankFormat(), 8).rerank("q", ["a"], WORK)
 
 
 @virtual

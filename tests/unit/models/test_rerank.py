@@ -7,39 +7,39 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from penstock.kernel.late import similarity
+from penstock.kernel.late_interaction import maxsim
 from penstock.kernel.messages import TextKind
-from penstock.models.dense import OnnxDense
-from penstock.models.prepare import prepare
-from penstock.models.rerank import LateReranker
+from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.prepare import prepare_model
+from penstock.models.rerank import LateInteractionReranker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from penstock.models.source import Source
+    from penstock.models.model_source import ModelSource
 
 TEXTS = ["bano deki la", "la", "", "rise souki banlo to ta ti me"]
 
 
 @pytest.fixture
-def runner(tiny: Source, tmp_path: Path) -> OnnxDense:
-    return OnnxDense(prepare(tiny, tmp_path))
+def runner(tiny: ModelSource, tmp_path: Path) -> BuiltinDenseEncoder:
+    return BuiltinDenseEncoder(prepare_model(tiny, tmp_path))
 
 
-def test_scores_are_the_mean_of_cosine_and_maxsim_in_order(runner: OnnxDense) -> None:
-    query = runner.run_late(["bano la"], TextKind.QUERY)
-    texts = runner.run_late(TEXTS, TextKind.DOCUMENT)
+def test_scores_are_the_mean_of_cosine_and_maxsim_in_order(runner: BuiltinDenseEncoder) -> None:
+    query = runner.run_with_token_vectors(["bano la"], TextKind.QUERY)
+    texts = runner.run_with_token_vectors(TEXTS, TextKind.DOCUMENT)
     cosines = texts.dense @ query.dense[0]
-    late = [similarity(query.late[0], tokens) for tokens in texts.late]
-    scores = LateReranker(runner).run("bano la", TEXTS)
+    late = [maxsim(query.late[0], tokens) for tokens in texts.late]
+    scores = LateInteractionReranker(runner).run("bano la", TEXTS)
     np.testing.assert_allclose(scores, (cosines + late) / 2, atol=1e-6)
     assert scores.dtype == np.float32
 
 
-def test_a_text_is_nearest_to_itself(runner: OnnxDense) -> None:
+def test_a_text_is_nearest_to_itself(runner: BuiltinDenseEncoder) -> None:
     for number, text in enumerate(TEXTS):
-        assert LateReranker(runner).run(text, TEXTS).argmax() == number
+        assert LateInteractionReranker(runner).run(text, TEXTS).argmax() == number
 
 
-def test_no_texts_give_no_scores(runner: OnnxDense) -> None:
-    assert LateReranker(runner).run("a", []).shape == (0,)
+def test_no_texts_give_no_scores(runner: BuiltinDenseEncoder) -> None:
+    assert LateInteractionReranker(runner).run("a", []).shape == (0,)

@@ -15,11 +15,11 @@ from penstock.models.tokenizer import CHARACTERS_PER_TOKEN_MAX, TextTokenizer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from penstock.models.source import Source
+    from penstock.models.model_source import ModelSource
 
 
 @pytest.fixture
-def tokenizer(tiny: Source) -> TextTokenizer:
+def tokenizer(tiny: ModelSource) -> TextTokenizer:
     return TextTokenizer(tiny.tokenizer, tiny_bert.TOKENS_MAX)
 
 
@@ -39,16 +39,16 @@ def test_text_at_the_limit_is_whole_and_one_more_is_cut(tokenizer: TextTokenizer
     fits, over = " ".join(["ba"] * 14), " ".join(["ba"] * 15)
     assert not tokenizer.truncated(fits)
     assert tokenizer.truncated(over)
-    assert tokenizer.ids([over]) == tokenizer.ids([fits])
+    assert tokenizer.token_ids([over]) == tokenizer.token_ids([fits])
     assert tokenizer.count([fits, over, ""]) == [14, 15, 0]
 
 
 def test_huge_text_is_cut_like_its_beginning(tokenizer: TextTokenizer) -> None:
-    assert tokenizer.ids(["ba bi " * 200_000]) == tokenizer.ids(["ba bi " * 8])
+    assert tokenizer.token_ids(["ba bi " * 200_000]) == tokenizer.token_ids(["ba bi " * 8])
 
 
 def test_lone_surrogate_is_replaced(tokenizer: TextTokenizer) -> None:
-    assert tokenizer.ids(["ba \ud800 be"]) == tokenizer.ids(["ba ? be"])
+    assert tokenizer.token_ids(["ba \ud800 be"]) == tokenizer.token_ids(["ba ? be"])
     assert tokenizer.count(["\udcff"]) == [1]
 
 
@@ -80,5 +80,5 @@ def test_a_first_reading_gives_the_tokens_of_the_whole_text(tokenizer: TextToken
     for _ in range(20):
         text = "".join(luck.choices(pieces, k=luck.randint(0, 60)))[: tokenizer.tokens_max * CHARACTERS_PER_TOKEN_MAX]
         (whole,) = tokenizer._cut.encode_batch([text])
-        assert tokenizer.ids([text]) == [whole.ids]
-        assert tokenizer.truncated(text) == (tokenizer.count([text])[0] > tokenizer.room)
+        assert tokenizer.token_ids([text]) == [whole.ids]
+        assert tokenizer.truncated(text) == (tokenizer.count([text])[0] > tokenizer.text_tokens_max)

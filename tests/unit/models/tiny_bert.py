@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from penstock.models.source import Source
+from penstock.models.model_source import ModelSource
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ VOCABULARY = [*SPECIAL, *WORDS]
 TOKENS_MAX = 16
 
 
-def write(directory: Path, seed: int = 0) -> Source:
+def write(directory: Path, seed: int = 0) -> ModelSource:
     """Write model, tokenizer and configuration into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors(seed), directory / "model.safetensors")
@@ -40,7 +40,7 @@ def write(directory: Path, seed: int = 0) -> Source:
     (directory / "config.json").write_text(json.dumps(config()))
     (directory / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": TOKENS_MAX}))
     files = (directory / name for name in ("model.safetensors", "tokenizer.json", "config.json"))
-    return Source("tiny", "directory", *files)
+    return ModelSource("tiny", "directory", *files)
 
 
 def config() -> dict[str, object]:

@@ -11,34 +11,34 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from penstock.kernel.errors import Invalid
 from penstock.policies.alerts import (
+    ALERT_RULES,
     HISTORY_MAX,
-    RULES,
-    SUBJECTS_MAX,
-    Alert,
-    Alerts,
-    Change,
+    TRACKED_SUBJECTS_MAX,
+    AlertChange,
+    AlertRule,
+    AlertTracker,
     Measure,
-    Moment,
-    Rule,
+    RaisedAlert,
     Severity,
+    Timestamp,
 )
 
-BY_NAME = {one.name: one for one in RULES}
+BY_NAME = {one.name: one for one in ALERT_RULES}
 WALL_S = 1_700_000_000.0
 
 
-def rule_of(**values: object) -> Rule:
-    given = {"bound": 10.0, "clear": 5.0, "hold_s": 3.0, "detail": "{subject} at {value:.0f}"} | values
-    return Rule("test", Severity.WARNING, Measure.TASKS, **given)  # type: ignore[arg-type]
+def rule_of(**values: object) -> AlertRule:
+    given = {"threshold": 10.0, "clear_below": 5.0, "keep_firing_s": 3.0, "detail": "{subject} at {value:.0f}"} | values
+    return AlertRule("test", Severity.WARNING, Measure.TASKS, **given)  # type: ignore[arg-type]
 
 
-def at(now_s: float) -> Moment:
-    return Moment(now_s, WALL_S + now_s)
+def at(now_s: float) -> Timestamp:
+    return Timestamp(now_s, WALL_S + now_s)
 
 
-def course(one: Rule, *values: float, step_s: float = 1.0) -> list[tuple[float, bool]]:
+def course(one: AlertRule, *values: float, step_s: float = 1.0) -> list[tuple[float, bool]]:
     """Return when, in seconds, the alert was raised (true) or called off (false)."""
-    it, seen = Alerts(), []
+    it, seen = AlertTracker(), []
     for number, value in enumerate(values):
         change = it.observe(one, "x", value, at(number * step_s))
         if change is not None:
@@ -62,18 +62,18 @@ def test_the_servers_rules_hold_where_the_specification_says(name, quiet, raises
     one = BY_NAME[name]
     assert course(one, *[quiet] * 200) == []
     assert course(one, *[raises] * 200) == [(one.for_s, True)]
-    assert course(one, *[raises] * 100, *[one.clear] * 100) == [(one.for_s, True)]
-    assert course(one, *[raises] * 100, *[calls_off] * 100) == [(one.for_s, True), (100 + one.hold_s, False)]
+    assert course(one, *[raises] * 100, *[one.clear_below] * 100) == [(one.for_s, True)]
+    assert course(one, *[raises] * 100, *[calls_off] * 100) == [(one.for_s, True), (100 + one.keep_firing_s, False)]
 
 
 def test_severities_are_those_of_the_specification() -> None:
-    critical = {one.name for one in RULES if one.severity is Severity.CRITICAL}
+    critical = {one.name for one in ALERT_RULES if one.severity is Severity.CRITICAL}
     assert critical == {"queue_full", "breaker_open", "memory_short"}
-    assert len(BY_NAME) == len(RULES)
+    assert len(BY_NAME) == len(ALERT_RULES)
 
 
 def test_how_long_a_condition_must_last_is_the_specifications() -> None:
-    lasting = {one.name: one.for_s for one in RULES if one.for_s}
+    lasting = {one.name: one.for_s for one in ALERT_RULES if one.for_s}
     assert lasting == {"loop_late": 10, "quality_reduced": 60}
 
 
@@ -89,7 +89,7 @@ def test_a_value_that_is_not_above_its_bound_is_not_near_an_alert() -> None:
 def test_it_is_called_off_only_after_the_value_has_been_below_clear_for_the_hold_time() -> None:
     assert course(rule_of(), 11, 4, 4, 4, 4, 4) == [(0, True), (4, False)]
     assert course(rule_of(), 11, 4, 4, 5, 4, 4, 4, 4) == [(0, True), (7, False)]
-    assert course(rule_of(hold_s=0), 11, 5, 4, 11) == [(0, True), (2, False), (3, True)]
+    assert course(rule_of(keep_firing_s=0), 11, 5, 4, 11) == [(0, True), (2, False), (3, True)]
 
 
 def test_what_is_no_number_changes_nothing() -> None:
@@ -97,48 +97,55 @@ def test_what_is_no_number_changes_nothing() -> None:
 
 
 def test_subjects_are_told_apart_and_an_alert_tells_what_it_is() -> None:
-    it, one = Alerts(), rule_of()
+    it, one = AlertTracker(), rule_of()
     assert it.observe(one, "b", 4, at(0)) is None
     raised = it.observe(one, "a", 12, at(0))
-    assert raised == Change(Alert(one, "a", 12, at(0)))
+    assert raised == AlertChange(RaisedAlert(one, "a", 12, at(0)))
     assert raised.alert.detail == "a at 12"
     it.observe(one, "b", 11, at(1))
     assert [alert.subject for alert in it.active()] == ["b", "a"]
     assert it.subjects(one) == ["a", "b"]
-    assert it.subjects(RULES[0]) == []
+    assert it.subjects(ALERT_RULES[0]) == []
     for now_s in (2, 5):
         it.observe(one, "a", 0, at(now_s))
-    assert repr(it) == "<Alerts 1 active, 1 called off>"
-    (ended,) = it.called_off()
+    assert repr(it) == "<AlertTracker 1 active, 1 called off>"
+    (ended,) = it.resolved()
     assert (ended.since, ended.until, ended.active, ended.value) == (at(0), at(5), False, 12)
 
 
 def test_every_rules_sentence_can_be_told() -> None:
-    for one in RULES:
-        assert "{" not in Alert(one, "x", 0.9, at(0)).detail
+    for one in ALERT_RULES:
+        assert "{" not in RaisedAlert(one, "x", 0.9, at(0)).detail
 
 
 def test_the_history_keeps_the_latest() -> None:
-    it, one = Alerts(), rule_of(hold_s=0)
+    it, one = AlertTracker(), rule_of(keep_firing_s=0)
     for number in range(HISTORY_MAX + 7):
         it.observe(one, str(number), 11, at(number))
         it.observe(one, str(number), 0, at(number))
-    assert [alert.subject for alert in it.called_off()] == [str(n) for n in range(HISTORY_MAX + 6, 6, -1)]
+    assert [alert.subject for alert in it.resolved()] == [str(n) for n in range(HISTORY_MAX + 6, 6, -1)]
 
 
 def test_subjects_beyond_the_bound_are_counted_and_get_a_place_when_one_is_free() -> None:
-    it, one = Alerts(), rule_of(hold_s=0)
-    for number in range(SUBJECTS_MAX):
+    it, one = AlertTracker(), rule_of(keep_firing_s=0)
+    for number in range(TRACKED_SUBJECTS_MAX):
         assert it.observe(one, str(number), 11, at(0)) is not None
     assert it.observe(one, "late", 11, at(0)) is None
     assert it.observe(one, "calm", 1, at(0)) is None
-    assert it.overlooked == 1
+    assert it.dropped == 1
     assert it.observe(one, "0", 1, at(1)) is not None
     assert it.observe(one, "late", 11, at(1)) is not None
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"clear": 11.0}, {"clear": math.nan}, {"for_s": -1.0}, {"hold_s": -1.0}, {"hold_s": math.nan}]
+    "wrong",
+    [
+        {"clear_below": 11.0},
+        {"clear_below": math.nan},
+        {"for_s": -1.0},
+        {"keep_firing_s": -1.0},
+        {"keep_firing_s": math.nan},
+    ],
 )
 def test_contradictory_rules_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Invalid):
@@ -149,14 +156,14 @@ class AlertsMachine(RuleBasedStateMachine):
     """Reference: the whole course of values of each rule and subject, judged anew each time."""
 
     RULES = (
-        Rule("now", Severity.WARNING, Measure.QUEUE, 7, 3, 2, "{subject}"),
-        Rule("later", Severity.CRITICAL, Measure.QUEUE, 8, 8, 0, "{subject}", for_s=3, inclusive=True),
-        Rule("slow", Severity.CRITICAL, Measure.TASKS, 5, 4, 5, "{subject}", for_s=1),
+        AlertRule("now", Severity.WARNING, Measure.QUEUE, 7, 3, 2, "{subject}"),
+        AlertRule("later", Severity.CRITICAL, Measure.QUEUE, 8, 8, 0, "{subject}", for_s=3, inclusive=True),
+        AlertRule("slow", Severity.CRITICAL, Measure.TASKS, 5, 4, 5, "{subject}", for_s=1),
     )
 
     def __init__(self) -> None:
         super().__init__()
-        self.it = Alerts()
+        self.it = AlertTracker()
         self.now_s = 0.0
         self.courses: dict[tuple[str, str], list[tuple[float, float]]] = {}
         self.told: dict[tuple[str, str], list[bool]] = {}
@@ -165,23 +172,23 @@ class AlertsMachine(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.now_s += seconds
 
-    @rule(one=st.sampled_from(RULES), subject=st.sampled_from("ab"), value=st.integers(0, 10))
-    def observe(self, one: Rule, subject: str, value: int) -> None:
+    @rule(one=st.sampled_from(ALERT_RULES), subject=st.sampled_from("ab"), value=st.integers(0, 10))
+    def observe(self, one: AlertRule, subject: str, value: int) -> None:
         key = one.name, subject
         active = (self.told.get(key) or [False])[-1]
         past = self.courses.setdefault(key, [])
         past.append((self.now_s, value))
         change = self.it.observe(one, subject, value, at(self.now_s))
         turned = self._lasted_s(past, one, active=active)
-        assert (change is not None) == (turned is not None and turned >= (one.hold_s if active else one.for_s))
+        assert (change is not None) == (turned is not None and turned >= (one.keep_firing_s if active else one.for_s))
         if change is not None:
             assert change.alert.active is not active
             self.told.setdefault(key, []).append(change.alert.active)
             past.clear()
 
-    def _lasted_s(self, past: list[tuple[float, float]], one: Rule, *, active: bool) -> float | None:
+    def _lasted_s(self, past: list[tuple[float, float]], one: AlertRule, *, active: bool) -> float | None:
         """Return for how long the value has spoken against the present state."""
-        against = [value < one.clear if active else one.above(value) for _, value in past]
+        against = [value < one.clear_below if active else one.above(value) for _, value in past]
         if not against[-1]:
             return None
         first = len(against) - next((n for n, yes in enumerate(reversed(against)) if not yes), len(against))
@@ -196,7 +203,7 @@ class AlertsMachine(RuleBasedStateMachine):
     def what_is_active_is_what_was_raised_last(self) -> None:
         active = {(alert.rule.name, alert.subject) for alert in self.it.active()}
         assert active == {key for key, course in self.told.items() if course[-1]}
-        assert all(not alert.active for alert in self.it.called_off())
+        assert all(not alert.active for alert in self.it.resolved())
 
 
 TestAlertsMachine = AlertsMachine.TestCase

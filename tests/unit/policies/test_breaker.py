@@ -8,27 +8,35 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from penstock.kernel.errors import Invalid
-from penstock.policies.breaker import Breaker, BreakerSettings, Change, Outcome, Reason, State, Ticket
+from penstock.policies.breaker import (
+    BreakerChange,
+    BreakerChangeReason,
+    BreakerSettings,
+    BreakerState,
+    CallOutcome,
+    CircuitBreaker,
+    Ticket,
+)
 
-SUCCESS, FAILURE, IGNORED = Outcome.SUCCESS, Outcome.FAILURE, Outcome.IGNORED
+SUCCESS, FAILURE, IGNORED = CallOutcome.SUCCESS, CallOutcome.FAILURE, CallOutcome.IGNORED
 
 
-def breaker(luck: float = 0.0, **changed: float) -> Breaker:
-    return Breaker(BreakerSettings(**changed), lambda: luck)  # type: ignore[arg-type]
+def breaker(luck: float = 0.0, **changed: float) -> CircuitBreaker:
+    return CircuitBreaker(BreakerSettings(**changed), lambda: luck)  # type: ignore[arg-type]
 
 
-def admitted(it: Breaker, now_s: float) -> Ticket:
+def admitted(it: CircuitBreaker, now_s: float) -> Ticket:
     ticket = it.admit(now_s).ticket
     assert ticket is not None
     return ticket
 
 
-def call(it: Breaker, outcome: Outcome, now_s: float) -> Change | None:
+def call(it: CircuitBreaker, outcome: CallOutcome, now_s: float) -> BreakerChange | None:
     return it.report(admitted(it, now_s), outcome, now_s)
 
 
-def opened(it: Breaker, now_s: float = 0.0) -> Breaker:
-    while it.state is State.CLOSED:
+def opened(it: CircuitBreaker, now_s: float = 0.0) -> CircuitBreaker:
+    while it.state is BreakerState.CLOSED:
         call(it, FAILURE, now_s)
     return it
 
@@ -37,10 +45,12 @@ def test_breaker_opens_after_five_failures_in_a_row() -> None:
     it = breaker()
     assert [call(it, FAILURE, 0) for _ in range(4)] == [None] * 4
     assert (it.state_code, it.retry_after_s(0)) == (0, 0.0)
-    assert call(it, FAILURE, 0) == Change(State.CLOSED, State.OPEN, Reason.CONSECUTIVE_FAILURES)
-    assert (it.state, it.state_code, it.retry_after_s(10)) == (State.OPEN, 2, 20.0)
+    assert call(it, FAILURE, 0) == BreakerChange(
+        BreakerState.CLOSED, BreakerState.OPEN, BreakerChangeReason.CONSECUTIVE_FAILURES
+    )
+    assert (it.state, it.state_code, it.retry_after_s(10)) == (BreakerState.OPEN, 2, 20.0)
     assert it.admit(29.9).ticket is None
-    assert repr(it) == "<Breaker open epoch 1>"
+    assert repr(it) == "<CircuitBreaker open epoch 1>"
 
 
 def test_a_success_breaks_a_row_of_failures() -> None:
@@ -53,7 +63,7 @@ def test_breaker_opens_at_a_failure_rate_where_volume_allows() -> None:
     it = breaker()
     changes = [call(it, outcome, 1.0) for _ in range(10) for outcome in (SUCCESS, FAILURE)]
     assert changes[:-1] == [None] * 19
-    assert changes[-1] == Change(State.CLOSED, State.OPEN, Reason.FAILURE_RATE)
+    assert changes[-1] == BreakerChange(BreakerState.CLOSED, BreakerState.OPEN, BreakerChangeReason.FAILURE_RATE)
 
 
 def test_failures_older_than_the_window_do_not_count_in_the_rate() -> None:
@@ -71,7 +81,7 @@ def test_cancellation_is_not_a_failure() -> None:
     it = breaker()
     for _ in range(100):
         assert call(it, IGNORED, 0) is None
-    assert it.state is State.CLOSED
+    assert it.state is BreakerState.CLOSED
 
 
 def test_cancellation_is_not_a_success_either() -> None:
@@ -80,7 +90,7 @@ def test_cancellation_is_not_a_success_either() -> None:
         call(it, outcome, 0)
     assert call(it, FAILURE, 0) is not None
     assert call(it, IGNORED, 30) is None
-    assert it.state is State.HALF_OPEN
+    assert it.state is BreakerState.HALF_OPEN
 
 
 def test_breaker_half_opens_after_its_delay_when_somebody_asks() -> None:
@@ -89,7 +99,9 @@ def test_breaker_half_opens_after_its_delay_when_somebody_asks() -> None:
     assert it.retry_after_s(30) == 0.0
     admission = it.admit(30)
     assert admission.ticket is not None
-    assert admission.change == Change(State.OPEN, State.HALF_OPEN, Reason.OPEN_TIME_OVER)
+    assert admission.change == BreakerChange(
+        BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerChangeReason.OPEN_TIME_OVER
+    )
     assert it.state_code == 1
 
 
@@ -107,7 +119,9 @@ def test_half_open_never_exceeds_its_probe_cap(probes: int) -> None:
 def test_breaker_closes_after_two_successful_probes() -> None:
     it = opened(breaker())
     assert call(it, SUCCESS, 30) is None
-    assert call(it, SUCCESS, 30) == Change(State.HALF_OPEN, State.CLOSED, Reason.PROBES_SUCCEEDED)
+    assert call(it, SUCCESS, 30) == BreakerChange(
+        BreakerState.HALF_OPEN, BreakerState.CLOSED, BreakerChangeReason.PROBES_SUCCEEDED
+    )
     assert call(it, FAILURE, 30) is None
 
 
@@ -123,7 +137,7 @@ def test_a_failed_probe_opens_for_twice_as_long_up_to_a_cap() -> None:
         waits.append(it.retry_after_s(now))
         now += waits[-1]
         change = call(it, FAILURE, now)
-        assert change == Change(State.HALF_OPEN, State.OPEN, Reason.PROBE_FAILED)
+        assert change == BreakerChange(BreakerState.HALF_OPEN, BreakerState.OPEN, BreakerChangeReason.PROBE_FAILED)
     assert waits == [30, 60, 120, 240, 300, 300]
 
 
@@ -149,10 +163,10 @@ def test_a_late_report_after_reopening_does_not_count() -> None:
     probe, other = admitted(first, 30), admitted(first, 30)
     first.report(probe, FAILURE, 31)
     assert first.report(other, SUCCESS, 32) is None
-    assert (first.state, first.retry_after_s(31)) == (State.OPEN, 60)
+    assert (first.state, first.retry_after_s(31)) == (BreakerState.OPEN, 60)
     call(first, SUCCESS, 91)
     assert first.report(other, SUCCESS, 91) is None
-    assert first.state is State.HALF_OPEN
+    assert first.state is BreakerState.HALF_OPEN
 
 
 def test_a_late_failure_does_not_hurt_a_recovered_breaker() -> None:
@@ -162,7 +176,7 @@ def test_a_late_failure_does_not_hurt_a_recovered_breaker() -> None:
     call(it, SUCCESS, 30)
     call(it, SUCCESS, 30)
     assert it.report(slow, FAILURE, 31) is None
-    assert it.state is State.CLOSED
+    assert it.state is BreakerState.CLOSED
 
 
 def test_a_second_report_of_one_call_does_not_count() -> None:
@@ -170,7 +184,7 @@ def test_a_second_report_of_one_call_does_not_count() -> None:
     probe = admitted(it, 30)
     assert it.report(probe, SUCCESS, 30) is None
     assert it.report(probe, SUCCESS, 30) is None
-    assert it.state is State.HALF_OPEN
+    assert it.state is BreakerState.HALF_OPEN
 
 
 def test_a_probe_that_never_reports_gives_its_place_away() -> None:
@@ -198,20 +212,20 @@ class BreakerMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.luck = 0.0
         changed = BreakerSettings(failures=3, rate_calls_min=10_000, probes=2, probe_lease_s=40.0)
-        self.it = Breaker(changed, lambda: self.luck)
+        self.it = CircuitBreaker(changed, lambda: self.luck)
         self.out: list[tuple[Ticket, int, float]] = []
         self.reported: list[Ticket] = []
         self.epoch = 0
-        self.state = State.CLOSED
+        self.state = BreakerState.CLOSED
         self.row = 0
         self.good = 0
         self.open_s = 30.0
         self.until = 0.0
 
-    def go(self, state: State) -> None:
+    def go(self, state: BreakerState) -> None:
         self.state, self.row, self.good = state, 0, 0
         self.epoch += 1
-        if state is State.OPEN:
+        if state is BreakerState.OPEN:
             self.until = self.now + self.open_s * (1.0 + 0.2 * self.luck)
             assert self.open_s <= self.until - self.now < 1.2 * self.open_s + 1e-9
 
@@ -228,17 +242,17 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @rule()
     def ask(self) -> None:
-        if self.state is State.OPEN and self.now >= self.until:
-            self.go(State.HALF_OPEN)
-        expected = self.state is State.CLOSED or (self.state is State.HALF_OPEN and self.places() > 0)
+        if self.state is BreakerState.OPEN and self.now >= self.until:
+            self.go(BreakerState.HALF_OPEN)
+        expected = self.state is BreakerState.CLOSED or (self.state is BreakerState.HALF_OPEN and self.places() > 0)
         ticket = self.it.admit(self.now).ticket
         assert (ticket is not None) == expected
         if ticket is not None:
             self.out.append((ticket, self.epoch, self.now + 40.0))
 
     @precondition(lambda self: self.out)
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
-    def end(self, data: st.DataObject, outcome: Outcome) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(CallOutcome))
+    def end(self, data: st.DataObject, outcome: CallOutcome) -> None:
         ticket, epoch, _ = self.out.pop(data.draw(st.integers(0, len(self.out) - 1)))
         change = self.it.report(ticket, outcome, self.now)
         self.reported.append(ticket)
@@ -248,28 +262,28 @@ class BreakerMachine(RuleBasedStateMachine):
         assert (change is None) == (before is self.state)
 
     def count(self, *, failed: bool) -> None:
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.CLOSED:
             self.row = self.row + 1 if failed else 0
             if self.row == 3:
-                self.go(State.OPEN)
+                self.go(BreakerState.OPEN)
         elif failed:
             self.open_s = min(300.0, self.open_s * 2)
-            self.go(State.OPEN)
+            self.go(BreakerState.OPEN)
         else:
             self.good += 1
             if self.good == 2:
                 self.open_s = 30.0
-                self.go(State.CLOSED)
+                self.go(BreakerState.CLOSED)
 
     @precondition(lambda self: self.reported)
-    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
-    def report_again(self, data: st.DataObject, outcome: Outcome) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from(CallOutcome))
+    def report_again(self, data: st.DataObject, outcome: CallOutcome) -> None:
         assert self.it.report(data.draw(st.sampled_from(self.reported)), outcome, self.now) is None
 
     @invariant()
     def agrees(self) -> None:
         assert self.it.state is self.state
-        if self.state is State.OPEN:
+        if self.state is BreakerState.OPEN:
             assert self.it.retry_after_s(self.now) == pytest.approx(max(0.0, self.until - self.now))
         else:
             assert self.it.retry_after_s(self.now) <= 1.0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from penstock.kernel.errors import Invalid
-from penstock.policies.bucket import Decision, RateLimiter, RateSettings, TokenBucket
+from penstock.policies.bucket import RateDecision, RateLimiter, RateSettings, TokenBucket
 
 
 def limiter(rate: float = 10.0, burst: float = 5.0, clients_max: int = 100) -> RateLimiter:
@@ -26,7 +26,7 @@ def test_a_refusal_says_when_to_come_back_and_keeps_its_word() -> None:
     now = 1e6 + 0.1
     while (decision := it.decide("a", now)).allowed:
         pass
-    assert decision == Decision(
+    assert decision == RateDecision(
         allowed=False, remaining=0, retry_after_s=pytest.approx(1 / 3), reset_s=pytest.approx(5 / 3)
     )
     assert it.decide("a", now + decision.retry_after_s).allowed
@@ -36,7 +36,7 @@ def test_a_decision_has_what_the_headers_need() -> None:
     it = limiter(rate=100.0, burst=200.0)
     assert (it.quota, it.window_s) == (200, 2)
     decision = it.decide("a", 0.0)
-    assert decision == Decision(allowed=True, remaining=199, retry_after_s=0.0, reset_s=pytest.approx(0.01))
+    assert decision == RateDecision(allowed=True, remaining=199, retry_after_s=0.0, reset_s=pytest.approx(0.01))
 
 
 def test_a_refused_request_costs_nothing() -> None:

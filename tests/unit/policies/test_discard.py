@@ -7,10 +7,10 @@ from itertools import pairwise
 
 import pytest
 
-from penstock.policies.discard import Discard, DiscardSettings, Verdict, push_excess_s
+from penstock.policies.discard import DiscardPolicy, DiscardSettings, DiscardVerdict, push_excess_s
 from penstock.policies.estimate import Estimate, EstimateSettings
 
-SERVE, PROBE, DISCARD = Verdict.SERVE, Verdict.PROBE, Verdict.DISCARD
+SERVE, PROBE, DISCARD = DiscardVerdict.SERVE, DiscardVerdict.PROBE, DiscardVerdict.DISCARD
 
 
 def estimate(p50_s: float, p90_s: float) -> Estimate:
@@ -42,35 +42,35 @@ def test_push_with_nothing_ahead_asks_for_the_service_time_only() -> None:
 
 
 def test_pop_discards_what_cannot_end_in_time_while_others_wait() -> None:
-    it, known = Discard(DiscardSettings()), estimate(0.01, 0.1)
+    it, known = DiscardPolicy(DiscardSettings()), estimate(0.01, 0.1)
     assert it.on_pop(1.2, 1.0, known, contended=True) is SERVE
     assert it.on_pop(1.05, 1.0, known, contended=True) is DISCARD
 
 
 def test_alone_an_even_chance_is_enough() -> None:
-    it, known = Discard(DiscardSettings()), estimate(0.01, 0.1)
+    it, known = DiscardPolicy(DiscardSettings()), estimate(0.01, 0.1)
     assert it.on_pop(1.05, 1.0, known, contended=False) is SERVE
     assert it.on_pop(1.005, 1.0, known, contended=False) is DISCARD
 
 
 def test_what_is_past_its_deadline_is_discarded_always() -> None:
-    it = Discard(DiscardSettings())
+    it = DiscardPolicy(DiscardSettings())
     for known in (estimate(1.0, 1.0), Estimate(EstimateSettings())):
         for deadline_s in (1.0, 0.5, math.nan):
             assert it.on_pop(deadline_s, 1.0, known, contended=False) is DISCARD
 
 
 def test_without_an_estimate_nothing_is_discarded_early() -> None:
-    it = Discard(DiscardSettings())
+    it = DiscardPolicy(DiscardSettings())
     assert it.on_pop(1.0001, 1.0, Estimate(EstimateSettings()), contended=True) is SERVE
 
 
 def test_no_deadline_is_never_too_late() -> None:
-    assert Discard(DiscardSettings()).on_pop(math.inf, 1.0, estimate(9.0, 9.0), contended=True) is SERVE
+    assert DiscardPolicy(DiscardSettings()).on_pop(math.inf, 1.0, estimate(9.0, 9.0), contended=True) is SERVE
 
 
 def test_a_pessimistic_estimate_lets_one_probe_through_now_and_then() -> None:
-    it, known = Discard(DiscardSettings()), estimate(0.5, 0.5)
+    it, known = DiscardPolicy(DiscardSettings()), estimate(0.5, 0.5)
     verdicts = [it.on_pop(t / 10 + 0.2, t / 10, known, contended=True) for t in range(200)]
     probes = [t for t, verdict in enumerate(verdicts) if verdict is PROBE]
     assert probes[0] == 0
@@ -79,14 +79,14 @@ def test_a_pessimistic_estimate_lets_one_probe_through_now_and_then() -> None:
 
 
 def test_probes_come_at_least_every_thirty_seconds() -> None:
-    it, known = Discard(DiscardSettings()), estimate(100.0, 100.0)
+    it, known = DiscardPolicy(DiscardSettings()), estimate(100.0, 100.0)
     assert it.on_pop(1.0, 0.0, known, contended=True) is PROBE
     assert it.on_pop(30.0, 29.9, known, contended=True) is DISCARD
     assert it.on_pop(31.0, 30.0, known, contended=True) is PROBE
 
 
 def test_a_failed_probe_takes_all_passes_back() -> None:
-    it, known = Discard(DiscardSettings(passes_max=3)), estimate(0.5, 0.5)
+    it, known = DiscardPolicy(DiscardSettings(passes_max=3)), estimate(0.5, 0.5)
     assert it.on_pop(0.1, 0.0, known, contended=True) is PROBE
     it.probe_ended(in_time=True)
     it.probe_ended(in_time=True)
@@ -97,7 +97,7 @@ def test_a_failed_probe_takes_all_passes_back() -> None:
 
 
 def test_while_the_rule_serves_there_are_no_passes() -> None:
-    it, known = Discard(DiscardSettings()), estimate(0.5, 0.5)
+    it, known = DiscardPolicy(DiscardSettings()), estimate(0.5, 0.5)
     it.on_pop(0.1, 0.0, known, contended=True)
     it.probe_ended(in_time=True)
     assert it.on_pop(9.0, 0.0, known, contended=True) is SERVE
@@ -106,7 +106,7 @@ def test_while_the_rule_serves_there_are_no_passes() -> None:
 
 def test_a_recovered_dependency_is_believed_again_within_seconds() -> None:
     """Two permits; deadlines of 0.5 s; service was 5 s and is 10 ms again; 100 requests a second."""
-    it, known = Discard(DiscardSettings()), estimate(5.0, 5.0)
+    it, known = DiscardPolicy(DiscardSettings()), estimate(5.0, 5.0)
     first, now, free = None, 0.0, [0.0, 0.0]
     it.on_pop(0.5, now, known, contended=True)
     it.probe_ended(in_time=False)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from penstock.kernel.errors import Invalid
 from penstock.policies.congestion import Congestion, CongestionSettings
-from penstock.policies.ladder import Change, Ladder, LadderSettings, Rung, serve_at
+from penstock.policies.ladder import Ladder, LadderSettings, Rung, RungChange, serve_at
 
 
 def test_it_climbs_one_rung_for_each_300_ms_of_congestion() -> None:
@@ -40,7 +40,7 @@ def test_it_descends_one_rung_for_each_3_s_clear() -> None:
 def test_a_change_tells_both_rungs() -> None:
     it = Ladder(LadderSettings())
     assert it.observe(congested=True, now_s=0.0) is None
-    assert it.observe(congested=True, now_s=0.3) == Change(Rung.FULL, Rung.FEWER_CANDIDATES)
+    assert it.observe(congested=True, now_s=0.3) == RungChange(Rung.FULL, Rung.FEWER_CANDIDATES)
 
 
 def test_a_moment_of_relief_starts_the_climb_anew() -> None:
@@ -69,7 +69,7 @@ def test_after_an_idle_hour_the_first_request_finds_it_at_its_foot() -> None:
     it = Ladder(LadderSettings())
     it.rung = Rung.ONE_ARM
     it.observe(congested=False, now_s=0.0)
-    assert it.observe(congested=False, now_s=3600.0) == Change(Rung.ONE_ARM, Rung.FULL)
+    assert it.observe(congested=False, now_s=3600.0) == RungChange(Rung.ONE_ARM, Rung.FULL)
 
 
 def test_it_stops_at_the_highest_rung_allowed() -> None:
@@ -86,13 +86,13 @@ def test_strict_requests_see_refusal_instead_of_degradation() -> None:
 
 def test_a_request_that_loses_nothing_is_served_in_full() -> None:
     for strict in (False, True):
-        assert serve_at(Rung.NO_RERANK, strict=strict, harmed_from=Rung.ONE_ARM) is Rung.FULL
-    assert serve_at(Rung.ONE_ARM, strict=True, harmed_from=Rung.ONE_ARM) is Rung.REFUSE
+        assert serve_at(Rung.NO_RERANK, strict=strict, degraded_from=Rung.ONE_ARM) is Rung.FULL
+    assert serve_at(Rung.ONE_ARM, strict=True, degraded_from=Rung.ONE_ARM) is Rung.REFUSE
 
 
 def test_each_rung_has_its_word() -> None:
     words = ["", "fewer_candidates", "no_rerank", "one_arm", "cached_only", "refuse"]
-    assert [rung.word for rung in Rung] == words
+    assert [rung.label for rung in Rung] == words
 
 
 def test_absurd_settings_are_refused() -> None:
@@ -212,12 +212,12 @@ def test_it_gives_up_work_only_while_the_queue_is_nearly_full_and_takes_it_up_at
     it = Ladder(LadderSettings())
     now_s = 10.0
     for _ in range(20):
-        it.observe(True, now_s, pressed=False)
+        it.observe(True, now_s, nearly_full=False)
         now_s += 0.3
     assert it.rung is Rung.ONE_ARM
-    it.observe(True, now_s, pressed=True)
+    it.observe(True, now_s, nearly_full=True)
     assert it.rung is Rung.CACHED_ONLY
-    it.observe(True, now_s + 0.1, pressed=False)
+    it.observe(True, now_s + 0.1, nearly_full=False)
     assert it.rung is Rung.ONE_ARM
-    it.observe(True, now_s + 0.2, pressed=True)
+    it.observe(True, now_s + 0.2, nearly_full=True)
     assert it.rung is Rung.ONE_ARM, "and another patience before the next sip"

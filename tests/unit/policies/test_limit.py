@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.kernel.errors import Invalid
-from penstock.policies.limit import KINDS_MAX, AdaptiveLimit, Change, LimitSettings, Reason, gradient, step
+from penstock.policies.limit import (
+    KINDS_MAX,
+    AdaptiveLimit,
+    LimitChange,
+    LimitChangeReason,
+    LimitSettings,
+    gradient,
+    step,
+)
 
 
 def drive(it: AdaptiveLimit, latency_s: float, seconds: float, began_s: float = 0.0, **changed: object) -> float:
@@ -81,10 +89,10 @@ def test_lasting_overload_is_not_taken_for_normal() -> None:
 
 def test_a_step_tells_its_reason() -> None:
     it = AdaptiveLimit(LimitSettings(samples_min=1, window_s=0.0, smoothing_up=1.0))
-    assert it.observe(0.01, 1, 0.0) == Change(1, 4, Reason.ROOM)
-    assert it.observe(0.01, 4, 0.0) == Change(4, 6, Reason.ROOM)
-    assert it.observe(1.0, 6, 1.0) == Change(6, 4, Reason.SLOW)
-    assert it.observe(1.0, 4, 2.0, dropped=True) == Change(4, 3, Reason.DROPS)
+    assert it.observe(0.01, 1, 0.0) == LimitChange(1, 4, LimitChangeReason.ROOM)
+    assert it.observe(0.01, 4, 0.0) == LimitChange(4, 6, LimitChangeReason.ROOM)
+    assert it.observe(1.0, 6, 1.0) == LimitChange(6, 4, LimitChangeReason.SLOW)
+    assert it.observe(1.0, 4, 2.0, dropped=True) == LimitChange(4, 3, LimitChangeReason.DROPS)
     assert it.observe(0.0, 0, 3.0) is None
 
 
@@ -127,7 +135,7 @@ def test_a_kind_that_is_new_under_load_is_taken_to_suffer_as_the_known_ones_do()
     for latency_s, kind in ((0.01, "query"), (0.01, "query"), (0.04, "query"), (0.4, "document")):
         change = it.observe(latency_s, it.limit, 0.0, kind=kind)
     assert change is not None
-    assert change.reason is Reason.SLOW
+    assert change.reason is LimitChangeReason.SLOW
     assert it.baseline_s == pytest.approx((0.01 + 0.1) / 2)
 
 

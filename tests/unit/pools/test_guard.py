@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings
-from penstock.policies.breaker import Outcome, State
-from penstock.pools.guard import CircuitOpen, Guard, Turn
+from penstock.policies.breaker import BreakerState, CallOutcome
+from penstock.pools.guard import CircuitOpen, Guard, GuardStateChange
 from tests.clock import run, virtual
 
 DOWN = Unavailable("down", dependency="store")
@@ -22,7 +21,7 @@ DOWN = Unavailable("down", dependency="store")
 def make_guard(patience_s: float = 5.0, **changed) -> Guard:
     guard = Guard("qdrant", replace(GuardSettings(), **changed), LoopClock(), patience_s=patience_s, random=lambda: 0.0)
     guard.turns = []
-    guard.on_turn = guard.turns.append
+    guard.on_state_change = guard.turns.append
     return guard
 
 
@@ -65,9 +64,9 @@ async def test_it_closes_after_two_successful_probes_and_tells_every_turn(caplog
     await asyncio.sleep(30)
     assert [await guard.call("search", answers) for _ in range(2)] == ["yes", "yes"]
     assert guard.turns == [
-        Turn("qdrant", State.CLOSED, State.OPEN, "consecutive failures"),
-        Turn("qdrant", State.OPEN, State.HALF_OPEN, "open time over"),
-        Turn("qdrant", State.HALF_OPEN, State.CLOSED, "probes succeeded"),
+        GuardStateChange("qdrant", BreakerState.CLOSED, BreakerState.OPEN, "consecutive failures"),
+        GuardStateChange("qdrant", BreakerState.OPEN, BreakerState.HALF_OPEN, "open time over"),
+        GuardStateChange("qdrant", BreakerState.HALF_OPEN, BreakerState.CLOSED, "probes succeeded"),
     ]
     assert [(r.levelname, r.message) for r in caplog.records] == [
         ("WARNING", "breaker qdrant is open: consecutive failures"),
@@ -159,9 +158,9 @@ async def test_a_deadline_of_one_client_says_nothing_while_another_is_answered(e
     await asyncio.sleep(1)
     assert await guard.call("search", answers) == "yes"
     await asyncio.gather(*hasty, return_exceptions=True)
-    assert guard.state is State.CLOSED
+    assert guard.state is BreakerState.CLOSED
     await failing(guard, Expired("request"), times=5, after_s=6)
-    assert guard.state is State.OPEN, "it has answered nobody since"
+    assert guard.state is BreakerState.OPEN, "it has answered nobody since"
 
 
 async def learnt(guard: Guard, took_s: float, times: int = 16) -> None:
@@ -193,7 +192,7 @@ async def test_patience_is_ten_times_what_nine_of_ten_calls_take_within_its_boun
     assert guard.patience_s("upsert") == 5.0, "each operation has its own"
 
 
-@pytest.mark.parametrize(("known", "state"), [(True, State.OPEN), (False, State.CLOSED)])
+@pytest.mark.parametrize(("known", "state"), [(True, BreakerState.OPEN), (False, BreakerState.CLOSED)])
 @virtual
 async def test_callers_with_half_a_second_notice_a_hang_of_what_used_to_be_quick(known, state):
     guard = make_guard(patience_s=5)
@@ -208,7 +207,7 @@ async def test_callers_in_a_hurry_prove_nothing_against_what_always_takes_its_ti
     guard = make_guard(patience_s=5)
     await learnt(guard, 0.3)
     await hangs_for(guard, 0.5, times=50)
-    assert guard.state is State.CLOSED
+    assert guard.state is BreakerState.CLOSED
 
 
 @virtual
@@ -225,7 +224,7 @@ async def test_failed_calls_do_not_change_the_patience():
 async def test_a_dependency_started_anew_may_be_slow_at_first():
     guard = make_guard(patience_s=5)
     await learnt(guard, 0.005)
-    guard.renew()
+    guard.reset()
     assert guard.patience_s("search") == 5.0
 
 
@@ -241,7 +240,7 @@ async def test_a_cancelled_call_is_no_failure_of_the_dependency():
         await asyncio.sleep(0)
         caller.cancel()
         await asyncio.wait([caller])
-    assert guard.state is State.CLOSED
+    assert guard.state is BreakerState.CLOSED
 
 
 @virtual
@@ -257,7 +256,7 @@ async def test_of_a_crowd_only_the_probes_reach_a_dependency_that_may_be_back():
     outcomes = await asyncio.gather(*(guard.call("search", probe) for _ in range(1000)), return_exceptions=True)
     assert len(reached) == guard._settings.probes == 1
     assert sum(isinstance(outcome, CircuitOpen) for outcome in outcomes) == 999
-    assert guard.state is State.HALF_OPEN
+    assert guard.state is BreakerState.HALF_OPEN
 
 
 @pytest.mark.parametrize("good", [True, False])
@@ -278,7 +277,7 @@ async def test_a_call_admitted_before_an_opening_tells_nothing_after_it(good, en
     assert guard.state is before
     if probe is not None:
         assert await probe == "yes"
-        assert guard.state is State.CLOSED
+        assert guard.state is BreakerState.CLOSED
 
 
 @virtual
@@ -316,7 +315,7 @@ async def test_a_call_that_cannot_even_be_made_is_reported():
     guard._breaker.report = lambda _ticket, outcome, _now_s: reports.append(outcome)
     with pytest.raises(ZeroDivisionError):
         await guard.call("search", lambda: 1 / 0)
-    assert reports == [Outcome.IGNORED]
+    assert reports == [CallOutcome.IGNORED]
 
 
 @virtual
@@ -325,15 +324,15 @@ async def test_a_dependency_started_anew_is_trusted_again():
     late = asyncio.create_task(guard.call("search", lambda: fails(DOWN, 50)))
     await asyncio.sleep(0)
     await failing(guard, times=5)
-    guard.renew()
-    assert guard.turns[-1] == Turn("qdrant", State.OPEN, State.CLOSED, "started anew")
+    guard.reset()
+    assert guard.turns[-1] == GuardStateChange("qdrant", BreakerState.OPEN, BreakerState.CLOSED, "started anew")
     assert await guard.call("search", answers) == "yes"
     await failing(guard, times=4)
     await asyncio.wait([late])
     assert isinstance(late.exception(), Unavailable)
     assert guard.state == 0, "what the old one did does not count against the new one"
     told = len(guard.turns)
-    guard.renew()
+    guard.reset()
     assert len(guard.turns) == told
 
 
@@ -342,7 +341,7 @@ async def test_turns_of_a_breaker_that_was_replaced_are_not_told():
     guard = make_guard()
     late = [asyncio.create_task(guard.call("search", lambda: fails(DOWN, 1))) for _ in range(5)]
     await asyncio.sleep(0)
-    guard.renew()
+    guard.reset()
     await asyncio.wait(late)
     assert [str(task.exception()) for task in late] == ["down"] * 5
     assert (guard.turns, guard.state) == ([], 0)
@@ -386,6 +385,6 @@ def test_each_admitted_call_is_reported_exactly_once_wherever_it_is_cancelled(ca
         assert len({id(ticket) for ticket, _ in reports}) == made
         assert all(ticket.reported for ticket, _ in reports)
         ended = [task for task in tasks if not task.cancelled() and not isinstance(task.exception(), CircuitOpen)]
-        assert sum(outcome is not Outcome.IGNORED for _, outcome in reports) == len(ended)
+        assert sum(outcome is not CallOutcome.IGNORED for _, outcome in reports) == len(ended)
 
     run(main())

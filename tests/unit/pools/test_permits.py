@@ -60,7 +60,7 @@ def test_a_pool_never_exceeds_its_limit() -> None:
 
 
 def test_some_permits_are_kept_from_bulk_work() -> None:
-    permits = Permits("embed", 4, kept=2)
+    permits = Permits("embed", 4, reserved=2)
     assert [permits.try_acquire(Criticality.BULK) for _ in range(3)] == [True, True, False]
     assert [permits.try_acquire(rank) for rank in (Criticality.STANDARD, Criticality.INTERACTIVE)] == [True, True]
     assert not permits.try_acquire()
@@ -70,7 +70,7 @@ def test_some_permits_are_kept_from_bulk_work() -> None:
 
 
 def test_a_pool_of_one_permit_gives_it_to_bulk_work_as_well() -> None:
-    assert Permits("embed", 1, kept=1).try_acquire(Criticality.BULK)
+    assert Permits("embed", 1, reserved=1).try_acquire(Criticality.BULK)
 
 
 def test_pools_borrow_from_one_budget() -> None:

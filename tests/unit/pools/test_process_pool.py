@@ -11,8 +11,8 @@ import pytest
 from executors import HandExecutor
 
 from penstock.kernel.errors import Broken, Invalid
-from penstock.pools.child import Died, answer
-from penstock.pools.processes import CHILD_BYTES_MAX, DEATHS_MAX, GRACE_S, Processes
+from penstock.pools.process_pool import CANCEL_GRACE_S, DEATHS_MAX, WORKER_BYTES_MAX, ProcessPool
+from penstock.pools.worker_process import WorkerDied, run_pickled_call
 from tests.clock import BEGIN_S, quiet, virtual
 
 
@@ -28,9 +28,9 @@ class FakeChild:
         self.calls += 1
         try:
             if not self.alive:
-                raise Died
+                raise WorkerDied
             return call()
-        except Died:
+        except WorkerDied:
             self.alive = False
             raise
 
@@ -52,10 +52,10 @@ def children() -> list[FakeChild]:
 
 
 @pytest.fixture
-def processes(executor: HandExecutor, children: list[FakeChild], monkeypatch: pytest.MonkeyPatch) -> Processes:
-    monkeypatch.setattr("penstock.pools.processes.ThreadPoolExecutor", lambda *_, **__: executor)
-    monkeypatch.setattr("penstock.pools.processes.Child", FakeChild)
-    return Processes(2, lambda child, word: children.append(child), ("hello",))
+def processes(executor: HandExecutor, children: list[FakeChild], monkeypatch: pytest.MonkeyPatch) -> ProcessPool:
+    monkeypatch.setattr("penstock.pools.process_pool.ThreadPoolExecutor", lambda *_, **__: executor)
+    monkeypatch.setattr("penstock.pools.process_pool.WorkerProcess", FakeChild)
+    return ProcessPool(2, lambda child, word: children.append(child), ("hello",))
 
 
 def deadly(times: int) -> Callable[[], str]:
@@ -65,7 +65,7 @@ def deadly(times: int) -> Callable[[], str]:
     def call() -> str:
         left[0] -= 1
         if left[0] >= 0:
-            raise Died
+            raise WorkerDied
         return "alive"
 
     return call
@@ -79,7 +79,7 @@ async def served(executor: HandExecutor, task: asyncio.Task[Any], number: int = 
 
 @virtual
 async def test_processes_start_when_first_needed_and_serve_one_call_after_the_other(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     assert children == []
     for _ in range(3):
@@ -93,10 +93,10 @@ async def test_processes_start_when_first_needed_and_serve_one_call_after_the_ot
 
 @virtual
 async def test_a_process_that_has_grown_over_a_call_is_ended_and_the_next_call_gets_a_new_one(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     def grows() -> str:
-        children[-1].bytes = CHILD_BYTES_MAX + 1
+        children[-1].bytes = WORKER_BYTES_MAX + 1
         return "grown"
 
     for call, number in ((grows, 1), (lambda: "new", 2)):
@@ -109,7 +109,7 @@ async def test_a_process_that_has_grown_over_a_call_is_ended_and_the_next_call_g
 
 @virtual
 async def test_an_error_of_a_call_passes_and_the_process_lives_on(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     def fails() -> None:
         raise Invalid("bad")
@@ -124,7 +124,7 @@ async def test_an_error_of_a_call_passes_and_the_process_lives_on(
 
 @virtual
 async def test_a_call_whose_process_dies_is_tried_once_more_in_a_new_one(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     task = asyncio.create_task(processes.run(deadly(1)))
     await quiet()
@@ -134,7 +134,7 @@ async def test_a_call_whose_process_dies_is_tried_once_more_in_a_new_one(
 
 @virtual
 async def test_a_call_that_kills_its_process_twice_is_given_up_and_costs_no_other_call(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     tasks = [asyncio.create_task(processes.run(call)) for call in (deadly(9), lambda: 1, lambda: 2)]
     await quiet()
@@ -150,10 +150,10 @@ async def test_a_call_that_kills_its_process_twice_is_given_up_and_costs_no_othe
 
 @virtual
 async def test_a_call_that_ends_its_process_by_itself_is_not_tried_again(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     def crash() -> None:
-        raise Died(by_itself=True)
+        raise WorkerDied(crashed=True)
 
     task = asyncio.create_task(processes.run(crash))
     await quiet()
@@ -165,7 +165,7 @@ async def test_a_call_that_ends_its_process_by_itself_is_not_tried_again(
 
 @virtual
 async def test_a_process_that_died_unseen_costs_the_next_call_nothing(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     for expected in (1, 2):
         task = asyncio.create_task(processes.run(lambda: 1))
@@ -178,7 +178,7 @@ async def test_a_process_that_died_unseen_costs_the_next_call_nothing(
 
 @virtual
 async def test_a_call_whose_requester_left_has_its_process_killed_after_a_grace(
-    processes: Processes, executor: HandExecutor
+    processes: ProcessPool, executor: HandExecutor
 ) -> None:
     task = asyncio.create_task(processes.run(lambda: 42))
     await quiet()
@@ -189,7 +189,7 @@ async def test_a_call_whose_requester_left_has_its_process_killed_after_a_grace(
     await quiet()
     assert child.alive
     assert not task.done()
-    await asyncio.sleep(GRACE_S)
+    await asyncio.sleep(CANCEL_GRACE_S)
     assert not child.alive
     executor.jobs[0].set_exception(Broken("a worker process died while it worked"))
     await quiet()
@@ -199,7 +199,7 @@ async def test_a_call_whose_requester_left_has_its_process_killed_after_a_grace(
 
 @virtual
 async def test_a_process_is_not_killed_for_a_call_that_has_left_it(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     task = asyncio.create_task(processes.run(lambda: 42))
     await quiet()
@@ -207,14 +207,14 @@ async def test_a_process_is_not_killed_for_a_call_that_has_left_it(
     task.cancel()
     await quiet()
     executor.end()
-    await asyncio.sleep(2 * GRACE_S)
+    await asyncio.sleep(2 * CANCEL_GRACE_S)
     assert task.cancelled()
     assert [child.alive for child in children] == [True]
 
 
 @virtual
 async def test_a_call_that_was_given_up_is_not_tried_again(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     task = asyncio.create_task(processes.run(lambda: pytest.fail("was run")))
     await quiet()
@@ -229,7 +229,7 @@ async def test_a_call_that_was_given_up_is_not_tried_again(
 
 @virtual
 async def test_closing_lets_calls_end_and_stops_their_processes(
-    processes: Processes, executor: HandExecutor, children: list[FakeChild]
+    processes: ProcessPool, executor: HandExecutor, children: list[FakeChild]
 ) -> None:
     runs = asyncio.create_task(processes.run(lambda: 42))
     waits = asyncio.create_task(processes.run(lambda: 43))
@@ -248,7 +248,7 @@ async def test_closing_lets_calls_end_and_stops_their_processes(
 
 @virtual
 async def test_closing_kills_what_does_not_end_in_time(
-    processes: Processes, executor: HandExecutor, caplog: pytest.LogCaptureFixture
+    processes: ProcessPool, executor: HandExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = asyncio.create_task(processes.run(lambda: 42))
     await quiet()
@@ -265,7 +265,7 @@ async def test_closing_kills_what_does_not_end_in_time(
 
 
 @virtual
-async def test_closing_what_never_started_does_nothing(processes: Processes, children: list[FakeChild]) -> None:
+async def test_closing_what_never_started_does_nothing(processes: ProcessPool, children: list[FakeChild]) -> None:
     await processes.close()
     assert children == []
 
@@ -294,7 +294,7 @@ def unsendable_result() -> object:
 
 
 def told(call: Callable[[], object]) -> tuple[bool, Any]:
-    return pickle.loads(answer(pickle.dumps(call)))
+    return pickle.loads(run_pickled_call(pickle.dumps(call)))
 
 
 def test_an_answer_says_what_a_call_returned_or_raised() -> None:
@@ -313,5 +313,5 @@ def test_what_cannot_travel_is_told_in_words() -> None:
     assert "odd" in error.detail
     good, error = told(unsendable_result)
     assert (good, isinstance(error, Exception)) == (False, True)
-    good, error = pickle.loads(answer(b"no pickle"))
+    good, error = pickle.loads(run_pickled_call(b"no pickle"))
     assert (good, isinstance(error, pickle.UnpicklingError)) == (False, True)

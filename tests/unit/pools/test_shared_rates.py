@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from penstock.kernel.clock import LoopClock
+from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import GuardSettings
-from penstock.policies.breaker import State
+from penstock.policies.breaker import BreakerState
 from penstock.policies.bucket import RateSettings
-from penstock.policies.leases import Ask, Grant
+from penstock.policies.token_leases import TokenGrant, TokenRequest
 from penstock.pools.guard import Guard
 from penstock.pools.shared_rates import PROBE_S, SharedRates
 from tests.clock import virtual
-from tests.unit.policies.test_leases import BURST, RATE, Buckets
+from tests.unit.policies.test_token_leases import BURST, RATE, Buckets
 
 SETTINGS = RateSettings(RATE, BURST)
 
@@ -27,7 +27,7 @@ class Source:
         self.gone = False
         self.exchanges = 0
 
-    async def reserve(self, asks: Sequence[Ask], rate: float, burst: float) -> list[Grant]:
+    async def reserve(self, asks: Sequence[TokenRequest], rate: float, burst: float) -> list[TokenGrant]:
         assert (rate, burst) == (RATE, BURST)
         self.exchanges += 1
         await asyncio.sleep(0.001)
@@ -82,14 +82,14 @@ async def test_a_source_that_is_gone_leaves_each_server_alone_and_is_taken_up_ag
     for _ in range(30):
         one.limiter.decide("a", now())
     await asyncio.sleep(1)
-    assert one.limiter.lost
+    assert one.limiter.is_isolated
     assert sum(one.limiter.decide("b", now()).allowed for _ in range(100)) == BURST
     await asyncio.sleep(3 * PROBE_S)
-    assert guard.state is not State.CLOSED
+    assert guard.state is not BreakerState.CLOSED
     source.gone = False
     await asyncio.sleep(15)
-    assert guard.state is State.CLOSED
-    assert not one.limiter.lost
+    assert guard.state is BreakerState.CLOSED
+    assert not one.limiter.is_isolated
     await one.close()
 
 
@@ -101,10 +101,10 @@ async def test_idle_tokens_go_back_when_the_heartbeat_looks():
     for _ in range(8):
         one.limiter.decide("a", now())
     await asyncio.sleep(2)
-    one.look()
+    one.sweep()
     await asyncio.sleep(6)
     for _ in range(3):
-        one.look()
+        one.sweep()
         await asyncio.sleep(1)
     assert len(one.limiter) == 0
     assert source.buckets.levels["a"][0] == BURST

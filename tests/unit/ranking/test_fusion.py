@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.ranking.fusion import RRF_K, best_first, minmax, rrf
-from penstock.ranking.records import Ranking
+from penstock.ranking.fusion import RRF_K, minmax, rrf, sort_best_first
+from penstock.ranking.retrieval import Ranking
 
 
 def ranking(*points: str) -> Ranking[str]:
@@ -105,6 +105,6 @@ def test_swapping_the_arms_changes_nothing(arms):
 
 @given(st.dictionaries(st.text(), st.floats(allow_nan=False)))
 def test_best_first_orders_by_score_then_id(scores):
-    ordered = best_first(scores)
+    ordered = sort_best_first(scores)
     assert ordered == scores
     assert list(ordered) == sorted(ordered, key=lambda point: (-ordered[point], point))

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.ranking.signals import Signals, reweighed
+from penstock.ranking.signals import SignalFactors, apply_signals
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,11 @@ class Piece:
 
 def order(query, pieces, scores, signals=None):
     candidates = dict(zip(pieces, scores, strict=True))
-    weighed = reweighed(query, candidates, pieces) if signals is None else reweighed(query, candidates, pieces, signals)
+    weighed = (
+        apply_signals(query, candidates, pieces)
+        if signals is None
+        else apply_signals(query, candidates, pieces, signals)
+    )
     return list(weighed)
 
 
@@ -34,7 +38,7 @@ def test_a_test_falls_below_what_it_tests_when_both_score_alike():
 
 def test_a_query_about_tests_leaves_tests_where_they_are():
     pieces = {"a": Piece("tests/test_csv.py"), "b": Piece("reader.py")}
-    assert order("tests of the reader's rows", pieces, [0.60, 0.59], Signals(test=0.5)) == ["a", "b"]
+    assert order("tests of the reader's rows", pieces, [0.60, 0.59], SignalFactors(test=0.5)) == ["a", "b"]
 
 
 def test_a_negative_score_is_lowered_too():

@@ -5,43 +5,45 @@ import pytest
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import SearchSettings
 from penstock.policies.ladder import Rung
-from penstock.ranking.records import Arm
+from penstock.ranking.retrieval import Arm
 from penstock.search import degradation
-from penstock.search.degradation import KEPT_ARM, Plan, plan
-from penstock.search.records import SearchRequest, Weights
+from penstock.search.degradation import SINGLE_ARM, SearchPlan, plan_search
+from penstock.search.request import ArmWeights, SearchRequest
 
 BOTH = (Arm.DENSE, Arm.SPARSE)
 SETTINGS = SearchSettings()
 
 
-def planned(rung: Rung, **wishes) -> Plan:
-    return plan(SearchRequest("c", "cat", **wishes), rung, SETTINGS)
+def planned(rung: Rung, **wishes) -> SearchPlan:
+    return plan_search(SearchRequest("c", "cat", **wishes), rung, SETTINGS)
 
 
 def test_at_the_foot_of_the_ladder_everything_is_done():
-    assert planned(Rung.FULL) == Plan(BOTH, 64, rerank=True)
-    assert planned(Rung.FULL, rerank=False, limit=500) == Plan(BOTH, 500, rerank=False)
-    assert planned(Rung.FULL, weights=Weights(sparse=0)) == Plan((Arm.DENSE,), 64, rerank=True)
+    assert planned(Rung.FULL) == SearchPlan(BOTH, 64, rerank=True)
+    assert planned(Rung.FULL, rerank=False, limit=500) == SearchPlan(BOTH, 500, rerank=False)
+    assert planned(Rung.FULL, weights=ArmWeights(sparse=0)) == SearchPlan((Arm.DENSE,), 64, rerank=True)
 
 
 def test_each_rung_takes_more():
-    assert planned(Rung.FEWER_CANDIDATES) == Plan(BOTH, 30, rerank=True, word="rerank_reduced")
-    assert planned(Rung.NO_RERANK) == Plan(BOTH, 30, rerank=False, word="no_rerank")
-    assert planned(Rung.ONE_ARM) == Plan((Arm.SPARSE,), 30, rerank=False, spare=Arm.DENSE, word="one_arm")
-    assert planned(Rung.CACHED_ONLY) == Plan((), 30, rerank=False, from_cache=True)
+    assert planned(Rung.FEWER_CANDIDATES) == SearchPlan(BOTH, 30, rerank=True, degraded_word="rerank_reduced")
+    assert planned(Rung.NO_RERANK) == SearchPlan(BOTH, 30, rerank=False, degraded_word="no_rerank")
+    assert planned(Rung.ONE_ARM) == SearchPlan(
+        (Arm.SPARSE,), 30, rerank=False, fallback_arm=Arm.DENSE, degraded_word="one_arm"
+    )
+    assert planned(Rung.CACHED_ONLY) == SearchPlan((), 30, rerank=False, from_cache=True)
     with pytest.raises(Rejected) as caught:
         planned(Rung.REFUSE)
     assert caught.value.code == "overloaded"
 
 
 def test_the_arm_that_is_kept_needs_no_model():
-    assert KEPT_ARM is Arm.SPARSE
+    assert SINGLE_ARM is Arm.SPARSE
 
 
 def test_fewer_candidates_are_never_fewer_than_the_hits_wanted_nor_more_than_usual():
     assert planned(Rung.NO_RERANK, limit=80).candidates == 80
     few = SearchSettings(candidates=20, candidates_reduced=30)
-    assert plan(SearchRequest("c", "cat"), Rung.NO_RERANK, few).candidates == 20
+    assert plan_search(SearchRequest("c", "cat"), Rung.NO_RERANK, few).candidates == 20
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -50,8 +52,8 @@ def test_fewer_candidates_are_never_fewer_than_the_hits_wanted_nor_more_than_usu
     [
         ({"limit": 64}, Rung.FEWER_CANDIDATES),
         ({"rerank": False}, Rung.NO_RERANK),
-        ({"weights": Weights(dense=0)}, Rung.ONE_ARM),
-        ({"weights": Weights(sparse=0)}, Rung.ONE_ARM),
+        ({"weights": ArmWeights(dense=0)}, Rung.ONE_ARM),
+        ({"weights": ArmWeights(sparse=0)}, Rung.ONE_ARM),
     ],
 )
 def test_a_rung_that_takes_nothing_from_a_request_leaves_it_whole(wishes, harmless, strict):
@@ -70,7 +72,7 @@ def test_a_strict_request_is_rather_refused_than_degraded(rung):
     with pytest.raises(Rejected) as caught:
         planned(rung, strict=True)
     assert (caught.value.code, caught.value.by_client) == ("degraded", False)
-    assert rung.word in caught.value.detail
+    assert rung.label in caught.value.detail
 
 
 def test_a_strict_request_at_the_end_of_the_ladder_is_refused_like_all():
@@ -83,7 +85,7 @@ def test_every_word_is_explained():
     words = {
         getattr(degradation, name) for name in ("QUERY_TRUNCATED", "RERANK_REDUCED", "NO_RERANK", "ONE_ARM", "CACHED")
     }
-    words |= {degradation.word_of_arm(arm) for arm in Arm}
+    words |= {degradation.failed_arm_word(arm) for arm in Arm}
     assert degradation.__doc__ is not None
     for word in words:
         assert f"``{word}``" in degradation.__doc__

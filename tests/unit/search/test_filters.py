@@ -1,20 +1,20 @@
 import pytest
 
-from penstock.indexing.language import named
+from penstock.indexing.language import canonical_language
 from penstock.kernel.errors import Invalid
-from penstock.search.filters import (
+from penstock.search.request import (
     KEY_CHARACTERS_MAX,
     KEYS_MAX,
     LANGUAGE_CHARACTERS_MAX,
     VALUE_CHARACTERS_MAX,
     VALUES_MAX,
-    parse,
+    parse_filter,
 )
-from penstock.stores.records import Match, Prefix, Range
+from penstock.stores.data_model import Match, Prefix, Range
 
 
 def test_an_empty_filter_has_no_conditions():
-    assert parse({}) == ()
+    assert parse_filter({}) == ()
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_an_empty_filter_has_no_conditions():
     ],
 )
 def test_each_shape_has_its_condition(key, value, condition):
-    assert parse({key: value}) == (condition,)
+    assert parse_filter({key: value}) == (condition,)
 
 
 def test_conditions_keep_their_order():
-    assert parse({"id": "a", "path_prefix": "p"}) == (Match("id", ["a"]), Prefix("path", "p"))
+    assert parse_filter({"id": "a", "path_prefix": "p"}) == (Match("id", ["a"]), Prefix("path", "p"))
 
 
 @pytest.mark.parametrize(
@@ -84,35 +84,35 @@ def test_conditions_keep_their_order():
 )
 def test_each_bad_shape_names_its_field(key, value, field):
     with pytest.raises(Invalid) as caught:
-        parse({"language": "go", key: value})
+        parse_filter({"language": "go", key: value})
     assert caught.value.field == field
     assert caught.value.code == "invalid"
 
 
 def test_a_filter_has_so_many_keys_and_no_more():
-    assert len(parse({f"metadata.k{n}": n for n in range(KEYS_MAX)})) == KEYS_MAX
+    assert len(parse_filter({f"metadata.k{n}": n for n in range(KEYS_MAX)})) == KEYS_MAX
     with pytest.raises(Invalid, match="64 keys") as caught:
-        parse({f"metadata.k{n}": n for n in range(KEYS_MAX + 1)})
+        parse_filter({f"metadata.k{n}": n for n in range(KEYS_MAX + 1)})
     assert caught.value.field == "filter"
 
 
 def test_the_values_of_all_keys_count_together():
     half = list(range(VALUES_MAX // 2))
-    assert len(parse({"metadata.a": half, "metadata.b": half})) == 2
+    assert len(parse_filter({"metadata.a": half, "metadata.b": half})) == 2
     with pytest.raises(Invalid, match="1000 values") as caught:
-        parse({"metadata.a": half, "metadata.b": half, "metadata.c": 1})
+        parse_filter({"metadata.a": half, "metadata.b": half, "metadata.c": 1})
     assert caught.value.field == "filter"
 
 
 @pytest.mark.parametrize("key", ["k" * 100_000, "metadata." + "k" * 100_000])
 def test_a_long_key_is_refused_and_not_told_at_length(key):
     with pytest.raises(Invalid) as caught:
-        parse({key: 1})
+        parse_filter({key: 1})
     assert len(caught.value.field) + len(caught.value.detail) < 300
 
 
 def test_a_key_may_be_long():
-    assert parse({"metadata." + "k" * (KEY_CHARACTERS_MAX - len("metadata.")): 1})
+    assert parse_filter({"metadata." + "k" * (KEY_CHARACTERS_MAX - len("metadata.")): 1})
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_a_key_may_be_long():
     [("Python", ["python"]), ("C++", ["cpp", "c++"]), (["Py", "PYTHON", "go"], ["python", "py", "go"])],
 )
 def test_a_language_is_found_by_any_of_its_names(said, values):
-    assert parse({"language": said}, named) == (Match("language", values),)
+    assert parse_filter({"language": said}, canonical_language) == (Match("language", values),)

@@ -7,18 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import Deadline, limit
+from penstock.kernel.context import Context, Deadline, LoopClock, enforce_deadline, point_id
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
-from penstock.kernel.ids import point_id
-from penstock.kernel.late import maxima
+from penstock.kernel.late_interaction import max_cosines
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.vectors import SparseVector
-from penstock.ranking.rescoring import likeness
+from penstock.ranking.program import late_interaction_scores
 from penstock.search.pipeline import SearchPipeline
-from penstock.search.records import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult, Weights
-from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.search.request import QUERY_CHARACTERS_MAX, ArmWeights, SearchRequest, SearchResult
+from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms, token_vectors
@@ -44,7 +41,7 @@ class House:
     late: int = DIM
 
     async def fill(self) -> "House":
-        await self.store.create(CollectionInfo("c", DIM, "m", late=self.late), WORK)
+        await self.store.create(CollectionInfo("c", DIM, "m", token_dim=self.late), WORK)
         points = [
             Point(
                 ChunkPayload(id, 0, text, language=id[0], metadata={"k": id}),
@@ -65,11 +62,11 @@ class House:
             store=self.store,
             settings=SearchSettings(candidates=self.candidates),
             clock=LoopClock(),
-            prepare=lambda text: text.replace("_", " "),
-            reads_whole=self.reads_whole,
+            prepare_sparse=lambda text: text.replace("_", " "),
+            fits_dense_model=self.reads_whole,
         )
         request = SearchRequest(wishes.pop("collection", "c"), query, **wishes)
-        async with limit(ctx.deadline if self.cut_off else Deadline.never()):
+        async with enforce_deadline(ctx.deadline if self.cut_off else Deadline.never()):
             return await pipeline.run(request, ctx)
 
     def searches(self) -> list[ArmQuery]:
@@ -81,7 +78,7 @@ class House:
         return [query for query in self._queries() if query.among is not None]
 
     def _queries(self) -> list[ArmQuery]:
-        return [query for name, queries in self.store.asked if name == "search_all" for query in queries]
+        return [query for name, queries in self.store.asked if name == "search_batch" for query in queries]
 
 
 def is_sparse(query: ArmQuery) -> bool:
@@ -148,7 +145,7 @@ async def test_a_store_that_fails_one_arm_degrades_too():
     house = await House().fill()
 
     async def hook(operation: str, argument: Any) -> None:
-        if operation == "search_all" and any(is_sparse(query) for query in argument):
+        if operation == "search_batch" and any(is_sparse(query) for query in argument):
             raise Broken("a bad query")
 
     house.store.hook = hook
@@ -177,7 +174,7 @@ async def test_both_arms_down_is_an_error():
 async def test_the_only_arm_asked_down_is_an_error():
     house = await House(embedder=FakeEmbedder(fails_with(DOWN))).fill()
     with pytest.raises(Unavailable):
-        await house.search(weights=Weights(sparse=0))
+        await house.search(weights=ArmWeights(sparse=0))
 
 
 @virtual
@@ -220,7 +217,7 @@ async def test_an_arms_own_error_at_the_deadline_is_no_degradation():
 
 async def _rescoring_fails_after(house: House, seconds: float, error: Exception) -> None:
     async def hook(operation: str, argument: Any) -> None:
-        if operation == "tokens":
+        if operation == "fetch_token_vectors":
             await asyncio.sleep(seconds)
             raise error
 
@@ -252,8 +249,8 @@ async def test_rerank_gives_every_candidate_every_exact_score():
     result = await house.search("parse sat", explain=True, limit=4)
     for hit in result.hits:
         assert hit.explain["dense"].score == pytest.approx(float(embedding("parse sat") @ embedding(TEXTS[hit.id])))
-    found = maxima(token_vectors("parse sat"), [token_vectors(TEXTS[hit.id]) for hit in result.hits])
-    assert [hit.explain["late"].score for hit in result.hits] == pytest.approx(likeness(found).tolist())
+    found = max_cosines(token_vectors("parse sat"), [token_vectors(TEXTS[hit.id]) for hit in result.hits])
+    assert [hit.explain["late"].score for hit in result.hits] == pytest.approx(late_interaction_scores(found).tolist())
     completed = house.completed()
     assert completed
     for query in completed:
@@ -271,10 +268,10 @@ async def test_a_collection_without_token_vectors_is_ranked_by_its_arms():
 
 @virtual
 async def test_a_model_without_token_vectors_is_not_asked_for_them():
-    house = await House(embedder=FakeEmbedder(late=0)).fill()
+    house = await House(embedder=FakeEmbedder(token_dim=0)).fill()
     result = await house.search("the cat", explain=True)
     assert set(result.hits[0].explain) == {"dense", "sparse", "fusion", "rerank", "signals"}
-    assert "tokens" not in [operation for operation, _ in house.store.asked]
+    assert "fetch_token_vectors" not in [operation for operation, _ in house.store.asked]
 
 
 @virtual
@@ -285,7 +282,7 @@ async def test_without_rerank_the_fusion_decides():
     assert set(result.hits[0].explain) == {"dense", "sparse", "fusion"}
 
 
-@pytest.mark.parametrize(("weights", "left"), [(Weights(dense=0), "sparse"), (Weights(sparse=0), "dense")])
+@pytest.mark.parametrize(("weights", "left"), [(ArmWeights(dense=0), "sparse"), (ArmWeights(sparse=0), "dense")])
 @virtual
 async def test_an_arm_of_weight_zero_is_not_asked(weights, left):
     house = await House().fill()
@@ -327,7 +324,7 @@ async def test_a_chunk_deleted_between_search_and_fetch_is_left_out():
     house = await House().fill()
 
     async def hook(operation: str, _: Any) -> None:
-        if operation == "fetch":
+        if operation == "fetch_payloads":
             house.store.hook = lambda *_: asyncio.sleep(0)
             await house.store.delete("c", (Match("id", ["cat"]),), WORK)
 
@@ -410,7 +407,7 @@ async def test_hits_beyond_the_size_of_an_answer_are_left_out_and_that_is_told()
     kept = house.store.retrieve
 
     async def cut(*args: Any) -> Any:
-        return replace(await kept(*args), hits=(await kept(*args)).hits[:1], cut=True)
+        return replace(await kept(*args), hits=(await kept(*args)).hits[:1], truncated=True)
 
     house.store.retrieve = cut
     answer = await house.search("alpha")

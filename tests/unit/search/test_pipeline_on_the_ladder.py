@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import SearchSettings
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import CircuitOpen
-from penstock.search.answers import AnswerCache
-from penstock.search.pipeline import SearchPipeline
-from penstock.search.records import SearchRequest, SearchResult, Weights
-from penstock.stores.backends.memory import MemoryCache
-from penstock.stores.records import ChunkPayload, CollectionInfo, Point
+from penstock.search.pipeline import ResultCache, SearchPipeline
+from penstock.search.request import ArmWeights, SearchRequest, SearchResult
+from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms
@@ -42,17 +40,17 @@ class House:
         await self.store.create(CollectionInfo("c", DIM, "m"), WORK)
         points = [Point(ChunkPayload(id, 0, text), embedding(text), terms(text)) for id, text in TEXTS.items()]
         await self.store.upsert("c", points, WORK)
-        self.answers = AnswerCache(MemoryCache("answers", 10, 100_000, LoopClock(), 60.0))
+        self.answers = ResultCache(MemoryCache("answers", 10, 100_000, LoopClock(), 60.0))
         self.pipeline = SearchPipeline(
             embedder=self.embedder,
             sparse=self.sparse,
             store=self.store,
             settings=SearchSettings(candidates=4, candidates_reduced=2),
             clock=LoopClock(),
-            prepare=lambda text: text,
-            reads_whole=lambda text: "endless" not in text,
-            rung=lambda _: self.rung,
-            answers=self.answers if self.remembers else None,
+            prepare_sparse=lambda text: text,
+            fits_dense_model=lambda text: "endless" not in text,
+            rung_of=lambda _: self.rung,
+            result_cache=self.answers if self.remembers else None,
         )
         self.store.asked.clear()
         return self
@@ -80,8 +78,8 @@ async def test_fewer_candidates_are_taken_and_reranked():
     result = await it.search()
     assert result.degraded == ["rerank_reduced"]
     assert "rerank" in result.stages
-    assert "tokens" in it.operations()
-    arms, *_ = [queries for operation, queries in it.store.asked if operation == "search_all"]
+    assert "fetch_token_vectors" in it.operations()
+    arms, *_ = [queries for operation, queries in it.store.asked if operation == "search_batch"]
     assert [query.limit for query in arms] == [2, 2]
 
 
@@ -90,7 +88,7 @@ async def test_no_rerank_asks_both_arms_and_fuses_only():
     it = await house(Rung.NO_RERANK)
     result = await it.search(explain=True)
     assert result.degraded == ["no_rerank"]
-    assert it.operations() == ["search_all", "fetch"]
+    assert it.operations() == ["search_batch", "fetch_payloads"]
     assert set(result.hits[0].explain) == {"dense", "sparse", "fusion"}
 
 
@@ -101,7 +99,7 @@ async def test_one_arm_runs_no_model():
     assert result.degraded == ["one_arm"]
     assert result.hits[0].id == "cat"
     assert set(result.hits[0].explain) == {"sparse"}
-    assert (it.embedder.asked, it.operations()) == ([], ["search_all", "fetch"])
+    assert (it.embedder.asked, it.operations()) == ([], ["search_batch", "fetch_payloads"])
 
 
 @virtual
@@ -141,7 +139,7 @@ async def test_both_arms_down_one_after_the_other_is_the_first_ones_error():
 @virtual
 async def test_a_request_of_one_arm_keeps_it_on_every_rung_that_works():
     it = await house(Rung.ONE_ARM)
-    result = await it.search(weights=Weights(sparse=0), strict=True)
+    result = await it.search(weights=ArmWeights(sparse=0), strict=True)
     assert (result.degraded, len(it.embedder.asked)) == ([], 1)
 
 
@@ -185,7 +183,7 @@ async def test_a_removal_during_a_search_forgets_its_answer():
     it = await house(embedder=FakeEmbedder(takes(1)))
     searching = asyncio.create_task(it.search())
     await asyncio.sleep(0.5)
-    it.answers.forget("c")
+    it.answers.invalidate("c")
     await searching
     it.rung = Rung.CACHED_ONLY
     assert (await refused(it.search())).code == "overloaded"
@@ -249,7 +247,7 @@ async def test_a_strict_search_is_refused_when_the_rerank_fails():
     it = await house()
 
     async def hook(operation: str, argument: Any) -> None:
-        if operation == "tokens":
+        if operation == "fetch_token_vectors":
             raise DOWN
 
     it.store.hook = hook
@@ -261,7 +259,7 @@ async def test_a_strict_search_is_refused_when_the_rerank_fails():
 async def test_a_strict_search_whose_only_arm_is_down_gets_that_arms_error():
     it = await house(embedder=FakeEmbedder(fails_with(DOWN)))
     with pytest.raises(Unavailable):
-        await it.search(strict=True, weights=Weights(sparse=0))
+        await it.search(strict=True, weights=ArmWeights(sparse=0))
 
 
 @virtual

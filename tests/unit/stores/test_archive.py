@@ -7,13 +7,13 @@ import tracemalloc
 import pytest
 
 from penstock.kernel.errors import Invalid
-from penstock.stores.backends.edge import archive, contents, copying, manifest
-from penstock.stores.backends.edge.archive import open_file, opening_of, pack, unpack, verify
-from penstock.stores.backends.edge.contents import Opening
-from penstock.stores.backends.edge.manifest import MANIFEST, Manifest
+from penstock.stores.backends.edge import archive, disk, manifest, snapshot_format
+from penstock.stores.backends.edge.archive import open_file, pack, read_file_header, unpack, verify
+from penstock.stores.backends.edge.manifest import MANIFEST_FILE, Manifest
+from penstock.stores.backends.edge.snapshot_format import SnapshotHeader
 
 STATED = Manifest("c", 2, "m")
-OPENING = Opening("0.1", "2026-01-01T00:00:00+00:00", [STATED])
+OPENING = SnapshotHeader("0.1", "2026-01-01T00:00:00+00:00", [STATED])
 HOLE = 16 << 20
 
 
@@ -27,7 +27,7 @@ def source(tmp_path):
     directory = tmp_path / "source"
     shard = directory / "c" / "shard"
     (shard / "empty").mkdir(parents=True)
-    manifest.write(directory / "c", STATED)
+    manifest.write_manifest(directory / "c", STATED)
     (shard / "plain").write_bytes(b"plain" * 1000)
     (shard / "nothing").write_bytes(b"")
     with (shard / "sparse").open("wb") as file:
@@ -45,7 +45,7 @@ def packed(tmp_path, source):
 
 def test_what_goes_in_comes_out_and_holes_take_no_room(tmp_path, source, packed):
     assert packed.stat().st_size < HOLE
-    assert opening_of(packed) == OPENING
+    assert read_file_header(packed) == OPENING
     restore(packed, tmp_path / "target")
     names = {path.relative_to(source) for path in source.rglob("*")}
     assert {path.relative_to(tmp_path / "target") for path in (tmp_path / "target").rglob("*")} == names
@@ -78,7 +78,7 @@ def test_packing_that_is_stopped_or_finds_no_room_leaves_nothing(tmp_path, sourc
     stopped.set()
     with pytest.raises(OSError, match="canceled"):
         pack(source, tmp_path / "s", OPENING, stopped)
-    monkeypatch.setattr(copying, "FREE_BYTES_MIN", 1 << 62)
+    monkeypatch.setattr(disk, "COPY_FREE_BYTES_MIN", 1 << 62)
     with pytest.raises(OSError, match="No space left"):
         pack(source, tmp_path / "s", OPENING)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
@@ -90,7 +90,7 @@ def test_packing_and_reading_hold_a_piece_in_memory_and_not_the_whole(tmp_path, 
     try:
         pack(source, tmp_path / "s", OPENING)
         restore(tmp_path / "s", tmp_path / "target")
-        assert tracemalloc.get_traced_memory()[1] < 8 * archive.PIECE_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 8 * archive.EXTENT_BYTES
     finally:
         tracemalloc.stop()
 
@@ -123,7 +123,7 @@ def test_something_after_the_end_is_refused(tmp_path, packed):
 
 def test_another_file_is_no_snapshot(tmp_path):
     (tmp_path / "other").write_bytes(b"PK" * 100)
-    for read in (opening_of, lambda file: restore(file, tmp_path / "target")):
+    for read in (read_file_header, lambda file: restore(file, tmp_path / "target")):
         with pytest.raises(Invalid, match="no snapshot"):
             read(tmp_path / "other")
 
@@ -134,7 +134,7 @@ def test_a_link_a_pipe_and_a_directory_are_no_snapshots(tmp_path, packed):
     (tmp_path / "directory").mkdir()
     for name in ("link", "pipe", "directory"):
         with pytest.raises(Invalid) as caught:
-            opening_of(tmp_path / name)
+            read_file_header(tmp_path / name)
         assert caught.value.code == "snapshot_damaged"
 
 
@@ -152,8 +152,8 @@ def test_a_restore_that_is_stopped_ends(tmp_path, packed):
     stopped = threading.Event()
     stopped.set()
     with open_file(packed) as reader, pytest.raises(OSError, match="canceled"):
-        unpack(reader, tmp_path / "target", contents.Contents(), stopped)
+        unpack(reader, tmp_path / "target", snapshot_format.SnapshotContents(), stopped)
 
 
 def test_a_manifest_is_the_only_file_beside_the_points(source):
-    assert sorted(path.name for path in (source / "c").iterdir()) == [MANIFEST, "shard"]
+    assert sorted(path.name for path in (source / "c").iterdir()) == [MANIFEST_FILE, "shard"]

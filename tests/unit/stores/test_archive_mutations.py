@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from penstock.kernel.errors import Invalid
-from penstock.stores.backends.edge.archive import FRAME_BYTES_MAX, open_file, read_opening, unpack, verify
+from penstock.stores.backends.edge.archive import FRAME_BYTES_MAX, open_file, read_header, unpack, verify
 from tests.fakes.archives import mutated, packed, records, released, rotten, scratched
 
 SEEDS = 8
@@ -20,9 +20,9 @@ def tried(data, place):
     target = place / "target"
     try:
         with open_file(place / "s") as reader:
-            opening = read_opening(reader)
+            opening = read_header(reader)
             verified = verify(reader)
-            assert verified.opening == opening
+            assert verified.header == opening
             assert sorted(place.iterdir()) == before, "nothing is written before all is checked"
             unpack(reader, target, verified)
     except Invalid as error:

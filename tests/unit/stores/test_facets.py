@@ -4,7 +4,14 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.stores.backends.facets import FACET_CHARACTERS_MAX, facet, facets, flatten, scale_key, scales
+from penstock.stores.backends.payload_format import (
+    FACET_CHARACTERS_MAX,
+    facet,
+    facets,
+    flatten,
+    range_key,
+    range_values,
+)
 
 scalars = st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 metadata = st.dictionaries(
@@ -41,16 +48,16 @@ def test_integers_beyond_sixty_four_bits_have_facets():
 
 
 def test_scales_hold_numbers_and_times_only():
-    found = scales({"n": 1, "f": 0.5, "b": True, "s": "text", "t": ["2024-05-01", "x", 3]})
+    found = range_values({"n": 1, "f": 0.5, "b": True, "s": "text", "t": ["2024-05-01", "x", 3]})
     assert found == {"n": [1], "f": [0.5], "t": found["t"]}
     assert set(found["t"]) == {"2024-05-01T00:00:00+00:00", 3}
 
 
 @given(st.text())
 def test_a_scale_key_means_nothing_to_the_engine_and_one_path_only(path):
-    key = scale_key(path)
+    key = range_key(path)
     assert re.fullmatch(r"[\w~%-]*", key, re.ASCII)
-    assert scale_key(path + ".") != key
+    assert range_key(path + ".") != key
 
 
 @given(metadata)

@@ -1,30 +1,34 @@
 import pytest
 
-from penstock.stores.backends.edge import journal as module
-from penstock.stores.backends.edge import wire
-from penstock.stores.backends.edge.journal import Journal
-from penstock.stores.records import Head
+from penstock.stores.backends.edge import generation_builder as module
+from penstock.stores.backends.edge import ipc
+from penstock.stores.backends.edge.generation_builder import UpdateJournal
+from penstock.stores.data_model import DocumentInfo
 
 
 def test_updates_come_back_in_their_order_also_those_written_while_it_is_read(tmp_path):
-    journal = Journal(tmp_path / "j")
-    first, second, third = wire.Trim("c", "a", 1), wire.Seal("c", Head("b", "h", 1)), wire.Delete("c", [])
-    assert journal.take() is None
+    journal = UpdateJournal(tmp_path / "j")
+    first, second, third = (
+        ipc.TrimDocument("c", "a", 1),
+        ipc.SealDocument("c", DocumentInfo("b", "h", 1)),
+        ipc.DeleteDocuments("c", []),
+    )
+    assert journal.pop() is None
     journal.append(first)
     journal.append(second)
-    assert journal.take() == first
+    assert journal.pop() == first
     journal.append(third)
-    assert [journal.take(), journal.take(), journal.take()] == [second, third, None]
-    assert journal.behind == 0
+    assert [journal.pop(), journal.pop(), journal.pop()] == [second, third, None]
+    assert journal.pending_bytes == 0
     journal.close()
     assert not (tmp_path / "j").exists()
 
 
 def test_a_journal_that_gets_too_long_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "JOURNAL_BYTES_MAX", 60)
-    journal = Journal(tmp_path / "j")
-    journal.append(wire.Trim("c", "a", 1))
+    journal = UpdateJournal(tmp_path / "j")
+    journal.append(ipc.TrimDocument("c", "a", 1))
     with pytest.raises(OSError, match="too long"):
-        journal.append(wire.Trim("c", "b" * 100, 1))
-    assert journal.take() == wire.Trim("c", "a", 1)
+        journal.append(ipc.TrimDocument("c", "b" * 100, 1))
+    assert journal.pop() == ipc.TrimDocument("c", "a", 1)
     journal.close()

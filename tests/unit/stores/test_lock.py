@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock.kernel.errors import Unavailable
-from penstock.stores.lock import LOCK_FILE, DirectoryLock, Holder, holder
+from penstock.stores.lock import LOCK_FILE, DirectoryLock, LockHolder, find_lock_holder
 
 
 def refusal(lock: DirectoryLock) -> Unavailable:
@@ -22,19 +22,19 @@ def refusal(lock: DirectoryLock) -> Unavailable:
 def test_a_directory_is_made_held_and_given_back(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "b"
     lock = DirectoryLock(directory)
-    assert holder(directory) is None
+    assert find_lock_holder(directory) is None
     lock.acquire()
-    assert holder(directory) == Holder(os.getpid())
-    lock.announce("http://127.0.0.1:8080")
-    assert holder(directory) == Holder(os.getpid(), "http://127.0.0.1:8080")
+    assert find_lock_holder(directory) == LockHolder(os.getpid())
+    lock.publish_url("http://127.0.0.1:8080")
+    assert find_lock_holder(directory) == LockHolder(os.getpid(), "http://127.0.0.1:8080")
     lock.release()
-    assert holder(directory) is None
+    assert find_lock_holder(directory) is None
 
 
 def test_a_second_holder_is_refused_and_told_who_and_where(tmp_path: Path) -> None:
     first, second = DirectoryLock(tmp_path), DirectoryLock(tmp_path)
     first.acquire()
-    first.announce("http://127.0.0.1:8080")
+    first.publish_url("http://127.0.0.1:8080")
     error = refusal(second)
     assert error.code == "directory_locked"
     assert f"process {os.getpid()}, serving http://127.0.0.1:8080" in error.detail
@@ -48,8 +48,8 @@ def test_a_refused_one_takes_nothing_from_the_holder(tmp_path: Path) -> None:
     first.acquire()
     refusal(second)
     second.release()
-    second.announce("http://impostor")
-    assert holder(tmp_path) == Holder(os.getpid())
+    second.publish_url("http://impostor")
+    assert find_lock_holder(tmp_path) == LockHolder(os.getpid())
     first.release()
 
 
@@ -58,23 +58,23 @@ def test_a_holder_that_has_not_said_who_it_is_still_holds(tmp_path: Path, conten
     first = DirectoryLock(tmp_path)
     first.acquire()
     (tmp_path / LOCK_FILE).write_bytes(content)
-    assert holder(tmp_path) == Holder(0)
+    assert find_lock_holder(tmp_path) == LockHolder(0)
     assert "held by another process" in refusal(DirectoryLock(tmp_path)).detail
     first.release()
 
 
 def test_what_a_killed_holder_left_behind_does_not_count(tmp_path: Path) -> None:
     (tmp_path / LOCK_FILE).write_bytes(b'{"pid":1,"url":"http://127.0.0.1:8080"}')
-    assert holder(tmp_path) is None
+    assert find_lock_holder(tmp_path) is None
     lock = DirectoryLock(tmp_path)
     lock.acquire()
-    assert holder(tmp_path) == Holder(os.getpid())  # a shorter entry leaves nothing of the longer
+    assert find_lock_holder(tmp_path) == LockHolder(os.getpid())  # a shorter entry leaves nothing of the longer
     lock.release()
 
 
 def test_asking_who_holds_it_takes_nothing(tmp_path: Path) -> None:
     (tmp_path / LOCK_FILE).touch()
-    assert holder(tmp_path) is None
+    assert find_lock_holder(tmp_path) is None
     lock = DirectoryLock(tmp_path)
     lock.acquire()
     lock.release()
@@ -119,14 +119,14 @@ def test_somebody_who_only_asks_does_not_keep_the_directory_from_its_holder(
     monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
     lock = DirectoryLock(tmp_path)
     lock.acquire()
-    assert holder(tmp_path) == Holder(os.getpid())
+    assert find_lock_holder(tmp_path) == LockHolder(os.getpid())
     lock.release()
     os.close(asking)
 
 
 def test_a_pipe_in_the_lock_file_s_place_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / LOCK_FILE)
-    assert holder(tmp_path) is None
+    assert find_lock_holder(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -136,5 +136,5 @@ def test_a_holder_that_cannot_be_read_is_one_all_the_same(tmp_path: Path, damage
     lock = DirectoryLock(tmp_path)
     lock.acquire()
     (tmp_path / LOCK_FILE).write_bytes(damage)
-    assert holder(tmp_path) == Holder(0)
+    assert find_lock_holder(tmp_path) == LockHolder(0)
     lock.release()

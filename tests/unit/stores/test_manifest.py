@@ -3,73 +3,73 @@ import pytest
 
 from penstock.kernel.errors import Unavailable
 from penstock.stores.backends.edge import manifest
-from penstock.stores.backends.edge.manifest import FIRST, MANIFEST, Manifest
+from penstock.stores.backends.edge.manifest import FIRST_GENERATION, MANIFEST_FILE, Manifest
 
 STATED = Manifest("c", 2, "m")
 
 
 def test_a_manifest_of_a_release_without_generations_names_the_first(tmp_path):
-    (tmp_path / MANIFEST).write_text('{"name": "c", "dim": 2, "model": "m"}')
-    assert manifest.read(tmp_path, "c") == STATED
-    assert STATED.generation == FIRST
+    (tmp_path / MANIFEST_FILE).write_text('{"name": "c", "dim": 2, "model": "m"}')
+    assert manifest.read_manifest(tmp_path, "c") == STATED
+    assert STATED.generation == FIRST_GENERATION
     assert STATED.shards == 1
 
 
 def test_generations_are_numbered():
-    assert STATED.following == "g2"
-    assert Manifest("c", 2, "m", generation="g9").following == "g10"
+    assert STATED.next_generation == "g2"
+    assert Manifest("c", 2, "m", generation="g9").next_generation == "g10"
 
 
 def test_what_is_written_is_read(tmp_path):
     stated = Manifest("c", 2, "m", generation="g3", shards=2)
-    manifest.write(tmp_path, stated)
-    assert manifest.read(tmp_path, "c") == stated
-    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST]
+    manifest.write_manifest(tmp_path, stated)
+    assert manifest.read_manifest(tmp_path, "c") == stated
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST_FILE]
 
 
 @pytest.mark.parametrize("generation", ["", "..", "g", "g2/../x", "shards", "G2"])
 def test_a_generation_that_is_none_is_refused(tmp_path, generation):
-    manifest.write(tmp_path, Manifest("c", 2, "m", generation=generation))
-    with pytest.raises(Unavailable, match=MANIFEST) as caught:
-        manifest.read(tmp_path, "c")
+    manifest.write_manifest(tmp_path, Manifest("c", 2, "m", generation=generation))
+    with pytest.raises(Unavailable, match=MANIFEST_FILE) as caught:
+        manifest.read_manifest(tmp_path, "c")
     assert caught.value.code == "store_damaged"
 
 
 @pytest.mark.parametrize("name", ["d", "..", "../c", "/tmp/c", "c\0", "", ".c", "C"])
 def test_a_manifest_that_names_another_place_than_its_own_is_refused(tmp_path, name):
     (tmp_path / "c").mkdir()
-    manifest.write(tmp_path / "c", Manifest(name, 2, "m"))
-    with pytest.raises(Unavailable, match=MANIFEST) as caught:
-        manifest.read(tmp_path / "c")
+    manifest.write_manifest(tmp_path / "c", Manifest(name, 2, "m"))
+    with pytest.raises(Unavailable, match=MANIFEST_FILE) as caught:
+        manifest.read_manifest(tmp_path / "c")
     assert caught.value.code == "store_damaged"
 
 
 @pytest.mark.parametrize(
-    "changed", [{"dim": 0}, {"shards": 0}, {"late": -1}, {"indexed": -1}, {"model": "m" * 1000}], ids=str
+    "changed", [{"dim": 0}, {"shards": 0}, {"token_dim": -1}, {"indexed": -1}, {"model": "m" * 1000}], ids=str
 )
 def test_a_manifest_out_of_bounds_is_refused(tmp_path, changed):
-    manifest.write(tmp_path, msgspec.structs.replace(STATED, **changed))
-    with pytest.raises(Unavailable, match=MANIFEST):
-        manifest.read(tmp_path, "c")
+    manifest.write_manifest(tmp_path, msgspec.structs.replace(STATED, **changed))
+    with pytest.raises(Unavailable, match=MANIFEST_FILE):
+        manifest.read_manifest(tmp_path, "c")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[" * 100_000, b"\xff", b" " * (manifest.MANIFEST_BYTES_MAX + 1)])
 def test_a_manifest_that_cannot_be_read_is_refused(tmp_path, data):
-    (tmp_path / MANIFEST).write_bytes(data)
-    with pytest.raises(Unavailable, match=MANIFEST):
-        manifest.read(tmp_path, "c")
+    (tmp_path / MANIFEST_FILE).write_bytes(data)
+    with pytest.raises(Unavailable, match=MANIFEST_FILE):
+        manifest.read_manifest(tmp_path, "c")
 
 
 def test_a_manifest_that_is_no_file_is_refused(tmp_path):
-    (tmp_path / MANIFEST).mkdir()
-    with pytest.raises(Unavailable, match=MANIFEST):
-        manifest.read(tmp_path, "c")
+    (tmp_path / MANIFEST_FILE).mkdir()
+    with pytest.raises(Unavailable, match=MANIFEST_FILE):
+        manifest.read_manifest(tmp_path, "c")
 
 
 def test_sweeping_leaves_what_the_manifest_names_and_what_is_not_ours(tmp_path):
     for name in ("shard", "g2", "g3", ".g4-17", "notes"):
         (tmp_path / name).mkdir()
-    for name in (".g4-17.journal", f".{MANIFEST}", MANIFEST):
+    for name in (".g4-17.journal", f".{MANIFEST_FILE}", MANIFEST_FILE):
         (tmp_path / name).write_text("{}")
-    manifest.sweep(tmp_path, Manifest("c", 2, "m", generation="g2"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST, "g2", "notes"]
+    manifest.remove_stale_generations(tmp_path, Manifest("c", 2, "m", generation="g2"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST_FILE, "g2", "notes"]

@@ -1,5 +1,5 @@
-from penstock.kernel.clock import LoopClock
-from penstock.stores.backends.memory import MemoryCache
+from penstock.kernel.context import LoopClock
+from penstock.stores.backends.memory_cache import MemoryCache
 from tests.clock import virtual
 
 

@@ -12,26 +12,25 @@ import msgspec
 import numpy as np
 import pytest
 
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, point_id
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.kernel.ids import point_id
-from penstock.kernel.late import levels
-from penstock.ranking.records import Scored
-from penstock.stores.comparison import agreement, compare, same
-from penstock.stores.migration import PAGE_POINTS, TRIES, FileJournal, Migration, State
-from penstock.stores.records import ChunkPayload, CollectionInfo, Head, Match, Point
+from penstock.kernel.late_interaction import quantize
+from penstock.ranking.retrieval import ScoredPoint
+from penstock.stores.comparison import compare_collections, hit_overlap, same_point
+from penstock.stores.data_model import ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
+from penstock.stores.migration import PAGE_ATTEMPTS_MAX, PAGE_POINTS, FileMigrationJournal, Migration, MigrationState
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 
 WORK = Context.background()
-INFO = CollectionInfo("c", 3, "m", late=4)
-ORDER = State("here", "there", "c", "c")
+INFO = CollectionInfo("c", 3, "m", token_dim=4)
+ORDER = MigrationState("here", "there", "c", "c")
 POINTS = 5 * PAGE_POINTS // 2
 
 
 def point(number: int) -> Point:
     luck = np.random.default_rng(number)
-    tokens = levels(np.array([unit(1, -1, 0, 0)], np.float32)) if number % 3 else None
+    tokens = quantize(np.array([unit(1, -1, 0, 0)], np.float32)) if number % 3 else None
     terms = sparse(**{f"t{term}": 1 + number / 1000 for term in luck.choice(50, 5, replace=False)})
     return Point(
         ChunkPayload(f"d{number // 2}", number % 2, f"text {number}"), unit(*luck.normal(size=3)), terms, tokens
@@ -42,7 +41,7 @@ async def filled(points: int = POINTS) -> MemoryStore:
     store = MemoryStore()
     await store.create(INFO, WORK)
     await store.upsert("c", [point(number) for number in range(points)], WORK)
-    await store.seal("c", Head("d0", "hash", 2), WORK)
+    await store.seal_document("c", DocumentInfo("d0", "hash", 2), WORK)
     store.asked.clear()
     return store
 
@@ -51,12 +50,12 @@ class MemoryJournal:
     """A journal that outlives the runs of one test."""
 
     def __init__(self) -> None:
-        self.state: State | None = None
+        self.state: MigrationState | None = None
 
-    def read(self) -> State | None:
+    def read(self) -> MigrationState | None:
         return self.state
 
-    def write(self, state: State) -> None:
+    def write(self, state: MigrationState) -> None:
         self.state = state
 
     def remove(self) -> None:
@@ -68,7 +67,7 @@ def journal() -> MemoryJournal:
     return MemoryJournal()
 
 
-def migration(source: Any, target: Any, journal: Any, order: State = ORDER) -> Migration:
+def migration(source: Any, target: Any, journal: Any, order: MigrationState = ORDER) -> Migration:
     return Migration(source, target, order, journal, random.Random(3).random)
 
 
@@ -98,13 +97,13 @@ async def test_every_point_arrives_whole(journal):
     source, target = await filled(), MemoryStore()
     one = migration(source, target, journal)
     seen: list[int] = []
-    one.on_progress = lambda: seen.append(one.moved)
+    one.on_progress = lambda: seen.append(one.moved_points)
     moved = await one.run()
-    assert (moved.info.chunks, moved.info.documents, moved.resumed) == (POINTS, POINTS // 2, 0)
-    assert moved.comparison.same
+    assert (moved.info.chunks, moved.info.documents, moved.resumed_points) == (POINTS, POINTS // 2, 0)
+    assert moved.comparison.matches
     assert seen == [0, PAGE_POINTS, 2 * PAGE_POINTS, POINTS]
-    assert all(same(source._points["c"][place], target._points["c"][place]) for place in source._points["c"])
-    assert (moved.info.late, moved.info.dim, moved.info.model) == (4, 3, "m")
+    assert all(same_point(source._points["c"][place], target._points["c"][place]) for place in source._points["c"])
+    assert (moved.info.token_dim, moved.info.dim, moved.info.model) == (4, 3, "m")
     assert journal.state is None
 
 
@@ -113,7 +112,7 @@ async def test_an_empty_collection_is_moved_too(journal):
     source, target = MemoryStore(), MemoryStore()
     await source.create(INFO, WORK)
     moved = await migration(source, target, journal).run()
-    assert moved.comparison.same
+    assert moved.comparison.matches
     assert moved.info.chunks == 0
 
 
@@ -125,7 +124,7 @@ async def test_no_more_than_two_pages_are_in_memory(journal):
     async def hook(operation: str, _argument: Any) -> None:
         if operation == "upsert":
             await asyncio.sleep(1)
-            ahead.append(len([one for one in source.asked if one[0] == "points"]) - len(upserts(target)) + 1)
+            ahead.append(len([one for one in source.asked if one[0] == "scroll_points"]) - len(upserts(target)) + 1)
 
     target.hook = hook
     await migration(source, target, journal).run()
@@ -139,13 +138,13 @@ async def test_what_an_interrupted_run_has_moved_is_not_moved_again(journal):
     target.hook = failing("upsert", 1, 10**6, DOWN)
     with pytest.raises(Unavailable):
         await migration(source, target, journal).run()
-    assert len(upserts(target)) == 1 + TRIES
+    assert len(upserts(target)) == 1 + PAGE_ATTEMPTS_MAX
     target.hook = failing("none", 0, 0, DOWN)
     target.asked.clear()
     moved = await migration(source, target, journal).run()
-    assert moved.resumed == PAGE_POINTS
+    assert moved.resumed_points == PAGE_POINTS
     assert upserts(target) == [PAGE_POINTS, POINTS - 2 * PAGE_POINTS]
-    assert moved.comparison.same
+    assert moved.comparison.matches
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5])
@@ -164,16 +163,16 @@ async def test_a_cancelled_run_goes_on_where_it_was(journal, seconds):
     with pytest.raises(asyncio.CancelledError):
         await running
     moved = await migration(source, target, journal).run()
-    assert moved.resumed == int(seconds) * PAGE_POINTS
-    assert moved.comparison.same
+    assert moved.resumed_points == int(seconds) * PAGE_POINTS
+    assert moved.comparison.matches
 
 
 @virtual
 async def test_a_store_that_fails_in_passing_is_asked_again(journal):
     source, target = await filled(), MemoryStore()
-    source.hook = failing("points", 1, TRIES - 1, DOWN)
-    target.hook = failing("upsert", 1, TRIES - 1, DOWN)
-    assert (await migration(source, target, journal).run()).comparison.same
+    source.hook = failing("scroll_points", 1, PAGE_ATTEMPTS_MAX - 1, DOWN)
+    target.hook = failing("upsert", 1, PAGE_ATTEMPTS_MAX - 1, DOWN)
+    assert (await migration(source, target, journal).run()).comparison.matches
 
 
 @virtual
@@ -193,7 +192,7 @@ async def test_a_target_that_was_deleted_meanwhile_is_filled_from_the_beginning(
         await migration(source, target, journal).run()
     fresh = MemoryStore()
     moved = await migration(source, fresh, journal).run()
-    assert (moved.resumed, moved.comparison.same) == (0, True)
+    assert (moved.resumed_points, moved.comparison.matches) == (0, True)
 
 
 @virtual
@@ -205,7 +204,7 @@ async def test_the_progress_of_another_migration_is_not_taken_for_this_one_s(jou
     target.hook = failing("none", 0, 0, DOWN)
     other = msgspec.structs.replace(ORDER, target_collection="d")
     moved = await migration(source, target, journal, other).run()
-    assert (moved.resumed, moved.info.name, moved.comparison.same) == (0, "d", True)
+    assert (moved.resumed_points, moved.info.name, moved.comparison.matches) == (0, "d", True)
 
 
 @virtual
@@ -234,7 +233,7 @@ async def test_an_absent_collection_is_told(journal):
 
 
 def test_a_journal_in_a_file_is_replaced_as_a_whole(tmp_path):
-    journal = FileJournal(tmp_path / "migrations" / "m.json")
+    journal = FileMigrationJournal(tmp_path / "migrations" / "m.json")
     assert journal.read() is None
     for moved in (1, 2):
         state = msgspec.structs.replace(ORDER, moved=moved, after="a")
@@ -250,7 +249,7 @@ def test_a_journal_in_a_file_is_replaced_as_a_whole(tmp_path):
 def test_a_damaged_journal_is_told_with_its_path(tmp_path, damage):
     (tmp_path / "m.json").write_bytes(damage)
     with pytest.raises(Invalid, match=r"m\.json.*remove it") as caught:
-        FileJournal(tmp_path / "m.json").read()
+        FileMigrationJournal(tmp_path / "m.json").read()
     assert caught.value.code == "migration_damaged"
 
 
@@ -264,8 +263,8 @@ async def test_what_differs_is_told_and_the_progress_kept(journal):
 
     target.hook = lose
     moved = await migration(source, target, journal).run()
-    assert not moved.comparison.same
-    assert moved.comparison.faults[0] == f"chunks: {POINTS} in the source, {POINTS - 3} in the target"
+    assert not moved.comparison.matches
+    assert moved.comparison.differences[0] == f"chunks: {POINTS} in the source, {POINTS - 3} in the target"
     assert journal.state is not None
     assert journal.state.copied
 
@@ -274,34 +273,34 @@ async def test_what_differs_is_told_and_the_progress_kept(journal):
 async def test_points_that_are_others_are_found_though_the_counts_agree():
     source, target = await filled(40), await filled(40)
     await target.upsert("c", [replace(point(n), dense=unit(1, 2, n)) for n in range(40)], WORK)
-    found = await compare(source, target, "c", "c", random.Random(1).random)
+    found = await compare_collections(source, target, "c", "c", random.Random(1).random)
     assert found.chunks == (40, 40)
-    assert len(found.differing) == found.samples > 10
-    assert found.dense < 0.9
-    assert len(found.faults) >= 2
+    assert len(found.differing_points) == found.samples > 10
+    assert found.dense_overlap < 0.9
+    assert len(found.differences) >= 2
 
 
 @virtual
 async def test_documents_deleted_on_one_side_are_found():
     source, target = await filled(40), await filled(40)
     await target.delete("c", (Match("id", ["d3"]),), WORK)
-    found = await compare(source, target, "c", "c", random.Random(1).random)
-    assert "documents: 20 in the source, 19 in the target" in found.faults
+    found = await compare_collections(source, target, "c", "c", random.Random(1).random)
+    assert "documents: 20 in the source, 19 in the target" in found.differences
 
 
 def test_two_points_are_the_same_when_everything_is():
     one = point(1)
-    assert same(one, point(1))
-    assert not same(one, replace(one, late=None))
-    assert not same(one, replace(one, late=np.full((1, 4), 7, np.int8)))
-    assert not same(one, replace(one, dense=unit(1, 0, 0)))
-    assert not same(one, replace(one, sparse=sparse(t1=1)))
-    assert not same(one, replace(one, payload=ChunkPayload("other", 0, "x")))
+    assert same_point(one, point(1))
+    assert not same_point(one, replace(one, token_vectors=None))
+    assert not same_point(one, replace(one, token_vectors=np.full((1, 4), 7, np.int8)))
+    assert not same_point(one, replace(one, dense=unit(1, 0, 0)))
+    assert not same_point(one, replace(one, sparse=sparse(t1=1)))
+    assert not same_point(one, replace(one, payload=ChunkPayload("other", 0, "x")))
 
 
 def test_hits_that_tie_with_the_last_may_be_others():
     ids = [point_id(f"d{n}", 0) for n in range(4)]
-    found = [Scored(ids[0], 0.9), Scored(ids[1], 0.5)]
-    assert agreement(found, [Scored(ids[0], 0.9), Scored(ids[2], 0.5)]) == 1.0
-    assert agreement(found, [Scored(ids[2], 0.9), Scored(ids[3], 0.5)]) == 0.5
-    assert agreement([], []) == 1.0
+    found = [ScoredPoint(ids[0], 0.9), ScoredPoint(ids[1], 0.5)]
+    assert hit_overlap(found, [ScoredPoint(ids[0], 0.9), ScoredPoint(ids[2], 0.5)]) == 1.0
+    assert hit_overlap(found, [ScoredPoint(ids[2], 0.9), ScoredPoint(ids[3], 0.5)]) == 0.5
+    assert hit_overlap([], []) == 1.0

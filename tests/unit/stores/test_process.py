@@ -5,12 +5,12 @@ import errno
 import msgspec
 import pytest
 
+from penstock.kernel.context import new_id
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.kernel.ids import new_id
-from penstock.ranking.records import Scored
-from penstock.stores.backends.edge import wire
-from penstock.stores.backends.edge.answering import answer, batches, outcome
-from penstock.stores.backends.edge.engine import Panicked, _translated
+from penstock.ranking.retrieval import ScoredPoint
+from penstock.stores.backends.edge import ipc
+from penstock.stores.backends.edge.command_handlers import batch_reads, handle_batch, handle_request
+from penstock.stores.backends.edge.engine import EnginePanicked, _translate_errors
 
 
 class Shard:
@@ -18,13 +18,13 @@ class Shard:
         self.log = log
         self.error = error
 
-    def search(self, searches):
+    def search_batch(self, searches):
         self.log.append(("search", [s.limit for s in searches]))
         if self.error is not None and any(s.limit == 0 for s in searches):
             raise self.error
-        return [[Scored("p", float(s.limit))] for s in searches]
+        return [[ScoredPoint("p", float(s.limit))] for s in searches]
 
-    def find(self, documents):
+    def get_documents(self, documents):
         self.log.append(("find", documents))
         if self.error is not None:
             raise self.error
@@ -43,32 +43,32 @@ class Shelf:
         return self._shard
 
     def note_error(self, _name, error):
-        self.panicked |= isinstance(error, Panicked)
+        self.panicked |= isinstance(error, EnginePanicked)
         return error
 
 
 def search(number, limit=1, collection="c", expires_at_s=None):
-    return wire.Request(number, wire.SearchAll(collection, [sought(limit)]), expires_at_s)
+    return ipc.StoreRequest(number, ipc.SearchBatch(collection, [sought(limit)]), expires_at_s)
 
 
 def sought(limit):
-    return wire.Search(wire.Dense(b""), limit, [], None)
+    return ipc.WireArmQuery(ipc.WireDenseVector(b""), limit, [], None)
 
 
 def find(number, collection="c"):
-    return wire.Request(number, wire.Find(collection, ["a"]))
+    return ipc.StoreRequest(number, ipc.GetDocuments(collection, ["a"]))
 
 
 def replies(frames):
     found = {}
     for frame in frames:
-        reply = msgspec.msgpack.decode(frame[wire.HEADER.size :], type=wire.Reply)
-        found[reply.number] = reply.failure.code if reply.failure else msgspec.msgpack.decode(reply.body)
+        reply = msgspec.msgpack.decode(frame[ipc.LENGTH_HEADER.size :], type=ipc.StoreReply)
+        found[reply.number] = reply.error.code if reply.error else msgspec.msgpack.decode(reply.body)
     return found
 
 
 def answers(shelf, *requests):
-    return replies(frame for batch in batches(requests) for frame in answer(shelf, batch))
+    return replies(frame for batch in batch_reads(requests) for frame in handle_batch(shelf, batch))
 
 
 def test_all_searches_of_a_collection_go_as_one_batch():
@@ -81,7 +81,7 @@ def test_all_searches_of_a_collection_go_as_one_batch():
 
 def test_several_queries_of_one_request_join_the_batch_and_come_back_together():
     shelf = Shelf()
-    several = wire.Request(2, wire.SearchAll("c", [sought(6), sought(7)]))
+    several = ipc.StoreRequest(2, ipc.SearchBatch("c", [sought(6), sought(7)]))
     found = answers(shelf, search(1, 5), several, search(3, 8))
     assert shelf.log == [("search", [5, 6, 7, 8])]
     assert found == {1: [[["p", 5.0]]], 2: [[["p", 6.0]], [["p", 7.0]]], 3: [[["p", 8.0]]]}
@@ -101,19 +101,19 @@ def test_a_bad_query_spoils_its_own_answer_only():
 
 
 def test_an_unexpected_error_is_told_without_its_innards(caplog):
-    frames = [outcome(Shelf(KeyError("secret")), find(1))]
+    frames = [handle_request(Shelf(KeyError("secret")), find(1))]
     assert replies(frames) == {1: "internal"}
     assert b"secret" not in frames[0]
     assert "secret" in caplog.text
 
 
 def test_a_full_disk_has_its_code():
-    assert replies([outcome(Shelf(OSError(errno.ENOSPC, "full")), find(1))]) == {1: "disk_full"}
+    assert replies([handle_request(Shelf(OSError(errno.ENOSPC, "full")), find(1))]) == {1: "disk_full"}
 
 
 def test_a_panic_is_answered_and_ends_the_process():
-    shelf = Shelf(Panicked("boom", code="store_failed"))
-    assert replies([outcome(shelf, find(1))]) == {1: "store_failed"}
+    shelf = Shelf(EnginePanicked("boom", code="store_failed"))
+    assert replies([handle_request(shelf, find(1))]) == {1: "store_failed"}
     assert shelf.panicked
 
 
@@ -126,21 +126,21 @@ class PanicException(BaseException):
     [
         (RuntimeError("Wal error: WouldBlock"), Unavailable, "store_locked"),
         (RuntimeError("No space left on device"), Unavailable, "disk_full"),
-        (PanicException("poisoned"), Panicked, "store_failed"),
+        (PanicException("poisoned"), EnginePanicked, "store_failed"),
         (Invalid("ours", code="mine"), Invalid, "mine"),
     ],
 )
 def test_the_engines_errors_become_ours(raised, expected, code):
-    with pytest.raises(expected) as caught, _translated():
+    with pytest.raises(expected) as caught, _translate_errors():
         raise raised
     assert caught.value.code == code
 
 
 def test_an_interrupt_is_not_translated():
-    with pytest.raises(KeyboardInterrupt), _translated():
+    with pytest.raises(KeyboardInterrupt), _translate_errors():
         raise KeyboardInterrupt
 
 
 def test_a_record_survives_the_wire():
-    request = wire.Request(7, wire.Delete(new_id(), []), 1.5)
-    assert msgspec.msgpack.decode(wire.frame(request)[wire.HEADER.size :], type=wire.Request) == request
+    request = ipc.StoreRequest(7, ipc.DeleteDocuments(new_id(), []), 1.5)
+    assert msgspec.msgpack.decode(ipc.encode_frame(request)[ipc.LENGTH_HEADER.size :], type=ipc.StoreRequest) == request

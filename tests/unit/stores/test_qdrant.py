@@ -11,21 +11,19 @@ from typing import Any
 import httpx
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import Deadline
+from penstock.kernel.context import Context, Deadline, LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings, QdrantSettings, TimeoutSettings
-from penstock.policies.breaker import State
+from penstock.policies.breaker import BreakerState
 from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
 from penstock.pools.guard import CircuitOpen, Guard
-from penstock.pools.guarded import GuardedStore
-from penstock.pools.remote import Remote
-from penstock.stores.backends.qdrant.look import CHECK_S
-from penstock.stores.backends.qdrant.schema import KEY
+from penstock.pools.guarded_store import GuardedStore
+from penstock.pools.remote_dependency import RemoteDependency
+from penstock.stores.backends.qdrant.collection_schema import METADATA_KEY
+from penstock.stores.backends.qdrant.probe import PROBE_TIMEOUT_S
 from penstock.stores.backends.qdrant.server import QdrantServer
-from penstock.stores.records import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import sparse, unit
 from tests.fakes.qdrant import FakeQdrant, refusal, told
@@ -96,10 +94,10 @@ async def test_each_answer_is_told_in_our_words(answer, family, code):
     fake = FakeQdrant()
     store = serving(fake).store
     await store.create(INFO, WORK)
-    await store.find("c", ["a"], WORK)
+    await store.get_documents("c", ["a"], WORK)
     fake.hook = answering(answer)
     with pytest.raises(family) as caught:
-        await store.find("c", ["a"], WORK)
+        await store.get_documents("c", ["a"], WORK)
     assert caught.value.code == code
     if code == "dependency_limited":
         assert caught.value.retry_after_s == 7.0
@@ -112,7 +110,7 @@ async def test_a_long_refusal_is_not_told_to_its_end():
     await store.create(INFO, WORK)
     fake.hook = answering(refusal(400, "x" * 10_000))
     with pytest.raises(Invalid) as caught:
-        await store.find("c", ["a"], WORK)
+        await store.get_documents("c", ["a"], WORK)
     assert len(caught.value.detail) < 500
 
 
@@ -124,7 +122,7 @@ async def test_the_time_left_is_the_server_s_limit_in_whole_seconds_and_the_call
     fake = FakeQdrant()
     store = serving(fake).store
     await store.create(INFO, WORK)
-    await store.find("c", [], WORK)
+    await store.get_documents("c", [], WORK)
 
     async def hang(*_: Any) -> None:
         await asyncio.sleep(3600)
@@ -228,7 +226,7 @@ async def test_a_server_that_accepts_and_never_answers_is_told_within_its_time()
     began_s = asyncio.get_running_loop().time()
     with pytest.raises(Unavailable, match="has not answered within 2 s"):
         await serving(fake).start()
-    assert asyncio.get_running_loop().time() - began_s <= CHECK_S + 0.1
+    assert asyncio.get_running_loop().time() - began_s <= PROBE_TIMEOUT_S + 0.1
 
 
 @pytest.mark.parametrize(
@@ -317,13 +315,13 @@ async def test_two_that_create_the_same_at_once_get_the_same():
 @virtual
 async def test_the_layout_is_the_embedded_engine_s():
     fake = FakeQdrant()
-    await serving(fake, shards=3, replicas=2).store.create(CollectionInfo("c", 2, "m", late=8), WORK)
+    await serving(fake, shards=3, replicas=2).store.create(CollectionInfo("c", 2, "m", token_dim=8), WORK)
     body = next(said for method, path, _, said in fake.asked if (method, path) == ("PUT", "/collections/c"))
     assert body["vectors"]["dense"]["distance"] == "Dot"
     assert set(body["vectors"]) == {"dense"}
     assert body["sparse_vectors"] == {"sparse": {"modifier": "idf"}}
     assert (body["shard_number"], body["replication_factor"]) == (3, 2)
-    assert body["metadata"][KEY]["model"] == "m"
+    assert body["metadata"][METADATA_KEY]["model"] == "m"
 
 
 @virtual
@@ -365,7 +363,7 @@ async def test_several_queries_are_one_request_and_those_that_can_find_nothing_a
         ArmQuery(sparse(t1=1), 1),
         ArmQuery(unit(1, 0), 1, among=[]),
     ]
-    found = await store.search_all("c", queries, WORK)
+    found = await store.search_batch("c", queries, WORK)
     assert [len(one) for one in found] == [1, 0, 1, 0]
     assert [one[1] for one in fake.asked[before:]] == ["/collections/c/points/query/batch"]
     assert len(fake.asked[-1][3]["searches"]) == 2
@@ -374,11 +372,11 @@ async def test_several_queries_are_one_request_and_those_that_can_find_nothing_a
 # Behind its guard
 
 
-def guarded(fake: FakeQdrant) -> tuple[GuardedStore, Guard, Remote]:
+def guarded(fake: FakeQdrant) -> tuple[GuardedStore, Guard, RemoteDependency]:
     clock, luck = LoopClock(), random.Random(1).random
     guard = Guard("store", GuardSettings(failures=3), clock, patience_s=5.0, random=luck)
     limits = LimitSettings(initial=8, floor=8, ceiling=32)
-    remote = Remote(guard, clock, limits=limits, retries=RetrySettings(), random=luck)
+    remote = RemoteDependency(guard, clock, limits=limits, retries=RetrySettings(), random=luck)
     return GuardedStore(serving(fake).store, guard, remote=remote), guard, remote
 
 
@@ -416,9 +414,9 @@ async def test_a_server_that_fails_again_and_again_is_left_alone():
     fake.hook = answering(*[refusal(500, "broken")] * 20)
     for _ in range(5):
         with pytest.raises(Unavailable):
-            await store.find("c", ["a"], WORK)
-    assert guard.state is State.OPEN
+            await store.get_documents("c", ["a"], WORK)
+    assert guard.state is BreakerState.OPEN
     before = len(fake.asked)
     with pytest.raises(CircuitOpen):
-        await store.find("c", ["a"], WORK)
+        await store.get_documents("c", ["a"], WORK)
     assert len(fake.asked) == before

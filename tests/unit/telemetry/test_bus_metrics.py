@@ -1,11 +1,9 @@
 """What is measured about topics: waits, slack, service times, bursts."""
 
-from penstock.bus.books import BusObserver
-from penstock.kernel.context import Context
-from penstock.kernel.deadline import Deadline
+from penstock.bus.counters import BusObserver
+from penstock.kernel.context import Context, Deadline
 from penstock.policies.levels import Level
-from penstock.telemetry.bus_metrics import TOPICS_MAX, BusMetrics
-from penstock.telemetry.high_water import WINDOW_S
+from penstock.telemetry.bus_metrics import TOPICS_MAX, WINDOW_S, BusMetrics
 from penstock.telemetry.metrics import Metrics
 
 
@@ -21,8 +19,8 @@ class Hand:
 
 def exposed(bus_metrics):
     metrics = Metrics()
-    metrics.expose(bus_metrics.histograms())
-    metrics.read(bus_metrics.readings())
+    metrics.register_histograms(bus_metrics.histograms())
+    metrics.register_callbacks(bus_metrics.callback_metrics())
     return lambda name, **labels: metrics.registry.get_sample_value(name, labels)
 
 
@@ -58,12 +56,12 @@ def test_work_without_a_deadline_has_no_slack_and_work_past_it_has_none_left():
 def test_a_burst_between_two_scrapes_is_seen():
     clock, fills = Hand(), {"t": 0.0}
     it = BusMetrics(clock)
-    it.look()
-    it.watch(fills.items)
+    it.sample_fills()
+    it.watch_fills(fills.items)
     value = exposed(it)
     assert it.fill_max("t") == 0
     for fills["t"] in (0.2, 0.9, 0.0):
-        it.look()
+        it.sample_fills()
         clock.now_s += 0.1
     assert value("event_bus_buffer_used_max", topic="t") == it.fill_max("t") == 0.9
     clock.now_s += 2 * WINDOW_S
@@ -72,7 +70,7 @@ def test_a_burst_between_two_scrapes_is_seen():
 
 def test_a_crossing_is_looked_at_when_it_happens():
     it = BusMetrics(Hand())
-    it.watch(lambda: [("t", 0.83)])
+    it.watch_fills(lambda: [("t", 0.83)])
     it.on_level("t", Level.HIGH)
     assert it.fill_max("t") == 0.83
 
@@ -90,7 +88,7 @@ def test_rises_to_a_level_are_counted_and_falls_are_not():
 def test_any_number_of_topics_takes_up_bounded_room():
     it = BusMetrics(Hand())
     names = [f"topic.{number}" for number in range(3 * TOPICS_MAX)]
-    it.watch(lambda: [(name, 0.5) for name in names])
+    it.watch_fills(lambda: [(name, 0.5) for name in names])
     for name in names:
         it.started(name, Context.background(), 0.1)
         it.ended(name, 0.1)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from penstock.kernel.errors import Broken
-from penstock.telemetry.catalogue import CATALOGUE, Kind, entry
+from penstock.telemetry.catalogue import CATALOGUE, MetricKind, metric_definition
 
 SPECIFIED = {
     "worker_pool_active",
@@ -31,15 +31,15 @@ def test_no_two_metrics_export_a_line_of_the_same_name():
 @pytest.mark.parametrize("one", CATALOGUE, ids=lambda one: one.name)
 def test_names_follow_the_conventions(one):
     assert re.fullmatch(r"[a-z][a-z_]*[a-z]", one.name)
-    assert one.name.endswith("_total") == (one.kind is Kind.COUNTER)
-    assert one.name.endswith("_seconds") == (one.kind is Kind.HISTOGRAM)
+    assert one.name.endswith("_total") == (one.kind is MetricKind.COUNTER)
+    assert one.name.endswith("_seconds") == (one.kind is MetricKind.HISTOGRAM)
     assert all(re.fullmatch(r"[a-z_]+", label) for label in one.labels)
     assert "le" not in one.labels
-    assert one.text
-    assert not one.text.endswith(".")
+    assert one.help
+    assert not one.help.endswith(".")
 
 
 def test_a_name_leads_to_its_entry_or_is_refused():
-    assert entry("task_count").kind is Kind.GAUGE
+    assert metric_definition("task_count").kind is MetricKind.GAUGE
     with pytest.raises(Broken, match="no 'taskcount'"):
-        entry("taskcount")
+        metric_definition("taskcount")

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from penstock.kernel.clock import LoopClock
-from penstock.telemetry.heartbeat import KINDS_MAX, Heartbeat
+from penstock.kernel.context import LoopClock
+from penstock.telemetry.heartbeat import LOGGED_ERROR_TYPES_MAX, Heartbeat
 from penstock.telemetry.metrics import Metrics
 from tests.clock import BEGIN_S, virtual
 
@@ -21,8 +21,8 @@ def now():
 
 def told(heartbeat):
     metrics = Metrics()
-    metrics.expose(heartbeat.histograms())
-    metrics.read(heartbeat.readings())
+    metrics.register_histograms(heartbeat.histograms())
+    metrics.register_callbacks(heartbeat.callback_metrics())
     return metrics.registry.get_sample_value
 
 
@@ -125,7 +125,7 @@ async def test_kinds_of_errors_without_end_are_not_logged_without_end(caplog):
     it.start()
     await asyncio.sleep(10)
     await it.close()
-    assert len(caplog.records) == KINDS_MAX
+    assert len(caplog.records) == LOGGED_ERROR_TYPES_MAX
 
 
 @virtual

@@ -1,6 +1,6 @@
 """Windowed maxima."""
 
-from penstock.telemetry.high_water import WINDOW_S, HighWater
+from penstock.telemetry.bus_metrics import WINDOW_S, HighWater
 
 
 def test_the_highest_value_stays_for_the_window_and_reading_does_not_change_it():

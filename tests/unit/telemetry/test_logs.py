@@ -9,14 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.telemetry.logs import KeyValueFormatter, configure
+from penstock.telemetry.logs import LogfmtFormatter, configure
 
 
 def line(message: str, *args: object, name: str = "penstock.bus", exc_info=None, **extra: object) -> str:
     record = logging.getLogger(name).makeRecord(
         name, logging.WARNING, __file__, 1, message, args, exc_info, extra=extra
     )
-    return KeyValueFormatter().format(record)
+    return LogfmtFormatter().format(record)
 
 
 def test_a_line_says_when_how_bad_where_and_what() -> None:

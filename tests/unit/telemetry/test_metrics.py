@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.kernel.errors import Broken
 from penstock.telemetry.histogram import Histograms
-from penstock.telemetry.metrics import CONTENT_TYPE, Metrics, runtime_readings, single
+from penstock.telemetry.metrics import CONTENT_TYPE, Metrics, runtime_metrics, unlabelled
 from tests.clock import virtual
 
 
@@ -55,10 +55,10 @@ def test_what_is_counted_is_exposed_under_its_name() -> None:
 def test_gauges_are_read_at_each_scrape() -> None:
     metrics = Metrics()
     active = {"embed": 1, "search": 3}
-    metrics.read(
+    metrics.register_callbacks(
         [
             ("worker_pool_active", lambda: [((pool,), count) for pool, count in active.items()]),
-            single("http_concurrent_requests", lambda: 5),
+            unlabelled("http_concurrent_requests", lambda: 5),
         ]
     )
     assert samples(metrics)["worker_pool_active", of(pool="embed")] == 1
@@ -72,7 +72,9 @@ def test_gauges_are_read_at_each_scrape() -> None:
 
 def test_counters_read_at_scrape_are_counters_and_may_have_two_labels() -> None:
     metrics = Metrics()
-    metrics.read([("event_bus_messages_total", lambda: [(("ml.embed", "answered"), 3), (("ml.embed", "left"), 1)])])
+    metrics.register_callbacks(
+        [("event_bus_messages_total", lambda: [(("ml.embed", "answered"), 3), (("ml.embed", "left"), 1)])]
+    )
     assert samples(metrics)["event_bus_messages_total", of(topic="ml.embed", outcome="answered")] == 3
     assert b"# TYPE event_bus_messages_total counter\n" in metrics.exposition()
     assert metrics.registry.get_sample_value("event_bus_messages_total", {"topic": "ml.embed", "outcome": "left"}) == 1
@@ -81,22 +83,22 @@ def test_counters_read_at_scrape_are_counters_and_may_have_two_labels() -> None:
 @pytest.mark.parametrize("name", ["made_up", "event_bus_wait_seconds"])
 def test_what_the_catalogue_does_not_have_so_cannot_be_read(name: str) -> None:
     with pytest.raises(Broken, match=name):
-        Metrics().read([single(name, lambda: 1)])
+        Metrics().register_callbacks([unlabelled(name, lambda: 1)])
 
 
 def test_a_counter_of_one_label_tells_its_counts() -> None:
     metrics = Metrics()
-    assert metrics.counts(metrics.refused) == {}
+    assert metrics.counts_by_label(metrics.refused) == {}
     metrics.refused.labels("draining").inc(3)
     metrics.refused.labels("rate_limited").inc()
-    assert metrics.counts(metrics.refused) == {"draining": 3, "rate_limited": 1}
+    assert metrics.counts_by_label(metrics.refused) == {"draining": 3, "rate_limited": 1}
 
 
 def test_label_values_and_numbers_of_any_kind_come_back_as_they_were() -> None:
     metrics = Metrics()
     odd = 'a "quoted"\\ back\nslash, and é'
     numbers = {odd: 1e-7, "big": 12345678901234567890.0, "inf": float("inf"), "negative": -0.5}
-    metrics.read([("cache_bytes", lambda: [((cache,), number) for cache, number in numbers.items()])])
+    metrics.register_callbacks([("cache_bytes", lambda: [((cache,), number) for cache, number in numbers.items()])])
     found = samples(metrics)
     assert {cache: found["cache_bytes", of(cache=cache)] for cache in numbers} == numbers
 
@@ -104,7 +106,9 @@ def test_label_values_and_numbers_of_any_kind_come_back_as_they_were() -> None:
 def test_numbers_that_are_none_are_written_as_prometheus_has_them() -> None:
     metrics = Metrics()
     values = (float("inf"), float("-inf"), float("nan"), 3, 0.1, 1e300)
-    metrics.read([("cache_bytes", lambda: [((str(number),), value) for number, value in enumerate(values)])])
+    metrics.register_callbacks(
+        [("cache_bytes", lambda: [((str(number),), value) for number, value in enumerate(values)])]
+    )
     lines = [line for line in metrics.exposition().decode().splitlines() if line.startswith("cache_bytes")]
     assert [line.split()[1] for line in lines] == ["+Inf", "-Inf", "NaN", "3", "0.1", "1e+300"]
 
@@ -124,7 +128,7 @@ def test_lines_that_only_say_when_a_series_began_are_left_out() -> None:
 @virtual
 async def test_tasks_and_threads_are_counted_apart_and_together() -> None:
     metrics = Metrics()
-    metrics.read(runtime_readings())
+    metrics.register_callbacks(runtime_metrics())
     others = [asyncio.create_task(asyncio.Event().wait()) for _ in range(2)]
     found = samples(metrics)
     threads = threading.active_count()
@@ -137,7 +141,7 @@ async def test_tasks_and_threads_are_counted_apart_and_together() -> None:
 
 def test_outside_a_loop_there_are_no_tasks() -> None:
     metrics = Metrics()
-    metrics.read(runtime_readings())
+    metrics.register_callbacks(runtime_metrics())
     assert samples(metrics)["task_count", of()] == 0
 
 
@@ -151,7 +155,7 @@ def test_two_sets_of_metrics_share_nothing() -> None:
 
 def test_histograms_of_others_are_exposed_beside_its_own() -> None:
     metrics, waits = Metrics(), Histograms("event_bus_wait_seconds")
-    metrics.expose([waits])
+    metrics.register_histograms([waits])
     waits.labels("ml.embed").observe(0.3)
     assert samples(metrics)["event_bus_wait_seconds_sum", of(topic="ml.embed")] == 0.3
 

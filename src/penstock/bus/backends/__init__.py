@@ -1,1 +1,1 @@
-"""A bus in one process, ``memory``, and brokers that carry one between processes: ``redis``, ``kafka``."""
+"""Brokers that carry the bus between processes: ``redis`` and ``kafka``."""

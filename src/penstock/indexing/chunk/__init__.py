@@ -1,11 +1,11 @@
-"""A file's text becomes chunks that a model reads whole, each with exact lines and symbol.
+"""Chunking: cuts a file's text into chunks that a model reads whole, each with exact lines and symbol.
 
 Enters: text, its language, a token budget and a way to count tokens. Leaves: chunks in order; every
     line that is not
 blank is in one of them (an over-long line in several). Refuses nothing: what cannot be parsed is
 cut at blank lines.
-Read next: `records.py` (what the parts exchange), `syntax.py` (code), `markdown.py` (documents),
-`packing.py`.
+Read next: `outline.py` (the records that are exchanged), `syntax.py` (code), `markdown.py` (documents),
+`unit_packing.py`.
 """
 
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from penstock.indexing.chunk.ledger import Ledger
+from penstock.indexing.chunk.line_costs import LineCosts
 from penstock.indexing.chunk.markdown import outline_markdown
-from penstock.indexing.chunk.packing import chunks_of, pack
+from penstock.indexing.chunk.outline import Chunk, Outline, ParseLimit, TokenCount, no_parse_limit
 from penstock.indexing.chunk.prose import outline_prose
-from penstock.indexing.chunk.records import Chunk, Guard, Outline, TokenCount, unguarded
 from penstock.indexing.chunk.restructured import outline_restructured
 from penstock.indexing.chunk.syntax import outline_syntax
+from penstock.indexing.chunk.unit_packing import chunks_of, pack
 
-__all__ = ["Chunk", "TokenCount", "chunk"]
+__all__ = ["Chunk", "TokenCount", "chunk_text"]
 
 #: A longer text was written by a machine. It is cut by its lines, window by window: what is noted of each line, and a
 #: syntax tree all the more, takes many times the memory of the text.
@@ -29,13 +29,13 @@ OUTLINED_CHARS_MAX: Final = 1_000_000
 WINDOW_CHARS: Final = 250_000
 
 
-def chunk(
+def chunk_text(
     text: str,
     language: str,
     *,
     tokens_max: int,
     count: TokenCount,
-    guard: Guard = unguarded,
+    parse_limit: ParseLimit = no_parse_limit,
     chunks_max: int | None = None,
 ) -> list[Chunk]:
     """Cut a file into chunks of at most `tokens_max` tokens.
@@ -50,7 +50,7 @@ def chunk(
         tokens_max: Tokens that the model reads, less those it adds itself.
         count: Model tokens of each string without special tokens; must add up over lines. Called
             for all lines, some at a time, and again for lines that are over the limit alone.
-        guard: Stands around each run of a parser.
+        parse_limit: Context manager around each run of a parser.
         chunks_max: How many are wanted at most. One more is returned where there are more, so that it shows.
 
     Returns:
@@ -70,8 +70,8 @@ def chunk(
     if len(text) > OUTLINED_CHARS_MAX:
         cut = (one for first, window in _windows(text) for one in _lines_of(window, first, tokens_max, count))
     else:
-        ledger = Ledger(text.split("\n"), count)
-        outline = _outline(text, language, ledger, tokens_max, guard)
+        ledger = LineCosts(text.split("\n"), count)
+        outline = _outline(text, language, ledger, tokens_max, parse_limit)
         cut = chunks_of(ledger, pack(ledger, outline, tokens_max), tokens_max, count)
     return list(islice(cut, None if chunks_max is None else chunks_max + 1))
 
@@ -90,12 +90,12 @@ def _windows(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _lines_of(window: str, first: int, tokens_max: int, count: TokenCount) -> Iterator[Chunk]:
-    ledger = Ledger(window.split("\n"), count)
+    ledger = LineCosts(window.split("\n"), count)
     for one in chunks_of(ledger, pack(ledger, outline_prose(ledger), tokens_max), tokens_max, count):
         yield replace(one, start_line=one.start_line + first, end_line=one.end_line + first)
 
 
-def _outline(text: str, language: str, ledger: Ledger, budget: int, guard: Guard) -> Outline:
+def _outline(text: str, language: str, ledger: LineCosts, budget: int, guard: ParseLimit) -> Outline:
     if language == "markdown":
         return outline_markdown(ledger)
     if language == "rst":

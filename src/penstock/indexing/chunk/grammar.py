@@ -1,4 +1,4 @@
-"""What a definition looks like in each language: one table, read by `syntax.py`."""
+"""Grammar table: the syntax nodes that are definitions in each language, read by `syntax.py`."""
 
 # Lists of names are read as lists of names, not as columns of quotes.
 # ruff: noqa: SIM905
@@ -6,10 +6,10 @@
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.indexing.chunk import names
-from penstock.indexing.chunk.names import NameRule
+from penstock.indexing.chunk import definition_names
+from penstock.indexing.chunk.definition_names import NameRule
 
-_NAME: Final = names.field("name")
+_NAME: Final = definition_names.from_field("name")
 
 #: Nodes around a definition that start it (decorators, `export`) or hold it (`const f = …`).
 WRAPPERS: Final = frozenset(
@@ -48,16 +48,16 @@ class Grammar:
         containers: Definitions with members worth units of their own (classes), with how to read
             their name.
         leaves: Other definitions (functions).
-        retry: Grammar to parse with where this one leaves errors.
-        astral: Whether its parser can be given characters beyond U+FFFF. tree-sitter-bash reads past its tables
+        fallback: Grammar to parse with where this one leaves errors.
+        accepts_astral: Whether its parser can be given characters beyond U+FFFF. tree-sitter-bash reads past its tables
             at some of them and takes the process with it (tree-sitter-bash issue 337).
     """
 
     parser: str
     containers: dict[str, NameRule] = field(default_factory=dict)
     leaves: dict[str, NameRule] = field(default_factory=dict)
-    retry: str = ""
-    astral: bool = True
+    fallback: str = ""
+    accepts_astral: bool = True
 
 
 _JS_CONTAINERS: Final[dict[str, NameRule]] = {"class_declaration": _NAME}
@@ -65,10 +65,10 @@ _JS_LEAVES: Final[dict[str, NameRule]] = {
     "function_declaration": _NAME,
     "generator_function_declaration": _NAME,
     "method_definition": _NAME,
-    "variable_declarator": names.assigned("name", "value"),
-    "assignment_expression": names.assigned("left", "right"),
-    "pair": names.assigned("key", "value"),
-    "field_definition": names.assigned("property", "value"),
+    "variable_declarator": definition_names.from_assignment("name", "value"),
+    "assignment_expression": definition_names.from_assignment("left", "right"),
+    "pair": definition_names.from_assignment("key", "value"),
+    "field_definition": definition_names.from_assignment("property", "value"),
 }
 _TS_CONTAINERS: Final[dict[str, NameRule]] = {
     **_JS_CONTAINERS,
@@ -78,24 +78,24 @@ _TS_CONTAINERS: Final[dict[str, NameRule]] = {
 }
 _TS_LEAVES: Final[dict[str, NameRule]] = {
     **_JS_LEAVES,
-    "public_field_definition": names.assigned("name", "value"),
+    "public_field_definition": definition_names.from_assignment("name", "value"),
     "interface_declaration": _NAME,
     "type_alias_declaration": _NAME,
     "enum_declaration": _NAME,
     "function_signature": _NAME,
 }
 _C_LEAVES: Final[dict[str, NameRule]] = {
-    "function_definition": names.declarator,
-    "struct_specifier": names.with_body("name"),
-    "union_specifier": names.with_body("name"),
-    "enum_specifier": names.with_body("name"),
-    "type_definition": names.typedef,
+    "function_definition": definition_names.c_function_name,
+    "struct_specifier": definition_names.from_field_with_body("name"),
+    "union_specifier": definition_names.from_field_with_body("name"),
+    "enum_specifier": definition_names.from_field_with_body("name"),
+    "type_definition": definition_names.c_typedef_name,
     "preproc_function_def": _NAME,
 }
 _CPP_CONTAINERS: Final[dict[str, NameRule]] = {
     "namespace_definition": _NAME,
-    "class_specifier": names.with_body("name"),
-    "struct_specifier": names.with_body("name"),
+    "class_specifier": definition_names.from_field_with_body("name"),
+    "struct_specifier": definition_names.from_field_with_body("name"),
 }
 _CPP_LEAVES: Final = {kind: rule for kind, rule in _C_LEAVES.items() if kind not in _CPP_CONTAINERS}
 
@@ -114,13 +114,13 @@ GRAMMARS: Final[dict[str, Grammar]] = {
         "go",
         leaves={
             "function_declaration": _NAME,
-            "method_declaration": names.receiver,
-            "type_declaration": names.go_types,
+            "method_declaration": definition_names.go_method_name,
+            "type_declaration": definition_names.go_type_name,
         },
     ),
     "rust": Grammar(
         "rust",
-        {"impl_item": names.field("type"), **_named("mod_item", "trait_item")},
+        {"impl_item": definition_names.from_field("type"), **_named("mod_item", "trait_item")},
         _named(
             "function_item",
             "function_signature_item",
@@ -135,7 +135,7 @@ GRAMMARS: Final[dict[str, Grammar]] = {
         _named("class_declaration", "interface_declaration", "enum_declaration", "record_declaration"),
         _named("method_declaration", "constructor_declaration", "annotation_type_declaration"),
     ),
-    "c": Grammar("c", {}, _C_LEAVES, retry="cpp"),
+    "c": Grammar("c", {}, _C_LEAVES, fallback="cpp"),
     "cpp": Grammar("cpp", _CPP_CONTAINERS, _CPP_LEAVES),
     "csharp": Grammar(
         "csharp",
@@ -161,25 +161,27 @@ GRAMMARS: Final[dict[str, Grammar]] = {
         _named("class_declaration", "interface_declaration", "trait_declaration", "enum_declaration"),
         _named("function_definition", "method_declaration"),
     ),
-    "shell": Grammar("bash", {}, _named("function_definition"), astral=False),
+    "shell": Grammar("bash", {}, _named("function_definition"), accepts_astral=False),
     "kotlin": Grammar(
         "kotlin",
         {
-            "class_declaration": names.child("type_identifier"),
-            "object_declaration": names.child("type_identifier"),
-            "companion_object": names.constant("Companion"),
+            "class_declaration": definition_names.from_child("type_identifier"),
+            "object_declaration": definition_names.from_child("type_identifier"),
+            "companion_object": definition_names.fixed_name("Companion"),
         },
-        {"function_declaration": names.child("simple_identifier")},
+        {"function_declaration": definition_names.from_child("simple_identifier")},
     ),
     "swift": Grammar(
         "swift",
         _named("class_declaration", "protocol_declaration"),
-        {"function_declaration": _NAME, "init_declaration": names.constant("init")},
+        {"function_declaration": _NAME, "init_declaration": definition_names.fixed_name("init")},
     ),
     "scala": Grammar(
         "scala",
         _named("object_definition", "class_definition", "trait_definition", "enum_definition"),
         _named("function_definition", "function_declaration"),
     ),
-    "lua": Grammar("lua", {}, {"function_declaration": _NAME, "assignment_statement": names.lua_assigned}),
+    "lua": Grammar(
+        "lua", {}, {"function_declaration": _NAME, "assignment_statement": definition_names.lua_assignment_name}
+    ),
 }

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from penstock.indexing.chunk.records import Kind, Unit
+from penstock.indexing.chunk.outline import OutlineUnit, UnitKind
 
-TRAIL: Final = " > "
+TRAIL_SEPARATOR: Final = " > "
 #: Characters of a title; every chunk of the section and of those in it carries it.
 TITLE_CHARS_MAX: Final = 120
 #: Levels of a trail, as many as Markdown and most kinds of documents have.
@@ -22,7 +22,7 @@ class Heading:
     title: str
 
 
-def sections(headings: Iterable[Heading], lines: int) -> list[Unit]:
+def sections(headings: Iterable[Heading], lines: int) -> list[OutlineUnit]:
     """Return one unit for each section, named by its heading trail (`Install > Docker`).
 
     Args:
@@ -32,16 +32,16 @@ def sections(headings: Iterable[Heading], lines: int) -> list[Unit]:
     Returns:
         Units that cover all lines; what comes before the first heading has no symbol.
     """
-    units: list[Unit] = []
+    units: list[OutlineUnit] = []
     trail: list[Heading] = []
     start, symbol, parent = 0, "", ""
     for heading in headings:
-        units.append(Unit(start, heading.line, symbol, parent, Kind.DEFINITION))
+        units.append(OutlineUnit(start, heading.line, symbol, parent, UnitKind.DEFINITION))
         while trail and trail[-1].level >= heading.level:
             trail.pop()
-        parent = TRAIL.join(above.title[:TITLE_CHARS_MAX] for above in trail)
+        parent = TRAIL_SEPARATOR.join(above.title[:TITLE_CHARS_MAX] for above in trail)
         del trail[LEVELS_MAX - 1 :]
         trail.append(heading)
-        start, symbol = heading.line, TRAIL.join(above.title[:TITLE_CHARS_MAX] for above in trail)
-    units.append(Unit(start, lines, symbol, parent, Kind.DEFINITION))
+        start, symbol = heading.line, TRAIL_SEPARATOR.join(above.title[:TITLE_CHARS_MAX] for above in trail)
+    units.append(OutlineUnit(start, lines, symbol, parent, UnitKind.DEFINITION))
     return [unit for unit in units if unit.start < unit.end]

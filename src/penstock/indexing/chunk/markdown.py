@@ -1,13 +1,13 @@
-"""Markdown: sections by heading; fenced code and front matter are never mistaken for headings."""
+"""Markdown: sections by heading. Fenced code and front matter are never mistaken for headings."""
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from penstock.indexing.chunk.headings import Heading, sections
-from penstock.indexing.chunk.ledger import Ledger
-from penstock.indexing.chunk.prose import paragraph_strength
-from penstock.indexing.chunk.records import Outline
+from penstock.indexing.chunk.line_costs import LineCosts
+from penstock.indexing.chunk.outline import Outline
+from penstock.indexing.chunk.prose import paragraph_boundary_score
 
 _ATX: Final = re.compile(r"\A {0,3}(#{1,6})(?=[ \t]|\r?$)")
 _SETEXT: Final = re.compile(r"\A {0,3}(=+|-{2,})[ \t\r]*$")
@@ -21,16 +21,16 @@ _MARKS: Final = re.compile(r"[`*]+")
 _FENCED: Final = -2.5
 
 
-def outline_markdown(ledger: Ledger) -> Outline:
+def outline_markdown(costs: LineCosts) -> Outline:
     """Return one unit a section, to be cut between paragraphs rather than in fenced code."""
-    fenced = _fenced_lines(ledger.lines)
-    between = paragraph_strength(ledger)
+    fenced = _fenced_lines(costs.lines)
+    between = paragraph_boundary_score(costs)
 
     def strength(line: int) -> float:
         inside = fenced[line] and fenced[line - 1]
         return between(line) + (_FENCED if inside else 0.0)
 
-    return Outline(sections(_headings(ledger.lines, fenced), len(ledger.lines)), strength)
+    return Outline(sections(_headings(costs.lines, fenced), len(costs.lines)), strength)
 
 
 def _front_matter_end(lines: Sequence[str]) -> int:

@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from penstock.indexing.chunk.ledger import Ledger
-from penstock.indexing.chunk.records import Outline, Strength, Unit
+from penstock.indexing.chunk.line_costs import LineCosts
+from penstock.indexing.chunk.outline import BoundaryScore, Outline, OutlineUnit
 
 _AFTER_BLANK: Final = 2.0
 _AFTER_SENTENCE: Final = 0.6
@@ -13,22 +13,22 @@ _INDENT_MAX: Final = 24
 _SENTENCE_ENDS: Final = (".", "!", "?", ":", "。", "”", '."', ".)", ";", "}")
 
 
-def paragraph_strength(ledger: Ledger) -> Strength:
+def paragraph_boundary_score(costs: LineCosts) -> BoundaryScore:
     """Favour the first line of a paragraph, small indents and the end of a sentence."""
 
     def strength(line: int) -> float:
-        if ledger.is_bare(line, line + 1):
+        if costs.has_no_words(line, line + 1):
             return _BARE
-        value = -_INDENT_WEIGHT * min(ledger.indent(line), _INDENT_MAX)
-        if ledger.blank[line - 1]:
+        value = -_INDENT_WEIGHT * min(costs.indent(line), _INDENT_MAX)
+        if costs.blank[line - 1]:
             value += _AFTER_BLANK
-        elif ledger.lines[line - 1].rstrip().endswith(_SENTENCE_ENDS):
+        elif costs.lines[line - 1].rstrip().endswith(_SENTENCE_ENDS):
             value += _AFTER_SENTENCE
         return value
 
     return strength
 
 
-def outline_prose(ledger: Ledger) -> Outline:
+def outline_prose(costs: LineCosts) -> Outline:
     """Return the whole file as one unit, to be cut at paragraphs."""
-    return Outline([Unit(0, len(ledger.lines))], paragraph_strength(ledger))
+    return Outline([OutlineUnit(0, len(costs.lines))], paragraph_boundary_score(costs))

@@ -5,18 +5,18 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from penstock.indexing.chunk.headings import Heading, sections
-from penstock.indexing.chunk.ledger import Ledger
-from penstock.indexing.chunk.prose import paragraph_strength
-from penstock.indexing.chunk.records import Outline
+from penstock.indexing.chunk.line_costs import LineCosts
+from penstock.indexing.chunk.outline import Outline
+from penstock.indexing.chunk.prose import paragraph_boundary_score
 
 _RULE: Final = re.compile(r"\A([!-/:-@\[-`{-~])\1{2,}\s*$")
 #: What may be a role, at the end of what stands before a backtick (`:class:`, `:py:func:`).
 _ROLE: Final = re.compile(r"(?<![\w:+.-])[\w:+.-]++$")
 
 
-def outline_restructured(ledger: Ledger) -> Outline:
+def outline_restructured(costs: LineCosts) -> Outline:
     """Return one unit for each section."""
-    return Outline(sections(_headings(ledger.lines), len(ledger.lines)), paragraph_strength(ledger))
+    return Outline(sections(_headings(costs.lines), len(costs.lines)), paragraph_boundary_score(costs))
 
 
 def _headings(lines: Sequence[str]) -> Iterator[Heading]:

@@ -19,8 +19,8 @@ from penstock.indexing.chunk.grammar import (
     WRAPPERS,
     Grammar,
 )
-from penstock.indexing.chunk.ledger import Ledger
-from penstock.indexing.chunk.records import Guard, Kind, Outline, Strength, Unit
+from penstock.indexing.chunk.line_costs import LineCosts
+from penstock.indexing.chunk.outline import BoundaryScore, Outline, OutlineUnit, ParseLimit, UnitKind
 
 #: Above this share of unparsed lines the grammar has not understood the file.
 ERROR_SHARE_MAX: Final = 0.2
@@ -57,7 +57,7 @@ def _parser(name: str) -> Parser:
 
 
 @dataclass(frozen=True, slots=True)
-class _Task:
+class _PendingNode:
     """A node to place: with the comments above it, inside the definition `symbol`."""
 
     node: Node
@@ -67,49 +67,49 @@ class _Task:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _UnitStart:
     """A line where a unit or a statement begins."""
 
     line: int
     symbol: str
     parent: str
-    kind: Kind
+    kind: UnitKind
     depth: int
 
 
-def outline_syntax(text: str, language: str, ledger: Ledger, budget: int, guard: Guard) -> Outline | None:
+def outline_syntax(text: str, language: str, costs: LineCosts, budget: int, parse_limit: ParseLimit) -> Outline | None:
     """Return the units of a source file.
 
     Args:
         text: The file.
         language: Its language.
-        ledger: Its lines and costs.
+        costs: Its lines and costs.
         budget: What a chunk may cost; definitions within it stay whole.
-        guard: Stands around each run of a parser.
+        parse_limit: Context manager around each run of a parser.
 
     Returns:
         The outline, or `None` where there is no grammar for the language or it does not understand
         the file, or lines or brackets are longer or deeper than a person writes them.
     """
     grammar = GRAMMARS.get(language)
-    if grammar is None or len(max(ledger.lines, key=len)) > LINE_CHARS_MAX:
+    if grammar is None or len(max(costs.lines, key=len)) > LINE_CHARS_MAX:
         return None
-    source = (text if grammar.astral else _ASTRAL.sub("____", text)).encode("utf-8", "replace")
+    source = (text if grammar.accepts_astral else _ASTRAL.sub("____", text)).encode("utf-8", "replace")
     if _brackets_open(source) > BRACKETS_OPEN_MAX:
         return None
-    root = _parsed(grammar, source, guard)
-    if root.has_error and grammar.retry:
-        other = GRAMMARS[grammar.retry]
-        retried = _parsed(other, source, guard)
+    root = _parsed(grammar, source, parse_limit)
+    if root.has_error and grammar.fallback:
+        other = GRAMMARS[grammar.fallback]
+        retried = _parsed(other, source, parse_limit)
         if _error_lines(retried) < _error_lines(root):
             root, grammar = retried, other
-    if root.has_error and _error_lines(root) > ERROR_SHARE_MAX * len(ledger.lines):
+    if root.has_error and _error_lines(root) > ERROR_SHARE_MAX * len(costs.lines):
         return None
-    marks = _Outliner(grammar, ledger, budget).marks(root)
-    return Outline(_units(marks, len(ledger.lines)), _statement_strength(marks, ledger))
+    marks = _SyntaxOutliner(grammar, costs, budget).unit_starts(root)
+    return Outline(_units(marks, len(costs.lines)), _statement_strength(marks, costs))
 
 
-def _parsed(grammar: Grammar, source: bytes, guard: Guard) -> Node:
+def _parsed(grammar: Grammar, source: bytes, guard: ParseLimit) -> Node:
     parser = _parser(grammar.parser)
     with guard(len(source)):
         return parser.parse(source).root_node
@@ -142,25 +142,25 @@ def _last_row(node: Node) -> int:
     return end.row - 1 if end.column == 0 and end.row > node.start_point.row else end.row
 
 
-class _Outliner:
+class _SyntaxOutliner:
     """Walks from the root, as deep as the budget asks, and marks where units begin."""
 
     __slots__ = ("_budget", "_grammar", "_ledger", "_marks")
 
-    def __init__(self, grammar: Grammar, ledger: Ledger, budget: int) -> None:
+    def __init__(self, grammar: Grammar, ledger: LineCosts, budget: int) -> None:
         self._grammar = grammar
         self._ledger = ledger
         self._budget = budget
-        self._marks: list[_Mark] = []
+        self._marks: list[_UnitStart] = []
 
-    def marks(self, root: Node) -> list[_Mark]:
+    def unit_starts(self, root: Node) -> list[_UnitStart]:
         """Return the marks in the order of their lines. No recursion: sources nest as deep as they like."""
         stack = list(reversed(list(self._tasks(root.named_children, "", 0))))
         while stack:
             stack.extend(reversed(self._place(stack.pop())))
         return self._marks
 
-    def _tasks(self, nodes: Iterable[Node], symbol: str, depth: int) -> Iterator[_Task]:
+    def _tasks(self, nodes: Iterable[Node], symbol: str, depth: int) -> Iterator[_PendingNode]:
         """Pair each node with the line where the comments and decorators directly above it begin."""
         lead: int | None = None
         lead_end = previous_end = -1
@@ -170,13 +170,13 @@ class _Outliner:
                 if start > previous_end or lead is not None:
                     lead = start if lead is None or start > lead_end + 1 else lead
                     lead_end = _last_row(node)
-                    yield _Task(node, lead, symbol, depth)
+                    yield _PendingNode(node, lead, symbol, depth)
                 continue
             attached = lead is not None and start <= lead_end + 1
-            yield _Task(node, lead if attached and lead is not None else start, symbol, depth)
+            yield _PendingNode(node, lead if attached and lead is not None else start, symbol, depth)
             lead, previous_end = None, _last_row(node)
 
-    def _place(self, task: _Task) -> list[_Task]:
+    def _place(self, task: _PendingNode) -> list[_PendingNode]:
         """Mark the task's node and return what of it is to be placed next."""
         node, symbol = task.node, task.symbol
         cost = self._ledger.cost(task.start, _last_row(node) + 1)
@@ -186,11 +186,11 @@ class _Outliner:
             if len(qualified) > SYMBOL_CHARS_MAX:
                 qualified = symbol
             if cost <= self._budget and not (is_container and self._has_large_member(inner, cost)):
-                self._mark(task, qualified, symbol, Kind.DEFINITION)
+                self._mark(task, qualified, symbol, UnitKind.DEFINITION)
                 return []
-            self._mark(task, qualified, symbol, Kind.HEAD)
+            self._mark(task, qualified, symbol, UnitKind.HEADER)
             return list(self._tasks(_members(inner), qualified, task.depth + 1))
-        marked = self._mark(task, symbol, symbol, Kind.FILLER)
+        marked = self._mark(task, symbol, symbol, UnitKind.FILLER)
         looked_into = node.type in TRANSPARENT or (not symbol and node.type in TRANSPARENT_OUTSIDE)
         if task.depth >= _DEPTH_MAX or not (looked_into or cost > self._budget * _STATEMENT_SHARE):
             return []
@@ -226,13 +226,13 @@ class _Outliner:
                 return True
         return False
 
-    def _mark(self, task: _Task, symbol: str, parent: str, kind: Kind) -> bool:
+    def _mark(self, task: _PendingNode, symbol: str, parent: str, kind: UnitKind) -> bool:
         """Mark a line unless it is marked already or begins with something else."""
         last = self._marks[-1] if self._marks else None
         if last is not None and task.start <= last.line:
             # A leading comment is placed before its definition; the definition then takes the line
             # over.
-            if task.start != last.line or kind is Kind.FILLER or last.kind is not Kind.FILLER:
+            if task.start != last.line or kind is UnitKind.FILLER or last.kind is not UnitKind.FILLER:
                 return False
             self._marks.pop()
         elif task.start == task.node.start_point.row:
@@ -241,7 +241,7 @@ class _Outliner:
             prefix = self._ledger.lines[task.start][: task.node.start_point.column]
             if prefix and not prefix.isspace():
                 return False
-        self._marks.append(_Mark(task.start, symbol, parent, kind, task.depth))
+        self._marks.append(_UnitStart(task.start, symbol, parent, kind, task.depth))
         return True
 
 
@@ -254,23 +254,23 @@ def _members(node: Node) -> Iterator[Node]:
             yield child
 
 
-def _units(marks: list[_Mark], lines: int) -> list[Unit]:
+def _units(marks: list[_UnitStart], lines: int) -> list[OutlineUnit]:
     """Turn marks into units that cover all lines; code of one symbol in a row becomes one unit."""
-    units: list[Unit] = []
+    units: list[OutlineUnit] = []
     if not marks or marks[0].line > 0:
-        units.append(Unit(0, marks[0].line if marks else lines))
+        units.append(OutlineUnit(0, marks[0].line if marks else lines))
     for number, mark in enumerate(marks):
         end = marks[number + 1].line if number + 1 < len(marks) else lines
         last = units[-1] if units else None
-        goes_on = last is not None and mark.kind is Kind.FILLER and last.kind is not Kind.DEFINITION
+        goes_on = last is not None and mark.kind is UnitKind.FILLER and last.kind is not UnitKind.DEFINITION
         if last is not None and goes_on and mark.symbol == last.symbol:
-            units[-1] = Unit(last.start, end, last.symbol, last.parent, last.kind)
+            units[-1] = OutlineUnit(last.start, end, last.symbol, last.parent, last.kind)
         else:
-            units.append(Unit(mark.line, end, mark.symbol, mark.parent, mark.kind))
+            units.append(OutlineUnit(mark.line, end, mark.symbol, mark.parent, mark.kind))
     return units
 
 
-def _statement_strength(marks: list[_Mark], ledger: Ledger) -> Strength:
+def _statement_strength(marks: list[_UnitStart], ledger: LineCosts) -> BoundaryScore:
     depths = {mark.line: mark.depth for mark in marks}
 
     def strength(line: int) -> float:

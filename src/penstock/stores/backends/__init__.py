@@ -1,1 +1,1 @@
-"""Stores that pass the contract suite: ``edge`` (embedded Qdrant in its own process)."""
+"""Backends: ``edge`` (Qdrant embedded in its own process), ``qdrant`` (a server), ``redis`` (shared caches, rates)."""

@@ -1,4 +1,4 @@
-"""How a collection lies in Qdrant, whether the engine runs in a process of ours or is a server: names and numbers.
+"""Layout of a collection in Qdrant, the same for the embedded engine and for a server: names and numbers.
 
 The numbers are those of ``docs/benchmarks/store.md``.
 """
@@ -9,11 +9,11 @@ import re
 from typing import Final
 
 from penstock.kernel.errors import Invalid
-from penstock.stores.records import COLLECTION_NAME, CollectionInfo
+from penstock.stores.data_model import COLLECTION_NAME, CollectionInfo
 
-#: The name of sparse vectors that say themselves what a term is worth. Those of BM25 are named after their arm; one
+#: The name of sparse vectors with learned term weights. Those of BM25 are named after their arm; one
 #: collection uses one of the two names.
-LEARNED: Final = "learned"
+LEARNED_SPARSE: Final = "learned"
 
 #: Edges of a graph node, and candidates looked at while it is built: with them the engine finds as
 #: good as everything that an exact search finds.
@@ -26,7 +26,7 @@ FULL_SCAN_KB: Final = 10_000
 #: Kilobytes of vectors from which on a segment gets a graph.
 INDEXING_KB: Final = 10_000
 
-#: Share of deleted points at which a segment is written anew.
+#: Share of deleted points at which a segment is rewritten.
 DELETED_SHARE: Final = 0.2
 
 #: Share of the components that the bytes' range covers; what lies beyond is cut.
@@ -40,10 +40,10 @@ _NAME: Final = re.compile(COLLECTION_NAME)
 
 
 def check_name(name: str) -> None:
-    """Refuse what is no name of a collection.
+    """Refuse an invalid collection name.
 
     Raises:
-        Invalid: It is none (``invalid_name``).
+        Invalid: It is not allowed (``invalid_name``).
     """
     if not _NAME.fullmatch(name):
         raise Invalid(
@@ -53,22 +53,25 @@ def check_name(name: str) -> None:
         )
 
 
-def check_same(there: CollectionInfo, wanted: CollectionInfo) -> None:
-    """Refuse a collection whose vectors are others than wanted; without token vectors it will do.
+def check_same_models(existing: CollectionInfo, requested: CollectionInfo) -> None:
+    """Refuse a collection whose vectors are of other models; one without token vectors is accepted.
 
     Raises:
-        Invalid: They are; both are named (``collection_conflict``).
+        Invalid: They are; the message names both (``collection_conflict``).
     """
-    if (there.dim, there.model, there.sparse) == (wanted.dim, wanted.model, wanted.sparse):
+    if (existing.dim, existing.model, existing.sparse) == (requested.dim, requested.model, requested.sparse):
         return
-    raise conflict(f"collection {there.name!r} holds vectors of {said(there)}, not of {said(wanted)}")
+    raise collection_conflict(
+        f"collection {existing.name!r} holds vectors of {describe_models(existing)},"
+        f" not of {describe_models(requested)}"
+    )
 
 
-def conflict(what: str) -> Invalid:
-    """Return the error of a collection in whose place there is another."""
+def collection_conflict(what: str) -> Invalid:
+    """Return the error of a collection whose name another one has."""
     return Invalid(f"{what}; use another name or delete it first", field="collection", code="collection_conflict")
 
 
-def said(info: CollectionInfo) -> str:
+def describe_models(info: CollectionInfo) -> str:
     """Return the models of a collection in words."""
     return f"{info.model} ({info.dim}-d)" + (f" with {info.sparse}" if info.sparse else "")

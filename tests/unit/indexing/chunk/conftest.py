@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from penstock.indexing.chunk import Chunk, TokenCount, chunk
+from penstock.indexing.chunk import Chunk, TokenCount, chunk_text
 
 _TOKEN: Final = re.compile(r"\w{1,8}|[^\w\s]")
 
@@ -19,7 +19,7 @@ def _count(texts: Sequence[str]) -> list[int]:
 
 
 def _cut(text: str, language: str, tokens_max: int = 100) -> list[Chunk]:
-    return chunk(text, language, tokens_max=tokens_max, count=_count)
+    return chunk_text(text, language, tokens_max=tokens_max, count=_count)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.indexing.chunk import Chunk, TokenCount, chunk
+from penstock.indexing.chunk import Chunk, TokenCount, chunk_text
 from penstock.indexing.chunk.grammar import GRAMMARS
 
 Cut = Callable[..., list[Chunk]]
@@ -62,7 +62,7 @@ def check(count: TokenCount, text: str, chunks: list[Chunk], tokens_max: int) ->
 @settings(max_examples=300)
 @given(TEXTS, st.sampled_from(LANGUAGES), st.integers(1, 40))
 def test_every_line_is_in_exactly_one_chunk(count: TokenCount, text: str, language: str, tokens_max: int) -> None:
-    check(count, text, chunk(text, language, tokens_max=tokens_max, count=count), tokens_max)
+    check(count, text, chunk_text(text, language, tokens_max=tokens_max, count=count), tokens_max)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_blank_text_gives_no_chunk(cut: Cut, text: str) -> None:
 
 
 def test_word_unknown_to_the_model_is_bounded_by_its_length() -> None:
-    chunks = chunk("a" * 100_000, "text", tokens_max=10, count=lambda texts: [1] * len(texts))
+    chunks = chunk_text("a" * 100_000, "text", tokens_max=10, count=lambda texts: [1] * len(texts))
     assert max(len(one.text) for one in chunks) < 11 * 32
     assert "".join(one.text for one in chunks) == "a" * 100_000
 
@@ -106,7 +106,7 @@ def test_tokens_are_counted_once_for_all_lines(count: TokenCount) -> None:
         calls.append(1)
         return count(texts)  # type: ignore[arg-type]
 
-    chunk("def f():\n    return 1\n" * 200, "python", tokens_max=50, count=counting)
+    chunk_text("def f():\n    return 1\n" * 200, "python", tokens_max=50, count=counting)
     assert len(calls) == 1
 
 

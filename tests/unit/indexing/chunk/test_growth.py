@@ -54,6 +54,7 @@ def _seconds(cut: Cut, text: str, language: str) -> float:
     return time.thread_time() - started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["markdown", "rst", "text"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_time_grows_with_the_text_alone(cut: Cut, family: str, language: str) -> None:

@@ -1,1 +1,1 @@
-"""Kafka as the broker between processes; imported only where it is the setting."""
+"""Kafka as the broker between processes; imported only where ``BUS_BACKEND`` is ``kafka``."""

@@ -1,4 +1,4 @@
-"""Kafka as the bus's broker: what becomes a topic, a group, a partition."""
+"""Kafka as the bus's broker: maps channels and mailboxes to topics, groups and partitions."""
 
 from __future__ import annotations
 
@@ -11,34 +11,42 @@ from typing import Final
 
 from aiokafka import TopicPartition
 
-from penstock.bus.backends.kafka.access import CONNECTIONS_MAX, NAME, Terms, full, probe, translate, unavailable
-from penstock.bus.backends.kafka.cluster import Cluster, Shape
-from penstock.bus.backends.kafka.crew import Crew
-from penstock.bus.backends.kafka.gauge import Gauge
-from penstock.bus.backends.kafka.letters import Letters
-from penstock.bus.backends.kafka.listener import Ear, Listener
-from penstock.bus.backends.kafka.noise import hush
-from penstock.bus.backends.kafka.reader import KafkaReader, Post
-from penstock.bus.backends.kafka.source import Source
-from penstock.bus.broker import CHECK_S, PATIENCE_S, Answer, Channel, Kind, Letter
+from penstock.bus.backends.kafka.aiokafka_internals import throttle_loggers
+from penstock.bus.backends.kafka.backlog_limiter import BacklogLimiter
+from penstock.bus.backends.kafka.broadcast_consumer import BroadcastConsumer, LocalSubscription
+from penstock.bus.backends.kafka.client_config import (
+    CONNECTIONS_MAX,
+    NAME,
+    KafkaClientConfig,
+    channel_full,
+    check_connection,
+    translate_error,
+    unavailable,
+)
+from penstock.bus.backends.kafka.cluster import Cluster, TopicSpec
+from penstock.bus.backends.kafka.consumer_group import ConsumerGroup
+from penstock.bus.backends.kafka.dead_letters import DeadLetterTopic
+from penstock.bus.backends.kafka.reader import KafkaReader, ReaderOutput
+from penstock.bus.backends.kafka.record_source import RecordSource
+from penstock.bus.broker import BROKER_TIMEOUT_S, STARTUP_CHECK_S, Channel, ChannelKind, DeadLetter, ReplyMessage
 from penstock.bus.contract import Features
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings
 
 log = logging.getLogger(__name__)
 
-#: Handled work is trimmed so often.
-TRIM_S: Final = 60.0
-#: Which groups read some news is looked up so often.
-GROUPS_S: Final = 5.0
-#: Notes to all are in this partition of the mailboxes' topic; the others are mailboxes.
-TO_ALL: Final = 0
-#: Notes read at once.
-NOTES: Final = 1000
-#: Connections that an instance opens to one broker whatever it does: writing, asking, making topics, the mailbox,
-#: news of its own; and those of each group that it is in.
-CONNECTIONS: Final = 5
-CONNECTIONS_CREW: Final = 2
+#: Handled records of queues are trimmed so often.
+TRIM_INTERVAL_S: Final = 60.0
+#: The groups that read a pub/sub channel are looked up so often.
+GROUPS_TTL_S: Final = 5.0
+#: Broadcasts are in this partition of the mailboxes' topic; the others are mailboxes.
+BROADCAST_PARTITION: Final = 0
+#: Control messages read at once.
+RECEIVE_MAX: Final = 1000
+#: Connections that an instance opens to one broker in any case: producer, metadata, admin, mailbox,
+#: ungrouped subscriptions; and those of each group that it is in.
+CONNECTIONS_BASE: Final = 5
+CONNECTIONS_PER_GROUP: Final = 2
 
 HOUR_MS: Final = "3600000"
 
@@ -46,56 +54,60 @@ HOUR_MS: Final = "3600000"
 class KafkaBroker:
     """See :class:`penstock.bus.broker.Broker`.
 
-    - Work: one topic for each channel, shared by one group of all workers. A key picks the partition, else they take
+    - Queue: one topic for each channel, shared by one group of all workers. A key picks the partition, else they take
       turns.
-    - News: one topic with one partition for each channel, so all is in order. Readers of their own read from its end;
-      readers with a group's name are a group.
-    - Mailboxes: the partitions of one topic. An instance picks one and reads only notes with its name; two that picked
-      the same one read past each other's. So nothing has to be made or cleaned up for an instance that comes or goes.
-      Notes to all are in a partition that everybody reads.
+    - Pub/sub: one topic with one partition for each channel, so all is in order. Readers without a group read from its
+      end. Readers with a group's name form a consumer group.
+    - Mailboxes: the partitions of one topic. An instance picks one and reads only records with its name. Instances
+      that share a partition skip each other's. So nothing has to be made or cleaned up for an instance that comes or
+      goes. Broadcasts are in a partition that every instance reads.
 
     Args:
         bus: Bounds and names that hold for all brokers.
-        kafka: Where Kafka is, and how topics are made.
+        kafka: Address and credentials of Kafka, and the layout of new topics.
         capacities: Records a channel holds at most where that is not ``bus.buffer_size``, by topic.
 
-    Bounds: ``CONNECTIONS`` and, for each group, ``CONNECTIONS_CREW`` connections to a broker, never more than
-        ``CONNECTIONS_MAX`` (L5). The capacity of a channel is kept about
-        (:class:`penstock.bus.backends.kafka.gauge.Gauge`), and not for news without groups, which Kafka forgets after
-        an hour.
+    Bounds: ``CONNECTIONS_BASE`` and, for each group, ``CONNECTIONS_PER_GROUP`` connections to a broker, never more
+        than ``CONNECTIONS_MAX`` (L5). The capacity of a channel is approximate
+        (:class:`penstock.bus.backends.kafka.backlog_limiter.BacklogLimiter`). Pub/sub without groups has none: Kafka
+        deletes its records after an hour.
     """
 
     def __init__(self, bus: BusSettings, kafka: KafkaSettings, capacities: Mapping[str, int]) -> None:
-        terms = Terms.of(bus, kafka)
-        self._terms = terms
+        terms = KafkaClientConfig.from_settings(bus, kafka)
+        self._config = terms
         self._capacities = capacities
         self._capacity = bus.buffer_size
         self._name = uuid.uuid4().hex
         self._mailbox = TopicPartition(f"{terms.prefix}-notes", 1 + zlib.crc32(self._name.encode()) % kafka.mailboxes)
-        hush("aiokafka")
+        throttle_loggers("aiokafka")
         self._cluster = Cluster(terms, f"{terms.prefix}-{self._name[:8]}")
-        self._letters = Letters(self._cluster, f"{terms.prefix}-dead")
-        self._ears: dict[str, Listener] = {}
-        self._shared: dict[str, list[Ear]] = {}
-        self._crews: dict[str, Crew] = {}
+        self._dead_letters = DeadLetterTopic(self._cluster, f"{terms.prefix}-dead")
+        self._consumers: dict[str, BroadcastConsumer] = {}
+        self._subscriptions: dict[str, list[LocalSubscription]] = {}
+        self._consumer_groups: dict[str, ConsumerGroup] = {}
         self._readers: list[KafkaReader] = []
-        self._ways: dict[Channel, tuple[str, Gauge]] = {}
-        self._groups: dict[str, tuple[float, list[str]]] = {}
+        self._routes: dict[Channel, tuple[str, BacklogLimiter]] = {}
+        self._group_names: dict[str, tuple[float, list[str]]] = {}
         self._joining = asyncio.Lock()
-        self._beating: asyncio.Task[None] | None = None
-        self._trimming: asyncio.Task[None] | None = None
+        self._heartbeat_task: asyncio.Task[None] | None = None
+        self._trim_task: asyncio.Task[None] | None = None
         self._trimmed_s = 0.0
         self._closed = False
         size = str(terms.message_bytes)
         # The broker's stamps, not the senders': ages are measured by one clock.
         stamped = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": size}
-        self._notes = Shape(1 + kafka.mailboxes, 2, {**stamped, "retention.ms": HOUR_MS, "segment.ms": HOUR_MS})
-        # Work is kept until it is done, and trimmed then; a segment goes when all of it is.
-        self._work = Shape(kafka.partitions, 1, {**stamped, "retention.ms": "-1", "segment.bytes": "67108864"})
-        self._news = Shape(1, 1, {**stamped, "retention.ms": HOUR_MS, "segment.ms": HOUR_MS})
+        self._mailbox_spec = TopicSpec(
+            1 + kafka.mailboxes, 2, {**stamped, "retention.ms": HOUR_MS, "segment.ms": HOUR_MS}
+        )
+        # Queue records are kept until they are done, and trimmed then; a segment goes when all of it is.
+        self._queue_spec = TopicSpec(
+            kafka.partitions, 1, {**stamped, "retention.ms": "-1", "segment.bytes": "67108864"}
+        )
+        self._pubsub_spec = TopicSpec(1, 1, {**stamped, "retention.ms": HOUR_MS, "segment.ms": HOUR_MS})
 
     def __repr__(self) -> str:
-        return f"<KafkaBroker {self._terms.kafka.where} {self.connections} connections>"
+        return f"<KafkaBroker {self._config.kafka.display_address} {self.connections} connections>"
 
     @property
     def name(self) -> str:
@@ -104,8 +116,10 @@ class KafkaBroker:
 
     @property
     def features(self) -> Features:
-        """Order holds over all where there is one partition, else for records of one key."""
-        return Features(ordered=self._terms.kafka.partitions == 1, persistent=True, redelivers=True, blocks=False)
+        """Features of Kafka: all records are ordered where there is one partition, else those of one key."""
+        return Features(
+            ordered=self._config.kafka.partitions == 1, persistent=True, redelivers=True, blocks_publisher=False
+        )
 
     @property
     def address(self) -> str:
@@ -114,45 +128,48 @@ class KafkaBroker:
 
     @property
     def connections(self) -> int:
-        """How many connections are open to the broker that has most (L5)."""
+        """Number of connections to the broker that has most of them (L5)."""
         return max(self._cluster.connections().values(), default=0)
 
     # --- From start to end
 
     async def start(self) -> None:
-        """See :class:`penstock.bus.broker.Broker`. Where it fails, :meth:`beat` tries again."""
+        """See :class:`penstock.bus.broker.Broker`. Where it fails, :meth:`heartbeat` tries again."""
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                async with asyncio.timeout(CHECK_S):
-                    await probe(self._terms, self._cluster.options)
+            async with asyncio.timeout(BROKER_TIMEOUT_S):
+                async with asyncio.timeout(STARTUP_CHECK_S):
+                    await check_connection(self._config, self._cluster.options)
                 await self._cluster.start()
-                await self._cluster.ensure(self._mailbox.topic, self._notes)
-                ears = Listener(self._cluster)
-                await ears.hear([self._mailbox, TopicPartition(self._mailbox.topic, TO_ALL)])
-                self._ears["notes"] = ears
-                await self._say_so()
+                await self._cluster.ensure_topic(self._mailbox.topic, self._mailbox_spec)
+                ears = BroadcastConsumer(self._cluster)
+                await ears.add_partitions([self._mailbox, TopicPartition(self._mailbox.topic, BROADCAST_PARTITION)])
+                self._consumers["notes"] = ears
+                await self._write_heartbeat()
         except BaseException as error:
-            self._ears.clear()
-            await self._cluster.cut()
+            self._consumers.clear()
+            await self._cluster.abort()
             if isinstance(error, Exception):
-                raise translate(error, self._terms) from error
+                raise translate_error(error, self._config) from error
             raise
 
     async def close(self) -> None:
         """See :class:`penstock.bus.broker.Broker`."""
         self._closed = True
-        own = [task for task in (self._beating, self._trimming) if task is not None]
+        own = [task for task in (self._heartbeat_task, self._trim_task) if task is not None]
         for task in own:
             task.cancel()
         await asyncio.gather(*own, return_exceptions=True)
         steps = [
             [reader.close() for reader in self._readers],
-            [*(crew.stop() for crew in self._crews.values()), *(ears.stop() for ears in self._ears.values())],
+            [
+                *(crew.stop() for crew in self._consumer_groups.values()),
+                *(ears.stop() for ears in self._consumers.values()),
+            ],
             [self._cluster.close()],
         ]
-        self._readers, self._crews, self._ears = [], {}, {}
+        self._readers, self._consumer_groups, self._consumers = [], {}, {}
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + PATIENCE_S
+        until_s = loop.time() + BROKER_TIMEOUT_S
         for step in steps:
             tasks = [loop.create_task(end) for end in step]
             if not tasks:
@@ -160,60 +177,62 @@ class KafkaBroker:
             _, late = await asyncio.wait(tasks, timeout=max(0.1, until_s - loop.time()))
             for task in late:  # the library waits for a broker that is gone
                 task.cancel()
-        await self._cluster.cut()
+        await self._cluster.abort()
 
-    async def beat(self) -> None:
-        """See :class:`penstock.bus.broker.Broker`. A note to oneself: it also tells the broker's clock."""
-        if self._beating is None or self._beating.done():
-            self._beating = asyncio.get_running_loop().create_task(self._beat(), name="beat kafka")
-        await asyncio.shield(self._beating)
+    async def heartbeat(self) -> None:
+        """See :class:`penstock.bus.broker.Broker`. It writes to our own mailbox, which shows the broker's clock."""
+        if self._heartbeat_task is None or self._heartbeat_task.done():
+            self._heartbeat_task = asyncio.get_running_loop().create_task(self._heartbeat(), name="beat kafka")
+        await asyncio.shield(self._heartbeat_task)
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         if self._closed:
             raise unavailable("closed")
-        if "notes" not in self._ears:
+        if "notes" not in self._consumers:
             try:
                 await self.start()
             except Invalid as error:
                 raise unavailable(error.detail) from error
-        await self._say_so()
+        await self._write_heartbeat()
 
-    async def _say_so(self) -> None:
+    async def _write_heartbeat(self) -> None:
         loop = asyncio.get_running_loop()
         sent_s = loop.time()
         place = self._mailbox.partition
         stamped = await self._cluster.write(self._mailbox.topic, b"", lambda: place, self._name.encode())
-        self._cluster.heard(stamped.timestamp, sent_s, loop.time())
-        if loop.time() - self._trimmed_s > TRIM_S:
+        self._cluster.observe_clock(stamped.timestamp, sent_s, loop.time())
+        if loop.time() - self._trimmed_s > TRIM_INTERVAL_S:
             self._trimmed_s = loop.time()
-            self._trimming = loop.create_task(self._trim(), name="trim kafka")
+            self._trim_task = loop.create_task(self._trim(), name="trim kafka")
 
     async def _trim(self) -> None:
-        """Let Kafka forget the work that is done, of the channels that are read here."""
-        for reader in [one for one in self._readers if one.channel.kind is Kind.WORK]:
+        """Delete the handled records of the queues that are read here."""
+        for reader in [one for one in self._readers if one.channel.kind is ChannelKind.QUEUE]:
             try:
-                marks = await self._cluster.marks(
-                    self._crew_name(reader.channel, ""), self._cluster.known(reader.topic)
+                marks = await self._cluster.committed_offsets(
+                    self._group_name(reader.channel, ""), self._cluster.partitions(reader.topic)
                 )
-                await self._cluster.trim({one: mark.offset for one, mark in marks.items() if mark.offset > 0})
+                await self._cluster.delete_before({one: mark.offset for one, mark in marks.items() if mark.offset > 0})
             except PenstockError as error:
-                log.warning("what is done of %s stays in Kafka: %s", reader.topic, error)
+                log.warning("the handled records of %s could not be deleted and stay in Kafka: %s", reader.topic, error)
 
     # --- Channels
 
     def _topic(self, channel: Channel) -> str:
-        return f"{self._terms.prefix}.{channel.kind}.{channel.topic}"
+        return f"{self._config.prefix}.{channel.kind}.{channel.topic}"
 
-    def _crew_name(self, channel: Channel, group: str) -> str:
-        workers = f"{self._terms.prefix}-workers"
-        return workers if channel.kind is Kind.WORK else f"{self._readers_of(channel)}{group}"
+    def _group_name(self, channel: Channel, group: str) -> str:
+        workers = f"{self._config.prefix}-workers"
+        return workers if channel.kind is ChannelKind.QUEUE else f"{self._pubsub_group_prefix(channel)}{group}"
 
-    def _readers_of(self, channel: Channel) -> str:
-        return f"{self._terms.prefix}-news-{channel.topic}-"
+    def _pubsub_group_prefix(self, channel: Channel) -> str:
+        return f"{self._config.prefix}-news-{channel.topic}-"
 
     async def _ensure(self, channel: Channel) -> str:
         topic = self._topic(channel)
-        await self._cluster.ensure(topic, self._work if channel.kind is Kind.WORK else self._news)
+        await self._cluster.ensure_topic(
+            topic, self._queue_spec if channel.kind is ChannelKind.QUEUE else self._pubsub_spec
+        )
         return topic
 
     async def join(self, channel: Channel, group: str = "") -> KafkaReader:
@@ -224,38 +243,38 @@ class KafkaBroker:
             Unavailable: The broker does not answer.
         """
         topic = await self._ensure(channel)
-        if channel.kind is Kind.NEWS and not group:
-            source: Source = await self._listen_to(topic)
+        if channel.kind is ChannelKind.PUBSUB and not group:
+            source: RecordSource = await self._subscribe_alone(topic)
         else:
-            crew = await self._sign_on(self._crew_name(channel, group))
+            crew = await self._join_group(self._group_name(channel, group))
             await crew.join(topic)
             source = crew
-        post = Post(self._answer, self._letters.bury)
+        post = ReaderOutput(self._send_reply, self._dead_letters.append)
         reader = KafkaReader(channel, group, topic, source, self._cluster, post)
         self._readers.append(reader)
         return reader
 
-    async def _listen_to(self, topic: str) -> Ear:
-        listener = self._ears.setdefault("news", Listener(self._cluster))
-        ear = Ear(listener, self._cluster, self._shared.setdefault(topic, []))
+    async def _subscribe_alone(self, topic: str) -> LocalSubscription:
+        listener = self._consumers.setdefault("news", BroadcastConsumer(self._cluster))
+        ear = LocalSubscription(listener, self._cluster, self._subscriptions.setdefault(topic, []))
         await ear.join(topic)
         return ear
 
-    async def _sign_on(self, group: str) -> Crew:
+    async def _join_group(self, group: str) -> ConsumerGroup:
         async with self._joining:
-            crew = self._crews.get(group)
+            crew = self._consumer_groups.get(group)
             if crew is None:
-                if CONNECTIONS + CONNECTIONS_CREW * (1 + len(self._crews)) > CONNECTIONS_MAX:
+                if CONNECTIONS_BASE + CONNECTIONS_PER_GROUP * (1 + len(self._consumer_groups)) > CONNECTIONS_MAX:
                     detail = f"no group {group}: it would take more than {CONNECTIONS_MAX} connections to a broker (L5)"
                     raise Invalid(detail)
-                crew = Crew(self._cluster, group, self._purge)
+                crew = ConsumerGroup(self._cluster, group, self._discard_fetched)
                 await crew.start()
-                self._crews[group] = crew
+                self._consumer_groups[group] = crew
         return crew
 
-    def _purge(self, partitions: Collection[TopicPartition]) -> None:
+    def _discard_fetched(self, partitions: Collection[TopicPartition]) -> None:
         for reader in self._readers:
-            reader.purge(partitions)
+            reader.discard_fetched(partitions)
 
     async def send(self, channel: Channel, record: bytes, key: str, within_s: float) -> None:
         """See :class:`penstock.bus.broker.Broker`.
@@ -266,38 +285,38 @@ class KafkaBroker:
             Invalid: ``too_large``.
         """
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + within_s + PATIENCE_S
-        way = self._ways.get(channel)
+        until_s = loop.time() + within_s + BROKER_TIMEOUT_S
+        way = self._routes.get(channel)
         topic, gauge = way or await self._open(channel)
-        if not await gauge.enter(within_s):
-            raise full(channel.topic)
+        if not await gauge.acquire(within_s):
+            raise channel_full(channel.topic)
         cluster, kafka_key = self._cluster, key.encode() or None
         left_s = max(0.0, until_s - loop.time())
         try:
-            await cluster.write(topic, record, lambda: cluster.place(topic, key), kafka_key, within_s=left_s)
+            await cluster.write(topic, record, lambda: cluster.partition_for(topic, key), kafka_key, within_s=left_s)
         finally:
-            gauge.sent()
+            gauge.on_sent()
 
-    async def _open(self, channel: Channel) -> tuple[str, Gauge]:
-        """Return a channel's topic, made if it was not there, and how full it is."""
+    async def _open(self, channel: Channel) -> tuple[str, BacklogLimiter]:
+        """Return a channel's topic, created if missing, and its backlog limiter."""
         topic = await self._ensure(channel)
         capacity = self._capacities.get(channel.topic, self._capacity)
-        return self._ways.setdefault(channel, (topic, Gauge(capacity, lambda: self.depth(channel))))
+        return self._routes.setdefault(channel, (topic, BacklogLimiter(capacity, lambda: self.depth(channel))))
 
     async def depth(self, channel: Channel) -> int:
-        """See :class:`penstock.bus.broker.Broker`. What is done counts until all before it is, and a moment more."""
+        """See :class:`penstock.bus.broker.Broker`. A done record counts until all before it are committed."""
         topic = await self._ensure(channel)
-        if channel.kind is Kind.WORK:
-            return await self._cluster.backlog(topic, self._crew_name(channel, ""))
-        groups = await self._news_groups(channel)
+        if channel.kind is ChannelKind.QUEUE:
+            return await self._cluster.backlog(topic, self._group_name(channel, ""))
+        groups = await self._pubsub_groups(channel)
         return max([await self._cluster.backlog(topic, group) for group in groups], default=0)
 
-    async def _news_groups(self, channel: Channel) -> list[str]:
-        prefix, now_s = self._readers_of(channel), asyncio.get_running_loop().time()
-        asked_s, groups = self._groups.get(prefix, (-GROUPS_S, []))
-        if now_s - asked_s >= GROUPS_S:
-            groups = await self._cluster.groups(prefix)
-            self._groups[prefix] = (now_s, groups)
+    async def _pubsub_groups(self, channel: Channel) -> list[str]:
+        prefix, now_s = self._pubsub_group_prefix(channel), asyncio.get_running_loop().time()
+        asked_s, groups = self._group_names.get(prefix, (-GROUPS_TTL_S, []))
+        if now_s - asked_s >= GROUPS_TTL_S:
+            groups = await self._cluster.list_groups(prefix)
+            self._group_names[prefix] = (now_s, groups)
         return groups
 
     # --- Mailboxes
@@ -305,53 +324,55 @@ class KafkaBroker:
     async def reply(self, address: str, record: bytes) -> None:
         """See :class:`penstock.bus.broker.Broker`."""
         number, _, name = address.partition(".")
-        if not number.isdigit() or not TO_ALL < int(number) <= self._terms.kafka.mailboxes:
-            return  # nobody's
+        if not number.isdigit() or not BROADCAST_PARTITION < int(number) <= self._config.kafka.mailboxes:
+            return  # no mailbox
         place = int(number)
         await self._cluster.write(self._mailbox.topic, record, lambda: place, name.encode())
 
-    async def _answer(self, answer: Answer) -> None:
+    async def _send_reply(self, answer: ReplyMessage) -> None:
         await self.reply(answer.address, answer.record)
 
-    async def tell(self, record: bytes) -> None:
+    async def broadcast(self, record: bytes) -> None:
         """See :class:`penstock.bus.broker.Broker`."""
-        await self._cluster.write(self._mailbox.topic, record, lambda: TO_ALL, None)
+        await self._cluster.write(self._mailbox.topic, record, lambda: BROADCAST_PARTITION, None)
 
-    async def listen(self, wait_s: float) -> list[bytes]:
+    async def receive(self, wait_s: float) -> list[bytes]:
         """See :class:`penstock.bus.broker.Broker`."""
         name = self._name.encode()
-        ears = self._ears.get("notes")
+        ears = self._consumers.get("notes")
         if ears is None:
-            raise unavailable(f"Kafka at {self._terms.kafka.where}: not connected yet")
+            raise unavailable(f"Kafka at {self._config.kafka.display_address}: not connected yet")
         loop = asyncio.get_running_loop()
         until_s = loop.time() + wait_s
         while True:
             wait_ms = max(0, int((until_s - loop.time()) * 1000))
-            found = await ears.fetch(self._mailbox.topic, NOTES, wait_ms)
+            found = await ears.fetch(self._mailbox.topic, RECEIVE_MAX, wait_ms)
             notes = [
-                record.value for record in found if record.value and (record.partition == TO_ALL or record.key == name)
+                record.value
+                for record in found
+                if record.value and (record.partition == BROADCAST_PARTITION or record.key == name)
             ]
             if notes or loop.time() >= until_s:
                 return notes
 
     # --- Dead letters
 
-    async def letters(self, count: int) -> list[Letter]:
+    async def dead_letters(self, count: int) -> list[DeadLetter]:
         """See :class:`penstock.bus.broker.Broker`."""
-        return await self._letters.read(count)
+        return await self._dead_letters.read(count)
 
-    async def revive(self, letter: str) -> bool:
+    async def requeue_dead_letter(self, letter_id: str) -> bool:
         """See :class:`penstock.bus.broker.Broker`."""
-        found = await self._letters.find(letter)
+        found = await self._dead_letters.find(letter_id)
         if found is None or len(found[0].record) < found[0].size:
             return False
         await self.send(found[1], found[0].record, "", 0.0)
-        await self._letters.drop(letter)
+        await self._dead_letters.delete(letter_id)
         return True
 
-    async def drop(self, letter: str) -> bool:
+    async def delete_dead_letter(self, letter_id: str) -> bool:
         """See :class:`penstock.bus.broker.Broker`."""
-        if await self._letters.find(letter) is None:
+        if await self._dead_letters.find(letter_id) is None:
             return False
-        await self._letters.drop(letter)
+        await self._dead_letters.delete(letter_id)
         return True

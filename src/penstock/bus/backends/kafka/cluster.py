@@ -1,4 +1,4 @@
-"""This instance's clients that read nothing: one writes, one asks how far things are, one makes topics."""
+"""Kafka clients of this instance that read no records: a producer, an admin client and one for offsets."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from penstock.bus.backends.kafka.access import BACKOFF_S, NAME, Terms, options, too_few, translate, unavailable
-from penstock.bus.backends.kafka.leftovers import connections, cut
-from penstock.bus.broker import PATIENCE_S
-from penstock.kernel.deadline import Deadline, limit
+from penstock.bus.backends.kafka.aiokafka_internals import abort_clients, count_connections
+from penstock.bus.backends.kafka.client_config import (
+    BACKOFF_S,
+    NAME,
+    KafkaClientConfig,
+    client_options,
+    too_few_partitions,
+    translate_error,
+    unavailable,
+)
+from penstock.bus.broker import BROKER_TIMEOUT_S
+from penstock.kernel.context import Deadline, enforce_deadline
 from penstock.kernel.errors import Expired
 
 log = logging.getLogger(__name__)
@@ -27,51 +35,51 @@ T = TypeVar("T")
 Headers = Sequence[tuple[str, bytes]]
 
 #: Copies of a topic, where the setting leaves it open and there are brokers enough.
-COPIES: Final = 3
+REPLICATION_DEFAULT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What a topic of ours is to look like.
+class TopicSpec:
+    """Partitions and configuration wanted of a Kafka topic.
 
     Attributes:
         partitions: How many, if it has to be made.
-        least: With fewer it cannot be used.
+        partitions_min: With fewer it cannot be used.
         config: Its configuration, if it has to be made.
     """
 
     partitions: int
-    least: int
+    partitions_min: int
     config: Mapping[str, str]
 
 
 class Cluster:
-    """Writes, asks and makes topics; translates what goes wrong.
+    """Producer, admin client and offset client of one instance; their errors are translated.
 
     Args:
-        terms: What the settings say.
-        client_id: What Kafka shall know this instance by.
+        config: The settings of the clients.
+        client_id: The name of this instance in Kafka.
 
     Attributes:
-        terms: As given.
-        options: What every client is made with.
+        config: As given.
+        options: The options of every client.
 
     Bounds: Three connections to each broker.
     """
 
-    def __init__(self, terms: Terms, client_id: str) -> None:
-        self.terms = terms
-        self.options = options(terms, client_id)
+    def __init__(self, config: KafkaClientConfig, client_id: str) -> None:
+        self.config = config
+        self.options = client_options(config, client_id)
         self._producer: Any = None
         self._admin: Any = None
-        self._lookout: Any = None
+        self._metadata_consumer: Any = None
         self._clients: list[Any] = []
         self._connected = False
         self._partitions: dict[str, int] = {}
-        self._making = asyncio.Lock()
-        self._turn = count()
+        self._creating_topic = asyncio.Lock()
+        self._round_robin = count()
         self._coordinators: dict[str, int] = {}
-        self._ahead_s: float | None = None
+        self._clock_offset_s: float | None = None
 
     # --- From start to end
 
@@ -81,27 +89,27 @@ class Cluster:
         Raises:
             KafkaError: It could not.
         """
-        self._producer = AIOKafkaProducer(acks="all", max_request_size=self.terms.message_bytes, **self.options)
+        self._producer = AIOKafkaProducer(acks="all", max_request_size=self.config.message_bytes, **self.options)
         self._clients.append(self._producer)
         await self._producer.start()
         self._admin = AIOKafkaAdminClient(**self.options)
         self._clients.append(self._admin)
         await self._admin.start()
-        self._lookout = self.consumer()
-        await self._lookout.start()
+        self._metadata_consumer = self.consumer()
+        await self._metadata_consumer.start()
         self._connected = True
 
     async def close(self) -> None:
-        """Disconnect. Whatever is still to be written has been waited for by who wrote it."""
-        clients = (self._producer, self._lookout)
+        """Disconnect. Every writer has waited for its own records."""
+        clients = (self._producer, self._metadata_consumer)
         ends = [client.stop() for client in clients if client is not None]
         if self._admin is not None:
             ends.append(self._admin.close())
         await asyncio.gather(*ends, return_exceptions=True)
 
-    async def cut(self) -> None:
-        """End every client that is still at work, whoever waits for an answer there."""
-        await cut(self._clients)
+    async def abort(self) -> None:
+        """Abort every client that still runs, even if callers wait for an answer."""
+        await abort_clients(self._clients)
         self._clients.clear()
         self._connected = False
 
@@ -111,7 +119,7 @@ class Cluster:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=1_048_576,
-            max_poll_interval_ms=86_400_000,  # who takes nothing for a while is no less alive
+            max_poll_interval_ms=86_400_000,  # a member that takes nothing for a while is still alive
             **self.options,
             **asked,
         )
@@ -121,7 +129,7 @@ class Cluster:
     async def stop(self, consumer: Any) -> None:
         """Stop a consumer and forget it.
 
-        Cancellation: :meth:`cut` ends it.
+        Cancellation: :meth:`abort` ends it.
         """
         await consumer.stop()
         if consumer in self._clients:
@@ -129,79 +137,79 @@ class Cluster:
 
     def connections(self) -> Counter[str]:
         """Return how many connections are open, by broker (L5)."""
-        return connections(self._clients)
+        return count_connections(self._clients)
 
     # --- The broker's clock
 
-    def heard(self, timestamp_ms: int, sent_s: float, heard_s: float) -> None:
-        """Learn from an answer what the broker's clock says: its stamp was set between two moments of ours."""
-        self._ahead_s = timestamp_ms / 1000 - (sent_s + heard_s) / 2
+    def observe_clock(self, timestamp_ms: int, sent_s: float, heard_s: float) -> None:
+        """Learn the broker's clock from an answer: its stamp was set between two moments of ours."""
+        self._clock_offset_s = timestamp_ms / 1000 - (sent_s + heard_s) / 2
 
     def age_s(self, timestamp_ms: int) -> float:
         """Return how long ago, by the broker's clock, it stamped a record; 0 while that is not known."""
-        if self._ahead_s is None:
+        if self._clock_offset_s is None:
             return 0.0
-        return max(0.0, asyncio.get_running_loop().time() + self._ahead_s - timestamp_ms / 1000)
+        return max(0.0, asyncio.get_running_loop().time() + self._clock_offset_s - timestamp_ms / 1000)
 
     # --- Writing
 
-    def _check(self) -> None:
+    def _check_connected(self) -> None:
         if not self._connected:
-            raise unavailable(f"Kafka at {self.terms.kafka.where}: not connected")
+            raise unavailable(f"Kafka at {self.config.kafka.display_address}: not connected")
 
-    def place(self, topic: str, key: str) -> int:
+    def partition_for(self, topic: str, key: str) -> int:
         """Return the partition for a record: that of its key, else the next that has a leader."""
         cluster = self._producer.client.cluster
         everywhere = self._partitions[topic]
         if key:
             return zlib.crc32(key.encode()) % everywhere
         led: list[int] = sorted(cluster.available_partitions_for_topic(topic) or range(everywhere))
-        return led[next(self._turn) % len(led)]
+        return led[next(self._round_robin) % len(led)]
 
     async def write(
         self,
         topic: str,
         record: bytes | None,
-        place: Callable[[], int],
+        choose_partition: Callable[[], int],
         key: bytes | None,
         headers: Headers = (),
-        within_s: float = PATIENCE_S,
+        within_s: float = BROKER_TIMEOUT_S,
     ) -> RecordMetadata:
         """Append a record; all copies that are well have it when this returns.
 
         Args:
-            topic: A topic that :meth:`ensure` knows.
+            topic: A topic that :meth:`ensure_topic` knows.
             record: The bytes; ``None`` is a tombstone.
-            place: Says the partition, anew for each try.
+            choose_partition: Returns the partition; called again for each try.
             key: Kafka's key.
-            headers: What stands beside it.
+            headers: The record's headers.
             within_s: How long to try.
 
         Raises:
             Unavailable: It may have been appended or not.
-            Invalid: It is too large (``too_large``), or we may not.
+            Invalid: It is too large (``too_large``), or not authorised.
         """
-        self._check()
+        self._check_connected()
         loop = asyncio.get_running_loop()
         until_s = loop.time() + within_s
         while True:
             try:
                 # On the wheel: a timer of the loop for each record would cost as much as handing it over.
-                async with limit(Deadline(until_s, NAME)):
+                async with enforce_deadline(Deadline(until_s, NAME)):
                     return await self._producer.send_and_wait(
-                        topic, record, key=key, partition=place(), headers=list(headers)
+                        topic, record, key=key, partition=choose_partition(), headers=list(headers)
                     )
             except errors.KafkaError as error:
                 if not error.retriable or loop.time() >= until_s:
-                    raise translate(error, self.terms) from error
+                    raise translate_error(error, self.config) from error
             except (Expired, TimeoutError) as error:
-                raise translate(TimeoutError(), self.terms) from error
+                raise translate_error(TimeoutError(), self.config) from error
             await asyncio.sleep(BACKOFF_S)
 
     # --- Topics
 
-    async def ensure(self, topic: str, shape: Shape) -> int:
-        """Return how many partitions a topic has; it is made if it is not there.
+    async def ensure_topic(self, topic: str, spec: TopicSpec) -> int:
+        """Return how many partitions a topic has; it is created if missing.
 
         Raises:
             Invalid: It has fewer than it must; or it cannot be made as asked.
@@ -210,25 +218,27 @@ class Cluster:
         found = self._partitions.get(topic)
         if found is not None:
             return found
-        async with self._making:
+        async with self._creating_topic:
             if topic not in self._partitions:
-                found = await self.ask(lambda: self._ensure(topic, shape))
-                if found < shape.least:
-                    raise too_few(topic, found, shape.least)
-                if found < shape.partitions:
+                found = await self.call(lambda: self._ensure_topic(topic, spec))
+                if found < spec.partitions_min:
+                    raise too_few_partitions(topic, found, spec.partitions_min)
+                if found < spec.partitions:
                     log.warning(
                         "topic %s has %d of %d partitions: no more than %d workers can share it; add some with "
                         "kafka-topics.sh --alter --topic %s --partitions %d",
-                        *(topic, found, shape.partitions, found, topic, shape.partitions),
+                        *(topic, found, spec.partitions, found, topic, spec.partitions),
                     )
                 self._partitions[topic] = found
         return self._partitions[topic]
 
-    async def _ensure(self, topic: str, shape: Shape) -> int:
+    async def _ensure_topic(self, topic: str, spec: TopicSpec) -> int:
         (described,) = await self._admin.describe_topics([topic])
         if described["error_code"] == errors.UnknownTopicOrPartitionError.errno:
-            copies = self.terms.kafka.replication or min(COPIES, len(self._producer.client.cluster.brokers()))
-            new = NewTopic(topic, shape.partitions, copies, topic_configs=dict(shape.config))
+            copies = self.config.kafka.replication or min(
+                REPLICATION_DEFAULT, len(self._producer.client.cluster.brokers())
+            )
+            new = NewTopic(topic, spec.partitions, copies, topic_configs=dict(spec.config))
             response = await self._admin.create_topics([new])
             code = response.topic_errors[0][1]
             if code not in (0, errors.TopicAlreadyExistsError.errno):
@@ -237,21 +247,25 @@ class Cluster:
             raise errors.for_code(described["error_code"])(topic)
         return len(await self._producer.partitions_for(topic))
 
-    def known(self, topic: str) -> list[TopicPartition]:
-        """Return the partitions of a topic that :meth:`ensure` knows."""
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """Return the partitions of a topic that :meth:`ensure_topic` knows."""
         return [TopicPartition(topic, number) for number in range(self._partitions[topic])]
 
-    # --- How far things are
+    # --- Offsets
 
-    async def marks(self, group: str, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Return what a group has committed; -1 where nothing.
+    async def committed_offsets(
+        self, group: str, partitions: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Return the offsets that a group has committed; -1 where none.
 
         Raises:
             Unavailable: The broker does not answer.
         """
-        return await self.ask(lambda: self._marks(group, list(partitions)))
+        return await self.call(lambda: self._committed_offsets(group, list(partitions)))
 
-    async def _marks(self, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+    async def _committed_offsets(
+        self, group: str, partitions: list[TopicPartition]
+    ) -> dict[TopicPartition, OffsetAndMetadata]:
         while True:
             try:
                 if group not in self._coordinators:
@@ -267,14 +281,14 @@ class Cluster:
                     raise
             await asyncio.sleep(BACKOFF_S)
 
-    async def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return where each partition ends.
+    async def end_offsets(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return the end offset of each partition.
 
         Raises:
             Unavailable: The broker does not answer.
         """
         asked = list(partitions)
-        return await self.ask(lambda: self._lookout.end_offsets(asked))
+        return await self.call(lambda: self._metadata_consumer.end_offsets(asked))
 
     async def backlog(self, topic: str, group: str) -> int:
         """Return how many records of a topic a group is not done with.
@@ -282,45 +296,45 @@ class Cluster:
         Raises:
             Unavailable: The broker does not answer.
         """
-        partitions = self.known(topic)
-        ends, marks = await asyncio.gather(self.ends(partitions), self.marks(group, partitions))
+        partitions = self.partitions(topic)
+        ends, marks = await asyncio.gather(self.end_offsets(partitions), self.committed_offsets(group, partitions))
         begun = {one: mark.offset for one, mark in marks.items() if mark.offset >= 0}
         fresh = [one for one in partitions if one not in begun]
         if fresh:
-            begun |= await self.ask(lambda: self._lookout.beginning_offsets(fresh))
+            begun |= await self.call(lambda: self._metadata_consumer.beginning_offsets(fresh))
         return sum(max(0, ends[one] - begun[one]) for one in partitions)
 
-    async def groups(self, prefix: str) -> list[str]:
-        """Return the groups whose names begin so.
+    async def list_groups(self, prefix: str) -> list[str]:
+        """Return the groups whose names begin with ``prefix``.
 
         Raises:
             Unavailable: The broker does not answer.
         """
-        found = await self.ask(self._admin.list_consumer_groups)
+        found = await self.call(self._admin.list_consumer_groups)
         return sorted({group for group, *_ in found if group.startswith(prefix)})
 
-    async def trim(self, before: Mapping[TopicPartition, int]) -> None:
-        """Let Kafka forget what is done.
+    async def delete_before(self, before: Mapping[TopicPartition, int]) -> None:
+        """Delete the records before the given offsets.
 
         Raises:
             Unavailable: The broker does not answer.
-            Invalid: We may not.
+            Invalid: Not authorised.
         """
         asked = {one: RecordsToDelete(offset) for one, offset in before.items()}
         if asked:
-            await self.ask(lambda: self._admin.delete_records(asked))
+            await self.call(lambda: self._admin.delete_records(asked))
 
-    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Return the answer, within the patience: one broker that is gone is no reason not to ask another.
+    async def call(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Return the answer, within ``BROKER_TIMEOUT_S``; one broker that is gone is no reason not to ask another.
 
         Raises:
             Unavailable: None answers.
-            Invalid: We may not ask, or a setting is wrong.
+            Invalid: Not authorised, or a setting is wrong.
         """
-        self._check()
+        self._check_connected()
         failed: BaseException | None = None
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(BROKER_TIMEOUT_S):
                 while True:
                     try:
                         return await question()
@@ -330,4 +344,6 @@ class Cluster:
                         failed = error
                     await asyncio.sleep(BACKOFF_S)
         except (errors.KafkaError, TimeoutError, OSError) as error:
-            raise translate(failed if failed and isinstance(error, TimeoutError) else error, self.terms) from error
+            raise translate_error(
+                failed if failed and isinstance(error, TimeoutError) else error, self.config
+            ) from error

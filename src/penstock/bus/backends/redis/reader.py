@@ -1,4 +1,4 @@
-"""One member of a stream's consumer group."""
+"""Redis reader of a channel: a consumer in the consumer group of a stream."""
 
 from __future__ import annotations
 
@@ -12,29 +12,37 @@ from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import ResponseError
 
 from penstock.bus.backends.redis import scripts
-from penstock.bus.backends.redis.lane import Command, Lane, first_error, unavailable
-from penstock.bus.broker import LETTER_BYTES_MAX, LETTERS_MAX, PATIENCE_S, Answer, Channel, Delivery, Kind
-from penstock.kernel.clock import Clock
+from penstock.bus.backends.redis.multiplexer import Command, CommandMultiplexer, first_error, unavailable
+from penstock.bus.broker import (
+    BROKER_TIMEOUT_S,
+    DEAD_LETTER_BYTES_MAX,
+    DEAD_LETTERS_MAX,
+    Channel,
+    ChannelKind,
+    Delivery,
+    ReplyMessage,
+)
+from penstock.kernel.context import Clock
 from penstock.kernel.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
-#: Who holds what was handed back: nobody alive.
-LIMBO: Final = "~"
-#: How often a reader looks for what nobody alive holds.
-ADOPT_S: Final = 1.0
-#: Entries looked at that one reader has and is not done with; it takes far fewer.
+#: The consumer that holds requeued entries; no instance has this name.
+UNOWNED: Final = "~"
+#: How often a reader looks for entries that no living instance holds.
+CLAIM_INTERVAL_S: Final = 1.0
+#: Pending entries of one reader that are looked at; it takes far fewer.
 PENDING_MAX: Final = 10_000
-#: Notes in one mailbox at most: far more than one instance can have asked.
-MAIL_MAX: Final = 100_000
+#: Records in one mailbox at most: far more than one instance has requests under way.
+MAILBOX_MAX: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class RedisKeys:
     """The keys of one installation.
 
     Attributes:
-        prefix: What all of them begin with.
+        prefix: The beginning of all keys.
     """
 
     prefix: str
@@ -43,7 +51,7 @@ class Names:
         """Return the key of a channel."""
         return f"{self.prefix}:{channel.kind}:{channel.topic}"
 
-    def mail(self, address: str) -> str:
+    def mailbox(self, address: str) -> str:
         """Return the key of a mailbox."""
         return f"{self.prefix}:mail:{address}"
 
@@ -52,197 +60,207 @@ class Names:
         return f"{self.prefix}:alive:{address}"
 
     @property
-    def notes(self) -> str:
-        """The stream of what is told to all."""
+    def broadcasts(self) -> str:
+        """The stream of broadcasts."""
         return f"{self.prefix}:notes"
 
     @property
-    def dead(self) -> str:
+    def dead_letters(self) -> str:
         """The stream of dead letters."""
         return f"{self.prefix}:dead"
 
 
 @dataclass(slots=True)
-class Pulse:
-    """What readers have to know of their instance.
+class InstanceLease:
+    """Lease of this instance, as its readers need it.
 
     Attributes:
         address: Its mailbox.
-        lease_s: How long it counts as living after a beat.
-        well_since_s: Since when each beat has been answered; none yet: ``inf``.
+        duration_s: How long it counts as living after a heartbeat.
+        healthy_since_s: Since when each heartbeat has been answered; none yet: ``inf``.
     """
 
     address: str
-    lease_s: float
-    well_since_s: float
+    duration_s: float
+    healthy_since_s: float
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
-    """Which part a reader takes.
+class GroupMember:
+    """Membership of a reader in the consumer group of a stream.
 
     Attributes:
-        channel: What it reads.
+        channel: The channel to read.
         group: Its group's name in the stream.
-        consumer: Its own.
-        own: Whether the group is the reader's alone.
+        consumer: Its own name there.
+        exclusive: Whether the group is the reader's alone.
     """
 
     channel: Channel
     group: str
     consumer: str
-    own: bool
+    exclusive: bool
 
 
 class RedisReader:
     """See :class:`penstock.bus.broker.Reader`.
 
-    It asks on a connection of its own, for there it waits; everything else goes by way of the broker's.
+    Blocking reads use a connection of its own; all other commands use the broker's.
 
     Args:
-        membership: Which part it takes.
-        names: The keys.
-        pulse: What is known of the instance.
-        lane: The broker's connection.
-        pool: Where its own comes from.
+        member: Its group and its name there.
+        keys: The keys.
+        lease: The lease of this instance.
+        commands: The broker's connection.
+        pool: Provides its own connection.
         clock: The loop's clock.
     """
 
     def __init__(
-        self, membership: Membership, names: Names, pulse: Pulse, lane: Lane, pool: ConnectionPool, clock: Clock
+        self,
+        member: GroupMember,
+        keys: RedisKeys,
+        lease: InstanceLease,
+        commands: CommandMultiplexer,
+        pool: ConnectionPool,
+        clock: Clock,
     ) -> None:
-        self._part = membership
-        self._stream = names.stream(membership.channel)
-        self._names = names
-        self._pulse = pulse
-        self._lane = lane
-        self._ears = Lane(pool)
+        self._member = member
+        self._stream = keys.stream(member.channel)
+        self._keys = keys
+        self._lease = lease
+        self._commands = commands
+        self._blocking = CommandMultiplexer(pool)
         self._clock = clock
         self._held: set[bytes] = set()
-        self._asked: asyncio.Future[list[Any]] | None = None
-        self._stray = False
-        self._adopted_s = 0.0
-        self._later: dict[asyncio.Task[None], Delivery] = {}
+        self._pending_read: asyncio.Future[list[Any]] | None = None
+        self._may_have_lost = False
+        self._claimed_s = 0.0
+        self._delayed: dict[asyncio.Task[None], Delivery] = {}
 
     def __repr__(self) -> str:
-        return f"<RedisReader {self._stream} {self._part.group} {len(self._held)} held>"
+        return f"<RedisReader {self._stream} {self._member.group} {len(self._held)} held>"
 
-    async def joined(self) -> None:
+    async def wait_joined(self) -> None:
         """See :class:`penstock.bus.broker.Reader`."""
 
-    async def take(self, count: int, wait_s: float) -> list[Delivery]:
-        """See :meth:`penstock.bus.broker.Reader.take`."""
-        if not self._part.own:
-            if self._stray:
-                found = await self._strays(count)
+    async def poll(self, count: int, wait_s: float) -> list[Delivery]:
+        """See :meth:`penstock.bus.broker.Reader.poll`."""
+        if not self._member.exclusive:
+            if self._may_have_lost:
+                found = await self._recover_lost(count)
                 if found:
                     return found
-                self._stray = False
+                self._may_have_lost = False
             now_s = self._clock.now()
-            if now_s - self._adopted_s >= ADOPT_S and self._asked is None:
-                self._adopted_s = now_s
-                found = await self._adopt(count)
+            if now_s - self._claimed_s >= CLAIM_INTERVAL_S and self._pending_read is None:
+                self._claimed_s = now_s
+                found = await self._claim_unowned(count)
                 if found:
-                    self._adopted_s = 0.0  # there may be more
+                    self._claimed_s = 0.0  # there may be more
                     return found
-        if self._asked is None:
-            self._asked = self._ears.ask(self._reading(count, wait_s), ("TIME",), wait_s=wait_s)
+        if self._pending_read is None:
+            self._pending_read = self._blocking.execute(self._read_command(count, wait_s), ("TIME",), wait_s=wait_s)
         try:
-            answers = await asyncio.shield(self._asked)
+            answers = await asyncio.shield(self._pending_read)
         except asyncio.CancelledError:
-            raise  # it is still under way, and the next one to ask gets its answer
+            raise  # the read is still under way, and the next call gets its answer
         except Unavailable:
-            self._asked, self._stray = None, True
+            self._pending_read, self._may_have_lost = None, True
             raise
-        self._asked = None
+        self._pending_read = None
         error = first_error(answers)
         if error is not None:
-            await self._mend(error)
+            await self._recreate_group(error)
             return []
         streams, (seconds, micros) = answers
         entries = streams[0][1] if streams else []
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         return [self._delivery(id, fields[1], 1, now_ms) for id, fields in entries if fields]
 
-    async def done(self, delivery: Delivery, answer: Answer | None = None) -> None:
-        """See :meth:`penstock.bus.broker.Reader.done`."""
+    async def ack(self, delivery: Delivery, reply: ReplyMessage | None = None) -> None:
+        """See :meth:`penstock.bus.broker.Reader.ack`."""
         commands: list[Command] = []
-        if answer is not None:
-            mail = self._names.mail(answer.address)
-            commands.append(("XADD", mail, "NOMKSTREAM", "MAXLEN", "~", MAIL_MAX, "*", "r", answer.record))
-        await self._settle(delivery, commands + self._acknowledging(delivery))
+        if reply is not None:
+            mail = self._keys.mailbox(reply.address)
+            commands.append(("XADD", mail, "NOMKSTREAM", "MAXLEN", "~", MAILBOX_MAX, "*", "r", reply.record))
+        await self._finish(delivery, commands + self._ack_commands(delivery))
 
-    async def retry(self, delivery: Delivery, delay_s: float) -> None:
-        """See :meth:`penstock.bus.broker.Reader.retry`. It stays ours meanwhile; if we die, it comes earlier."""
-        task = asyncio.get_running_loop().create_task(self._give_up_later(delivery, delay_s), name="retry")
-        self._later[task] = delivery
-        task.add_done_callback(lambda task: self._later.pop(task, None))
+    async def nack(self, delivery: Delivery, delay_s: float) -> None:
+        """See :meth:`penstock.bus.broker.Reader.nack`. It stays ours until then; if we die, it comes earlier."""
+        task = asyncio.get_running_loop().create_task(self._nack_later(delivery, delay_s), name="retry")
+        self._delayed[task] = delivery
+        task.add_done_callback(lambda task: self._delayed.pop(task, None))
 
-    async def hand_back(self, delivery: Delivery) -> None:
-        """See :meth:`penstock.bus.broker.Reader.hand_back`; the attempt does not count."""
-        await self._let_go(delivery, delivery.attempts - 1)
+    async def requeue(self, delivery: Delivery) -> None:
+        """See :meth:`penstock.bus.broker.Reader.requeue`; the attempt does not count."""
+        await self._release(delivery, delivery.attempts - 1)
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
-        """See :meth:`penstock.bus.broker.Reader.bury`."""
-        record, channel = delivery.record, self._part.channel
-        kept = record[:LETTER_BYTES_MAX] if reason == "too_large" else record
-        group = "" if channel.kind is Kind.WORK else self._part.group
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """See :meth:`penstock.bus.broker.Reader.dead_letter`."""
+        record, channel = delivery.record, self._member.channel
+        kept = record[:DEAD_LETTER_BYTES_MAX] if reason == "too_large" else record
+        group = "" if channel.kind is ChannelKind.QUEUE else self._member.group
         letter: list[str | bytes | int] = ["t", channel.topic, "k", str(channel.kind), "g", group, "w", reason]
         letter += ["n", delivery.attempts, "s", len(record), "r", kept]
-        burying: list[Command] = [("XADD", self._names.dead, "MAXLEN", "~", LETTERS_MAX, "*", *letter)]
-        await self._settle(delivery, burying + self._acknowledging(delivery))
+        burying: list[Command] = [("XADD", self._keys.dead_letters, "MAXLEN", "~", DEAD_LETTERS_MAX, "*", *letter)]
+        await self._finish(delivery, burying + self._ack_commands(delivery))
 
     async def pause(self) -> None:
-        """See :meth:`penstock.bus.broker.Reader.pause`. What waits is everybody's; what was on its way here, too.
+        """See :meth:`penstock.bus.broker.Reader.pause`. Records on their way here are released as well.
 
-        A question that was given up may still be answered: with records that would be ours, and that nobody would take.
+        An abandoned read may still be answered, with records that would be assigned to us and never handled.
         """
-        if self._part.own:
+        if self._member.exclusive:
             return
         with contextlib.suppress(Unavailable):
-            asked, self._asked = self._asked, None
+            asked, self._pending_read = self._pending_read, None
             if asked is not None:
                 await asked
             rows = await self._pending()
             untaken = [row for row in rows if row[0] not in self._held]
             if untaken:
-                await self._lane.ask(*(self._claim(row[0], row[3] - 1) for row in untaken))
+                await self._commands.execute(*(self._release_command(row[0], row[3] - 1) for row in untaken))
 
     async def close(self) -> None:
         """See :meth:`penstock.bus.broker.Reader.close`."""
-        later = list(self._later)
-        for _ in range(2):  # the first asks for the last word with Redis, the second ends even that
+        later = list(self._delayed)
+        for _ in range(2):  # the first releases the delivery early, the second ends even that
             for task in later:
                 task.cancel()
             if later:
-                await asyncio.wait(later, timeout=PATIENCE_S / 4)
-        if self._asked is not None:
-            self._asked.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
-            self._asked = None
-        await self._ears.close()
-        part = self._part
+                await asyncio.wait(later, timeout=BROKER_TIMEOUT_S / 4)
+        if self._pending_read is not None:
+            self._pending_read.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+            self._pending_read = None
+        await self._blocking.close()
+        part = self._member
         with contextlib.suppress(Unavailable, TimeoutError):
-            async with asyncio.timeout(PATIENCE_S / 2):
-                if part.own:
-                    await self._lane.ask(("XGROUP", "DESTROY", self._stream, part.group))
+            async with asyncio.timeout(BROKER_TIMEOUT_S / 2):
+                if part.exclusive:
+                    await self._commands.execute(("XGROUP", "DESTROY", self._stream, part.group))
                 else:
-                    await self._lane.ask(("EVAL", scripts.LEAVE, 1, self._stream, part.group, part.consumer))
+                    await self._commands.execute(
+                        ("EVAL", scripts.LEAVE_GROUP, 1, self._stream, part.group, part.consumer)
+                    )
 
-    async def join(self) -> None:
-        """Make the group; work from the beginning, news from now on."""
-        start = "0" if self._part.channel.kind is Kind.WORK else "$"
-        (answer,) = await self._lane.ask(("XGROUP", "CREATE", self._stream, self._part.group, start, "MKSTREAM"))
+    async def create_group(self) -> None:
+        """Create the group: for a queue from the beginning, for pub/sub from now on."""
+        start = "0" if self._member.channel.kind is ChannelKind.QUEUE else "$"
+        (answer,) = await self._commands.execute(
+            ("XGROUP", "CREATE", self._stream, self._member.group, start, "MKSTREAM")
+        )
         if isinstance(answer, ResponseError) and "BUSYGROUP" not in str(answer):
             raise unavailable(answer)
 
     # --- Inside
 
-    def _reading(self, count: int, wait_s: float) -> Command:
-        part = self._part
+    def _read_command(self, count: int, wait_s: float) -> Command:
+        part = self._member
         command: list[str | int] = ["XREADGROUP", "GROUP", part.group, part.consumer, "COUNT", count]
         if wait_s > 0:
             command += ["BLOCK", max(1, int(wait_s * 1000))]
-        if part.own:
+        if part.exclusive:
             command.append("NOACK")
         return [*command, "STREAMS", self._stream, ">"]
 
@@ -250,87 +268,91 @@ class RedisReader:
         self._held.add(id)
         return Delivery(record, attempts, max(0, now_ms - int(id.partition(b"-")[0])) / 1000, id)
 
-    def _acknowledging(self, delivery: Delivery) -> list[Command]:
-        part, id = self._part, delivery.handle
-        if part.own:
+    def _ack_commands(self, delivery: Delivery) -> list[Command]:
+        part, id = self._member, delivery.handle
+        if part.exclusive:
             return []
         commands: list[Command] = [("XACK", self._stream, part.group, id)]
-        if part.channel.kind is Kind.WORK:
+        if part.channel.kind is ChannelKind.QUEUE:
             commands.append(("XDEL", self._stream, id))
         return commands
 
-    async def _settle(self, delivery: Delivery, commands: list[Command]) -> None:
+    async def _finish(self, delivery: Delivery, commands: list[Command]) -> None:
         if commands:
-            error = first_error(await self._lane.ask(*commands))
+            error = first_error(await self._commands.execute(*commands))
             if error is not None and "NOGROUP" not in str(error):
                 raise unavailable(error)
         self._held.discard(delivery.handle)
 
-    async def _give_up_later(self, delivery: Delivery, delay_s: float) -> None:
+    async def _nack_later(self, delivery: Delivery, delay_s: float) -> None:
         try:
             await asyncio.sleep(delay_s)
         finally:
             while True:
                 try:
-                    await self._let_go(delivery, delivery.attempts)
+                    await self._release(delivery, delivery.attempts)
                 except Unavailable as error:
                     log.debug("%s: a retry waits: %s", self, error)
-                    await asyncio.sleep(ADOPT_S)
+                    await asyncio.sleep(CLAIM_INTERVAL_S)
                 else:
                     break
 
-    async def _let_go(self, delivery: Delivery, attempts: int) -> None:
-        await self._settle(delivery, [] if self._part.own else [self._claim(delivery.handle, attempts)])
+    async def _release(self, delivery: Delivery, attempts: int) -> None:
+        await self._finish(
+            delivery, [] if self._member.exclusive else [self._release_command(delivery.handle, attempts)]
+        )
 
-    def _claim(self, id: bytes, attempts: int) -> Command:
-        """Return what gives an entry to nobody, for anybody to adopt."""
-        return ("XCLAIM", self._stream, self._part.group, LIMBO, 0, id, "RETRYCOUNT", attempts, "JUSTID")
+    def _release_command(self, id: bytes, attempts: int) -> Command:
+        """Return the command that releases an entry, for any member to claim."""
+        return ("XCLAIM", self._stream, self._member.group, UNOWNED, 0, id, "RETRYCOUNT", attempts, "JUSTID")
 
-    async def _adopt(self, count: int) -> list[Delivery]:
-        """Take what nobody alive holds. The dead's only once everybody has had the time to say that he lives."""
-        part, pulse = self._part, self._pulse
-        sure = self._clock.now() - pulse.well_since_s >= pulse.lease_s
-        alive = self._names.alive("")
-        script = ("EVAL", scripts.ADOPT, 1, self._stream, part.group, part.consumer, count, alive, int(sure))
-        return await self._taken(script)
+    async def _claim_unowned(self, count: int) -> list[Delivery]:
+        """Claim released entries; those of dead instances only once all living ones had time for a heartbeat."""
+        part, pulse = self._member, self._lease
+        sure = self._clock.now() - pulse.healthy_since_s >= pulse.duration_s
+        alive = self._keys.alive("")
+        script = ("EVAL", scripts.CLAIM_UNOWNED, 1, self._stream, part.group, part.consumer, count, alive, int(sure))
+        return await self._run_claim(script)
 
-    async def _strays(self, count: int) -> list[Delivery]:
-        """Take what Redis believes that we have, and what was lost on its way with a connection."""
-        part, rows = self._part, await self._pending()
+    async def _recover_lost(self, count: int) -> list[Delivery]:
+        """Claim again the entries that Redis has assigned to us and that a broken connection lost."""
+        part, rows = self._member, await self._pending()
         lost = [row for row in rows if row[0] not in self._held][:count]
         claims: list[Command] = [("XCLAIM", self._stream, part.group, part.consumer, 0, row[0]) for row in lost]
         if not claims:
             return []
-        *answers, (seconds, micros) = await self._lane.ask(*claims, ("TIME",))
+        *answers, (seconds, micros) = await self._commands.execute(*claims, ("TIME",))
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         found = zip(lost, answers, strict=True)
         return [self._delivery(row[0], got[0][1][1], row[3] + 1, now_ms) for row, got in found if got and got[0]]
 
     async def _pending(self) -> list[Any]:
-        """Return what Redis believes that we have: id, holder, milliseconds since its delivery, deliveries."""
-        part = self._part
-        (rows,) = await self._lane.ask(("XPENDING", self._stream, part.group, "-", "+", PENDING_MAX, part.consumer))
+        """Return the entries that Redis has assigned to us: id, holder, milliseconds since delivery, deliveries."""
+        part = self._member
+        (rows,) = await self._commands.execute(
+            ("XPENDING", self._stream, part.group, "-", "+", PENDING_MAX, part.consumer)
+        )
         if isinstance(rows, ResponseError):
-            await self._mend(rows)
+            await self._recreate_group(rows)
             return []
         found: list[Any] = rows
         return found
 
-    async def _taken(self, script: Command) -> list[Delivery]:
-        rows, (seconds, micros) = await self._lane.ask(script, ("TIME",))
+    async def _run_claim(self, script: Command) -> list[Delivery]:
+        rows, (seconds, micros) = await self._commands.execute(script, ("TIME",))
         if isinstance(rows, ResponseError):
-            await self._mend(rows)
+            await self._recreate_group(rows)
             return []
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         return [self._delivery(id, record, attempts, now_ms) for id, record, attempts in rows]
 
-    async def _mend(self, error: ResponseError) -> None:
-        """Join anew where Redis has forgotten the group.
+    async def _recreate_group(self, error: ResponseError) -> None:
+        """Create the group again where Redis has lost it.
 
         Raises:
-            Unavailable: It is something else.
+            Unavailable: The error is another one.
         """
         if "NOGROUP" not in str(error) and "no such key" not in str(error):
             raise unavailable(error)
         self._held.clear()
-        await self.join()
+        await self.create_group()

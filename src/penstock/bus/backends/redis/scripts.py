@@ -1,18 +1,18 @@
-"""What Redis does in one step: Lua, run inside the server. Needs Redis 6.2 or newer, one server, no cluster."""
+"""Lua scripts that Redis runs as one step. They need Redis 6.2 or newer, one server, no cluster."""
 
 from typing import Final
 
-#: Append to a work stream that has room. Keys: stream. Arguments: capacity, record. Nothing: it is full.
-SEND_WORK: Final = """
+#: Append to a queue's stream that has room. Keys: stream. Arguments: capacity, record. Nothing: it is full.
+SEND_QUEUE: Final = """
 if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return false end
 return redis.call('XADD', KEYS[1], '*', 'r', ARGV[2])
 """
 
-#: Append to a news stream that has room; a stream that no group reads is left away. From time to time, and whenever it
+#: Append to a pub/sub stream that has room; without a group that reads it nothing is done. Now and then, and when it
 #: is full, groups of dead instances and what every group is through with are removed. An entry counts as needed while a
 #: group has not been given it, or has it pending.
 #: Keys: stream. Arguments: capacity, record, what the key of a living instance begins with.
-SEND_NEWS: Final = """
+SEND_PUBSUB: Final = """
 local stream = KEYS[1]
 local capacity = tonumber(ARGV[1])
 if redis.call('EXISTS', stream) == 0 then return '' end
@@ -56,9 +56,9 @@ end
 return redis.call('XADD', stream, '*', 'r', ARGV[2])
 """
 
-#: Take what nobody alive holds: what was handed back, and, if asked for, what dead instances held; their consumers go.
+#: Claim entries of no living instance: released ones and, if asked for, those of dead instances, whose consumers go.
 #: Keys: stream. Arguments: group, consumer, count, what the key of a living instance begins with, 1 for the dead's too.
-ADOPT: Final = """
+CLAIM_UNOWNED: Final = """
 local stream, group, me = KEYS[1], ARGV[1], ARGV[2]
 local known = {['~'] = false}
 local function alive(owner)
@@ -98,8 +98,8 @@ end
 return taken
 """
 
-#: Leave a group: all that the consumer holds is handed back. Keys: stream. Arguments: group, consumer.
-LEAVE: Final = """
+#: Leave a group: all entries of the consumer are released. Keys: stream. Arguments: group, consumer.
+LEAVE_GROUP: Final = """
 while true do
   local rows = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 200, ARGV[2])
   for _, row in ipairs(rows) do
@@ -112,7 +112,7 @@ return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 
 #: Say that an instance lives, and see that it has a mailbox. Keys: its key, its mailbox. Arguments: lease and the
 #: mailbox's own time, in milliseconds. 1: the mailbox was made.
-BEAT: Final = """
+HEARTBEAT: Final = """
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 local made = redis.call('EXISTS', KEYS[2]) == 0
 if made then redis.call('XGROUP', 'CREATE', KEYS[2], 'owner', '$', 'MKSTREAM') end
@@ -120,9 +120,9 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return made and 1 or 0
 """
 
-#: Send a dead letter once more and drop it. Keys: dead letters, the stream. Arguments: the letter's id, capacity.
-#: 0: there is no such letter. Nothing: the stream is full.
-REVIVE: Final = """
+#: Send a dead letter again and delete it. Keys: dead letters, the stream. Arguments: its id, capacity.
+#: 0: there is no such dead letter. Nothing: the stream is full.
+REQUEUE_DEAD_LETTER: Final = """
 local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
 if not found[1] then return 0 end
 local fields = found[1][2]

@@ -1,5 +1,5 @@
-"""Embedded Qdrant in a process of its own (DESIGN §2): the binding never releases the interpreter lock.
+"""Embedded Qdrant in its own process (DESIGN §2), because the binding never releases the interpreter lock.
 
-Enters: the contract's calls (``client``), as frames over a socket pair (``wire``) to the store
-process (``process``), which keeps the collections (``shelf``) and talks to the engine (``engine``).
+Enters: the contract's calls (``store``), as frames over a socket pair (``ipc``, ``process_client``) to the store
+process (``process``). There ``collection_registry`` keeps the collections and ``engine`` talks to Qdrant's engine.
 """

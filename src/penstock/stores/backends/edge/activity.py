@@ -1,4 +1,4 @@
-"""What the store process is doing, in memory that the front can read: also when it hangs, and after it has died."""
+"""Shared-memory record of the store process's current task, readable while the process hangs and after it has died."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import struct
 import tempfile
 from typing import Final, NamedTuple
 
-#: Beats, whether a collection is being opened, length of its name, the name.
+#: Heartbeats, whether a collection is being opened, length of its name, the name.
 _LAYOUT: Final = struct.Struct("<QBB254s")
 
 _NAME_BYTES_MAX: Final = 254
 
 
-class Doing(NamedTuple):
-    """What the process was last at.
+class CurrentTask(NamedTuple):
+    """The task that the store process recorded last.
 
     Attributes:
         collection: The collection's name, empty for none.
-        opening: Whether it was opening it.
+        is_opening: Whether it was opening it.
     """
 
     collection: str
-    opening: bool
+    is_opening: bool
 
 
-class Activity:
+class ActivityRecord:
     """A shared record of one store process: it writes, the front reads.
 
     A number and a name are written for each piece of work. That takes a microsecond and needs no answer.
 
     Args:
-        fd: Descriptor of the memory, see :func:`make`; this object's from now on.
+        fd: Descriptor of the memory, see :func:`create_activity_record`; this object's from now on.
     """
 
     def __init__(self, fd: int) -> None:
@@ -42,19 +42,19 @@ class Activity:
         self._frozen = False
 
     @property
-    def beats(self) -> int:
-        """How often the process has gone on."""
+    def heartbeats(self) -> int:
+        """Number of records written so far; it stops growing while the process hangs."""
         beats: int = _LAYOUT.unpack_from(self._memory)[0]
         return beats
 
     @property
-    def doing(self) -> Doing:
-        """What the process was last at."""
+    def current_task(self) -> CurrentTask:
+        """The task that the process recorded last."""
         _, opening, length, name = _LAYOUT.unpack_from(self._memory)
-        return Doing(name[:length].decode(errors="replace"), bool(opening))
+        return CurrentTask(name[:length].decode(errors="replace"), bool(opening))
 
-    def note(self, collection: str, *, opening: bool = False) -> None:
-        """Write down what is done now; ``collection`` is empty while nothing is."""
+    def record(self, collection: str, *, opening: bool = False) -> None:
+        """Record the current task; ``collection`` is empty while there is none."""
         if self._frozen:
             return
         self._beats += 1
@@ -62,7 +62,7 @@ class Activity:
         _LAYOUT.pack_into(self._memory, 0, self._beats, opening, len(name), name)
 
     def freeze(self) -> None:
-        """Keep what is written: the process ends because of it."""
+        """Keep the current record: the process ends because of this task."""
         self._frozen = True
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class Activity:
         os.close(self.fd)
 
 
-def make() -> Activity:
+def create_activity_record() -> ActivityRecord:
     """Return the record of a process that has not begun."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("penstock-activity")
@@ -79,4 +79,4 @@ def make() -> Activity:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, _LAYOUT.size)
-    return Activity(fd)
+    return ActivityRecord(fd)

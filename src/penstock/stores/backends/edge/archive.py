@@ -1,9 +1,9 @@
-"""Snapshots as one file: a directory's files and what they are, with a digest over all of it.
+"""Single-file format of snapshots: a header, a directory's files, and a digest over all of it.
 
-A line that names format and version, then frames (a length, then a MessagePack record): what it holds, then each
+A line that names format and version, then frames (a length, then a MessagePack record): the header, then each
 directory and file with the ranges that are no holes, at last the digest of everything before. A file without its last
-frame was cut off. A snapshot is read twice: once to check all of it (:mod:`penstock.stores.backends.edge.contents`),
-and once more, under the same rules, to write what it holds.
+frame was cut off. A snapshot is read twice: once to check all of it
+(:mod:`penstock.stores.backends.edge.snapshot_format`), and once more, under the same rules, to write what it holds.
 """
 
 from __future__ import annotations
@@ -19,64 +19,64 @@ from typing import IO, Final
 
 import msgspec
 
-from penstock.kernel.errors import UNREADABLE
-from penstock.stores.backends.edge.contents import (
-    Closing,
-    Contents,
-    Directory,
-    Extent,
-    File,
-    Opening,
-    Record,
-    damaged,
+from penstock.kernel.errors import DECODE_ERRORS
+from penstock.stores.backends.edge.disk import check_cancelled, check_copy_space, data_extents
+from penstock.stores.backends.edge.ipc import LENGTH_HEADER
+from penstock.stores.backends.edge.manifest import fsync_directory, sync_file_system
+from penstock.stores.backends.edge.snapshot_format import (
+    DirectoryEntry,
+    FileEntry,
+    FileExtent,
+    SnapshotContents,
+    SnapshotHeader,
+    SnapshotRecord,
+    SnapshotTrailer,
+    snapshot_damaged,
 )
-from penstock.stores.backends.edge.copying import check_space, check_stopped, extents
-from penstock.stores.backends.edge.manifest import sync, sync_all
-from penstock.stores.backends.edge.wire import HEADER
 
 MAGIC: Final = b"penstock snapshot 1\n"
 
 #: Bytes of a file in one frame.
-PIECE_BYTES: Final = 4 << 20
+EXTENT_BYTES: Final = 4 << 20
 
 #: A longer frame is no frame.
-FRAME_BYTES_MAX: Final = 2 * PIECE_BYTES
+FRAME_BYTES_MAX: Final = 2 * EXTENT_BYTES
 
 
-def pack(source: Path, target: Path, opening: Opening, stopped: threading.Event | None = None) -> int:
+def pack(source: Path, target: Path, header: SnapshotHeader, cancelled: threading.Event | None = None) -> int:
     """Write a directory into a file, whole or not at all; return the file's bytes.
 
     Args:
-        source: A directory that does not change meanwhile.
+        source: A directory that does not change during the call.
         target: The file; replaced if it is there.
-        opening: What it holds.
-        stopped: Checked between pieces; once it is set nothing is left of the file.
+        header: The snapshot's header.
+        cancelled: Checked between pieces; once it is set nothing is left of the file.
 
     Raises:
         Invalid: It would be no snapshot that can be restored (``snapshot_damaged``).
         OSError: It could not be written, the disk got full, or it was stopped.
     """
     draft = target.with_name(f".{target.name}-{os.getpid()}")
-    contents = Contents()
+    contents = SnapshotContents()
     try:
         with draft.open("wb") as file:
             digest = hashlib.blake2b(MAGIC, digest_size=32)
             file.write(MAGIC)
-            for record in chain((opening,), _records(source)):
-                check_stopped(stopped)
-                check_space(target.parent)
-                contents.take(record)
+            for record in chain((header,), _records(source)):
+                check_cancelled(cancelled)
+                check_copy_space(target.parent)
+                contents.add(record)
                 data = _frame(record)
                 digest.update(data)
                 file.write(data)
-            closing = Closing(digest.digest())
-            contents.take(closing)
+            closing = SnapshotTrailer(digest.digest())
+            contents.add(closing)
             file.write(_frame(closing))
             file.flush()
             os.fsync(file.fileno())
             size = file.tell()
         draft.replace(target)
-        sync(target.parent)
+        fsync_directory(target.parent)
     finally:
         draft.unlink(missing_ok=True)
     return size
@@ -93,96 +93,100 @@ def open_file(file: Path) -> IO[bytes]:
         fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if file.is_symlink():
-            raise damaged(f"{file.name!r} is a link") from error
+            raise snapshot_damaged(f"{file.name!r} is a link") from error
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise damaged(f"{file.name!r} is no plain file")
+        raise snapshot_damaged(f"{file.name!r} is no plain file")
     return os.fdopen(fd, "rb")
 
 
-def opening_of(file: Path) -> Opening:
-    """Return what a snapshot holds, without having checked the rest.
+def read_file_header(file: Path) -> SnapshotHeader:
+    """Return a snapshot's header, without checking the rest.
 
     Raises:
         Invalid: It is no snapshot that can be read (``snapshot_damaged``).
         OSError: It could not be read.
     """
     with open_file(file) as reader:
-        return read_opening(reader)
+        return read_header(reader)
 
 
-def read_opening(reader: IO[bytes]) -> Opening:
-    """Return what an open snapshot holds, without having checked the rest.
+def read_header(reader: IO[bytes]) -> SnapshotHeader:
+    """Return an open snapshot's header, without checking the rest.
 
     Raises:
         Invalid: It is no snapshot that can be read (``snapshot_damaged``).
         OSError: It could not be read.
     """
     reader.seek(0)
-    contents = Contents()
+    contents = SnapshotContents()
     record, _ = next(_frames(reader))
-    contents.take(record)
-    if contents.opening is None:
-        raise damaged("it does not begin as one")
-    return contents.opening
+    contents.add(record)
+    if contents.header is None:
+        raise snapshot_damaged("it does not begin with a header")
+    return contents.header
 
 
-def verify(reader: IO[bytes], stopped: threading.Event | None = None) -> Contents:
-    """Read a snapshot to its end, and return what it holds; nothing is written.
+def verify(reader: IO[bytes], cancelled: threading.Event | None = None) -> SnapshotContents:
+    """Read and check a snapshot to its end, and return its contents; nothing is written.
 
     Args:
         reader: The snapshot, open.
-        stopped: Checked between records.
+        cancelled: Checked between records.
 
     Raises:
         Invalid: It is damaged, cut off, of another format, or breaks a rule (``snapshot_damaged``).
         OSError: It could not be read, or it was stopped.
     """
-    contents = Contents()
-    for _ in _checked(reader, contents, stopped):
+    contents = SnapshotContents()
+    for _ in _checked(reader, contents, cancelled):
         pass
     return contents
 
 
-def unpack(reader: IO[bytes], target: Path, verified: Contents, stopped: threading.Event | None = None) -> None:
-    """Write what a verified snapshot holds into a new directory, durably.
+def unpack(
+    reader: IO[bytes], target: Path, verified: SnapshotContents, cancelled: threading.Event | None = None
+) -> None:
+    """Write a verified snapshot's contents into a new directory, durably.
 
     Args:
         reader: The snapshot, open.
         target: The directory; must not exist. What is in it after an error is to be removed.
-        verified: What :func:`verify` has found in it.
-        stopped: Checked between records.
+        verified: The contents that :func:`verify` returned.
+        cancelled: Checked between records.
 
     Raises:
-        Invalid: It is not what was verified any more (``snapshot_damaged``).
+        Invalid: It has changed since it was verified (``snapshot_damaged``).
         OSError: It could not be read or written, the disk got full, or it was stopped.
     """
     target.mkdir(parents=True)
-    contents = Contents()
+    contents = SnapshotContents()
     writer: IO[bytes] | None = None
     try:
-        for record in _checked(reader, contents, stopped):
+        for record in _checked(reader, contents, cancelled):
             match record:
-                case Directory():
+                case DirectoryEntry():
                     (target / record.path).mkdir()
-                case File():
+                case FileEntry():
                     if writer is not None:
                         writer.close()
                     writer = (target / record.path).open("xb", buffering=0)
                     writer.truncate(record.size)
-                case Extent() if writer is not None:
-                    check_space(target)
+                case FileExtent() if writer is not None:
+                    check_copy_space(target)
                     _write(writer.fileno(), record)
     finally:
         if writer is not None:
             writer.close()
     if contents.digest != verified.digest:
-        raise damaged("it was changed while it was read")
-    sync_all(target)
+        raise snapshot_damaged("it was changed while it was read")
+    sync_file_system(target)
 
 
-def _checked(reader: IO[bytes], contents: Contents, stopped: threading.Event | None) -> Iterator[Record]:
+def _checked(
+    reader: IO[bytes], contents: SnapshotContents, stopped: threading.Event | None
+) -> Iterator[SnapshotRecord]:
     """Yield the records of a snapshot, each once it is checked; the last once all of it is.
 
     Raises:
@@ -191,61 +195,61 @@ def _checked(reader: IO[bytes], contents: Contents, stopped: threading.Event | N
     reader.seek(0)
     digest = hashlib.blake2b(MAGIC, digest_size=32)
     for record, data in _frames(reader):
-        check_stopped(stopped)
-        contents.take(record)
-        if isinstance(record, Closing):
+        check_cancelled(stopped)
+        contents.add(record)
+        if isinstance(record, SnapshotTrailer):
             if record.digest != digest.digest() or reader.read(1):
-                raise damaged("its checksum is another")
+                raise snapshot_damaged("its checksum does not match")
             yield record
             return
         digest.update(data)
         yield record
-    raise damaged("it is cut off")
+    raise snapshot_damaged("it is cut off")
 
 
-def _write(fd: int, extent: Extent) -> None:
+def _write(fd: int, extent: FileExtent) -> None:
     data, offset = memoryview(extent.data), extent.offset
     while data:
         written = os.pwrite(fd, data, offset)
         data, offset = data[written:], offset + written
 
 
-def _records(source: Path) -> Iterator[Record]:
+def _records(source: Path) -> Iterator[SnapshotRecord]:
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source).as_posix()
         if path.is_dir():
-            yield Directory(name)
+            yield DirectoryEntry(name)
             continue
         with path.open("rb", buffering=0) as reader:
             size = os.fstat(reader.fileno()).st_size
-            yield File(name, size)
-            for begin, end in extents(reader.fileno(), size):
-                for offset in range(begin, end, PIECE_BYTES):
-                    yield Extent(offset, os.pread(reader.fileno(), min(PIECE_BYTES, end - offset), offset))
+            yield FileEntry(name, size)
+            for begin, end in data_extents(reader.fileno(), size):
+                for offset in range(begin, end, EXTENT_BYTES):
+                    yield FileExtent(offset, os.pread(reader.fileno(), min(EXTENT_BYTES, end - offset), offset))
 
 
-def _frames(reader: IO[bytes]) -> Iterator[tuple[Record, bytes]]:
+def _frames(reader: IO[bytes]) -> Iterator[tuple[SnapshotRecord, bytes]]:
     if reader.read(len(MAGIC)) != MAGIC:
-        raise damaged("it is no snapshot, or one of a format that this release does not know")
-    decoder = msgspec.msgpack.Decoder(Record)
+        raise snapshot_damaged("it is no snapshot, or one of a format that this release does not know")
+    decoder = msgspec.msgpack.Decoder(SnapshotRecord)
     while True:
-        header = reader.read(HEADER.size)
-        if len(header) < HEADER.size:
-            raise damaged("it is cut off")
-        (length,) = HEADER.unpack(header)
+        header = reader.read(LENGTH_HEADER.size)
+        if len(header) < LENGTH_HEADER.size:
+            raise snapshot_damaged("it is cut off")
+        (length,) = LENGTH_HEADER.unpack(header)
         data = reader.read(length) if length <= FRAME_BYTES_MAX else b""
         if len(data) < length:
-            raise damaged("it is cut off")
+            raise snapshot_damaged("it is cut off")
         yield _record(decoder, data), header + data
 
 
-def _record(decoder: msgspec.msgpack.Decoder[Record], data: bytes) -> Record:
+def _record(decoder: msgspec.msgpack.Decoder[SnapshotRecord], data: bytes) -> SnapshotRecord:
     try:
         return decoder.decode(data)
-    except UNREADABLE as error:
-        raise damaged(f"it cannot be read: {error}") from error
+    except DECODE_ERRORS as error:
+        raise snapshot_damaged(f"it cannot be read: {error}") from error
 
 
-def _frame(record: Record) -> bytes:
+def _frame(record: SnapshotRecord) -> bytes:
     data = msgspec.msgpack.encode(record)
-    return HEADER.pack(len(data)) + data
+    return LENGTH_HEADER.pack(len(data)) + data

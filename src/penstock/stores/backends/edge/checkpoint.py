@@ -1,8 +1,8 @@
-"""What a collection held when it was closed, so that it can be listed without being opened, and losses are seen.
+"""Checkpoint of a closed collection: its counts and files, for listing it unopened and for detecting lost files.
 
 ``closed.json`` is written once the engine has let go of the files and removed before it opens them again. While it is
-there the files are known: one that is missing or shorter has been lost, and the engine, which would make it anew and
-empty, must not be let near.
+there the files are known: one that is missing or shorter has been lost. The engine, which would recreate it empty, must
+not open the collection then.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Final
 
 import msgspec
 
-from penstock.kernel.errors import UNREADABLE
-from penstock.kernel.plain_file import read_plain
+from penstock.kernel.errors import DECODE_ERRORS
+from penstock.kernel.regular_file import read_regular
 from penstock.stores.backends.edge.space import BLOCK_BYTES
 
-CHECKPOINT: Final = "closed.json"
+CHECKPOINT_FILE: Final = "closed.json"
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -47,22 +47,22 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 @dataclass(slots=True)
-class Survey:
+class FileInventory:
     """The files below a directory.
 
     Attributes:
         files: Size of each, by its path.
         disk_bytes: What they take up.
-        stamp: As in :class:`Checkpoint`.
-        foreign: A file of another user, empty if there is none.
+        fingerprint: As in :class:`Checkpoint`.
+        foreign_file: A file of another user, empty if there is none.
     """
 
     files: dict[str, int] = field(default_factory=dict)
     disk_bytes: int = 0
-    stamp: str = ""
-    foreign: str = ""
+    fingerprint: str = ""
+    foreign_file: str = ""
 
-    def lost(self, checkpoint: Checkpoint) -> str:
+    def missing_file(self, checkpoint: Checkpoint) -> str:
         """Return which file of a checkpoint is missing or shorter, in words; empty if none is."""
         for path, size in checkpoint.files.items():
             there = self.files.get(path)
@@ -73,14 +73,14 @@ class Survey:
         return ""
 
 
-def survey(directory: Path) -> Survey:
+def scan_files(directory: Path) -> FileInventory:
     """Look at every file below a directory, without reading any.
 
     Raises:
         OSError: It is not there, one of its directories may not be read, or it holds a pipe or a device, which the
             engine would wait for or read without end.
     """
-    found, facts = Survey(), []
+    found, facts = FileInventory(), []
     waiting, me = [(str(directory), "")], os.geteuid()
     while waiting:
         place, prefix = waiting.pop()
@@ -97,41 +97,43 @@ def survey(directory: Path) -> Survey:
                 found.disk_bytes += stat.st_blocks * BLOCK_BYTES
                 facts.append((path, stat.st_size, stat.st_mtime_ns))
                 if stat.st_uid != me:
-                    found.foreign = entry.path
-    found.stamp = hashlib.blake2b(repr(sorted(facts)).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+                    found.foreign_file = entry.path
+    found.fingerprint = hashlib.blake2b(
+        repr(sorted(facts)).encode("utf-8", "surrogateescape"), digest_size=16
+    ).hexdigest()
     return found
 
 
-def read(home: Path, generation: str) -> Checkpoint | None:
+def read_checkpoint(home: Path, generation: str) -> Checkpoint | None:
     """Return the checkpoint of a collection's directory; ``None`` if there is none of this generation."""
     try:
-        found = msgspec.json.decode(read_plain(home / CHECKPOINT), type=Checkpoint)
-    except (OSError, *UNREADABLE):
+        found = msgspec.json.decode(read_regular(home / CHECKPOINT_FILE), type=Checkpoint)
+    except (OSError, *DECODE_ERRORS):
         return None
     return found if found.generation == generation else None
 
 
-def write(home: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(home: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all.
 
     Raises:
         OSError: It could not be written; there is none then.
     """
-    draft = home / f".{CHECKPOINT}"
+    draft = home / f".{CHECKPOINT_FILE}"
     try:
         # Not synced: without it, or with a torn one, the collection is opened and counted.
         draft.write_bytes(msgspec.json.encode(checkpoint))
-        draft.replace(home / CHECKPOINT)
+        draft.replace(home / CHECKPOINT_FILE)
     except OSError:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
 
 
-def remove(home: Path) -> None:
+def remove_checkpoint(home: Path) -> None:
     """Remove the checkpoint before the files may change.
 
     Raises:
         OSError: It could not be removed.
     """
-    (home / CHECKPOINT).unlink(missing_ok=True)
+    (home / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Why a collection cannot be opened, in words that say what to do, and when it is tried again."""
+"""Damaged collections: the reason, the remedy, and when opening is tried again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Final
 
 from penstock.kernel.errors import PenstockError
 
-#: A damaged collection is tried again when it is asked for, at most so often: its files may have been mended.
-RETRY_S: Final = 5.0
+#: A damaged collection is tried again when it is asked for, at most so often: its files may have been repaired.
+REOPEN_RETRY_S: Final = 5.0
 
 #: What an error of the operating system says, quoted by the engine.
 _OS_ERROR: Final = re.compile(r"os error ([0-9]{1,5})\b")
@@ -31,20 +31,20 @@ class Damage:
 
     Attributes:
         reason: Why.
-        found_s: When it was last tried.
+        tried_s: When it was last tried.
         final: It ended the store process, so it is not tried again before the server is started again.
     """
 
     reason: str
-    found_s: float
+    tried_s: float
     final: bool = False
 
     def may_retry(self, now_s: float) -> bool:
         """Return whether it may be tried again now."""
-        return not self.final and now_s >= self.found_s + RETRY_S
+        return not self.final and now_s >= self.tried_s + REOPEN_RETRY_S
 
 
-def os_error(error: BaseException) -> int:
+def errno_of(error: BaseException) -> int:
     """Return the operating system's number in an error, 0 if there is none."""
     if isinstance(error, OSError):
         return error.errno or 0
@@ -54,25 +54,25 @@ def os_error(error: BaseException) -> int:
     return int(found[1]) if found else 0
 
 
-def is_of_the_machine(error: BaseException) -> bool:
+def is_system_error(error: BaseException) -> bool:
     """Return whether an error says nothing of the files that were read or written."""
-    return os_error(error) in _OF_THE_MACHINE
+    return errno_of(error) in _OF_THE_MACHINE
 
 
-def spoils(error: BaseException) -> bool:
+def is_file_error(error: BaseException) -> bool:
     """Return whether an error during an operation means that the collection's files cannot be used."""
-    number = os_error(error)
+    number = errno_of(error)
     return number != 0 and number not in _OF_THE_MACHINE
 
 
-def explained(home: Path, error: BaseException) -> str:
+def explain_damage(home: Path, error: BaseException) -> str:
     """Return why a collection's directory cannot be used.
 
     Args:
         home: The directory.
         error: What opening it has raised.
     """
-    if os_error(error) in (errno.EACCES, errno.EPERM):
+    if errno_of(error) in (errno.EACCES, errno.EPERM):
         for path in _foreign(home):
             me = _user(os.geteuid())
             return (
@@ -87,7 +87,7 @@ def explained(home: Path, error: BaseException) -> str:
 
 
 def _foreign(home: Path) -> Iterator[Path]:
-    """Yield what of a directory, and of what lies in it, this process may not read and write."""
+    """Yield each path of a directory tree that this process may not read and write."""
     if is_denied(home):
         yield home
     for parent, directories, files in os.walk(home):

@@ -1,7 +1,7 @@
 """The optimiser: a short-lived process of low priority that builds segments and graphs in a copy (DESIGN §2).
 
-Run as ``python -m penstock.stores.backends.edge.optimiser DIRECTORY``. It says nothing when all went well, and else why
-not, on its standard output, whose end tells the store process that it has ended.
+Run as ``python -m penstock.stores.backends.edge.optimiser DIRECTORY PARENT``. On failure it writes the reason to
+standard output. The end of that output tells the store process that it has ended.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from penstock.stores.backends.edge import tuning
+from penstock.stores.backends.edge import engine_config
 from penstock.stores.backends.edge.engine import Shard
 
 #: Searches and indexing come first: beside one busy thread of the server it gets about a tenth of its core.
 NICENESS: Final = 10
 
-#: What is read of its complaint at most.
-REASON_BYTES_MAX: Final = 4096
+#: Bytes of its error message that are read.
+ERROR_BYTES_MAX: Final = 4096
 
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class Optimiser:
-    """The store process's end of it.
+    """Handle of an optimiser process, held by the store process.
 
     Args:
-        directory: A shard that nobody has open.
+        directory: A shard that is not open.
 
     Raises:
         OSError: The process could not be started.
@@ -52,12 +52,12 @@ class Optimiser:
             os.close(theirs)
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable once it has ended."""
+        """Return a descriptor that is readable once the process has ended."""
         return self._output.fileno()
 
-    def ended(self) -> str:
-        """Wait for its end and return why it failed, empty if it did not."""
-        said = self._output.read(REASON_BYTES_MAX).decode(errors="replace").strip()
+    def wait(self) -> str:
+        """Wait for the process to end; return the reason why it failed, empty if it did not."""
+        said = self._output.read(ERROR_BYTES_MAX).decode(errors="replace").strip()
         status = self._process.wait()
         self._output.close()
         if status == 0:
@@ -65,22 +65,22 @@ class Optimiser:
         return said or f"the optimiser ended with status {status}"
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         self._output.close()
 
 
-def optimise(directory: Path) -> None:
-    """Build what the collection's size asks for.
+def optimise_shard(directory: Path) -> None:
+    """Build the segments and graphs that the collection's size calls for.
 
     Raises:
         PenstockError: The engine could not.
     """
     shard = Shard.load(directory)
-    learned = shard.learned
+    learned = shard.learned_sparse
     shard.close()
-    shard = Shard.load(directory, tuning.config(learned=learned))
+    shard = Shard.load(directory, engine_config.optimizer_config(learned_sparse=learned))
     shard.optimize()
     shard.close()
 
@@ -90,18 +90,18 @@ def main() -> int:
     directory, parent = sys.argv[1:3]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if not end_with(int(parent)):
+    if not die_with_parent(int(parent)):
         return 1
     os.nice(NICENESS)
     try:
-        optimise(Path(directory))
+        optimise_shard(Path(directory))
     except Exception as error:  # noqa: BLE001 - the root of the process: whatever it is, its parent is told
         sys.stdout.write(str(error))
         return 1
     return 0
 
 
-def end_with(parent: int) -> bool:
+def die_with_parent(parent: int) -> bool:
     """Let the kernel kill this process when its parent dies; return whether the parent is still there."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""What was lately read of points, so that it is not read again; one bound for all collections of a store process."""
+"""LRU cache of values read from points, with one bound for all collections of a store process."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from penstock.stores.cache import CacheState
+from penstock.stores.key_value_cache import CacheState
 
 #: What an entry takes up beside what is kept: its key, its place, the object's head (measured with ``tracemalloc``).
 ENTRY_BYTES: Final = 500
 
 
 class PointCache:
-    """Values by space and point, the least recently used given up first.
+    """Values by namespace and point; the least recently used are evicted first.
 
-    A space is what one collection keeps of one kind. Whoever forgets a whole space takes a new one: what is left in
-    the old one is never asked for again, and is given up soon.
+    A namespace holds one kind of value of one collection. To drop a whole namespace, a caller takes a new one: the
+    entries left in the old one are never read again and are soon evicted.
 
     Args:
         bytes_max: What the entries may take up, overhead included; 0 for a cache that remembers nothing.
@@ -28,22 +28,22 @@ class PointCache:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._entries: OrderedDict[tuple[int, int], tuple[Any, int]] = OrderedDict()
-        self._spaces = itertools.count()
+        self._namespaces = itertools.count()
         self._bytes = 0
         self._hits = self._misses = self._evictions = 0
 
     def __repr__(self) -> str:
         return f"<PointCache {len(self._entries)} entries, {self._bytes} of {self._bytes_max} bytes>"
 
-    def space(self) -> int:
-        """Return a space that nobody else has."""
-        return next(self._spaces)
+    def new_namespace(self) -> int:
+        """Return a namespace that no other caller has."""
+        return next(self._namespaces)
 
-    def find(self, space: int, points: Sequence[int]) -> dict[int, Any]:
-        """Return what is kept of the points; those of which nothing is kept are not in it."""
+    def get(self, namespace: int, points: Sequence[int]) -> dict[int, Any]:
+        """Return the cached values by point; points without one are left out."""
         entries, found = self._entries, {}
         for point in points:
-            key = (space, point)
+            key = (namespace, point)
             entry = entries.get(key)
             if entry is not None:
                 entries.move_to_end(key)
@@ -52,22 +52,22 @@ class PointCache:
         self._misses += len(points) - len(found)
         return found
 
-    def keep(self, space: int, point: int, value: Any, size: int) -> None:
-        """Keep a value that takes up ``size`` bytes; one larger than the whole cache is not taken."""
-        self._drop((space, point))
+    def put(self, namespace: int, point: int, value: Any, size: int) -> None:
+        """Keep a value that takes up ``size`` bytes; a value larger than the whole cache is not kept."""
+        self._drop((namespace, point))
         cost = size + ENTRY_BYTES
         if cost <= self._bytes_max:
-            self._entries[space, point] = value, cost
+            self._entries[namespace, point] = value, cost
             self._bytes += cost
             self._evict(self._bytes_max)
 
-    def drop(self, space: int, points: Iterable[int]) -> None:
-        """Keep nothing of these points."""
+    def drop(self, namespace: int, points: Iterable[int]) -> None:
+        """Remove the entries of these points."""
         for point in points:
-            self._drop((space, point))
+            self._drop((namespace, point))
 
     def shrink(self, share: float) -> None:
-        """Give up the least recently used until at most ``share`` (0 to 1) of the bytes is left."""
+        """Evict the least recently used until at most ``share`` (0 to 1) of the bytes is left."""
         self._evict(int(self._bytes * share))
 
     def state(self) -> CacheState:

@@ -1,6 +1,6 @@
 """The store process: one thread, one socket, batches of whatever is waiting.
 
-Run as ``python -m penstock.stores.backends.edge.process DIRECTORY FD ORDERS``. It ends when the other side
+Run as ``python -m penstock.stores.backends.edge.process DIRECTORY FD OPTIONS``. It ends when the other side
 closes the socket, so it never outlives the front that started it, however that one ended.
 """
 
@@ -20,60 +20,70 @@ import msgspec
 
 from penstock.kernel import allocator
 from penstock.kernel.errors import PenstockError, Unavailable
-from penstock.kernel.garbage import keep_what_is_there
-from penstock.kernel.private import write_privately
-from penstock.policies.reclaim import Reclaim
-from penstock.stores.backends.edge import wire
-from penstock.stores.backends.edge.activity import Activity
-from penstock.stores.backends.edge.answering import answer, batches, failure, outcome, success
-from penstock.stores.backends.edge.blame import PANIC_EXIT
-from penstock.stores.backends.edge.copying import Copying
-from penstock.stores.backends.edge.intake import Intake, subject
-from penstock.stores.backends.edge.openings import too_late, waiting_turns
-from penstock.stores.backends.edge.renewal import Step, unwatched
-from penstock.stores.backends.edge.shelf import LOOK_S, Shelf
-from penstock.stores.errors import DirectoryGone
+from penstock.kernel.file_permissions import set_private_umask
+from penstock.kernel.garbage_collector import freeze_startup_objects
+from penstock.policies.reclaim import ReclaimPolicy
+from penstock.stores.backends.edge import ipc
+from penstock.stores.backends.edge.activity import ActivityRecord
+from penstock.stores.backends.edge.collection_registry import MAINTENANCE_INTERVAL_S, CollectionRegistry
+from penstock.stores.backends.edge.command_handlers import (
+    batch_reads,
+    error_frame,
+    handle_batch,
+    handle_request,
+    result_frame,
+)
+from penstock.stores.backends.edge.crash_attribution import PANIC_EXIT_STATUS
+from penstock.stores.backends.edge.disk import DirectoryCopy
+from penstock.stores.backends.edge.generation_builder import OnBuildStep, ignore_build_step
+from penstock.stores.backends.edge.request_queue import (
+    RequestQueue,
+    collection_of,
+    opening_timeout_error,
+    schedule_openings,
+)
+from penstock.stores.contract import DirectoryGone
 
 RECEIVE_BYTES: Final = 1 << 20
 
-#: Updates go on for so long at once; then the reads that have come meanwhile are answered.
-WRITES_S: Final = 0.01
+#: Seconds for which updates run at once; then the reads that have arrived since are answered.
+WRITE_SLICE_S: Final = 0.01
 
 
-class Service:
-    """Answers what arrives on a socket, a turn at a time, and makes new generations beside it.
+class StoreProcessServer:
+    """Server of the store process: answers requests from a socket in rounds, and advances index builds between them.
 
     Args:
-        shelf: The collections.
-        link: The socket.
+        registry: The collections.
+        connection: The socket.
     """
 
-    def __init__(self, shelf: Shelf, link: socket.socket) -> None:
-        self._shelf = shelf
-        self._link = link
-        self._intake = Intake()
-        self._copies: dict[Copying, wire.Request] = {}
-        self._told: wire.Notice | None = None
-        self._told_s = -math.inf
-        self._reclaim = Reclaim()
-        self._open = True
+    def __init__(self, registry: CollectionRegistry, connection: socket.socket) -> None:
+        self._registry = registry
+        self._socket = connection
+        self._queue = RequestQueue()
+        self._copies: dict[DirectoryCopy, ipc.StoreRequest] = {}
+        self._last_notice: ipc.StoreNotice | None = None
+        self._last_notice_s = -math.inf
+        self._reclaim = ReclaimPolicy()
+        self._serving = True
 
     def run(self) -> None:
         """Serve until the other side is gone or says close, or the engine has panicked."""
-        while self._open and not self._shelf.panicked:
-            self._shelf.activity.note("")
-            self._advance(self._wait())
+        while self._serving and not self._registry.panicked:
+            self._registry.activity.record("")
+            self._advance_builds(self._wait())
             self._read()
             self._write()
-            self._shelf.look(time.monotonic())
-            self._tell()
-            self._rest()
+            self._registry.run_maintenance(time.monotonic())
+            self._send_notice()
+            self._reclaim_memory()
 
     def _wait(self) -> set[object]:
-        """Wait until there is something to do, take in what has arrived, and return what else is ready."""
+        """Wait for work, receive requests, and return the copies and builds that are ready."""
         watched: dict[int, object] = {copying.fileno(): copying for copying in self._copies}
-        at_once = self._intake.ready(self._shelf.holds_writes)
-        for _, renewal in self._shelf.renewals():
+        at_once = self._queue.has_work(self._registry.holds_writes)
+        for _, renewal in self._registry.builds():
             if renewal.ready:
                 at_once = True
             else:
@@ -81,126 +91,134 @@ class Service:
         poll = select.poll()
         for fd in watched:
             poll.register(fd, select.POLLIN)
-        if not self._intake.full:
-            poll.register(self._link, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(0 if at_once else LOOK_S * 1000)}
-        if self._link.fileno() in ready:
-            data = self._link.recv(RECEIVE_BYTES)
-            self._open = bool(data)
-            self._intake.feed(data)
+        if not self._queue.full:
+            poll.register(self._socket, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(0 if at_once else MAINTENANCE_INTERVAL_S * 1000)}
+        if self._socket.fileno() in ready:
+            data = self._socket.recv(RECEIVE_BYTES)
+            self._serving = bool(data)
+            self._queue.feed(data)
         return {watched[fd] for fd in ready if fd in watched}
 
-    def _advance(self, ready: set[object]) -> None:
-        """Go on with copies and generations."""
+    def _advance_builds(self, ready: set[object]) -> None:
+        """Advance the copies and index builds that are ready."""
         for copying in [one for one in self._copies if one in ready]:
             request = self._copies.pop(copying)
-            self._shelf.collection(_subject(request)).copied(copying)
+            self._registry.collection(_subject(request)).finish_copy(copying)
             error = copying.error
-            self._link.sendall(success(request.number, None) if error is None else failure(request.number, error))
-        for collection, renewal in list(self._shelf.renewals()):
+            self._socket.sendall(
+                result_frame(request.number, None) if error is None else error_frame(request.number, error)
+            )
+        for collection, renewal in list(self._registry.builds()):
             if renewal.ready or renewal in ready:
-                self._shelf.activity.note(collection.manifest.name)
-                collection.advance()
+                self._registry.activity.record(collection.manifest.name)
+                collection.advance_build()
 
     def _read(self) -> None:
         """Answer the reads that wait, a round at most; each batch as soon as it is done.
 
-        What is about open collections comes first. One collection is opened in a round, so that nobody waits for more
-        than one opening whom it does not concern.
+        Reads of open collections come first. One collection is opened in a round, so that no other request waits for
+        more than one opening.
         """
-        shelf, later = self._shelf, []
-        for batch in batches(self._intake.reads()):
+        shelf, later = self._registry, []
+        for batch in batch_reads(self._queue.take_reads()):
             if shelf.needs_opening(batch[0].command):
                 later.append(batch)
             else:
                 self._answer(batch)
-        turns = waiting_turns(later, time.monotonic(), shelf.opening_s)
+        turns = schedule_openings(later, time.monotonic(), shelf.opening_s)
         for request in turns.too_late:
-            self._link.sendall(failure(request.number, too_late(shelf.opening_s)))
-        if turns.first:
-            self._answer(turns.first)
-        self._intake.give_back(turns.later)
+            self._socket.sendall(error_frame(request.number, opening_timeout_error(shelf.opening_s)))
+        if turns.next_batch:
+            self._answer(turns.next_batch)
+        self._queue.requeue_reads(turns.later)
 
-    def _answer(self, batch: list[wire.Request]) -> None:
-        self._shelf.activity.note(_subject(batch[0]))
-        self._link.sendall(b"".join(answer(self._shelf, batch)))
+    def _answer(self, batch: list[ipc.StoreRequest]) -> None:
+        self._registry.activity.record(_subject(batch[0]))
+        self._socket.sendall(b"".join(handle_batch(self._registry, batch)))
 
     def _write(self) -> None:
-        """Do one update, and more while it takes no time."""
-        until_s = time.monotonic() + WRITES_S
-        while (request := self._intake.write(self._shelf.holds_writes)) is not None:
-            self._shelf.activity.note(_subject(request))
-            if isinstance(request.command, wire.Copy):
+        """Apply one update, and more until ``WRITE_SLICE_S`` is over."""
+        until_s = time.monotonic() + WRITE_SLICE_S
+        while (request := self._queue.take_write(self._registry.holds_writes)) is not None:
+            self._registry.activity.record(_subject(request))
+            if isinstance(request.command, ipc.CopyCollection):
                 self._copy(request, request.command)
             else:
-                self._link.sendall(outcome(self._shelf, request))
-            if isinstance(request.command, wire.Close):
-                self._open = False
-            if not self._open or self._shelf.panicked or time.monotonic() >= until_s:
+                self._socket.sendall(handle_request(self._registry, request))
+            if isinstance(request.command, ipc.CloseStore):
+                self._serving = False
+            if not self._serving or self._registry.panicked or time.monotonic() >= until_s:
                 return
 
-    def _copy(self, request: wire.Request, command: wire.Copy) -> None:
+    def _copy(self, request: ipc.StoreRequest, command: ipc.CopyCollection) -> None:
         """Begin a copy; its requester is answered when it has ended."""
         try:
-            copying = self._shelf.copy(command.collection, Path(command.target))
+            copying = self._registry.copy(command.collection, Path(command.target))
         except (PenstockError, OSError) as error:
-            self._link.sendall(failure(request.number, error))
+            self._socket.sendall(error_frame(request.number, error))
         else:
             self._copies[copying] = request
 
-    def _rest(self) -> None:
-        """Give back what was freed, while nothing waits."""
-        if len(self._intake):
+    def _reclaim_memory(self) -> None:
+        """Return freed memory to the operating system while no request waits."""
+        if len(self._queue):
             return
         if self._reclaim.due(allocator.resident_bytes(), time.process_time(), time.monotonic()):
-            allocator.trim()
+            allocator.trim_heap()
 
-    def _tell(self) -> None:
-        """Tell the other side how the upkeep stands as soon as that has changed; what is remembered, each second."""
-        shelf, told, now_s = self._shelf, self._told, time.monotonic()
-        if told is not None and now_s < self._told_s + LOOK_S and shelf.upkeep() == told.upkeep:
+    def _send_notice(self) -> None:
+        """Send a notice when the status of an index build has changed; of other changes, once a second."""
+        shelf, told, now_s = self._registry, self._last_notice, time.monotonic()
+        if (
+            told is not None
+            and now_s < self._last_notice_s + MAINTENANCE_INTERVAL_S
+            and shelf.build_statuses() == told.upkeep
+        ):
             return
-        notice = wire.Notice(shelf.upkeep(), shelf.cache.state(), shelf.damaged)
+        notice = ipc.StoreNotice(shelf.build_statuses(), shelf.cache.state(), shelf.damaged)
         if notice != told:
-            self._told, self._told_s = notice, now_s
-            self._link.sendall(success(wire.NOTICE, notice))
+            self._last_notice, self._last_notice_s = notice, now_s
+            self._socket.sendall(result_frame(ipc.NOTICE_NUMBER, notice))
 
 
-def _subject(request: wire.Request) -> str:
-    return subject(request.command) or ""
+def _subject(request: ipc.StoreRequest) -> str:
+    return collection_of(request.command) or ""
 
 
-def serve(directory: Path, link: socket.socket, orders: wire.Orders, step: Step = unwatched) -> None:
+def serve(
+    directory: Path, connection: socket.socket, options: ipc.StoreOptions, on_step: OnBuildStep = ignore_build_step
+) -> None:
     """Find the collections, then answer until the other side is gone or says close."""
-    activity = Activity(orders.activity)
+    activity = ActivityRecord(options.activity)
     try:
-        _check_same(directory, orders.identity)
-        shelf = Shelf(directory, orders.rule, step, orders.cache_bytes, activity, orders.condemned)
-        shelf.starved = orders.starved
-        shelf.prove()
+        _check_same(directory, options.identity)
+        shelf = CollectionRegistry(directory, options.rule, on_step, options.cache_bytes, activity, options.condemned)
+        shelf.disk_starved = options.starved
+        shelf.check_unverified()
     except PenstockError as error:
-        link.sendall(failure(0, error))
+        connection.sendall(error_frame(0, error))
         return
     except OSError as error:
         reason = Unavailable(f"the store cannot open {directory}: {error}", dependency="store")
-        link.sendall(failure(0, reason))
+        connection.sendall(error_frame(0, reason))
         return
-    allocator.settle()
-    keep_what_is_there()
-    link.sendall(success(0, wire.Ready(len(shelf), identity_of(directory))))
+    allocator.configure_malloc()
+    freeze_startup_objects()
+    connection.sendall(result_frame(0, ipc.StoreReady(len(shelf), directory_id(directory))))
     try:
-        Service(shelf, link).run()
+        StoreProcessServer(shelf, connection).run()
     except (BrokenPipeError, ConnectionResetError):
         return
     finally:
         if shelf.panicked:
             # Flushing could wait for ever on a poisoned lock; the engine's log has every write.
-            os._exit(PANIC_EXIT)
+            os._exit(PANIC_EXIT_STATUS)
         shelf.close()
 
 
-def identity_of(directory: Path) -> tuple[int, int]:
-    """Return what tells a directory from another one in its place."""
+def directory_id(directory: Path) -> tuple[int, int]:
+    """Return a directory's device and inode, which tell it from another at the same path."""
     stat = directory.stat()
     return stat.st_dev, stat.st_ino
 
@@ -211,7 +229,7 @@ def _check_same(directory: Path, identity: tuple[int, int] | None) -> None:
     Raises:
         DirectoryGone: It is another one, or there is none.
     """
-    if identity is None or (directory.is_dir() and identity_of(directory) == identity):
+    if identity is None or (directory.is_dir() and directory_id(directory) == identity):
         return
     raise DirectoryGone(
         f"{directory} was deleted or replaced while the server ran; put it back and restart the server",
@@ -219,16 +237,16 @@ def _check_same(directory: Path, identity: tuple[int, int] | None) -> None:
     )
 
 
-def main(step: Step = unwatched) -> None:
+def main(on_step: OnBuildStep = ignore_build_step) -> None:
     """Entry point of the process."""
     # The terminal and the service manager signal the whole group; the front decides when we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    write_privately()
+    set_private_umask()
     directory, fd, told = sys.argv[1:4]
-    orders = msgspec.json.decode(told, type=wire.Orders)
+    orders = msgspec.json.decode(told, type=ipc.StoreOptions)
     with socket.socket(fileno=int(fd)) as link:
-        serve(Path(directory), link, orders, step)
+        serve(Path(directory), link, orders, on_step)
 
 
 if __name__ == "__main__":

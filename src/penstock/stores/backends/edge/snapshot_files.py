@@ -1,4 +1,4 @@
-"""The snapshots that lie in a directory: their names, which of them are ours, and which are removed unasked."""
+"""Directory of snapshot files: their names, the automatic ones among them, and their removal."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import re
 from pathlib import Path
 from typing import IO, Final
 
-from penstock.kernel.errors import Invalid, shown
+from penstock.kernel.errors import Invalid, truncated
 from penstock.stores.backends.edge import archive
-from penstock.stores.records import Snapshot
+from penstock.stores.data_model import SnapshotInfo
 
 log = logging.getLogger(__name__)
 
-SUFFIX: Final = ".snapshot"
+SNAPSHOT_SUFFIX: Final = ".snapshot"
 
-#: Snapshots told of at most.
+#: Snapshots listed at most.
 LISTED_MAX: Final = 1000
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -33,15 +33,15 @@ _LENT: Final = re.compile(r"restore-([0-9]{1,9})\.snapshot")
 
 
 class SnapshotFiles:
-    """A directory of snapshots; it need not be there.
+    """A directory of snapshots, which need not exist.
 
     Args:
-        place: The directory.
+        directory: The directory.
         keep: Snapshots of the server's own making that are kept; 0: all.
     """
 
-    def __init__(self, place: Path, keep: int) -> None:
-        self._place = place
+    def __init__(self, directory: Path, keep: int) -> None:
+        self._directory = directory
         self._keep = keep
 
     def open(self, name: str) -> IO[bytes]:
@@ -69,21 +69,21 @@ class SnapshotFiles:
             raise _missing(name)
         file.unlink(missing_ok=True)
 
-    def kept(self) -> list[Snapshot]:
-        """Return what is there, by name, the server's own of one second by number; of what is no snapshot, why not."""
+    def list_snapshots(self) -> list[SnapshotInfo]:
+        """Return the snapshots by name, the server's own of one second by number; unusable files with the reason."""
         files = sorted((file for file in self._entries() if _NAME.fullmatch(file.name)), key=_place)
         return [_told(file) for file in files[:LISTED_MAX] if file.is_file() and not _LENT.fullmatch(file.name)]
 
-    def unused(self, now: dt.datetime) -> Path:
+    def new_path(self, now: dt.datetime) -> Path:
         """Return a path for a new snapshot: two of the same second have two names.
 
         Raises:
             OSError: The directory could not be made.
         """
-        self._place.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
         name = f"penstock-{now:%Y%m%d-%H%M%S}"
         taken = [number for moment, number in map(_age, self._entries()) if moment == name]
-        return self._place / (f"{name}-{max(taken) + 1}{SUFFIX}" if taken else f"{name}{SUFFIX}")
+        return self._directory / (f"{name}-{max(taken) + 1}{SNAPSHOT_SUFFIX}" if taken else f"{name}{SNAPSHOT_SUFFIX}")
 
     def prune(self, made: Path) -> None:
         """Remove the oldest of the server's own beyond those it keeps, never the one just made.
@@ -99,7 +99,7 @@ class SnapshotFiles:
             file.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what a killed process has left half made or lent.
+        """Remove unfinished and lent files of killed processes.
 
         Raises:
             OSError: A file could not be removed.
@@ -110,25 +110,25 @@ class SnapshotFiles:
                 file.unlink(missing_ok=True)
 
     def _entries(self) -> list[Path]:
-        return list(self._place.iterdir()) if self._place.is_dir() else []
+        return list(self._directory.iterdir()) if self._directory.is_dir() else []
 
     def _file(self, name: str) -> Path:
-        if not _NAME.fullmatch(name) or not os.path.lexists(self._place / name):
+        if not _NAME.fullmatch(name) or not os.path.lexists(self._directory / name):
             raise _missing(name)
-        return self._place / name
+        return self._directory / name
 
 
-def _told(file: Path) -> Snapshot:
-    """Return what a file among the snapshots is, as far as its beginning tells."""
+def _told(file: Path) -> SnapshotInfo:
+    """Return the description of a snapshot file, read from its header."""
     size = 0
     try:
         size = file.stat().st_size
-        opening = archive.opening_of(file)
+        opening = archive.read_file_header(file)
     except Invalid as error:
-        return Snapshot(file.name, size, "", [], error.detail)
+        return SnapshotInfo(file.name, size, "", [], error.detail)
     except OSError as error:
-        return Snapshot(file.name, size, "", [], f"it cannot be read: {error.strerror or error}")
-    return Snapshot(file.name, size, opening.made_at, [one.name for one in opening.collections])
+        return SnapshotInfo(file.name, size, "", [], f"it cannot be read: {error.strerror or error}")
+    return SnapshotInfo(file.name, size, opening.made_at, [one.name for one in opening.collections])
 
 
 def _age(file: Path) -> tuple[str, int]:
@@ -154,4 +154,4 @@ def _runs(pid: int) -> bool:
 
 
 def _missing(name: str) -> Invalid:
-    return Invalid(f"there is no snapshot {shown(name)!r}", field="snapshot", code="snapshot_not_found")
+    return Invalid(f"there is no snapshot {truncated(name)!r}", field="snapshot", code="snapshot_not_found")

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context
-from penstock.kernel.late import TokenVectors
+from penstock.kernel.context import Clock, Context
+from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
-from penstock.ranking.records import Retrieval, Scored
-from penstock.stores.backends.edge import packing, wire
-from penstock.stores.backends.edge.link import StoreLink
-from penstock.stores.backends.edge.upkeep import Rule
-from penstock.stores.records import (
+from penstock.ranking.retrieval import RetrievalQuery, ScoredPoint
+from penstock.stores.backends.edge import ipc, ipc_codec
+from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
+from penstock.stores.backends.edge.process_client import StoreProcessClient
+from penstock.stores.data_model import (
     ArmQuery,
     ChunkPayload,
     CollectionInfo,
+    DocumentInfo,
+    DocumentInfoPage,
     Filter,
-    Head,
-    HeadPage,
     Point,
     PointPage,
-    Retrieved,
+    RetrievalResult,
 )
 
 
@@ -35,10 +34,10 @@ class EdgeStore:
         clock: The loop's clock.
         settings: When collections are optimised.
         number: Which of the server's store processes it is, from 0; the second's collections are in ``collections-2``.
-        processes: How many there are; they share what may be remembered.
+        processes: Number of store processes; they share the cache's memory.
 
     Attributes:
-        link: The store process.
+        process: The store process.
     """
 
     def __init__(
@@ -52,105 +51,113 @@ class EdgeStore:
     ) -> None:
         kept = settings or StoreSettings()
         directory = data_dir / (f"collections-{number + 1}" if number else "collections")
-        rule = Rule(kept.optimize_points, kept.optimize_quiet)
-        self.link = StoreLink(directory, rule, cache_bytes=kept.cache_bytes // processes)
+        rule = OptimizePolicy(kept.optimize_points, kept.optimize_quiet)
+        self.process = StoreProcessClient(directory, rule, cache_bytes=kept.cache_bytes // processes)
         self._timeouts = timeouts
         self._clock = clock
 
     async def start(self) -> None:
-        """Start the store process; see :meth:`StoreLink.start`."""
-        await self.link.start()
+        """Start the store process; see :meth:`StoreProcessClient.start`."""
+        await self.process.start()
 
     async def close(self) -> None:
         """Flush everything and end the store process."""
-        await self.link.close()
+        await self.process.close()
 
     async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
         """Create a collection or return the same one."""
-        return await self.link.ask(wire.Create(info), CollectionInfo, self._limited(ctx))
+        return await self.process.call(ipc.CreateCollection(info), CollectionInfo, self._with_timeout(ctx))
 
     async def collections(self, ctx: Context) -> list[CollectionInfo]:
         """Return every collection."""
-        return await self.link.ask(wire.ListCollections(), list[CollectionInfo], self._limited(ctx))
+        return await self.process.call(ipc.ListCollections(), list[CollectionInfo], self._with_timeout(ctx))
 
     async def collection(self, name: str, ctx: Context) -> CollectionInfo:
         """Return one collection."""
-        return await self.link.ask(wire.Describe(name), CollectionInfo, self._limited(ctx))
+        return await self.process.call(ipc.DescribeCollection(name), CollectionInfo, self._with_timeout(ctx))
 
     async def drop(self, name: str, ctx: Context) -> None:
         """Delete a collection."""
-        await self.link.ask(wire.Drop(name), object, self._limited(ctx))
+        await self.process.call(ipc.DropCollection(name), object, self._with_timeout(ctx))
 
     async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
         """Write points."""
-        command = wire.Upsert(collection, [packing.pack_point(p) for p in points])
-        await self.link.ask(command, object, self._limited(ctx))
+        command = ipc.UpsertPoints(collection, [ipc_codec.pack_point(p) for p in points])
+        await self.process.call(command, object, self._with_timeout(ctx))
 
-    async def trim(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
+    async def trim_document(self, collection: str, document_id: str, chunks: int, ctx: Context) -> None:
         """Delete surplus chunks."""
-        await self.link.ask(wire.Trim(collection, document, chunks), object, self._limited(ctx))
+        await self.process.call(ipc.TrimDocument(collection, document_id, chunks), object, self._with_timeout(ctx))
 
-    async def seal(self, collection: str, head: Head, ctx: Context) -> None:
+    async def seal_document(self, collection: str, document: DocumentInfo, ctx: Context) -> None:
         """Mark a document complete."""
-        await self.link.ask(wire.Seal(collection, head), object, self._limited(ctx))
+        await self.process.call(ipc.SealDocument(collection, document), object, self._with_timeout(ctx))
 
     async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
         """Delete documents."""
-        command = wire.Delete(collection, list(filter))
-        return await self.link.ask(command, int, self._limited(ctx))
+        command = ipc.DeleteDocuments(collection, list(filter))
+        return await self.process.call(command, int, self._with_timeout(ctx))
 
-    async def retrieve(self, collection: str, wanted: Retrieval, filter: Filter, ctx: Context) -> Retrieved:
-        """Answer a search where the points are: in one round trip."""
-        command = packing.pack_retrieval(collection, wanted, filter)
-        found = await self.link.ask(command, wire.ReadHits, self._limited(ctx))
-        failures = {what: wire.error_of(failure) for what, failure in found.failures.items()}
-        return Retrieved(await packing.unpack_hits(found.hits), failures, found.stages, found.cut)
+    async def retrieve(self, collection: str, query: RetrievalQuery, filter: Filter, ctx: Context) -> RetrievalResult:
+        """Answer a search inside the store process, in one round trip."""
+        command = ipc_codec.pack_retrieval(collection, query, filter)
+        found = await self.process.call(command, ipc.WireRawResult, self._with_timeout(ctx))
+        failures = {what: ipc.decode_error(failure) for what, failure in found.failures.items()}
+        return RetrievalResult(await ipc_codec.unpack_hits(found.hits), failures, found.stages, found.truncated)
 
-    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[Scored]:
+    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
         """Ask one arm."""
-        return (await self.search_all(collection, [query], ctx))[0]
+        return (await self.search_batch(collection, [query], ctx))[0]
 
-    async def search_all(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[Scored]]:
+    async def search_batch(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[ScoredPoint]]:
         """Ask several arms at once."""
         if not queries:
             return []
-        command = wire.SearchAll(collection, [packing.pack_search(query) for query in queries])
-        return await self.link.ask(command, list[list[Scored]], self._limited(ctx))
+        command = ipc.SearchBatch(collection, [ipc_codec.pack_search(query) for query in queries])
+        return await self.process.call(command, list[list[ScoredPoint]], self._with_timeout(ctx))
 
-    async def tokens(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, TokenVectors]:
+    async def fetch_token_vectors(
+        self, collection: str, points: Sequence[str], ctx: Context
+    ) -> Mapping[str, TokenVectors]:
         """Read token vectors."""
-        found = await self.link.ask(wire.Tokens(collection, list(points)), dict[str, wire.Late], self._limited(ctx))
-        return {point: packing.unpack_late(vectors) for point, vectors in found.items()}
+        found = await self.process.call(
+            ipc.FetchTokenVectors(collection, list(points)), dict[str, ipc.WireTokenVectors], self._with_timeout(ctx)
+        )
+        return {point: ipc_codec.unpack_token_vectors(vectors) for point, vectors in found.items()}
 
-    async def fetch(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
+    async def fetch_payloads(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
-        command = wire.Fetch(collection, list(points))
-        return await self.link.ask(command, dict[str, ChunkPayload], self._limited(ctx))
+        command = ipc.FetchPayloads(collection, list(points))
+        return await self.process.call(command, dict[str, ChunkPayload], self._with_timeout(ctx))
 
-    async def heads(self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context) -> HeadPage:
+    async def list_documents(
+        self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context
+    ) -> DocumentInfoPage:
         """Read a page of heads."""
-        command = wire.Heads(collection, list(filter), after, limit)
-        return await self.link.ask(command, HeadPage, self._limited(ctx))
+        command = ipc.ListDocuments(collection, list(filter), after, limit)
+        return await self.process.call(command, DocumentInfoPage, self._with_timeout(ctx))
 
-    async def find(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, Head]:
+    async def get_documents(
+        self, collection: str, document_ids: Sequence[str], ctx: Context
+    ) -> dict[str, DocumentInfo]:
         """Read the heads of given documents."""
-        command = wire.Find(collection, list(documents))
-        heads = await self.link.ask(command, list[Head], self._limited(ctx))
+        command = ipc.GetDocuments(collection, list(document_ids))
+        heads = await self.process.call(command, list[DocumentInfo], self._with_timeout(ctx))
         return {head.id: head for head in heads}
 
-    async def points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
+    async def scroll_points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
         """Read a page of whole points."""
-        command = wire.ReadPoints(collection, after, limit)
-        page = await self.link.ask(command, wire.WirePage, self._limited(ctx))
-        return PointPage([packing.unpack_point(point) for point in page.points], page.next)
+        command = ipc.ScrollPoints(collection, after, limit)
+        page = await self.process.call(command, ipc.WirePointPage, self._with_timeout(ctx))
+        return PointPage([ipc_codec.unpack_point(point) for point in page.points], page.next)
 
     async def ping(self, ctx: Context) -> None:
-        """Ask the process for a sign of life."""
-        await self.link.ask(wire.Ping(), object, self._limited(ctx))
+        """Ping the process."""
+        await self.process.call(ipc.Ping(), object, self._with_timeout(ctx))
 
     async def optimize(self, collection: str, ctx: Context) -> None:
-        """Begin a new generation of a collection, in which all its points are indexed; do not wait for it."""
-        await self.link.ask(wire.Optimize(collection), object, self._limited(ctx))
+        """Start an index build of a collection, after which all its points are indexed; do not wait for it."""
+        await self.process.call(ipc.OptimizeCollection(collection), object, self._with_timeout(ctx))
 
-    def _limited(self, ctx: Context) -> Context:
+    def _with_timeout(self, ctx: Context) -> Context:
         return ctx.within(self._timeouts.store, "store", self._clock.now())

@@ -1,4 +1,4 @@
-"""What each command that changes points does to a shard; the same when it comes and when it is replayed."""
+"""Application of update commands to a shard, the same on arrival and on replay."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.stores.backends.edge import wire
+from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.engine import Shard
 
-Update = wire.Upsert | wire.Trim | wire.Seal | wire.Delete
+Update = ipc.UpsertPoints | ipc.TrimDocument | ipc.SealDocument | ipc.DeleteDocuments
 
 _UPDATES: Final[dict[type, Callable[[Shard, Any], Any]]] = {
-    wire.Upsert: lambda shard, c: shard.upsert(c.points),
-    wire.Trim: lambda shard, c: shard.trim(c.document, c.chunks),
-    wire.Seal: lambda shard, c: shard.seal(c.head),
-    wire.Delete: lambda shard, c: shard.delete(c.filter),
+    ipc.UpsertPoints: lambda shard, c: shard.upsert(c.points),
+    ipc.TrimDocument: lambda shard, c: shard.trim_document(c.document, c.chunks),
+    ipc.SealDocument: lambda shard, c: shard.seal_document(c.head),
+    ipc.DeleteDocuments: lambda shard, c: shard.delete(c.filter),
 }
 
-#: Updates that take room on the disk; the others are let through when it is full.
-GROWING: Final = (wire.Upsert, wire.Seal)
+#: Updates that take space on the disk; the others are applied even when it is full.
+SPACE_CONSUMING: Final = (ipc.UpsertPoints, ipc.SealDocument)
 
 
-def apply(shard: Shard, command: Update) -> Any:
-    """Do what the command says and return its result."""
+def apply_update(shard: Shard, command: Update) -> Any:
+    """Apply the command and return its result."""
     return _UPDATES[type(command)](shard, command)
 
 
-def without_tokens(command: Update) -> Update:
-    """Return the command as a collection does it that keeps no token vectors."""
-    if not isinstance(command, wire.Upsert):
+def without_token_vectors(command: Update) -> Update:
+    """Return the command without token vectors, for a collection that keeps none."""
+    if not isinstance(command, ipc.UpsertPoints):
         return command
-    return msgspec.structs.replace(command, points=[msgspec.structs.replace(p, late=None) for p in command.points])
+    return msgspec.structs.replace(
+        command, points=[msgspec.structs.replace(p, token_vectors=None) for p in command.points]
+    )
 
 
-def weight(command: Update) -> int:
+def points_touched(command: Update) -> int:
     """Return about how many points the command touches; a filter counts as one."""
-    return len(command.points) if isinstance(command, wire.Upsert) else 1
+    return len(command.points) if isinstance(command, ipc.UpsertPoints) else 1

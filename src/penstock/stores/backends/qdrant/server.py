@@ -1,4 +1,4 @@
-"""A Qdrant server as the app knows it: looked at before the start, closed in the end."""
+"""``StoreService`` of a Qdrant server: probed before the start, closed at the end."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Callable
 
 import httpx
 
-from penstock.kernel.clock import Clock
-from penstock.kernel.context import Context
+from penstock.kernel.context import Clock, Context
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.stores.backends.qdrant.connection import Call, Connection
-from penstock.stores.backends.qdrant.look import look
+from penstock.stores.backends.qdrant.client import QdrantConnection, QdrantRequest
+from penstock.stores.backends.qdrant.probe import probe
 from penstock.stores.backends.qdrant.store import QdrantStore
-from penstock.stores.cache import Remembering
-from penstock.stores.contract import MovableStore, NoSnapshots, Snapshots
-from penstock.stores.records import Upkeep
+from penstock.stores.contract import MovableStore, SnapshotStore, UnsupportedSnapshots
+from penstock.stores.data_model import IndexBuildStatus
+from penstock.stores.key_value_cache import ShrinkableCache
 
 
 class QdrantServer:
@@ -27,7 +26,7 @@ class QdrantServer:
         transport: Carries the requests; the network by default.
 
     Attributes:
-        store: It as a store.
+        store: The server as a store.
         snapshots: Refuses: the server has its own.
 
     Raises:
@@ -41,59 +40,59 @@ class QdrantServer:
         clock: Clock,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._connection = Connection(settings, clock, transport)
+        self._connection = QdrantConnection(settings, clock, transport)
         self._settings = settings
         self._clock = clock
         self._transport = transport
         self.store: MovableStore = QdrantStore(self._connection, settings, timeouts, clock)
-        self.snapshots: Snapshots = NoSnapshots()
+        self.snapshots: SnapshotStore = UnsupportedSnapshots()
 
     @property
     def remote(self) -> bool:
-        """Whether the store is another server, toward which calls are limited and retried."""
+        """True: calls go to another server, so they are limited and retried."""
         return True
 
     @property
-    def missing(self) -> list[str]:
-        """What of it is not there; its breaker tells of a server that does not answer."""
+    def down_reasons(self) -> list[str]:
+        """Reasons why the store is down: none, since the breaker reports a server that does not answer."""
         return []
 
     @property
     def warnings(self) -> list[str]:
-        """None: a server tells of its own collections."""
+        """Warnings about collections: none, since the server reports its own."""
         return []
 
     @property
     def connections(self) -> int:
-        """How many connections are open (L3)."""
+        """Number of open connections (L3)."""
         return self._connection.connections
 
     @property
-    def remembering(self) -> tuple[Remembering, ...]:
-        """Nothing: what a server remembers is its own affair."""
+    def caches(self) -> tuple[ShrinkableCache, ...]:
+        """Caches in this machine's memory: none, since the server has its own."""
         return ()
 
-    def upkeep(self) -> list[Upkeep]:
+    def index_builds(self) -> list[IndexBuildStatus]:
         """Return nothing: the server optimises by itself."""
         return []
 
     def when_ready(self, _call: Callable[[], None]) -> None:
-        """Do nothing: a server that comes back is found out by its breaker."""
+        """Do nothing: the breaker notices a server that comes back."""
 
-    def watch(self) -> None:
-        """Do nothing: :meth:`look` asks."""
+    def check_processes(self) -> None:
+        """Do nothing: :meth:`probe` asks the server."""
 
-    async def look(self, ctx: Context) -> None:
-        """Ask the server who it is.
+    async def probe(self, ctx: Context) -> None:
+        """Ask the server for its version, as a health check.
 
         Raises:
-            PenstockError: See :mod:`penstock.stores.backends.qdrant.errors`.
+            PenstockError: See :mod:`penstock.stores.backends.qdrant.error_mapping`.
         """
-        await self._connection.ask(Call("GET", "/", timed=False), ctx)
+        await self._connection.send(QdrantRequest("GET", "/", accepts_timeout=False), ctx)
 
     async def start(self) -> None:
-        """See :func:`penstock.stores.backends.qdrant.look.look`."""
-        await look(self._settings, self._clock, self._transport)
+        """See :func:`penstock.stores.backends.qdrant.probe.probe`."""
+        await probe(self._settings, self._clock, self._transport)
 
     async def close(self) -> None:
         """Close every connection."""

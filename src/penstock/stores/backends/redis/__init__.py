@@ -1,5 +1,5 @@
-"""Redis as what several servers share: remembered vectors (``cache``) and clients' rates (``rates``).
+"""State shared by several servers in Redis: cached vectors (``cache``) and clients' token buckets (``rates``).
 
-Enters: keys and values, amounts of tokens. Leaves: what the others have put there.
-May refuse: everything, at any time and within milliseconds (``Unavailable``); whoever asks goes on alone.
+Enters: keys and values, amounts of tokens. Leaves: the values that the other servers have stored.
+May refuse: everything, at any time and within milliseconds (``Unavailable``). The caller then goes on without it.
 """

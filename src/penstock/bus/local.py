@@ -1,0 +1,193 @@
+"""Bus of one process: topics in memory, handlers as tasks of the same loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+from penstock.bus.contract import BreakerView, Features, Handler, Slots, TopicRefusal, TopicState
+from penstock.bus.counters import NULL_OBSERVER, BusObserver, TopicCounters
+from penstock.bus.dispatcher import Dispatcher
+from penstock.bus.envelope import Envelope, draining_error
+from penstock.bus.topic_queue import QueuePolicy, TopicQueue
+from penstock.kernel.context import Clock, Context, Criticality
+from penstock.kernel.errors import Expired, Rejected, Unavailable
+from penstock.kernel.settings import BusSettings
+from penstock.policies.levels import Level
+
+_TOPIC_FULL = TopicRefusal("queue_full", 1.0, by_client=False)
+_CLIENT_SHARE = TopicRefusal("client_share", 1.0, by_client=True)
+
+
+class LocalBus:
+    """Bus of one process, with bounded topics in memory.
+
+    Args:
+        settings: Bounds, limits and which mechanisms are on.
+        capacities: Buffers that differ from ``settings.buffer_size``, by topic.
+        clock: The loop's clock.
+        observer: Is told of waits, service times and levels.
+    """
+
+    breakers: Sequence[BreakerView] = ()
+    features = Features(ordered=True, persistent=False, redelivers=False)
+
+    def __init__(
+        self,
+        settings: BusSettings,
+        capacities: Mapping[str, int],
+        clock: Clock,
+        observer: BusObserver = NULL_OBSERVER,
+    ) -> None:
+        self._settings = settings
+        self._request_timeout_s = settings.request_timeout
+        self._capacities = capacities
+        self._clock = clock
+        self._observer = observer
+        self._policy = QueuePolicy.of(settings)
+        self._dispatchers: dict[str, list[Dispatcher]] = {}
+        self._closed = False
+
+    def subscribe(
+        self, topic: str, handler: Handler, slots: Slots, kind_of: Callable[[Any], str] | None = None
+    ) -> None:
+        """See :meth:`penstock.bus.contract.Bus.subscribe`."""
+        capacity = self._capacities.get(topic, self._settings.buffer_size)
+        buffer = TopicQueue(topic, capacity, self._policy, self._observer, kind_of)
+        intake = Dispatcher(buffer, handler, slots, self._settings, self._clock, self._observer)
+        self._dispatchers.setdefault(topic, []).append(intake)
+
+    async def publish(self, topic: str, message: Any, ctx: Context) -> None:
+        """See :meth:`penstock.bus.contract.Bus.publish`."""
+        if self._closed:
+            raise draining_error()
+        intakes = self._dispatchers.get(topic)
+        if not intakes:
+            return
+        now_s = self._clock.now()
+        blocked: list[Envelope] = []
+        errors: list[BaseException] = []
+        for intake in intakes:
+            envelope = Envelope(message, ctx, intake, now_s)
+            try:
+                if not intake.offer(envelope, now_s):
+                    blocked.append(envelope)
+            except Rejected as error:
+                errors.append(error)
+        if blocked:
+            errors += await _wait_for_room(blocked)
+        if errors:
+            del envelope, blocked  # they hold the error, which holds this frame
+            raise errors.pop(0)
+
+    async def request(self, topic: str, message: Any, ctx: Context) -> Any:
+        """See :meth:`penstock.bus.contract.Bus.request`."""
+        if self._closed:
+            raise draining_error()
+        intakes = self._dispatchers.get(topic)
+        if not intakes:
+            raise Unavailable(f"nobody serves {topic}", dependency=topic)
+        intake = intakes[0] if len(intakes) == 1 else min(intakes, key=lambda one: one.load)
+        now_s = self._clock.now()
+        if now_s + self._request_timeout_s < ctx.deadline.at_s:
+            ctx = ctx.within(self._request_timeout_s, "request", now_s)
+        elif now_s >= ctx.deadline.at_s:
+            intake.topic.counts.offered += 1
+            intake.topic.counts.expired_waiting += 1
+            raise Expired(ctx.deadline.operation)
+        reply = asyncio.get_running_loop().create_future()
+        envelope = Envelope(message, ctx, intake, now_s, reply)
+        intake.offer(envelope, now_s)
+        try:
+            return await reply
+        except BaseException:
+            intake.abandon(envelope)
+            del envelope, reply  # the reply holds the error, which holds this frame
+            raise
+
+    def fill_ratio(self, topic: str) -> float:
+        """See :meth:`penstock.bus.contract.Bus.fill_ratio`."""
+        fullest = 0.0
+        for intake in self._dispatchers.get(topic, ()):
+            fullest = max(fullest, intake.topic.queue.count / intake.topic.capacity)
+        return fullest
+
+    def check_admission(self, topic: str, ctx: Context, level: Level = Level.CRITICAL) -> TopicRefusal | None:
+        """See :meth:`penstock.bus.contract.Bus.check_admission`."""
+        refusal: TopicRefusal | None = None
+        now_s = self._clock.now()
+        for intake in self._dispatchers.get(topic, ()):
+            buffer = intake.topic
+            if buffer.level >= level:
+                refusal = _TOPIC_FULL
+            elif buffer.over_share(ctx.client):
+                refusal = _CLIENT_SHARE
+            elif (excess_s := buffer.deadline_excess_s(ctx, now_s, intake.running)) > 0.0:
+                refusal = TopicRefusal("hopeless", excess_s, by_client=False)
+            else:
+                return None
+        return refusal
+
+    def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
+        """See :meth:`penstock.bus.contract.Bus.congested`."""
+        queues = (one.topic.queue for one in self._dispatchers.get(topic, ()))
+        if criticality is None:
+            return any(queue.congested for queue in queues)
+        return any(queue.class_congested(criticality) for queue in queues)
+
+    def state(self) -> list[TopicState]:
+        """See :meth:`penstock.bus.contract.Bus.state`."""
+        return [_topic_state(name, intakes) for name, intakes in self._dispatchers.items()]
+
+    def unready_reasons(self) -> list[str]:
+        """See :meth:`penstock.bus.contract.Bus.unready_reasons`."""
+        return []
+
+    def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
+        """See :meth:`penstock.bus.contract.Bus.set_kind_of`."""
+
+    async def wait_joined(self) -> bool:
+        """See :meth:`penstock.bus.contract.Bus.wait_joined`."""
+        return True
+
+    async def drain(self) -> None:
+        """See :meth:`penstock.bus.contract.Bus.drain`."""
+
+    async def close(self) -> None:
+        """See :meth:`penstock.bus.contract.Bus.close`."""
+        self._closed = True
+        tasks = [task for intakes in self._dispatchers.values() for intake in intakes for task in intake.close()]
+        here = asyncio.current_task()
+        await asyncio.gather(*(task for task in tasks if task is not here), return_exceptions=True)
+
+
+async def _wait_for_room(blocked: list[Envelope]) -> list[BaseException]:
+    """Wait until each of the messages has found room or been refused; return the refusals."""
+    turns = [envelope.admission for envelope in blocked if envelope.admission is not None]
+    try:
+        await asyncio.wait(turns)
+    except BaseException:
+        for envelope in blocked:
+            envelope.owner.abandon(envelope)
+        raise
+    return [error for turn in turns if (error := turn.exception()) is not None]
+
+
+def _topic_state(name: str, intakes: list[Dispatcher]) -> TopicState:
+    counts = reduce(TopicCounters.plus, (one.topic.counts for one in intakes), TopicCounters())
+    return TopicState(
+        name,
+        sum(len(one.topic) for one in intakes),
+        sum(one.topic.capacity for one in intakes),
+        sum(one.running for one in intakes),
+        counts.handler_errors,
+        counts.late_replies,
+        counts.lost,
+        blocked=sum(one.topic.blocked for one in intakes),
+        level=max(one.topic.level for one in intakes),
+        congested=any(one.topic.queue.congested for one in intakes),
+        stopping=sum(one.stopping for one in intakes),
+        counts=counts,
+    )

@@ -1,0 +1,132 @@
+"""Service registry: the instances that serve each topic, from their announcements. Pure; time is passed in.
+
+Discovery needs nothing but the broker: every instance says hello to all others again and again, and one that falls
+silent is forgotten. The sum of what instances take at once is how much of a topic may be under way to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.bus.record_codec import Hello
+from penstock.kernel.context import Criticality
+
+
+class RequestWindow:
+    """Slots for the requests in flight, as many as the workers take.
+
+    Requests that do not fit wait in this instance's topic, in the topic's order, where they can be seen, refused and
+    taken back. The broker's own queue, which knows no order but age, stays as short as the workers allow. Their
+    prefetch is left to the more urgent classes, so that bulk requests never stand between these and a worker.
+
+    Attributes:
+        active: Slots that are out; more than the capacity only after a shrink.
+    """
+
+    def __init__(self) -> None:
+        self.active = 0
+        self._capacity = WorkerCapacity(1, 0)
+        self._listeners: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<RequestWindow {self.active}/{self._capacity.concurrency}+{self._capacity.prefetch}>"
+
+    def resize(self, capacity: WorkerCapacity) -> None:
+        """Allow as much as the workers take from now on; one at least."""
+        before, self._capacity = self._capacity, WorkerCapacity(max(1, capacity.concurrency), capacity.prefetch)
+        if self._capacity != before:
+            self._notify()
+
+    def try_acquire(self, rank: int = Criticality.INTERACTIVE) -> bool:
+        """Take a slot if one is free for this class."""
+        room = self._capacity
+        if self.active >= room.concurrency + (room.prefetch if rank < Criticality.BULK else 0):
+            return False
+        self.active += 1
+        return True
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self.active -= 1
+        self._notify()
+
+    def on_free(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever a slot may have become free."""
+        self._listeners.append(callback)
+
+    def _notify(self) -> None:
+        for tell in self._listeners:
+            tell()
+
+
+#: An instance that has not been heard of for so long is forgotten.
+INSTANCE_TTL_S: Final = 15.0
+#: Instances remembered; of more, those heard of the longest ago go.
+INSTANCES_MAX: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCapacity:
+    """Capacity of all instances that serve a topic.
+
+    Attributes:
+        concurrency: Handlers that may run.
+        prefetch: Messages taken in advance beside those.
+    """
+
+    concurrency: int = 0
+    prefetch: int = 0
+
+
+class ServiceRegistry:
+    """Registry of the known instances and the channels that they serve.
+
+    Bounds: ``INSTANCES_MAX`` instances.
+    """
+
+    def __init__(self) -> None:
+        self._instances: dict[str, tuple[Hello, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"<ServiceRegistry of {len(self._instances)}>"
+
+    def update(self, hello: Hello, now_s: float) -> bool:
+        """Enter an instance's announcement; return whether the instance was unknown."""
+        before = self._instances.pop(hello.address, None)
+        self._instances[hello.address] = (hello, now_s)  # the last heard of stand last
+        for address in [one for one, (_, heard_s) in self._instances.items() if now_s - heard_s > INSTANCE_TTL_S]:
+            del self._instances[address]
+        while len(self._instances) > INSTANCES_MAX:
+            del self._instances[next(iter(self._instances))]
+        return before is None
+
+    def capacity(self, topic: str, now_s: float) -> WorkerCapacity:
+        """Return how much of a topic may be under way; nothing where no instance serves it.
+
+        Instances that are leaving count until they are forgotten: they still handle what they have taken, and while
+        the last worker is restarted, new requests wait for it.
+        """
+        at_once = ahead = 0
+        for hello, heard_s in self._instances.values():
+            count = hello.concurrency_by_channel.get(topic, 0)
+            if count and now_s - heard_s <= INSTANCE_TTL_S:
+                at_once += count
+                ahead += hello.prefetch
+        return WorkerCapacity(at_once, ahead)
+
+    def capacities(self, now_s: float) -> dict[str, WorkerCapacity]:
+        """Return how much of each topic that is served may be under way."""
+        topics = {topic for hello, _ in self._instances.values() for topic in hello.concurrency_by_channel}
+        found = {topic: self.capacity(topic, now_s) for topic in topics}
+        return {topic: room for topic, room in found.items() if room.concurrency}
+
+    def instance_counts(self, now_s: float) -> dict[str, int]:
+        """Return how many living instances serve each topic."""
+        found: dict[str, int] = {}
+        for hello, heard_s in self._instances.values():
+            if now_s - heard_s <= INSTANCE_TTL_S and not hello.leaving:
+                for topic in hello.concurrency_by_channel:
+                    found[topic] = found.get(topic, 0) + 1
+        return found

@@ -1,0 +1,195 @@
+"""HTTP server: the socket, uvicorn around the app, and the orderly shutdown of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import resource
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, Protocol
+
+import uvicorn
+
+from penstock.http.connection_tracker import ConnectionTracker
+from penstock.http.protocol import BoundedHttpProtocol
+from penstock.kernel.errors import Invalid, Unavailable
+from penstock.kernel.settings import HttpSettings
+
+#: Connections that the kernel keeps until they are accepted. In a storm of new connections a client
+#: that comes out of a longer queue has timed out already, and all work is for clients who have left.
+BACKLOG: Final = 512
+KEEP_ALIVE_S: Final = 30
+#: Files that the store, the models and the log may need beside connections.
+RESERVED_FILES: Final = 512
+#: Seconds for open connections after the drain. Those still open are idle, or have had their time.
+CLOSE_TIMEOUT_S: Final = 2
+
+
+class Drainable(Protocol):
+    """The methods of the app that a shutdown needs."""
+
+    def begin_drain(self) -> None:
+        """Answer new requests with 503."""
+        ...
+
+    async def wait_drained(self, timeout_s: float) -> bool:
+        """Wait until no request is in flight."""
+        ...
+
+
+class HttpServer(uvicorn.Server):
+    """Uvicorn without its own signal handling. :class:`ShutdownSignal` decides when to end.
+
+    Args:
+        config: Uvicorn's.
+        connections: Its connections' limits.
+
+    Attributes:
+        connections: Its connections.
+        listening: Set once connections are accepted.
+    """
+
+    def __init__(self, config: uvicorn.Config, connections: ConnectionTracker) -> None:
+        super().__init__(config)
+        self.server_state = connections
+        self.connections = connections
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals alone."""
+        yield
+
+
+class ShutdownSignal:
+    """SIGINT and SIGTERM as two events: the first asks for an orderly end, the second for an end at once."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.forced = asyncio.Event()
+
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take over both signals for the rest of the process."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.request)
+
+    def request(self) -> None:
+        """Ask for an end; a second time, for an end at once."""
+        (self.forced if self.requested.is_set() else self.requested).set()
+
+
+def bind_socket(host: str, port: int, section: str = "server") -> socket.socket:
+    """Return a bound socket that does not listen yet.
+
+    Args:
+        host: A host of this machine, or its address.
+        port: The port; 0 for any.
+        section: Where both are set, for errors.
+
+    Raises:
+        Unavailable: The port is taken (``port_in_use``) or may not be used.
+        Invalid: The host is no address of this machine.
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        raise Invalid(f"{host!r} is not a host name or address: {error}", field=f"{section}.host") from error
+    family, kind, protocol, _, address = found[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise _bind_error(error, host, port, section) from error
+    return bound
+
+
+def socket_url(bound: socket.socket) -> str:
+    """Return the URL under which this machine reaches the socket."""
+    host, port = bound.getsockname()[:2]
+    # A server on all addresses is not at 0.0.0.0.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def create_server(app: Callable[..., Awaitable[None]], settings: HttpSettings | None = None) -> HttpServer:
+    """Return uvicorn around the app; nothing listens yet.
+
+    Args:
+        app: The ASGI application.
+        settings: Of the gate; its header and write timeouts hold for connections too.
+    """
+    settings = settings or HttpSettings()
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http=BoundedHttpProtocol,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
+    )
+    return HttpServer(config, ConnectionTracker(settings.header_timeout, settings.write_timeout, connections_max()))
+
+
+def connections_max() -> int:
+    """Return how many connections the process may hold, its limit of open files raised as far as allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return max(soft // 2, soft - RESERVED_FILES) if soft != resource.RLIM_INFINITY else 1_000_000
+
+
+async def shut_down(app: Drainable, server: HttpServer, shutdown: ShutdownSignal, drain_s: float) -> bool:
+    """End a server in order; the socket accepts and answers 503 until what runs has finished.
+
+    Args:
+        app: To be drained.
+        server: To be ended.
+        shutdown: Whose second signal cuts the drain short.
+        drain_s: How long running requests may take.
+
+    Returns:
+        Whether everything that ran could finish.
+    """
+    app.begin_drain()
+    drained = asyncio.create_task(app.wait_drained(drain_s))
+    hurried = asyncio.create_task(shutdown.forced.wait())
+    try:
+        await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        finished = drained.done() and drained.result()
+    finally:
+        for task in (drained, hurried):
+            task.cancel()
+        server.force_exit = shutdown.forced.is_set()
+        server.should_exit = True
+    return finished
+
+
+def _bind_error(error: OSError, host: str, port: int, section: str) -> Unavailable | Invalid:
+    if error.errno == errno.EADDRINUSE:
+        message = f"port {port} on {host} is in use by another program; choose one with --port, or 0 for any free one"
+        return Unavailable(message, dependency="network", code="port_in_use")
+    if error.errno == errno.EACCES:
+        message = f"port {port} may not be used by this user; choose one above 1023 with --port"
+        return Unavailable(message, dependency="network", code="port_forbidden")
+    detail = f"cannot listen on {host} port {port}: {error.strerror}"
+    return Invalid(detail, field=f"{section}.host", code="host_unusable")

@@ -1,0 +1,323 @@
+"""Index run: list, compare, send, remove. Its counts are right at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final, Protocol
+
+from penstock.cli.api_errors import problem_summary
+from penstock.cli.api_types import ApiDocument, ApiDocumentOutcome, ApiDocumentPage, ApiIndexResponse
+from penstock.cli.index_planning import (
+    IndexableFile,
+    IndexRoot,
+    VanishedDocuments,
+    batches,
+    is_below,
+    is_below_any,
+    project_of,
+)
+from penstock.cli.index_progress import ProgressDisplay
+from penstock.cli.index_stats import FileFailure, IndexStats
+from penstock.cli.indexed_documents import IndexedDocuments
+from penstock.cli.local_files import encode_document, find_files, hash_file, request_body, resolve_roots
+from penstock.indexing.walk import SkipReason
+from penstock.kernel.context import run_all
+from penstock.kernel.errors import Expired, Invalid
+from penstock.kernel.settings import Settings
+
+#: Small requests keep the bar moving and the loss of an interruption small; two of them keep the models busy, more
+#: only wait longer.
+BATCH_BYTES_MAX: Final = 16_000
+IN_FLIGHT_MAX: Final = 2
+REMOVE_IDS_MAX: Final = 500
+#: Room in a request for what stands around the documents.
+ENVELOPE_BYTES: Final = 64
+#: Files compared before the display is updated, and an interruption noticed.
+COMPARE_BATCH_FILES: Final = 100
+#: Unreadable files and directories remembered, so that what is listed below them is not removed; with more of them
+#: nothing is removed at all.
+UNREADABLE_MAX: Final = 1000
+#: Seconds between updates of the display while nothing happens.
+REFRESH_S: Final = 1.0
+
+
+class IndexApi(Protocol):
+    """Methods of the API that an index run needs. :class:`penstock.cli.api_client.ApiClient` has them."""
+
+    async def create_collection(self, name: str) -> None:
+        """Create the collection where it is absent."""
+        ...
+
+    def documents(self, collection: str) -> AsyncIterator[ApiDocumentPage]:
+        """Yield its listing."""
+        ...
+
+    async def index_batch(self, collection: str, batch: bytes) -> ApiIndexResponse:
+        """Index a batch."""
+        ...
+
+    async def delete_documents(self, collection: str, ids: Sequence[str]) -> int:
+        """Delete documents."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """Options of an index run."""
+
+    paths: Sequence[Path]
+    collection: str
+    force: bool = False
+    prune: bool = False
+
+
+@dataclass(slots=True)
+class _IndexScope:
+    """Scope of an index run: the named roots, the collection's documents, and what has vanished.
+
+    Attributes:
+        roots: The paths that the user named.
+        known: The documents that the collection holds.
+        unreadable: Files and directories that could not be read. Documents listed below them have not vanished.
+        losses: The documents that have vanished from each directory that the user named.
+    """
+
+    roots: Sequence[IndexRoot]
+    known: IndexedDocuments
+    unreadable: list[Path] = field(default_factory=list)
+    losses: list[VanishedDocuments] = field(default_factory=list)
+
+    def note_file(self, id_: str) -> None:
+        """Note that a file is there."""
+        for loss in self.losses:
+            loss.has_files = loss.has_files or is_below(id_, str(loss.directory))
+
+    def count_document(self, id_: str) -> None:
+        """Count a listed document."""
+        around = [loss for loss in self.losses if is_below(id_, str(loss.directory))]
+        vanished = bool(around) and self.may_remove(id_)
+        for loss in around:
+            loss.listed += 1
+            loss.vanished += vanished
+
+    def may_remove(self, id_: str) -> bool:
+        """Return whether a listed document has vanished from below what the user named."""
+        return (
+            self.known.has_vanished(id_)
+            and is_below_any(id_, [root.path for root in self.roots])
+            and not is_below_any(id_, self.unreadable)
+        )
+
+
+class IndexRun:
+    """An index run.
+
+    The files are walked twice, once to compare and count, once to send what there is to send, so that no list of them
+    is kept.
+
+    Attributes:
+        stats: Counts, right at any moment, also after a cancellation.
+
+    Bounds: what :class:`IndexedDocuments` takes for each document of the collection, ``IN_FLIGHT_MAX`` requests,
+        ``UNREADABLE_MAX`` paths.
+    """
+
+    def __init__(
+        self, api: IndexApi, settings: Settings, order: IndexOptions, tally: IndexStats, display: ProgressDisplay
+    ) -> None:
+        self.stats = tally
+        self._api = api
+        self._order = order
+        self._display = display
+        self._file_bytes_max = settings.index.max_file
+        self._body_bytes_max = settings.http.max_body - ENVELOPE_BYTES
+        self._documents_max = min(100, settings.http.max_batch)
+
+    async def run(self) -> None:
+        """Bring the collection up to date with the files.
+
+        Raises:
+            PenstockError: The run cannot go on; what was done stays.
+
+        Cancellation:
+            Finished documents stay; an interrupted one is incomplete and is sent again by the next run.
+        """
+        # Before anything is sent: a wrong path must not leave an empty collection behind.
+        resolve_roots(self._order.paths, (), force=self._order.force)
+        self._display.show_stage("Reading the collection's listing")
+        await self._api.create_collection(self._order.collection)
+        scope = await self._listed()
+        async with _timed(self.stats):
+            await self._compare(scope)
+            if self.stats.files_total:
+                await self._send(scope)
+            await self._remove(scope)
+
+    async def _listed(self) -> _IndexScope:
+        """Read the collection's listing."""
+        known = IndexedDocuments()
+        projects: set[str] = set()
+        async for one in self._listing():
+            known.add(one.id, one.hash)
+            if (project := project_of(one.id, one.path)) is not None:
+                projects.add(project)
+        known.freeze()
+        paths = [Path(project) for project in sorted(projects)]
+        roots = await asyncio.to_thread(resolve_roots, self._order.paths, paths, force=self._order.force)
+        losses = [VanishedDocuments(root.path) for root in roots if root.path.is_dir()]
+        return _IndexScope(roots, known, losses=losses)
+
+    async def _listing(self) -> AsyncIterator[ApiDocument]:
+        async for page in self._api.documents(self._order.collection):
+            for one in page.documents:
+                yield one
+
+    # --- Compare
+
+    async def _compare(self, scope: _IndexScope) -> None:
+        """Find out what is unchanged, and how much there is to send."""
+        self._display.show_stage("Looking for files")
+        files, compared = 0, self._compared(scope)
+        while count := await asyncio.to_thread(lambda: sum(1 for _ in islice(compared, COMPARE_BATCH_FILES))):
+            files += count
+            self._display.show_stage(f"Comparing: {files} files, {self.stats.unchanged} unchanged")
+        self._display.update(self.stats)
+
+    def _compared(self, scope: _IndexScope) -> Iterator[None]:
+        """Compare file by file; runs in a thread, one slice at a time."""
+
+        def skip(path: Path, reason: str) -> None:
+            self.stats.skipped[reason] += 1
+            if reason == SkipReason.UNREADABLE and len(scope.unreadable) <= UNREADABLE_MAX:
+                scope.unreadable.append(path)
+
+        for one in find_files(scope.roots, self._file_bytes_max, skip):
+            scope.note_file(one.id)
+            if scope.known.mark_seen(one.id) and scope.known.mark_if_unchanged(
+                one.id, hash_file(one, self._file_bytes_max)
+            ):
+                self.stats.unchanged += 1
+            else:
+                self.stats.files_total += 1
+                self.stats.bytes_total += one.size
+            yield
+
+    # --- Send
+
+    async def _send(self, scope: _IndexScope) -> None:
+        source = batches(self._encoded(scope), self._documents_max, BATCH_BYTES_MAX)
+        turn = asyncio.Lock()
+
+        async def courier() -> None:
+            while True:
+                async with turn:
+                    batch = await asyncio.to_thread(next, source, None)
+                if batch is None:
+                    return
+                await self._deliver(batch)
+
+        beat = asyncio.create_task(self._beat())
+        try:
+            await run_all([courier() for _ in range(IN_FLIGHT_MAX)])
+        finally:
+            beat.cancel()
+
+    async def _beat(self) -> None:
+        """Update the display now and then, also while a large file takes its time."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            self._display.update(self.stats)
+
+    def _encoded(self, scope: _IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:
+        """Yield encoded documents; runs in a thread, one at a time."""
+        for one in find_files(scope.roots, self._file_bytes_max):
+            if scope.known.is_unchanged(one.id):
+                continue
+            document = encode_document(one, self._file_bytes_max, self._body_bytes_max)
+            if isinstance(document, FileFailure):
+                self._done(one)
+                self.stats.add_failure(document.path, document.code, document.detail)
+            else:
+                yield one, document
+
+    async def _deliver(self, batch: Sequence[tuple[IndexableFile, bytes]]) -> None:
+        size = sum(one.size for one, _ in batch)
+        self.stats.add_in_flight(len(batch), size)
+        try:
+            answer = await self._api.index_batch(
+                self._order.collection, request_body([document for _, document in batch])
+            )
+        except (Expired, Invalid) as error:
+            if isinstance(error, Invalid) and error.code != "body_too_large":
+                raise
+            for one, _ in batch:
+                self._count(
+                    one, ApiDocumentOutcome(one.id, "failed", error={"code": error.code, "detail": error.detail})
+                )
+        else:
+            outcomes = {outcome.id: outcome for outcome in answer.documents}
+            for one, _ in batch:
+                self._count(
+                    one, outcomes.get(one.id) or ApiDocumentOutcome(one.id, "failed", error={"code": "no_outcome"})
+                )
+        finally:
+            self.stats.add_in_flight(-len(batch), -size)
+        self._display.update(self.stats)
+
+    def _count(self, one: IndexableFile, outcome: ApiDocumentOutcome) -> None:
+        self._done(one)
+        if outcome.status == "indexed":
+            self.stats.indexed += 1
+            self.stats.chunks += outcome.chunks
+        elif outcome.status == "unchanged":
+            self.stats.unchanged += 1
+        else:
+            self.stats.add_failure(one.id, *problem_summary(outcome.error or {}))
+
+    def _done(self, one: IndexableFile) -> None:
+        self.stats.files_done += 1
+        self.stats.bytes_done += one.size
+
+    # --- Remove
+
+    async def _remove(self, scope: _IndexScope) -> None:
+        """Remove documents whose file has vanished or is not indexed any more; the listing is read again for them.
+
+        A directory from which too much has vanished keeps what the collection has of it, unless the user says
+        otherwise.
+        """
+        if not scope.known.unseen or len(scope.unreadable) > UNREADABLE_MAX:
+            return
+        self._display.show_stage("Removing vanished documents")
+        if not self._order.prune:
+            async for one in self._listing():
+                scope.count_document(one.id)
+            self.stats.kept_directories = [loss for loss in scope.losses if loss.looks_unmounted]
+        kept = [loss.directory for loss in self.stats.kept_directories]
+        waiting: list[str] = []
+        async for one in self._listing():
+            if scope.may_remove(one.id) and not is_below_any(one.id, kept):
+                waiting.append(one.id)
+            if len(waiting) == REMOVE_IDS_MAX:
+                await self._drop(waiting)
+                waiting = []
+        await self._drop(waiting)
+
+    async def _drop(self, ids: Sequence[str]) -> None:
+        if ids:
+            self.stats.removed += await self._api.delete_documents(self._order.collection, ids)
+
+
+@asynccontextmanager
+async def _timed(tally: IndexStats, now: Callable[[], float] = time.monotonic) -> AsyncIterator[None]:
+    started_s = now()
+    try:
+        yield
+    finally:
+        tally.took_s = now() - started_s

@@ -1,0 +1,83 @@
+"""Records that the modules of the chunker exchange."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from enum import Enum, auto
+
+#: Model tokens of each string, special tokens not counted. Must add up over lines (as WordPiece
+#: does).
+TokenCount = Callable[[Sequence[str]], list[int]]
+
+#: How good it is to cut before a line (0-based), higher is better.
+BoundaryScore = Callable[[int], float]
+
+#: Entered around each run of a parser, with the bytes that it is given; may end the process.
+ParseLimit = Callable[[int], AbstractContextManager[None]]
+
+
+def no_parse_limit(_size: int) -> AbstractContextManager[None]:
+    """Bound nothing."""
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a file that is embedded and found as one.
+
+    Attributes:
+        text: The lines, joined by a line feed; a part of a line where that line alone is over the
+            limit.
+        start_line: First line, from 1.
+        end_line: Last line, included.
+        symbol: Qualified name of the enclosing definition (`JSONDecoder.decode`) or heading trail
+            (`Install > Docker`), empty where there is none.
+    """
+
+    text: str
+    start_line: int
+    end_line: int
+    symbol: str
+
+
+class UnitKind(Enum):
+    """Kind of a unit, which decides the units that it may be merged with."""
+
+    FILLER = auto()
+    """Code between definitions: imports, constants, statements. Its symbol is the scope that it lies in."""
+    HEADER = auto()
+    """The beginning of a definition whose members are units of their own, or a part of one that was too large."""
+    DEFINITION = auto()
+    """A whole definition or section."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutlineUnit:
+    """A range of lines that belong together. Units lie side by side and cover the file.
+
+    Attributes:
+        start: First line, from 0.
+        end: Line after the last.
+        symbol: Qualified name of the definition that the lines belong to.
+        parent: Qualified name of what encloses that definition.
+        kind: What the lines are.
+    """
+
+    start: int
+    end: int
+    symbol: str = ""
+    parent: str = ""
+    kind: UnitKind = UnitKind.FILLER
+
+    @property
+    def scope(self) -> str:
+        """The symbol that encloses the unit and its siblings."""
+        return self.parent if self.kind is UnitKind.DEFINITION else self.symbol
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A file's units in order, and where a unit that is too large is best cut."""
+
+    units: list[OutlineUnit]
+    boundary_score: BoundaryScore

@@ -1,0 +1,117 @@
+"""The text of one file, whole and unchanged while it was read."""
+
+import codecs
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from penstock.kernel.errors import Invalid, PenstockError
+
+READ_ATTEMPTS_MAX: Final = 3
+HASH_BYTES: Final = 16
+
+#: Longest mark first: that of UTF-32 begins with that of UTF-16.
+_MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+class FileChanged(PenstockError):
+    """A file kept changing while it was read. The bytes read were discarded.
+
+    Attributes:
+        path: The file.
+    """
+
+    code = "file_changed"
+    retryable = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} kept changing while it was read; index it again later")
+        self.path = path
+
+
+@dataclass(frozen=True, slots=True)
+class FileText:
+    """A file's text.
+
+    Attributes:
+        text: Decoded text without byte order mark; line ends are as in the file.
+        hash: BLAKE2b-128 of the bytes, hexadecimal.
+        has_replacements: Whether bytes that are no valid text became U+FFFD.
+    """
+
+    text: str
+    hash: str
+    has_replacements: bool
+
+
+def read_text(path: Path, bytes_max: int = 1_000_000) -> FileText:
+    """Read a text file as it was at one moment.
+
+    Args:
+        path: A regular file.
+        bytes_max: Size above which the file is refused.
+
+    Returns:
+        Text, hash of the bytes, and whether anything had to be replaced.
+
+    Raises:
+        FileChanged: Size or modification time changed during each of `READ_ATTEMPTS_MAX` readings.
+        Invalid: Not a regular file (`not_a_file`) or larger than `bytes_max` (`too_large`).
+        OSError: The file is gone or may not be read.
+    """
+    for _ in range(READ_ATTEMPTS_MAX):
+        data = _read_once(path, bytes_max)
+        if data is not None:
+            text, replaced = decode(data)
+            return FileText(text, content_hash(data), replaced)
+    raise FileChanged(path)
+
+
+def content_hash(data: bytes) -> str:
+    """Return the BLAKE2b-128 of `data`, hexadecimal."""
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
+
+
+def decode(data: bytes) -> tuple[str, bool]:
+    """Return the text of `data` and whether bytes were replaced by U+FFFD.
+
+    UTF-8, or UTF-16 and UTF-32 where a byte order mark says so. The mark is no part of the text.
+    """
+    encoding = "utf-8"
+    for mark, named in _MARKS:
+        if data.startswith(mark):
+            data, encoding = data[len(mark) :], named
+            break
+    try:
+        return data.decode(encoding), False
+    except UnicodeDecodeError:
+        return data.decode(encoding, errors="replace"), True
+
+
+def _read_once(path: Path, bytes_max: int) -> bytes | None:
+    """Return the file's bytes, or `None` where it changed while it was read."""
+    # Non-blocking, so that a FIFO in the file's place cannot hang the reader.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise Invalid(f"{path} is not a regular file", field=str(path), code="not_a_file")
+        if before.st_size > bytes_max:
+            message = f"{path} has {before.st_size} bytes, more than the {bytes_max} allowed"
+            raise Invalid(message, field=str(path), code="too_large")
+        data = b""
+        # One byte more than expected tells a file that has grown from one that has not.
+        while len(data) <= before.st_size and (block := file.read(before.st_size + 1 - len(data))):
+            data += block
+        after = os.fstat(descriptor)
+    unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    return data if unchanged and len(data) == before.st_size else None

@@ -1,0 +1,319 @@
+"""Index pipeline of a document: compare its hash, chunk it, embed and write batch by batch, then seal it.
+
+A document becomes visible as complete by the last write only: its head's hash. Whatever is
+interrupted before that is repeated by the next attempt, and point ids derived from the place make
+the repetition harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from penstock.indexing.chunk.outline import Chunk
+from penstock.indexing.digest import hash_input, new_digest
+from penstock.indexing.document_records import ChunkBatch, Document, DocumentStatus, IndexOutcome
+from penstock.indexing.language import language_of
+from penstock.indexing.model_inputs import dense_text, header_tokens, sparse_text
+from penstock.kernel.context import Clock, Context, run_all
+from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError
+from penstock.kernel.messages import ChunkText, TextKind
+from penstock.kernel.settings import IndexSettings, TimeoutSettings
+from penstock.kernel.vectors import Embeddings
+from penstock.models.contract import Embedder, SparseEncoder
+from penstock.stores.contract import VectorStore
+from penstock.stores.data_model import ChunkPayload, DocumentInfo, Point
+
+
+@dataclass(slots=True)
+class _CountedLock:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    holders: int = 0
+
+
+class KeyedLocks:
+    """Locks by key, each kept only while it is held or waited for.
+
+    Bounds: one entry for each key in use.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[Hashable, _CountedLock] = {}
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    @asynccontextmanager
+    async def hold(self, key: Hashable) -> AsyncIterator[None]:
+        """Hold the key, waiting for those who came before.
+
+        Cancellation: A waiting task leaves no trace.
+        """
+        turn = self._turns.setdefault(key, _CountedLock())
+        turn.holders += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.holders -= 1
+            if turn.holders == 0:
+                del self._turns[key]
+
+
+#: An id longer than this is refused: it is stored with every chunk.
+ID_CHARACTERS_MAX: Final = 4096
+
+#: Bytes of metadata that one document may have stored in all: its metadata is stored with every chunk, where filters
+#: find it. So much is allowed in any case, 64 KB of it with 16 chunks for instance.
+METADATA_STORED_BYTES_MAX: Final = 1_048_576
+
+#: More is allowed up to so many times the text. Chunks of ordinary length, 300 characters and more, may have 2.4 KB of
+#: it each, however long the document is.
+METADATA_PER_CHARACTER_MAX: Final = 8
+
+#: Bytes of metadata in one batch at most, or one chunk. The store takes 100 ms for as much of many short keys, during
+#: which searches wait.
+BATCH_METADATA_BYTES_MAX: Final = 131_072
+
+#: Characters of chunks in which identifiers are looked for before the event loop runs other tasks: some 5 ms.
+SLICE_CHARACTERS: Final = 131_072
+
+ChunkDocument = Callable[[ChunkText, Context], Awaitable[list[Chunk]]]
+WriteBatch = Callable[[ChunkBatch, Context], Awaitable[None]]
+
+
+class ChunkBatchWriter:
+    """Handler of ``index.request``: embeds a batch of chunks with both models at once and writes it.
+
+    Args:
+        embedder: Makes dense vectors, and token vectors if it can.
+        sparse: Makes sparse vectors.
+        store: Takes the points.
+        compose_sparse: A chunk's text, path and symbol as the sparse model wants them.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        sparse: SparseEncoder,
+        store: VectorStore,
+        compose_sparse: Callable[[str, str, str], str] = sparse_text,
+    ) -> None:
+        self._embedder = embedder
+        self._sparse = sparse
+        self._store = store
+        self._sparse_words = compose_sparse
+
+    async def write(self, batch: ChunkBatch, ctx: Context) -> None:
+        """Embed and write.
+
+        Cancellation: The batch may or may not have been written. Writing it again is harmless.
+        """
+        chunks = batch.chunks
+        dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
+        sparse_texts = await self._composed(chunks)
+        vectors: dict[str, Any] = {}
+
+        async def embed() -> None:
+            vectors["dense"] = await self._embedder.embed(dense_texts, TextKind.DOCUMENT, ctx, late_interaction=True)
+
+        async def encode() -> None:
+            vectors["sparse"] = await self._sparse.encode(sparse_texts, TextKind.DOCUMENT, ctx)
+
+        await run_all([embed(), encode()])
+        embedded: Embeddings = vectors["dense"]
+        if not np.isfinite(embedded.dense).all():
+            raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
+        late = embedded.late if embedded.late is not None else [None] * len(chunks)
+        points = [Point(*parts) for parts in zip(chunks, embedded.dense, vectors["sparse"], late, strict=True)]
+        await self._store.upsert(batch.collection, points, ctx)
+
+    async def _composed(self, chunks: Sequence[ChunkPayload]) -> list[str]:
+        """Return the chunks as the sparse model wants them, yielding to the event loop between long ones."""
+        texts, characters = [], 0
+        for one in chunks:
+            texts.append(self._sparse_words(one.text, one.path, one.symbol))
+            characters += len(one.text)
+            if characters >= SLICE_CHARACTERS:
+                characters = 0
+                await asyncio.sleep(0)
+        return texts
+
+
+class IndexPipeline:
+    """Indexes documents.
+
+    Args:
+        store: Finds the indexed documents, and seals the written ones.
+        chunk: Chunks a text (over the topic ``index.chunk``).
+        write: Writes a batch of chunks (over the topic ``index.request``).
+        settings: Sizes.
+        timeouts: Time limit of a document (T4).
+        clock: The loop's clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: VectorStore,
+        chunk: ChunkDocument,
+        write: WriteBatch,
+        settings: IndexSettings,
+        timeouts: TimeoutSettings,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._chunk = chunk
+        self._write = write
+        self._settings = settings
+        self._timeouts = timeouts
+        self._clock = clock
+        self._turns = KeyedLocks()
+
+    async def run(self, collection: str, documents: Sequence[Document], ctx: Context) -> AsyncIterator[IndexOutcome]:
+        """Index documents, a few at a time, and yield each outcome in the order of the documents.
+
+        Cancellation: Documents already yielded stay; the others are untouched or incomplete, and
+            an incomplete one is recognised and indexed again the next time.
+
+        Bounds: ``index.workers`` documents at once for one request, so that a large one leaves
+            room in the queue for others.
+        """
+        places, making = asyncio.Semaphore(self._settings.workers), asyncio.Lock()
+
+        async def one(number: int) -> IndexOutcome:
+            async with places:
+                # Taken when its turn has come: it may be made only then, and one in each turn of the loop.
+                async with making:
+                    document = documents[number]
+                    await asyncio.sleep(0)
+                return await self._outcome(collection, document, ctx)
+
+        tasks = [asyncio.create_task(one(number)) for number in range(len(documents))]
+        try:
+            for task in tasks:
+                # Waiting for the task instead of awaiting it: a cancellation then reaches all of them at once.
+                await asyncio.wait([task])
+                yield task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _outcome(self, collection: str, document: Document, ctx: Context) -> IndexOutcome:
+        """Index one document under its lock, and turn its error into its outcome."""
+        try:
+            async with self._turns.hold((collection, document.id)):
+                return await self._index(collection, document, ctx)
+        except PenstockError as error:
+            return IndexOutcome(document.id, DocumentStatus.FAILED, error=error)
+
+    async def _index(self, collection: str, document: Document, ctx: Context) -> IndexOutcome:
+        if not document.id:
+            raise Invalid("a document's id must not be empty", field="id")
+        if len(document.id) > ID_CHARACTERS_MAX:
+            raise Invalid(f"a document's id has at most {ID_CHARACTERS_MAX} characters", field="id")
+        if ctx.deadline.passed(self._clock.now()):
+            raise Expired(ctx.deadline.operation)
+        first_line = document.text[:200].partition("\n")[0]
+        language = document.language or language_of(document.path, first_line)
+        digest = await _digest(document, language)
+        known = (await self._store.get_documents(collection, [document.id], ctx)).get(document.id)
+        if known is not None and known.hash == digest:
+            return IndexOutcome(document.id, DocumentStatus.UNCHANGED, known.chunks)
+        to_cut = ChunkText(document.text, language, header_tokens(document.path))
+        cut = await self._chunk(to_cut, self._limited(ctx))
+        metadata_bytes = len(msgspec.json.encode(document.metadata))
+        _check_metadata(metadata_bytes, len(cut), len(document.text))
+        size = max(1, min(self._settings.segment_chunks, BATCH_METADATA_BYTES_MAX // metadata_bytes))
+        # A document without a word still has a head, so that it counts and is not read again.
+        whole = _ChunkedDocument(document, language, cut or [Chunk("", 1, 1, "")], size)
+        await self._write_all(collection, whole, digest, known, ctx)
+        return IndexOutcome(document.id, DocumentStatus.INDEXED, max(1, len(cut)))
+
+    async def _write_all(
+        self, collection: str, cut: _ChunkedDocument, digest: str, known: DocumentInfo | None, ctx: Context
+    ) -> None:
+        """Write every chunk such that the head carries the hash only when all of it is there."""
+        count, size = len(cut.chunks), cut.size
+        head = DocumentInfo(cut.document.id, digest, count, cut.document.path)
+        # A head without a hash was left by an interrupted write of unknown length.
+        surplus = known is not None and (known.chunks > count or not known.hash)
+        if count <= size and not surplus:
+            first, *rest = cut.payloads(0, count)
+            await self._segment(collection, [_sealed(first, head), *rest], ctx)
+            return
+        for begin in range(0, count, size):
+            await self._segment(collection, cut.payloads(begin, begin + size), ctx)
+        if known is not None:
+            await self._store.trim_document(collection, head.id, count, ctx)
+        await self._store.seal_document(collection, head, ctx)
+
+    async def _segment(self, collection: str, chunks: list[ChunkPayload], ctx: Context) -> None:
+        await self._write(ChunkBatch(collection, chunks), self._limited(ctx))
+
+    def _limited(self, ctx: Context) -> Context:
+        return ctx.within(self._timeouts.index_file, "index", self._clock.now())
+
+
+@dataclass(frozen=True, slots=True)
+class _ChunkedDocument:
+    """A document cut into chunks, of which there may be hundreds of thousands, to be written ``size`` at a time."""
+
+    document: Document
+    language: str
+    chunks: Sequence[Chunk]
+    size: int
+
+    def payloads(self, first: int, end: int) -> list[ChunkPayload]:
+        """Return the payloads of some chunks; made when they are written, not all at once."""
+        document = self.document
+        return [
+            ChunkPayload(
+                id=document.id,
+                chunk=number,
+                text=chunk.text,
+                path=document.path,
+                start_line=chunk.start_line,
+                end_line=chunk.end_line,
+                symbol=chunk.symbol,
+                language=self.language,
+                metadata=document.metadata,
+            )
+            for number, chunk in enumerate(self.chunks[first:end], first)
+        ]
+
+
+async def _digest(document: Document, language: str) -> str:
+    """Return the document's content hash, yielding to the event loop after each piece."""
+    digest = new_digest()
+    for piece in hash_input(document.text, document.path, language, document.metadata):
+        digest.update(piece)
+        await asyncio.sleep(0)
+    return digest.hexdigest()
+
+
+def _check_metadata(size: int, chunks: int, characters: int) -> None:
+    """Refuse metadata that would be stored too many times.
+
+    Raises:
+        Invalid: It would be (``metadata``).
+    """
+    most = max(METADATA_STORED_BYTES_MAX, METADATA_PER_CHARACTER_MAX * characters)
+    if size * chunks > most:
+        raise Invalid(
+            f"the metadata of {size} bytes would be stored with each of the document's {chunks} chunks, and all of it"
+            f" together may have {most} bytes; shorten the metadata or split the document",
+            field="metadata",
+        )
+
+
+def _sealed(payload: ChunkPayload, head: DocumentInfo) -> ChunkPayload:
+    """Return the first chunk with its document's hash and count."""
+    return msgspec.structs.replace(payload, hash=head.hash, chunks=head.chunks)

@@ -1,0 +1,108 @@
+"""BM25 sparse vectors by the search engine's own encoder, which needs no weights.
+
+A document's weights are the term-frequency half of the formula (Robertson and Zaragoza 2009), a query's are ones. The
+engine multiplies by the IDF of the collection when it searches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+import qdrant_edge
+
+from penstock.kernel.errors import Invalid
+from penstock.kernel.vectors import SparseVector
+from penstock.models.tokenizer import well_formed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from penstock.models.cancellation import CancellationToken
+
+_TOKENIZERS = {
+    "word": qdrant_edge.TokenizerType.Word,
+    "code": qdrant_edge.TokenizerType.Code,
+    "multilingual": qdrant_edge.TokenizerType.Multilingual,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Settings:
+    """Settings of BM25's tokenizer and term weights; documents and queries of one collection must share them.
+
+    Attributes:
+        k: Saturation of the term frequency.
+        b: Strength of the length normalisation, 0 to 1.
+        avg_len: Expected length of a document, in terms. Chunks of the collections measured have 40
+            to 82 on average once stop words are gone (Python code 69); the engine's own 256 hardly
+            weighs down long ones. 256 → 80 lifts BM25 alone by two to three points of nDCG@10.
+        language: Of the stop words and the stemmer.
+        tokenizer: ``word`` cuts at everything but letters and digits (``get_user`` → get, user;
+            ``parseBody`` → parsebody); ``code`` also cuts camel case and keeps the whole beside its
+            parts.
+    """
+
+    k: float = 1.2
+    b: float = 0.75
+    avg_len: float = 80.0
+    language: str = "english"
+    tokenizer: Literal["word", "code", "multilingual"] = "word"
+
+
+#: A text is cut here before it is encoded: the engine holds the interpreter lock for 11 ms over so many characters of
+#: distinct words, and takes proportionally longer over more.
+CHARACTERS_MAX: Final = 131_072
+
+#: Queries of so many characters together are encoded in .4 ms at most. The engine holds the interpreter lock so long,
+#: so a thread would gain nothing, and to hand them to one and back takes .1 ms.
+INLINE_CHARACTERS_MAX: Final = 8_000
+
+
+class Bm25Runner:
+    """Encodes texts on the calling thread; about 80 000 short texts a second, 50 ms for 1 MB."""
+
+    inline_characters_max = INLINE_CHARACTERS_MAX
+
+    def __init__(self, settings: Bm25Settings) -> None:
+        """Check the settings.
+
+        Raises:
+            Invalid: One is out of range, or the language is unknown.
+        """
+        try:
+            config = qdrant_edge.Bm25Config(
+                k=settings.k,
+                b=settings.b,
+                avg_len=settings.avg_len,
+                tokenizer=_TOKENIZERS[settings.tokenizer],
+                language=settings.language,
+            )
+            self._bm25 = qdrant_edge.Bm25(config)
+        except (KeyError, ValueError) as error:
+            raise Invalid(f"BM25: {error}", field="bm25", code="bm25_settings") from error
+
+    def encode_documents(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:
+        """Return one vector per document; an empty text has an empty vector. Cancellable between two texts."""
+        return [_vector(self._bm25.embed_document(text)) for text in _cut(texts, stop)]
+
+    def encode_queries(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:
+        """Return one vector per query: every distinct term weighs 1. Cancellable between two texts."""
+        return [_vector(self._bm25.embed_query(text)) for text in _cut(texts, stop)]
+
+    def truncated(self, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether its end is not read."""
+        return [len(text) > CHARACTERS_MAX for text in texts]
+
+
+def _cut(texts: Sequence[str], stop: CancellationToken | None) -> Iterator[str]:
+    """Yield the encoded part of each text, until the run is cancelled."""
+    for text in texts:
+        if stop is not None:
+            stop.raise_if_cancelled()
+        yield well_formed(text[:CHARACTERS_MAX])
+
+
+def _vector(encoded: qdrant_edge.SparseVector) -> SparseVector:
+    return SparseVector(np.array(encoded.indices, np.uint32), np.array(encoded.values, np.float32))

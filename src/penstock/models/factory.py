@@ -1,0 +1,346 @@
+"""Factory of the models that the settings name: loaded into this process, or called over HTTP and checked once.
+
+Loading blocks and belongs in a thread. The check sends one request to every endpoint, at the start. An endpoint that is
+*wrong* (its key, its address, its answers) stops the start, whatever it is for. One that is merely *down* stops it only
+where nothing can be done without it: the dense model, unless its dimension is set.
+
+A model whose pool works on other instances is neither loaded, prepared nor called here. Its description
+(:class:`penstock.models.offloaded_model.OffloadedModel`) is read from its files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from penstock.kernel.context import Clock, Context, Deadline, run_all
+from penstock.kernel.errors import Unavailable
+from penstock.kernel.messages import TextKind
+from penstock.kernel.settings import DenseModelSettings, RerankModelSettings, Settings, SparseModelSettings
+from penstock.models.bm25 import Bm25Runner, Bm25Settings
+from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
+from penstock.models.device import available_providers, choose_device
+from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.offloaded_model import LazyTokenizer, OffloadedModel
+from penstock.models.onnx_dense import OnnxDenseEncoder
+from penstock.models.onnx_files import OnnxFiles, find_directory, find_on_hub
+from penstock.models.onnx_rerank import OnnxCrossEncoder
+from penstock.models.onnx_sparse import OnnxSparseEncoder
+from penstock.models.prepare import describe_model, prepare_model
+from penstock.models.remote_endpoint import (
+    CHECK_TIMEOUT_S,
+    PROBE_TEXT,
+    ModelEndpoint,
+    ModelEndpointSettings,
+    outage_reason,
+)
+from penstock.models.remote_formats import (
+    CohereRerankFormat,
+    OpenAiDenseFormat,
+    RerankFormat,
+    TeiDenseFormat,
+    TeiRerankFormat,
+    TeiSparseFormat,
+)
+from penstock.models.remote_models import (
+    PromptPrefixes,
+    RemoteCosineReranker,
+    RemoteEmbedder,
+    RemoteReranker,
+    RemoteSparseEncoder,
+)
+from penstock.models.rerank import CosineRerankRunner, LateInteractionReranker
+from penstock.models.token_estimate import TokenCounter, TokenEstimator
+from penstock.models.used import ModelInfo
+
+log = logging.getLogger(__name__)
+
+DENSE_SECTION: Final = "models.dense"
+SPARSE_SECTION: Final = "models.sparse"
+RERANK_SECTION: Final = "models.rerank"
+
+#: The pools in which models work.
+MODEL_POOLS: Final = frozenset({"embed", "sparse", "rerank"})
+
+#: What is absent with a dense model other than the built-in one.
+NO_LATE_INTERACTION: Final = "no late interaction: the dense model gives no token vectors"
+
+ProgressCallback = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Models:
+    """The models in use. Call ``check_endpoints`` once at the start, ``close`` at the end.
+
+    Attributes:
+        dense: The dense model: a runner for this process's threads, a client of an endpoint, or the description of a
+            model that other instances run.
+        sparse: The sparse one.
+        rerank: The reranker.
+        dim: Dimension of dense vectors; 0 until it is known from an endpoint's answer.
+        tokenizer: Counts the tokens of chunks.
+        infos: The models as the status shows them, in the order dense, sparse, rerank.
+        local_pools: The parts that are run or called from this process, by the names of guards.
+    """
+
+    dense: DenseRunner | RemoteEmbedder | OffloadedModel
+    sparse: SparseRunner | RemoteSparseEncoder | OffloadedModel
+    rerank: RerankRunner | RemoteReranker | RemoteCosineReranker | OffloadedModel
+    dim: int
+    tokenizer: TokenCounter
+    infos: list[ModelInfo]
+    local_pools: frozenset[str]
+    _endpoints: list[ModelEndpoint] = field(default_factory=list)
+
+    @property
+    def token_dim(self) -> int:
+        """Components of the dense model's token vectors; 0 for one that gives none."""
+        return self.dense.token_dim if isinstance(self.dense, BuiltinDenseEncoder | OffloadedModel) else 0
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of one message to the dense model that suit it; 0 where nothing is known."""
+        if isinstance(self.dense, RemoteEmbedder):
+            return self.dense.batch * self.tokenizer.tokens_max
+        if isinstance(self.dense, OffloadedModel):
+            return self.dense.batch_tokens
+        return self.dense.device.batch_tokens if isinstance(self.dense, BuiltinDenseEncoder) else 0
+
+    @property
+    def has_learned_sparse(self) -> bool:
+        """True if sparse vectors carry learned term weights, so that the store must not apply IDF to them."""
+        return self.infos[1].kind != "bm25"
+
+    @property
+    def has_cross_encoder(self) -> bool:
+        """True if the reranker is a cross-encoder, by which searches reorder their best hits."""
+        return self.infos[2].kind != "builtin"
+
+    @property
+    def remote_pools(self) -> frozenset[str]:
+        """The parts that other servers run, by the names of their guards."""
+        asked = {"embed": self.dense, "sparse": self.sparse, "rerank": self.rerank}
+        kinds = RemoteEmbedder | RemoteSparseEncoder | RemoteReranker | RemoteCosineReranker
+        return frozenset(name for name, model in asked.items() if isinstance(model, kinds))
+
+    def shrink(self) -> None:
+        """Free the memory that models in this process keep between calls; blocks for some 20 ms."""
+        for model in (self.dense, self.sparse, self.rerank):
+            if isinstance(model, BuiltinDenseEncoder | OnnxDenseEncoder | OnnxSparseEncoder | OnnxCrossEncoder):
+                model.shrink()
+
+    async def check_endpoints(self, clock: Clock) -> None:
+        """Send one request to every endpoint of a pool that works here, all at once.
+
+        Raises:
+            Invalid: One is wrong; the message names the setting.
+            Unavailable: The dense model is down and its dimension is not set (``endpoint_down``).
+
+        Bounds: ``CHECK_TIMEOUT_S``.
+        """
+        ctx = Context(Deadline.never().within(CHECK_TIMEOUT_S, "check", clock.now()))
+        await run_all([self._check_dense(ctx), self._check_sparse(ctx), self._check_rerank(ctx)])
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for endpoint in self._endpoints:
+            await endpoint.close()
+
+    async def _check_dense(self, ctx: Context) -> None:
+        dense = self.dense
+        if not isinstance(dense, RemoteEmbedder) or (dense.dim and "embed" not in self.local_pools):
+            return
+
+        async def ask() -> None:
+            dense.dim = (await dense.embed([PROBE_TEXT], TextKind.DOCUMENT, ctx)).dense.shape[1]
+
+        why = await outage_reason(ask, ctx, DENSE_SECTION, self.infos[0].url)
+        self.dim = dense.dim
+        if not self.dim:
+            why = why or f"{DENSE_SECTION}: {self.infos[0].url} is at its limit"
+            raise Unavailable(
+                f"{why}; set {DENSE_SECTION}.dim to start without it", dependency="embed", code="endpoint_down"
+            )
+        self._note(0, why)
+
+    async def _check_sparse(self, ctx: Context) -> None:
+        sparse = self.sparse
+        if isinstance(sparse, RemoteSparseEncoder) and "sparse" in self.local_pools:
+            ask = lambda: sparse.encode([PROBE_TEXT], TextKind.DOCUMENT, ctx)  # noqa: E731 - needed here alone
+            self._note(1, await outage_reason(ask, ctx, SPARSE_SECTION, self.infos[1].url))
+
+    async def _check_rerank(self, ctx: Context) -> None:
+        rerank = self.rerank
+        if isinstance(rerank, RemoteReranker) and "rerank" in self.local_pools:
+            ask = lambda: rerank.rerank(PROBE_TEXT, [PROBE_TEXT], ctx)  # noqa: E731 - needed here alone
+            self._note(2, await outage_reason(ask, ctx, RERANK_SECTION, self.infos[2].url))
+
+    def _note(self, place: int, why: str) -> None:
+        if why:
+            log.warning("%s; started without it", why)
+            self.infos[place] = replace(self.infos[place], note="down at the start")
+
+
+class ModelFactory:
+    """Factory of the models that the settings name.
+
+    Args:
+        settings: The settings.
+        cache: Where prepared models are kept.
+        clock: The loop's clock.
+        transport: Carries the requests to endpoints; the network by default.
+        local_pools: The pools that work here; models of the others are not loaded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        cache: Path,
+        clock: Clock,
+        transport: httpx.AsyncBaseTransport | None = None,
+        local_pools: frozenset[str] = MODEL_POOLS,
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._clock = clock
+        self._transport = transport
+        # The built-in reranker computes with the dense model.
+        dense = {"embed"} if "rerank" in local_pools and settings.rerank_model.kind == "builtin" else set()
+        self._runs = (local_pools & MODEL_POOLS) | dense
+        self._endpoints: list[ModelEndpoint] = []
+
+    def load(self, progress: ProgressCallback) -> Models:
+        """Find, prepare and load what runs in this process; blocks.
+
+        Args:
+            progress: Called with a stage's name, the amount done and the total.
+
+        Raises:
+            PenstockError: A model is missing or cannot be used.
+        """
+        dense, tokenizer, dense_used = self._dense(progress)
+        sparse, sparse_used = self._sparse()
+        rerank, rerank_used = self._rerank(dense)
+        used = [dense_used, sparse_used, rerank_used]
+        return Models(dense, sparse, rerank, dense.dim, tokenizer, used, self._runs, self._endpoints)
+
+    def _dense(
+        self, progress: ProgressCallback
+    ) -> tuple[DenseRunner | RemoteEmbedder | OffloadedModel, TokenCounter, ModelInfo]:
+        chosen = self._settings.dense_model
+        if chosen.kind == "builtin":
+            return self._builtin(progress)
+        if chosen.kind == "onnx":
+            encoder = OnnxDenseEncoder(_files(chosen, DENSE_SECTION))
+            used = ModelInfo("dense", chosen.kind, encoder.model)
+            if "embed" in self._runs:
+                return encoder, encoder.tokenizer, used
+            # Only the graph gives the number of components of its vectors.
+            tokenizer = LazyTokenizer(encoder.tokenizer.path, encoder.tokenizer.tokens_max)
+            return OffloadedModel(encoder.model, encoder.dim), tokenizer, used
+        shape = OpenAiDenseFormat(chosen.model) if chosen.kind == "openai" else TeiDenseFormat()
+        endpoint = self._endpoint("embed", DENSE_SECTION, chosen, shape.path)
+        prefixes = PromptPrefixes(chosen.query_prefix, chosen.document_prefix)
+        embedder = RemoteEmbedder(endpoint, shape, chosen.dim, chosen.batch, prefixes)
+        return (
+            embedder,
+            TokenEstimator(chosen.tokens),
+            ModelInfo("dense", chosen.kind, _remote_name(chosen), endpoint.url),
+        )
+
+    def _builtin(self, progress: ProgressCallback) -> tuple[DenseRunner | OffloadedModel, TokenCounter, ModelInfo]:
+        """Return the built-in model, or its description where other instances run it."""
+        wanted, runs = self._settings.model, "embed" in self._runs
+        source = find_source(
+            ModelSourceSettings(Path(wanted.dir) if wanted.dir else None, wanted.hub, needs_weights=runs)
+        )
+        device = choose_device(wanted.device, available_providers(), wanted.precision)
+        if not runs:
+            told = describe_model(source, device.precision)
+            elsewhere = OffloadedModel(told.model, told.dim, told.token_dim, device.batch_tokens)
+            return (
+                elsewhere,
+                LazyTokenizer(told.tokenizer_path, told.tokens_max),
+                ModelInfo("dense", "builtin", told.model),
+            )
+        model = BuiltinDenseEncoder(prepare_model(source, self._cache, progress, device.precision), device=device)
+        return model, model.tokenizer, ModelInfo("dense", "builtin", model.model)
+
+    def _sparse(self) -> tuple[SparseRunner | RemoteSparseEncoder | OffloadedModel, ModelInfo]:
+        chosen = self._settings.sparse_model
+        if chosen.kind == "bm25":
+            bm25 = Bm25Settings()
+            return Bm25Runner(bm25), ModelInfo("sparse", chosen.kind, f"bm25-{bm25!r}")
+        if chosen.kind == "onnx":
+            files = _files(chosen, SPARSE_SECTION)
+            if "sparse" not in self._runs:
+                return OffloadedModel(files.model), ModelInfo("sparse", chosen.kind, files.model)
+            encoder = OnnxSparseEncoder(files)
+            return encoder, ModelInfo("sparse", chosen.kind, encoder.model)
+        shape = TeiSparseFormat()
+        endpoint = self._endpoint("sparse", SPARSE_SECTION, chosen, shape.path)
+        remote = RemoteSparseEncoder(endpoint, shape, chosen.batch)
+        return remote, ModelInfo("sparse", chosen.kind, f"{chosen.kind}/{chosen.model}", endpoint.url)
+
+    def _rerank(
+        self, dense: DenseRunner | RemoteEmbedder | OffloadedModel
+    ) -> tuple[RerankRunner | RemoteReranker | RemoteCosineReranker | OffloadedModel, ModelInfo]:
+        chosen = self._settings.rerank_model
+        if chosen.kind == "builtin":
+            if isinstance(dense, RemoteEmbedder):
+                return RemoteCosineReranker(dense), ModelInfo(
+                    "rerank", chosen.kind, "cosine of the dense model", note=NO_LATE_INTERACTION
+                )
+            late = dense.token_dim if isinstance(dense, BuiltinDenseEncoder | OffloadedModel) else 0
+            how, note = ("late interaction", "") if late else ("cosine", NO_LATE_INTERACTION)
+            used = ModelInfo("rerank", chosen.kind, f"{how} of the dense model", note=note)
+            if isinstance(dense, OffloadedModel):
+                return OffloadedModel(used.name), used
+            return (
+                LateInteractionReranker(dense) if isinstance(dense, BuiltinDenseEncoder) else CosineRerankRunner(dense)
+            ), used
+        if chosen.kind == "onnx":
+            files = _files(chosen, RERANK_SECTION)
+            if "rerank" not in self._runs:
+                return OffloadedModel(files.model), ModelInfo("rerank", chosen.kind, files.model)
+            encoder = OnnxCrossEncoder(files)
+            return encoder, ModelInfo("rerank", chosen.kind, encoder.model)
+        shape: RerankFormat = CohereRerankFormat(chosen.model) if chosen.kind == "cohere" else TeiRerankFormat()
+        endpoint = self._endpoint("rerank", RERANK_SECTION, chosen, shape.path)
+        name = f"{chosen.kind}/{chosen.model}" if chosen.model else chosen.kind
+        return RemoteReranker(endpoint, shape, chosen.batch), ModelInfo("rerank", chosen.kind, name, endpoint.url)
+
+    def _endpoint(
+        self,
+        dependency: str,
+        section: str,
+        chosen: DenseModelSettings | SparseModelSettings | RerankModelSettings,
+        path: str,
+    ) -> ModelEndpoint:
+        # No more calls are out than the pool has permits; a connection is never waited for.
+        permits = getattr(self._settings.ml, f"{dependency}_workers")
+        settings = ModelEndpointSettings(dependency, section, chosen.url, chosen.api_key, permits)
+        endpoint = ModelEndpoint(settings, path, self._clock, self._transport)
+        self._endpoints.append(endpoint)
+        return endpoint
+
+
+def _files(chosen: DenseModelSettings | SparseModelSettings | RerankModelSettings, section: str) -> OnnxFiles:
+    if chosen.path:
+        return find_directory(Path(chosen.path), section)
+    return find_on_hub(chosen.model, chosen.revision, section)
+
+
+def _remote_name(chosen: DenseModelSettings) -> str:
+    """Return the name of the vectors, which includes the document prefix, since another prefix gives other vectors."""
+    name = f"{chosen.kind}/{chosen.model}"
+    if not chosen.document_prefix:
+        return name
+    return f"{name}-{hashlib.sha256(chosen.document_prefix.encode()).hexdigest()[:8]}"

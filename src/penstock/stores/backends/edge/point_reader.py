@@ -1,0 +1,101 @@
+"""A collection's points read by id: token vectors and payloads, from the engine or as they were read before.
+
+The engine takes longer to read 64 points' token vectors than to find the points. Every search needs token vectors, and
+searches come back to the same points.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from penstock.kernel.context import point_id
+from penstock.kernel.late_interaction import TokenVectors
+from penstock.stores.backends.edge import ipc
+from penstock.stores.backends.edge.engine import Shard
+from penstock.stores.backends.edge.point_cache import PointCache
+from penstock.stores.backends.edge.updates import Update
+from penstock.stores.data_model import ChunkPayload
+
+#: What a payload takes up beside its texts and metadata, and what a byte of metadata as JSON becomes in memory at most:
+#: a list of small numbers, four bytes each, is one of objects of forty.
+PAYLOAD_BYTES: Final = 1000
+METADATA_MEMORY_FACTOR: Final = 16
+
+
+class PointReader:
+    """Reads points by the numbers in their ids.
+
+    The cache is exact: every update invalidates what it changes (:meth:`invalidate`) before the next read.
+
+    Args:
+        shard: Where the points are; another generation of the same points may take its place.
+        cache: Remembers, also for other collections.
+
+    Attributes:
+        shard: As given.
+    """
+
+    def __init__(self, shard: Shard, cache: PointCache) -> None:
+        self.shard = shard
+        self._cache = cache
+        self._tokens = self._payloads = -1
+        self.invalidate_all()
+
+    def fetch_token_vectors(self, points: Sequence[int]) -> dict[int, TokenVectors]:
+        """Return the token vectors of the points that exist and have some, in the order of the points."""
+        known = self._cache.get(self._tokens, points)
+        if len(known) < len(points):
+            unknown = _ids(points, known)
+            found = self.shard.fetch_token_vectors(unknown)
+            for one in unknown:
+                vectors = known[one.int] = found.get(one)
+                # That there are none is worth remembering too.
+                self._cache.put(self._tokens, one.int, vectors, 0 if vectors is None else vectors.nbytes)
+        return {point: vectors for point in points if (vectors := known[point]) is not None}
+
+    def fetch_payloads(self, points: Sequence[int]) -> dict[int, ChunkPayload]:
+        """Return the payloads of the points that exist, in the order of the points."""
+        known = self._cache.get(self._payloads, points)
+        if len(known) < len(points):
+            for one, payload in self.shard.fetch_payloads(_ids(points, known)).items():
+                known[one.int] = payload
+                self._cache.put(self._payloads, one.int, payload, _payload_bytes(payload))
+        return {point: known[point] for point in points if point in known}
+
+    def invalidate(self, command: Update) -> None:
+        """Drop the cached values that an update changes, whether it has succeeded or not."""
+        if isinstance(command, ipc.UpsertPoints):
+            changed = [point_number(point_id(point.payload.id, point.payload.chunk)) for point in command.points]
+        elif isinstance(command, ipc.SealDocument):
+            changed = [point_number(point_id(command.head.id, 0))]
+        else:
+            self.invalidate_all()
+            return
+        self._cache.drop(self._tokens, changed)
+        self._cache.drop(self._payloads, changed)
+
+    def invalidate_all(self) -> None:
+        """Drop all cached values: it is not known which points a filter has deleted."""
+        self._tokens, self._payloads = self._cache.new_namespace(), self._cache.new_namespace()
+
+
+def point_number(point: str) -> int:
+    """Return the number in a point's id."""
+    return uuid.UUID(point).int
+
+
+def _payload_bytes(payload: ChunkPayload) -> int:
+    """Return about how much memory a payload takes up, or more."""
+    texts = sum(sys.getsizeof(text) for text in (payload.id, payload.path, payload.symbol, payload.text))
+    metadata = METADATA_MEMORY_FACTOR * len(msgspec.json.encode(payload.metadata)) if payload.metadata else 0
+    return PAYLOAD_BYTES + texts + metadata
+
+
+def _ids(points: Sequence[int], known: Mapping[int, object]) -> list[uuid.UUID]:
+    """Return the engine's ids of those points that are not known yet."""
+    return [uuid.UUID(int=point) for point in points if point not in known]

@@ -1,0 +1,125 @@
+"""Start-up probe of a Qdrant server: reachability, identity and API key.
+
+It uses plain HTTP: importing the client takes more than a second, and a failure would not be reported in time.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from penstock.kernel.context import Clock, Deadline, enforce_deadline
+from penstock.kernel.errors import DECODE_ERRORS, Broken, Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.redaction import is_well_formed
+from penstock.kernel.settings import QdrantSettings
+from penstock.stores.backends.qdrant.error_mapping import STORE_DEPENDENCY, error_of_exception, error_of_status
+
+log = logging.getLogger(__name__)
+
+#: A server that has not answered its first questions after so long is down: the operator is told within five
+#: seconds, even if our own start takes two of them.
+PROBE_TIMEOUT_S: Final = 2.0
+
+#: The port where the address names none.
+DEFAULT_PORT: Final = 6333
+
+#: Where the address is set, for people.
+_URL: Final = "concurrency.qdrant.url (QDRANT_URL)"
+
+
+async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    """Check that a Qdrant server answers at the address and accepts the key.
+
+    Args:
+        settings: Where it is.
+        clock: The loop's clock.
+        transport: Carries the requests; the network by default.
+
+    Raises:
+        Unavailable: It cannot be reached, or does not answer (``store_unreachable``).
+        Invalid: It is there, and it is wrong: its address, its key. Or the settings cannot be used.
+
+    Bounds: ``PROBE_TIMEOUT_S``.
+    """
+    url = server_url(settings)
+    key = {"api-key": settings.api_key} if settings.api_key else {}
+    verify = tls_verification(settings, url)
+    deadline = Deadline.never().within(PROBE_TIMEOUT_S, "check", clock.now())
+    given: dict[str, Any] = {"headers": key, "verify": verify, "transport": transport, "trust_env": False}
+    try:
+        # The deadline holds for all of it; the client's limit is for each step, and never expires first.
+        async with enforce_deadline(deadline), httpx.AsyncClient(timeout=2 * PROBE_TIMEOUT_S, **given) as http:
+            told = await _ask(http, f"{url}/")
+            if not isinstance(told, dict) or "qdrant" not in str(told.get("title")).lower():
+                raise Broken("there is another program", code="store_wrong")
+            await _ask(http, f"{url}/collections")
+    except Rejected:
+        return
+    except Expired:
+        detail = f"{_URL}: {url} has not answered within {PROBE_TIMEOUT_S:g} s"
+        raise Unavailable(detail, dependency=STORE_DEPENDENCY, code="store_unreachable") from None
+    except Unavailable as error:
+        detail = f"{_URL}: {url}: {error.detail}"
+        raise Unavailable(detail, dependency=STORE_DEPENDENCY, code="store_unreachable") from error
+    except (Broken, Invalid) as error:
+        detail = f"{_URL}: {url} cannot be used: {error.detail}"
+        raise Invalid(detail, field="concurrency.qdrant.url", code=error.code) from error
+    log.info("points are kept by the Qdrant server %s, version %s", url, told.get("version"))
+
+
+async def _ask(http: httpx.AsyncClient, url: str) -> Any:
+    try:
+        answer = await http.get(url)
+        if not answer.is_success:
+            raise error_of_status(answer.status_code, answer.content, answer.headers, "")
+        return msgspec.json.decode(answer.content)
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, *DECODE_ERRORS) as error:
+        raise error_of_exception(error) from error
+
+
+def server_url(settings: QdrantSettings) -> str:
+    """Return the server's full address.
+
+    Raises:
+        Invalid: It is not valid, or the key holds what no header may hold.
+    """
+    name = "concurrency.qdrant.url"
+    try:
+        url = urlsplit(settings.url)
+        port = url.port or DEFAULT_PORT
+    except ValueError:
+        # Its own words repeat what it took for a port, which may be a part of a password.
+        raise Invalid(f"{_URL}: an address such as http://qdrant:{DEFAULT_PORT} is wanted", field=name) from None
+    plain = not url.query and not url.fragment and url.username is None and is_well_formed(settings.url)
+    if url.scheme not in ("http", "https") or not url.hostname or not plain:
+        wanted = f"an address such as http://qdrant:{DEFAULT_PORT} is wanted; concurrency.qdrant.api_key is for the key"
+        raise Invalid(f"{_URL}: {wanted}", field=name)
+    key = settings.api_key
+    if not key.isascii() or any(not "!" <= character <= "~" for character in key):
+        name = "concurrency.qdrant.api_key"
+        raise Invalid(f"{name}: a key has no blanks and only ASCII letters", field=name)
+    host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
+    return f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}"
+
+
+def tls_verification(settings: QdrantSettings, url: str) -> ssl.SSLContext | bool:
+    """Return the TLS verification of a server's certificate; loading it takes 20 ms, so not without TLS.
+
+    Raises:
+        Invalid: The file with the authority's certificate cannot be used.
+    """
+    if not url.startswith("https:"):
+        return False
+    if not settings.ca_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=str(Path(settings.ca_file)))
+    except (OSError, ssl.SSLError) as error:
+        name = "concurrency.qdrant.ca_file"
+        raise Invalid(f"{name}: {settings.ca_file}: {error}", field=name) from error

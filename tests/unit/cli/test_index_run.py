@@ -1,0 +1,448 @@
+import asyncio
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from penstock.cli import index_run as run_module
+from penstock.cli import local_files
+from penstock.cli.api_types import ApiDocument, ApiDocumentOutcome, ApiDocumentPage, ApiIndexResponse
+from penstock.cli.index_run import UNREADABLE_MAX, IndexOptions, IndexRun
+from penstock.cli.index_stats import IndexStats
+from penstock.indexing.digest import document_hash
+from penstock.indexing.file_reader import FileChanged
+from penstock.kernel.errors import Expired, Invalid, Unavailable
+from penstock.kernel.settings import HttpSettings, Settings
+
+
+class FakeIndex:
+    """A server of one collection, in memory."""
+
+    def __init__(self):
+        self.stored = {}
+        self.requests = []
+        self.refuse = {}
+        self.error = None
+        self.in_flight = 0
+        self.in_flight_max = 0
+
+    async def create_collection(self, name):
+        self.name = name
+
+    async def documents(self, collection):
+        listed = [ApiDocument(id_, hash_, 1, path) for id_, (hash_, path) in sorted(self.stored.items())]
+        for start in range(0, max(len(listed), 1), 2):
+            yield ApiDocumentPage(listed[start : start + 2], "more" if start + 2 < len(listed) else None)
+
+    async def index_batch(self, collection, batch):
+        self.in_flight += 1
+        self.in_flight_max = max(self.in_flight, self.in_flight_max)
+        await asyncio.sleep(0)
+        self.in_flight -= 1
+        if self.error is not None:
+            raise self.error
+        documents = msgspec.json.decode(batch)["documents"]
+        self.requests.append((len(documents), len(batch)))
+        return ApiIndexResponse([self._store(document) for document in documents])
+
+    def _store(self, document):
+        name = Path(document["id"]).name
+        if name in self.refuse:
+            return ApiDocumentOutcome(document["id"], "failed", error={"code": self.refuse[name], "detail": "no"})
+        digest = document_hash(document["text"], document["path"], document["language"], {})
+        self.stored[document["id"]] = (digest, document["path"])
+        return ApiDocumentOutcome(document["id"], "indexed", chunks=2)
+
+    async def delete_documents(self, collection, ids):
+        for id_ in ids:
+            del self.stored[id_]
+        return len(ids)
+
+
+class FakeDisplay:
+    def __init__(self):
+        self.seen = []
+
+    def show_stage(self, text):
+        self.seen.append(text)
+
+    def update(self, tally):
+        self.seen.append((tally.files_done, tally.bytes_done))
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("a.py", "b.py", "c.md"):
+        (root / name).write_text(f"text of {name}\n")
+    return root
+
+
+def run(server, *paths, settings=None, prune=False):
+    tally = IndexStats()
+    order = IndexOptions(paths, "default", prune=prune)
+    asyncio.run(IndexRun(server, settings or Settings(), order, tally, FakeDisplay()).run())
+    return tally
+
+
+def counts(tally):
+    return tally.indexed, tally.unchanged, tally.removed, tally.failed
+
+
+def test_the_second_run_sends_nothing(tree):
+    server = FakeIndex()
+    assert counts(run(server, tree)) == (3, 0, 0, 0)
+    sent = len(server.requests)
+    assert counts(run(server, tree)) == (0, 3, 0, 0)
+    assert len(server.requests) == sent
+
+
+def test_documents_are_named_after_real_paths_and_shown_from_the_root(tree, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tree)
+    server = FakeIndex()
+    run(server, link)
+    assert {id_: path for id_, (_, path) in server.stored.items()} == {
+        str(tree / name): name for name in ("a.py", "b.py", "c.md")
+    }
+
+
+def test_changed_files_are_sent_and_vanished_ones_removed(tree):
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "a.py").write_text("another text\n")
+    (tree / "b.py").unlink()
+    assert counts(run(server, tree)) == (1, 1, 1, 0)
+    assert set(server.stored) == {str(tree / "a.py"), str(tree / "c.md")}
+
+
+def test_a_part_of_the_tree_keeps_the_paths_of_the_whole(tree):
+    (tree / "sub").mkdir()
+    (tree / "sub" / "d.py").write_text("d\n")
+    server = FakeIndex()
+    run(server, tree)
+    assert counts(run(server, tree / "sub")) == (0, 1, 0, 0)
+    assert server.stored[str(tree / "sub" / "d.py")][1] == "sub/d.py"
+
+
+def test_skips_are_counted_by_reason(tree):
+    (tree / "empty.py").touch()
+    (tree / "image.png").write_bytes(b"x")
+    tally = run(FakeIndex(), tree)
+    assert tally.skipped == {"empty": 1, "binary": 1}
+
+
+def test_a_document_that_fails_is_named_and_tried_again(tree):
+    server = FakeIndex()
+    server.refuse = {"b.py": "timeout"}
+    tally = run(server, tree)
+    assert counts(tally) == (2, 0, 0, 1)
+    assert [(each.path, each.code) for each in tally.errors] == [(str(tree / "b.py"), "timeout")]
+    server.refuse = {}
+    assert counts(run(server, tree)) == (1, 2, 0, 0)
+
+
+@pytest.mark.parametrize("error", [Expired("index"), Invalid("too large", code="body_too_large")])
+def test_a_batch_that_fails_alone_does_not_end_the_run(tree, error):
+    server = FakeIndex()
+    server.error = error
+    tally = run(server, tree)
+    assert counts(tally) == (0, 0, 0, 3)
+    assert {each.code for each in tally.errors} == {error.code}
+
+
+def test_a_lost_server_ends_the_run_with_its_own_error(tree):
+    server = FakeIndex()
+    server.error = Unavailable("gone", dependency="server")
+    with pytest.raises(Unavailable, match="gone"):
+        run(server, tree)
+
+
+def test_requests_are_bounded_in_number_and_in_documents(tree):
+    for number in range(250):
+        (tree / f"f{number:03}.txt").write_text("x")
+    server = FakeIndex()
+    tally = run(server, tree)
+    assert tally.indexed == 253
+    assert server.in_flight_max <= 2
+    assert max(count for count, _ in server.requests) <= 100
+    assert tally.files_done == tally.files_total
+    assert tally.bytes_done == tally.bytes_total
+
+
+def test_a_file_larger_than_a_request_is_never_sent(tree):
+    (tree / "large.txt").write_text("x" * 5000)
+    server = FakeIndex()
+    tally = run(server, tree, settings=Settings(http=HttpSettings(max_body=4000)))
+    assert counts(tally) == (3, 0, 0, 1)
+    assert tally.errors[0].code == "too_large"
+    assert max(size for _, size in server.requests) <= 4000
+
+
+def test_an_absent_path_is_refused_before_a_collection_is_made(tree):
+    server = FakeIndex()
+    with pytest.raises(Invalid, match="no such file"):
+        run(server, tree, tree / "absent")
+    assert not hasattr(server, "name")
+
+
+def test_the_home_directory_is_refused_unless_forced(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree))
+    with pytest.raises(Invalid, match="--force"):
+        run(FakeIndex(), tree)
+    tally = IndexStats()
+    asyncio.run(
+        IndexRun(FakeIndex(), Settings(), IndexOptions([tree], "default", force=True), tally, FakeDisplay()).run()
+    )
+    assert tally.indexed == 3
+
+
+def test_a_cancelled_run_has_counted_what_was_done(tree):
+    server, tally = FakeIndex(), IndexStats()
+    add, stored, waiting, calls = server.index_batch, asyncio.Event(), asyncio.Event(), []
+
+    async def first_only(collection, batch):
+        calls.append(batch)
+        if len(calls) > 1:
+            await stored.wait()
+            waiting.set()
+            await asyncio.Event().wait()
+        answer = await add(collection, batch)
+        stored.set()
+        return answer
+
+    server.index_batch = first_only
+    (tree / "large.txt").write_text("x" * 20_000)
+
+    async def main():
+        task = asyncio.create_task(
+            IndexRun(server, Settings(), IndexOptions([tree], "default"), tally, FakeDisplay()).run()
+        )
+        await waiting.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(main())
+    assert tally.indexed == 3
+    server.index_batch = add
+    assert counts(run(server, tree)) == (1, 3, 0, 0)
+
+
+def test_vanished_files_are_removed_only_below_the_named_paths(tree, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree, other)
+    server.stored["note-1"] = ("h", "")
+    (tree / "a.py").unlink()
+    (other / "kept.py").unlink()
+    assert counts(run(server, tree)) == (0, 2, 1, 0)
+    assert str(other / "kept.py") in server.stored
+    assert "note-1" in server.stored
+
+
+def test_what_cannot_be_read_now_has_not_vanished(tree, monkeypatch):
+    (tree / "shut").mkdir()
+    (tree / "shut" / "d.py").write_text("d\n")
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "a.py").unlink()
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert counts(run(server, tree)) == (0, 2, 1, 0)
+    assert str(tree / "shut" / "d.py") in server.stored
+
+
+def test_with_too_much_unreadable_nothing_is_removed(tree, monkeypatch):
+    for number in range(UNREADABLE_MAX + 1):
+        (tree / f"shut{number}").mkdir()
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "a.py").unlink()
+    scandir = os.scandir
+
+    def refusing(path):
+        if "shut" in str(path):
+            raise PermissionError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    tally = run(server, tree)
+    assert counts(tally) == (0, 2, 0, 0)
+    assert tally.skipped == {"unreadable": UNREADABLE_MAX + 1}
+
+
+def test_a_file_that_vanishes_before_it_is_sent_fails_alone(tree, monkeypatch):
+    (tree / "d.py").write_text("d\n")
+    encoded = run_module.encode_document
+
+    def vanishing(one, *limits):
+        (tree / "b.py").unlink(missing_ok=True)
+        return encoded(one, *limits)
+
+    monkeypatch.setattr(run_module, "encode_document", vanishing)
+    tally = run(FakeIndex(), tree)
+    # The walk may have seen it already, or may not find it any more.
+    assert tally.indexed == 3
+    assert {each.code for each in tally.errors} <= {"file_vanished"}
+
+
+def test_a_file_that_keeps_changing_fails_alone(tree, monkeypatch):
+    read_text = local_files.read_text
+
+    def changing(path, bytes_max):
+        if path.name == "b.py":
+            raise FileChanged(path)
+        return read_text(path, bytes_max)
+
+    monkeypatch.setattr(local_files, "read_text", changing)
+    tally = run(FakeIndex(), tree)
+    assert counts(tally) == (2, 0, 0, 1)
+    assert tally.errors[0].code == "file_changed"
+
+
+def test_a_loop_of_directories_ends(tree):
+    (tree / "sub").mkdir()
+    (tree / "sub" / "up").symlink_to(tree, target_is_directory=True)
+    tally = run(FakeIndex(), tree)
+    assert counts(tally) == (3, 0, 0, 0)
+    assert tally.skipped == {"symlink_loop": 1}
+
+
+class ForgetfulIndex(FakeIndex):
+    """A server that keeps nothing, so that what is measured is the client."""
+
+    def _store(self, document):
+        return ApiDocumentOutcome(document["id"], "indexed", chunks=1)
+
+
+def peak(place, files):
+    """Return the most memory that Python objects take, in bytes, while a tree of so many files is indexed."""
+    root = place / str(files)
+    for number in range(files):
+        directory = root / f"d{number // 100}"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"f{number}.txt").write_text("x")
+    tracemalloc.start()
+    try:
+        assert run(ForgetfulIndex(), root).indexed == files
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_tree(tmp_path):
+    # In a process of its own: threads that other tests have left would be counted, too.
+    told = (
+        f"import pathlib; from {__name__} import peak; place = pathlib.Path({str(tmp_path)!r});"
+        "peak(place, 200);"  # what is made once: patterns, tables
+        "print(peak(place, 300), peak(place, 3000))"
+    )
+    command = [sys.executable, "-c", told]
+    answer = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
+    few, many = map(int, answer.stdout.split())
+    assert many < few + 200_000
+
+
+def test_an_unchanged_tree_is_walked_once(tree, monkeypatch):
+    server, walks = FakeIndex(), []
+    run(server, tree)
+    find = run_module.find_files
+
+    def counted(*how):
+        walks.append(how)
+        return find(*how)
+
+    monkeypatch.setattr(run_module, "find_files", counted)
+    assert counts(run(server, tree)) == (0, 3, 0, 0)
+    assert len(walks) == 1
+    (tree / "a.py").write_text("changed\n")
+    assert counts(run(server, tree)) == (1, 2, 0, 0)
+    assert len(walks) == 3
+
+
+def empty(tree):
+    for file in tree.iterdir():
+        file.unlink()
+
+
+def test_an_empty_directory_keeps_what_is_listed_of_it_until_it_is_pruned(tree):
+    server = FakeIndex()
+    run(server, tree)
+    empty(tree)
+    tally = run(server, tree)
+    assert (counts(tally), len(server.stored)) == ((0, 0, 0, 0), 3)
+    assert [(loss.directory, loss.listed, loss.vanished) for loss in tally.kept_directories] == [(tree, 3, 3)]
+    tally = run(server, tree, prune=True)
+    assert (counts(tally), tally.kept_directories, server.stored) == ((0, 0, 3, 0), [], {})
+
+
+def test_a_directory_that_lost_most_keeps_it_and_takes_what_is_new(tree):
+    for number in range(7):
+        (tree / f"{number}.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree)
+    for number in range(6):
+        (tree / f"{number}.py").unlink()
+    (tree / "new.py").write_text("x\n")
+    tally = run(server, tree)
+    assert (counts(tally), len(server.stored), len(tally.kept_directories)) == ((1, 4, 0, 0), 11, 1)
+    (tree / "0.py").write_text("x\n")
+    assert counts(run(server, tree)) == (0, 6, 5, 0)
+
+
+def test_a_directory_that_is_doubtful_holds_up_no_other(tree, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("k.py", "l.py"):
+        (other / name).write_text("x\n")
+    server = FakeIndex()
+    run(server, tree, other)
+    empty(tree)
+    (other / "l.py").unlink()
+    tally = run(server, tree, other)
+    assert (counts(tally), [loss.directory for loss in tally.kept_directories]) == ((0, 1, 1, 0), [tree])
+    assert len(server.stored) == 4
+
+
+def test_what_is_doubtful_in_a_part_is_kept_though_the_whole_was_named(tree):
+    part = tree / "part"
+    part.mkdir()
+    (part / "d.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree)
+    empty(part)
+    tally = run(server, tree, part)
+    assert (counts(tally), [loss.directory for loss in tally.kept_directories]) == ((0, 3, 0, 0), [part])
+    assert counts(run(server, tree)) == (0, 3, 1, 0)
+
+
+def test_a_directory_that_cannot_be_read_is_neither_empty_nor_doubtful(tree, monkeypatch):
+    server = FakeIndex()
+    run(server, tree)
+
+    def refusing(path):
+        raise OSError(5, "Input/output error", path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    tally = run(server, tree)
+    assert (counts(tally), tally.kept_directories, len(server.stored)) == ((0, 0, 0, 0), [], 3)
+
+
+def test_a_named_file_that_is_not_indexed_any_more_is_removed(tree):
+    server = FakeIndex()
+    run(server, tree / "a.py")
+    (tree / "a.py").write_text("")
+    assert counts(run(server, tree / "a.py")) == (0, 0, 1, 0)

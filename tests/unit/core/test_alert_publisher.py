@@ -1,0 +1,39 @@
+"""Alerts on their way to the bus."""
+
+from __future__ import annotations
+
+import asyncio
+
+from penstock.core.alert_publisher import ALERTS_IN_FLIGHT_MAX
+from penstock.kernel.messages import Topic
+from penstock.pools.permits import Permits
+from penstock.telemetry.alert_monitor import AlertRecord
+from tests.clock import quiet, virtual
+from tests.simulation.world import World, changed
+
+RECORD = AlertRecord("many_tasks", "warning", "", "too many", active=True, since="now", until=None)
+
+
+@virtual
+async def test_announcements_are_published_and_forgotten() -> None:
+    async with World() as world:
+        world.core.alert_publisher.publish(RECORD)
+        await quiet()
+        assert [(one.name, one.detail, one.active) for one in world.told] == [("many_tasks", "too many", True)]
+        assert len(world.core.alert_publisher) == 0
+
+
+@virtual
+async def test_announcements_that_find_no_room_are_bounded_and_end_with_the_bus() -> None:
+    never = asyncio.Event()
+    async with World(settings=changed(bus={"buffer_size": 4, "publish_timeout": 60.0})) as world:
+
+        async def deaf(_alert: object, _ctx: object) -> None:
+            await never.wait()
+
+        world.core.bus.subscribe(Topic.ALERT_TRIGGERED, deaf, Permits("deaf", 1))
+        for _ in range(ALERTS_IN_FLIGHT_MAX + 50):
+            world.core.alert_publisher.publish(RECORD)
+            await asyncio.sleep(0)
+        assert len(world.core.alert_publisher) == ALERTS_IN_FLIGHT_MAX
+    assert len(world.core.alert_publisher) == 0

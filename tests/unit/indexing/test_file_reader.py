@@ -1,0 +1,81 @@
+"""A file is read whole, as it was at one moment, or not at all."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from penstock.indexing.file_reader import FileChanged, content_hash, read_text
+from penstock.kernel.errors import Invalid
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "replaced"),
+    [
+        (b"a\r\nb\n", "a\r\nb\n", False),
+        (b"\xef\xbb\xbfa", "a", False),
+        ("aé".encode("utf-16"), "aé", False),
+        (b"\xfe\xff\x00a", "a", False),
+        (b"a\xffb", "a\ufffdb", True),
+        (b"\xff\xfea", "\ufffd", True),
+        (b"", "", False),
+    ],
+)
+def test_bytes_become_text(tmp_path: Path, data: bytes, text: str, replaced: bool) -> None:  # noqa: FBT001
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    read = read_text(path)
+    assert (read.text, read.has_replacements, read.hash) == (text, replaced, content_hash(data))
+
+
+def test_hash_is_of_the_bytes() -> None:
+    assert len(content_hash(b"a")) == 32
+    assert content_hash(b"\xef\xbb\xbfa") != content_hash(b"a")
+
+
+def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(Invalid) as raised:
+        read_text(tmp_path / "fifo")
+    assert raised.value.code == "not_a_file"
+
+
+def test_too_large_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("123456")
+    with pytest.raises(Invalid) as raised:
+        read_text(tmp_path / "a", 5)
+    assert raised.value.code == "too_large"
+
+
+def test_missing_file_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_text(tmp_path / "a")
+
+
+def _changing(path: Path, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    fstat, looks = os.fstat, iter(range(100))
+
+    def writing(descriptor: int) -> os.stat_result:
+        before = fstat(descriptor)
+        # The first look of each reading is followed by another process's write.
+        if (look := next(looks)) % 2 == 0 and look < 2 * times:
+            path.write_text("x" * (look + 2))
+        return before
+
+    monkeypatch.setattr(os, "fstat", writing)
+
+
+def test_file_that_changed_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    _changing(path, 2, monkeypatch)
+    assert read_text(path).text == "xxxx"
+
+
+def test_file_that_keeps_changing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_text("old")
+    _changing(path, 3, monkeypatch)
+    with pytest.raises(FileChanged) as raised:
+        read_text(path)
+    assert raised.value.path == path

@@ -1,0 +1,338 @@
+"""The pipeline over the in-memory store: what a document looks like at every step of its way in."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from penstock.indexing.chunk import Chunk
+from penstock.indexing.document_records import Document, DocumentStatus
+from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
+from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
+from penstock.kernel.settings import IndexSettings, TimeoutSettings
+from penstock.kernel.vectors import Embeddings, SparseVector
+from penstock.stores.data_model import CollectionInfo
+from tests.clock import virtual
+from tests.fakes.memory_store import MemoryStore
+
+WORK = Context.background()
+
+
+class Models:
+    """Embedder and sparse encoder that remember what they were given."""
+
+    dim = 4
+
+    def __init__(self):
+        self.texts = []
+        self.value = 1.0
+
+    async def embed(self, texts, _kind, _ctx, *, late_interaction):
+        self.texts.extend(texts)
+        tokens = [np.full((len(text), 2), 64, np.int8) for text in texts]
+        return Embeddings(np.full((len(texts), self.dim), self.value, np.float32), tokens if late_interaction else None)
+
+    async def encode(self, texts, _kind, _ctx):
+        return [SparseVector(np.array([len(t)], np.uint32), np.ones(1, np.float32)) for t in texts]
+
+
+class House:
+    """A pipeline with its parts; one chunk for each line."""
+
+    def __init__(self, **index):
+        self.store = MemoryStore()
+        self.models = Models()
+        self.writer = ChunkBatchWriter(self.models, self.models, self.store)
+        self.pipeline = IndexPipeline(
+            store=self.store,
+            chunk=self.cut,
+            write=self.writer.write,
+            settings=IndexSettings(**index),
+            timeouts=TimeoutSettings(),
+            clock=LoopClock(),
+        )
+
+    async def cut(self, message, _ctx):
+        lines = message.text.split("\n") if message.text else []
+        return [Chunk(line, number, number, "") for number, line in enumerate(lines, 1)]
+
+    async def index(self, *documents):
+        return [outcome async for outcome in self.pipeline.run("c", documents, WORK)]
+
+    async def open(self):
+        await self.store.create(CollectionInfo("c", 4, "m"), WORK)
+        return self
+
+    async def lines(self, document):
+        found = await self.store.fetch_payloads("c", list(self.store._points["c"]), WORK)
+        return [p.text for p in sorted(found.values(), key=lambda p: p.chunk) if p.id == document]
+
+    async def head(self, document):
+        return (await self.store.get_documents("c", [document], WORK)).get(document)
+
+    def operations(self):
+        return [name for name, _ in self.store.asked if name in ("upsert", "trim_document", "seal_document")]
+
+
+def text(*lines):
+    return "\n".join(lines)
+
+
+@virtual
+async def test_a_short_document_is_one_write():
+    house = await House().open()
+    outcomes = await house.index(Document("a", text("one", "two")))
+    assert [(o.status, o.chunks) for o in outcomes] == [(DocumentStatus.INDEXED, 2)]
+    assert house.operations() == ["upsert"]
+    head = await house.head("a")
+    assert head.hash
+    assert head.chunks == 2
+
+
+@virtual
+async def test_the_same_content_is_neither_cut_nor_embedded_again():
+    house = await House().open()
+    await house.index(Document("a", "one"))
+    house.models.texts.clear()
+    outcomes = await house.index(Document("a", "one"))
+    assert [(o.status, o.chunks) for o in outcomes] == [(DocumentStatus.UNCHANGED, 1)]
+    assert house.models.texts == []
+
+
+@virtual
+async def test_new_metadata_is_a_new_version():
+    house = await House().open()
+    await house.index(Document("a", "one"))
+    outcomes = await house.index(Document("a", "one", metadata={"k": 1}))
+    assert outcomes[0].status is DocumentStatus.INDEXED
+
+
+@virtual
+async def test_a_shrinking_document_leaves_nothing_behind():
+    house = await House().open()
+    await house.index(Document("a", text("one", "two", "three")))
+    await house.index(Document("a", "uno"))
+    assert await house.lines("a") == ["uno"]
+    assert house.operations()[1:] == ["upsert", "trim_document", "seal_document"]
+    assert (await house.head("a")).hash
+
+
+@virtual
+async def test_a_long_document_is_written_in_segments_and_sealed_last():
+    house = await House(segment_chunks=2).open()
+    await house.index(Document("a", text("1", "2", "3", "4", "5")))
+    assert house.operations() == ["upsert", "upsert", "upsert", "seal_document"]
+    assert await house.lines("a") == ["1", "2", "3", "4", "5"]
+    assert (await house.head("a")).chunks == 5
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_an_interruption_at_any_step_is_recognised_and_mended(step):
+    @virtual
+    async def scenario():
+        house = await House(segment_chunks=2).open()
+        await house.index(Document("a", text("1", "2", "3", "4", "5", "6", "7")))
+        left = [step]
+
+        async def fail(operation, _argument):
+            if operation in ("upsert", "trim_document", "seal_document"):
+                if left[0] == 0:
+                    raise Unavailable("gone", dependency="store")
+                left[0] -= 1
+
+        house.store.hook = fail
+        changed = Document("a", text("one", "two", "three"))
+        outcomes = await house.index(changed)
+        assert outcomes[0].status is DocumentStatus.FAILED
+        house.store.hook = MemoryStore().hook
+        assert (await house.index(changed))[0].status is DocumentStatus.INDEXED
+        assert await house.lines("a") == ["one", "two", "three"]
+
+    scenario()
+
+
+@virtual
+async def test_an_interrupted_long_version_does_not_outlive_a_short_one():
+    house = await House(segment_chunks=2).open()
+
+    async def fail_at_the_seal(operation, _argument):
+        if operation == "seal_document":
+            raise Unavailable("gone", dependency="store")
+
+    house.store.hook = fail_at_the_seal
+    await house.index(Document("a", text("1", "2", "3", "4", "5")))
+    house.store.hook = MemoryStore().hook
+    await house.index(Document("a", "one"))
+    assert await house.lines("a") == ["one"]
+
+
+@virtual
+async def test_an_empty_document_is_there_and_is_not_read_again():
+    house = await House().open()
+    assert (await house.index(Document("a", "")))[0].status is DocumentStatus.INDEXED
+    assert (await house.index(Document("a", "")))[0].status is DocumentStatus.UNCHANGED
+
+
+@virtual
+async def test_one_bad_document_does_not_touch_its_neighbours():
+    house = await House().open()
+
+    async def cut(message, ctx):
+        if message.text == "bad":
+            raise Invalid("no", field="text")
+        return await House.cut(house, message, ctx)
+
+    house.pipeline._chunk = cut
+    outcomes = await house.index(Document("a", "one"), Document("b", "bad"), Document("c", "two"))
+    assert [o.status for o in outcomes] == [DocumentStatus.INDEXED, DocumentStatus.FAILED, DocumentStatus.INDEXED]
+    assert outcomes[1].error.field == "text"
+    assert await house.head("b") is None
+
+
+@virtual
+async def test_ids_that_cannot_be_stored_are_refused():
+    house = await House().open()
+    outcomes = await house.index(Document("", "one"), Document("x" * 5000, "two"))
+    assert [o.error.field for o in outcomes] == ["id", "id"]
+
+
+@virtual
+async def test_a_vector_that_is_not_finite_is_not_stored():
+    house = await House().open()
+    house.models.value = float("nan")
+    outcomes = await house.index(Document("a", "one"))
+    assert isinstance(outcomes[0].error, Broken)
+    assert await house.head("a") is None
+
+
+@virtual
+async def test_two_versions_at_once_do_not_mix():
+    house = await House(segment_chunks=1).open()
+    await asyncio.gather(
+        house.index(Document("a", text("1", "2", "3", "4"))), house.index(Document("a", text("one", "two")))
+    )
+    assert await house.lines("a") in (["1", "2", "3", "4"], ["one", "two"])
+
+
+@virtual
+async def test_a_request_works_on_a_few_documents_at_once():
+    house = await House(workers=3).open()
+    running = most = 0
+
+    async def cut(message, ctx):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(1)
+        running -= 1
+        return await House.cut(house, message, ctx)
+
+    house.pipeline._chunk = cut
+    outcomes = await house.index(*(Document(str(n), "one") for n in range(10)))
+    assert len(outcomes) == 10
+    assert most == 3
+
+
+@virtual
+async def test_one_document_is_made_in_each_turn_of_the_loop():
+    house = await House(workers=8).open()
+    loop, turn, made_in = asyncio.get_running_loop(), 0, []
+
+    def next_turn():
+        nonlocal turn
+        turn += 1
+        if len(made_in) < 8:
+            loop.call_soon(next_turn)
+
+    class Made(list):
+        def __getitem__(self, number):
+            made_in.append(turn)
+            return super().__getitem__(number)
+
+    next_turn()
+    made = Made(Document(str(n), "one") for n in range(8))
+    assert len([outcome async for outcome in house.pipeline.run("c", made, WORK)]) == 8
+    assert len(set(made_in)) == 8
+
+
+@virtual
+async def test_each_step_carries_the_file_limit():
+    house = await House().open()
+    operations = []
+
+    async def cut(message, ctx):
+        operations.append(ctx.deadline.operation)
+        raise Expired(ctx.deadline.operation)
+
+    house.pipeline._chunk = cut
+    outcomes = await house.index(Document("a", "one"))
+    assert operations == ["index"]
+    assert outcomes[0].error.operation == "index"
+
+
+@virtual
+async def test_a_caller_who_leaves_stops_what_was_not_begun():
+    house = await House(workers=1).open()
+    reached = []
+
+    async def cut(message, ctx):
+        reached.append(message.text)
+        await asyncio.sleep(10)
+        return await House.cut(house, message, ctx)
+
+    house.pipeline._chunk = cut
+    task = asyncio.create_task(house.index(Document("a", "one"), Document("b", "two")))
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.sleep(60)
+    assert reached == ["one"]
+    assert house.operations() == []
+    assert len(house.pipeline._turns) == 0
+
+
+# Bounds
+
+
+@virtual
+async def test_metadata_that_would_be_stored_too_often_is_refused_before_anything_is_written():
+    house = await House().open()
+    metadata, lines = {"k": "x" * 50_000}, "\n".join("l" * 400)
+    (outcome,) = await house.index(Document("a", lines, metadata=metadata))
+    assert outcome.status is DocumentStatus.FAILED
+    assert isinstance(outcome.error, Invalid)
+    assert (outcome.error.field, "400 chunks" in outcome.error.detail) == ("metadata", True)
+    assert house.operations() == []
+    assert [o.status for o in await house.index(Document("a", lines[:39], metadata=metadata))] == [
+        DocumentStatus.INDEXED
+    ]
+
+
+@virtual
+async def test_a_long_text_may_have_more_metadata_stored():
+    house = await House().open()
+    lines = "\n".join(["l" * 1000] * 400)
+    (outcome,) = await house.index(Document("a", lines, metadata={"k": "x" * 7000}))
+    assert outcome.status is DocumentStatus.INDEXED
+    (outcome,) = await house.index(Document("a", lines, metadata={"k": "x" * 9000}))
+    assert outcome.status is DocumentStatus.FAILED
+
+
+@virtual
+async def test_after_the_deadline_nothing_is_asked():
+    house = await House().open()
+    asked = len(house.store.asked)
+    late = WORK.within(0.0, "request", LoopClock().now())
+    outcomes = [o async for o in house.pipeline.run("c", [Document(str(n), "text") for n in range(9)], late)]
+    assert [(o.status, o.error.operation) for o in outcomes] == [(DocumentStatus.FAILED, "request")] * 9
+    assert len(house.store.asked) == asked
+
+
+@virtual
+async def test_large_metadata_makes_small_segments_so_that_searches_need_not_wait():
+    house = await House().open()
+    (outcome,) = await house.index(Document("a", "\n".join("l" * 9), metadata={"k": "x" * 50_000}))
+    assert (outcome.status, outcome.chunks) == (DocumentStatus.INDEXED, 9)
+    assert house.operations() == ["upsert"] * 5 + ["seal_document"]
+    assert len(await house.lines("a")) == 9
