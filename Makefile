@@ -14,14 +14,17 @@ PIP  := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PURE        := kernel policies ranking search
 COVERED_MIN := 99
 
+# The suites that `make test-fast` runs, without the tests marked `slow`.
+FAST := unit simulation docs architecture
+
 # Requests that `make schema` generates for each operation.
 EXAMPLES ?= 200
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test schema check cover compile format bench lock clean
+.PHONY: help install serve test test-fast schema check cover compile format bench lock clean
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/.runtime ## Install into .venv, no more: what a host needs
 
@@ -31,6 +34,9 @@ serve: $(VENV)/.runtime ## Install, prepare the model, index this repository, se
 
 test: $(VENV)/.dev ## Install and run the whole suite
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(VENV)/.dev ## Run what needs no broker and no server: unit, simulation, docs, architecture; under two minutes
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow' $(FAST:%=tests/%)
 
 schema: $(VENV)/.dev ## Try the API against its own description for long; `make test` does it for a minute
 	@SCHEMA_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest -n 0 tests/e2e/test_schema.py
