@@ -33,9 +33,9 @@ def build_bus(
     """
     if broker is None:
         return LocalBus(settings.bus, topic_capacities(settings), clock, observer)
-    wire, link = RecordCodec(MESSAGE_TYPES, settings.bus.record_max), BrokerBreaker(broker.name, settings.breaker)
+    codec, breaker = RecordCodec(MESSAGE_TYPES, settings.bus.record_max), BrokerBreaker(broker.name, settings.breaker)
     return BrokerBus(
-        BrokerTransport(broker, wire, link),
+        BrokerTransport(broker, codec, breaker),
         settings.bus,
         topic_capacities(settings),
         clock,

@@ -77,14 +77,14 @@ class HandlerTask:
 
     async def _run(self) -> None:
         """Handle the messages there are, offer the slot to others, wait for more (B5)."""
-        intake = self._dispatcher
+        dispatcher = self._dispatcher
         while True:
             await self._burst()
             self._limit_s = math.inf
-            if intake.release_slot(self):
+            if dispatcher.release_slot(self):
                 await asyncio.sleep(0)
                 continue
-            wake = intake.park(self)
+            wake = dispatcher.park(self)
             if wake is None:
                 return
             await wake
@@ -93,16 +93,16 @@ class HandlerTask:
 
     async def _burst(self) -> None:
         """Handle as many messages as one slot is kept for; keep no reference to them afterwards."""
-        intake, task = self._dispatcher, self.task
-        handler, ends, now = intake.handler, intake.completion, intake.now
+        dispatcher, task = self._dispatcher, self.task
+        handler, completion, now = dispatcher.handler, dispatcher.completion, dispatcher.now
         began_s = now_s = now()
         for _ in range(BURST_MESSAGES):
             envelope = self.envelope
             if envelope is None:
-                envelope = intake.next(now_s)
+                envelope = dispatcher.next(now_s)
                 if envelope is None:
                     return
-                intake.grant(envelope, self, now_s)
+                dispatcher.grant(envelope, self, now_s)
             ctx = self._start_handler(envelope, now_s)
             if ctx is not None:
                 began_at_s, failed = now_s, False
@@ -113,12 +113,12 @@ class HandlerTask:
                     self._handler_raised(envelope, error)
                 else:
                     stopped = envelope.stage is ENDED
-                    ends.answered(envelope, result)
+                    completion.answered(envelope, result)
                 now_s = now()
                 # What fails sooner than it usually takes was refused, not served: it would teach that work is
                 # quick just when there is too much of it. So it is seen, like what was stopped, and not learnt from.
-                refused = failed and now_s - began_at_s < intake.topic.p50_s(envelope)
-                intake.record_duration(envelope, now_s - began_at_s, now_s, stopped=stopped or refused)
+                refused = failed and now_s - began_at_s < dispatcher.topic.p50_s(envelope)
+                dispatcher.record_duration(envelope, now_s - began_at_s, now_s, stopped=stopped or refused)
             self.envelope = None
             if now_s - began_s >= BURST_S or task.cancelling():
                 return
@@ -159,17 +159,17 @@ class HandlerTask:
         Raises:
             BaseException: The end of the process or of the loop.
         """
-        ends = self._dispatcher.completion
+        completion = self._dispatcher.completion
         if isinstance(error, PenstockError):
-            ends.failed(envelope, error)
+            completion.failed(envelope, error)
         elif isinstance(error, Exception):
-            ends.crashed(envelope, "raised", error)
+            completion.crashed(envelope, "raised", error)
         elif not isinstance(error, asyncio.CancelledError):
             raise error
         elif envelope.stage is RUNNING:
             if self.task.cancelling():
                 raise error
-            ends.crashed(envelope, "was cancelled by something of its own")
+            completion.crashed(envelope, "was cancelled by something of its own")
 
     def _on_done(self, _task: asyncio.Task[None]) -> None:
         """Clean up after the task, which may have been cancelled from outside, even before its first step."""
@@ -241,7 +241,7 @@ class Dispatcher(EnvelopeOwner):
     @property
     def stopping(self) -> int:
         """Number of messages in ``running`` that have ended: they were stopped, and their handlers are not yet out."""
-        return sum(worker.stopping for worker in self._tasks)
+        return sum(handler_task.stopping for handler_task in self._tasks)
 
     # --- Called by requesters and publishers
 
@@ -317,16 +317,16 @@ class Dispatcher(EnvelopeOwner):
         self._closed = True
         for envelope in self.topic.drain(self.now()):
             self.completion.refused_draining(envelope)
-        for worker in self._parked:
-            if not worker.wake.done():
-                worker.wake.set_result(None)
+        for handler_task in self._parked:
+            if not handler_task.wake.done():
+                handler_task.wake.set_result(None)
         self._parked.clear()
-        for worker in self._tasks:
-            if worker.envelope is not None and not worker.stopping:
-                stage = worker.envelope.stage
-                self.completion.refused_draining(worker.envelope)
-                self._remove_or_cancel(worker.envelope, stage)
-        return [worker.task for worker in self._tasks]
+        for handler_task in self._tasks:
+            if handler_task.envelope is not None and not handler_task.stopping:
+                stage = handler_task.envelope.stage
+                self.completion.refused_draining(handler_task.envelope)
+                self._remove_or_cancel(handler_task.envelope, stage)
+        return [handler_task.task for handler_task in self._tasks]
 
     # --- Called by handler tasks
 
@@ -351,11 +351,11 @@ class Dispatcher(EnvelopeOwner):
             self.completion.discarded(envelope)
         return None
 
-    def grant(self, envelope: Envelope, worker: HandlerTask, now_s: float) -> None:
+    def grant(self, envelope: Envelope, handler_task: HandlerTask, now_s: float) -> None:
         """Note that a message's turn has come: it has a slot and a handler task."""
         envelope.stage = GRANTED
-        envelope.task = worker.task
-        worker.envelope = envelope
+        envelope.task = handler_task.task
+        handler_task.envelope = envelope
         if self._observer is not None:
             self._observer.started(self.topic.name, envelope.ctx, now_s - envelope.sent_at_s)
 
@@ -380,29 +380,29 @@ class Dispatcher(EnvelopeOwner):
             if envelope.probe:
                 service.probe_ended(in_time=now_s <= deadline_s)
 
-    def release_slot(self, worker: HandlerTask) -> bool:
+    def release_slot(self, handler_task: HandlerTask) -> bool:
         """Give the task's slot back; return whether another message was handed to it at once."""
         self.running -= 1
-        if not worker.task.cancelling():
-            self._spare = worker
+        if not handler_task.task.cancelling():
+            self._spare = handler_task
         self._slots.release()
         self._spare = None
-        return worker.envelope is not None
+        return handler_task.envelope is not None
 
-    def park(self, worker: HandlerTask) -> asyncio.Future[None] | None:
+    def park(self, handler_task: HandlerTask) -> asyncio.Future[None] | None:
         """Return a future that wakes the task for its next message; ``None``: it is not needed any more."""
-        if self._closed or worker.task.cancelling() or len(self._parked) >= PARKED_MAX:
+        if self._closed or handler_task.task.cancelling() or len(self._parked) >= PARKED_MAX:
             return None
-        wake = worker.wake = asyncio.Future[None]()
-        self._parked.append(worker)
+        wake = handler_task.wake = asyncio.Future[None]()
+        self._parked.append(handler_task)
         return wake
 
-    def on_task_exit(self, worker: HandlerTask) -> None:
+    def on_task_exit(self, handler_task: HandlerTask) -> None:
         """Forget a task that has ended; a message it leaves behind was cancelled from outside."""
-        self._tasks.discard(worker)
-        if worker in self._parked:
-            self._parked.remove(worker)
-        envelope, worker.envelope = worker.envelope, None
+        self._tasks.discard(handler_task)
+        if handler_task in self._parked:
+            self._parked.remove(handler_task)
+        envelope, handler_task.envelope = handler_task.envelope, None
         if envelope is None:
             return
         if envelope.stage is not ENDED:
@@ -424,17 +424,17 @@ class Dispatcher(EnvelopeOwner):
     def _start(self, envelope: Envelope, now_s: float) -> None:
         """Hand a message with a slot to a task: one that has just given its slot back, a parked or a new one."""
         self.running += 1
-        worker, self._spare = self._spare, None
-        while worker is None and self._parked:
-            worker = self._parked.pop()
-            if worker.wake.done():  # its task was cancelled from outside
-                worker = None
+        handler_task, self._spare = self._spare, None
+        while handler_task is None and self._parked:
+            handler_task = self._parked.pop()
+            if handler_task.wake.done():  # its task was cancelled from outside
+                handler_task = None
             else:
-                worker.wake.set_result(None)
-        if worker is None:
-            worker = HandlerTask(self, envelope)
-            self._tasks.add(worker)
-        self.grant(envelope, worker, now_s)
+                handler_task.wake.set_result(None)
+        if handler_task is None:
+            handler_task = HandlerTask(self, envelope)
+            self._tasks.add(handler_task)
+        self.grant(envelope, handler_task, now_s)
 
     def _remove_or_cancel(self, envelope: Envelope, stage: MessageStage) -> None:
         """Take a message that has ended out of the queue, or stop its handler.

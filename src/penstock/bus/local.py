@@ -56,8 +56,8 @@ class LocalBus:
         """See :meth:`penstock.bus.contract.Bus.subscribe`."""
         capacity = self._capacities.get(topic, self._settings.buffer_size)
         buffer = TopicQueue(topic, capacity, self._policy, self._observer, kind_of)
-        intake = Dispatcher(buffer, handler, slots, self._settings, self._clock, self._observer)
-        self._dispatchers.setdefault(topic, []).append(intake)
+        dispatcher = Dispatcher(buffer, handler, slots, self._settings, self._clock, self._observer)
+        self._dispatchers.setdefault(topic, []).append(dispatcher)
 
     async def publish(self, topic: str, message: Any, ctx: Context) -> None:
         """See :meth:`penstock.bus.contract.Bus.publish`."""
@@ -69,10 +69,10 @@ class LocalBus:
         now_s = self._clock.now()
         blocked: list[Envelope] = []
         errors: list[BaseException] = []
-        for intake in intakes:
-            envelope = Envelope(message, ctx, intake, now_s)
+        for dispatcher in intakes:
+            envelope = Envelope(message, ctx, dispatcher, now_s)
             try:
-                if not intake.offer(envelope, now_s):
+                if not dispatcher.offer(envelope, now_s):
                     blocked.append(envelope)
             except Rejected as error:
                 errors.append(error)
@@ -89,42 +89,42 @@ class LocalBus:
         intakes = self._dispatchers.get(topic)
         if not intakes:
             raise Unavailable(f"nobody serves {topic}", dependency=topic)
-        intake = intakes[0] if len(intakes) == 1 else min(intakes, key=lambda one: one.load)
+        dispatcher = intakes[0] if len(intakes) == 1 else min(intakes, key=lambda one: one.load)
         now_s = self._clock.now()
         if now_s + self._request_timeout_s < ctx.deadline.at_s:
             ctx = ctx.within(self._request_timeout_s, "request", now_s)
         elif now_s >= ctx.deadline.at_s:
-            intake.topic.counts.offered += 1
-            intake.topic.counts.expired_waiting += 1
+            dispatcher.topic.counts.offered += 1
+            dispatcher.topic.counts.expired_waiting += 1
             raise Expired(ctx.deadline.operation)
         reply = asyncio.get_running_loop().create_future()
-        envelope = Envelope(message, ctx, intake, now_s, reply)
-        intake.offer(envelope, now_s)
+        envelope = Envelope(message, ctx, dispatcher, now_s, reply)
+        dispatcher.offer(envelope, now_s)
         try:
             return await reply
         except BaseException:
-            intake.abandon(envelope)
+            dispatcher.abandon(envelope)
             del envelope, reply  # the reply holds the error, which holds this frame
             raise
 
     def fill_ratio(self, topic: str) -> float:
         """See :meth:`penstock.bus.contract.Bus.fill_ratio`."""
         fullest = 0.0
-        for intake in self._dispatchers.get(topic, ()):
-            fullest = max(fullest, intake.topic.queue.count / intake.topic.capacity)
+        for dispatcher in self._dispatchers.get(topic, ()):
+            fullest = max(fullest, dispatcher.topic.queue.count / dispatcher.topic.capacity)
         return fullest
 
     def check_admission(self, topic: str, ctx: Context, level: Level = Level.CRITICAL) -> TopicRefusal | None:
         """See :meth:`penstock.bus.contract.Bus.check_admission`."""
         refusal: TopicRefusal | None = None
         now_s = self._clock.now()
-        for intake in self._dispatchers.get(topic, ()):
-            buffer = intake.topic
+        for dispatcher in self._dispatchers.get(topic, ()):
+            buffer = dispatcher.topic
             if buffer.level >= level:
                 refusal = _TOPIC_FULL
             elif buffer.over_share(ctx.client):
                 refusal = _CLIENT_SHARE
-            elif (excess_s := buffer.deadline_excess_s(ctx, now_s, intake.running)) > 0.0:
+            elif (excess_s := buffer.deadline_excess_s(ctx, now_s, dispatcher.running)) > 0.0:
                 refusal = TopicRefusal("hopeless", excess_s, by_client=False)
             else:
                 return None
@@ -158,7 +158,9 @@ class LocalBus:
     async def close(self) -> None:
         """See :meth:`penstock.bus.contract.Bus.close`."""
         self._closed = True
-        tasks = [task for intakes in self._dispatchers.values() for intake in intakes for task in intake.close()]
+        tasks = [
+            task for intakes in self._dispatchers.values() for dispatcher in intakes for task in dispatcher.close()
+        ]
         here = asyncio.current_task()
         await asyncio.gather(*(task for task in tasks if task is not here), return_exceptions=True)
 

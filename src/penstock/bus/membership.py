@@ -142,17 +142,17 @@ class Membership:
     async def _handle(self, record: bytes) -> None:
         """Handle one record of the mailbox."""
         try:
-            note = self._codec.decode(record)
+            message = self._codec.decode(record)
         except UnreadableRecord as error:
             log.warning("a record in the mailbox cannot be read and is ignored: %s", error)
             return
-        if isinstance(note, HandlerReply | HandlerFailure):
-            self._rpc.on_reply(note)
-        elif isinstance(note, Cancel):
-            self.on_cancelled((note.address, note.id))
-        elif isinstance(note, Hello) and note.address != self._broker.address:
-            self.registry.update(note, self._clock.now())
+        if isinstance(message, HandlerReply | HandlerFailure):
+            self._rpc.on_reply(message)
+        elif isinstance(message, Cancel):
+            self.on_cancelled((message.address, message.id))
+        elif isinstance(message, Hello) and message.address != self._broker.address:
+            self.registry.update(message, self._clock.now())
             self._refresh_capacities()
-            if note.wants_reply:
+            if message.wants_reply:
                 with suppress(Unavailable):
-                    await self._broker.reply(note.address, self._codec.encode(self._hello()))
+                    await self._broker.reply(message.address, self._codec.encode(self._hello()))

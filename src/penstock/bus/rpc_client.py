@@ -76,15 +76,15 @@ class RpcClient:
             Rejected: The channel stayed full.
             Unavailable: The broker is not reachable, or its breaker is open.
         """
-        link = self._transport.breaker
-        link.check()
+        breaker = self._transport.breaker
+        breaker.check()
         began_s = self._clock.now()
         try:
             await self._transport.broker.send(channel, record, key, within_s)
         except Unavailable:
-            link.call_failed(self._clock.now() - began_s - within_s)
+            breaker.call_failed(self._clock.now() - began_s - within_s)
             raise
-        link.send_ok()
+        breaker.send_ok()
 
     async def _call(self, topic: str, channel: Channel, asked: tuple[Any, Context]) -> Any:
         """Send a request and wait for its reply.

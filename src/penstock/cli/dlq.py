@@ -44,11 +44,11 @@ def command() -> None:
 @with_settings
 def list_dead_letters(setup: Setup, count: int, *, as_json: bool) -> int:
     """Show dead letters, the oldest first."""
-    letters = _with_broker(setup, lambda broker: broker.dead_letters(count))
+    dead_letters = _with_broker(setup, lambda broker: broker.dead_letters(count))
     if as_json:
-        print_json({"letters": [dead_letter_record(letter) for letter in letters]})
-    elif letters:
-        print_table(stdout_console(), dead_letter_table(letters, time.time()))
+        print_json({"letters": [dead_letter_record(dead_letter) for dead_letter in dead_letters]})
+    elif dead_letters:
+        print_table(stdout_console(), dead_letter_table(dead_letters, time.time()))
     else:
         stderr_console().print("No dead letters.")
     return 0
@@ -65,7 +65,7 @@ def retry(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> 
         setup,
         DeadLetterSelection(ids, every),
         "retried",
-        lambda broker, letter: broker.requeue_dead_letter(letter),
+        lambda broker, dead_letter: broker.requeue_dead_letter(dead_letter),
         as_json=as_json,
     )
 
@@ -81,7 +81,7 @@ def drop(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> i
         setup,
         DeadLetterSelection(ids, every),
         "dropped",
-        lambda broker, letter: broker.delete_dead_letter(letter),
+        lambda broker, dead_letter: broker.delete_dead_letter(dead_letter),
         as_json=as_json,
     )
 
@@ -113,53 +113,59 @@ async def apply_to_each(
 
     Cancellation: What was done stays done.
     """
-    ids = [letter.id for letter in await broker.dead_letters(DEAD_LETTERS_MAX)] if choice.every else list(choice.ids)
+    ids = (
+        [dead_letter.id for dead_letter in await broker.dead_letters(DEAD_LETTERS_MAX)]
+        if choice.every
+        else list(choice.ids)
+    )
     found: dict[str, list[str]] = {"done": [], "missing": []}
-    for letter in ids:
-        found["done" if await act(broker, letter) else "missing"].append(letter)
+    for dead_letter in ids:
+        found["done" if await act(broker, dead_letter) else "missing"].append(dead_letter)
     return found
 
 
-def dead_letter_record(letter: DeadLetter) -> dict[str, Any]:
+def dead_letter_record(dead_letter: DeadLetter) -> dict[str, Any]:
     """Return a dead letter as JSON, with the message inside as far as it can be read."""
-    note = unpack_message(letter)
+    notice = unpack_message(dead_letter)
     return {
-        "id": letter.id,
-        "topic": letter.topic,
-        "group": letter.group,
-        "reason": letter.reason,
-        "attempts": letter.attempts,
-        "buried_at_s": letter.dead_lettered_at_s,
-        "bytes": letter.size,
-        "client": note.client if note else None,
-        "request_id": note.request_id if note else None,
+        "id": dead_letter.id,
+        "topic": dead_letter.topic,
+        "group": dead_letter.group,
+        "reason": dead_letter.reason,
+        "attempts": dead_letter.attempts,
+        "buried_at_s": dead_letter.dead_lettered_at_s,
+        "bytes": dead_letter.size,
+        "client": notice.client if notice else None,
+        "request_id": notice.request_id if notice else None,
     }
 
 
-def unpack_message(letter: DeadLetter) -> Message | None:
+def unpack_message(dead_letter: DeadLetter) -> Message | None:
     """Return the message inside, still packed; ``None`` where it cannot be read."""
     try:
-        note = _WIRE.decode(letter.record)
+        notice = _WIRE.decode(dead_letter.record)
     except UnreadableRecord:
         return None
-    return note if isinstance(note, Message) else None
+    return notice if isinstance(notice, Message) else None
 
 
-def dead_letter_table(letters: list[DeadLetter], now_s: float) -> TableRows:
+def dead_letter_table(dead_letters: list[DeadLetter], now_s: float) -> TableRows:
     """Return dead letters as a table.
 
     Args:
-        letters: The dead letters.
+        dead_letters: The dead letters.
         now_s: Seconds since 1970.
     """
     rows = []
-    for letter in letters:
-        note = unpack_message(letter)
-        what = f"{letter.topic} ({letter.group})" if letter.group else letter.topic
-        age = f"{max(0.0, now_s - letter.dead_lettered_at_s):,.0f} s"
-        who = [strip_controls(note.client), strip_controls(note.request_id)] if note else ["", ""]
-        size = f"{letter.size:,}"
-        rows.append([letter.id, strip_controls(what), letter.reason, str(letter.attempts), age, size, *who])
+    for dead_letter in dead_letters:
+        notice = unpack_message(dead_letter)
+        what = f"{dead_letter.topic} ({dead_letter.group})" if dead_letter.group else dead_letter.topic
+        age = f"{max(0.0, now_s - dead_letter.dead_lettered_at_s):,.0f} s"
+        who = [strip_controls(notice.client), strip_controls(notice.request_id)] if notice else ["", ""]
+        size = f"{dead_letter.size:,}"
+        rows.append(
+            [dead_letter.id, strip_controls(what), dead_letter.reason, str(dead_letter.attempts), age, size, *who]
+        )
     header = ["id", "topic", "reason", "tries", "age", "bytes", "client", "request"]
     return TableRows(header, rows, frozenset({3, 4, 5}), frozenset({6, 7}))
 
@@ -180,8 +186,8 @@ def _each(
         print_json({word: found["done"], "missing": found["missing"]})
     else:
         stdout_console().print(f"{len(found['done'])} {word}")
-        for letter in found["missing"]:
-            stderr_console().print(f"{strip_controls(letter)}: no such dead letter, or it is incomplete")
+        for dead_letter in found["missing"]:
+            stderr_console().print(f"{strip_controls(dead_letter)}: no such dead letter, or it is incomplete")
     return 1 if found["missing"] else 0
 
 

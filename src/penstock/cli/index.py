@@ -48,10 +48,10 @@ async def first_index(url: str, settings: Settings, data_dir: Path, path: Path, 
         if await api.collections() and not pending.exists():
             return
         pending.touch()
-        tally = IndexStats()
+        stats = IndexStats()
         with progress_display(console) as shown:
-            await IndexRun(api, settings, IndexOptions((path,), COLLECTION), tally, shown).run()
-        console.print("\n".join(summary_lines(tally, COLLECTION)), soft_wrap=True)
+            await IndexRun(api, settings, IndexOptions((path,), COLLECTION), stats, shown).run()
+        console.print("\n".join(summary_lines(stats, COLLECTION)), soft_wrap=True)
         pending.unlink(missing_ok=True)
 
 
@@ -86,45 +86,45 @@ def command(  # noqa: PLR0913 - one for each option
         _list(setup, order, as_json=as_json)
         return 0
     configure(setup.client_log_level)
-    tally, console = IndexStats(), stderr_console()
+    stats, console = IndexStats(), stderr_console()
     interrupted = False
     try:
-        asyncio.run(_index(setup, order, tally, console, quiet=as_json))
+        asyncio.run(_index(setup, order, stats, console, quiet=as_json))
     except KeyboardInterrupt:
         interrupted = True
     except PenstockError:
-        if tally.files_done and not as_json:
-            console.print("\n".join(summary_lines(tally, collection)), soft_wrap=True)
+        if stats.files_done and not as_json:
+            console.print("\n".join(summary_lines(stats, collection)), soft_wrap=True)
         raise
-    print_report(tally, collection, console, as_json=as_json)
+    print_report(stats, collection, console, as_json=as_json)
     if interrupted:
         console.print(
             "Interrupted. What was indexed stays; the same command goes on where this one stopped.", soft_wrap=True
         )
         return INTERRUPTED
-    return 1 if tally.failed or tally.kept_directories else 0
+    return 1 if stats.failed or stats.kept_directories else 0
 
 
-async def _index(setup: Setup, order: IndexOptions, tally: IndexStats, console: Console, *, quiet: bool) -> None:
+async def _index(setup: Setup, order: IndexOptions, stats: IndexStats, console: Console, *, quiet: bool) -> None:
     # Refused before a model is prepared for it.
     resolve_roots(order.paths, (), force=order.force)
     async with connect(setup.settings, setup.data_dir, console) as api:
         with progress_display(console, quiet=quiet) as shown:
-            await IndexRun(api, setup.settings, order, tally, shown).run()
+            await IndexRun(api, setup.settings, order, stats, shown).run()
 
 
-def print_report(tally: IndexStats, collection: str, console: Console, *, as_json: bool) -> None:
+def print_report(stats: IndexStats, collection: str, console: Console, *, as_json: bool) -> None:
     """Print what a run has done: the object or the summary to standard output, failures to standard error."""
-    for failure in tally.errors[:FAILURES_SHOWN_MAX]:
+    for failure in stats.errors[:FAILURES_SHOWN_MAX]:
         console.print(f"failed: {strip_controls(failure.path)}: {strip_controls(failure.detail)}", soft_wrap=True)
-    if tally.failed > FAILURES_SHOWN_MAX:
-        console.print(f"… and {tally.failed - FAILURES_SHOWN_MAX} more; --json lists them")
-    for loss in tally.kept_directories:
+    if stats.failed > FAILURES_SHOWN_MAX:
+        console.print(f"… and {stats.failed - FAILURES_SHOWN_MAX} more; --json lists them")
+    for loss in stats.kept_directories:
         console.print(_told(loss, collection), soft_wrap=True)
     if as_json:
-        print_json(tally.as_json(collection))
+        print_json(stats.as_json(collection))
     else:
-        click.echo("\n".join(summary_lines(tally, collection)))
+        click.echo("\n".join(summary_lines(stats, collection)))
 
 
 def _told(loss: VanishedDocuments, collection: str) -> str:
@@ -137,20 +137,20 @@ def _told(loss: VanishedDocuments, collection: str) -> str:
     )
 
 
-def summary_lines(tally: IndexStats, collection: str) -> list[str]:
+def summary_lines(stats: IndexStats, collection: str) -> list[str]:
     """Return the summary of a run for a person."""
     counts = (
-        ("indexed", tally.indexed),
-        ("unchanged", tally.unchanged),
-        ("removed", tally.removed),
-        ("failed", tally.failed),
+        ("indexed", stats.indexed),
+        ("unchanged", stats.unchanged),
+        ("removed", stats.removed),
+        ("failed", stats.failed),
     )
     lines = [f"{collection}: {', '.join(f'{count} {name}' for name, count in counts if count or name == 'indexed')}"]
-    if tally.skipped:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in tally.skipped.most_common())
-        lines.append(f"skipped {tally.skipped.total()}: {reasons}")
-    rate = f", {tally.chunks / tally.took_s:.0f} chunks/s" if tally.chunks and tally.took_s > 0 else ""
-    lines.append(f"{tally.chunks} chunks in {tally.took_s:.1f} s{rate}")
+    if stats.skipped:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in stats.skipped.most_common())
+        lines.append(f"skipped {stats.skipped.total()}: {reasons}")
+    rate = f", {stats.chunks / stats.took_s:.0f} chunks/s" if stats.chunks and stats.took_s > 0 else ""
+    lines.append(f"{stats.chunks} chunks in {stats.took_s:.1f} s{rate}")
     return lines
 
 

@@ -24,7 +24,7 @@ class ProgressDisplay(Protocol):
         """Show what is being done besides sending."""
         ...
 
-    def update(self, tally: IndexStats) -> None:
+    def update(self, stats: IndexStats) -> None:
         """Show the counts. Called at every change, and every second."""
         ...
 
@@ -62,15 +62,15 @@ class _IndexBar:
     def show_stage(self, text: str) -> None:
         self._progress.update(self._task, description=text)
 
-    def update(self, tally: IndexStats) -> None:
+    def update(self, stats: IndexStats) -> None:
         now_s = self._now()
-        self._pace.record(now_s, tally)
+        self._pace.record(now_s, stats)
         self._progress.update(
             self._task,
             description="Indexing",
-            completed=tally.work_bytes_done,
-            total=max(1, tally.work_bytes_total),
-            shown=progress_line(tally, self._pace, now_s),
+            completed=stats.work_bytes_done,
+            total=max(1, stats.work_bytes_total),
+            shown=progress_line(stats, self._pace, now_s),
         )
 
 
@@ -90,10 +90,10 @@ class _IndexLines:
     def show_stage(self, text: str) -> None:
         self._say(self._now(), f"{text} …")
 
-    def update(self, tally: IndexStats) -> None:
+    def update(self, stats: IndexStats) -> None:
         now_s = self._now()
-        self._pace.record(now_s, tally)
-        self._say(now_s, f"Indexing: {progress_line(tally, self._pace, now_s)}")
+        self._pace.record(now_s, stats)
+        self._say(now_s, f"Indexing: {progress_line(stats, self._pace, now_s)}")
 
     def _say(self, now_s: float, text: str) -> None:
         if now_s >= self._next_s:
@@ -105,14 +105,14 @@ class _NoProgress:
     def show_stage(self, text: str) -> None:
         """Show nothing."""
 
-    def update(self, tally: IndexStats) -> None:
+    def update(self, stats: IndexStats) -> None:
         """Show nothing."""
 
 
-def progress_line(tally: IndexStats, pace: Throughput, now_s: float) -> str:
+def progress_line(stats: IndexStats, pace: Throughput, now_s: float) -> str:
     """Return files, chunks, rate and time left in one line."""
-    left = format_duration(pace.eta_s(now_s, tally))
+    left = format_duration(pace.eta_s(now_s, stats))
     return (
-        f"{tally.files_done}/{tally.files_total} files · {tally.chunks} chunks · "
-        f"{pace.chunks_per_s(now_s, tally):.0f} chunks/s · {left} left"
+        f"{stats.files_done}/{stats.files_total} files · {stats.chunks} chunks · "
+        f"{pace.chunks_per_s(now_s, stats):.0f} chunks/s · {left} left"
     )

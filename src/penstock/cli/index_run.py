@@ -129,9 +129,9 @@ class IndexRun:
     """
 
     def __init__(
-        self, api: IndexApi, settings: Settings, order: IndexOptions, tally: IndexStats, display: ProgressDisplay
+        self, api: IndexApi, settings: Settings, order: IndexOptions, stats: IndexStats, display: ProgressDisplay
     ) -> None:
-        self.stats = tally
+        self.stats = stats
         self._api = api
         self._order = order
         self._display = display
@@ -315,9 +315,9 @@ class IndexRun:
 
 
 @asynccontextmanager
-async def _timed(tally: IndexStats, now: Callable[[], float] = time.monotonic) -> AsyncIterator[None]:
+async def _timed(stats: IndexStats, now: Callable[[], float] = time.monotonic) -> AsyncIterator[None]:
     started_s = now()
     try:
         yield
     finally:
-        tally.took_s = now() - started_s
+        stats.took_s = now() - started_s

@@ -256,11 +256,11 @@ class Core:
         self.alert_publisher = AlertPublisher(self.bus)
         self.heartbeat = Heartbeat(clock, FAST_PERIOD_S)
         self.alert_monitor = AlertMonitor(self._alert_sources(), clock)
-        senses = GateInputs(backpressure_check(self.bus.check_admission), lambda: self.memory_watch.level, deps.rng)
+        inputs = GateInputs(backpressure_check(self.bus.check_admission), lambda: self.memory_watch.level, deps.rng)
         self.shared_rates = build_shared_rates(deps, self.guards)
         limiter = self.shared_rates.limiter if self.shared_rates is not None else None
         listens = (settings.server.host, settings.worker.host)
-        self.gate = Gate(self._dispatch, settings.http, self.metrics, senses, limiter, listens)
+        self.gate = Gate(self._dispatch, settings.http, self.metrics, inputs, limiter, listens)
         self.incompatible: dict[str, CollectionInfo] = {}
         self.store_health = None
         if deps.probe_store is not None:

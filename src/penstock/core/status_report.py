@@ -67,14 +67,14 @@ def memory_status(watch: MemoryWatch) -> responses.MemoryStatus:
 
 def traffic_status(gate: Gate, metrics: Metrics) -> responses.TrafficStatus:
     """Return the counts of HTTP requests so far."""
-    tally = gate.counters
+    counters = gate.counters
     return responses.TrafficStatus(
         in_flight=gate.in_flight,
         in_flight_max=gate.in_flight_max(),
-        in_time=tally.in_time,
-        too_late=tally.too_late,
-        client_gone=tally.client_gone,
-        cut_off=tally.cut_off,
+        in_time=counters.in_time,
+        too_late=counters.too_late,
+        client_gone=counters.client_gone,
+        cut_off=counters.cut_off,
         refused=metrics.counts_by_label(metrics.refused),
         degraded=metrics.counts_by_label(metrics.degraded),
     )

@@ -83,22 +83,22 @@ class UploadTracker:
     def __len__(self) -> int:
         return len({one for of_owner in self._by_owner.values() for one in of_owner})
 
-    def add(self, conversation: Exchange, owners: Iterable[str]) -> None:
+    def add(self, exchange: Exchange, owners: Iterable[str]) -> None:
         """Count a body, and stop the slowest of an owner who has too many."""
         for owner in owners:
             of_owner = self._by_owner.setdefault(owner, {})
-            of_owner[conversation] = None
+            of_owner[exchange] = None
             if len(of_owner) > self._each_max:
                 slowest = next(iter(of_owner))
                 del of_owner[slowest]
                 slowest.stop(SlowUploads())
 
-    def discard(self, conversation: Exchange, owners: Iterable[str]) -> None:
+    def discard(self, exchange: Exchange, owners: Iterable[str]) -> None:
         """Stop counting a body, since it is whole or its request has ended."""
         for owner in owners:
             of_owner = self._by_owner.get(owner)
             if of_owner is not None:
-                of_owner.pop(conversation, None)
+                of_owner.pop(exchange, None)
                 if not of_owner:
                     del self._by_owner[owner]
 
@@ -439,12 +439,12 @@ def memory_short_error() -> Rejected:
     return Rejected("the server is short of memory; send less at a time", code="memory_short")
 
 
-def _on_read_timeout(conversation: Exchange) -> None:
-    conversation.stop(ReadTimeout())
+def _on_read_timeout(exchange: Exchange) -> None:
+    exchange.stop(ReadTimeout())
 
 
-def _on_write_timeout(conversation: Exchange) -> None:
-    conversation.stop(SlowReader("the client did not read its response in time"))
+def _on_write_timeout(exchange: Exchange) -> None:
+    exchange.stop(SlowReader("the client did not read its response in time"))
 
 
 def _pieces(message: Message) -> Iterator[Message]:

@@ -213,30 +213,30 @@ class Gate:
         refusal, wait_s = self._admit(scope, arrival, client, now_s)
         if refusal is None and wait_s:
             await asyncio.sleep(wait_s)
-        conversation = Exchange(scope, receive, send, arrival, self._state)
+        exchange = Exchange(scope, receive, send, arrival, self._state)
         if refusal is None:
-            self._running.add(conversation)
+            self._running.add(exchange)
             self._idle.clear()
             self.counters.in_flight_max.observe(len(self._running), now_s)
         else:
             self._metrics.refused.labels(refusal.error.code).inc()
         try:
             if refusal is None:
-                refusal, wait_s = await self._run(scope, conversation)
+                refusal, wait_s = await self._run(scope, exchange)
                 if refusal is not None and refusal.status in RETRY_AFTER_STATUSES:
                     self._metrics.refused.labels(refusal.error.code).inc()
             if refusal is not None:
-                await conversation.refuse(refusal, wait_s)
-            self._count_response(scope, conversation)
+                await exchange.refuse(refusal, wait_s)
+            self._count_response(scope, exchange)
         except asyncio.CancelledError:
-            verdict = conversation.take_stop_reason()
-            if verdict is None:
+            reason = exchange.take_stop_reason()
+            if reason is None:
                 raise
-            await self._end_without_response(scope, conversation, verdict)
-        except ConnectionAbortedError as parted:
-            await self._end_without_response(scope, conversation, parted)
+            await self._end_without_response(scope, exchange, reason)
+        except ConnectionAbortedError as disconnect:
+            await self._end_without_response(scope, exchange, disconnect)
         finally:
-            self._release(conversation)
+            self._release(exchange)
 
     def in_flight_max(self) -> int:
         """Return the most requests in flight of about the last 15 seconds."""
@@ -251,12 +251,12 @@ class Gate:
         if await self._wait_idle(arriving_s):
             return True
         late = list(self._state.reading)
-        for conversation in late:
-            conversation.stop(self._refusals.draining.error)
+        for exchange in late:
+            exchange.stop(self._refusals.draining.error)
         if await self._wait_idle(timeout_s - arriving_s):
             return not late
-        for conversation in list(self._running):
-            conversation.stop(self._refusals.draining.error)
+        for exchange in list(self._running):
+            exchange.stop(self._refusals.draining.error)
         await self._wait_idle(DRAIN_ABORT_S)
         return False
 
@@ -319,10 +319,10 @@ class Gate:
         if slowest is not None and self._state.reading.waited_s(slowest, now_s) > SLOW_BODY_S:
             slowest.stop(SlowUploads())
 
-    def _release(self, conversation: Exchange) -> None:
+    def _release(self, exchange: Exchange) -> None:
         """Count a request as in flight no more."""
-        conversation.close()
-        self._running.discard(conversation)
+        exchange.close()
+        self._running.discard(exchange)
         if not self._running:
             self._idle.set()
 
@@ -331,47 +331,47 @@ class Gate:
         level = b'"default";r=%d;t=%d' % (decision.remaining, math.ceil(decision.reset_s))
         return [(b"ratelimit-policy", self._ratelimit_policy), (b"ratelimit", level)]
 
-    async def _run(self, scope: Scope, conversation: Exchange) -> tuple[PreparedRefusal | None, float]:
+    async def _run(self, scope: Scope, exchange: Exchange) -> tuple[PreparedRefusal | None, float]:
         """Let the application answer; return what it raised, as a refusal."""
         try:
-            if self._origins.is_preflight(scope, conversation.headers):
-                await conversation.send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT_HEADERS})
-                await conversation.send({"type": "http.response.body", "body": b""})
+            if self._origins.is_preflight(scope, exchange.headers):
+                await exchange.send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT_HEADERS})
+                await exchange.send({"type": "http.response.body", "body": b""})
             else:
-                await self._app(scope, conversation.receive, conversation.send)
+                await self._app(scope, exchange.receive, exchange.send)
         except PenstockError as error:
             return _refusal_of(error)
         except ConnectionAbortedError:
             raise
         except asyncio.CancelledError:
-            verdict = conversation.take_stop_reason()
-            if verdict is None:
+            reason = exchange.take_stop_reason()
+            if reason is None:
                 raise
-            if isinstance(verdict, PenstockError):
-                return _refusal_of(verdict)
-            raise verdict from None
+            if isinstance(reason, PenstockError):
+                return _refusal_of(reason)
+            raise reason from None
         except Exception:
             log.exception("a request failed", extra={"request_id": scope["penstock.request_id"]})
             return _refusal_of(Broken("an internal error happened; the log has the details"))
         return None, 0.0
 
-    def _count_response(self, scope: Scope, conversation: Exchange) -> None:
+    def _count_response(self, scope: Scope, exchange: Exchange) -> None:
         """Count an answer that is out."""
-        if conversation.response_ended and scope["path"] not in EXEMPT_PATHS:
+        if exchange.response_ended and scope["path"] not in EXEMPT_PATHS:
             late = asyncio.get_running_loop().time() > scope.get("penstock.deadline_s", math.inf)
-            self.counters.count_response(conversation.status, in_time=not late)
+            self.counters.count_response(exchange.status, in_time=not late)
 
-    async def _end_without_response(self, scope: Scope, conversation: Exchange, verdict: Exception) -> None:
+    async def _end_without_response(self, scope: Scope, exchange: Exchange, reason: Exception) -> None:
         """End without a response. A response that has begun stays incomplete, so the server closes the connection."""
-        facts = {"request_id": scope["penstock.request_id"], "why": str(verdict)}
-        if not isinstance(verdict, SlowReader):
+        facts = {"request_id": scope["penstock.request_id"], "why": str(reason)}
+        if not isinstance(reason, SlowReader):
             self.counters.client_gone += 1
             # Under overload thousands disconnect. They are counted, since a log line each would add to the load.
             log.debug("a client went away", extra=facts)
             return
         self.counters.cut_off += 1
         log.info("a client was cut off", extra=facts)
-        await conversation.abort_connection()
+        await exchange.abort_connection()
 
     async def _wait_idle(self, timeout_s: float) -> bool:
         with contextlib.suppress(TimeoutError):

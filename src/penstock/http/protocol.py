@@ -155,10 +155,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave every timeout queue."""
-        crowd = self.server_state
-        for line in (crowd.awaiting_head, crowd.closing, crowd.lingering):
+        tracker = self.server_state
+        for line in (tracker.awaiting_head, tracker.closing, tracker.lingering):
             line.discard(self)
-        crowd.mark_busy(self)
+        tracker.mark_busy(self)
         self._data = b""
         self._unset_keepalive_if_required()
         super().connection_lost(exc)

@@ -103,21 +103,21 @@ async def run_retrieval(
     """
     stages: defaultdict[str, float] = defaultdict(float)
     cut = False
-    going, now = retrieval_program(query), asyncio.get_running_loop().time
-    went: ProgramStep[str] | RetrievalOutcome[str] = advance(going)
-    while not isinstance(went, RetrievalOutcome):
-        stage, began_s = stage_of(went), now()
+    run, now = retrieval_program(query), asyncio.get_running_loop().time
+    finished: ProgramStep[str] | RetrievalOutcome[str] = advance(run)
+    while not isinstance(finished, RetrievalOutcome):
+        stage, began_s = stage_of(finished), now()
         try:
-            if isinstance(went, ReadPayloadsStep):
-                answer, cut = await _read(store, collection, went, ctx)
+            if isinstance(finished, ReadPayloadsStep):
+                answer, cut = await _read(store, collection, finished, ctx)
             else:
-                answer = await _answered(store, collection, went, filter, ctx)
+                answer = await _answered(store, collection, finished, filter, ctx)
         except PenstockError as error:
-            went = advance(going, error=error)
+            finished = advance(run, error=error)
         else:
-            went = advance(going, answer)
+            finished = advance(run, answer)
         stages[stage] += (now() - began_s) * 1000
-    return to_result(went, str, stages, explain=query.explain, truncated=cut)
+    return to_result(finished, str, stages, explain=query.explain, truncated=cut)
 
 
 async def _read(

@@ -141,9 +141,9 @@ class KafkaBroker:
                     await check_connection(self._config, self._cluster.options)
                 await self._cluster.start()
                 await self._cluster.ensure_topic(self._mailbox.topic, self._mailbox_spec)
-                ears = BroadcastConsumer(self._cluster)
-                await ears.add_partitions([self._mailbox, TopicPartition(self._mailbox.topic, BROADCAST_PARTITION)])
-                self._consumers["notes"] = ears
+                consumer = BroadcastConsumer(self._cluster)
+                await consumer.add_partitions([self._mailbox, TopicPartition(self._mailbox.topic, BROADCAST_PARTITION)])
+                self._consumers["notes"] = consumer
                 await self._write_heartbeat()
         except BaseException as error:
             self._consumers.clear()
@@ -162,8 +162,8 @@ class KafkaBroker:
         steps = [
             [reader.close() for reader in self._readers],
             [
-                *(crew.stop() for crew in self._consumer_groups.values()),
-                *(ears.stop() for ears in self._consumers.values()),
+                *(member.stop() for member in self._consumer_groups.values()),
+                *(consumer.stop() for consumer in self._consumers.values()),
             ],
             [self._cluster.close()],
         ]
@@ -246,9 +246,9 @@ class KafkaBroker:
         if channel.kind is ChannelKind.PUBSUB and not group:
             source: RecordSource = await self._subscribe_alone(topic)
         else:
-            crew = await self._join_group(self._group_name(channel, group))
-            await crew.join(topic)
-            source = crew
+            member = await self._join_group(self._group_name(channel, group))
+            await member.join(topic)
+            source = member
         post = ReaderOutput(self._send_reply, self._dead_letters.append)
         reader = KafkaReader(channel, group, topic, source, self._cluster, post)
         self._readers.append(reader)
@@ -262,15 +262,15 @@ class KafkaBroker:
 
     async def _join_group(self, group: str) -> ConsumerGroup:
         async with self._joining:
-            crew = self._consumer_groups.get(group)
-            if crew is None:
+            member = self._consumer_groups.get(group)
+            if member is None:
                 if CONNECTIONS_BASE + CONNECTIONS_PER_GROUP * (1 + len(self._consumer_groups)) > CONNECTIONS_MAX:
                     detail = f"no group {group}: it would take more than {CONNECTIONS_MAX} connections to a broker (L5)"
                     raise Invalid(detail)
-                crew = ConsumerGroup(self._cluster, group, self._discard_fetched)
-                await crew.start()
-                self._consumer_groups[group] = crew
-        return crew
+                member = ConsumerGroup(self._cluster, group, self._discard_fetched)
+                await member.start()
+                self._consumer_groups[group] = member
+        return member
 
     def _discard_fetched(self, partitions: Collection[TopicPartition]) -> None:
         for reader in self._readers:
@@ -339,21 +339,21 @@ class KafkaBroker:
     async def receive(self, wait_s: float) -> list[bytes]:
         """See :class:`penstock.bus.broker.Broker`."""
         name = self._name.encode()
-        ears = self._consumers.get("notes")
-        if ears is None:
+        consumer = self._consumers.get("notes")
+        if consumer is None:
             raise unavailable(f"Kafka at {self._config.kafka.display_address}: not connected yet")
         loop = asyncio.get_running_loop()
         until_s = loop.time() + wait_s
         while True:
             wait_ms = max(0, int((until_s - loop.time()) * 1000))
-            found = await ears.fetch(self._mailbox.topic, RECEIVE_MAX, wait_ms)
-            notes = [
+            found = await consumer.fetch(self._mailbox.topic, RECEIVE_MAX, wait_ms)
+            records = [
                 record.value
                 for record in found
                 if record.value and (record.partition == BROADCAST_PARTITION or record.key == name)
             ]
-            if notes or loop.time() >= until_s:
-                return notes
+            if records or loop.time() >= until_s:
+                return records
 
     # --- Dead letters
 

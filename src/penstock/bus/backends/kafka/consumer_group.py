@@ -170,11 +170,11 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
 
     def mark_done(self, partition: TopicPartition, offset: int) -> None:
         """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
-        lane = self._trackers.get(partition)
-        if lane is None:
+        tracker = self._trackers.get(partition)
+        if tracker is None:
             return
-        lane.mark_done(offset)
-        if lane.dirty:
+        tracker.mark_done(offset)
+        if tracker.dirty:
             self._dirty.set()
 
     def foreign_partitions(self, topic: str) -> list[int]:
@@ -239,7 +239,7 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             log.warning("%s could not read how the last owners of its partitions ended: %r", self, error)
         for one in assigned:
             self._trackers.setdefault(one, OffsetTracker())
-        left = [one for one, lane in self._trackers.items() if one not in assigned and not lane.running]
+        left = [one for one, tracker in self._trackers.items() if one not in assigned and not tracker.running]
         for one in left:
             del self._trackers[one]
         self._assigned = set(assigned)

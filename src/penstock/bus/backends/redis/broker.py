@@ -219,10 +219,10 @@ class RedisBroker:
 
     async def receive(self, wait_s: float) -> list[bytes]:
         """See :meth:`penstock.bus.broker.Broker.receive`."""
-        mail, notes = self._keys.mailbox(self.address), self._keys.broadcasts
+        mail, records = self._keys.mailbox(self.address), self._keys.broadcasts
         if self._pending_read is None:
             block = max(1, int(wait_s * 1000))
-            reading = ("XREAD", "COUNT", RECEIVE_MAX, "BLOCK", block, "STREAMS", mail, notes, *self._last_ids)
+            reading = ("XREAD", "COUNT", RECEIVE_MAX, "BLOCK", block, "STREAMS", mail, records, *self._last_ids)
             self._pending_read = self._blocking.execute(reading, wait_s=wait_s)
         try:
             (answer,) = await asyncio.shield(self._pending_read)

@@ -135,16 +135,16 @@ class ProgramRun:
     def _resume(self, answer: Any, error: PenstockError | None = None) -> None:
         self.search_step = self.read_step = None
         try:
-            went = advance(self._program, answer, error=error)
+            finished = advance(self._program, answer, error=error)
         except PenstockError as end:
             self._outcome = end
             return
-        if isinstance(went, RetrievalOutcome):
-            self._outcome = went
-        elif isinstance(went, SearchStep):
-            self.search_step = went
+        if isinstance(finished, RetrievalOutcome):
+            self._outcome = finished
+        elif isinstance(finished, SearchStep):
+            self.search_step = finished
         else:
-            self.read_step = went
+            self.read_step = finished
 
     def _named(self, points: Sequence[int]) -> list[Any]:
         return [self._ids[point] for point in points]
@@ -175,24 +175,24 @@ def _read(reader: PointReader, points: Sequence[int]) -> HitPayloadReader[int]:
 
 def _run_programs(runs: Sequence[ProgramRun]) -> None:
     """Run programs to their ends, one step of each at a time."""
-    while active := [going for going in runs if going.search_step or going.read_step]:
-        for going in active:
-            if going.read_step is not None:
-                stage, began_s = stage_of(going.read_step), time.perf_counter()
-                going.run_read_step(going.read_step)
-                going.add_stage_time(stage, (time.perf_counter() - began_s) * 1000)
-        sought = [(going, going.search_step) for going in active if going.search_step is not None]
+    while active := [run for run in runs if run.search_step or run.read_step]:
+        for run in active:
+            if run.read_step is not None:
+                stage, began_s = stage_of(run.read_step), time.perf_counter()
+                run.run_read_step(run.read_step)
+                run.add_stage_time(stage, (time.perf_counter() - began_s) * 1000)
+        sought = [(run, run.search_step) for run in active if run.search_step is not None]
         began_s = time.perf_counter()
         _run_searches(sought)
-        for going, seek in sought:
-            going.add_stage_time(stage_of(seek), (time.perf_counter() - began_s) * 1000)
+        for run, seek in sought:
+            run.add_stage_time(stage_of(seek), (time.perf_counter() - began_s) * 1000)
 
 
 def _run_searches(sought: Sequence[tuple[ProgramRun, SearchStep[int]]]) -> None:
     """Run the searches of some programs as one batch; if that fails, those of each program by themselves."""
     if not sought:
         return
-    questions = [question for going, seek in sought for question in going.query_requests(seek)]
+    questions = [question for run, seek in sought for question in run.query_requests(seek)]
     try:
         found = iter(sought[0][0].shard.query_batch(questions))
     except PenstockError as error:
@@ -202,8 +202,8 @@ def _run_searches(sought: Sequence[tuple[ProgramRun, SearchStep[int]]]) -> None:
         for one in sought:
             _run_searches([one])
         return
-    for going, seek in sought:
-        going.resume_with_hits(seek, found)
+    for run, seek in sought:
+        run.resume_with_hits(seek, found)
 
 
 # --- Two arms and nothing more: the engine fuses them as well as the program does, and hands out only the hits.

@@ -194,10 +194,10 @@ class EdgeSnapshots:
         Raises:
             Unavailable: It cannot be opened (``collection_damaged``).
         """
-        for number, link in enumerate(self._clients[: info.shards]):
+        for number, client in enumerate(self._clients[: info.shards]):
             await self._in_thread(check_cancelled, self._cancelled)
             target = draft / shard_directory_name(info.name, number)
-            await link.call(ipc.CopyCollection(info.name, str(target)), object, Context.background())
+            await client.call(ipc.CopyCollection(info.name, str(target)), object, Context.background())
 
     # --- Restoring a snapshot
 
@@ -270,21 +270,21 @@ class EdgeSnapshots:
     def _moves(self, stated: Manifest) -> list[DirectoryMove]:
         """Return a collection's directory moves; the first shard's comes last, as it makes the collection visible."""
         moves = []
-        for number, link in reversed([*enumerate(self._clients)]):
+        for number, client in reversed([*enumerate(self._clients)]):
             # Where the one before was spread over more processes, nothing of it is left.
             part = shard_directory_name(stated.name, number) if number < stated.shards else ""
-            moves.append(DirectoryMove(link.directory.name, stated.name, part))
+            moves.append(DirectoryMove(client.directory.name, stated.name, part))
         return moves
 
     async def _move(self, staging: Path, move: DirectoryMove) -> None:
         """Have a store process install or drop a directory; retry if the process dies."""
-        link = next(link for link in self._clients if link.directory.name == move.shelf)
+        client = next(client for client in self._clients if client.directory.name == move.shelf)
         command: ipc.InstallCollection | ipc.DropCollection = ipc.DropCollection(move.name)
         if move.part:
             command = ipc.InstallCollection(move.name, str(staging / move.part), force=True)
         for tries_left in reversed(range(INSTALL_ATTEMPTS_MAX)):
             try:
-                await link.call(command, object, Context.background())
+                await client.call(command, object, Context.background())
             except Invalid as error:
                 if move.part or error.code != "collection_not_found":
                     raise

@@ -120,15 +120,15 @@ class StoreProcessServer:
         Reads of open collections come first. One collection is opened in a round, so that no other request waits for
         more than one opening.
         """
-        shelf, later = self._registry, []
+        registry, later = self._registry, []
         for batch in batch_reads(self._queue.take_reads()):
-            if shelf.needs_opening(batch[0].command):
+            if registry.needs_opening(batch[0].command):
                 later.append(batch)
             else:
                 self._answer(batch)
-        turns = schedule_openings(later, time.monotonic(), shelf.opening_s)
+        turns = schedule_openings(later, time.monotonic(), registry.opening_s)
         for request in turns.too_late:
-            self._socket.sendall(error_frame(request.number, opening_timeout_error(shelf.opening_s)))
+            self._socket.sendall(error_frame(request.number, opening_timeout_error(registry.opening_s)))
         if turns.next_batch:
             self._answer(turns.next_batch)
         self._queue.requeue_reads(turns.later)
@@ -169,14 +169,14 @@ class StoreProcessServer:
 
     def _send_notice(self) -> None:
         """Send a notice when the status of an index build has changed; of other changes, once a second."""
-        shelf, told, now_s = self._registry, self._last_notice, time.monotonic()
+        registry, told, now_s = self._registry, self._last_notice, time.monotonic()
         if (
             told is not None
             and now_s < self._last_notice_s + MAINTENANCE_INTERVAL_S
-            and shelf.build_statuses() == told.upkeep
+            and registry.build_statuses() == told.upkeep
         ):
             return
-        notice = ipc.StoreNotice(shelf.build_statuses(), shelf.cache.state(), shelf.damaged)
+        notice = ipc.StoreNotice(registry.build_statuses(), registry.cache.state(), registry.damaged)
         if notice != told:
             self._last_notice, self._last_notice_s = notice, now_s
             self._socket.sendall(result_frame(ipc.NOTICE_NUMBER, notice))
@@ -193,9 +193,11 @@ def serve(
     activity = ActivityRecord(options.activity)
     try:
         _check_same(directory, options.identity)
-        shelf = CollectionRegistry(directory, options.rule, on_step, options.cache_bytes, activity, options.condemned)
-        shelf.disk_starved = options.starved
-        shelf.check_unverified()
+        registry = CollectionRegistry(
+            directory, options.rule, on_step, options.cache_bytes, activity, options.condemned
+        )
+        registry.disk_starved = options.starved
+        registry.check_unverified()
     except PenstockError as error:
         connection.sendall(error_frame(0, error))
         return
@@ -205,16 +207,16 @@ def serve(
         return
     allocator.configure_malloc()
     freeze_startup_objects()
-    connection.sendall(result_frame(0, ipc.StoreReady(len(shelf), directory_id(directory))))
+    connection.sendall(result_frame(0, ipc.StoreReady(len(registry), directory_id(directory))))
     try:
-        StoreProcessServer(shelf, connection).run()
+        StoreProcessServer(registry, connection).run()
     except (BrokenPipeError, ConnectionResetError):
         return
     finally:
-        if shelf.panicked:
+        if registry.panicked:
             # Flushing could wait for ever on a poisoned lock; the engine's log has every write.
             os._exit(PANIC_EXIT_STATUS)
-        shelf.close()
+        registry.close()
 
 
 def directory_id(directory: Path) -> tuple[int, int]:
@@ -245,8 +247,8 @@ def main(on_step: OnBuildStep = ignore_build_step) -> None:
     set_private_umask()
     directory, fd, told = sys.argv[1:4]
     orders = msgspec.json.decode(told, type=ipc.StoreOptions)
-    with socket.socket(fileno=int(fd)) as link:
-        serve(Path(directory), link, orders, on_step)
+    with socket.socket(fileno=int(fd)) as client:
+        serve(Path(directory), client, orders, on_step)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ class EdgeProcessGroup:
         self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number, count) for number in range(count)]
         sharded = ShardedStore(self._stores, wanted)
         self.store: MovableStore = sharded if count > 1 else self._stores[0]
-        links = [one.process for one in self._stores]
-        self._snapshots = EdgeSnapshots(data_dir, links, sharded, settings.snapshots_keep, on_step)
+        clients = [one.process for one in self._stores]
+        self._snapshots = EdgeSnapshots(data_dir, clients, sharded, settings.snapshots_keep, on_step)
         self.snapshots: SnapshotStore = self._snapshots
 
     @property
@@ -126,17 +126,17 @@ class EdgeProcessGroup:
 class _PointCaches:
     """The processes' caches of points, as one."""
 
-    def __init__(self, links: Sequence[StoreProcessClient]) -> None:
-        self._clients = links
+    def __init__(self, clients: Sequence[StoreProcessClient]) -> None:
+        self._clients = clients
 
     def shrink(self, share: float) -> None:
         """Have each process evict its least recently used entries."""
-        for link in self._clients:
-            link.send(ipc.ShrinkCache(share))
+        for client in self._clients:
+            client.send(ipc.ShrinkCache(share))
 
     def state(self) -> CacheState:
         """Return the numbers as they were last reported, about a second ago."""
-        return reduce(_sum, (link.cache_state for link in self._clients))
+        return reduce(_sum, (client.cache_state for client in self._clients))
 
 
 def _sum(one: CacheState, other: CacheState) -> CacheState:
