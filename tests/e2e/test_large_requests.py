@@ -75,6 +75,7 @@ def test_many_long_texts_are_answered_and_searches_pass_them(server: Server) -> 
             began_s = time.monotonic()
             assert client.post("/v1/search", json={"query": f"hello {began_s}"}).status_code == 200
             took_s.append(time.monotonic() - began_s)
+            time.sleep(0.02)  # a quick machine would be over the client's rate
         whole_s = sum(took_s)
         embedded, ranked = (one.result().json() for one in asked)
     assert (len(embedded["embeddings"]), len(ranked["results"])) == (60, 60)

@@ -160,7 +160,7 @@ def test_three_hosts_serve_and_a_worker_after_the_other_is_started_anew_under_lo
 
     def read() -> None:
         with site.client() as client:
-            while not enough.is_set():
+            while not enough.wait(0.02):
                 body = {"query": f"rivers {len(answers)}", "limit": 3}
                 answers.append(client.post("/v1/collections/c/search", json=body).status_code)
 
