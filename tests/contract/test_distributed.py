@@ -358,7 +358,7 @@ async def test_instances_of_different_models_do_not_do_each_other_s_work(rig: Ri
     await rig.until(lambda: api.bus._membership.registry.instance_counts(asyncio.get_running_loop().time()))
     told = await outcome(api.ask("m"))
     assert isinstance(told, Unavailable)
-    assert told.detail == "nobody serves t with the models used here; others do, with other ones"
+    assert told.detail == "no worker serves t with the models used here; others do, with other ones"
     same = await rig.instance(marks={"t": "model a"})
     same.serve(echo)
     await rig.served(api)

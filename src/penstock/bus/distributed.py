@@ -263,7 +263,7 @@ class BrokerBus:
         if topic not in self._windows and not self._open_window(topic):
             raise Unavailable(self._unserved(topic), dependency=topic)
         if self._request_channel(topic).topic not in self._membership.capacities:
-            raise Unavailable(f"nobody serves {topic} any more", dependency=topic)
+            raise Unavailable(f"no worker serves {topic} any more", dependency=topic)
         self._breaker.check()
         return await self._requester_bus.request(topic, message, ctx)
 
@@ -332,7 +332,8 @@ class BrokerBus:
         """Return the error text for a topic that no instance serves, or that others serve with other models only."""
         found = self._membership.registry.instance_counts(self._clock.now())
         others = any(channel.partition(CHANNEL_SEPARATOR)[0] == topic for channel in found)
-        return f"nobody serves {topic}" + (" with the models used here; others do, with other ones" if others else "")
+        with_others = " with the models used here; others do, with other ones" if others else ""
+        return f"no worker serves {topic}{with_others}"
 
     def _request_channel(self, topic: str) -> Channel:
         """Return the channel of a topic's requests."""

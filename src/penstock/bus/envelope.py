@@ -231,7 +231,7 @@ NEW, QUEUED, GRANTED, RUNNING, ENDED = (
 class EnvelopeOwner:
     """Owner of an envelope: ends its message when the time is up or the requester has gone.
 
-    A class, not a protocol: compiled, a call of a native method costs a tenth.
+    A class, not a protocol: ``tools/compile.py`` compiles it with its subclass, so that the call is a native one.
     """
 
     def on_expired(self, envelope: Envelope) -> None:

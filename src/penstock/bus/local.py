@@ -63,13 +63,13 @@ class LocalBus:
         """See :meth:`penstock.bus.contract.Bus.publish`."""
         if self._closed:
             raise draining_error()
-        intakes = self._dispatchers.get(topic)
-        if not intakes:
+        dispatchers = self._dispatchers.get(topic)
+        if not dispatchers:
             return
         now_s = self._clock.now()
         blocked: list[Envelope] = []
         errors: list[BaseException] = []
-        for dispatcher in intakes:
+        for dispatcher in dispatchers:
             envelope = Envelope(message, ctx, dispatcher, now_s)
             try:
                 if not dispatcher.offer(envelope, now_s):
@@ -86,10 +86,10 @@ class LocalBus:
         """See :meth:`penstock.bus.contract.Bus.request`."""
         if self._closed:
             raise draining_error()
-        intakes = self._dispatchers.get(topic)
-        if not intakes:
-            raise Unavailable(f"nobody serves {topic}", dependency=topic)
-        dispatcher = intakes[0] if len(intakes) == 1 else min(intakes, key=lambda one: one.load)
+        dispatchers = self._dispatchers.get(topic)
+        if not dispatchers:
+            raise Unavailable(f"no worker serves {topic}", dependency=topic)
+        dispatcher = dispatchers[0] if len(dispatchers) == 1 else min(dispatchers, key=lambda one: one.load)
         now_s = self._clock.now()
         if now_s + self._request_timeout_s < ctx.deadline.at_s:
             ctx = ctx.within(self._request_timeout_s, "request", now_s)
@@ -139,7 +139,7 @@ class LocalBus:
 
     def state(self) -> list[TopicState]:
         """See :meth:`penstock.bus.contract.Bus.state`."""
-        return [_topic_state(name, intakes) for name, intakes in self._dispatchers.items()]
+        return [_topic_state(name, dispatchers) for name, dispatchers in self._dispatchers.items()]
 
     def unready_reasons(self) -> list[str]:
         """See :meth:`penstock.bus.contract.Bus.unready_reasons`."""
@@ -158,9 +158,7 @@ class LocalBus:
     async def close(self) -> None:
         """See :meth:`penstock.bus.contract.Bus.close`."""
         self._closed = True
-        tasks = [
-            task for intakes in self._dispatchers.values() for dispatcher in intakes for task in dispatcher.close()
-        ]
+        tasks = [task for served in self._dispatchers.values() for dispatcher in served for task in dispatcher.close()]
         here = asyncio.current_task()
         await asyncio.gather(*(task for task in tasks if task is not here), return_exceptions=True)
 
@@ -177,19 +175,19 @@ async def _wait_for_room(blocked: list[Envelope]) -> list[BaseException]:
     return [error for turn in turns if (error := turn.exception()) is not None]
 
 
-def _topic_state(name: str, intakes: list[Dispatcher]) -> TopicState:
-    counts = reduce(TopicCounters.plus, (one.topic.counts for one in intakes), TopicCounters())
+def _topic_state(name: str, dispatchers: list[Dispatcher]) -> TopicState:
+    counts = reduce(TopicCounters.plus, (one.topic.counts for one in dispatchers), TopicCounters())
     return TopicState(
         name,
-        sum(len(one.topic) for one in intakes),
-        sum(one.topic.capacity for one in intakes),
-        sum(one.running for one in intakes),
+        sum(len(one.topic) for one in dispatchers),
+        sum(one.topic.capacity for one in dispatchers),
+        sum(one.running for one in dispatchers),
         counts.handler_errors,
         counts.late_replies,
         counts.lost,
-        blocked=sum(one.topic.blocked for one in intakes),
-        level=max(one.topic.level for one in intakes),
-        congested=any(one.topic.queue.congested for one in intakes),
-        stopping=sum(one.stopping for one in intakes),
+        blocked=sum(one.topic.blocked for one in dispatchers),
+        level=max(one.topic.level for one in dispatchers),
+        congested=any(one.topic.queue.congested for one in dispatchers),
+        stopping=sum(one.stopping for one in dispatchers),
         counts=counts,
     )
