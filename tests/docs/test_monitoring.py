@@ -13,7 +13,7 @@ import yaml
 
 from penstock.http.responses import AlertList
 from penstock.policies.alerts import ALERT_RULES
-from penstock.telemetry.catalogue import CATALOGUE
+from penstock.telemetry.catalogue import CATALOGUE, FORMER_NAMES
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "monitoring.md").read_text()
@@ -78,6 +78,11 @@ def test_an_expression_names_only_metrics_and_labels_that_exist(where, expressio
     assert names <= EXPORTED.keys() | RECORDED.keys(), where
     known = {label for name in names & EXPORTED.keys() for label in EXPORTED[name]}
     assert labels_in(expression) <= known | {"le", "job", "instance"}, where
+
+
+def test_the_page_lists_the_former_names() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \|$", TEXT, re.MULTILINE)
+    assert dict(rows) == FORMER_NAMES
 
 
 def test_expressions_are_understood():

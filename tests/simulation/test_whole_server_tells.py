@@ -63,7 +63,7 @@ async def test_the_metrics_have_their_names_and_move():
         text = (await world.ask("GET", "/metrics")).json
         for name in SPEC_METRICS:
             assert f"\n{name}{{" in text or f"\n{name} " in text, name
-        assert world.metric("http_answers_total", in_time="true") == 20
+        assert world.metric("http_responses_total", in_time="true") == 20
         assert world.metric("cache_misses_total", cache="embed") == 20
         await world.search("alpha")
         await world.search("alpha")
@@ -83,7 +83,7 @@ SPEC_METRICS = (
     "circuit_breaker_state",
     "event_bus_wait_seconds_count",
     "event_bus_slack_seconds_count",
-    "http_answers_total",
+    "http_responses_total",
     "event_bus_messages_total",
     "degradation_level",
     "cache_hits_total",

@@ -132,6 +132,6 @@ def index_build_metrics(upkeep: Callable[[], list[IndexBuildStatus]]) -> list[Ca
         ]
 
     return [
-        unlabelled("store_generations_making", lambda: float(sum(one.stage != "" for one in upkeep()))),
-        ("store_generations_total", ended),
+        unlabelled("store_index_builds_in_progress", lambda: float(sum(one.stage != "" for one in upkeep()))),
+        ("store_index_builds_total", ended),
     ]

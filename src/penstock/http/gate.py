@@ -266,9 +266,12 @@ class Gate:
         return [
             unlabelled("http_concurrent_requests", lambda: self.in_flight),
             unlabelled("http_concurrent_requests_max", self.in_flight_max),
-            ("http_answers_total", lambda: [(("true",), tally.in_time), (("false",), tally.too_late)]),
-            ("http_parted_total", lambda: [(("client_gone",), tally.client_gone), (("cut_off",), tally.cut_off)]),
-            unlabelled("http_rate_clients", lambda: len(self._limiter)),
+            ("http_responses_total", lambda: [(("true",), tally.in_time), (("false",), tally.too_late)]),
+            (
+                "http_client_disconnects_total",
+                lambda: [(("client_gone",), tally.client_gone), (("cut_off",), tally.cut_off)],
+            ),
+            unlabelled("http_rate_limit_clients", lambda: len(self._limiter)),
         ]
 
     def _admit(

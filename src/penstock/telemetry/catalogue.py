@@ -48,8 +48,16 @@ def _table(kind: MetricKind, *rows: tuple[str, str, str]) -> tuple[MetricDefinit
 _COUNTERS: Final = _table(
     MetricKind.COUNTER,
     ("http_requests_total", "route method status", "HTTP requests that reached a route, by route, method and status"),
-    ("http_answers_total", "in_time", "Answers sent whole, by whether they came before the deadline; true is goodput"),
-    ("http_parted_total", "how", "Requests whose caller went first, or was cut off for not reading"),
+    (
+        "http_responses_total",
+        "in_time",
+        "Answers sent whole, by whether before their deadline; true is goodput",
+    ),
+    (
+        "http_client_disconnects_total",
+        "how",
+        "Requests whose client disconnected or was cut off for not reading",
+    ),
     ("requests_refused_total", "reason", "HTTP requests refused, by reason"),
     ("searches_total", "degraded", "Searches answered, by whether the answer was degraded"),
     ("searches_degraded_total", "what", "Searches answered, by what they had to do without; none if nothing"),
@@ -70,9 +78,9 @@ _COUNTERS: Final = _table(
     ("cache_misses_total", "cache", "Keys asked for and not found"),
     ("cache_evictions_total", "cache", "Entries given up for want of room"),
     (
-        "store_generations_total",
+        "store_index_builds_total",
         "outcome",
-        "Generations of collections that were made or given up",
+        "Index builds of collections that ended, by whether the new index was taken or given up",
     ),
     ("alerts_raised_total", "alert severity", "How often an alert was raised"),
 )
@@ -81,7 +89,7 @@ _GAUGES: Final = _table(
     MetricKind.GAUGE,
     ("http_concurrent_requests", "", "HTTP requests in flight"),
     ("http_concurrent_requests_max", "", "The most HTTP requests in flight, of about 15 s"),
-    ("http_rate_clients", "", "Clients the rate limit remembers"),
+    ("http_rate_limit_clients", "", "Clients the rate limit remembers"),
     ("worker_pool_active", "pool", "Permits held by running work"),
     ("worker_pool_limit", "pool", "Permits a pool has"),
     ("worker_pool_queued", "pool", "Messages waiting for a pool"),
@@ -99,7 +107,7 @@ _GAUGES: Final = _table(
     ("memory_used_bytes", "", "Memory that counts against the limit"),
     ("memory_limit_bytes", "", "The memory limit"),
     ("memory_level", "", "0 calm, 1 high, 2 critical"),
-    ("store_generations_making", "", "Collections whose next generation is being made"),
+    ("store_index_builds_in_progress", "", "Collections whose index is being built"),
     ("event_loop_lag_seconds_max", "", "How late the event loop was at most, of about 15 s"),
     ("task_count", "", "asyncio tasks"),
     ("thread_count", "", "Threads"),
@@ -118,6 +126,15 @@ _HISTOGRAMS: Final = _table(
 )
 
 CATALOGUE: Final = (*_COUNTERS, *_GAUGES, *_HISTOGRAMS)
+
+#: Metrics that are exported under their former name as well, until the release after the next.
+FORMER_NAMES: Final = {
+    "http_client_disconnects_total": "http_parted_total",
+    "http_rate_limit_clients": "http_rate_clients",
+    "http_responses_total": "http_answers_total",
+    "store_index_builds_in_progress": "store_generations_making",
+    "store_index_builds_total": "store_generations_total",
+}
 
 _BY_NAME: Final = {one.name: one for one in CATALOGUE}
 

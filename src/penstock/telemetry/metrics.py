@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from penstock.kernel.errors import Broken
-from penstock.telemetry.catalogue import MetricDefinition, MetricKind, metric_definition
+from penstock.telemetry.catalogue import FORMER_NAMES, MetricDefinition, MetricKind, metric_definition
 from penstock.telemetry.histogram import HistogramCollector, Histograms
 
 _IN_LABELS: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
@@ -141,11 +141,18 @@ class _CallbackCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for one, values in self._table:
-            make = CounterMetricFamily if one.kind is MetricKind.COUNTER else GaugeMetricFamily
-            family = make(one.name, one.help, labels=one.labels)
-            for labels, number in values():
-                family.add_metric(labels, number)
-            yield family
+            samples = list(values())
+            yield _family(one, one.name, one.help, samples)
+            if former := FORMER_NAMES.get(one.name):
+                yield _family(one, former, f"Former name of {one.name}", samples)
+
+
+def _family(definition: MetricDefinition, name: str, text: str, samples: Iterable[Sample]) -> Metric:
+    make = CounterMetricFamily if definition.kind is MetricKind.COUNTER else GaugeMetricFamily
+    family = make(name, text, labels=definition.labels)
+    for labels, number in samples:
+        family.add_metric(labels, number)
+    return family
 
 
 def runtime_metrics() -> list[CallbackMetric]:

@@ -788,8 +788,8 @@ async def test_its_gauges_tell_the_most_in_flight_even_after_the_burst():
     value = one._metrics.registry.get_sample_value
     assert value("http_concurrent_requests") == 0
     assert value("http_concurrent_requests_max") == 7
-    assert value("http_answers_total", {"in_time": "true"}) == 7
-    assert value("http_parted_total", {"how": "client_gone"}) == 0
-    assert value("http_rate_clients") == 1
+    assert value("http_responses_total", {"in_time": "true"}) == 7
+    assert value("http_client_disconnects_total", {"how": "client_gone"}) == 0
+    assert value("http_rate_limit_clients") == 1
     await asyncio.sleep(60)
     assert value("http_concurrent_requests_max") == 0

@@ -70,6 +70,15 @@ def test_gauges_are_read_at_each_scrape() -> None:
     assert families(metrics)["worker_pool_active"].type == "gauge"
 
 
+def test_a_renamed_metric_is_exported_under_its_former_name_as_well() -> None:
+    metrics = Metrics()
+    metrics.register_callbacks([("http_responses_total", lambda: [(("true",), 3.0)])])
+    found = samples(metrics)
+    assert found["http_responses_total", of(in_time="true")] == 3
+    assert found["http_answers_total", of(in_time="true")] == 3
+    assert families(metrics)["http_answers"].documentation == "Former name of http_responses_total"
+
+
 def test_counters_read_at_scrape_are_counters_and_may_have_two_labels() -> None:
     metrics = Metrics()
     metrics.register_callbacks(
