@@ -23,7 +23,7 @@ CALLS = 20_000
 ROUNDS = 5
 CONNECTIONS = 32
 RATE = 1500
-FULL = TopicRefusal("queue_full", 1.0, by_client=False)
+FULL = TopicRefusal("topic_full", 1.0, by_client=False)
 SECONDS = 4
 CPU_GOAL_US = 50
 P99_GOAL_MS = 5.0

@@ -347,7 +347,7 @@ async def test_a_full_channel_refuses_after_the_time_given(rig: Rig) -> None:
     began_s = asyncio.get_running_loop().time()
     with pytest.raises(Rejected) as caught:
         await broker.send(WORK, b"too many", "", 0.5)
-    assert caught.value.code == "queue_full"
+    assert caught.value.code == "topic_full"
     assert 0.45 <= asyncio.get_running_loop().time() - began_s < 2
     assert await broker.depth(WORK) == CAPACITY
 

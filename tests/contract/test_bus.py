@@ -379,7 +379,7 @@ async def test_a_full_buffer_blocks_publishers_and_then_refuses_them(rig: Rig) -
     began_s = rig.now_s
     with pytest.raises(Rejected) as caught:
         await rig.bus.request("t", "too many", rig.work())
-    assert caught.value.code == "queue_full"
+    assert caught.value.code == "topic_full"
     assert rig.now_s - began_s == pytest.approx(rig.limits.publish_timeout, abs=0.5)
     gate.open.set()
     assert await asyncio.gather(*tasks) == list(range(1 + rig.limits.buffer_size))
@@ -780,7 +780,7 @@ async def test_a_subscriber_with_a_full_buffer_holds_up_no_other(rig: Rig) -> No
     began_s = rig.now_s
     with pytest.raises(Rejected) as caught:
         await rig.bus.publish("t", "last", rig.work())
-    assert caught.value.code == "queue_full"
+    assert caught.value.code == "topic_full"
     assert rig.now_s - began_s == pytest.approx(rig.limits.publish_timeout, abs=0.5)
     assert quick.ended[-1] == "last"
     slow.open.set()

@@ -297,7 +297,7 @@ async def test_a_request_is_answered_by_another_instance(rig: Rig) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        Rejected("too many", code="queue_full", retry_after_s=7.0, by_client=True),
+        Rejected("too many", code="topic_full", retry_after_s=7.0, by_client=True),
         Expired("embed"),
         Unavailable("the store is down", dependency="store", code="disk_full"),
         Invalid("no such collection", field="collection", code="collection_not_found"),
@@ -382,10 +382,10 @@ async def test_an_instance_that_serves_nothing_keeps_the_bounds_and_says_how_ful
     assert (api.state().waiting, api.state().running, api.bus.fill_ratio("t")) == (LIMITS.buffer_size, 1, 1.0)
     refusal = api.bus.check_admission("t", Context.background())
     assert refusal is not None
-    assert refusal.code == "queue_full"
+    assert refusal.code == "topic_full"
     told = await outcome(api.ask("too many", ctx=replace(Context.background(), client="late")))
     assert isinstance(told, Rejected)
-    assert told.code == "queue_full"
+    assert told.code == "topic_full"
     gate.open.set()
     assert await asyncio.gather(*tasks) == list(range(1 + LIMITS.buffer_size))
     assert "too many" not in gate.begun

@@ -327,7 +327,7 @@ def test_a_redis_without_memory_counts_as_full(tmp_path: Path) -> None:
         sending = (here.send(WORK, b"x" * 1_000_000, "", 0.1) for _ in range(CAPACITY))
         with pytest.raises(PenstockError) as caught:
             await asyncio.gather(*sending)
-        assert caught.value.code == "queue_full"
+        assert caught.value.code == "topic_full"
         await here.close()
 
     with redis.redis(tmp_path, options=("--maxmemory", "3mb", "--maxmemory-policy", "noeviction")) as server:

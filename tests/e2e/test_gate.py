@@ -137,7 +137,7 @@ async def test_a_caller_who_hangs_up_has_its_work_cancelled(how, caplog):
 @real
 async def test_a_refused_request_with_a_short_body_leaves_its_connection_in_order():
     full = True
-    refusal = TopicRefusal("queue_full", 1.0, by_client=False)
+    refusal = TopicRefusal("topic_full", 1.0, by_client=False)
     async with serving(echo, GateInputs(backpressure=lambda *_: refusal if full else None)) as serves:
         reader, writer = await serves.connect()
         for full, status in ((True, b"503"), (False, b"200"), (True, b"503"), (False, b"200")):

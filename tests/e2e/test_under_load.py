@@ -157,7 +157,7 @@ def test_at_sigterm_under_full_load_every_accepted_request_has_its_answer_or_a_t
     ended = Counter((one.status, one.code) for one in crowd.told)
     assert all(one.whole for one in crowd.told), "no answer was cut short"
     assert ended[200, ""] >= 300
-    assert set(ended) <= {(200, ""), (503, "draining"), (503, "queue_full"), (503, "overloaded"), (0, "")}, ended
+    assert set(ended) <= {(200, ""), (503, "draining"), (503, "topic_full"), (503, "overloaded"), (0, "")}, ended
     assert crowd.refused == CLIENTS, "in the end nobody listens"
     # Nothing was told to nobody but those whose connection nobody took before the listener closed.
     closing_s = max(one.sent_s for one in crowd.told if one.status)

@@ -250,7 +250,7 @@ class FakeBroker:
             return all(len(line.items) < capacity for line in self._lines(channel))
 
         if not await self.server.until(room, within_s):
-            raise Rejected(f"{channel.topic} is full", code="queue_full")
+            raise Rejected(f"{channel.topic} is full", code="topic_full")
         for line in self._lines(channel):
             line.items.append(Item(record, asyncio.get_running_loop().time()))
         self.server.changed()

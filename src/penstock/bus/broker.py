@@ -264,7 +264,7 @@ class Broker(Protocol):
             within_s: How long to wait for room in a full channel (B2); 0 for not at all.
 
         Raises:
-            Rejected: ``queue_full``: the channel holds as many records as it may, those being handled included, and
+            Rejected: ``topic_full``: the channel holds as many records as it may, those being handled included, and
                 stayed so. For pub/sub, the slowest reader counts. Nothing was appended.
             Unavailable: Whether it was appended is not known.
 
@@ -328,7 +328,7 @@ class Broker(Protocol):
             Whether there was such a dead letter with its whole record.
 
         Raises:
-            Rejected: ``queue_full``; it stays where it is.
+            Rejected: ``topic_full``; it stays where it is.
             Unavailable: It may be in both places.
         """
         ...

@@ -97,7 +97,7 @@ class TopicRefusal:
     """Reason for refusing a request at the gate, before it is read (D2). A value, not an error: nothing is raised.
 
     Attributes:
-        code: ``queue_full``, ``client_share`` or ``hopeless``.
+        code: ``topic_full``, ``client_share`` or ``hopeless``.
         retry_after_s: Seconds after which another try makes sense; the gate adds its jitter.
         by_client: Whether the client's own doing is the reason.
     """

@@ -81,7 +81,7 @@ class TopicCounters:
         discarded: Those not begun because they could no longer end in time.
         left: Those whose requester or publisher went away.
         lost: Events dropped because their deadline or the bus's end came first.
-        refused: By reason: ``queue_full``, ``client_share``, ``hopeless``, ``draining``.
+        refused: By reason: ``topic_full``, ``client_share``, ``hopeless``, ``draining``.
         handler_errors: Handlers that raised something other than a ``PenstockError`` (B5).
         late_replies: Replies that came after their requester had stopped waiting (B3).
     """

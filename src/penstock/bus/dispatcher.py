@@ -290,7 +290,7 @@ class Dispatcher(EnvelopeOwner):
         """Expire a message whose time is up."""
         stage, deadline = envelope.stage, envelope.ctx.deadline
         if stage is MessageStage.BLOCKED and envelope.at_s < deadline.at_s:
-            self.completion.refused(envelope, Rejected(f"{self.topic.name} is full", code="queue_full"))
+            self.completion.refused(envelope, Rejected(f"{self.topic.name} is full", code="topic_full"))
         else:
             self.completion.expired(envelope, Expired(deadline.operation))
         self._remove_or_cancel(envelope, stage)

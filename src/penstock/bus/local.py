@@ -17,7 +17,7 @@ from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.settings import BusSettings
 from penstock.policies.levels import Level
 
-_TOPIC_FULL = TopicRefusal("queue_full", 1.0, by_client=False)
+_TOPIC_FULL = TopicRefusal("topic_full", 1.0, by_client=False)
 _CLIENT_SHARE = TopicRefusal("client_share", 1.0, by_client=True)
 
 

@@ -162,7 +162,7 @@ class TopicQueue:
 
         Raises:
             Rejected: Its client holds too much (``client_share``), it could not end in time
-                (``hopeless``), or too many wait for room (``queue_full``).
+                (``hopeless``), or too many wait for room (``topic_full``).
         """
         service = self.service_time_of(envelope)
         envelope.cost_s = service.cost_s
@@ -178,7 +178,7 @@ class TopicQueue:
             self.blocked += 1
             held = False
         else:
-            self._refuse("queue_full", f"{self.name} is full")
+            self._refuse("topic_full", f"{self.name} is full")
         if not envelope.ordered:
             self._client_requests[envelope.client] = self._client_requests.get(envelope.client, 0) + 1
         return held

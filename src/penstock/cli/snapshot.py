@@ -63,7 +63,7 @@ def move_snapshot(made: Path, target: Path) -> None:
     """Move a snapshot to where it is wanted: by a rename, or else by a copy that is there whole or not at all.
 
     Raises:
-        Unavailable: It could not be written there (``no_room`` where the disk is full); it is still where it was.
+        Unavailable: It could not be written there (``disk_full`` where the disk is full); it is still where it was.
     """
     draft = target.with_name(f".{target.name}-{os.getpid()}")
     try:
@@ -82,7 +82,7 @@ def move_snapshot(made: Path, target: Path) -> None:
         raise Unavailable(
             f"the snapshot could not be moved to {target}: {error.strerror}; it is at {made}",
             dependency=str(target.parent),
-            code="no_room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "directory_unusable",
+            code="disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "directory_unusable",
         ) from error
 
 

@@ -409,7 +409,7 @@ class _GateRefusals:
         share = Rejected("too much work of this client is waiting; slow down", code="client_share", by_client=True)
         hopeless = Rejected("what waits already takes longer than the deadline allows", code="hopeless")
         self.by_topic_code = {
-            "queue_full": PreparedRefusal(full),
+            "topic_full": PreparedRefusal(full),
             "client_share": PreparedRefusal(share),
             "hopeless": PreparedRefusal(hopeless),
         }

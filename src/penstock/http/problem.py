@@ -62,6 +62,18 @@ TITLES: Final = {
     507: "Insufficient storage",
 }
 
+#: Codes whose former name is told beside them, until the release after the next.
+FORMER_CODES: Final = {
+    "endpoint_bad_response": "endpoint_answer",
+    "endpoint_not_found": "endpoint_wrong",
+    "endpoint_unauthorized": "endpoint_key",
+    "store_bad_response": "store_answer",
+    "store_not_qdrant": "store_wrong",
+    "store_out_of_resources": "store_short",
+    "store_unauthorized": "store_key",
+    "store_version_unsupported": "store_old",
+}
+
 #: Characters of a detail and of a field at most, since a part of either may be the caller's own.
 DETAIL_CHARACTERS_MAX: Final = 400
 FIELD_CHARACTERS_MAX: Final = 200
@@ -113,6 +125,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
         operation: The operation whose time ran out, for timeouts.
         dependency: The unavailable dependency, if one behind the server is to blame.
         retry_after_s: Seconds to wait before another try.
+        former_code: The code's name in the release before, where it had another.
     """
 
     type: Annotated[str, Meta(pattern=f"^{_TYPE_PREFIX}[a-z_]+$")]
@@ -126,6 +139,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     operation: str = ""
     dependency: str = ""
     retry_after_s: Annotated[float, Meta(ge=0)] = 0.0
+    former_code: str = ""
 
 
 def status_of(error: PenstockError) -> int:
@@ -158,6 +172,7 @@ def problem_of(error: PenstockError, request_id: str) -> ProblemDetails:
         operation=error.operation if isinstance(error, Expired) else "",
         dependency=error.dependency if isinstance(error, Unavailable) else "",
         retry_after_s=error.retry_after_s if isinstance(error, Rejected) else 0.0,
+        former_code=FORMER_CODES.get(error.code, ""),
     )
 
 

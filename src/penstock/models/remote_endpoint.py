@@ -6,14 +6,14 @@ The endpoint's answers are translated in this one place:
 it answers               the caller gets
 ======================== ==================================================================================
 200                      the body, if it is JSON of no more than the bytes allowed
-401, 403                 ``Broken`` (``endpoint_key``), naming the setting of the key
-404, 405, 410, 3xx       ``Broken`` (``endpoint_wrong``), naming the setting of the address
+401, 403                 ``Broken`` (``endpoint_unauthorized``), naming the setting of the key
+404, 405, 410, 3xx       ``Broken`` (``endpoint_not_found``), naming the setting of the address
 413, 422                 :class:`BatchTooLarge`: the same in smaller batches may do
 429                      ``Rejected`` (``dependency_limited``) with its ``Retry-After``; without one ``dependency_busy``
 other 4xx                ``Invalid`` (``endpoint_refused``): these texts
 408, 5xx                 ``Unavailable`` (``endpoint_failed``)
 nothing, half an answer  ``Unavailable`` (``endpoint_unreachable``)
-too much, or no JSON     ``Broken`` (``endpoint_answer``)
+too much, or no JSON     ``Broken`` (``endpoint_bad_response``)
 ======================== ==================================================================================
 
 The key is in the request's header and nowhere else: not in a ``repr``, a log line or an error.
@@ -198,7 +198,7 @@ class ModelEndpoint:
 
     def malformed_answer(self, what: str) -> Broken:
         """Return the error for an invalid answer."""
-        return Broken(f"{self._who} answers what makes no sense: {what}", code="endpoint_answer")
+        return Broken(f"{self._who} answers what makes no sense: {what}", code="endpoint_bad_response")
 
     @property
     def _who(self) -> str:
@@ -220,10 +220,12 @@ class ModelEndpoint:
         """Translate an answer that is not 200."""
         if status in {401, 403}:
             setting = f"{self.section}.api_key"
-            return Broken(f"{self._who} does not accept the API key ({status}): check {setting}", code="endpoint_key")
+            return Broken(
+                f"{self._who} does not accept the API key ({status}): check {setting}", code="endpoint_unauthorized"
+            )
         if status in _WRONG or 300 <= status < 400:
             detail = f"{self._who} knows no POST {self._url.path} ({status}): check {self.section}.url"
-            return Broken(self._with_word(detail, body), code="endpoint_wrong")
+            return Broken(self._with_word(detail, body), code="endpoint_not_found")
         if status == 429:
             after_s = retry_after_s(headers.get("retry-after", ""))
             return Rejected(
@@ -294,7 +296,9 @@ def _headers(settings: ModelEndpointSettings) -> dict[str, str]:
     if key:
         if not key.isascii() or not key.isprintable() or " " in key:
             name = f"{settings.section}.api_key"
-            raise Invalid(f"{name}: a key has no blanks and only ASCII letters", field=name, code="endpoint_key")
+            raise Invalid(
+                f"{name}: a key has no blanks and only ASCII letters", field=name, code="endpoint_unauthorized"
+            )
         headers["authorization"] = f"Bearer {key}"
     return headers
 

@@ -153,7 +153,7 @@ class RemoteEmbedder:
 
         Raises:
             PenstockError: As :meth:`penstock.models.remote_endpoint.ModelEndpoint.post`; ``Broken``
-                (``endpoint_answer``) for an invalid answer.
+                (``endpoint_bad_response``) for an invalid answer.
 
         Cancellation: The request is closed.
         """

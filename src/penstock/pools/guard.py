@@ -36,7 +36,7 @@ OPERATIONS_MAX: Final = 32
 #: ``Unavailable`` that tells nothing of the dependency's health: it answered, or was not asked.
 #: A full disk stops writing only; were it a failure, it would stop the searches too.
 HEALTHY_CODES: Final = (
-    frozenset({"circuit_open", "write_conflict", "disk_full", "store_short"}) | OPERATOR_FIXABLE_CODES
+    frozenset({"circuit_open", "write_conflict", "disk_full", "store_out_of_resources"}) | OPERATOR_FIXABLE_CODES
 )
 
 #: The errors by which a dependency says that it cannot do its work.

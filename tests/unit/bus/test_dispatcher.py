@@ -305,12 +305,12 @@ async def test_a_publisher_whose_wait_for_room_is_over_is_refused() -> None:
     await quiet()
     refused = [rig.ask("blocked"), rig.tell("blocked")]
     assert [type(await outcome(task)) for task in refused] == [Rejected] * 2
-    assert rig.ends() == {"queue_full": 2}
+    assert rig.ends() == {"topic_full": 2}
     for task in tasks:
         task.cancel()
     await quiet()
     rig.check_idle()
-    assert rig.ends() == {"queue_full": 2, "left": 5}
+    assert rig.ends() == {"topic_full": 2, "left": 5}
 
 
 # --- Requesters that leave

@@ -18,7 +18,7 @@ from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
 from tests.clock import quiet, virtual
 
-FULL = TopicRefusal("queue_full", 1.0, by_client=False)
+FULL = TopicRefusal("topic_full", 1.0, by_client=False)
 SHARE = TopicRefusal("client_share", 1.0, by_client=True)
 
 

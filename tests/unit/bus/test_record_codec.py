@@ -168,7 +168,7 @@ class Special(Unavailable):
 @pytest.mark.parametrize(
     "error",
     [
-        Rejected("no", code="queue_full", retry_after_s=3.5, by_client=True),
+        Rejected("no", code="topic_full", retry_after_s=3.5, by_client=True),
         Expired("embed"),
         Unavailable("down", dependency="store"),
         Special("down", dependency="store", code="disk_full"),

@@ -133,8 +133,8 @@ def test_the_line_for_room_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for refused in (request(4), event(5)):
         with pytest.raises(Rejected) as caught:
             topic.enqueue(refused, NOW_S, 1)
-        assert caught.value.code == "queue_full"
-    assert topic.counts.refused == {"queue_full": 2}
+        assert caught.value.code == "topic_full"
+    assert topic.counts.refused == {"topic_full": 2}
     assert (topic.blocked, topic.client_requests("a")) == (3, 4)
 
 

@@ -34,7 +34,7 @@ def status(at_s=0):
     topics = {name: {"name": name, "capacity": 1000, **QUIET} for name in TOPICS}
     topics["search.request"] |= {"waiting": 930, "running": 16, "level": "critical", "congested": True}
     topics["search.request"] |= {"offered": 500 * at_s, "answered": 120 * at_s, "expired": 5 * at_s}
-    topics["search.request"] |= {"discarded": 7 * at_s, "refused": {"queue_full": 345 * at_s}}
+    topics["search.request"] |= {"discarded": 7 * at_s, "refused": {"topic_full": 345 * at_s}}
     topics["ml.embed"] |= {"waiting": 3, "running": 4, "offered": 99 * at_s, "congested": True}
     topics["index.request"] |= {"waiting": 8500, "capacity": 10_000, "level": "high"}
     return {

@@ -51,7 +51,7 @@ def test_where_there_is_no_room_nothing_is_left_and_it_stays_where_it_was(monkey
     monkeypatch.setattr(shutil, "copyfile", full)
     with pytest.raises(Unavailable, match=r"No space left.*made\.snapshot") as caught:
         move_snapshot(made, tmp_path / "wanted")
-    assert caught.value.code == "no_room"
+    assert caught.value.code == "disk_full"
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
     assert made.exists()
 

@@ -531,7 +531,7 @@ def test_a_route_leads_to_its_topics(method, path, topics):
 
 @pytest.mark.parametrize("topic", [Topic.INDEX_CHUNK, Topic.INDEX_REQUEST])
 def test_one_full_topic_of_a_route_is_enough(topic):
-    full = TopicRefusal("queue_full", 1.0, by_client=False)
+    full = TopicRefusal("topic_full", 1.0, by_client=False)
     pressed = backpressure_check(lambda asked, _ctx, _at: full if asked is topic else None)
     assert pressed("POST", DOCUMENTS, AdmissionContext("me")) is full
 

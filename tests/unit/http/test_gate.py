@@ -17,7 +17,7 @@ from penstock.telemetry.metrics import Metrics
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.api import Caller, scope
 
-FULL = TopicRefusal("queue_full", 1.0, by_client=False)
+FULL = TopicRefusal("topic_full", 1.0, by_client=False)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -491,7 +491,7 @@ def test_a_proxy_that_cannot_be_read_is_told_at_the_start():
 @pytest.mark.parametrize(
     ("refusal", "status", "code"),
     [
-        (TopicRefusal("queue_full", 1.0, by_client=False), 503, "topic_full"),
+        (TopicRefusal("topic_full", 1.0, by_client=False), 503, "topic_full"),
         (TopicRefusal("client_share", 1.0, by_client=True), 429, "client_share"),
         (TopicRefusal("hopeless", 1.0, by_client=False), 503, "hopeless"),
     ],

@@ -51,6 +51,13 @@ def test_only_what_may_be_tried_again_says_when():
     assert [name for name, _ in headers_of(never, problem_of(never, "r"))] == [b"content-type"]
 
 
+def test_a_renamed_code_is_told_with_its_former_name():
+    told = problem_of(Broken("x", code="store_unauthorized"), "r")
+    assert (told.code, told.former_code) == ("store_unauthorized", "store_key")
+    assert problem_of(Broken("x", code="store_failed"), "r").former_code == ""
+    assert set(problem.FORMER_CODES).isdisjoint(problem.FORMER_CODES.values())
+
+
 def test_a_wrong_method_names_the_right_ones():
     error = MethodNotAllowed("x", "GET, HEAD")
     assert (b"allow", b"GET, HEAD") in headers_of(error, problem_of(error, "r"))

@@ -31,7 +31,7 @@ from penstock.kernel.errors import (
 from penstock.stores.backends.edge import ipc
 
 ERRORS = [
-    Rejected("the queue is full", code="queue_full", retry_after_s=2.5, by_client=True),
+    Rejected("the queue is full", code="topic_full", retry_after_s=2.5, by_client=True),
     Expired("search"),
     Expired("embed", "the model took too long"),
     Unavailable("the store is down", dependency="store", code="store_down"),
@@ -109,7 +109,7 @@ def test_an_error_of_a_family_not_known_here_is_broken() -> None:
 
 
 def test_a_code_belongs_to_one_error_not_to_its_family() -> None:
-    assert Rejected("a", code="queue_full").code == "queue_full"
+    assert Rejected("a", code="topic_full").code == "topic_full"
     assert Rejected("b").code == "overloaded"
     assert "code" not in vars(Rejected("b"))
 

@@ -237,8 +237,8 @@ async def test_what_is_optional_may_be_down_at_the_start():
 @pytest.mark.parametrize(
     ("status", "code", "said"),
     [
-        (401, "endpoint_key", "models.dense.api_key"),
-        (404, "endpoint_wrong", "models.dense.url"),
+        (401, "endpoint_unauthorized", "models.dense.api_key"),
+        (404, "endpoint_not_found", "models.dense.url"),
         (400, "endpoint_refused", "texts"),
     ],
 )

@@ -89,11 +89,11 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(key):
 @pytest.mark.parametrize(
     ("status", "family", "code", "said"),
     [
-        (401, Broken, "endpoint_key", "models.dense.api_key"),
-        (403, Broken, "endpoint_key", "models.dense.api_key"),
-        (404, Broken, "endpoint_wrong", "models.dense.url"),
-        (405, Broken, "endpoint_wrong", "models.dense.url"),
-        (301, Broken, "endpoint_wrong", "models.dense.url"),
+        (401, Broken, "endpoint_unauthorized", "models.dense.api_key"),
+        (403, Broken, "endpoint_unauthorized", "models.dense.api_key"),
+        (404, Broken, "endpoint_not_found", "models.dense.url"),
+        (405, Broken, "endpoint_not_found", "models.dense.url"),
+        (301, Broken, "endpoint_not_found", "models.dense.url"),
         (413, BatchTooLarge, "batch_too_large", "of this size"),
         (422, BatchTooLarge, "batch_too_large", "of this size"),
         (400, Invalid, "endpoint_refused", "texts"),

@@ -128,7 +128,7 @@ async def test_an_answer_that_makes_no_sense_is_the_endpoint_s_fault(answer, sai
     transport.behave = always(200, json=answer)
     with pytest.raises(Broken, match=f"models.dense answers what makes no sense: .*{said}") as caught:
         await embedder(transport).embed(["a"], DOCUMENT, WORK)
-    assert caught.value.code == "endpoint_answer"
+    assert caught.value.code == "endpoint_bad_response"
 
 
 @virtual

@@ -65,12 +65,12 @@ def answering(*answers: httpx.Response | Exception | None, path: str = "") -> An
 @pytest.mark.parametrize(
     ("answer", "family", "code"),
     [
-        (refusal(401, "Must provide an API key"), Broken, "store_key"),
-        (refusal(403, "Forbidden"), Broken, "store_key"),
+        (refusal(401, "Must provide an API key"), Broken, "store_unauthorized"),
+        (refusal(403, "Forbidden"), Broken, "store_unauthorized"),
         (refusal(404, "Not found: Collection `c` doesn't exist!"), Invalid, "collection_not_found"),
-        (refusal(404, ""), Broken, "store_wrong"),
-        (httpx.Response(301, headers={"location": "https://elsewhere"}), Broken, "store_wrong"),
-        (httpx.Response(405), Broken, "store_wrong"),
+        (refusal(404, ""), Broken, "store_not_qdrant"),
+        (httpx.Response(301, headers={"location": "https://elsewhere"}), Broken, "store_not_qdrant"),
+        (httpx.Response(405), Broken, "store_not_qdrant"),
         (refusal(408, "Timeout"), Unavailable, "store_failed"),
         (refusal(429, "Too many"), Rejected, "dependency_busy"),
         (httpx.Response(429, headers={"retry-after": "7"}), Rejected, "dependency_limited"),
@@ -81,8 +81,8 @@ def answering(*answers: httpx.Response | Exception | None, path: str = "") -> An
         (refusal(500, "Service internal error: task panicked"), Unavailable, "store_failed"),
         (refusal(503, "Not enough replicas"), Unavailable, "store_failed"),
         (httpx.Response(502, content=b"<html>bad gateway</html>"), Unavailable, "store_failed"),
-        (httpx.Response(200, content=b"<html>hello</html>"), Broken, "store_answer"),
-        (httpx.Response(200, content=b'{"result": [{'), Broken, "store_answer"),
+        (httpx.Response(200, content=b"<html>hello</html>"), Broken, "store_bad_response"),
+        (httpx.Response(200, content=b'{"result": [{'), Broken, "store_bad_response"),
         (httpx.ConnectError("connection refused"), Unavailable, "store_unreachable"),
         (httpx.ReadError("cut off"), Unavailable, "store_unreachable"),
         (httpx.RemoteProtocolError("no answer"), Unavailable, "store_unreachable"),
@@ -162,7 +162,7 @@ async def test_the_key_is_sent_and_told_nobody():
     await server.store.create(INFO, WORK)
     with pytest.raises(Invalid) as caught:
         await serving(fake, api_key="another").start()
-    assert caught.value.code == "store_key"
+    assert caught.value.code == "store_unauthorized"
     assert "QDRANT_API_KEY" in caught.value.detail
     assert SECRET not in repr(server._connection) + repr(QdrantSettings(api_key=SECRET)) + caught.value.detail
 
@@ -238,7 +238,7 @@ async def test_another_program_at_the_address_is_told(answer):
     fake.hook = answering(answer)
     with pytest.raises(Invalid, match="cannot be used") as caught:
         await serving(fake).start()
-    assert caught.value.code in ("store_wrong", "store_answer")
+    assert caught.value.code in ("store_not_qdrant", "store_bad_response")
 
 
 @virtual

@@ -280,7 +280,7 @@ class KafkaBroker:
         """See :class:`penstock.bus.broker.Broker`.
 
         Raises:
-            Rejected: ``queue_full``.
+            Rejected: ``topic_full``.
             Unavailable: Whether it was appended is not known.
             Invalid: ``too_large``.
         """

@@ -110,7 +110,7 @@ def unavailable(detail: str) -> Unavailable:
 
 def channel_full(topic: str) -> Rejected:
     """Return the error of a channel without room."""
-    return Rejected(f"{topic} is full", code="queue_full")
+    return Rejected(f"{topic} is full", code="topic_full")
 
 
 def too_few_partitions(topic: str, found: int, needed: int) -> Invalid:

@@ -190,7 +190,7 @@ class RedisBroker:
                 return
             left_s = until_s - self._clock.now()
             if left_s <= 0:
-                raise Rejected(f"{channel.topic} is full", code="queue_full")
+                raise Rejected(f"{channel.topic} is full", code="topic_full")
             await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, SEND_RETRY_S_MAX)
 
@@ -260,7 +260,7 @@ class RedisBroker:
         keys, capacity = (self._keys.dead_letters, self._keys.stream(channel)), self._capacity_of(whole.topic)
         (answer,) = await self._commands.execute(("EVAL", scripts.REQUEUE_DEAD_LETTER, 2, *keys, id, capacity))
         if _raise_error_reply(answer) is None:
-            raise Rejected(f"{whole.topic} is full", code="queue_full")
+            raise Rejected(f"{whole.topic} is full", code="topic_full")
         return bool(answer)
 
     async def delete_dead_letter(self, letter_id: str) -> bool:

@@ -200,7 +200,7 @@ class CollectionEntry:
             if damage.is_system_error(error):
                 reason = error.detail if isinstance(error, PenstockError) else str(error)
                 detail = f"collection {self.name!r} cannot be opened now: {reason}"
-                raise Unavailable(detail, dependency="store", code="store_short") from error
+                raise Unavailable(detail, dependency="store", code="store_out_of_resources") from error
             self._last_known.checkpoint = None
             # What a panic has left behind may hold the files' locks as long as the process lives.
             self.mark_damaged(damage.explain_damage(self.home, error), final=isinstance(error, EnginePanicked))

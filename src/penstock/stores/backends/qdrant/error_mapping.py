@@ -3,16 +3,16 @@
 =============================== =======================================================================
 it answers                      the caller gets
 =============================== =======================================================================
-401, 403                        ``Broken`` (``store_key``), naming the setting of the key
+401, 403                        ``Broken`` (``store_unauthorized``), naming the setting of the key
 404 about a collection          ``Invalid`` (``collection_not_found``)
-other 404, 405, 3xx             ``Broken`` (``store_wrong``): there is something else at the address
+other 404, 405, 3xx             ``Broken`` (``store_not_qdrant``): there is something else at the address
 408                             ``Unavailable`` (``store_failed``)
 429                             ``Rejected`` (``dependency_limited``) with its ``Retry-After``; else ``dependency_busy``
 other 4xx                       ``Invalid`` (``store_refused``): it answers, and serves others
 5xx about a full disk           ``Unavailable`` (``disk_full``)
 other 5xx                       ``Unavailable`` (``store_failed``)
 nothing, half an answer         ``Unavailable`` (``store_unreachable``)
-what is no answer of Qdrant's   ``Broken`` (``store_answer``)
+what is no answer of Qdrant's   ``Broken`` (``store_bad_response``)
 =============================== =======================================================================
 
 The key is in the request's header and nowhere else: not in a ``repr``, a log line or an error.
@@ -59,10 +59,13 @@ def error_of_status(status: int, body: bytes, headers: httpx.Headers, collection
     if status in (401, 403):
         reason = "it wants a key" if status == 401 else "the key is wrong, or does not allow this"
         return Broken(
-            f"the Qdrant server refuses: {reason}; set concurrency.qdrant.api_key (QDRANT_API_KEY)", code="store_key"
+            f"the Qdrant server refuses: {reason}; set concurrency.qdrant.api_key (QDRANT_API_KEY)",
+            code="store_unauthorized",
         )
     if status in _WRONG:
-        return Broken(f"there is no Qdrant server at concurrency.qdrant.url (QDRANT_URL): {told}", code="store_wrong")
+        return Broken(
+            f"there is no Qdrant server at concurrency.qdrant.url (QDRANT_URL): {told}", code="store_not_qdrant"
+        )
     return Invalid(f"the Qdrant server rejected the request: {told}", code="store_refused")
 
 
@@ -99,7 +102,7 @@ def error_of_exception(error: Exception) -> PenstockError:
         return Unavailable(
             f"the Qdrant server does not answer: {words}", dependency=STORE_DEPENDENCY, code="store_unreachable"
         )
-    return Broken(f"the Qdrant server's answer makes no sense: {type(error).__name__}", code="store_answer")
+    return Broken(f"the Qdrant server's answer makes no sense: {type(error).__name__}", code="store_bad_response")
 
 
 def _said(body: bytes) -> str:

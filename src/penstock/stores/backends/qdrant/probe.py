@@ -57,7 +57,7 @@ async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBa
         async with enforce_deadline(deadline), httpx.AsyncClient(timeout=2 * PROBE_TIMEOUT_S, **given) as http:
             told = await _ask(http, f"{url}/")
             if not isinstance(told, dict) or "qdrant" not in str(told.get("title")).lower():
-                raise Broken("there is another program", code="store_wrong")
+                raise Broken("there is another program", code="store_not_qdrant")
             await _ask(http, f"{url}/collections")
     except Rejected:
         return

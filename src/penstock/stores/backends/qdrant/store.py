@@ -292,7 +292,7 @@ class QdrantStore:
         """Create a collection and return the server's description of it.
 
         Raises:
-            Broken: The server does not keep the collection's metadata: it is too old (``store_old``).
+            Broken: The server does not keep the collection's metadata: it is too old (``store_version_unsupported``).
         """
         body = collection_schema.create_request(wanted, self._settings.shards, self._settings.replicas)
         try:
@@ -306,7 +306,9 @@ class QdrantStore:
         there = await self._describe(name, ctx)
         if there is None or collection_schema.read_metadata(there) is None:
             await self._connection.send(QdrantRequest("DELETE", _COLLECTION, name), ctx)
-            raise Broken("the Qdrant server keeps no metadata of collections: it is too old", code="store_old")
+            raise Broken(
+                "the Qdrant server keeps no metadata of collections: it is too old", code="store_version_unsupported"
+            )
         return there
 
     async def _index(self, name: str, field: str, params: Mapping[str, Any], ctx: Context) -> None:
