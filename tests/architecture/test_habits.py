@@ -143,7 +143,9 @@ def test_the_container_for_development_has_what_ci_installs() -> None:
 
 def test_every_direct_dependency_has_the_locked_minor_version_as_its_least() -> None:
     locked = pins("runtime")
-    wanted = [re.fullmatch(r"([a-z0-9-]+)(>=|==)([\d.]+)", one) for one in PROJECT["dependencies"]]
+    extras = PROJECT["optional-dependencies"]
+    optional = [one for extra in ("hub", "kafka", "qdrant", "redis") for one in extras[extra]]
+    wanted = [re.fullmatch(r"([a-z0-9-]+)(>=|==)([\d.]+)", one) for one in PROJECT["dependencies"] + optional]
     assert None not in wanted
     for name, relation, version in (one.groups() for one in wanted if one is not None):
         assert locked[name] == version if relation == "==" else locked[name].startswith(f"{version}."), name

@@ -111,5 +111,5 @@ def test_the_hub_hears_nothing_of_the_programs_around(tmp_path, server):
 
 def test_without_the_library_it_says_so(monkeypatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(hub.HubUnavailable, match="huggingface_hub is not installed"):
+    with pytest.raises(hub.HubUnavailable, match="huggingface-hub is not installed"):
         hub.download_file("owner/name", "model.onnx", COMMIT, tmp_path)

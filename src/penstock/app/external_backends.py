@@ -7,12 +7,15 @@ in :mod:`penstock.app.local_backends`. No other module imports a backend.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.bus.broker import Broker
 from penstock.kernel.context import Clock
+from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import Settings
 
@@ -20,6 +23,22 @@ if TYPE_CHECKING:
     from penstock.stores.store_service import SharedState, StoreService
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def _extra(name: str, package: str, setting: str) -> Iterator[None]:
+    """Import a backend whose client is an optional dependency.
+
+    Raises:
+        Invalid: The client is not installed. The message says what to install.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        cure = f"pip install 'penstock[{name}]'"
+        raise Invalid(f"{setting} needs {package}, which is not installed: {cure}", field=setting) from None
 
 
 def topic_capacities(settings: Settings) -> dict[str, int]:
@@ -42,7 +61,8 @@ def build_broker(settings: Settings, clock: Clock) -> Broker | None:
         Invalid: The settings cannot be used.
     """
     if settings.bus.backend == "redis":
-        from penstock.bus.backends.redis.broker import RedisBroker  # noqa: PLC0415
+        with _extra("redis", "redis", "bus.backend"):
+            from penstock.bus.backends.redis.broker import RedisBroker  # noqa: PLC0415
 
         if settings.redis.uses_shared_redis and not settings.redis.has_own_shared_redis:
             if settings.redis.cache:
@@ -56,7 +76,8 @@ def build_broker(settings: Settings, clock: Clock) -> Broker | None:
             settings = replace(settings, redis=replace(settings.redis, pool_size=left))
         return RedisBroker(settings.bus, settings.redis, topic_capacities(settings), clock)
     if settings.bus.backend == "kafka":
-        from penstock.bus.backends.kafka.broker import KafkaBroker  # noqa: PLC0415
+        with _extra("kafka", "aiokafka", "bus.backend"):
+            from penstock.bus.backends.kafka.broker import KafkaBroker  # noqa: PLC0415
 
         return KafkaBroker(settings.bus, settings.kafka, topic_capacities(settings))
     return None
@@ -75,7 +96,8 @@ def build_store_service(settings: Settings, data_dir: Path, clock: Clock, backen
         Invalid: The settings cannot be used.
     """
     if (backend or settings.store.backend) == "qdrant":
-        from penstock.stores.backends.qdrant.server import QdrantServer  # noqa: PLC0415
+        with _extra("qdrant", "qdrant_client", "store.backend"):
+            from penstock.stores.backends.qdrant.server import QdrantServer  # noqa: PLC0415
 
         return QdrantServer(settings.qdrant, settings.timeouts, clock)
     from penstock.stores.backends.edge.process_group import EdgeProcessGroup  # noqa: PLC0415
@@ -102,6 +124,7 @@ def build_shared(settings: Settings) -> SharedState | None:
     """
     if not settings.redis.uses_shared_redis:
         return None
-    from penstock.stores.backends.redis.shared import RedisSharedState  # noqa: PLC0415
+    with _extra("redis", "redis", "redis.url"):
+        from penstock.stores.backends.redis.shared import RedisSharedState  # noqa: PLC0415
 
     return RedisSharedState(settings.redis, settings.bus.prefix)

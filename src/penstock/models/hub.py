@@ -56,7 +56,7 @@ def _asked(function: str, *arguments: str, **how: Any) -> str:
         # Imported here: optional, and slow to import.
         import huggingface_hub  # noqa: PLC0415 - see above
     except ImportError:
-        raise HubUnavailable("huggingface_hub is not installed") from None
+        raise HubUnavailable("huggingface-hub is not installed: pip install 'penstock[hub]'") from None
     # Its own attempts and hints add nothing for a user who is told the outcome.
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     huggingface_hub.set_client_factory(_client)

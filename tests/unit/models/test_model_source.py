@@ -91,5 +91,5 @@ def test_hub_is_left_alone_unless_a_setting_allows_it(monkeypatch: pytest.Monkey
 def test_absent_hub_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     _package(monkeypatch, None)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(Unavailable, match="huggingface_hub is not installed"):
+    with pytest.raises(Unavailable, match="huggingface-hub is not installed"):
         find_source(ModelSourceSettings(hub_allowed=True))
