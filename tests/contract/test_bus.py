@@ -24,7 +24,7 @@ from penstock.bus.distributed import BrokerBus
 from penstock.bus.local import LocalBus
 from penstock.bus.record_codec import RecordCodec
 from penstock.bus.rpc_client import BrokerTransport
-from penstock.kernel.context import Context, Deadline, LoopClock
+from penstock.kernel.context import Context, Deadline, LoopClock, current_request_id
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
 from penstock.pools.permits import Budget, Permits
@@ -288,6 +288,18 @@ async def test_the_handler_gets_the_label_with_the_tighter_deadline(rig: Rig) ->
     assert (seen[0].client, seen[0].request_id, seen[0].deadline.operation) == ("alice", "r1", "search")
     assert seen[1].deadline.operation == "request"
     assert seen[1].deadline.remaining_s(rig.now_s) <= rig.limits.request_timeout
+
+
+@on_every_bus
+async def test_what_a_handler_logs_has_the_id_of_its_own_request(rig: Rig) -> None:
+    async def look(_message: object, _ctx: Context) -> str:
+        return current_request_id.get()
+
+    await rig.serve(look, 1)
+    for name in ("r1", "", "r2"):
+        asked = Context(Deadline(rig.now_s + 10, "search"), client="alice", request_id=name)
+        assert await rig.bus.request("t", "m", asked) == name
+    assert current_request_id.get() == ""
 
 
 @on_every_bus

@@ -1,5 +1,6 @@
 """Signals to a real server and everything that it has started."""
 
+import json
 import os
 import signal
 import socket
@@ -24,7 +25,7 @@ def documents(count: int) -> dict[str, object]:
 
 def test_a_hangup_ends_neither_the_server_nor_what_it_has_started(serve, tmp_path):
     settings = tmp_path / "settings.yaml"
-    settings.write_text("server: {log_level: info}\n")
+    settings.write_text("server: {log_level: info, log_format: json}\n")
     server = serve("--config", str(settings))
     with server.client() as client:
         client.put("/v1/collections/default")
@@ -32,7 +33,7 @@ def test_a_hangup_ends_neither_the_server_nor_what_it_has_started(serve, tmp_pat
         assert client.post("/v1/collections/default/documents", json=documents(3)).status_code == 200
         processes = below(server.process.pid)
         assert len(processes) >= 3
-        settings.write_text("server: {log_level: debug}\n")
+        settings.write_text("server: {log_level: debug, log_format: json}\n")
         for pid in processes * 2:
             os.kill(pid, signal.SIGHUP)
         assert client.post("/v1/collections/default/documents", json=documents(6)).status_code == 200
@@ -43,7 +44,8 @@ def test_a_hangup_ends_neither_the_server_nor_what_it_has_started(serve, tmp_pat
         await_searches(client, "def f4")
     code, output = server.terminate()
     assert code == 0
-    assert "SIGHUP: the log level was read again level=debug" in output
+    told = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert ("SIGHUP: the log level was read again", "debug") in {(one["message"], one.get("level_")) for one in told}
     assert "SIGHUP: the settings cannot be read, the log level stays" in output
 
 

@@ -11,7 +11,7 @@ from penstock.bus.contract import Handler, Slots
 from penstock.bus.counters import NULL_OBSERVER, BusObserver
 from penstock.bus.envelope import ENDED, GRANTED, RUNNING, Completion, Envelope, EnvelopeOwner, MessageStage
 from penstock.bus.topic_queue import TopicQueue
-from penstock.kernel.context import Clock, Criticality
+from penstock.kernel.context import Clock, Criticality, current_request_id
 from penstock.kernel.errors import Expired, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings
 from penstock.kernel.wheel import Slot, cancel_timer, start_timer
@@ -133,6 +133,7 @@ class HandlerTask:
             self._dispatcher.drop_unstarted(envelope)
             return None
         envelope.stage = RUNNING
+        current_request_id.set(ctx.request_id)
         handler_s = self._dispatcher.handler_timeout_s
         limit_s = now_s + handler_s
         if limit_s < deadline_s:

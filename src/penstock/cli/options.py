@@ -73,7 +73,7 @@ def parse_pools(pools: str) -> frozenset[str]:
 #: Settings of listening sockets. No command but ``serve`` and ``worker`` reads their variables.
 LISTEN_SETTINGS: Final = setting_names("server.host", "server.port", "worker.")
 #: Settings that a command needs before it knows whether a server does the work.
-SERVER_LOOKUP_SETTINGS: Final = setting_names("store.data_dir", "server.log_level")
+SERVER_LOOKUP_SETTINGS: Final = setting_names("store.data_dir", "server.log_level", "server.log_format")
 
 
 @dataclass(frozen=True, slots=True)

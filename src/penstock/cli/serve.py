@@ -56,7 +56,7 @@ def command(config: Path | None, role: str, pools: str | None, index_self: Path 
     given = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
     setup = load_setup(config, given)
     warn_and_drop_secrets(setup)
-    configure(setup.settings.server.log_level)
+    configure(setup.settings.server.log_level, setup.settings.server.log_format)
     with setup.explain_origin(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_ServerProcess(setup, part, index_self, stderr_console()).run(log_level_reloader(config, given)))
     return 0

@@ -54,11 +54,11 @@ def log_level_reloader(config: Path | None, flags: Mapping[str, str | None]) -> 
 
     def read() -> None:
         try:
-            level = load_setup(config, flags, SERVER_LOOKUP_SETTINGS).settings.server.log_level
+            server = load_setup(config, flags, SERVER_LOOKUP_SETTINGS).settings.server
         except PenstockError as error:
             log.warning("SIGHUP: the settings cannot be read, the log level stays", extra={"why": error.detail})
             return
-        configure(level)
-        log.info("SIGHUP: the log level was read again", extra={"level": level})
+        configure(server.log_level, server.log_format)
+        log.info("SIGHUP: the log level was read again", extra={"level": server.log_level})
 
     return read

@@ -44,7 +44,7 @@ def command(config: Path | None, pools: str, data_dir: str | None, host: str | N
     given = {"--data-dir": data_dir, "worker --host": host, "worker --port": port}
     setup = load_setup(config, given)
     warn_and_drop_secrets(setup)
-    configure(setup.settings.server.log_level)
+    configure(setup.settings.server.log_level, setup.settings.server.log_format)
     with setup.explain_origin(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_WorkerProcess(setup, role, stderr_console()).run(log_level_reloader(config, given)))
     return 0

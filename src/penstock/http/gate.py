@@ -45,7 +45,7 @@ from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
 from penstock.http.probe_throttle import ProbeThrottle
 from penstock.http.refusal import PreparedRefusal
 from penstock.http.request_context import AdmissionContext, ClientIdentifier, read_admission_context
-from penstock.kernel.context import Context, Criticality, new_id
+from penstock.kernel.context import Context, Criticality, current_request_id, new_id
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
@@ -336,6 +336,7 @@ class Gate:
 
     async def _run(self, scope: Scope, exchange: Exchange) -> tuple[PreparedRefusal | None, float]:
         """Let the application answer; return what it raised, as a refusal."""
+        current_request_id.set(scope["penstock.request_id"])
         try:
             if self._origins.is_preflight(scope, exchange.headers):
                 await exchange.send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT_HEADERS})

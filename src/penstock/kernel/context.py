@@ -13,12 +13,16 @@ import time
 import uuid
 from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from penstock.kernel.errors import Expired
 from penstock.kernel.wheel import Slot, cancel_timer, start_timer
+
+#: Id of the request that the current task works on, empty for none. Every log line of the task carries it.
+current_request_id: Final[ContextVar[str]] = ContextVar("request_id", default="")
 
 
 class Clock(Protocol):

@@ -221,7 +221,7 @@ class MemorySettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Listening address and log level of the server."""
+    """Listening address and log of the server."""
 
     host: str = setting("127.0.0.1", text("PENSTOCK_HOST", "address to listen on"))
     port: int = setting(
@@ -229,6 +229,10 @@ class ServerSettings:
     )
     log_level: str = setting(
         "info", text("PENSTOCK_LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error")
+    )
+    log_format: str = setting(
+        "logfmt",
+        text("PENSTOCK_LOG_FORMAT", "form of a log line: sentence and facts, or JSON", "logfmt", "json"),
     )
 
 

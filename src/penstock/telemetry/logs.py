@@ -1,4 +1,4 @@
-"""Log lines: one a fact, ``key=value`` after the sentence, on standard error."""
+"""Log lines: one a fact, with its values and the request's id, on standard error."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 import logging
 import re
 import sys
-from typing import Final
+import time
+from typing import Any, Final
+
+from penstock.kernel.context import current_request_id
 
 _PLAIN: Final = re.compile(r"[^\s\"=]+")
 _KNOWN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -20,15 +23,46 @@ class LogfmtFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        room = record.name.removeprefix("penstock.")
         when = self.formatTime(record, self.datefmt)
-        line = f"{when} {record.levelname.lower()} {room}: {record.getMessage()}"
-        extra = {k: v for k, v in record.__dict__.items() if k not in _KNOWN}
-        if extra:
-            line += "".join(f" {key}={_value(value)}" for key, value in extra.items())
+        line = f"{when} {record.levelname.lower()} {_room(record)}: {record.getMessage()}"
+        line += "".join(f" {key}={_value(value)}" for key, value in _facts(record).items())
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+
+class JsonFormatter(logging.Formatter):
+    """``{"time": "2026-01-31T12:00:00.000Z", "level": "warning", "logger": "bus", "message": "a topic is filling"}``.
+
+    The facts of a line are further members, ``request_id`` among them, and a traceback is ``exception``.
+    A fact that has the name of a member that every line has is written as ``NAME_``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line: one JSON object without a line break."""
+        when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{when}.{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": _room(record),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        line |= {f"{key}_" if key in line else key: value for key, value in _facts(record).items()}
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _room(record: logging.LogRecord) -> str:
+    return record.name.removeprefix("penstock.")
+
+
+def _facts(record: logging.LogRecord) -> dict[str, object]:
+    """Return what was logged beside the sentence, and the id of the request that the task works on."""
+    facts = {key: value for key, value in record.__dict__.items() if key not in _KNOWN}
+    if request_id := current_request_id.get():
+        facts.setdefault("request_id", request_id)
+    return facts
 
 
 def _value(value: object) -> str:
@@ -37,13 +71,20 @@ def _value(value: object) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
-def configure(level: str) -> None:
+_FORMATTERS: Final = {"logfmt": LogfmtFormatter, "json": JsonFormatter}
+
+
+def configure(level: str, form: str = "logfmt") -> None:
     """Send log lines of ``level`` and above to standard error; of libraries none below ``info``.
 
     Debug lines of libraries hold what they send: Kafka's client writes passwords and whole records.
+
+    Args:
+        level: The least severe level.
+        form: ``logfmt`` or ``json``.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogfmtFormatter())
+    handler.setFormatter(_FORMATTERS[form]())
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=max(number, logging.INFO), handlers=[handler], force=True)
     logging.getLogger("penstock").setLevel(number)

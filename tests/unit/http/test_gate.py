@@ -9,7 +9,7 @@ import pytest
 from penstock.bus.contract import TopicRefusal
 from penstock.http.exchange import DISCONNECT_WATCH_DELAY_S, UNREAD_BYTES_MAX
 from penstock.http.gate import PIECE_BYTES, Gate, GateInputs
-from penstock.kernel.context import Criticality
+from penstock.kernel.context import Criticality, current_request_id
 from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.levels import Level
@@ -517,6 +517,19 @@ async def test_the_topics_are_asked_with_what_the_head_says():
     ((method, path, head),) = seen
     assert (method, path, head.criticality, head.deadline.at_s) == ("POST", "/x", Criticality.BULK, BEGIN_S + 0.25)
     assert head.client.startswith("key:")
+
+
+@virtual
+async def test_what_is_logged_for_a_request_has_its_id():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(current_request_id.get())
+        await echo(scope, receive, send)
+
+    for name in ("r-1", "r-2"):
+        await Caller(gate(app)).ask("POST", "/x", b"hello", {"x-request-id": name})
+    assert seen == ["r-1", "r-2"]
 
 
 @virtual

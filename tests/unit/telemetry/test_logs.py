@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from penstock.telemetry.logs import LogfmtFormatter, configure
+from penstock.kernel.context import current_request_id
+from penstock.telemetry.logs import JsonFormatter, LogfmtFormatter, configure
 
 
-def line(message: str, *args: object, name: str = "penstock.bus", exc_info=None, **extra: object) -> str:
+def line(
+    message: str,
+    *args: object,
+    name: str = "penstock.bus",
+    exc_info: Any = None,
+    form: type[logging.Formatter] = LogfmtFormatter,
+    **extra: object,
+) -> str:
     record = logging.getLogger(name).makeRecord(
         name, logging.WARNING, __file__, 1, message, args, exc_info, extra=extra
     )
-    return LogfmtFormatter().format(record)
+    return form().format(record)
+
+
+def json_line(message: str, *args: object, **extra: Any) -> dict[str, object]:
+    text = line(message, *args, form=JsonFormatter, **extra)
+    assert "\n" not in text
+    told: dict[str, object] = json.loads(text)
+    return told
+
+
+@pytest.fixture
+def request_id() -> Iterator[str]:
+    token = current_request_id.set("r-1")
+    yield "r-1"
+    current_request_id.reset(token)
 
 
 def test_a_line_says_when_how_bad_where_and_what() -> None:
@@ -102,3 +127,34 @@ def test_what_libraries_tell_their_makers_is_not_written(
     logging.getLogger("penstock.gate").debug("ours")
     assert capsys.readouterr().err.endswith(" debug gate: ours\n")
     assert not logging.getLogger("aiokafka.conn").isEnabledFor(logging.DEBUG)
+
+
+def test_a_json_line_has_the_same_facts() -> None:
+    told = json_line("a topic is %s", "filling", topic="search.request", used=0.8, path=Path("/x"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(told.pop("time")))
+    facts = {"topic": "search.request", "used": 0.8, "path": "/x"}
+    assert told == {"level": "warning", "logger": "bus", "message": "a topic is filling"} | facts
+
+
+def test_a_fact_never_replaces_a_member_that_every_json_line_has() -> None:
+    told = json_line("fact", level="low", time=3)
+    assert (told["level"], told["level_"], told["time_"]) == ("warning", "low", 3)
+
+
+def test_a_json_line_holds_its_traceback() -> None:
+    try:
+        raise ZeroDivisionError("by zero")
+    except ZeroDivisionError:
+        told = json_line("failed", exc_info=sys.exc_info())
+    assert str(told["exception"]).endswith("ZeroDivisionError: by zero")
+
+
+def test_a_line_written_for_a_request_has_its_id(request_id: str) -> None:
+    assert line("fact").endswith(" fact request_id=r-1")
+    assert json_line("fact")["request_id"] == request_id
+    assert json_line("fact", request_id="another")["request_id"] == "another"
+
+
+def test_a_line_written_for_no_request_has_no_id() -> None:
+    assert "request_id" not in json_line("fact")
+    assert "request_id" not in line("fact")
