@@ -13,6 +13,13 @@ from penstock.kernel.setting_spec import ENV_PREFIX
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
+DOCS = ROOT / "docs"
+#: Pages that are written to be read once, from beginning to end.
+ONE_PASS = [ROOT / "README.md", DOCS / "README.md", DOCS / "tutorial.md", DOCS / "commands.md"]
+ONE_PASS += [*sorted((DOCS / "concepts").glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
+README_WORDS_MAX = 700
+COLUMNS_MAX = 140
+AVOIDED = r"\b(?:nobody|anew|whoever|by way of|lately|mend|thereby|meanwhile)\b"
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 PROMISES = {
@@ -70,12 +77,34 @@ def test_every_test_that_is_named_exists():
         assert not name or re.search(rf"def {name}\(", (ROOT / path).read_text()), f"{path} has no {name}"
 
 
-def test_every_command_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
+def test_every_command_is_on_the_page_of_commands():
+    text = (ROOT / "docs" / "commands.md").read_text()
     for name in penstock.list_commands(click.Context(penstock)):
-        assert f"penstock {name}" in text, f"penstock {name} is not in the README"
-    assert "make serve" in text
-    assert "make test" in text
+        assert f"penstock {name}" in text, f"penstock {name} is not in docs/commands.md"
+
+
+def test_the_readme_names_the_two_commands_and_three_of_the_program():
+    text = (ROOT / "README.md").read_text()
+    for command in ("make serve", "make test", "penstock search", "penstock index", "penstock top"):
+        assert command in text
+
+
+def test_the_readme_has_at_most_700_words():
+    assert len((ROOT / "README.md").read_text().split()) <= README_WORDS_MAX
+
+
+@pytest.mark.parametrize("page", ONE_PASS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_for_one_pass_has_short_lines_and_plain_words(page):
+    text = page.read_text()
+    assert [line for line in text.splitlines() if len(line) > COLUMNS_MAX] == []
+    assert re.findall(AVOIDED, text, re.IGNORECASE) == []
+
+
+def test_the_index_lists_every_page():
+    listed = {(DOCS / target).resolve() for target in LINK.findall((DOCS / "README.md").read_text())}
+    apart = {DOCS / "decisions", DOCS / "benchmarks"}
+    pages = {page for page in DOCS.rglob("*.md") if not apart & set(page.parents)} - {DOCS / "README.md"}
+    assert pages - listed == set()
 
 
 def test_every_topic_of_the_specification_exists():

@@ -20,13 +20,23 @@ def measured(bench: str) -> dict[str, float]:
     return {figure["name"]: figure["value"] for figure in figures}
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/benchmarks/quality.md"])
 @pytest.mark.parametrize("collection", ["cranfield", "cisi", "cosqa-dev"])
-def test_the_quality_that_a_page_quotes_was_measured(page: str, collection: str) -> None:
-    (row,) = re.findall(rf"^\| {collection} .*", (ROOT / page).read_text(), re.MULTILINE)
+def test_the_quality_that_the_page_quotes_was_measured(collection: str) -> None:
+    (row,) = re.findall(rf"^\| {collection} .*", (BENCHMARKS / "quality.md").read_text(), re.MULTILINE)
     quoted = re.findall(r"\| (?:nDCG@10 \| )?\**(\.\d+)\b", row)
     found = measured("quality")
     assert quoted == [f"{found[f'{collection}, {arm}, nDCG@10']:.3f}".removeprefix("0") for arm in ARMS]
+
+
+def test_the_goodput_that_the_readme_quotes_was_measured() -> None:
+    text = (ROOT / "README.md").read_text()
+    ((ours, others),) = re.findall(r"At 20 times .* ([\d.]+) times .* others ([\d.]+)\.$", text, re.MULTILINE)
+    assert ours == f"{measured('overload')['goodput at 20 C']:.2f}"
+    (table,) = re.findall(
+        r"^By count, waiting work.*?\n\n(.*?)\n\n", (BENCHMARKS / "overload.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    peers = [row.split(" | ") for row in table.splitlines()[2:] if "penstock" not in row]
+    assert float(others) == max(float(row[-1].removesuffix(" |")) for row in peers)
 
 
 def test_the_table_of_attacks_is_the_one_that_was_measured() -> None:
