@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests" / "README.md"])
 DOCS = ROOT / "docs"
 #: Pages that are written to be read once, from beginning to end.
-ONE_PASS = [ROOT / "README.md", DOCS / "README.md", DOCS / "tutorial.md", DOCS / "commands.md"]
+ONE_PASS = [
+    ROOT / "README.md",
+    ROOT / "ARCHITECTURE.md",
+    DOCS / "README.md",
+    DOCS / "tutorial.md",
+    DOCS / "commands.md",
+]
 ONE_PASS += [*sorted((DOCS / "concepts").glob("*.md")), *sorted((DOCS / "how-to").glob("*.md"))]
 README_WORDS_MAX = 700
 COLUMNS_MAX = 140
