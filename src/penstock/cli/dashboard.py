@@ -12,11 +12,11 @@ from typing import Final
 
 from rich.text import Text
 
-from penstock.cli.api_types import ApiBreakerStatus, ApiPoolStatus, ApiRungStatus, ApiServerStatus, ApiTopicStatus
 from penstock.cli.status_rates import ServerRates, StatusHistory, TopicRates, total
 from penstock.cli.terminal import strip_controls
 from penstock.cli.text_charts import UNKNOWN, bar, capped, compact, megabytes, percent, sparkline
 from penstock.cli.throughput import format_duration
+from penstock.client import BreakerSummary, LadderRung, PoolSummary, Status, TopicSummary
 
 #: A line longer than this is hard to follow, however wide the terminal is.
 WIDTH_MAX: Final = 160
@@ -128,7 +128,7 @@ def _silence(watch: StatusHistory, moment: DrawTime, silent_s: float | None) -> 
         yield RankedLine(Text(strip_controls(watch.last_error), "red"), ALWAYS)
 
 
-def _body(seen: ApiServerStatus, watch: StatusHistory, width: int) -> Iterator[RankedLine]:
+def _body(seen: Status, watch: StatusHistory, width: int) -> Iterator[RankedLine]:
     yield _state(seen)
     for alert in seen.alerts:
         if alert.active:
@@ -145,7 +145,7 @@ def _body(seen: ApiServerStatus, watch: StatusHistory, width: int) -> Iterator[R
     yield from _resources(seen, watch.rates, width)
 
 
-def _state(seen: ApiServerStatus) -> RankedLine:
+def _state(seen: Status) -> RankedLine:
     why = strip_controls("; ".join(seen.reasons)) or "no reason given"
     text = Text("ready", "green") if seen.ready else Text(f"not ready: {why}", "bold red")
     text.append(f"  in flight {seen.in_flight:,}", "default not bold")
@@ -184,13 +184,13 @@ def _reasons(by_reason: Mapping[str, float] | None) -> str:
     return ", ".join(f"{strip_controls(reason)} {compact(rate)}" for reason, rate in ordered)
 
 
-def _stand(one: ApiRungStatus) -> Text:
+def _stand(one: LadderRung) -> Text:
     words = _RUNGS.get(one.rung, strip_controls(one.rung).replace("_", " "))
     severity = _SEVERITIES[max(0, min(one.level, len(_SEVERITIES) - 1))]
     return Text(f"{strip_controls(one.criticality)} ").append(words, severity)
 
 
-def _topics(topics: Sequence[ApiTopicStatus], flows: Mapping[str, TopicRates], width: int) -> Iterator[RankedLine]:
+def _topics(topics: Sequence[TopicSummary], flows: Mapping[str, TopicRates], width: int) -> Iterator[RankedLine]:
     levels = [_level(one) for one in topics]
     level_width = max(len("level"), *(len(level) for level in levels))
     name_width = min(_NAME_MAX, max(len("topic"), *(len(one.name) for one in topics)))
@@ -218,14 +218,14 @@ def _columns(room: int) -> tuple[list[_Column], int]:
     return kept, max(_BAR_MIN, min(_BAR_MAX, left))
 
 
-def _level(topic: ApiTopicStatus) -> str:
+def _level(topic: TopicSummary) -> str:
     level = strip_controls(topic.level)
     if not topic.congested:
         return level
     return "congested" if level == "calm" else f"{level[:4]}+cong"
 
 
-def _topic_rank(topic: ApiTopicStatus, flow: TopicRates) -> int:
+def _topic_rank(topic: TopicSummary, flow: TopicRates) -> int:
     if topic.level != "calm" or topic.congested:
         return URGENT
     return BUSY if topic.waiting or topic.running or flow.offered or flow.refused else IDLE
@@ -238,7 +238,7 @@ class _Column:
     title: str
     width: int
     rank: int
-    cell: Callable[[ApiTopicStatus, TopicRates], str]
+    cell: Callable[[TopicSummary, TopicRates], str]
     loss: bool = False
 
 
@@ -256,7 +256,7 @@ _COLUMNS: Final = (
 )
 
 
-def _resources(seen: ApiServerStatus, rates: ServerRates, width: int) -> Iterator[RankedLine]:
+def _resources(seen: Status, rates: ServerRates, width: int) -> Iterator[RankedLine]:
     yield from _grid("pools", list(_pools(seen.pools)), width, STATE)
     closed = all(one.state == "closed" for one in seen.breakers)
     yield from _grid("breakers", [_breaker(one) for one in seen.breakers], width, CALM if closed else URGENT)
@@ -282,7 +282,7 @@ def _resources(seen: ApiServerStatus, rates: ServerRates, width: int) -> Iterato
         yield _labelled("" if place else "caches", text, CALM)
 
 
-def _pools(pools: Sequence[ApiPoolStatus]) -> Iterator[Text]:
+def _pools(pools: Sequence[PoolSummary]) -> Iterator[Text]:
     figures = [f"{one.active}/{one.limit}" for one in pools]
     room = _CELL - _CELL_BAR - 2 - max((len(one) for one in figures), default=0)
     for one, figure in zip(pools, figures, strict=True):
@@ -292,7 +292,7 @@ def _pools(pools: Sequence[ApiPoolStatus]) -> Iterator[Text]:
         yield text.append(f" {figure}")
 
 
-def _breaker(one: ApiBreakerStatus) -> Text:
+def _breaker(one: BreakerSummary) -> Text:
     state = strip_controls(one.state)
     if one.state == "open":
         state += f" {format_duration(one.retry_after_s)}"

@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from penstock.cli.api_client import ApiClient
-from penstock.cli.api_errors import problem_summary
 from penstock.cli.beir import Benchmark, Query, read_benchmark
-from penstock.cli.local_files import request_body
 from penstock.cli.options import Setup, json_option, with_settings
 from penstock.cli.session import connect
 from penstock.cli.tables import TableRows, print_table
 from penstock.cli.terminal import logs_above, print_json, stderr_console, stdout_console
+from penstock.client import AsyncClient, NewDocument, Problem, SearchOptions
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Broken
 from penstock.search.relevance import ndcg, recall
@@ -34,7 +31,7 @@ COLLECTION: Final = "benchmark"
 CHUNKS: Final = 300
 BATCH_DOCUMENTS: Final = 64
 IN_FLIGHT_MAX: Final = 2
-ARMS: Final[dict[str, dict[str, Any]]] = {
+ARMS: Final[dict[str, SearchOptions]] = {
     "sparse": {"weights": {"dense": 0, "sparse": 1}, "rerank": False},
     "dense": {"weights": {"dense": 1, "sparse": 0}, "rerank": False},
     "hybrid": {"weights": {"dense": 1, "sparse": 1}, "rerank": False},
@@ -99,7 +96,7 @@ async def _measure(setup: Setup, benchmark: Benchmark, place: Path, console: Con
     }
 
 
-async def _index(api: ApiClient, benchmark: Benchmark, advance: Advance) -> float | None:
+async def _index(api: AsyncClient, benchmark: Benchmark, advance: Advance) -> float | None:
     """Index the corpus and return documents a second, ``None`` where all were there already."""
     batches = iter(
         [benchmark.documents[n : n + BATCH_DOCUMENTS] for n in range(0, len(benchmark.documents), BATCH_DOCUMENTS)]
@@ -109,11 +106,10 @@ async def _index(api: ApiClient, benchmark: Benchmark, advance: Advance) -> floa
     async def courier() -> None:
         nonlocal indexed
         for batch in batches:
-            documents = [msgspec.json.encode({"id": one.id, "text": one.whole}) for one in batch]
-            answer = await api.index_batch(COLLECTION, request_body(documents))
+            answer = await api.index_documents([NewDocument(one.id, one.whole) for one in batch], COLLECTION)
             for outcome in answer.documents:
                 if outcome.status == "failed":
-                    raise Broken(f"document {outcome.id} was not indexed: {problem_summary(outcome.error or {})[1]}")
+                    raise Broken(f"document {outcome.id} was not indexed: {(outcome.error or Problem()).message}")
                 indexed += outcome.status == "indexed"
             advance(len(batch))
 
@@ -122,14 +118,15 @@ async def _index(api: ApiClient, benchmark: Benchmark, advance: Advance) -> floa
     return round(indexed / (time.monotonic() - started_s), 2) if indexed else None
 
 
-async def _ask(api: ApiClient, queries: list[Query], wishes: dict[str, Any], advance: Advance) -> dict[str, list[str]]:
+async def _ask(api: AsyncClient, queries: list[Query], wishes: SearchOptions, advance: Advance) -> dict[str, list[str]]:
     """Return the ranking of documents for each query: by best chunk, so at its first appearance."""
     waiting = iter(queries)
     rankings: dict[str, list[str]] = {}
+    options: SearchOptions = {**wishes, "limit": CHUNKS}
 
     async def asker() -> None:
         for query in waiting:
-            answer, _ = await api.search(COLLECTION, {"query": query.text, "limit": CHUNKS, **wishes})
+            answer = await api.search(query.text, COLLECTION, **options)
             rankings[query.id] = list(dict.fromkeys(hit.id for hit in answer.hits))
             advance(1)
 

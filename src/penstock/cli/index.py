@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import click
-import httpx
 from rich.console import Console
 
-from penstock.cli.api_client import ApiClient
 from penstock.cli.index_planning import VanishedDocuments
 from penstock.cli.index_progress import progress_display
 from penstock.cli.index_run import IndexOptions, IndexRun
@@ -20,6 +18,7 @@ from penstock.cli.main import INTERRUPTED
 from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, stderr_console, strip_controls
+from penstock.client import AsyncClient
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.settings import Settings
 from penstock.telemetry.logs import configure
@@ -43,9 +42,8 @@ async def first_index(url: str, settings: Settings, data_dir: Path, path: Path, 
         What is indexed stays; the next start goes on.
     """
     pending = data_dir / PENDING
-    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as client:  # noqa: S501 - plain HTTP
-        api = ApiClient(client, f"the server at {url}")
-        if await api.collections() and not pending.exists():
+    async with AsyncClient(url) as api:
+        if await api.list_collections() and not pending.exists():
             return
         pending.touch()
         stats = IndexStats()

@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
-from penstock.cli.api_errors import problem_summary
-from penstock.cli.api_types import ApiDocument, ApiDocumentOutcome, ApiDocumentPage, ApiIndexResponse
+import msgspec
+
 from penstock.cli.index_planning import (
     IndexableFile,
     IndexRoot,
@@ -25,7 +25,8 @@ from penstock.cli.index_planning import (
 from penstock.cli.index_progress import ProgressDisplay
 from penstock.cli.index_stats import FileFailure, IndexStats
 from penstock.cli.indexed_documents import IndexedDocuments
-from penstock.cli.local_files import encode_document, find_files, hash_file, request_body, resolve_roots
+from penstock.cli.local_files import encode_document, find_files, hash_file, resolve_roots
+from penstock.client import Collection, IndexedDocument, IndexReport, Problem, StoredDocument
 from penstock.indexing.walk import SkipReason
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Expired, Invalid
@@ -48,21 +49,21 @@ REFRESH_S: Final = 1.0
 
 
 class IndexApi(Protocol):
-    """Methods of the API that an index run needs. :class:`penstock.cli.api_client.ApiClient` has them."""
+    """Methods of the API that an index run needs. :class:`penstock.client.AsyncClient` has them."""
 
-    async def create_collection(self, name: str) -> None:
+    async def create_collection(self, name: str) -> Collection:
         """Create the collection where it is absent."""
         ...
 
-    def documents(self, collection: str) -> AsyncIterator[ApiDocumentPage]:
+    def iter_documents(self, collection: str) -> AsyncIterator[StoredDocument]:
         """Yield its listing."""
         ...
 
-    async def index_batch(self, collection: str, batch: bytes) -> ApiIndexResponse:
-        """Index a batch."""
+    async def index_documents(self, documents: Sequence[msgspec.Raw], collection: str) -> IndexReport:
+        """Index documents."""
         ...
 
-    async def delete_documents(self, collection: str, ids: Sequence[str]) -> int:
+    async def delete_documents(self, collection: str, *, ids: Sequence[str]) -> int:
         """Delete documents."""
         ...
 
@@ -163,7 +164,7 @@ class IndexRun:
         """Read the collection's listing."""
         known = IndexedDocuments()
         projects: set[str] = set()
-        async for one in self._listing():
+        async for one in self._api.iter_documents(self._order.collection):
             known.add(one.id, one.hash)
             if (project := project_of(one.id, one.path)) is not None:
                 projects.add(project)
@@ -172,11 +173,6 @@ class IndexRun:
         roots = await asyncio.to_thread(resolve_roots, self._order.paths, paths, force=self._order.force)
         losses = [VanishedDocuments(root.path) for root in roots if root.path.is_dir()]
         return _IndexScope(roots, known, losses=losses)
-
-    async def _listing(self) -> AsyncIterator[ApiDocument]:
-        async for page in self._api.documents(self._order.collection):
-            for one in page.documents:
-                yield one
 
     # --- Compare
 
@@ -250,27 +246,24 @@ class IndexRun:
         size = sum(one.size for one, _ in batch)
         self.stats.add_in_flight(len(batch), size)
         try:
-            answer = await self._api.index_batch(
-                self._order.collection, request_body([document for _, document in batch])
-            )
+            documents = [msgspec.Raw(document) for _, document in batch]
+            answer = await self._api.index_documents(documents, self._order.collection)
         except (Expired, Invalid) as error:
             if isinstance(error, Invalid) and error.code != "body_too_large":
                 raise
             for one, _ in batch:
-                self._count(
-                    one, ApiDocumentOutcome(one.id, "failed", error={"code": error.code, "detail": error.detail})
-                )
+                problem = Problem(code=error.code, detail=error.detail)
+                self._count(one, IndexedDocument(one.id, "failed", error=problem))
         else:
             outcomes = {outcome.id: outcome for outcome in answer.documents}
             for one, _ in batch:
-                self._count(
-                    one, outcomes.get(one.id) or ApiDocumentOutcome(one.id, "failed", error={"code": "no_outcome"})
-                )
+                missing = IndexedDocument(one.id, "failed", error=Problem(code="no_outcome"))
+                self._count(one, outcomes.get(one.id) or missing)
         finally:
             self.stats.add_in_flight(-len(batch), -size)
         self._display.update(self.stats)
 
-    def _count(self, one: IndexableFile, outcome: ApiDocumentOutcome) -> None:
+    def _count(self, one: IndexableFile, outcome: IndexedDocument) -> None:
         self._done(one)
         if outcome.status == "indexed":
             self.stats.indexed += 1
@@ -278,7 +271,8 @@ class IndexRun:
         elif outcome.status == "unchanged":
             self.stats.unchanged += 1
         else:
-            self.stats.add_failure(one.id, *problem_summary(outcome.error or {}))
+            problem = outcome.error or Problem()
+            self.stats.add_failure(one.id, problem.code or "failed", problem.message)
 
     def _done(self, one: IndexableFile) -> None:
         self.stats.files_done += 1
@@ -296,12 +290,12 @@ class IndexRun:
             return
         self._display.show_stage("Removing vanished documents")
         if not self._order.prune:
-            async for one in self._listing():
+            async for one in self._api.iter_documents(self._order.collection):
                 scope.count_document(one.id)
             self.stats.kept_directories = [loss for loss in scope.losses if loss.looks_unmounted]
         kept = [loss.directory for loss in self.stats.kept_directories]
         waiting: list[str] = []
-        async for one in self._listing():
+        async for one in self._api.iter_documents(self._order.collection):
             if scope.may_remove(one.id) and not is_below_any(one.id, kept):
                 waiting.append(one.id)
             if len(waiting) == REMOVE_IDS_MAX:
@@ -311,7 +305,7 @@ class IndexRun:
 
     async def _drop(self, ids: Sequence[str]) -> None:
         if ids:
-            self.stats.removed += await self._api.delete_documents(self._order.collection, ids)
+            self.stats.removed += await self._api.delete_documents(self._order.collection, ids=ids)
 
 
 @asynccontextmanager

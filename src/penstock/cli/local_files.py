@@ -82,11 +82,6 @@ def encode_document(one: IndexableFile, file_bytes_max: int, body_bytes_max: int
     return document
 
 
-def request_body(documents: Sequence[bytes]) -> bytes:
-    """Return the request that indexes these encoded documents."""
-    return b'{"documents":[' + b",".join(documents) + b"]}"
-
-
 def _read(one: IndexableFile, file_bytes_max: int) -> tuple[str, str]:
     text = read_text(one.file, file_bytes_max).text
     first_line = text[:FIRST_LINE_CHARS].partition("\n")[0]

@@ -16,7 +16,7 @@ import click
 
 from penstock import __version__
 from penstock.kernel.cores import SINGLE_THREADED_ENV
-from penstock.kernel.errors import PenstockError
+from penstock.kernel.errors import Broken, PenstockError
 from penstock.kernel.file_permissions import set_private_umask
 
 #: Name → (module, what ``penstock --help`` says about it).
@@ -41,6 +41,13 @@ COMMANDS: Final = {
 FAILED: Final = 2
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
+
+_HINTS: Final = {
+    "collection_not_found": "`penstock status` lists collections; `penstock index PATH --collection NAME` makes one",
+    "overloaded": "the server has more work than it can do; try again a little later",
+    "timeout": "ask for less, or raise the limit (`penstock config` names it)",
+    "server_lost": "what was acknowledged is safe; start the server again and repeat the command to go on",
+}
 
 #: The variable that makes Python read and write UTF-8 whatever the locale.
 UTF8: Final = "PYTHONUTF8"
@@ -150,6 +157,13 @@ def print_error(message: str, hint: str = "") -> None:
         click.echo(f"{click.style('hint:', bold=True)} {hint}", err=True, color=_colour())
 
 
+def hint_for(error: PenstockError) -> str:
+    """Return what to do about the error in one line, empty where its message says it already."""
+    if isinstance(error, Broken):
+        return "this is a bug in Penstock; the server's log has more, under the same request id"
+    return _HINTS.get(error.code, "")
+
+
 def _failed(error: Exception) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
@@ -159,8 +173,6 @@ def _failed(error: Exception) -> int:
     elif isinstance(error, click.ClickException):
         print_error(error.format_message())
     elif isinstance(error, PenstockError):
-        from penstock.cli.api_errors import hint_for  # noqa: PLC0415 - costs time that `--help` need not pay
-
         print_error(error.detail, hint_for(error))
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from penstock.cli.api_types import ApiCollection
 from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.snapshot import SNAPSHOTS
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.client import Collection
 from penstock.kernel.errors import Invalid
 from penstock.telemetry.logs import configure
 
@@ -40,12 +40,12 @@ def command(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
     return 0
 
 
-async def _restore(setup: Setup, file: Path, *, force: bool) -> list[ApiCollection]:
+async def _restore(setup: Setup, file: Path, *, force: bool) -> list[Collection]:
     async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
         lent = setup.data_dir / SNAPSHOTS / f"restore-{os.getpid()}.snapshot"
         try:
             await asyncio.to_thread(_lend, file, lent)
-            return await api.restore(lent.name, force=force)
+            return await api.restore_snapshot(lent.name, force=force)
         finally:
             await asyncio.to_thread(lent.unlink, missing_ok=True)
 

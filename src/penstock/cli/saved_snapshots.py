@@ -11,6 +11,7 @@ from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.tables import TableRows, print_table
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.client import calls
 from penstock.kernel.errors import Invalid
 from penstock.telemetry.logs import configure
 
@@ -62,7 +63,8 @@ async def _list(setup: Setup) -> list[dict[str, Any]]:
         # Asking must not create anything.
         return []
     async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
-        return await api.snapshots()
+        found: list[dict[str, Any]] = (await api.send(calls.list_snapshots().untyped()))["snapshots"]
+        return found
 
 
 async def _delete(setup: Setup, names: tuple[str, ...]) -> dict[str, list[str]]:

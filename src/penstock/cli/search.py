@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
-from penstock.cli.api_types import ApiSearchResponse
 from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.snippets import hit_lines, query_words
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.client import SearchOptions, SearchResponse, calls
 from penstock.kernel.errors import Invalid
 from penstock.telemetry.logs import configure
 
@@ -38,41 +39,44 @@ def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: b
     """
     configure(setup.client_log_level)
     text = " ".join(query)
-    answer, raw = asyncio.run(_search(setup, collection, request(text, **wishes, explain=as_json)))
+    call = calls.search(text, collection, **search_options(**wishes, explain=as_json))
+    told = asyncio.run(_search(setup, call.untyped()))
+    answer = msgspec.convert(told, SearchResponse)
     if as_json:
-        print_json(raw)
+        print_json(told)
     else:
         _print(answer, text)
     return 0 if answer.hits else NOTHING_FOUND
 
 
-def request(
-    text: str, *, limit: int, path_prefix: str | None, language: tuple[str, ...], no_rerank: bool, explain: bool
-) -> dict[str, Any]:
-    """Return the body of the search."""
+def search_options(
+    *, limit: int, path_prefix: str | None, language: tuple[str, ...], no_rerank: bool, explain: bool
+) -> SearchOptions:
+    """Return the options of the search, without those that have their default."""
     wanted: dict[str, Any] = {}
     if path_prefix:
         wanted["path_prefix"] = path_prefix.removeprefix("./")
     if language:
         wanted["language"] = [one.lower() for one in language]
-    body: dict[str, Any] = {"query": text, "limit": limit}
-    return (
-        body
-        | ({"filter": wanted} if wanted else {})
-        | ({"rerank": False} if no_rerank else {})
-        | ({"explain": True} if explain else {})
-    )
+    options: SearchOptions = {"limit": limit}
+    if wanted:
+        options["filter"] = wanted
+    if no_rerank:
+        options["rerank"] = False
+    if explain:
+        options["explain"] = True
+    return options
 
 
-async def _search(setup: Setup, collection: str, body: dict[str, Any]) -> tuple[ApiSearchResponse, dict[str, Any]]:
+async def _search(setup: Setup, call: calls.ApiCall[dict[str, Any]]) -> dict[str, Any]:
     if not setup.data_dir.exists():
         message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
         raise Invalid(message, code="collection_not_found")
     async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
-        return await api.search(collection, body)
+        return await api.send(call)
 
 
-def _print(answer: ApiSearchResponse, text: str) -> None:
+def _print(answer: SearchResponse, text: str) -> None:
     console, aside = stdout_console(), stderr_console()
     if answer.degraded:
         aside.print(f"degraded: {strip_controls(', '.join(answer.degraded))}", style="yellow", soft_wrap=True)

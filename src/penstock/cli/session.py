@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from penstock.cli.api_client import ApiClient
 from penstock.cli.model_progress import show_model_progress
+from penstock.client import AsyncClient
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import Settings
 from penstock.stores.lock import find_lock_holder
@@ -20,7 +20,7 @@ from penstock.stores.lock import find_lock_holder
 @asynccontextmanager
 async def connect(
     settings: Settings, data_dir: Path, console: Console, model_cache: Path | None = None
-) -> AsyncIterator[ApiClient]:
+) -> AsyncIterator[AsyncClient]:
     """Open the API of a data directory.
 
     Args:
@@ -62,17 +62,16 @@ def running_server_url(data_dir: Path) -> str | None:
 
 
 @asynccontextmanager
-async def connect_to_server(url: str) -> AsyncIterator[ApiClient]:
+async def connect_to_server(url: str) -> AsyncIterator[AsyncClient]:
     """Open the API of the server at a URL."""
-    # The environment's proxies are not for a server on this machine.
-    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=url.startswith("https")) as client:
-        yield ApiClient(client, f"the server at {url}")
+    async with AsyncClient(url) as client:
+        yield client
 
 
 @asynccontextmanager
 async def _in_process(
     settings: Settings, data_dir: Path, console: Console, model_cache: Path | None
-) -> AsyncIterator[ApiClient]:
+) -> AsyncIterator[AsyncClient]:
     # Imported here, since a client of a server needs neither the model's nor the store's libraries.
     from penstock.app.app import build  # noqa: PLC0415
 
@@ -83,7 +82,7 @@ async def _in_process(
         with show_model_progress(console) as progress:
             await app.start(progress)
         transport = httpx.ASGITransport(app=app.asgi, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", trust_env=False) as client:
-            yield ApiClient(client, "the store")
+        async with AsyncClient("http://localhost", transport=transport, label="the store") as api:
+            yield api
     finally:
         await app.close()

@@ -14,6 +14,7 @@ import click
 from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.client import calls
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.telemetry.logs import configure
 
@@ -52,7 +53,7 @@ def command(setup: Setup, output: Path | None, *, force: bool, as_json: bool) ->
 
 async def _snapshot(setup: Setup, output: Path | None) -> dict[str, Any]:
     async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
-        told = await api.snapshot()
+        told = await api.send(calls.make_snapshot().untyped())
     made = setup.data_dir / SNAPSHOTS / told["name"]
     target = output or Path(told["name"])
     await asyncio.to_thread(move_snapshot, made, target)

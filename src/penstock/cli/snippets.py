@@ -10,15 +10,15 @@ from typing import Final
 
 from rich.text import Text
 
-from penstock.cli.api_types import ApiHit
 from penstock.cli.terminal import strip_controls
+from penstock.client import Hit
 
 LINES_MAX: Final = 6
 PLAIN_WIDTH: Final = 200
 _GUTTER: Final = 9
 
 
-def hit_lines(hit: ApiHit, words: Sequence[str], cwd: Path, width: int | None) -> Iterator[Text]:
+def hit_lines(hit: Hit, words: Sequence[str], cwd: Path, width: int | None) -> Iterator[Text]:
     """Yield a hit line by line; the styles matter only where the console has colour.
 
     Args:
@@ -35,7 +35,7 @@ def hit_lines(hit: ApiHit, words: Sequence[str], cwd: Path, width: int | None) -
         yield _body(_outdented(line, indent), room)
 
 
-def shown_path(hit: ApiHit, cwd: Path) -> str:
+def shown_path(hit: Hit, cwd: Path) -> str:
     """Return a path that opens from the current directory where the hit is a file, else the path as indexed."""
     if not hit.id.startswith("/"):
         return hit.path or hit.id
@@ -46,7 +46,7 @@ def shown_path(hit: ApiHit, cwd: Path) -> str:
     return hit.id if hit.id.endswith(f"/{hit.path}") else hit.path or hit.id
 
 
-def _headline(hit: ApiHit, cwd: Path) -> Text:
+def _headline(hit: Hit, cwd: Path) -> Text:
     line = Text(strip_controls(shown_path(hit, cwd)), style="bold cyan")
     if hit.start_line:
         line.append(f":{hit.start_line}-{hit.end_line}", style="not bold cyan")

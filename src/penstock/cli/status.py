@@ -11,6 +11,7 @@ from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.tables import TableRows, print_table
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.client import calls
 from penstock.stores.data_model import STATE_DAMAGED
 from penstock.stores.lock import find_lock_holder
 from penstock.telemetry.logs import configure
@@ -37,7 +38,8 @@ async def _status(setup: Setup) -> dict[str, Any]:
         # Asking must not create anything.
         return {"server": None, "data_dir": str(setup.data_dir), "collections": []}
     async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
-        return {"server": server, **await api.status()}
+        told = await api.send(calls.status().untyped())
+    return {"server": server, **told}
 
 
 def _print(status: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.cli.api_types import ApiCacheStatus, ApiServerStatus, ApiTopicStatus, ApiTrafficStatus
+from penstock.client import CacheSummary, Status, TopicSummary, TrafficSummary
 from penstock.kernel.errors import Broken
 
 #: Points of the history, one for each interval.
@@ -39,7 +39,7 @@ class StatusSample:
         received_s: When the answer had come.
     """
 
-    snapshot: ApiServerStatus
+    snapshot: Status
     requested_s: float
     received_s: float
 
@@ -134,7 +134,7 @@ class StatusHistory:
         self.refused.append(refused)
 
 
-def parse_status(status: Mapping[str, Any]) -> ApiServerStatus:
+def parse_status(status: Mapping[str, Any]) -> Status:
     """Read ``/v1/status``; members that are not known are ignored, absent and empty ones have their default.
 
     Raises:
@@ -142,7 +142,7 @@ def parse_status(status: Mapping[str, Any]) -> ApiServerStatus:
     """
     told = {name: value for name, value in status.items() if value is not None}
     try:
-        return msgspec.convert(told, ApiServerStatus, strict=False)
+        return msgspec.convert(told, Status, strict=False)
     except msgspec.ValidationError as error:
         raise Broken(f"the server's status cannot be read: {error}") from error
 
@@ -153,7 +153,7 @@ def rates(before: StatusSample, after: StatusSample) -> ServerRates:
     if over_s is None:
         return ServerRates()
     old, new = before.snapshot, after.snapshot
-    was, now = old.traffic or ApiTrafficStatus(), new.traffic or ApiTrafficStatus()
+    was, now = old.traffic or TrafficSummary(), new.traffic or TrafficSummary()
     topics = {one.name: one for one in old.topics}
     caches = {one.name: one for one in old.caches}
     degraded = _each(was.degraded, now.degraded, over_s)
@@ -193,7 +193,7 @@ def _apart_s(before: StatusSample, after: StatusSample) -> float | None:
     return round(max(INTERVAL_S_MIN, min(max(served_s, least_s), most_s)), 3)
 
 
-def _flow(before: ApiTopicStatus, after: ApiTopicStatus, over_s: float) -> TopicRates:
+def _flow(before: TopicSummary, after: TopicSummary, over_s: float) -> TopicRates:
     return TopicRates(
         offered=_rate(before.offered, after.offered, over_s),
         answered=_rate(before.answered, after.answered, over_s),
@@ -204,12 +204,12 @@ def _flow(before: ApiTopicStatus, after: ApiTopicStatus, over_s: float) -> Topic
     )
 
 
-def _dropped(topic: ApiTopicStatus) -> int | None:
+def _dropped(topic: TopicSummary) -> int | None:
     parts = [count for count in (topic.expired, topic.discarded) if count is not None]
     return sum(parts) if parts else None
 
 
-def _hit_share(before: ApiCacheStatus, after: ApiCacheStatus) -> float | None:
+def _hit_share(before: CacheSummary, after: CacheSummary) -> float | None:
     hits, misses = after.hits - before.hits, after.misses - before.misses
     return hits / (hits + misses) if hits >= 0 and misses >= 0 and hits + misses else None
 

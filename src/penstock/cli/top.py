@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from penstock.cli.api_client import ApiClient, RequestRetryPolicy
 from penstock.cli.dashboard import DrawTime, render_page
 from penstock.cli.keyboard import Keyboard
 from penstock.cli.options import Setup, with_client_settings
@@ -28,6 +27,7 @@ from penstock.cli.session import connect_to_server, running_server_url
 from penstock.cli.status_rates import StatusHistory, StatusSample, parse_status
 from penstock.cli.terminal import logs_above, stdout_console
 from penstock.cli.text_charts import ASCII_FALLBACK
+from penstock.client import AsyncClient, calls
 from penstock.kernel.errors import Expired, PenstockError, Unavailable
 from penstock.telemetry.logs import configure
 
@@ -38,8 +38,6 @@ REDRAW_S: Final = 1.0
 STDIN: Final = 0
 #: Columns where standard output is no terminal.
 PLAIN_WIDTH: Final = 119
-
-_AT_ONCE: Final = RequestRetryPolicy(attempts_max=1)
 
 
 @click.command("top")
@@ -100,13 +98,13 @@ class StatusPoller:
     def __init__(
         self,
         find: Callable[[], str],
-        connect: Callable[[str], AbstractAsyncContextManager[ApiClient]] = connect_to_server,
+        connect: Callable[[str], AbstractAsyncContextManager[AsyncClient]] = connect_to_server,
     ) -> None:
         self.url = ""
         self.status: dict[str, Any] = {}
         self._find = find
         self._reach = connect
-        self._api: ApiClient | None = None
+        self._api: AsyncClient | None = None
         self._connection = AsyncExitStack()
 
     def locate(self) -> str:
@@ -133,10 +131,12 @@ class StatusPoller:
         clock = asyncio.get_running_loop().time
         try:
             if self._api is None:
-                self._api = await self._connection.enter_async_context(self._reach(self.locate()))
+                self._api = (await self._connection.enter_async_context(self._reach(self.locate()))).with_options(
+                    attempts_max=1
+                )
             asked_s = clock()
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                self.status = await self._api.status(_AT_ONCE)
+                self.status = await self._api.send(calls.status().untyped())
             return StatusSample(parse_status(self.status), asked_s, clock())
         except TimeoutError as error:
             await self.close()

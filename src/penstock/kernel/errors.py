@@ -40,10 +40,14 @@ class PenstockError(Exception):
         code: Stable machine-readable word, e.g. ``collection_not_found``.
         retryable: Whether the same request may succeed later unchanged.
         detail: One sentence for a person: what is wrong and what to do next.
+        status: The HTTP status that it came with, 0 where it was raised in this process.
+        request_id: Id of the request that it came with, empty likewise.
     """
 
     code: str = "error"
     retryable: bool = False
+    status: int = 0
+    request_id: str = ""
 
     def __init__(self, detail: str, *, code: str | None = None) -> None:
         super().__init__(detail)

@@ -10,9 +10,9 @@ import pytest
 
 from penstock.cli import index_run as run_module
 from penstock.cli import local_files
-from penstock.cli.api_types import ApiDocument, ApiDocumentOutcome, ApiDocumentPage, ApiIndexResponse
 from penstock.cli.index_run import UNREADABLE_MAX, IndexOptions, IndexRun
 from penstock.cli.index_stats import IndexStats
+from penstock.client import IndexedDocument, IndexReport, Problem, StoredDocument
 from penstock.indexing.digest import document_hash
 from penstock.indexing.file_reader import FileChanged
 from penstock.kernel.errors import Expired, Invalid, Unavailable
@@ -33,12 +33,12 @@ class FakeIndex:
     async def create_collection(self, name):
         self.name = name
 
-    async def documents(self, collection):
-        listed = [ApiDocument(id_, hash_, 1, path) for id_, (hash_, path) in sorted(self.stored.items())]
-        for start in range(0, max(len(listed), 1), 2):
-            yield ApiDocumentPage(listed[start : start + 2], "more" if start + 2 < len(listed) else None)
+    async def iter_documents(self, collection):
+        for id_, (hash_, path) in sorted(self.stored.items()):
+            yield StoredDocument(id_, hash_, 1, path)
 
-    async def index_batch(self, collection, batch):
+    async def index_documents(self, documents, collection):
+        batch = msgspec.json.encode({"documents": documents})
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight, self.in_flight_max)
         await asyncio.sleep(0)
@@ -47,17 +47,17 @@ class FakeIndex:
             raise self.error
         documents = msgspec.json.decode(batch)["documents"]
         self.requests.append((len(documents), len(batch)))
-        return ApiIndexResponse([self._store(document) for document in documents])
+        return IndexReport([self._store(document) for document in documents])
 
     def _store(self, document):
         name = Path(document["id"]).name
         if name in self.refuse:
-            return ApiDocumentOutcome(document["id"], "failed", error={"code": self.refuse[name], "detail": "no"})
+            return IndexedDocument(document["id"], "failed", error=Problem(code=self.refuse[name], detail="no"))
         digest = document_hash(document["text"], document["path"], document["language"], {})
         self.stored[document["id"]] = (digest, document["path"])
-        return ApiDocumentOutcome(document["id"], "indexed", chunks=2)
+        return IndexedDocument(document["id"], "indexed", chunks=2)
 
-    async def delete_documents(self, collection, ids):
+    async def delete_documents(self, collection, *, ids):
         for id_ in ids:
             del self.stored[id_]
         return len(ids)
@@ -204,19 +204,19 @@ def test_the_home_directory_is_refused_unless_forced(tree, monkeypatch):
 
 def test_a_cancelled_run_has_counted_what_was_done(tree):
     server, tally = FakeIndex(), IndexStats()
-    add, stored, waiting, calls = server.index_batch, asyncio.Event(), asyncio.Event(), []
+    add, stored, waiting, calls = server.index_documents, asyncio.Event(), asyncio.Event(), []
 
-    async def first_only(collection, batch):
-        calls.append(batch)
+    async def first_only(documents, collection):
+        calls.append(documents)
         if len(calls) > 1:
             await stored.wait()
             waiting.set()
             await asyncio.Event().wait()
-        answer = await add(collection, batch)
+        answer = await add(documents, collection)
         stored.set()
         return answer
 
-    server.index_batch = first_only
+    server.index_documents = first_only
     (tree / "large.txt").write_text("x" * 20_000)
 
     async def main():
@@ -229,7 +229,7 @@ def test_a_cancelled_run_has_counted_what_was_done(tree):
 
     asyncio.run(main())
     assert tally.indexed == 3
-    server.index_batch = add
+    server.index_documents = add
     assert counts(run(server, tree)) == (1, 3, 0, 0)
 
 
@@ -325,7 +325,7 @@ class ForgetfulIndex(FakeIndex):
     """A server that keeps nothing, so that what is measured is the client."""
 
     def _store(self, document):
-        return ApiDocumentOutcome(document["id"], "indexed", chunks=1)
+        return IndexedDocument(document["id"], "indexed", chunks=1)
 
 
 def peak(place, files):

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from penstock.cli.api_types import ApiHit
-from penstock.cli.search import request
+from penstock.cli.search import search_options
 from penstock.cli.snippets import SnippetLine, best_lines, crop_line, hit_lines, query_words, shown_path
+from penstock.client import Hit
 
 CWD = Path("/srv/project")
 TEXT = "def parse(text):\n    '''Parse a JSON string.'''\n\n    return load(text)\n"
@@ -24,7 +24,7 @@ def hit(**changes):
         "end_line": 14,
         "symbol": "parse",
     }
-    return ApiHit(**(fields | changes))
+    return Hit(**(fields | changes))
 
 
 def printed(one, query, *, terminal):
@@ -130,10 +130,9 @@ def test_a_long_line_is_cut_around_its_first_word():
 
 def test_a_request_says_only_what_was_asked_for():
     plain = {"limit": 10, "path_prefix": None, "language": (), "no_rerank": False, "explain": False}
-    assert request("q", **plain) == {"query": "q", "limit": 10}
+    assert search_options(**plain) == {"limit": 10}
     wishes = {"limit": 3, "path_prefix": "./src/", "language": ("Python", "go"), "no_rerank": True, "explain": True}
-    assert request("q", **wishes) == {
-        "query": "q",
+    assert search_options(**wishes) == {
         "limit": 3,
         "filter": {"path_prefix": "src/", "language": ["python", "go"]},
         "rerank": False,

@@ -3,7 +3,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli import api_types
 from penstock.cli.status_rates import (
     HISTORY_MAX,
     SLOW_ANSWER_S,
@@ -14,6 +13,7 @@ from penstock.cli.status_rates import (
     rates,
     total,
 )
+from penstock.client import records
 from penstock.http import responses, routes
 from penstock.kernel.errors import Broken
 
@@ -107,16 +107,16 @@ def test_unknown_members_are_ignored_and_those_of_another_type_are_told():
 @pytest.mark.parametrize(
     ("record", "answer"),
     [
-        (api_types.ApiServerStatus, responses.ServerStatus),
-        (api_types.ApiTopicStatus, responses.TopicStatus),
-        (api_types.ApiPoolStatus, responses.PoolStatus),
-        (api_types.ApiBreakerStatus, responses.BreakerStatus),
-        (api_types.ApiRungStatus, responses.RungStatus),
-        (api_types.ApiCacheStatus, responses.CacheStatus),
-        (api_types.ApiMemoryStatus, responses.MemoryStatus),
-        (api_types.ApiTrafficStatus, responses.TrafficStatus),
-        (api_types.ApiProcessStatus, responses.ProcessStatus),
-        (api_types.ApiAlert, responses.AlertStatus),
+        (records.Status, responses.ServerStatus),
+        (records.TopicSummary, responses.TopicStatus),
+        (records.PoolSummary, responses.PoolStatus),
+        (records.BreakerSummary, responses.BreakerStatus),
+        (records.LadderRung, responses.RungStatus),
+        (records.CacheSummary, responses.CacheStatus),
+        (records.MemorySummary, responses.MemoryStatus),
+        (records.TrafficSummary, responses.TrafficStatus),
+        (records.ProcessSummary, responses.ProcessStatus),
+        (records.Alert, responses.AlertStatus),
     ],
 )
 def test_every_member_that_is_read_is_one_that_the_server_tells(record, answer):

@@ -50,8 +50,12 @@ class Server:
         finally:
             self.open -= 1
 
-    async def status(self, patience):
-        assert patience.attempts_max == 1
+    def with_options(self, *, attempts_max):
+        assert attempts_max == 1
+        return self
+
+    async def send(self, call):
+        assert call.path == "/v1/status"
         self.questions += 1
         one = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if one == "hang":

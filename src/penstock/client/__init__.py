@@ -1,0 +1,81 @@
+"""The public client of the HTTP API: typed, synchronous and asynchronous, on httpx and msgspec alone.
+
+Enters: a call. Leaves: a record of its answer, or an error of the family that the server raised.
+May refuse: a name that cannot be a collection's, and a retry beyond the deadline or the budget.
+Read next: :mod:`penstock.client.client`, then :mod:`penstock.client.calls`.
+"""
+
+from penstock.client import calls
+from penstock.client.calls import ApiCall
+from penstock.client.client import AsyncClient, CallOptions, Client
+from penstock.client.errors import NotReachable
+from penstock.client.records import (
+    Alert,
+    BreakerSummary,
+    CacheSummary,
+    Collection,
+    DocumentListing,
+    Hit,
+    IndexedDocument,
+    IndexReport,
+    LadderRung,
+    MemorySummary,
+    NewDocument,
+    PoolSummary,
+    Problem,
+    ProcessSummary,
+    SearchOptions,
+    SearchResponse,
+    Snapshot,
+    SparseEmbeddings,
+    SparseTerms,
+    Status,
+    StoredDocument,
+    TextEmbeddings,
+    TextRanking,
+    TextScore,
+    TopicSummary,
+    TrafficSummary,
+)
+from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
+
+__all__ = [
+    "Alert",
+    "ApiCall",
+    "AsyncClient",
+    "BreakerSummary",
+    "Broken",
+    "CacheSummary",
+    "CallOptions",
+    "Client",
+    "Collection",
+    "DocumentListing",
+    "Expired",
+    "Hit",
+    "IndexReport",
+    "IndexedDocument",
+    "Invalid",
+    "LadderRung",
+    "MemorySummary",
+    "NewDocument",
+    "NotReachable",
+    "PenstockError",
+    "PoolSummary",
+    "Problem",
+    "ProcessSummary",
+    "Rejected",
+    "SearchOptions",
+    "SearchResponse",
+    "Snapshot",
+    "SparseEmbeddings",
+    "SparseTerms",
+    "Status",
+    "StoredDocument",
+    "TextEmbeddings",
+    "TextRanking",
+    "TextScore",
+    "TopicSummary",
+    "TrafficSummary",
+    "Unavailable",
+    "calls",
+]

@@ -1,0 +1,345 @@
+"""The two clients. They share every request, every answer and every decision to retry; only I/O is their own."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import inspect
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+
+import httpx
+
+from penstock.client import calls
+from penstock.client.calls import DEFAULT, ApiCall
+from penstock.client.errors import NotReachable, error_from, retry_after_s
+from penstock.client.records import StoredDocument
+from penstock.kernel.errors import Expired
+from penstock.policies.retry import RetryBudget, RetrySettings
+
+T = TypeVar("T")
+P = ParamSpec("P")
+M = TypeVar("M", bound=Callable[..., Any])
+
+URL: Final = "http://127.0.0.1:8080"
+CONNECT_TIMEOUT_S: Final = 5.0
+#: A server that keeps the deadline answers 504; this is for one that does not.
+DEADLINE_SLACK_S: Final = 1.0
+FIRST_DELAY_S: Final = 0.5
+DELAY_S_MAX: Final = 15.0
+#: A server that asks for more is not waited for.
+RETRY_AFTER_S_MAX: Final = 60.0
+#: One in ten calls may be a retry, and ten retries a second besides.
+BUDGET: Final = RetrySettings(ratio=0.1, saved_max=10.0, per_s_min=10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Options of calls.
+
+    Attributes:
+        timeout_s: Seconds for a call with its retries, told to the server as its deadline. ``None`` for the server's.
+        criticality: ``interactive``, ``standard`` or ``bulk``; empty for the endpoint's own class.
+        api_key: Key that tells this client from others; empty to be told by the address.
+        attempts_max: Attempts at most; ``None`` for those of the call: 4, or 12 for bulk work.
+    """
+
+    timeout_s: float | None = None
+    criticality: str = ""
+    api_key: str = ""
+    attempts_max: int | None = None
+
+
+def delay_s(attempt: int, asked_s: float, jitter: float) -> float:
+    """Return the seconds before the next attempt.
+
+    They are the server's ``Retry-After`` or an exponential delay, whichever is longer, plus up to half of it: clients
+    that were refused together should not come back together.
+
+    Args:
+        attempt: Attempts made so far, from 1.
+        asked_s: The ``Retry-After``.
+        jitter: Uniform in [0, 1).
+    """
+    backoff_s = min(DELAY_S_MAX, FIRST_DELAY_S * 2.0 ** min(attempt - 1, 10))
+    return max(asked_s, backoff_s) * (1 + jitter / 2)
+
+
+class _CallRunner:
+    """Attempts of a client's calls, without I/O.
+
+    Bounds: ``attempts_max`` attempts of a call, and the retries that ``BUDGET`` allows.
+    """
+
+    def __init__(self, build_request: Callable[..., httpx.Request], label: str) -> None:
+        self._build_request = build_request
+        self._label = label
+        self._budget = RetryBudget(BUDGET)
+
+    def run(self, call: ApiCall[T], options: CallOptions) -> Generator[httpx.Request | float, Any, T]:
+        """Yield requests to send and seconds to wait, take in answers or errors of httpx, and return the answer."""
+        ends_s = None if options.timeout_s is None else time.monotonic() + options.timeout_s
+        attempts_max = options.attempts_max or call.attempts_max
+        self._budget.earn()
+        attempt = 0
+        while True:
+            attempt += 1
+            answer = yield self._request(call, options, ends_s)
+            if isinstance(answer, httpx.TimeoutException):
+                raise Expired("request", f"no answer from {self._label} in time") from answer
+            if isinstance(answer, httpx.TransportError):
+                reason = str(answer) or type(answer).__name__
+                raise NotReachable(f"lost {self._label}: {reason}", dependency="server") from answer
+            if answer.status_code < 400:
+                return call.read(answer.content)
+            wait_s = self._wait_s(answer, attempt, ends_s) if attempt < attempts_max else None
+            if wait_s is None:
+                raise error_from(answer.status_code, answer.headers, answer.content)
+            yield wait_s
+
+    def _wait_s(self, answer: httpx.Response, attempt: int, ends_s: float | None) -> float | None:
+        """Return the seconds before the next attempt, ``None`` if there is to be none."""
+        asked_s = retry_after_s(answer.headers) if answer.status_code in {429, 503} else None
+        if asked_s is None or asked_s > RETRY_AFTER_S_MAX:
+            return None
+        wait_s, now_s = delay_s(attempt, asked_s, random.random()), time.monotonic()  # noqa: S311
+        in_time = ends_s is None or now_s + wait_s < ends_s
+        return wait_s if in_time and self._budget.spend(now_s) else None
+
+    def _request(self, call: ApiCall[Any], options: CallOptions, ends_s: float | None) -> httpx.Request:
+        headers = {"content-type": "application/json"} if call.body is not None else {}
+        if options.criticality:
+            headers["x-criticality"] = options.criticality
+        if options.api_key:
+            headers["x-api-key"] = options.api_key
+        read_s = call.read_timeout_s
+        if ends_s is not None:
+            left_s = max(0.001, ends_s - time.monotonic())
+            headers["x-request-timeout-ms"] = str(round(left_s * 1000) or 1)
+            read_s = left_s + DEADLINE_SLACK_S
+        timeout = httpx.Timeout(read_s, connect=min(read_s, CONNECT_TIMEOUT_S))
+        query = call.query or None
+        return self._build_request(
+            call.method, call.path, content=call.body, params=query, headers=headers, timeout=timeout
+        )
+
+
+class _Configurable:
+    """Options that a client applies to each call."""
+
+    options: CallOptions
+
+    def with_options(self, **changes: Any) -> Self:
+        """Return a client on the same connections with other :class:`CallOptions`, such as ``timeout_s=2``."""
+        other = copy.copy(self)
+        other.options = replace(self.options, **changes)
+        return other
+
+
+def _blocking(build: Callable[P, ApiCall[T]]) -> Callable[Concatenate[Client, P], T]:
+    """Return the method of :class:`Client` that makes a call."""
+
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.send(build(*args, **kwargs))
+
+    return _named_after(build, method)
+
+
+def _awaited(build: Callable[P, ApiCall[T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """Return the method of :class:`AsyncClient` that makes a call."""
+
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.send(build(*args, **kwargs))
+
+    return _named_after(build, method)
+
+
+def _named_after(build: Callable[..., Any], method: M) -> M:
+    functools.update_wrapper(method, build)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    signature = inspect.signature(build)
+    method.__signature__ = signature.replace(parameters=[own, *signature.parameters.values()])  # type: ignore[attr-defined]
+    return method
+
+
+class Client(_Configurable):
+    """Client of one server.
+
+    Its methods raise the errors of the families in :mod:`penstock.kernel.errors`, each with ``code``, ``status`` and
+    ``request_id``. Calls that were refused are repeated after the server's ``Retry-After``.
+
+    Args:
+        url: The server.
+        options: Options of every call.
+        transport: Transport of httpx; the default connects to the server, without the environment's proxies.
+        label: What errors call the server.
+        sleep: Waits before a retry.
+    """
+
+    def __init__(
+        self,
+        url: str = URL,
+        options: CallOptions = CallOptions(),
+        *,
+        transport: httpx.BaseTransport | None = None,
+        label: str = "",
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.options = options
+        # To load the certificates takes time that plain HTTP need not pay.
+        tls = url.startswith("https")
+        self._http = httpx.Client(base_url=url, transport=transport, trust_env=False, verify=tls)
+        self._runner = _CallRunner(self._http.build_request, label or f"the server at {url}")
+        self._sleep = sleep
+
+    def send(self, call: ApiCall[T]) -> T:
+        """Make a call of :mod:`penstock.client.calls` and return its answer."""
+        steps = self._runner.run(call, self.options)
+        step = next(steps)
+        while True:
+            outcome: object = None
+            if isinstance(step, float):
+                self._sleep(step)
+            else:
+                try:
+                    outcome = self._http.send(step)
+                except httpx.TransportError as error:
+                    outcome = error
+            try:
+                step = steps.send(outcome)
+            except StopIteration as done:
+                answer: T = done.value
+                return answer
+
+    def iter_documents(self, collection: str = DEFAULT, path_prefix: str | None = None) -> Iterator[StoredDocument]:
+        """Yield the documents of a collection, page by page."""
+        after: str | None = None
+        while True:
+            page = self.list_documents(collection, after=after, path_prefix=path_prefix)
+            yield from page.documents
+            if page.next is None or page.next == after:
+                return
+            after = page.next
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connections."""
+        self.close()
+
+    search = _blocking(calls.search)
+    list_collections = _blocking(calls.list_collections)
+    create_collection = _blocking(calls.create_collection)
+    get_collection = _blocking(calls.get_collection)
+    delete_collection = _blocking(calls.delete_collection)
+    index_documents = _blocking(calls.index_documents)
+    list_documents = _blocking(calls.list_documents)
+    delete_documents = _blocking(calls.delete_documents)
+    embed = _blocking(calls.embed)
+    sparse = _blocking(calls.sparse)
+    rerank = _blocking(calls.rerank)
+    make_snapshot = _blocking(calls.make_snapshot)
+    list_snapshots = _blocking(calls.list_snapshots)
+    delete_snapshot = _blocking(calls.delete_snapshot)
+    restore_snapshot = _blocking(calls.restore_snapshot)
+    status = _blocking(calls.status)
+    alerts = _blocking(calls.alerts)
+
+
+class AsyncClient(_Configurable):
+    """Client of one server, for asyncio. Otherwise as :class:`Client`.
+
+    Args:
+        url: The server.
+        options: Options of every call.
+        transport: Transport of httpx; the default connects to the server, without the environment's proxies.
+        label: What errors call the server.
+        sleep: Waits before a retry.
+    """
+
+    def __init__(
+        self,
+        url: str = URL,
+        options: CallOptions = CallOptions(),
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        label: str = "",
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.options = options
+        tls = url.startswith("https")
+        self._http = httpx.AsyncClient(base_url=url, transport=transport, trust_env=False, verify=tls)
+        self._runner = _CallRunner(self._http.build_request, label or f"the server at {url}")
+        self._sleep = sleep
+
+    async def send(self, call: ApiCall[T]) -> T:
+        """Make a call of :mod:`penstock.client.calls` and return its answer."""
+        steps = self._runner.run(call, self.options)
+        step = next(steps)
+        while True:
+            outcome: object = None
+            if isinstance(step, float):
+                await self._sleep(step)
+            else:
+                try:
+                    outcome = await self._http.send(step)
+                except httpx.TransportError as error:
+                    outcome = error
+            try:
+                step = steps.send(outcome)
+            except StopIteration as done:
+                answer: T = done.value
+                return answer
+
+    async def iter_documents(
+        self, collection: str = DEFAULT, path_prefix: str | None = None
+    ) -> AsyncIterator[StoredDocument]:
+        """Yield the documents of a collection, page by page."""
+        after: str | None = None
+        while True:
+            page = await self.list_documents(collection, after=after, path_prefix=path_prefix)
+            for one in page.documents:
+                yield one
+            if page.next is None or page.next == after:
+                return
+            after = page.next
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connections."""
+        await self.close()
+
+    search = _awaited(calls.search)
+    list_collections = _awaited(calls.list_collections)
+    create_collection = _awaited(calls.create_collection)
+    get_collection = _awaited(calls.get_collection)
+    delete_collection = _awaited(calls.delete_collection)
+    index_documents = _awaited(calls.index_documents)
+    list_documents = _awaited(calls.list_documents)
+    delete_documents = _awaited(calls.delete_documents)
+    embed = _awaited(calls.embed)
+    sparse = _awaited(calls.sparse)
+    rerank = _awaited(calls.rerank)
+    make_snapshot = _awaited(calls.make_snapshot)
+    list_snapshots = _awaited(calls.list_snapshots)
+    delete_snapshot = _awaited(calls.delete_snapshot)
+    restore_snapshot = _awaited(calls.restore_snapshot)
+    status = _awaited(calls.status)
+    alerts = _awaited(calls.alerts)

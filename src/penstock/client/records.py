@@ -1,0 +1,378 @@
+"""Records of the API's requests and answers. Fields of a newer server are ignored, those of an older one are empty."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypedDict
+
+import msgspec
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Problem details (RFC 9457) of a request, or of one document in it.
+
+    Attributes:
+        title: The status in words.
+        detail: What is wrong and what to do.
+        code: Stable machine-readable code.
+        field: Path of the offending field, such as ``documents[3].text`` or ``line 3: id``.
+        operation: The operation whose time ran out.
+        dependency: The unavailable dependency.
+        request_id: The request's id, as in the server's log.
+        retryable: Whether the same request may succeed later.
+    """
+
+    title: str = ""
+    detail: str = ""
+    code: str = ""
+    field: str = ""
+    operation: str = ""
+    dependency: str = ""
+    request_id: str = ""
+    retryable: bool = False
+
+    @property
+    def message(self) -> str:
+        """The detail, or else what there is instead of it."""
+        return self.detail or self.title or self.code or "failed"
+
+
+class Collection(msgspec.Struct, frozen=True):
+    """A collection.
+
+    Attributes:
+        name: Its name.
+        documents: Number of its documents.
+        chunks: Number of their chunks.
+        dim: Dimension of its dense vectors.
+        model: Name of the model that made them.
+        created_at: RFC 3339, UTC.
+        disk_bytes: Bytes that its files take up.
+        indexed: Chunks that its generation has indexed.
+        upkeep: Stage of its index build, empty if none runs.
+        state: ``open``, ``closed`` (its next use opens it) or ``damaged``.
+        reason: Why it is damaged.
+    """
+
+    name: str
+    documents: int = 0
+    chunks: int = 0
+    dim: int = 0
+    model: str = ""
+    created_at: str | float = ""
+    disk_bytes: int = 0
+    indexed: int = 0
+    upkeep: str = ""
+    state: str = "open"
+    reason: str = ""
+
+
+class StoredDocument(msgspec.Struct, frozen=True):
+    """A document in a listing. ``hash`` is empty where it was written incompletely."""
+
+    id: str
+    hash: str = ""
+    chunks: int = 0
+    path: str = ""
+
+
+class DocumentListing(msgspec.Struct, frozen=True):
+    """A page of a collection's documents. ``next`` is the ``after`` of the next page, ``None`` on the last."""
+
+    documents: list[StoredDocument]
+    next: str | None = None
+
+
+class NewDocument(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A document to index.
+
+    Attributes:
+        id: Any text. A document of the same id is replaced.
+        text: The whole text.
+        path: Path shown with its hits, and matched by ``path_prefix``.
+        language: Its language; guessed from the path when empty.
+        metadata: JSON object to filter by, returned with hits.
+    """
+
+    id: str
+    text: str
+    path: str = ""
+    language: str = ""
+    metadata: dict[str, Any] = {}
+
+
+class IndexedDocument(msgspec.Struct, frozen=True):
+    """Outcome of indexing one document.
+
+    Attributes:
+        id: Its id.
+        status: ``indexed`` (durable from now on), ``unchanged`` or ``failed``.
+        chunks: Number of its chunks.
+        error: Why it failed.
+    """
+
+    id: str = ""
+    status: str = ""
+    chunks: int = 0
+    error: Problem | None = None
+
+
+class IndexReport(msgspec.Struct, frozen=True):
+    """Outcome of each document, in the order of the request, and their counts."""
+
+    documents: list[IndexedDocument]
+    indexed: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    chunks: int = 0
+    took_ms: float = 0.0
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of a search. Those left out have the server's default.
+
+    Attributes:
+        limit: Hits at most.
+        filter: Conditions that all must hold, as ``docs/api.md`` lists them.
+        rerank: Whether candidates are rescored.
+        explain: Whether each hit tells its rank and score at every stage.
+        weights: Weights of ``dense`` and ``sparse``.
+        fusion: ``rrf`` or ``minmax``.
+        strict: Whether a degraded answer is refused.
+    """
+
+    limit: int
+    filter: dict[str, Any]
+    rerank: bool
+    explain: bool
+    weights: dict[str, float]
+    fusion: Literal["rrf", "minmax"]
+    strict: bool
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A chunk that matches the query.
+
+    Attributes:
+        id: The document's id.
+        score: Comparable within one answer only.
+        text: The chunk.
+        path: The document's path.
+        start_line: First line, from 1.
+        end_line: Last line, inclusive.
+        symbol: Qualified enclosing symbol or heading trail.
+        language: Name of the language.
+        chunk: Number of the chunk in its document, from 0.
+        metadata: The document's metadata.
+        explain: Rank and score by stage, where they were asked for.
+    """
+
+    id: str
+    score: float
+    text: str = ""
+    path: str = ""
+    start_line: int = 0
+    end_line: int = 0
+    symbol: str = ""
+    language: str = ""
+    chunk: int = 0
+    metadata: dict[str, Any] = {}
+    explain: dict[str, Any] | None = None
+
+
+class SearchResponse(msgspec.Struct, frozen=True):
+    """The answer to a search.
+
+    Attributes:
+        hits: Best first.
+        took_ms: Milliseconds in the server.
+        stages: Milliseconds by stage.
+        degraded: What the answer had to do without. Empty means: as good as it gets.
+    """
+
+    hits: list[Hit]
+    took_ms: float = 0.0
+    stages: dict[str, float] = {}
+    degraded: list[str] = []
+
+
+class TextEmbeddings(msgspec.Struct, frozen=True):
+    """Dense vectors, L2-normalised, in the order of the texts.
+
+    Attributes:
+        model: Name of the model.
+        dim: Dimension.
+        embeddings: The vectors.
+        truncated: Positions of the texts of which the model has read the beginning alone.
+    """
+
+    model: str
+    dim: int
+    embeddings: list[list[float]]
+    truncated: list[int] = []
+
+
+class SparseTerms(msgspec.Struct, frozen=True):
+    """A sparse vector."""
+
+    indices: list[int]
+    values: list[float]
+
+
+class SparseEmbeddings(msgspec.Struct, frozen=True):
+    """Sparse vectors in the order of the texts."""
+
+    vectors: list[SparseTerms]
+    truncated: list[int] = []
+
+
+class TextScore(msgspec.Struct, frozen=True):
+    """A text's number in the request and its score."""
+
+    index: int
+    score: float
+
+
+class TextRanking(msgspec.Struct, frozen=True):
+    """Texts, best first."""
+
+    results: list[TextScore]
+    truncated: list[int] = []
+    query_truncated: bool = False
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A snapshot in the data directory.
+
+    Attributes:
+        name: Its file.
+        bytes: The file's size.
+        made_at: RFC 3339, UTC.
+        collections: Names of its collections.
+        reason: Why it cannot be restored.
+        left_out: Names of damaged collections that it does not hold; told only when it is made.
+    """
+
+    name: str
+    bytes: int = 0
+    made_at: str = ""
+    collections: list[str] = []
+    reason: str = ""
+    left_out: list[str] = []
+
+
+class TopicSummary(msgspec.Struct, frozen=True):
+    """A topic's buffer now, and its counts."""
+
+    name: str = ""
+    waiting: int = 0
+    capacity: int = 0
+    running: int = 0
+    blocked: int = 0
+    level: str = "calm"
+    congested: bool = False
+    offered: int | None = None
+    answered: int | None = None
+    failed: int | None = None
+    expired: int | None = None
+    discarded: int | None = None
+    late: int | None = None
+    refused: dict[str, int] | None = None
+
+
+class PoolSummary(msgspec.Struct, frozen=True):
+    """A pool's permits now."""
+
+    name: str = ""
+    active: int = 0
+    limit: int = 0
+
+
+class BreakerSummary(msgspec.Struct, frozen=True):
+    """A circuit breaker now."""
+
+    dependency: str = ""
+    state: str = ""
+    retry_after_s: float = 0.0
+
+
+class LadderRung(msgspec.Struct, frozen=True):
+    """Rung of the degradation ladder for one class of requests."""
+
+    criticality: str = ""
+    rung: str = ""
+    level: int = 0
+
+
+class CacheSummary(msgspec.Struct, frozen=True):
+    """A cache now, and its counts."""
+
+    name: str = ""
+    entries: int = 0
+    bytes: int = 0
+    hits: int = 0
+    misses: int = 0
+
+
+class MemorySummary(msgspec.Struct, frozen=True):
+    """Memory against its limit."""
+
+    used_bytes: int = 0
+    limit_bytes: int = 0
+    source: str = ""
+    level: str = "calm"
+
+
+class TrafficSummary(msgspec.Struct, frozen=True):
+    """HTTP requests, and their counts."""
+
+    in_flight_max: int = 0
+    in_time: int | None = None
+    too_late: int | None = None
+    client_gone: int | None = None
+    cut_off: int | None = None
+    refused: dict[str, int] | None = None
+    degraded: dict[str, int] | None = None
+
+
+class ProcessSummary(msgspec.Struct, frozen=True):
+    """The server's main process."""
+
+    tasks: int = 0
+    threads: int = 0
+    loop_lag_ms_max: float = 0.0
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """An alert."""
+
+    name: str = ""
+    severity: str = ""
+    subject: str = ""
+    detail: str = ""
+    active: bool = False
+    since: str = ""
+    until: str = ""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The server at a glance. Members that an older server leaves out have their default."""
+
+    version: str = ""
+    uptime_s: float = 0.0
+    ready: bool = False
+    reasons: list[str] = []
+    in_flight: int = 0
+    topics: list[TopicSummary] = []
+    pools: list[PoolSummary] = []
+    breakers: list[BreakerSummary] = []
+    ladder: list[LadderRung] = []
+    caches: list[CacheSummary] = []
+    memory: MemorySummary | None = None
+    traffic: TrafficSummary | None = None
+    process: ProcessSummary | None = None
+    alerts: list[Alert] = []
+    data_dir: str = ""
+    model: str = ""
+    dim: int = 0
+    collections: list[Collection] = []
+    warnings: list[str] = []
