@@ -16,7 +16,7 @@ from bench.overload.workload import DEADLINE_S, Load
 from penstock.bus.local import LocalBus
 from penstock.core.core import QUEUE_PRESSED_FILL
 from penstock.http.gate import Gate, GateInputs, backpressure_check
-from penstock.http.request_context import CRITICALITIES
+from penstock.http.request_context import CRITICALITIES, request_state
 from penstock.kernel.context import Context, Deadline, MonotonicClock
 from penstock.kernel.errors import Rejected
 from penstock.kernel.messages import Topic
@@ -91,14 +91,15 @@ class House:
         order = msgspec.json.decode(await whole(receive), type=Order)
         headers = dict(scope["headers"])
         limit_s = int(headers[b"x-request-timeout-ms"]) / 1000
+        state = request_state(scope)
         ctx = Context(
-            Deadline.never().within(limit_s, "request", scope["penstock.arrived_s"]),
+            Deadline.never().within(limit_s, "request", state.arrived_s),
             CRITICALITIES[headers[b"x-criticality"].decode()],
-            scope["penstock.client"],
-            scope["penstock.request_id"],
-            scope["penstock.traceparent"],
+            state.client,
+            state.request_id,
+            state.traceparent,
         )
-        scope["penstock.deadline_s"] = ctx.deadline.at_s
+        state.deadline_s = ctx.deadline.at_s
         answer = await self._bus.request(Topic.SEARCH_REQUEST, order, ctx)
         await respond(send, 200, msgspec.json.encode(answer))
 

@@ -320,17 +320,6 @@ def decode_json(
         raise _json_error(bytes(data), error, field_prefix, fault) from None
 
 
-def parse_int(text: str, field: str, most: int) -> int:
-    """Return the number from 1 to ``most`` that a header or a query parameter says.
-
-    Raises:
-        Invalid: It says something else.
-    """
-    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
-        raise Invalid(f"{field} must be a whole number between 1 and {most}", field=field)
-    return int(text)
-
-
 def field_path(field_prefix: str, path: str) -> str:
     """Return a field's full path; a path's own index follows its prefix without a dot."""
     return f"{field_prefix}{truncated(path)}" if path else field_prefix.rstrip(".: ") or "body"

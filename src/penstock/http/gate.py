@@ -44,7 +44,14 @@ from penstock.http.exchange import (
 from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
 from penstock.http.probe_throttle import ProbeThrottle
 from penstock.http.refusal import PreparedRefusal
-from penstock.http.request_context import AdmissionContext, ClientIdentifier, read_admission_context
+from penstock.http.request_context import (
+    AdmissionContext,
+    ClientIdentifier,
+    RequestState,
+    put_request_state,
+    read_admission_context,
+    request_state,
+)
 from penstock.kernel.context import Context, Criticality, current_request_id, new_id
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.messages import Topic
@@ -208,8 +215,9 @@ class Gate:
         if scope["type"] != "http":
             return
         now_s = asyncio.get_running_loop().time()
-        arrival = _read_head(scope, now_s)
-        scope["penstock.client"] = client = self._clients.client_id(scope, arrival.headers)
+        arrival, traceparent = _read_head(scope)
+        client = self._clients.client_id(scope, arrival.headers)
+        put_request_state(scope, RequestState(client, arrival.request_id.decode(), traceparent, now_s))
         refusal, wait_s = self._admit(scope, arrival, client, now_s)
         if refusal is None and wait_s:
             await asyncio.sleep(wait_s)
@@ -336,7 +344,7 @@ class Gate:
 
     async def _run(self, scope: Scope, exchange: Exchange) -> tuple[PreparedRefusal | None, float]:
         """Let the application answer; return what it raised, as a refusal."""
-        current_request_id.set(scope["penstock.request_id"])
+        current_request_id.set(request_state(scope).request_id)
         try:
             if self._origins.is_preflight(scope, exchange.headers):
                 await exchange.send({"type": "http.response.start", "status": 204, "headers": PREFLIGHT_HEADERS})
@@ -355,19 +363,19 @@ class Gate:
                 return _refusal_of(reason)
             raise reason from None
         except Exception:
-            log.exception("a request failed", extra={"request_id": scope["penstock.request_id"]})
+            log.exception("a request failed", extra={"request_id": request_state(scope).request_id})
             return _refusal_of(Broken("an internal error happened; the log has the details"))
         return None, 0.0
 
     def _count_response(self, scope: Scope, exchange: Exchange) -> None:
         """Count an answer that is out."""
         if exchange.response_ended and scope["path"] not in EXEMPT_PATHS:
-            late = asyncio.get_running_loop().time() > scope.get("penstock.deadline_s", math.inf)
+            late = asyncio.get_running_loop().time() > request_state(scope).deadline_s
             self.counters.count_response(exchange.status, in_time=not late)
 
     async def _end_without_response(self, scope: Scope, exchange: Exchange, reason: Exception) -> None:
         """End without a response. A response that has begun stays incomplete, so the server closes the connection."""
-        facts = {"request_id": scope["penstock.request_id"], "why": str(reason)}
+        facts = {"request_id": request_state(scope).request_id, "why": str(reason)}
         if not isinstance(reason, SlowReader):
             self.counters.client_gone += 1
             # Under overload thousands disconnect. They are counted, since a log line each would add to the load.
@@ -422,19 +430,15 @@ def _refusal_of(error: PenstockError) -> tuple[PreparedRefusal, float]:
     return PreparedRefusal(error), error.retry_after_s if isinstance(error, Rejected) else 0.0
 
 
-def _read_head(scope: Scope, now_s: float) -> RequestHead:
-    """Read a request's head; name it in its scope."""
+def _read_head(scope: Scope) -> tuple[RequestHead, str]:
+    """Return a request's head and its trace context."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    request_id = headers.get(b"x-request-id", b"")
-    if not _REQUEST_ID.fullmatch(request_id):
+    request_id = headers.get(b"x-request-id")
+    if request_id is None or not _REQUEST_ID.fullmatch(request_id):
         request_id = new_id().encode()
-    traceparent = headers.get(b"traceparent", b"")
     echo = [(b"x-request-id", request_id)]
-    if traceparent and _TRACEPARENT.fullmatch(traceparent):
-        echo.append((b"traceparent", traceparent))
-    else:
-        traceparent = b""
-    scope["penstock.request_id"] = request_id.decode()
-    scope["penstock.traceparent"] = traceparent.decode()
-    scope["penstock.arrived_s"] = now_s
-    return RequestHead(request_id, headers, echo)
+    traceparent = headers.get(b"traceparent")
+    if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
+        return RequestHead(request_id, headers, echo), ""
+    echo.append((b"traceparent", traceparent))
+    return RequestHead(request_id, headers, echo), traceparent.decode()

@@ -14,7 +14,7 @@ from penstock.http import decoding, documents, request_bodies, responses
 from penstock.http.api_dependencies import ApiDependencies
 from penstock.http.cached_value import CachedValue
 from penstock.http.decoding import DeleteQuery, PageQuery
-from penstock.http.request_context import build_context
+from penstock.http.request_context import build_context, request_state
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome
 from penstock.indexing.language import canonical_language
 from penstock.kernel.context import Context, Deadline, enforce_deadline
@@ -86,7 +86,7 @@ class Operations:
         asked.check()
         ctx = self._context(request, body.timeout_ms)
         ctx = ctx.within(self._deps.settings.timeouts.search, "search", self._now())
-        request.scope["penstock.deadline_s"] = ctx.deadline.at_s
+        request_state(request.scope).deadline_s = ctx.deadline.at_s
         self._refuse_incompatible(collection)
         result: SearchResult = await self._deps.bus.request(Topic.SEARCH_REQUEST, asked, ctx)
         done = SearchComplete(collection, len(result.hits), result.took_ms, tuple(result.degraded))
@@ -204,7 +204,7 @@ class Operations:
 
     async def list_documents(self, request: Request) -> responses.DocumentPage:
         """List a page of a collection's documents."""
-        query: PageQuery = request.scope["penstock.query"]
+        query: PageQuery = request_state(request.scope).query
         page = await self._document_page(request.path_params["name"], query, self._context(request))
         return responses.DocumentPage(page.heads, page.next)
 
@@ -226,7 +226,7 @@ class Operations:
 
         Without a body, query parameters select the documents: ``ids``, once for each id, or ``path_prefix``.
         """
-        condition = await _delete_condition(await request.body(), request.scope["penstock.query"])
+        condition = await _delete_condition(await request.body(), request_state(request.scope).query)
         if condition is None:
             return responses.DeleteResponse(0)
         name, ctx = request.path_params["name"], self._context(request)

@@ -1,17 +1,18 @@
-"""Context of a request's work, from its headers and body: deadline, criticality, client, ids."""
+"""State of a request and the context of its work, from its headers: client, class, deadline, ids."""
 
 from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 from starlette.requests import Request
 
-from penstock.http import decoding, request_bodies
+from penstock.http import request_bodies
 from penstock.kernel.context import Clock, Context, Criticality, Deadline
 from penstock.kernel.errors import Expired, Invalid
 
@@ -20,8 +21,44 @@ CRITICALITIES: Final = {criticality.name.lower(): criticality for criticality in
 
 _CRITICALITY_BY_HEADER: Final = {name.encode(): criticality for name, criticality in CRITICALITIES.items()}
 _NEVER: Final = Deadline.never()
-#: More digits than any time limit has.
-_DIGITS_MAX: Final = 9
+_DIGITS_MAX: Final = len(str(request_bodies.TIMEOUT_MS_MAX))
+_SCOPE_KEY: Final = "penstock.request"
+
+
+@dataclass(slots=True)
+class RequestState:
+    """State of one request, from the gate to its response. It lies in the request's ASGI scope.
+
+    Attributes:
+        client: API key or peer address.
+        request_id: The caller's id if it is usable, else a generated one.
+        traceparent: The caller's trace context, empty for none.
+        arrived_s: When the gate saw the request, on the loop's clock.
+        criticality: The class of its work, at most the route's own.
+        timeout_ms: What ``X-Request-Timeout-Ms`` says.
+        query: The route's query parameters.
+        deadline_s: When its answer comes too late, on the loop's clock.
+    """
+
+    client: str
+    request_id: str
+    traceparent: str
+    arrived_s: float
+    criticality: Criticality = Criticality.BULK
+    timeout_ms: int | None = None
+    query: Any = None
+    deadline_s: float = math.inf
+
+
+def request_state(scope: Mapping[str, Any]) -> RequestState:
+    """Return the state that the gate has put into a request's ASGI scope."""
+    state: RequestState = scope[_SCOPE_KEY]
+    return state
+
+
+def put_request_state(scope: MutableMapping[str, Any], state: RequestState) -> None:
+    """Put a request's state into its ASGI scope."""
+    scope[_SCOPE_KEY] = state
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +84,23 @@ def read_admission_context(headers: Mapping[bytes, bytes], client: str, now_s: f
         client: API key or peer address.
         now_s: When it arrived, on the loop's clock.
     """
-    said = headers.get(b"x-criticality")
-    criticality = _CRITICALITY_BY_HEADER.get(said.strip().lower()) if said is not None else None
-    wish_ms = headers.get(b"x-request-timeout-ms", b"").strip()
-    if wish_ms.isdigit() and len(wish_ms) <= _DIGITS_MAX:
-        return AdmissionContext(client, criticality, Deadline(now_s + int(wish_ms) / 1000, "request"))
-    return AdmissionContext(client, criticality)
+    criticality = _parse_criticality(headers.get(b"x-criticality"))
+    wish_ms = _parse_timeout_ms(headers.get(b"x-request-timeout-ms"))
+    if wish_ms is None:
+        return AdmissionContext(client, criticality)
+    return AdmissionContext(client, criticality, Deadline(now_s + wish_ms / 1000, "request"))
+
+
+def _parse_criticality(said: bytes | None) -> Criticality | None:
+    return None if said is None else _CRITICALITY_BY_HEADER.get(said.strip().lower())
+
+
+def _parse_timeout_ms(said: bytes | None) -> int | None:
+    """Return the milliseconds that a header says, ``None`` for what is no number that short."""
+    if said is None:
+        return None
+    said = said.strip()
+    return int(said) if said.isdigit() and len(said) <= _DIGITS_MAX else None
 
 
 #: Hops of ``X-Forwarded-For`` looked at, from the right.
@@ -168,62 +216,56 @@ def _without_port(hop: str) -> str:
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
-def check_context_headers(request: Request) -> None:
-    """Refuse malformed context headers, even on routes that do not use them.
+def read_context_headers(request: Request, route: Criticality) -> None:
+    """Note in a request's state the class and the time limit that its headers ask for.
+
+    They are read on every route, so that malformed ones are refused even where nothing uses them.
+
+    Args:
+        request: As the gate let it through.
+        route: The route's class. Callers can only lower it.
 
     Raises:
         Invalid: A header is malformed.
     """
-    _criticality(request, Criticality.BULK)
-    _timeout_header(request)
+    state, headers = request_state(request.scope), request.headers
+    state.criticality = route
+    said = headers.get("x-criticality")
+    if said is not None:
+        asked = _parse_criticality(said.encode("latin-1"))
+        if asked is None:
+            raise Invalid(f"X-Criticality must be one of {', '.join(CRITICALITIES)}", field="X-Criticality")
+        state.criticality = max(route, asked)
+    said = headers.get("x-request-timeout-ms")
+    if said is not None:
+        most = request_bodies.TIMEOUT_MS_MAX
+        wish_ms = _parse_timeout_ms(said.encode("latin-1"))
+        if wish_ms is None or not 1 <= wish_ms <= most:
+            detail = f"X-Request-Timeout-Ms must be a whole number between 1 and {most}"
+            raise Invalid(detail, field="X-Request-Timeout-Ms")
+        state.timeout_ms = wish_ms
 
 
 def build_context(request: Request, clock: Clock, timeout_ms: float | None = None) -> Context:
-    """Return the context of a request's work, and note its deadline in the request's scope.
+    """Return the context of a request's work, and note its deadline in the request's state.
 
     The time limit counts from the request's arrival at the gate, so a slow body uses up a part of it.
 
     Args:
-        request: As the gate let it through.
+        request: As the route let it through.
         clock: The loop's clock.
         timeout_ms: The body's time limit. It takes precedence over the header's.
 
     Raises:
-        Invalid: A header is malformed.
         Expired: The deadline has passed already.
     """
-    scope = request.scope
-    made = Context(
-        Deadline.never(),
-        _criticality(request, scope["penstock.criticality"]),
-        scope["penstock.client"],
-        scope["penstock.request_id"],
-        scope["penstock.traceparent"],
-    )
-    wish_ms = timeout_ms if timeout_ms is not None else _timeout_header(request)
+    state = request_state(request.scope)
+    made = Context(Deadline.never(), state.criticality, state.client, state.request_id, state.traceparent)
+    wish_ms = timeout_ms if timeout_ms is not None else state.timeout_ms
     if wish_ms is None:
         return made
-    made = made.within(wish_ms / 1000, "request", scope["penstock.arrived_s"])
+    made = made.within(wish_ms / 1000, "request", state.arrived_s)
     if made.deadline.passed(clock.now()):
         raise Expired("request", "the deadline passed while the request was still arriving")
-    scope["penstock.deadline_s"] = made.deadline.at_s
+    state.deadline_s = made.deadline.at_s
     return made
-
-
-def _timeout_header(request: Request) -> int | None:
-    """Return ``X-Request-Timeout-Ms``, if the caller sent it."""
-    text = request.headers.get("x-request-timeout-ms")
-    if text is None:
-        return None
-    return decoding.parse_int(text, "X-Request-Timeout-Ms", request_bodies.TIMEOUT_MS_MAX)
-
-
-def _criticality(request: Request, most: Criticality) -> Criticality:
-    """Return the class that the caller asks for, at most the route's own."""
-    text = request.headers.get("x-criticality")
-    if text is None:
-        return most
-    asked = CRITICALITIES.get(text.strip().lower())
-    if asked is None:
-        raise Invalid(f"X-Criticality must be one of {', '.join(CRITICALITIES)}", field="X-Criticality")
-    return max(most, asked)

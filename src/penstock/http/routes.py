@@ -24,7 +24,7 @@ from penstock.http.decoding import JSON, NDJSON, check_media_type, decode_query
 from penstock.http.endpoints import ENDPOINTS, ApiEndpoint
 from penstock.http.operations import Operations
 from penstock.http.problem import MethodNotAllowed, status_of
-from penstock.http.request_context import check_context_headers
+from penstock.http.request_context import read_context_headers, request_state
 from penstock.indexing.document_records import DocumentStatus
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.search.request import SearchResult
@@ -195,9 +195,8 @@ def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> R
                 check_media_type(request.headers, taken)
             # Whole before the work begins, for every route: only then can the gate see a caller hang up.
             await request.body()
-            request.scope["penstock.criticality"] = endpoint.criticality
-            check_context_headers(request)
-            request.scope["penstock.query"] = decode_query(request.scope["query_string"], endpoint.query)
+            read_context_headers(request, endpoint.criticality)
+            request_state(request.scope).query = decode_query(request.scope["query_string"], endpoint.query)
             with latency.time():
                 record = await operation(request)
         except PenstockError as error:

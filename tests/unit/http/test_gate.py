@@ -9,6 +9,7 @@ import pytest
 from penstock.bus.contract import TopicRefusal
 from penstock.http.exchange import DISCONNECT_WATCH_DELAY_S, UNREAD_BYTES_MAX
 from penstock.http.gate import PIECE_BYTES, Gate, GateInputs
+from penstock.http.request_context import request_state
 from penstock.kernel.context import Criticality, current_request_id
 from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings
@@ -281,7 +282,7 @@ async def test_request_id_and_trace_context_are_echoed_and_handed_on():
 
     answer = await Caller(gate(app)).ask("GET", "/x", headers={"X-Request-Id": "mine-1", "traceparent": PARENT})
     assert (answer.headers["x-request-id"], answer.headers["traceparent"]) == ("mine-1", PARENT)
-    assert (seen["penstock.request_id"], seen["penstock.traceparent"]) == ("mine-1", PARENT)
+    assert (request_state(seen).request_id, request_state(seen).traceparent) == ("mine-1", PARENT)
 
 
 @pytest.mark.parametrize("bad", [None, "", "with space", "x" * 129, "ümlaut", "tab\t", "a\r\nset-cookie: x"])
@@ -477,7 +478,7 @@ async def test_the_client_is_handed_on():
 
     one = gate(app, trusted_proxies="127.0.0.0/8")
     await Caller(one).ask("GET", "/x", headers={"x-forwarded-for": "203.0.113.9"})
-    assert (seen["penstock.client"], seen["penstock.arrived_s"]) == ("203.0.113.9", BEGIN_S)
+    assert (request_state(seen).client, request_state(seen).arrived_s) == ("203.0.113.9", BEGIN_S)
 
 
 def test_a_proxy_that_cannot_be_read_is_told_at_the_start():
@@ -778,7 +779,7 @@ async def test_one_that_swallows_its_cancellation_does_not_hold_up_the_end():
 @virtual
 async def test_an_answer_after_its_deadline_is_not_goodput():
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        scope["penstock.deadline_s"] = BEGIN_S + 5
+        request_state(scope).deadline_s = BEGIN_S + 5
         await asyncio.sleep(4)
         await echo(scope, receive, send)
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from penstock.http import decoding, documents, request_bodies
 from penstock.http.json_errors import SCANNED_BYTES_MAX, SCANNED_VALUES_MAX, find_invalid_json
+from penstock.http.request_context import RequestState, put_request_state, read_context_headers, request_state
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome
 from penstock.kernel.context import Criticality, LoopClock
 from penstock.kernel.errors import Expired, Invalid
@@ -25,24 +26,18 @@ def encoded(data: bytes | str | Any) -> bytes:
 
 
 def request(data: bytes, kind: str = "application/json", **headers: str) -> Request:
-    """Return a request as the gate lets it through."""
+    """Return a request as its route lets it through."""
 
     async def receive() -> Any:
         return {"type": "http.request", "body": data}
 
     said = {"content-type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return Request(
-        {
-            "type": "http",
-            "headers": [(name.encode(), value.encode()) for name, value in said.items()],
-            "penstock.criticality": Criticality.BULK,
-            "penstock.client": "c",
-            "penstock.request_id": "r",
-            "penstock.traceparent": "",
-            "penstock.arrived_s": asyncio.get_running_loop().time(),
-        },
-        receive,
-    )
+    fields = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
+    scope: dict[str, Any] = {"type": "http", "headers": fields}
+    put_request_state(scope, RequestState("c", "r", "", asyncio.get_running_loop().time()))
+    made = Request(scope, receive)
+    read_context_headers(made, Criticality.BULK)
+    return made
 
 
 def taken(data: bytes | str | Any, kind: str = "application/json", **headers: str) -> documents.DocumentBatch:
@@ -468,19 +463,25 @@ def test_the_second_line_of_an_id_fails_and_the_first_stands():
     assert lines(b'{"id":"a","text":""}\n{"id":"a","text":""}') == [(1, "a"), (2, ("line 2: id", "duplicate_id"))]
 
 
-# Numbers in headers and queries
+# Time limits in headers
 
 
-@pytest.mark.parametrize("text", ["1", "100", "007"])
-def test_a_whole_number_is_read(text):
-    assert decoding.parse_int(text, "limit", 100) == int(text)
+@pytest.mark.parametrize("text", ["1", "3600000", "007", " 1"])
+def test_a_time_limit_in_a_header_is_read(text):
+    async def main() -> None:
+        assert request_state(request(b"", x_request_timeout_ms=text).scope).timeout_ms == int(text)
+
+    run(main())
 
 
-@pytest.mark.parametrize("text", ["", "0", "101", "-1", "1.0", " 1", "²", "١", "1e2", "9" * 5000])
-def test_anything_else_is_refused_with_its_bounds(text):
-    with pytest.raises(Invalid, match="between 1 and 100") as caught:
-        decoding.parse_int(text, "limit", 100)
-    assert caught.value.field == "limit"
+@pytest.mark.parametrize("text", ["", "0", "3600001", "-1", "1.0", "²", "1e2", "9" * 5000])
+def test_any_other_time_limit_is_refused_with_its_bounds(text):
+    async def main() -> None:
+        request(b"", x_request_timeout_ms=text)
+
+    with pytest.raises(Invalid, match="between 1 and 3600000") as caught:
+        run(main())
+    assert caught.value.field == "X-Request-Timeout-Ms"
 
 
 # Diagnosis
