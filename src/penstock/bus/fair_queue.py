@@ -260,6 +260,7 @@ class FairQueue(Generic[W]):
         if flow is None:
             flow = one.flows[client] = _ClientFlow()
         if not flow.live:
+            # An idle client saves up no service: it begins at the present virtual time. Its debt stays.
             flow.finish = max(flow.finish, one.virtual)
             flow.heap_id = next(self._heap_ids)
             heappush(one.heap, (flow.finish, flow.heap_id, flow))
@@ -291,12 +292,14 @@ class FairQueue(Generic[W]):
                 break
         one = front if front.count == self.count else self._next_class(front)
         heap = one.heap
+        # Removal leaves a client's place in the heap; its id is stale by then.
         while heap[0][2].heap_id != heap[0][1]:
             heappop(heap)
         start, turn, flow = heap[0]
         one.virtual = start
         items = flow.items
         newest = one.serves_newest(flow)
+        # A withdrawn message stays in its deque until it is met here or swept.
         entry: W = items.pop() if newest else items.popleft()  # type: ignore[assignment]
         while entry.flow is None:
             entry = items.pop() if newest else items.popleft()  # type: ignore[assignment]
@@ -334,10 +337,12 @@ class FairQueue(Generic[W]):
         own_s, others = 0.0, one.backlogged
         if flow is not None and flow.live:
             others -= 1
+            # Newest first: the client's older messages come after this one.
             own_s = 0.0 if one.serves_newest(flow) else flow.expected_s
         class_s = min(one.expected_s, own_s + others * (own_s + cost_s))
         higher_s = sum(other.expected_s for other in self._classes[: self._classes.index(one)])
         floor = self._discipline.class_floor
+        # The floor bounds the wait for higher classes: this class gets at least that share of the service.
         if higher_s and floor:
             return min(higher_s + class_s, (class_s + cost_s) / floor)
         return higher_s + class_s
@@ -361,6 +366,7 @@ class FairQueue(Generic[W]):
             credit = one.credit + earned_s
             if one is served is not front:
                 credit -= cost_s
+            # Credit is earned by waiting behind others: not by the front class, nor by an empty one. Debt stays.
             if credit > 0.0 and (one is front or not one.count):
                 credit = 0.0
             one.credit = credit
@@ -374,6 +380,7 @@ class FairQueue(Generic[W]):
         flow.live -= 1
         if entry.ordered:
             flow.ordered -= 1
+        # Set at zero, because rounding errors of the sums would add up.
         self.expected_s = self.expected_s - entry.expected_s if self.count else 0.0
         one.expected_s -= entry.expected_s
         flow.expected_s -= entry.expected_s

@@ -118,6 +118,7 @@ class Closed:
         if self.consecutive_failures >= self.settings.failures:
             return BreakerChangeReason.CONSECUTIVE_FAILURES
         enough = self.recent.calls >= self.settings.rate_calls_min
+        # Only a failure may open: a success that completes the least number of calls must not.
         if failed and enough and self.recent.failures >= self.settings.failure_rate * self.recent.calls:
             return BreakerChangeReason.FAILURE_RATE
         return None

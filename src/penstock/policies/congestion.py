@@ -93,6 +93,7 @@ class Congestion:
             return changed
         if self.congested:
             return False
+        # The oldest passed the target at that moment, observed or not; but not before the last calm observation.
         since_s = min(self._above_since_s, now_s - (wait_s - self.target_s))
         self._above_since_s = max(self._calm_at_s, since_s)
         self.congested = now_s - self._above_since_s >= self.window_s

@@ -163,6 +163,7 @@ class Estimate:
         """Take in how long one call took; negative or NaN counts as the shortest."""
         taken_s = min(max(seconds, _SHORTEST_S), _LONGEST_S) if seconds >= 0.0 else _SHORTEST_S
         bucket = _bucket(taken_s)
+        # The clip is for the mean; the histogram takes the sample as it is.
         if self.ready:
             taken_s = min(taken_s, self._settings.clip * _VALUES[self._tail.bucket])
         self._weight *= self._decay
@@ -175,6 +176,7 @@ class Estimate:
             self._rescale()
         else:
             for quantile in (self._median, self._tail):
+                # `below` is the weight under the cursor; it is kept true without a scan.
                 if bucket < quantile.bucket:
                     quantile.below += self._weight
         self._median.seek(self._weights, self._total)

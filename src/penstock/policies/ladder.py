@@ -124,6 +124,7 @@ class Ladder:
 
     def _climb(self, now_s: float, highest: Rung) -> None:
         if self.rung > highest:
+            # No longer nearly full: leave the rungs that idle the pools at once, congested or not.
             self.rung = highest
             self._since_s = now_s
         elif self.rung < highest and now_s - self._since_s >= self._settings.up_s:
@@ -136,4 +137,5 @@ class Ladder:
             if now_s - self._since_s < patience_s:
                 return
             self.rung = Rung(self.rung - 1)
+            # Not `now_s`: a long clear time is worth several rungs.
             self._since_s += patience_s

@@ -191,6 +191,7 @@ class AdaptiveLimit:
         slope = 0.5 if overloaded else self._slope()
         if known:
             after = step(self._limit, slope, self._settings)
+            # A limit that is not used up proves nothing about a higher one: it may fall and not rise.
             if after < self._limit or not self._unused:
                 self._limit = after
         if self.limit == before:
@@ -214,6 +215,7 @@ class AdaptiveLimit:
         slope = gradient(1.0, self._load(), self._settings.tolerance)
         counts = {kind: one.count for kind, one in self._answers.items()}
         self.baseline_s = sum(n * self._baselines[kind] for kind, n in counts.items()) / sum(counts.values())
+        # Here our own calls do not explain slow answers: the dependency itself has become slower.
         if self._unused or self.limit == self._settings.floor:
             for kind, mean_s in self._means():
                 self._baselines[kind] += (mean_s - self._baselines[kind]) / self._settings.baseline_windows

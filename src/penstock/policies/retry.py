@@ -67,6 +67,7 @@ class RetryBudget:
         """
         if congested:
             return False
+        # Ten times a tenth is less than one in floating point.
         if self._saved >= 1.0 - 1e-9:
             self._saved = max(0.0, self._saved - 1.0)
             return True

@@ -112,6 +112,7 @@ class SingleFlight(Generic[V]):
                         # A copy: one instance raised in many tasks would gather all their tracebacks.
                         raise copy.copy(verdict) if isinstance(verdict, PenstockError) else verdict
         finally:
+            # Leads that have not begun; `_lead` has ended those that have.
             for flight in leading:
                 self._hand_over(flight)
             for seat, key in seats.items():
@@ -158,10 +159,12 @@ class SingleFlight(Generic[V]):
         try:
             await do_work(list(by_key), land)
         except BaseException as error:
+            # Cancellation too: followers must not wait for a leader that is gone.
             for flight in flights:
                 self._end(flight, error)
             raise
         for flight in flights:
+            # A completed flight is only removed by this.
             self._end(flight, Broken("shared work ended without a result for every key"))
         if any(flight.completed is None for flight in flights):
             raise Broken("shared work ended without a result for every key")
@@ -171,6 +174,7 @@ class SingleFlight(Generic[V]):
         if flight.completed is not None:
             self._remove(flight)
         elif not isinstance(error, Exception):
+            # Cancelled: the leader has left, which says nothing about the work.
             self._hand_over(flight)
         else:
             self._fail(flight, error)
@@ -179,6 +183,7 @@ class SingleFlight(Generic[V]):
         flight.handovers += 1
         personal = isinstance(error, Rejected | Expired) and flight.handovers <= HANDOVERS_MAX
         led = flight.ctx
+        # The leader's rate or deadline says nothing about other clients, or about those with more time.
         failed = [
             seat
             for seat, ctx in flight.waiters.items()
@@ -225,6 +230,7 @@ class SingleFlight(Generic[V]):
             if isinstance(verdict, _Flight):
                 self._hand_over(verdict)
             return
+        # The future may have moved to another flight of the key.
         for flight in self._flights[key]:
             flight.waiters.pop(seat, None)
 

@@ -141,6 +141,7 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         ready = [one for one in mine if self._trackers[one].free_slots() > 0]
         careful = [one for one in ready if self._trackers[one].isolating]
         plain = [one for one in ready if one not in careful]
+        # The next record of an isolating partition may be read as soon as the one under way is committed: poll soon.
         busy = any(self._trackers[one].isolating for one in mine if one not in ready)
         look_ms = ISOLATION_POLL_MS if busy else POLL_MS
         found: list[Any] = []
@@ -148,6 +149,7 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             for one in careful:
                 found += await self._poll(one, wait_ms=0, count=1)
             if careful and not found:
+                # One record only, as it may come from an isolating partition.
                 found = await self._poll(*ready, wait_ms=look_ms, count=1)
             elif plain:
                 found += await self._poll(*plain, wait_ms=0 if found else look_ms, count=count)
@@ -218,6 +220,7 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Give partitions back: wait a little for running messages, commit, and mark a clean exit."""
         self._stable.clear()
+        # Emptied first: `fetch` must hand out nothing while running messages are waited for.
         mine, self._assigned = self._assigned, set()
         self._discard_fetched(mine)
         loop = asyncio.get_running_loop()
@@ -236,9 +239,11 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             async with asyncio.timeout(self._cluster.config.kafka.session_timeout / 3):
                 await self._resume_partitions(assigned)
         except (errors.KafkaError, TimeoutError, PenstockError) as error:
+            # The partitions are read all the same; what may be lost is the count of crashes.
             log.warning("%s could not read how the last owners of its partitions ended: %r", self, error)
         for one in assigned:
             self._trackers.setdefault(one, OffsetTracker())
+        # A tracker with running records stays: if the partition comes back, they must not be begun twice.
         left = [one for one, tracker in self._trackers.items() if one not in assigned and not tracker.running]
         for one in left:
             del self._trackers[one]
@@ -264,6 +269,7 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             if ends[one] <= start:
                 died = 0  # there was no record that could have killed them
             self._trackers.setdefault(one, OffsetTracker()).resume(start, died, ends[one])
+            # This owner counts as dead until it commits progress or leaves cleanly.
             begun[one] = OffsetAndMetadata(start, str(died + 1))
         await self._consumer.commit(begun)
 
@@ -289,4 +295,5 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         if heads:
             await self._consumer.commit({one: OffsetAndMetadata(head, mark) for one, head in heads.items()})
         for one, head in heads.items():
+            # A rebalance during the commit may have moved the tracker further.
             self._trackers[one].committed = max(self._trackers[one].committed, head)

@@ -68,6 +68,7 @@ class OffsetTracker:
     def free_slots(self) -> int:
         """Return how many more records may be taken."""
         if self.isolating:
+            # One at a time, each after the commit of the one before: a crash then accuses a single record.
             return 0 if self._tracked or self.dirty else 1
         return UNCOMMITTED_MAX - len(self._tracked)
 
@@ -85,10 +86,12 @@ class OffsetTracker:
             self._reset()
         self.committed = committed
         self.next_offset = max(self.next_offset, committed)
+        # Not lowered: records that were handed out before are recognised when they come again.
         self._last_offset = max(self._last_offset, committed - 1)
         self.crashes, self._crashed_at = crashes, committed
         if crashes:
             self._isolating_until = min(committed + ISOLATION_RECORDS, end)
+        # Another owner has committed these in between.
         while self._tracked and self._tracked[0] < committed:
             self._running.discard(self._tracked.popleft())
         self._advance()

@@ -109,6 +109,7 @@ def read_checkpoint(home: Path, generation: str) -> Checkpoint | None:
     try:
         found = msgspec.json.decode(read_regular(home / CHECKPOINT_FILE), type=Checkpoint)
     except (OSError, *DECODE_ERRORS):
+        # Without a checkpoint the collection is opened and counted, so a torn file loses nothing.
         return None
     return found if found.generation == generation else None
 

@@ -64,6 +64,7 @@ class UpdateJournal:
         data = ipc.encode_frame(command)
         if self._written + len(data) > JOURNAL_BYTES_MAX:
             raise OSError(errno.EFBIG, "the journal is too long")
+        # A short write means a full disk. The build is aborted then, and its journal with it.
         if os.pwrite(self._file.fileno(), data, self._written) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._written += len(data)
@@ -154,6 +155,7 @@ class GenerationBuilder:
         self._optimiser: Optimiser | None = None
         manifest.remove_path(self._draft)
         manifest.remove_path(self._target)
+        # Files are copied, so everything that the engine holds in memory must be in them.
         shard.flush()
         on_step("flushed")
         self._journal = UpdateJournal(home / f".{name}-{os.getpid()}.journal")
@@ -240,6 +242,7 @@ class GenerationBuilder:
             raise BuildAborted(reason)
         self._on_step("optimised")
         self._draft.replace(self._target)
+        # The directory entry must be durable before the manifest may name it.
         manifest.fsync_directory(self._target.parent)
         self._on_step("placed")
         self._shard = Shard.load(self._target)
