@@ -1,23 +1,20 @@
 """How well code is found: questions about Python's library, by arm and by signal."""
 
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 
 from bench import library
 from bench.bootstrap import interval
 from bench.library import Place, Question
 from bench.report import Figure, Report
-from bench.workbench import MODELS, workbench
-from penstock.app.app import build
-from penstock.kernel.settings import HttpSettings, Settings
+from bench.workbench import workbench
+from penstock.client import AsyncClient, Problem, SearchOptions, calls
 from penstock.ranking.signals import DEFAULT_SIGNALS, SignalFactors, apply_signals
 from penstock.search.request import SearchHit
 
@@ -27,7 +24,7 @@ BATCH = 4
 #: Half of the questions chose the factors; the other half had no part in it.
 HALVES = ("choosing", "proof")
 KINDS = ("all", "name", "mixed", "words", "tests")
-ARMS: Mapping[str, Mapping[str, Any]] = {
+ARMS: Mapping[str, SearchOptions] = {
     "sparse": {"weights": {"dense": 0, "sparse": 1}, "rerank": False},
     "dense": {"weights": {"dense": 1, "sparse": 0}, "rerank": False},
 }
@@ -64,7 +61,7 @@ async def run(*, work: Path | None = None, out: Path | None = None, half: str = 
         out: Where ``code.json`` goes, if anywhere.
         half: Which questions are asked: ``choosing``, ``proof`` or ``all``.
     """
-    async with _index(work) as client:
+    async with workbench(work) as client:
         chunks = await _fill(client)
         asked = [await _ask(client, *one) for one in _questions(half)]
     ranks = {name: [_rank(one, one.hits[name]) for one in asked] for name in ARMS}
@@ -111,45 +108,26 @@ def _questions(half: str) -> list[tuple[Question, list[Place]]]:
     return [(one, places) for one, places in found if places]
 
 
-@asynccontextmanager
-async def _index(work: Path | None) -> AsyncIterator[httpx.AsyncClient]:
-    if work is None:
-        async with workbench() as client:
-            yield client
-        return
-    app = build(Settings(http=HttpSettings(rate_limit=0)), work, MODELS)
-    await app.start()
-    try:
-        transport = httpx.ASGITransport(app.asgi)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=600) as client:
-            (await client.put("/v1/collections/default")).raise_for_status()
-            yield client
-    finally:
-        await app.close()
-
-
-async def _fill(client: httpx.AsyncClient) -> int:
+async def _fill(client: AsyncClient) -> int:
     """Index what is not there yet; return the number of chunks."""
     texts = library.documents()
     for first in range(0, len(texts), BATCH):
         print(f"\rindexing {first} of {len(texts)} files", end="", file=sys.stderr, flush=True)
-        body = {"documents": texts[first : first + BATCH]}
-        answer = (await client.post("/v1/collections/default/documents", json=body)).raise_for_status().json()
-        if answer["failed"]:
-            why = next(one["error"]["detail"] for one in answer["documents"] if one["status"] == "failed")
-            raise RuntimeError(f"{answer['failed']} files were not indexed: {why}")
+        report = await client.index_documents(texts[first : first + BATCH])
+        if report.failed:
+            why = next(one.error or Problem() for one in report.documents if one.status == "failed")
+            raise RuntimeError(f"{report.failed} files were not indexed: {why.message}")
     print("\r", end="", file=sys.stderr)
-    info = (await client.get("/v1/collections/default")).raise_for_status().json()
-    chunks: int = info["chunks"]
-    return chunks
+    return (await client.get_collection("default")).chunks
 
 
-async def _ask(client: httpx.AsyncClient, question: Question, places: list[Place]) -> Asked:
-    wishes = {**ARMS, "default": {"explain": True}}
+async def _ask(client: AsyncClient, question: Question, places: list[Place]) -> Asked:
+    wishes: dict[str, SearchOptions] = {**ARMS, "default": {"explain": True}}
     hits = {}
     for name, wish in wishes.items():
-        answer = await client.post("/v1/search", json={"query": question.query, "limit": DEPTH, **wish})
-        hits[name] = msgspec.convert(answer.raise_for_status().json()["hits"], list[SearchHit])
+        options: SearchOptions = {**wish, "limit": DEPTH}
+        answer = await client.send(calls.search(question.query, **options).untyped())
+        hits[name] = msgspec.convert(answer["hits"], list[SearchHit])
     return Asked(question, places, hits)
 
 

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from bench import drawing
 from bench.bootstrap import Interval, interval
 from bench.corpus import COLLECTIONS, DATA
@@ -21,6 +19,7 @@ from bench.report import Figure, Report, tell
 from bench.serving import serving
 from penstock.cli.beir import Benchmark, read_benchmark
 from penstock.cli.evaluate import ARMS, BATCH_DOCUMENTS, CHUNKS, COLLECTION
+from penstock.client import Client, NewDocument, SearchOptions
 from penstock.search.relevance import ndcg, recall
 
 GOALS: Final = {"cisi": 0.46, "cranfield": 0.44, "cosqa-dev": 0.605}
@@ -75,7 +74,7 @@ async def run(
             benchmark = read_benchmark(data / name)
             with serving(place / "quality" / name) as server:
                 tell(f"{name}: indexing {len(benchmark.documents)} documents")
-                with httpx.Client(base_url=server.url, timeout=600, trust_env=False) as client:
+                with Client(server.url) as client:
                     _index(client, benchmark)
                     rankings = {arm: _ask(client, benchmark, wishes) for arm, wishes in ARMS.items()}
             scores.append(scored(benchmark, rankings))
@@ -87,17 +86,17 @@ async def run(
     return report
 
 
-def _index(client: httpx.Client, benchmark: Benchmark) -> None:
-    client.put(f"/v1/collections/{COLLECTION}").raise_for_status()
+def _index(client: Client, benchmark: Benchmark) -> None:
+    client.create_collection(COLLECTION)
     for first in range(0, len(benchmark.documents), BATCH_DOCUMENTS):
-        batch = [{"id": one.id, "text": one.whole} for one in benchmark.documents[first : first + BATCH_DOCUMENTS]]
-        answer = client.post(f"/v1/collections/{COLLECTION}/documents", json={"documents": batch})
-        answer.raise_for_status()
-        if answer.json()["failed"]:
-            raise RuntimeError(f"some documents of {benchmark.name} were not indexed: {answer.text[:500]}")
+        batch = [NewDocument(one.id, one.whole) for one in benchmark.documents[first : first + BATCH_DOCUMENTS]]
+        report = client.index_documents(batch, COLLECTION)
+        if report.failed:
+            why = next(one.error for one in report.documents if one.status == "failed")
+            raise RuntimeError(f"{report.failed} documents of {benchmark.name} were not indexed: {why}")
 
 
-def _ask(client: httpx.Client, benchmark: Benchmark, wishes: Mapping[str, Any]) -> dict[str, list[str]]:
+def _ask(client: Client, benchmark: Benchmark, wishes: SearchOptions) -> dict[str, list[str]]:
     """Return the ranking of documents for each query, each at its best chunk.
 
     Raises:
@@ -105,13 +104,11 @@ def _ask(client: httpx.Client, benchmark: Benchmark, wishes: Mapping[str, Any]) 
     """
     rankings = {}
     for query in benchmark.queries:
-        body = {"query": query.text, "limit": CHUNKS, **wishes}
-        answer = client.post(f"/v1/collections/{COLLECTION}/search", json=body)
-        answer.raise_for_status()
-        found = answer.json()
-        if lost := set(found["degraded"]) - {"query_truncated"}:
+        options: SearchOptions = {**wishes, "limit": CHUNKS}
+        answer = client.search(query.text, COLLECTION, **options)
+        if lost := set(answer.degraded) - {"query_truncated"}:
             raise RuntimeError(f"{benchmark.name}, query {query.id}: degraded by {', '.join(sorted(lost))}")
-        rankings[query.id] = list(dict.fromkeys(hit["id"] for hit in found["hits"]))
+        rankings[query.id] = list(dict.fromkeys(hit.id for hit in answer.hits))
     return rankings
 
 

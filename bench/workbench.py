@@ -10,6 +10,7 @@ import httpx
 
 from bench import ROOT
 from penstock.app.app import build
+from penstock.client import AsyncClient
 from penstock.kernel.settings import HttpSettings, Settings
 
 #: Prepared models, where a server that was started here keeps them too.
@@ -17,15 +18,14 @@ MODELS: Final = ROOT / ".penstock" / "models"
 
 
 @asynccontextmanager
-async def workbench() -> AsyncIterator[httpx.AsyncClient]:
-    """Start a Penstock on an empty temporary directory; yield a client that talks to it."""
+async def workbench(place: Path | None = None) -> AsyncIterator[AsyncClient]:
+    """Start a Penstock on a directory, a temporary one by default; yield a client of it."""
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory:
-        app = build(Settings(http=HttpSettings(rate_limit=0)), Path(directory), MODELS)
+        app = build(Settings(http=HttpSettings(rate_limit=0)), place or Path(directory), MODELS)
         await app.start()
-        transport = httpx.ASGITransport(app.asgi)
         try:
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=600) as client:
-                (await client.put("/v1/collections/default")).raise_for_status()
+            async with AsyncClient("http://localhost", transport=httpx.ASGITransport(app.asgi)) as client:
+                await client.create_collection("default")
                 yield client
         finally:
             await app.close()

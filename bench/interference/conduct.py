@@ -14,8 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-import httpx
-
 from bench.corpus import DATA, fresh
 from bench.interference import results as found
 from bench.interference.results import BEFORE, IDLE, INDEXING, OPTIMISING, Results, Seen
@@ -26,6 +24,7 @@ from bench.search.stage import Places
 from bench.serving import Server, serving
 from bench.tree import index, plant
 from bench.worker import Worker
+from penstock.client import Client
 
 #: Nothing is remembered: what is searched and what is indexed has to be embedded in every round.
 SETTINGS: Final = {"EMBED_CACHE_SIZE": "0", "SPARSE_CACHE_SIZE": "0"}
@@ -146,6 +145,5 @@ def _rate_of(told: object) -> float:
 
 def _forget(server: Server, tree: Path) -> None:
     """Delete the tree's documents, so that it can be indexed again."""
-    with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
-        body = {"ids": [str(path) for path in sorted(tree.rglob("*.py"))]}
-        client.request("DELETE", "/v1/collections/default/documents", json=body).raise_for_status()
+    with Client(server.url) as client:
+        client.delete_documents(ids=[str(path) for path in sorted(tree.rglob("*.py"))])

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from bench import corpus
 from bench.corpus import Corpus
 from bench.report import tell
 from bench.serving import Server, serving
 from bench.worker import Failed, Worker
+from penstock.client import Client, SearchOptions
 from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.vectors import SparseVector
@@ -115,8 +114,8 @@ def _begin(places: Places, chunks: int, data: Path) -> None:
     given = corpus.texts(chunks, dense.tokenizer, data)
     corpus.build(given, corpus.queries(data), dense).save(places.corpus)
     shutil.copytree(places.models, places.raw / "models")
-    with serving(places.raw, {**NEVER, "STORE_SHARDS": "1"}) as server:
-        httpx.put(f"{server.url}/v1/collections/default", trust_env=False).raise_for_status()
+    with serving(places.raw, {**NEVER, "STORE_SHARDS": "1"}) as server, Client(server.url) as client:
+        client.create_collection("default")
 
 
 def _complete(places: Places) -> None:
@@ -210,12 +209,11 @@ def neighbours(names: Sequence[str], places: Places, python: str) -> Iterator[tu
         yield found, absent
 
 
-def found_by(url: str, queries: Sequence[str], wishes: dict[str, Any]) -> list[list[int]]:
+def found_by(url: str, queries: Sequence[str], options: SearchOptions) -> list[list[int]]:
     """Return the rows that the server finds for each query."""
     rows = []
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+    with Client(url) as client:
         for query in queries:
-            answer = client.post("/v1/search", json={"query": query, "limit": 10, **wishes})
-            answer.raise_for_status()
-            rows.append([int(hit["id"]) for hit in answer.json()["hits"]])
+            answer = client.search(query, **options)
+            rows.append([int(hit.id) for hit in answer.hits])
     return rows
