@@ -15,10 +15,10 @@ from penstock.kernel.settings import Settings
 from penstock.kernel.vectors import DenseVectors
 from penstock.models.bm25 import Bm25Runner, Bm25Settings
 from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.factory import LateInteractionReranker
 from penstock.models.prepare import PreparedModel
-from penstock.models.rerank import LateInteractionReranker
 from penstock.pools.model_handlers import BULK_NICENESS, ThreadModelHandlers
-from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.permits import PoolRegistry
 from penstock.pools.thread_pool import ThreadPool
 
 PATIENCE_S = 60.0

@@ -15,10 +15,9 @@ import pytest
 from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
 from penstock.models.bm25 import Bm25Runner, Bm25Settings
-from penstock.models.onnx_dense import OnnxDenseEncoder
+from penstock.models.factory import CosineRerankRunner
 from penstock.models.onnx_files import find_directory
-from penstock.models.onnx_rerank import OnnxCrossEncoder
-from penstock.models.onnx_sparse import OnnxSparseEncoder
+from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
 from penstock.models.remote_endpoint import ModelEndpoint, ModelEndpointSettings
 from penstock.models.remote_formats import (
     CohereRerankFormat,
@@ -28,7 +27,6 @@ from penstock.models.remote_formats import (
     TeiSparseFormat,
 )
 from penstock.models.remote_models import RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
-from penstock.models.rerank import CosineRerankRunner
 from penstock.pools.model_handlers import ThreadModelHandlers
 from penstock.pools.thread_pool import ThreadPool
 from tests import clock

@@ -29,9 +29,8 @@ from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings, available_cores
 from penstock.models.factory import ModelFactory, Models
 from penstock.models.truncation import truncation_checks
-from penstock.pools.model_handlers import BULK_NICENESS
+from penstock.pools.model_handlers import BULK_NICENESS, model_handlers
 from penstock.pools.process_pool import ProcessPool
-from penstock.pools.remote_model_handlers import model_handlers
 from penstock.pools.thread_pool import ThreadPool
 from penstock.stores.data_model import STATE_DAMAGED, CollectionInfo
 from penstock.stores.directory_watch import DataDirectoryWatch

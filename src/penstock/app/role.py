@@ -7,7 +7,7 @@ from typing import Final
 
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
-from penstock.pools.pool_registry import POOL_NAMES
+from penstock.pools.permits import POOL_NAMES
 
 
 @dataclass(frozen=True, slots=True)

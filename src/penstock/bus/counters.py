@@ -10,59 +10,6 @@ from penstock.kernel.context import Context
 from penstock.policies.levels import Level
 
 
-class RequesterObserver:
-    """Observer of the requester's side; the worker's side reports service times, if it is here.
-
-    Args:
-        observer: Receives the reports.
-        served_topics: The topics that this instance serves.
-    """
-
-    def __init__(self, observer: BusObserver, served_topics: Container[str]) -> None:
-        self._served_topics = served_topics
-        self._observer = observer
-
-    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
-        """Pass on that a message's turn has come."""
-        self._observer.started(topic, ctx, wait_s)
-
-    def ended(self, topic: str, service_s: float) -> None:
-        """Pass on how long it took, unless the worker's side does."""
-        if topic not in self._served_topics:
-            self._observer.ended(topic, service_s)
-
-    def on_level(self, topic: str, level: Level) -> None:
-        """Pass on how full it is."""
-        self._observer.on_level(topic, level)
-
-
-class WorkerObserver:
-    """Observer of the worker's side; the requester's side reports waits and levels, if it is here.
-
-    Args:
-        observer: Receives the reports.
-        requested_topics: The topics that this instance requests.
-    """
-
-    def __init__(self, observer: BusObserver, requested_topics: Container[str]) -> None:
-        self._requested_topics = requested_topics
-        self._observer = observer
-
-    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
-        """Pass on that a message's turn has come, unless the requester's side does."""
-        if topic not in self._requested_topics:
-            self._observer.started(topic, ctx, wait_s)
-
-    def ended(self, topic: str, service_s: float) -> None:
-        """Pass on how long it took."""
-        self._observer.ended(topic, service_s)
-
-    def on_level(self, topic: str, level: Level) -> None:
-        """Pass on how full it is, unless the requester's side does."""
-        if topic not in self._requested_topics:
-            self._observer.on_level(topic, level)
-
-
 @dataclass(slots=True)
 class TopicCounters:
     """Counts of the messages offered to a topic so far, by outcome.
@@ -150,6 +97,38 @@ class NullObserver:
 
     def on_level(self, topic: str, level: Level) -> None:
         """Do nothing."""
+
+
+class OneSideObserver:
+    """Observer of one side of a bus between processes; passes on what the other side, if it is here, does not report.
+
+    Args:
+        observer: Receives the reports.
+        starts_elsewhere: Topics whose waits and levels the other side reports.
+        ends_elsewhere: Topics whose service times the other side reports.
+    """
+
+    def __init__(
+        self, observer: BusObserver, *, starts_elsewhere: Container[str] = (), ends_elsewhere: Container[str] = ()
+    ) -> None:
+        self._observer = observer
+        self._starts_elsewhere = starts_elsewhere
+        self._ends_elsewhere = ends_elsewhere
+
+    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
+        """Pass on that a message's turn has come."""
+        if topic not in self._starts_elsewhere:
+            self._observer.started(topic, ctx, wait_s)
+
+    def ended(self, topic: str, service_s: float) -> None:
+        """Pass on how long a handler took."""
+        if topic not in self._ends_elsewhere:
+            self._observer.ended(topic, service_s)
+
+    def on_level(self, topic: str, level: Level) -> None:
+        """Pass on how full a topic is."""
+        if topic not in self._starts_elsewhere:
+            self._observer.on_level(topic, level)
 
 
 NULL_OBSERVER = NullObserver()

@@ -25,7 +25,7 @@ from penstock.bus.broker import BROKER_TIMEOUT_S, Channel, ChannelKind
 from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.consumer import CHANNEL_SEPARATOR, Consumer, ConsumerConfig
 from penstock.bus.contract import Features, Handler, Slots, TopicRefusal, TopicState
-from penstock.bus.counters import NULL_OBSERVER, BusObserver, RequesterObserver, TopicCounters, WorkerObserver
+from penstock.bus.counters import NULL_OBSERVER, BusObserver, OneSideObserver, TopicCounters
 from penstock.bus.envelope import draining_error
 from penstock.bus.local import LocalBus
 from penstock.bus.membership import Membership
@@ -136,10 +136,10 @@ class BrokerBus:
         self._cancelled: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._rpc = RpcClient(transport, clock, settings.publish_timeout)
         self._membership = Membership(transport, clock, self._rpc, settings.ahead, self._concurrency_by_channel)
-        self._worker_observer = (
-            WorkerObserver(observer, self._windows) if observer is not NULL_OBSERVER else NULL_OBSERVER
-        )
-        asks = RequesterObserver(observer, self._slots) if observer is not NULL_OBSERVER else NULL_OBSERVER
+        asks = self._worker_observer = observer
+        if observer is not NULL_OBSERVER:
+            asks = OneSideObserver(observer, ends_elsewhere=self._slots)
+            self._worker_observer = OneSideObserver(observer, starts_elsewhere=self._windows)
         limits = replace(settings, handler_timeout=UNLIMITED_S, handlers_per_topic=IN_FLIGHT_MAX)
         self._requester_bus = LocalBus(limits, capacities, clock, asks)
         limits = replace(settings, request_timeout=UNLIMITED_S, client_share=1.0, buffer_size=IN_FLIGHT_MAX)

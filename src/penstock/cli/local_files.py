@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.cli.index_planning import UNREADABLE_NAME, IndexableFile, IndexRoot, indexable_file
 from penstock.cli.index_stats import FileFailure
-from penstock.indexing.digest import document_hash
+from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged, read_text
 from penstock.indexing.language import language_of
 from penstock.indexing.walk import FoundFile, WalkSettings, project_root, refuse_broad_root, walk

@@ -17,7 +17,7 @@ from penstock.cli.settings_loader import DEFAULT, load_settings
 from penstock.cli.settings_schema import CONCURRENCY, setting_entries, setting_names
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
-from penstock.pools.pool_registry import POOL_NAMES
+from penstock.pools.permits import POOL_NAMES
 from penstock.stores.lock import find_lock_holder
 
 LOCAL_DATA_DIR: Final = ".penstock"

@@ -22,8 +22,8 @@ from penstock.cli.options import Setup, load_setup, parse_pools, warn_and_drop_s
 from penstock.cli.sd_notify import READY, STOPPING, sd_notify
 from penstock.cli.sighup import block_sighup, log_level_reloader, on_sighup
 from penstock.cli.terminal import stderr_console
+from penstock.kernel.allocator import freeze_startup_objects
 from penstock.kernel.errors import PenstockError, Unavailable
-from penstock.kernel.garbage_collector import freeze_startup_objects
 from penstock.stores.lock import find_lock_holder
 from penstock.telemetry.logs import configure
 

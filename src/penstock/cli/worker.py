@@ -20,7 +20,7 @@ from penstock.cli.options import POOLS_IN_ORDER, Setup, load_setup, parse_pools,
 from penstock.cli.sd_notify import READY, STOPPING, sd_notify
 from penstock.cli.sighup import block_sighup, log_level_reloader, on_sighup
 from penstock.cli.terminal import stderr_console
-from penstock.kernel.garbage_collector import freeze_startup_objects
+from penstock.kernel.allocator import freeze_startup_objects
 from penstock.telemetry.logs import configure
 
 

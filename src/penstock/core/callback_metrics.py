@@ -8,7 +8,7 @@ from typing import Final
 
 from penstock.bus.contract import BreakerView, Bus, TopicState
 from penstock.kernel.messages import Topic
-from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.permits import PoolRegistry
 from penstock.pools.remote_dependency import RemoteDependency
 from penstock.search.degradation import LadderController
 from penstock.stores.data_model import IndexBuildStatus

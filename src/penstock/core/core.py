@@ -39,8 +39,7 @@ from penstock.policies.levels import LevelSettings
 from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guard import Guard
 from penstock.pools.guarded_store import GuardedStore, VectorLayout
-from penstock.pools.permits import Permits
-from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.permits import Permits, PoolRegistry
 from penstock.pools.remote_dependency import RemoteDependency
 from penstock.search.degradation import LadderController
 from penstock.search.pipeline import CrossEncoder, ResultCache, SearchPipeline

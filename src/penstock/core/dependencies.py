@@ -12,10 +12,9 @@ from penstock.bus.counters import BusObserver
 from penstock.indexing.model_inputs import sparse_text
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.settings import Settings
-from penstock.models.contract import TruncationChecks
-from penstock.models.used import ModelInfo
+from penstock.models.contract import ModelInfo, TruncationChecks
 from penstock.policies.jitter import Rng
-from penstock.pools.pool_registry import POOL_NAMES
+from penstock.pools.permits import POOL_NAMES
 from penstock.stores.contract import SnapshotStore, UnsupportedSnapshots, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache

@@ -13,8 +13,7 @@ from penstock.policies.limit import LimitSettings
 from penstock.policies.retry import RetrySettings
 from penstock.pools.guard import Guard
 from penstock.pools.layered_cache import LayeredCache
-from penstock.pools.permits import Permits
-from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.permits import Permits, PoolRegistry
 from penstock.pools.remote_dependency import RemoteDependency
 from penstock.pools.shared_rates import SharedRates
 from penstock.stores.key_value_cache import KeyValueCache

@@ -12,7 +12,7 @@ from penstock.bus.contract import BreakerView, TopicState
 from penstock.http import responses
 from penstock.http.gate import Gate
 from penstock.kernel.context import Criticality
-from penstock.models.used import ModelInfo
+from penstock.models.contract import ModelInfo
 from penstock.policies.ladder import Rung
 from penstock.stores.key_value_cache import ShrinkableCache
 from penstock.telemetry.alert_monitor import AlertRecord

@@ -17,8 +17,14 @@ import msgspec
 import numpy as np
 
 from penstock.indexing.chunk.outline import Chunk
-from penstock.indexing.digest import hash_input, new_digest
-from penstock.indexing.document_records import ChunkBatch, Document, DocumentStatus, IndexOutcome
+from penstock.indexing.document_records import (
+    ChunkBatch,
+    Document,
+    DocumentStatus,
+    IndexOutcome,
+    hash_input,
+    new_digest,
+)
 from penstock.indexing.language import language_of
 from penstock.indexing.model_inputs import dense_text, header_tokens, sparse_text
 from penstock.kernel.context import Clock, Context, run_all

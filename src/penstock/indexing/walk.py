@@ -3,17 +3,18 @@
 # Strings and os.path, because a Path for each entry would double the walk's time.
 # ruff: noqa: PTH116, PTH119, PTH120
 
+from __future__ import annotations
+
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from penstock.indexing.ignore import IGNORE_FILES, IgnoreChain, enclosing_rules
-from penstock.indexing.roots import project_root, refuse_broad_root
+from penstock.indexing.ignore import IGNORE_FILES, IgnoreChain, enclosing_rules, work_tree_root
 from penstock.indexing.unwanted import (
     LOCK_FILES,
     VENDORED_DIRECTORIES,
@@ -149,7 +150,7 @@ class _Walker:
 
     def _directory(
         self, directory: str, chain: IgnoreChain, *, is_root: bool = False
-    ) -> "Iterator[FoundFile | SkippedPath | tuple[str, IgnoreChain]]":
+    ) -> Iterator[FoundFile | SkippedPath | tuple[str, IgnoreChain]]:
         """Yield a directory's files and skips, and subdirectories (path, rules) to walk."""
         try:
             with os.scandir(directory) as scan:
@@ -233,3 +234,45 @@ def _sniff(path: str) -> SkipReason | None:
     finally:
         os.close(descriptor)
     return SkipReason.BINARY if b"\x00" in head and not head.startswith(_WIDE_MARKS) else None
+
+
+def project_root(path: Path, known_roots: Iterable[Path] = ()) -> Path:
+    """Return the directory that shown paths are relative to.
+
+    The nearest enclosing known root; else the enclosing git work tree, unless it ignores `path`;
+    else `path` itself, or its parent where it is a file.
+
+    Args:
+        path: An existing file or directory.
+        known_roots: Roots that the collection was indexed from before.
+
+    Returns:
+        An absolute, resolved directory.
+    """
+    path = path.resolve()
+    enclosing = [root for root in (known.resolve() for known in known_roots) if path.is_relative_to(root)]
+    if enclosing:
+        return max(enclosing, key=lambda root: len(root.parts))
+    top = work_tree_root(path)
+    if top is not None and enclosing_rules(path) is not None:
+        return top
+    return path if path.is_dir() else path.parent
+
+
+def refuse_broad_root(path: Path) -> None:
+    """Refuse to index the whole machine or a whole home directory.
+
+    Args:
+        path: What the user asked to index.
+
+    Raises:
+        Invalid: `path` is `/`, the home directory, or a directory above it.
+    """
+    resolved = path.resolve()
+    try:
+        home = Path.home().resolve()
+    except RuntimeError:  # no home directory can be told
+        home = Path(resolved.anchor)
+    if resolved == Path(resolved.anchor) or home.is_relative_to(resolved):
+        message = f"{resolved} is too broad to index; name a project below it, or use --force"
+        raise Invalid(message, field="path", code="root_too_broad")

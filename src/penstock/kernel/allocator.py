@@ -1,8 +1,9 @@
-"""Tuning of glibc's allocator: returns freed memory to the operating system. No-op on other C libraries."""
+"""Tuning of glibc's allocator and of the garbage collector. The former is a no-op on other C libraries."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 from functools import cache
 from pathlib import Path
@@ -49,3 +50,13 @@ def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def freeze_startup_objects() -> None:
+    """Collect once, then freeze all existing objects. Call it when a process has started.
+
+    A full collection scans everything, modules and models included, and blocks the loop: 25 to 35 ms every few seconds
+    under load. After the freeze it scans only objects made since.
+    """
+    gc.collect()
+    gc.freeze()

@@ -1,7 +1,7 @@
 """Settings records: frozen, one per room, each field with its names and its meaning.
 
-:mod:`penstock.kernel.setting_spec` declares a field. The records of the bus, of the models and of the store have
-modules of their own and are exported here too.
+:mod:`penstock.kernel.setting_spec` declares a field. The records of the bus have a module of their
+own and are exported here too.
 """
 
 from __future__ import annotations
@@ -15,16 +15,169 @@ from penstock.kernel.setting_spec import (
     SPEC_KEY,
     SettingSpec,
     SettingUnit,
+    address,
     count,
     duration,
     entries,
+    secret,
     setting,
     size,
+    switch,
     text,
 )
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettings
-from penstock.kernel.settings_models import DenseModelSettings, ModelSettings, RerankModelSettings, SparseModelSettings
-from penstock.kernel.settings_store import QdrantSettings, StoreSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Backend that stores the points, and the embedded engine's parameters."""
+
+    backend: str = setting(
+        "edge", text("STORE_BACKEND", "edge: the engine in processes of ours; qdrant: a server", "edge", "qdrant")
+    )
+    data_dir: str = setting(
+        "", text("PENSTOCK_DATA_DIR", "data directory; empty: ./.penstock if it exists, else the user's")
+    )
+    shards: int = setting(
+        0,
+        SettingSpec(
+            "STORE_SHARDS",
+            "store processes over which new collections are spread; 0: by cores",
+            SettingUnit.COUNT,
+            0,
+            64,
+        ),
+    )
+    optimize_points: int = setting(
+        10_000,
+        SettingSpec(
+            "STORE_OPTIMIZE_POINTS",
+            "a collection gets a new generation only once so many points are outside its graph; 0: never",
+            SettingUnit.COUNT,
+            0,
+            1_000_000_000,
+        ),
+    )
+    optimize_quiet: float = setting(
+        5.0, duration("STORE_OPTIMIZE_QUIET", "without a write for so long it is worth it earlier")
+    )
+    cache_bytes: int = setting(
+        128_000_000,
+        SettingSpec(
+            "STORE_CACHE_BYTES",
+            "memory for what store processes have read of points; 0: none",
+            SettingUnit.SIZE,
+            0,
+            2**40,
+        ),
+    )
+    snapshots_keep: int = setting(
+        10,
+        SettingSpec(
+            "PENSTOCK_SNAPSHOTS_KEEP", "newest of its own snapshots that it keeps; 0: all", SettingUnit.COUNT, 0, 10_000
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QdrantSettings:
+    """Qdrant as a server of its own (L3)."""
+
+    url: str = setting("", address("QDRANT_URL", "address of a Qdrant server, such as http://qdrant:6333"))
+    api_key: str = setting("", secret("QDRANT_API_KEY", "key of the Qdrant server"))
+    ca_file: str = setting("", text("QDRANT_CA_FILE", "certificate of the authority that signed the server's"))
+    prefix: str = setting("", text("QDRANT_PREFIX", "put in front of collections' names, where others use the server"))
+    pool_size: int = setting(32, count("QDRANT_POOL_SIZE", "connections to a Qdrant server (L3)", 4096))
+    shards: int = setting(
+        0,
+        SettingSpec(
+            "QDRANT_SHARDS",
+            "shards over which a cluster spreads a new collection; 0: its own",
+            SettingUnit.COUNT,
+            0,
+            1024,
+        ),
+    )
+    replicas: int = setting(
+        0,
+        SettingSpec(
+            "QDRANT_REPLICAS", "nodes on which each of its shards is kept; 0: its own", SettingUnit.COUNT, 0, 64
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Source, device and precision of the dense model."""
+
+    dir: str = setting("", text("PENSTOCK_MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
+    hub: bool = setting(
+        False, switch("PENSTOCK_MODEL_HUB", "the built-in model may be fetched from the Hugging Face hub")
+    )
+    device: str = setting("cpu", text("PENSTOCK_MODEL_DEVICE", "where the dense model runs", "cpu", "cuda", "auto"))
+    precision: str = setting(
+        "auto",
+        text(
+            "PENSTOCK_MODEL_PRECISION", "its products; auto: as suits the processor", "auto", "int8", "int7", "float32"
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DenseModelSettings:
+    """The dense model: the built-in one, a ready graph, or an endpoint."""
+
+    kind: str = setting(
+        "builtin", text("DENSE_KIND", "where dense vectors come from", "builtin", "onnx", "openai", "tei")
+    )
+    path: str = setting("", text("DENSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
+    model: str = setting("", text("DENSE_MODEL", "onnx: repository on the hub; openai, tei: the model's name there"))
+    revision: str = setting("", text("DENSE_REVISION", "onnx: commit of the repository, all 40 digits"))
+    url: str = setting("", address("DENSE_URL", "openai, tei: address of the endpoint"))
+    api_key: str = setting("", secret("DENSE_API_KEY", "openai, tei: sent as a bearer token"))
+    dim: int = setting(
+        0,
+        SettingSpec(
+            "DENSE_DIM", "openai, tei: dimension; where it is set, the endpoint may be down at the start", at_least=0
+        ),
+    )
+    batch: int = setting(32, count("DENSE_BATCH", "openai, tei: texts in one request at most", 2048))
+    tokens: int = setting(
+        256,
+        SettingSpec("DENSE_TOKENS", "openai, tei: tokens of a chunk, counted roughly", SettingUnit.COUNT, 64, 32_768),
+    )
+    query_prefix: str = setting("", text("DENSE_QUERY_PREFIX", "openai, tei: put in front of every query"))
+    document_prefix: str = setting("", text("DENSE_DOCUMENT_PREFIX", "openai, tei: put in front of every chunk"))
+
+
+@dataclass(frozen=True, slots=True)
+class SparseModelSettings:
+    """The sparse model: BM25, a ready graph of learned weights, or an endpoint."""
+
+    kind: str = setting("bm25", text("SPARSE_KIND", "where sparse vectors come from", "bm25", "onnx", "tei"))
+    path: str = setting("", text("SPARSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
+    model: str = setting("", text("SPARSE_MODEL", "onnx: repository on the hub; tei: the model's name"))
+    revision: str = setting("", text("SPARSE_REVISION", "onnx: commit of the repository, all 40 digits"))
+    url: str = setting("", address("SPARSE_URL", "tei: address of the endpoint"))
+    api_key: str = setting("", secret("SPARSE_API_KEY", "tei: sent as a bearer token"))
+    batch: int = setting(32, count("SPARSE_BATCH", "tei: texts in one request at most", 2048))
+
+
+@dataclass(frozen=True, slots=True)
+class RerankModelSettings:
+    """The reranker: late interaction of the dense model, or a cross-encoder as a ready graph or behind an endpoint."""
+
+    kind: str = setting(
+        "builtin", text("RERANK_KIND", "what reads the best candidates again", "builtin", "onnx", "tei", "cohere")
+    )
+    path: str = setting("", text("RERANK_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
+    model: str = setting("", text("RERANK_MODEL", "onnx: repository on the hub; tei, cohere: the model's name there"))
+    revision: str = setting("", text("RERANK_REVISION", "onnx: commit of the repository, all 40 digits"))
+    url: str = setting("", address("RERANK_URL", "tei, cohere: address of the endpoint"))
+    api_key: str = setting("", secret("RERANK_API_KEY", "tei, cohere: sent as a bearer token"))
+    batch: int = setting(32, count("RERANK_BATCH", "tei, cohere: texts in one request at most", 2048))
+    texts: int = setting(20, count("RERANK_TEXTS", "best candidates of a search that a cross-encoder reads", 1000))
+
 
 __all__ = [
     "RUNGS",

@@ -34,7 +34,7 @@ from penstock.models.batching import plan_batches
 from penstock.models.cancellation import CancellationToken, RunCancelled
 from penstock.models.device import Device, available_providers, check_device, cpu_device
 from penstock.models.onnx_session import arena_shrink_options
-from penstock.models.token_vectors import pool_token_vectors
+from penstock.models.projection import pool_token_vectors
 from penstock.models.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class BuiltinDenseEncoder:
 
         Args:
             texts: The texts.
-            kind: Queries or documents; see :func:`penstock.models.token_vectors.pool_token_vectors`.
+            kind: Queries or documents; see :func:`penstock.models.projection.pool_token_vectors`.
             stop: Ends the run early.
 
         Raises:

@@ -174,3 +174,39 @@ class TruncationChecks:
     dense: Callable[[Sequence[str]], Awaitable[list[int] | None]] = _not_known
     sparse: Callable[[Sequence[str]], Awaitable[list[int] | None]] = _not_known
     rerank: Callable[[str, Sequence[str]], Awaitable[tuple[bool, list[int]] | None]] = _not_known
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as the status shows it.
+
+    Attributes:
+        part: ``dense``, ``sparse`` or ``rerank``.
+        kind: As the settings have it: ``builtin``, ``bm25``, ``onnx``, ``openai``, ``tei`` or ``cohere``.
+        name: The model's name; vectors of two names never mix.
+        url: Its endpoint, empty for one in this process.
+        note: A feature missing with it, or a failure at the start; else empty.
+    """
+
+    part: str
+    kind: str
+    name: str
+    url: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OffloadedModel:
+    """A model of other instances, in place of a runner, which is never called here.
+
+    Attributes:
+        model: Its name and fingerprint, which must be the same on those instances.
+        dim: Components of a dense vector; 0 for a model that makes none.
+        token_dim: Components of a token vector; 0 for a model that gives none.
+        batch_tokens: Padded tokens of one message that suit it; 0 where nothing is known.
+    """
+
+    model: str
+    dim: int = 0
+    token_dim: int = 0
+    batch_tokens: int = 0

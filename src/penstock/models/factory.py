@@ -5,34 +5,42 @@ Loading blocks and belongs in a thread. The check sends one request to every end
 where nothing can be done without it: the dense model, unless its dimension is set.
 
 A model whose pool works on other instances is neither loaded, prepared nor called here. Its description
-(:class:`penstock.models.offloaded_model.OffloadedModel`) is read from its files.
+(:class:`penstock.models.contract.OffloadedModel`) is read from its files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import httpx
+import numpy as np
 
 from penstock.kernel.context import Clock, Context, Deadline, run_all
 from penstock.kernel.errors import Unavailable
+from penstock.kernel.late_interaction import maxsim
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import DenseModelSettings, RerankModelSettings, Settings, SparseModelSettings
 from penstock.models.bm25 import Bm25Runner, Bm25Settings
 from penstock.models.builtin_dense import BuiltinDenseEncoder
-from penstock.models.contract import DenseRunner, RerankRunner, SparseRunner
+from penstock.models.cancellation import CancellationToken
+from penstock.models.contract import (
+    DenseRunner,
+    Floats,
+    LateInteractionRunner,
+    ModelInfo,
+    OffloadedModel,
+    RerankRunner,
+    SparseRunner,
+)
 from penstock.models.device import available_providers, choose_device
 from penstock.models.model_source import ModelSourceSettings, find_source
-from penstock.models.offloaded_model import LazyTokenizer, OffloadedModel
-from penstock.models.onnx_dense import OnnxDenseEncoder
 from penstock.models.onnx_files import OnnxFiles, find_directory, find_on_hub
-from penstock.models.onnx_rerank import OnnxCrossEncoder
-from penstock.models.onnx_sparse import OnnxSparseEncoder
+from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
 from penstock.models.prepare import describe_model, prepare_model
 from penstock.models.remote_endpoint import (
     CHECK_TIMEOUT_S,
@@ -56,9 +64,7 @@ from penstock.models.remote_models import (
     RemoteReranker,
     RemoteSparseEncoder,
 )
-from penstock.models.rerank import CosineRerankRunner, LateInteractionReranker
-from penstock.models.token_estimate import TokenCounter, TokenEstimator
-from penstock.models.used import ModelInfo
+from penstock.models.token_estimate import LazyTokenizer, TokenCounter, TokenEstimator
 
 log = logging.getLogger(__name__)
 
@@ -344,3 +350,42 @@ def _remote_name(chosen: DenseModelSettings) -> str:
     if not chosen.document_prefix:
         return name
     return f"{name}-{hashlib.sha256(chosen.document_prefix.encode()).hexdigest()[:8]}"
+
+
+class LateInteractionReranker:
+    """Late interaction: cosine and MaxSim of query and text, half and half.
+
+    The same two numbers by which a search ranks what it has indexed, for texts that were never indexed.
+    """
+
+    def __init__(self, runner: LateInteractionRunner) -> None:
+        """Score with ``runner``."""
+        self._runner = runner
+
+    def run(self, query: str, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
+        """Return the scores, ``float32 [n]``, in the order of ``texts``; ``stop`` ends the run early."""
+        asked = self._runner.run_with_token_vectors([query], TextKind.QUERY, stop)
+        told = self._runner.run_with_token_vectors(texts, TextKind.DOCUMENT, stop)
+        if asked.late is None or told.late is None:
+            raise ValueError("the model gave no token vectors")
+        cosines = told.dense @ asked.dense[0]
+        late = np.array([maxsim(asked.late[0], tokens) for tokens in told.late], np.float32)
+        scores: Floats = (cosines + late) / 2
+        return scores
+
+
+class CosineRerankRunner:
+    """Cosine of query and text, by a dense model that gives no token vectors.
+
+    It adds nothing to a dense search with the same model. It gives a score to texts that were never indexed.
+    """
+
+    def __init__(self, runner: DenseRunner) -> None:
+        """Score with ``runner``."""
+        self._runner = runner
+
+    def run(self, query: str, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
+        """Return the cosines, ``float32 [n]``, in the order of ``texts``; ``stop`` ends the run early."""
+        vectors = self._runner.run([query, *texts], stop)
+        scores: Floats = vectors[1:] @ vectors[0]
+        return scores

@@ -238,7 +238,7 @@ class RemoteReranker:
 
 
 class RemoteCosineReranker:
-    """Cosine of query and text by a model behind an endpoint; see :class:`penstock.models.rerank.CosineRerankRunner`.
+    """Cosine of query and text by a model behind an endpoint; see :class:`penstock.models.factory.CosineRerankRunner`.
 
     Args:
         embedder: The model.

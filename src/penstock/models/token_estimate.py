@@ -1,10 +1,15 @@
-"""Token estimate for models whose tokenizer is on another machine."""
+"""Token counters that load no vocabulary: an estimate, and a tokenizer that is loaded when it first counts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from penstock.models.tokenizer import TextTokenizer
 
 #: A token is up to six letters or digits in a row, any other sign, or one letter of a script that writes words in one
 #: or two (Chinese, Japanese, Korean). For English texts and Python code that comes within 4 % of what WordPiece counts.
@@ -48,3 +53,37 @@ class TokenEstimator:
     def truncated(self, _text: str, /) -> bool:
         """Return ``False``: the model's limit is not known here, and it is larger than a chunk."""
         return False
+
+
+class LazyTokenizer:
+    """A ``TokenCounter`` that is loaded when it first counts, so not in a process that only passes texts on.
+
+    Args:
+        path: ``tokenizer.json``.
+        tokens_max: Tokens after which a text is cut, special tokens included.
+    """
+
+    def __init__(self, path: Path, tokens_max: int) -> None:
+        self._path = path
+        self.tokens_max = tokens_max
+
+    def __repr__(self) -> str:
+        return f"<LazyTokenizer {self._path.name} {self.tokens_max}>"
+
+    def __reduce__(self) -> tuple[type[LazyTokenizer], tuple[Path, int]]:
+        return (LazyTokenizer, (self._path, self.tokens_max))
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of every text, without special tokens."""
+        return self._loaded.count(texts)
+
+    def truncated(self, text: str, /) -> bool:
+        """Return whether the model reads less than the whole text."""
+        return self._loaded.truncated(text)
+
+    @cached_property
+    def _loaded(self) -> TextTokenizer:
+        # Imported here, since a process that only passes texts on needs no tokenizer.
+        from penstock.models.tokenizer import TextTokenizer  # noqa: PLC0415 - see above
+
+        return TextTokenizer(self._path, self.tokens_max)

@@ -9,9 +9,8 @@ from typing import Final, TypeVar
 from penstock.models.bm25 import Bm25Runner
 from penstock.models.contract import TruncationChecks
 from penstock.models.factory import Models
-from penstock.models.offloaded_model import LazyTokenizer
-from penstock.models.onnx_rerank import OnnxCrossEncoder
-from penstock.models.onnx_sparse import OnnxSparseEncoder
+from penstock.models.onnx_models import OnnxCrossEncoder, OnnxSparseEncoder
+from penstock.models.token_estimate import LazyTokenizer
 from penstock.models.tokenizer import TextTokenizer
 
 T = TypeVar("T")

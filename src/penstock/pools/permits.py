@@ -1,4 +1,4 @@
-"""Permits: how much may run at once, per pool and over a shared budget (SPEC P1–P8).
+"""Permits: how much may run at once, per pool and over a shared budget (SPEC §2, P1–P8).
 
 No task ever waits for a permit. The bus asks with ``try_acquire``. On refusal the message stays in
 its topic, and ``on_free`` tells the bus when to ask again. So a permit is held by running
@@ -8,11 +8,12 @@ work only, and a waiter can neither swallow nor leak one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Invalid
+from penstock.kernel.settings import Settings
 
 #: Owner of a budget that is kept for no pool.
 _NO_OWNER: Final = object()
@@ -177,3 +178,33 @@ def _at_least_one(name: str, value: int) -> int:
     if value < 1:
         raise Invalid(f"{name} must be at least 1, not {value}", field=name)
     return value
+
+
+#: Every pool that works on a topic (SPEC P1–P7).
+POOL_NAMES: Final = frozenset({"embed", "sparse", "rerank", "search", "index", "chunk"})
+
+
+class PoolRegistry:
+    """The permits of SPEC §2 by name, ML pools over one budget.
+
+    Args:
+        settings: Their sizes.
+
+    Attributes:
+        ml_budget: The budget shared by the ML pools (P4).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        ml = settings.ml
+        budget = self.ml_budget = Budget(ml.max_inflight)
+        # Half of them are kept from bulk work: a query must not wait until a batch of chunks has ended.
+        self.embed = Permits("embed", ml.embed_workers, budget, reserved=ml.embed_workers // 2)
+        self.sparse = Permits("sparse", ml.sparse_workers, budget, reserved=ml.sparse_workers // 2)
+        self.rerank = Permits("rerank", ml.rerank_workers, budget)
+        self.search = Permits("search", settings.search.workers)
+        self.index = Permits("index", settings.index.workers)
+        self.chunk = Permits("chunk", settings.index.chunk_workers)
+
+    def all(self) -> Sequence[Permits]:
+        """Return every pool's permits."""
+        return (self.embed, self.sparse, self.rerank, self.search, self.index, self.chunk)

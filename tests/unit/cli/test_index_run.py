@@ -13,7 +13,7 @@ from penstock.cli import local_files
 from penstock.cli.index_run import UNREADABLE_MAX, IndexOptions, IndexRun
 from penstock.cli.index_stats import IndexStats
 from penstock.client import IndexedDocument, IndexReport, Problem, StoredDocument
-from penstock.indexing.digest import document_hash
+from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.settings import HttpSettings, Settings

@@ -13,7 +13,7 @@ from penstock.kernel.messages import REQUEST_TOPICS, Topic
 from penstock.kernel.settings import BusSettings, DegradationSettings, GuardSettings, Settings
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import Guard
-from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.permits import PoolRegistry
 from penstock.search.degradation import LadderController
 from penstock.stores.backends.memory_cache import MemoryCache
 from penstock.telemetry.catalogue import metric_definition

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.indexing.digest import HASH_VERSION, document_hash, hash_input
+from penstock.indexing.document_records import HASH_VERSION, document_hash, hash_input
 
 
 def test_the_order_of_metadata_does_not_matter():
@@ -31,6 +31,6 @@ def test_fields_cannot_run_into_each_other():
 def test_pieces_make_the_hash_of_the_whole(text, path, metadata):
     whole = msgspec.json.Encoder(order="deterministic").encode([HASH_VERSION, text, path, "l", metadata])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.indexing.digest.SLICE_CHARACTERS", 3)
+        patch.setattr("penstock.indexing.document_records.SLICE_CHARACTERS", 3)
         assert b"".join(hash_input(text, path, "l", metadata)) == whole
     assert document_hash(text, path, "l", metadata) == hashlib.blake2b(whole, digest_size=16).hexdigest()

@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from penstock.kernel.garbage_collector import freeze_startup_objects
+from penstock.kernel.allocator import freeze_startup_objects
 
 
 class Ring:

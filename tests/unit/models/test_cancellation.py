@@ -13,8 +13,8 @@ from penstock.kernel.errors import Broken
 from penstock.kernel.messages import TextKind
 from penstock.models.builtin_dense import BuiltinDenseEncoder
 from penstock.models.cancellation import CancellationToken, RunCancelled
+from penstock.models.factory import LateInteractionReranker
 from penstock.models.prepare import prepare_model
-from penstock.models.rerank import LateInteractionReranker
 
 if TYPE_CHECKING:
     from penstock.models.model_source import ModelSource

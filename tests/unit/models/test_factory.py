@@ -20,8 +20,8 @@ from penstock.kernel.settings import (
     Settings,
     SparseModelSettings,
 )
+from penstock.models.contract import OffloadedModel
 from penstock.models.factory import MODEL_POOLS, ModelFactory, Models
-from penstock.models.offloaded_model import OffloadedModel
 from penstock.models.quantise import Precision
 from penstock.models.remote_endpoint import CHECK_TIMEOUT_S
 from tests.clock import BEGIN_S, run, virtual

@@ -13,11 +13,9 @@ from onnx import TensorProto, helper
 
 from penstock.kernel.errors import Broken, Invalid
 from penstock.models.cancellation import CancellationToken, RunCancelled
-from penstock.models.onnx_dense import OnnxDenseEncoder
 from penstock.models.onnx_files import OnnxFiles, find_directory
-from penstock.models.onnx_rerank import OnnxCrossEncoder
+from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
 from penstock.models.onnx_session import TextSession
-from penstock.models.onnx_sparse import OnnxSparseEncoder
 from penstock.models.onnx_tokens import PairRowTokenizer
 from tests.fakes import graphs
 

@@ -14,7 +14,8 @@ import pytest
 import tiny_bert
 
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.models import graph, model_cache
+from penstock.models import graph
+from penstock.models import prepare as preparation
 from penstock.models.model_source import ModelSource
 from penstock.models.prepare import prepare_model
 from penstock.models.quantise import Precision
@@ -78,7 +79,7 @@ def test_fingerprint_follows_weights_and_precision(tmp_path: Path) -> None:
 def test_crash_halfway_is_swept_and_done_again(
     tiny: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = tmp_path / f"{model_cache.TEMPORARY}dead"
+    left = tmp_path / f"{preparation.TEMPORARY}dead"
     left.mkdir()
     (left / "model.onnx").write_bytes(b"half")
     with monkeypatch.context() as patch:
@@ -104,7 +105,7 @@ def test_damaged_directory_is_built_again(tiny: ModelSource, tmp_path: Path, dam
     elif damage == "absent":
         first.tokenizer_path.unlink()
     else:
-        (first.path.parent / model_cache.MANIFEST).write_text("{")
+        (first.path.parent / preparation.MANIFEST).write_text("{")
     assert prepare_model(tiny, tmp_path) == first
     assert first.path.read_bytes() == whole
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", first.path.parent.name]
@@ -131,10 +132,10 @@ def test_unusable_directory_is_named(tiny: ModelSource, tmp_path: Path) -> None:
 def test_second_process_waits_no_longer_than_its_bound(tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(Unavailable) as caught, model_cache.lock_directory(tmp_path, wait_s_max=0):
+        with pytest.raises(Unavailable) as caught, preparation.lock_directory(tmp_path, wait_s_max=0):
             pytest.fail("two processes hold the lock")
     assert caught.value.code == "model_locked"
-    with model_cache.lock_directory(tmp_path, wait_s_max=0):
+    with preparation.lock_directory(tmp_path, wait_s_max=0):
         pass
 
 

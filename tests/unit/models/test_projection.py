@@ -11,8 +11,7 @@ import tiny_bert
 from penstock.kernel.messages import TextKind
 from penstock.models.builtin_dense import BuiltinDenseEncoder
 from penstock.models.prepare import prepare_model
-from penstock.models.projection import projection_matrix, sample_texts
-from penstock.models.token_vectors import TOKEN_DIM_MAX, pool_token_vectors, token_dim_for
+from penstock.models.projection import TOKEN_DIM_MAX, pool_token_vectors, projection_matrix, sample_texts, token_dim_for
 
 if TYPE_CHECKING:
     from pathlib import Path

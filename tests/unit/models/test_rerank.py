@@ -10,8 +10,8 @@ import pytest
 from penstock.kernel.late_interaction import maxsim
 from penstock.kernel.messages import TextKind
 from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.factory import LateInteractionReranker
 from penstock.models.prepare import prepare_model
-from penstock.models.rerank import LateInteractionReranker
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from penstock.models.bm25 import CHARACTERS_MAX, Bm25Runner, Bm25Settings
-from penstock.models.offloaded_model import OffloadedModel
+from penstock.models.contract import ModelInfo, OffloadedModel
 from penstock.models.token_estimate import TokenEstimator
 from penstock.models.tokenizer import TextTokenizer
 from penstock.models.truncation import INLINE_CHARACTERS_MAX, truncation_checks
-from penstock.models.used import ModelInfo
 from tests.clock import virtual
 
 LONG = "ba " * 100

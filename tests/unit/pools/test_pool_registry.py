@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.kernel.context import Criticality
 from penstock.kernel.settings import MlSettings, Settings
-from penstock.pools.pool_registry import PoolRegistry
+from penstock.pools.permits import PoolRegistry
 
 
 def test_each_pool_has_the_size_of_its_setting() -> None:

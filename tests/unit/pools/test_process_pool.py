@@ -11,8 +11,14 @@ import pytest
 from executors import HandExecutor
 
 from penstock.kernel.errors import Broken, Invalid
-from penstock.pools.process_pool import CANCEL_GRACE_S, DEATHS_MAX, WORKER_BYTES_MAX, ProcessPool
-from penstock.pools.worker_process import WorkerDied, run_pickled_call
+from penstock.pools.process_pool import (
+    CANCEL_GRACE_S,
+    DEATHS_MAX,
+    WORKER_BYTES_MAX,
+    ProcessPool,
+    WorkerDied,
+    run_pickled_call,
+)
 from tests.clock import BEGIN_S, quiet, virtual
 
 

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from penstock.pools import worker_process
+from penstock.pools import process_pool
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_it_is_prepared_once_and_answers_until_its_pipe_ends() -> None:
         send_bytes = staticmethod(theirs.send_bytes)
 
     try:
-        worker_process._worker_main(Ending(), prepare, ("hello",))
+        process_pool._worker_main(Ending(), prepare, ("hello",))
     finally:
         signal.signal(signal.SIGINT, before)
     assert prepared == ["hello"]
@@ -58,11 +58,11 @@ def test_it_is_prepared_once_and_answers_until_its_pipe_ends() -> None:
 
 
 def test_it_ends_with_its_parent(orphaned: list[str]) -> None:
-    worker_process._exit_with_parent()
+    process_pool._exit_with_parent()
     assert orphaned == ["the parent ended", "exit 1"]
 
 
 def test_what_is_no_child_ends_with_nobody(orphaned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: None)
-    worker_process._exit_with_parent()
+    process_pool._exit_with_parent()
     assert orphaned == []

@@ -4,9 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from penstock.indexing.chunk.headings import Heading, sections
 from penstock.indexing.chunk.line_costs import LineCosts
-from penstock.indexing.chunk.outline import Outline
+from penstock.indexing.chunk.outline import Heading, Outline, sections
 from penstock.indexing.chunk.prose import paragraph_boundary_score
 
 _RULE: Final = re.compile(r"\A([!-/:-@\[-`{-~])\1{2,}\s*$")
