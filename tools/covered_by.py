@@ -33,7 +33,6 @@ RUN_BY_NAME: Final = {
     "cli/config.py": ("unit/cli/test_main.py", "e2e/test_command_line.py"),
     "cli/evaluate.py": ("e2e/test_command_line.py",),
     "cli/migrate.py": ("unit/cli/test_main.py", "e2e/test_migration.py"),
-    "cli/saved_snapshots.py": ("unit/cli/test_main.py", "e2e/test_snapshots.py"),
     "cli/worker.py": ("unit/cli/test_main.py", "e2e/test_roles.py"),
 }
 

@@ -19,16 +19,16 @@ from penstock.kernel.cores import SINGLE_THREADED_ENV
 from penstock.kernel.errors import Broken, PenstockError
 from penstock.kernel.file_permissions import set_private_umask
 
-#: Name → (module, what ``penstock --help`` says about it).
+#: Name → (module, and attribute where it is not `command`; what ``penstock --help`` says about it).
 COMMANDS: Final = {
     "serve": ("serve", "Run the server."),
     "worker": ("worker", "Do the work of some pools for servers elsewhere."),
     "index": ("index", "Index files and directories."),
     "search": ("search", "Search a collection."),
     "status": ("status", "Show collections and what the server is doing."),
-    "snapshot": ("snapshot", "Save every collection in one file."),
-    "snapshots": ("saved_snapshots", "List or delete the snapshots in the data directory."),
-    "restore": ("restore", "Restore the collections of a snapshot."),
+    "snapshot": ("snapshots:snapshot", "Save every collection in one file."),
+    "snapshots": ("snapshots:snapshots", "List or delete the snapshots in the data directory."),
+    "restore": ("snapshots:restore", "Restore the collections of a snapshot."),
     "migrate": ("migrate", "Move a collection between the data directory and a Qdrant server."),
     "dlq": ("dlq", "List, retry or drop messages that no handler could process."),
     "top": ("top", "Watch a running server, live."),
@@ -64,8 +64,8 @@ class LazyGroup(click.Group):
         """Import and return a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"penstock.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = module.command
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"penstock.cli.{module}"), attribute or "command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.restore import check_regular_file
-from penstock.cli.snapshot import check_not_existing, move_snapshot
+from penstock.cli.snapshots import check_not_existing, check_regular_file, move_snapshot
 from penstock.kernel.errors import Invalid, Unavailable
 
 

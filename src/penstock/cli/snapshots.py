@@ -1,0 +1,234 @@
+"""``penstock snapshot``, ``restore`` and ``snapshots``: every collection in one file, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from penstock.cli.options import Setup, json_option, with_client_settings
+from penstock.cli.session import connect
+from penstock.cli.tables import TableRows, print_table
+from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.client import Collection, calls
+from penstock.kernel.errors import Invalid, Unavailable
+from penstock.telemetry.logs import configure
+
+#: Where a server leaves snapshots and looks for them, in its data directory.
+SNAPSHOTS: Final = "snapshots"
+
+
+@click.command("snapshot")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Default: penstock-DATE.snapshot here.")
+@click.option("--force", is_flag=True, help="Replace the file if it is there.")
+@json_option
+@with_client_settings()
+def snapshot(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -> int:
+    """Save every collection in one file, with or without a running server.
+
+    A running server goes on searching; each collection is saved as it was at one moment. A damaged collection is left
+    out, and the exit code is 1.
+    """
+    configure(setup.client_log_level)
+    if output is not None:
+        check_not_existing(output, force=force)
+    told = asyncio.run(_snapshot(setup, output))
+    if as_json:
+        print_json(told)
+    else:
+        names = ", ".join(told["collections"]) or "no collection"
+        stdout_console().print(
+            f"{strip_controls(told['file'])}: {names}, {told['bytes'] / 1e6:,.1f} MB", soft_wrap=True
+        )
+    for name in told.get("left_out", ()):
+        stderr_console().print(
+            f"{strip_controls(name)} is damaged and not in it; `penstock status` says why", soft_wrap=True
+        )
+    return 1 if told.get("left_out") else 0
+
+
+async def _snapshot(setup: Setup, output: Path | None) -> dict[str, Any]:
+    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+        told = await api.send(calls.make_snapshot().untyped())
+    made = setup.data_dir / SNAPSHOTS / told["name"]
+    target = output or Path(told["name"])
+    await asyncio.to_thread(move_snapshot, made, target)
+    return {**told, "file": str(target)}
+
+
+def move_snapshot(made: Path, target: Path) -> None:
+    """Move a snapshot to where it is wanted: by a rename, or else by a copy that is there whole or not at all.
+
+    Raises:
+        Unavailable: It could not be written there (``disk_full`` where the disk is full); it is still where it was.
+    """
+    draft = target.with_name(f".{target.name}-{os.getpid()}")
+    try:
+        try:
+            made.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            shutil.copyfile(made, draft)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(target)
+            made.unlink()
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise Unavailable(
+            f"the snapshot could not be moved to {target}: {error.strerror}; it is at {made}",
+            dependency=str(target.parent),
+            code="disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "directory_unusable",
+        ) from error
+
+
+def check_not_existing(file: Path, *, force: bool) -> None:
+    """Refuse to replace a file unasked.
+
+    Raises:
+        Invalid: It is there (``file_exists``), or cannot be a file.
+    """
+    if file.is_dir():
+        raise Invalid(f"{file} is a directory; name a file in it", field="output", code="no_directory")
+    if not file.absolute().parent.is_dir():
+        raise Invalid(f"{file} cannot be written: there is no such directory", field="output", code="no_directory")
+    if file.exists() and not force:
+        raise Invalid(f"{file} is there already; name another file, or use --force", field="output", code="file_exists")
+
+
+@click.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--force", is_flag=True, help="Replace collections of the same names.")
+@json_option
+@with_client_settings()
+def restore(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
+    """Restore the collections of a snapshot, with or without a running server.
+
+    The whole file is checked first, including that its contents can be read. Then either all collections are restored
+    or nothing has changed. Vectors of another model than the server's are refused.
+    """
+    configure(setup.client_log_level)
+    check_regular_file(file)
+    restored = asyncio.run(_restore(setup, file, force=force))
+    if as_json:
+        print_json({"collections": [{"name": one.name, "documents": one.documents} for one in restored]})
+    else:
+        for one in restored:
+            stdout_console().print(f"{strip_controls(one.name)}: {one.documents:,} documents", soft_wrap=True)
+    return 0
+
+
+async def _restore(setup: Setup, file: Path, *, force: bool) -> list[Collection]:
+    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+        lent = setup.data_dir / SNAPSHOTS / f"restore-{os.getpid()}.snapshot"
+        try:
+            await asyncio.to_thread(_lend, file, lent)
+            return await api.restore_snapshot(lent.name, force=force)
+        finally:
+            await asyncio.to_thread(lent.unlink, missing_ok=True)
+
+
+def check_regular_file(file: Path) -> None:
+    """Refuse anything but a regular file, since a pipe or a device has no end.
+
+    Raises:
+        Invalid: It is none.
+    """
+    if not file.is_file():
+        raise Invalid(f"{file} is no plain file", field="file", code="snapshot_damaged")
+
+
+def _lend(file: Path, lent: Path) -> None:
+    """Make a file visible to the server: by a hard link where that is possible, else by a copy."""
+    lent.parent.mkdir(parents=True, exist_ok=True)
+    lent.unlink(missing_ok=True)
+    try:
+        lent.hardlink_to(file.resolve())
+    except OSError:
+        shutil.copyfile(file, lent)
+
+
+@click.group("snapshots")
+def snapshots() -> None:
+    """Snapshots in the data directory, with or without a running server.
+
+    `POST /v1/snapshots` makes them there and keeps the newest (PENSTOCK_SNAPSHOTS_KEEP). `penstock snapshot` moves its
+    own to where it is wanted. A snapshot with a name of your own is never removed unasked.
+    """
+
+
+@snapshots.command("list")
+@json_option
+@with_client_settings()
+def list_snapshots(setup: Setup, *, as_json: bool) -> int:
+    """Show the snapshots, by name."""
+    configure(setup.client_log_level)
+    found = asyncio.run(_list(setup))
+    if as_json:
+        print_json({"snapshots": found})
+    elif found:
+        print_table(stdout_console(), snapshot_table(found))
+    else:
+        stderr_console().print("No snapshots.")
+    return 0
+
+
+@snapshots.command("delete")
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@json_option
+@with_client_settings()
+def delete(setup: Setup, names: tuple[str, ...], *, as_json: bool) -> int:
+    """Delete snapshots. The exit code is 1 if one was missing."""
+    configure(setup.client_log_level)
+    found = asyncio.run(_delete(setup, names))
+    if as_json:
+        print_json(found)
+    else:
+        stdout_console().print(f"{len(found['deleted'])} deleted")
+        for name in found["missing"]:
+            stderr_console().print(f"{strip_controls(name)}: no such snapshot")
+    return 1 if found["missing"] else 0
+
+
+async def _list(setup: Setup) -> list[dict[str, Any]]:
+    if not setup.data_dir.exists():
+        # Asking must not create anything.
+        return []
+    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+        found: list[dict[str, Any]] = (await api.send(calls.list_snapshots().untyped()))["snapshots"]
+        return found
+
+
+async def _delete(setup: Setup, names: tuple[str, ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {"deleted": [], "missing": []}
+    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+        for name in names:
+            try:
+                await api.delete_snapshot(name)
+            except Invalid as error:
+                if error.code not in ("snapshot_not_found", "not_found"):
+                    raise
+                found["missing"].append(name)
+            else:
+                found["deleted"].append(name)
+    return found
+
+
+def snapshot_table(found: list[dict[str, Any]]) -> TableRows:
+    """Return snapshots as a table."""
+    rows = [
+        [
+            strip_controls(one["name"]),
+            strip_controls(one["made_at"]),
+            f"{one['bytes'] / 1e6:,.1f}",
+            strip_controls(one.get("reason") or ", ".join(one["collections"])),
+        ]
+        for one in found
+    ]
+    return TableRows(["name", "made", "MB", "holds"], rows, frozenset({2}), frozenset({3}))
