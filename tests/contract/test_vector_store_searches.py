@@ -1,9 +1,10 @@
 """The contract of ``VectorStore`` where it is searched: arms, whole searches, conditions."""
 
-from dataclasses import replace
+import dataclasses
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from penstock.kernel.context import point_id
 from penstock.stores import program_runner
@@ -120,7 +121,7 @@ def test_a_head_that_is_sealed_keeps_its_token_vectors(shop):
 
 def test_a_collection_without_token_vectors_takes_points_with_them_and_keeps_none(shop):
     name = shop.collection()
-    shop.put(name, replace(point("a"), token_vectors=tokens(EAST)), point("b"))
+    shop.put(name, dataclasses.replace(point("a"), token_vectors=tokens(EAST)), point("b"))
     assert shop.do(shop.store.collection(name, WORK)).token_dim == 0
     assert kept(shop, name, "a", "b") == {}
     assert shop.found(name) == {"a", "b"}
@@ -155,7 +156,10 @@ def test_a_search_is_answered_as_step_by_step(shop, wanted, conditions):
     for number, (id, angle) in enumerate(turned.items(), 1):
         late = tokens(EAST if number % 2 else NORTH) if id != "none" else None
         terms = sparse(t1=number, t2=1) if id != "far" else sparse(t3=1)
-        shop.put(name, replace(point(id, dense=unit(np.cos(angle), np.sin(angle)), terms=terms), token_vectors=late))
+        shop.put(
+            name,
+            dataclasses.replace(point(id, dense=unit(np.cos(angle), np.sin(angle)), terms=terms), token_vectors=late),
+        )
     found = shop.do(shop.store.retrieve(name, wanted, conditions, WORK))
     expected = shop.do(program_runner.run_retrieval(shop.store, name, wanted, conditions, WORK))
     assert [hit.payload for hit in found.hits] == [hit.payload for hit in expected.hits]

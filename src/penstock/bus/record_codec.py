@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.bus.arrays import decode_array, encode_array
 from penstock.kernel import errors
+from penstock.kernel.arrays import decode_array, encode_array
 from penstock.kernel.context import Context, Criticality, Deadline
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, PenstockError
 
@@ -108,11 +108,11 @@ class HandlerFailure(msgspec.Struct, array_like=True, frozen=True):
     @classmethod
     def from_error(cls, id: int, topic: str, error: PenstockError) -> HandlerFailure:
         """Return an error in the form that travels."""
-        return cls(id, topic, errors.family_of(error), error.code, error.detail, errors.attributes_of(error))
+        return cls(id, topic, *errors.to_record(error))
 
     def to_error(self) -> PenstockError:
         """Return the error: the same family, code, detail and retry time."""
-        return errors.rebuild_error(self.family, self.code, self.detail, self.facts)
+        return errors.from_record(errors.ErrorRecord(self.family, self.code, self.detail, self.facts))
 
 
 class Hello(msgspec.Struct, array_like=True, frozen=True):

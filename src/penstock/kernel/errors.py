@@ -15,8 +15,7 @@ Vendors' errors never leave their backend: it translates them to one of these.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -140,7 +139,7 @@ class Broken(PenstockError):
     code = "internal"
 
 
-#: The families by the name that travels between processes; a subclass travels as its family.
+#: The families by the name that travels between processes.
 FAMILIES: Final[dict[str, type[PenstockError]]] = {
     "rejected": Rejected,
     "expired": Expired,
@@ -154,22 +153,35 @@ FAMILIES: Final[dict[str, type[PenstockError]]] = {
 TRANSFERRED_ATTRIBUTES: Final = ("retryable", "retry_after_s", "by_client", "operation", "dependency", "field")
 
 
-def family_of(error: PenstockError) -> str:
-    """Return the name of an error's family in ``FAMILIES``."""
-    return next(name for name, family in FAMILIES.items() if isinstance(error, family))
+class ErrorRecord(NamedTuple):
+    """An error as it travels between processes.
+
+    Attributes:
+        family: A name in ``FAMILIES``.
+        code: The error's code.
+        detail: Its sentence.
+        facts: Those of ``TRANSFERRED_ATTRIBUTES`` that it has.
+    """
+
+    family: str
+    code: str
+    detail: str
+    facts: dict[str, str | float | bool]
 
 
-def attributes_of(error: PenstockError) -> dict[str, str | float | bool]:
-    """Return those of ``TRANSFERRED_ATTRIBUTES`` that an error has."""
-    return {name: value for name in TRANSFERRED_ATTRIBUTES if (value := getattr(error, name, None)) is not None}
+def to_record(error: PenstockError) -> ErrorRecord:
+    """Return an error as it travels; a subclass travels as its family."""
+    family = next(name for name, family in FAMILIES.items() if isinstance(error, family))
+    facts = {name: value for name in TRANSFERRED_ATTRIBUTES if (value := getattr(error, name, None)) is not None}
+    return ErrorRecord(family, error.code, error.detail, facts)
 
 
-def rebuild_error(family: str, code: str, detail: str, facts: Mapping[str, str | float | bool]) -> PenstockError:
+def from_record(record: ErrorRecord) -> PenstockError:
     """Return an error received from another process. An unknown family becomes ``Broken``."""
-    kind = FAMILIES.get(family, Broken)
-    error = kind.__new__(kind, detail)
-    PenstockError.__init__(error, detail, code=code)
-    for name, value in facts.items():
+    kind = FAMILIES.get(record.family, Broken)
+    error = kind.__new__(kind, record.detail)
+    PenstockError.__init__(error, record.detail, code=record.code)
+    for name, value in record.facts.items():
         if name in TRANSFERRED_ATTRIBUTES:
             setattr(error, name, value)
     return error

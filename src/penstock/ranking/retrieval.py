@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -36,8 +36,7 @@ class ScoredPoint(NamedTuple):
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class RetrievalQuery:
+class RetrievalQuery(msgspec.Struct, frozen=True, array_like=True):
     """Query of a retrieval from one collection.
 
     Attributes:
@@ -59,7 +58,7 @@ class RetrievalQuery:
     dense: DenseVectors | None = None
     sparse: SparseVector | None = None
     token_vectors: TokenVectors | None = None
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = msgspec.field(default_factory=dict)
     fusion: FusionName = "rrf"
     rerank: bool = True
     text: str = ""

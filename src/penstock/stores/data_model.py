@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -181,6 +182,17 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+if TYPE_CHECKING:
+    ArmVector: TypeAlias = NDArray[np.float32] | SparseVector
+else:
+
+    class ArmVector(ABC):  # noqa: B024 - registers what exists
+        """A dense or a sparse vector: a hook decodes it, for msgspec knows no union of an array and a record."""
+
+    ArmVector.register(np.ndarray)
+    ArmVector.register(SparseVector)
+
+
 @dataclass(frozen=True, slots=True)
 class ArmQuery:
     """Query of a single arm, or of exact scores for known candidates.
@@ -192,7 +204,7 @@ class ArmQuery:
         among: Only these points, where given; for exact scores of known candidates.
     """
 
-    vector: NDArray[np.float32] | SparseVector
+    vector: ArmVector
     limit: int
     filter: Filter = ()
     among: Sequence[str] | None = field(default=None)

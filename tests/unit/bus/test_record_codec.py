@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from penstock.bus.arrays import ARRAY_EXTENSION, decode_array
 from penstock.bus.record_codec import (
     MAGIC,
     VERSION,
@@ -22,6 +21,7 @@ from penstock.bus.record_codec import (
     RecordCodec,
     UnreadableRecord,
 )
+from penstock.kernel.arrays import ARRAY_EXTENSION, decode_array
 from penstock.kernel.context import Context, Criticality, Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, TextKind

@@ -22,11 +22,13 @@ from penstock.kernel.errors import (
     FAMILIES,
     TRANSFERRED_ATTRIBUTES,
     Broken,
+    ErrorRecord,
     Expired,
     Invalid,
     PenstockError,
     Rejected,
     Unavailable,
+    from_record,
 )
 from penstock.stores.backends.edge import ipc
 
@@ -80,9 +82,7 @@ def _said_by(kind: type[PenstockError]) -> set[str]:
 
 
 CODECS = {
-    "the store's pipe": lambda error: ipc.decode_error(
-        msgspec.msgpack.decode(msgspec.msgpack.encode(ipc.encode_error(error)), type=ipc.WireError)
-    ),
+    "the store's pipe": lambda error: ipc.decoder(PenstockError).decode(ipc.encode(error)),
     "the bus": lambda error: msgspec.msgpack.decode(
         msgspec.msgpack.encode(HandlerFailure.from_error(1, "topic", error)), type=HandlerFailure
     ).to_error(),
@@ -104,7 +104,7 @@ def test_every_error_there_is_keeps_its_family_and_facts_on_its_way(travel) -> N
 
 
 def test_an_error_of_a_family_not_known_here_is_broken() -> None:
-    arrived = ipc.decode_error(ipc.WireError("of tomorrow", "new", "something new", {"colour": "red"}))
+    arrived = from_record(ErrorRecord("of tomorrow", "new", "something new", {"colour": "red"}))
     assert (type(arrived), arrived.code, hasattr(arrived, "colour")) == (Broken, "new", False)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from penstock.kernel.context import point_id
-from penstock.stores.backends.edge import engine_config, ipc_codec
+from penstock.stores.backends.edge import engine_config
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.optimiser import optimise_shard
 from penstock.stores.data_model import ArmQuery, ChunkPayload, Point
@@ -25,7 +25,7 @@ def shard(tmp_path, vectors, monkeypatch):
     monkeypatch.setattr(engine_config, "FULL_SCAN_KB", 10)
     shard = Shard.create(tmp_path / "shard", DIM)
     points = [Point(ChunkPayload(f"d{n}", 0, "x"), vectors[n], sparse(t1=1)) for n in range(POINTS)]
-    shard.upsert([ipc_codec.pack_point(point) for point in points])
+    shard.upsert(points)
     shard.close()
     optimise_shard(tmp_path / "shard")
     assert list((tmp_path / "shard").rglob("vector_storage-dense/quantized.data"))
@@ -35,7 +35,7 @@ def shard(tmp_path, vectors, monkeypatch):
 
 
 def ask(shard, query, limit, among=None):
-    [found] = shard.search_batch([ipc_codec.pack_search(ArmQuery(query, limit, among=among))])
+    [found] = shard.search_batch([ArmQuery(query, limit, among=among)])
     return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from penstock.kernel.errors import Broken, Invalid
-from penstock.stores.backends.edge import generation_builder, ipc, ipc_codec, manifest, space
+from penstock.stores.backends.edge import generation_builder, ipc, manifest, space
 from penstock.stores.backends.edge import open_collection as module
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
@@ -19,7 +19,7 @@ INFO = CollectionInfo("c", 2, "m")
 
 def upsert(*ids):
     points = [Point(ChunkPayload(id=id, chunk=0, text=id), unit(1, 0), sparse(t1=1)) for id in ids]
-    return ipc.UpsertPoints("c", [ipc_codec.pack_point(point) for point in points])
+    return ipc.UpsertPoints("c", points)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def step(shelf):
 
 
 def found(shelf):
-    query = ipc_codec.pack_search(ArmQuery(np.asarray([1, 0], "f4"), 10))
+    query = ArmQuery(np.asarray([1, 0], "f4"), 10)
     return len(shelf.shard("c").search_batch([query])[0])
 
 
@@ -152,9 +152,7 @@ def test_a_write_that_fails_half_way_costs_the_generation(shelf):
     collection = shelf.collection("c")
     collection.start_build()
     step(shelf)
-    bad = ipc.UpsertPoints(
-        "c", [ipc.WirePoint(ChunkPayload("b", 0, "b"), ipc.WireDenseVector(b""), ipc.WireSparseVector(b"", b""))]
-    )
+    bad = ipc.UpsertPoints("c", [Point(ChunkPayload("b", 0, "b"), np.empty(0, "f4"), sparse())])
     with pytest.raises(Broken):
         shelf.update(bad)
     assert (collection.build, collection.build_status.reason) == (None, "an update failed half-way")

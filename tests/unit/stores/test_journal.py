@@ -11,7 +11,7 @@ def test_updates_come_back_in_their_order_also_those_written_while_it_is_read(tm
     first, second, third = (
         ipc.TrimDocument("c", "a", 1),
         ipc.SealDocument("c", DocumentInfo("b", "h", 1)),
-        ipc.DeleteDocuments("c", []),
+        ipc.DeleteDocuments("c", ()),
     )
     assert journal.pop() is None
     journal.append(first)

@@ -11,7 +11,7 @@ from penstock.kernel.context import point_id
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.late_interaction import quantize
 from penstock.ranking.retrieval import RetrievalQuery
-from penstock.stores.backends.edge import ipc, ipc_codec
+from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.batch_search import retrieve_batch
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.point_cache import PointCache
@@ -28,9 +28,7 @@ def place(document, chunk=0):
 
 def chunk(document, number=0, text="x", *, late=True):
     vectors = quantize(np.full((2, LATE), len(text) / 10, np.float32)) if late else None
-    return ipc_codec.pack_point(
-        Point(ChunkPayload(id=document, chunk=number, text=text), unit(1, 0), sparse(t1=1), vectors)
-    )
+    return Point(ChunkPayload(id=document, chunk=number, text=text), unit(1, 0), sparse(t1=1), vectors)
 
 
 @pytest.fixture
@@ -146,7 +144,7 @@ def test_two_collections_share_a_bound_and_no_points(shelf):
 def test_payloads_of_any_metadata_keep_the_bound(collection, shelf, metadata):
     payloads = [ChunkPayload(id=f"d{n}", chunk=0, text="x", metadata=metadata) for n in range(40)]
     for payload in payloads:
-        collection.update(ipc.UpsertPoints("c", [ipc_codec.pack_point(Point(payload, unit(1, 0), sparse(t1=1)))]))
+        collection.update(ipc.UpsertPoints("c", [Point(payload, unit(1, 0), sparse(t1=1))]))
     reader = PointReader(collection.shard, PointCache(1 << 22))
     tracemalloc.start()
     try:
@@ -195,6 +193,6 @@ def test_hits_that_cannot_be_read_spoil_their_own_search_only(collection, monkey
 
     monkeypatch.setattr(collection.shard, "fetch_payloads", fails_twice)
     wanted = RetrievalQuery(limit=2, candidates=8, dense=unit(1, 0), sparse=sparse(t1=1), rerank=False)
-    spoiled, answered = retrieve_batch(collection.reader, [ipc_codec.pack_retrieval("c", wanted, [])] * 2)
+    spoiled, answered = retrieve_batch(collection.reader, [ipc.Retrieve("c", wanted, ())] * 2)
     assert isinstance(spoiled, Unavailable)
     assert {hit.payload.id for hit in answered.hits} == {"a", "b"}

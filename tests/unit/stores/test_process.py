@@ -3,6 +3,7 @@
 import errno
 
 import msgspec
+import numpy as np
 import pytest
 
 from penstock.kernel.context import new_id
@@ -11,6 +12,8 @@ from penstock.ranking.retrieval import ScoredPoint
 from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.command_handlers import batch_reads, handle_batch, handle_request
 from penstock.stores.backends.edge.engine import EnginePanicked, _translate_errors
+from penstock.stores.data_model import ArmQuery
+from tests.fakes.memory_store import sparse, unit
 
 
 class Shard:
@@ -52,7 +55,7 @@ def search(number, limit=1, collection="c", expires_at_s=None):
 
 
 def sought(limit):
-    return ipc.WireArmQuery(ipc.WireDenseVector(b""), limit, [], None)
+    return ArmQuery(np.empty(0, "f4"), limit)
 
 
 def find(number, collection="c"):
@@ -141,6 +144,14 @@ def test_an_interrupt_is_not_translated():
         raise KeyboardInterrupt
 
 
+def test_both_kinds_of_vectors_survive_the_wire():
+    sent = ipc.SearchBatch("c", [ArmQuery(unit(1, 0), 1), ArmQuery(sparse(t1=0.5), 2, among=["p"])])
+    dense, terms = ipc.decoder(ipc.SearchBatch).decode(ipc.encode(sent)).searches
+    assert (dense.vector.dtype, dense.vector.tolist()) == (np.float32, [1.0, 0.0])
+    assert terms.vector.indices.tolist() == sent.searches[1].vector.indices.tolist()
+    assert (terms.vector.values.tolist(), terms.among) == ([0.5], ["p"])
+
+
 def test_a_record_survives_the_wire():
-    request = ipc.StoreRequest(7, ipc.DeleteDocuments(new_id(), []), 1.5)
+    request = ipc.StoreRequest(7, ipc.DeleteDocuments(new_id(), ()), 1.5)
     assert msgspec.msgpack.decode(ipc.encode_frame(request)[ipc.LENGTH_HEADER.size :], type=ipc.StoreRequest) == request

@@ -2,6 +2,7 @@
 
 import time
 
+from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge import request_queue as module
 from penstock.stores.backends.edge.request_queue import ROUND_READS_MAX, WAITING_MAX, RequestQueue
@@ -95,7 +96,7 @@ def test_every_command_is_a_read_or_a_write():
     reads = {
         ipc.ListCollections,
         ipc.DescribeCollection,
-        ipc.WireArmQuery,
+        ipc.SearchBatch,
         ipc.FetchPayloads,
         ipc.ListDocuments,
         ipc.GetDocuments,
@@ -114,4 +115,4 @@ def test_a_round_takes_one_large_search_and_that_last() -> None:
 
 
 def searching(limit: int) -> ipc.Retrieve:
-    return ipc.Retrieve("c", limit, 64, None, None, None, {}, "rrf", False, "", False, [])
+    return ipc.Retrieve("c", RetrievalQuery(limit, 64), ())

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from penstock.kernel.errors import Broken, Unavailable
-from penstock.stores.backends.edge import ipc, ipc_codec, updates
+from penstock.stores.backends.edge import ipc, updates
 from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.engine import Shard
@@ -25,7 +25,7 @@ def shelf(tmp_path):
 
 
 def point(document, chunk):
-    return ipc_codec.pack_point(Point(ChunkPayload(id=document, chunk=chunk, text="x"), unit(1, 0), sparse(t1=1)))
+    return Point(ChunkPayload(id=document, chunk=chunk, text="x"), unit(1, 0), sparse(t1=1))
 
 
 def some_command(chance):

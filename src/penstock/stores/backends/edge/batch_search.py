@@ -29,10 +29,10 @@ from penstock.ranking.retrieval import (
     RetrievalQuery,
     SearchStep,
 )
-from penstock.stores.backends.edge import engine_config, ipc, ipc_codec, query_builder
+from penstock.stores.backends.edge import engine_config, ipc, query_builder
 from penstock.stores.backends.edge.engine import EnginePanicked, Shard
 from penstock.stores.backends.edge.point_reader import PointReader
-from penstock.stores.data_model import ChunkPayload, Condition, RetrievedHit
+from penstock.stores.data_model import ChunkPayload, Condition, RetrievalResult, RetrievedHit
 from penstock.stores.program_runner import HitPayloadReader, to_result
 
 #: The engine counts ranks from 0.
@@ -43,13 +43,13 @@ ENGINE_RRF_K: Final = RRF_K + 1
 ENGINE_WEIGHTS: Final = [1.0, 1 / (1 + TIE_BREAK_SHARE)]
 
 
-def retrieve_batch(reader: PointReader, commands: Sequence[ipc.Retrieve]) -> list[ipc.WireResult | PenstockError]:
+def retrieve_batch(reader: PointReader, commands: Sequence[ipc.Retrieve]) -> list[RetrievalResult | PenstockError]:
     """Answer searches of one collection, or say why one cannot be answered.
 
     Raises:
         EnginePanicked: The engine panicked; no search is answered.
     """
-    results: dict[int, ipc.WireResult | PenstockError] = {}
+    results: dict[int, RetrievalResult | PenstockError] = {}
     plain = [number for number, command in enumerate(commands) if _is_plain(command)]
     if plain:
         results.update(zip(plain, _fused(reader, [commands[number] for number in plain]), strict=False))
@@ -77,13 +77,13 @@ class ProgramRun:
         self.search_step: SearchStep[int] | None = None
         self.read_step: CompareTokensStep[int] | ReadPayloadsStep[int] | None = None
         self._reader = reader
-        self._filter: list[Condition] = command.filter
-        self._explain = command.explain
+        self._filter: Sequence[Condition] = command.filter
+        self._explain = command.query.explain
         self._ids: dict[int, Any] = {}
         self._stages: defaultdict[str, float] = defaultdict(float)
         self._truncated = False
         self._outcome: RetrievalOutcome[int] | PenstockError | None = None
-        self._program: RetrievalProgram[int] = retrieval_program(ipc_codec.unpack_retrieval(command))
+        self._program: RetrievalProgram[int] = retrieval_program(command.query)
         self._resume(None)
 
     def query_requests(self, seek: SearchStep[int]) -> list[qe.QueryRequest]:
@@ -119,14 +119,12 @@ class ProgramRun:
             raise error
         self._resume(None, error)
 
-    def result(self) -> ipc.WireResult | PenstockError:
+    def result(self) -> RetrievalResult | PenstockError:
         """Return the result, or the error that ended the program."""
         if not isinstance(self._outcome, RetrievalOutcome):
             return self._outcome or Broken("a search has not come to its end")
         name = lambda point: str(self._ids[point])  # noqa: E731 - needed here alone
-        found = to_result(self._outcome, name, self._stages, explain=self._explain, truncated=self._truncated)
-        failures = {what: ipc.encode_error(error) for what, error in found.failures.items()}
-        return ipc.WireResult(found.hits, failures, dict(found.stages), found.truncated)
+        return to_result(self._outcome, name, self._stages, explain=self._explain, truncated=self._truncated)
 
     def add_stage_time(self, stage: str, took_ms: float) -> None:
         """Add the time of a step to its stage."""
@@ -211,12 +209,13 @@ def _run_searches(sought: Sequence[tuple[ProgramRun, SearchStep[int]]]) -> None:
 
 def _is_plain(command: ipc.Retrieve) -> bool:
     """Return whether the engine can answer by itself."""
-    both = command.dense is not None and command.sparse is not None
-    alike = len({command.weights.get(arm, 1.0) for arm in Arm}) == 1
-    return both and alike and command.fusion == "rrf" and not command.rerank and not command.explain
+    query = command.query
+    both = query.dense is not None and query.sparse is not None
+    alike = len({query.weights.get(arm, 1.0) for arm in Arm}) == 1
+    return both and alike and query.fusion == "rrf" and not query.rerank and not query.explain
 
 
-def _fused(reader: PointReader, commands: Sequence[ipc.Retrieve]) -> list[ipc.WireResult]:
+def _fused(reader: PointReader, commands: Sequence[ipc.Retrieve]) -> list[RetrievalResult]:
     """Answer searches by one engine query each; nothing if the engine refuses one or cannot read the hits."""
     began_s = time.perf_counter()
     try:
@@ -227,7 +226,7 @@ def _fused(reader: PointReader, commands: Sequence[ipc.Retrieve]) -> list[ipc.Wi
     except PenstockError:
         return []
     stages = {ARMS_STAGE: round((time.perf_counter() - began_s) * 1000, 3)}
-    return [ipc.WireResult(hits, {}, stages, cut) for hits, cut in results]
+    return [RetrievalResult(hits, {}, stages, cut) for hits, cut in results]
 
 
 def _hits(reader: PointReader, found: Sequence[qe.ScoredPoint], weight: float) -> tuple[list[RetrievedHit], bool]:
@@ -244,11 +243,11 @@ def _hits(reader: PointReader, found: Sequence[qe.ScoredPoint], weight: float) -
 
 def _weight(command: ipc.Retrieve) -> float:
     """Return the weight that both arms have."""
-    return command.weights.get(Arm.DENSE, 1.0)
+    return command.query.weights.get(Arm.DENSE, 1.0)
 
 
 def _fusion(shard: Shard, command: ipc.Retrieve) -> qe.QueryRequest:
-    wanted: RetrievalQuery = ipc_codec.unpack_retrieval(command)
+    wanted: RetrievalQuery = command.query
     held = query_builder.engine_filter(command.filter) if command.filter else None
     arms = [
         qe.Prefetch(

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from penstock.kernel.errors import Broken, PenstockError, Unavailable
-from penstock.stores.backends.edge import ipc, ipc_codec
+from penstock.kernel.errors import Broken, PenstockError, Unavailable, to_record
+from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.batch_search import retrieve_batch
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.point_reader import point_number
@@ -54,10 +54,7 @@ _COMMANDS: Final[dict[type, Callable[[CollectionRegistry, Any], Any]]] = {
     ipc.ListDocuments: lambda shelf, c: shelf.shard(c.collection).list_documents(c.filter, c.after, c.limit),
     ipc.GetDocuments: lambda shelf, c: shelf.shard(c.collection).get_documents(c.documents),
     ipc.ScrollPoints: lambda shelf, c: shelf.shard(c.collection).scroll_points(c.after, c.limit),
-    ipc.FetchTokenVectors: lambda shelf, c: {
-        point: ipc_codec.pack_token_vectors(vectors)
-        for point, vectors in _by_name(c.points, shelf.reader(c.collection).fetch_token_vectors).items()
-    },
+    ipc.FetchTokenVectors: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_token_vectors),
     ipc.SearchBatch: lambda shelf, c: shelf.shard(c.collection).search_batch(c.searches),
     ipc.InstallCollection: lambda shelf, c: shelf.install(c.collection, Path(c.source), force=c.force),
     ipc.OptimizeCollection: lambda shelf, c: shelf.collection(c.collection).start_build(),
@@ -135,14 +132,14 @@ def handle_request(shelf: CollectionRegistry, request: ipc.StoreRequest) -> byte
 
 def result_frame(number: int, result: object) -> bytes:
     """Return the frame of a reply that carries a result."""
-    return ipc.encode_frame(ipc.StoreReply(number, None, msgspec.Raw(msgspec.msgpack.encode(result))))
+    return ipc.encode_frame(ipc.StoreReply(number, None, msgspec.Raw(ipc.encode(result))))
 
 
 def error_frame(number: int, error: Exception) -> bytes:
     """Return the frame of a reply that carries an error; an error that is not ours is logged."""
     if not isinstance(error, PenstockError):
         error = _translated(error)
-    return ipc.encode_frame(ipc.StoreReply(number, ipc.encode_error(error), msgspec.Raw(msgspec.msgpack.encode(None))))
+    return ipc.encode_frame(ipc.StoreReply(number, to_record(error), msgspec.Raw(msgspec.msgpack.encode(None))))
 
 
 #: Errors of the operating system that concern the whole disk.

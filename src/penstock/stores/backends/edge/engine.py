@@ -15,9 +15,19 @@ from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.vectors import SparseVector
 from penstock.ranking.retrieval import Arm, ScoredPoint
 from penstock.stores.backends import payload_format
-from penstock.stores.backends.edge import engine_config, ipc, ipc_codec, query_builder
+from penstock.stores.backends.edge import engine_config, query_builder
 from penstock.stores.backends.layout import LEARNED_SPARSE
-from penstock.stores.data_model import ChunkPayload, Condition, DocumentInfo, DocumentInfoPage, Match, Point, Range
+from penstock.stores.data_model import (
+    ArmQuery,
+    ChunkPayload,
+    Condition,
+    DocumentInfo,
+    DocumentInfoPage,
+    Match,
+    Point,
+    PointPage,
+    Range,
+)
 
 
 class Shard:
@@ -84,7 +94,7 @@ class Shard:
                 self._shard.flush()
             self._shard.close()
 
-    def upsert(self, points: Iterable[ipc.WirePoint]) -> None:
+    def upsert(self, points: Iterable[Point]) -> None:
         """Write points in one operation of the engine's log."""
         self._update(qe.UpdateOperation.upsert_points([_point(p, self.sparse_name) for p in points]))
 
@@ -125,12 +135,10 @@ class Shard:
             found = self._shard.retrieve(list(points), with_payload=False, with_vector=False)
         return [str(one.id) for one in found]
 
-    def search_batch(self, searches: Sequence[ipc.WireArmQuery]) -> list[list[ScoredPoint]]:
+    def search_batch(self, searches: Sequence[ArmQuery]) -> list[list[ScoredPoint]]:
         """Answer several one-arm queries as one planned batch."""
         asked = [
-            query_builder.arm_query_request(
-                ipc_codec.unpack_vector(s.vector), s.limit, self.sparse_name, filter=s.filter, among=s.among
-            )
+            query_builder.arm_query_request(s.vector, s.limit, self.sparse_name, filter=s.filter, among=s.among)
             for s in searches
         ]
         return [[ScoredPoint(str(point.id), point.score) for point in found] for found in self.query_batch(asked)]
@@ -179,13 +187,13 @@ class Shard:
             found = self._shard.retrieve(ids, with_payload=payload_format.DOCUMENT_FIELDS, with_vector=False)
         return [payload_format.decode_document(r.payload) for r in found]
 
-    def scroll_points(self, after: str | None, limit: int) -> ipc.WirePointPage:
+    def scroll_points(self, after: str | None, limit: int) -> PointPage:
         """Return a page of whole points in the order of their ids."""
         request = qe.ScrollRequest(offset=after, limit=limit, with_payload=True, with_vector=True)
         with _translate_errors():
             found, following = self._shard.scroll(request)
         points = [_read(one.payload, one.vector, self.sparse_name) for one in found]
-        return ipc.WirePointPage(points, str(following) if following else None)
+        return PointPage(points, str(following) if following else None)
 
     def flush(self) -> None:
         """Write everything through to the files; they do not change until the next update."""
@@ -257,27 +265,23 @@ _ERRORS: Final = (
 )
 
 
-def _point(point: ipc.WirePoint, sparse: str) -> qe.Point:
+def _point(point: Point, sparse: str) -> qe.Point:
     vectors: dict[str, Any] = {
-        Arm.DENSE.value: ipc_codec.unpack_dense(point.dense).tolist(),
-        sparse: query_builder.engine_sparse_vector(ipc_codec.unpack_sparse(point.sparse)),
+        Arm.DENSE.value: point.dense.tolist(),
+        sparse: query_builder.engine_sparse_vector(point.sparse),
     }
-    tokens = None if point.token_vectors is None else ipc_codec.unpack_token_vectors(point.token_vectors)
-    return qe.Point(
-        point_id(point.payload.id, point.payload.chunk), vectors, payload_format.encode_payload(point.payload, tokens)
-    )
+    payload = payload_format.encode_payload(point.payload, point.token_vectors)
+    return qe.Point(point_id(point.payload.id, point.payload.chunk), vectors, payload)
 
 
-def _read(payload: dict[str, Any] | None, vectors: Any, sparse: str) -> ipc.WirePoint:
+def _read(payload: dict[str, Any] | None, vectors: Any, sparse: str) -> Point:
     """Return a point that the engine gives whole."""
     terms = vectors[sparse]
-    return ipc_codec.pack_point(
-        Point(
-            payload_format.decode_payload(payload),
-            np.array(vectors[Arm.DENSE.value], np.float32),
-            SparseVector(np.array(terms.indices, np.uint32), np.array(terms.values, np.float32)),
-            payload_format.decode_token_vectors(payload),
-        )
+    return Point(
+        payload_format.decode_payload(payload),
+        np.array(vectors[Arm.DENSE.value], np.float32),
+        SparseVector(np.array(terms.indices, np.uint32), np.array(terms.values, np.float32)),
+        payload_format.decode_token_vectors(payload),
     )
 
 

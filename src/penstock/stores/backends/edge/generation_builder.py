@@ -34,6 +34,9 @@ from penstock.stores.backends.edge.updates import Update
 JOURNAL_BYTES_MAX: Final = 2 << 30
 
 
+_DECODER: Final[msgspec.msgpack.Decoder[Update]] = ipc.decoder(Update)  # type: ignore[arg-type]
+
+
 class UpdateJournal:
     """Updates in their order.
 
@@ -46,7 +49,6 @@ class UpdateJournal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = path.open("x+b", buffering=0)
-        self._decoder = msgspec.msgpack.Decoder(Update)
         self._written = 0
         self._read = 0
 
@@ -77,8 +79,7 @@ class UpdateJournal:
         (length,) = ipc.LENGTH_HEADER.unpack(os.pread(fd, size, self._read))
         data = os.pread(fd, length, self._read + size)
         self._read += size + length
-        command: Update = self._decoder.decode(data)
-        return command
+        return _DECODER.decode(data)
 
     def close(self) -> None:
         """Close and remove it."""

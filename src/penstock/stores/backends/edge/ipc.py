@@ -6,55 +6,37 @@ socket pair. Nothing else can connect.
 
 from __future__ import annotations
 
+import asyncio
 import struct
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from penstock.kernel import errors
-from penstock.kernel.errors import Invalid, PenstockError
-from penstock.ranking.retrieval import FusionName
+from penstock.kernel.arrays import encode_array, view_array
+from penstock.kernel.errors import ErrorRecord, Invalid, PenstockError, from_record, to_record
+from penstock.kernel.vectors import DenseVectors, SparseVector
+from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
 from penstock.stores.data_model import (
-    ChunkPayload,
+    ArmQuery,
+    ArmVector,
     CollectionInfo,
-    Condition,
     DocumentInfo,
+    Filter,
     IndexBuildStatus,
+    Point,
+    RetrievalResult,
     RetrievedHit,
 )
 from penstock.stores.key_value_cache import CacheState
 
+T = TypeVar("T")
+
 LENGTH_HEADER: Final = struct.Struct("<I")
 
-
-class WireDenseVector(msgspec.Struct, frozen=True, tag="dense", array_like=True):
-    """A dense vector, ``float32`` little-endian."""
-
-    data: bytes
-
-
-class WireSparseVector(msgspec.Struct, frozen=True, tag="sparse", array_like=True):
-    """A sparse vector: ``uint32`` indices, ``float32`` values."""
-
-    indices: bytes
-    values: bytes
-
-
-class WireTokenVectors(msgspec.Struct, frozen=True, tag="late", array_like=True):
-    """Token vectors, ``int8``, row after row."""
-
-    data: bytes
-    rows: int
-
-
-class WirePoint(msgspec.Struct, frozen=True, array_like=True):
-    """A point without its id, which follows from its payload."""
-
-    payload: ChunkPayload
-    dense: WireDenseVector
-    sparse: WireSparseVector
-    token_vectors: WireTokenVectors | None = None
+#: Bytes of hits that are decoded before others have the event loop: some 3 ms where they are metadata of many keys.
+SLICE_BYTES: Final = 262_144
 
 
 class CreateCollection(msgspec.Struct, frozen=True, tag="create"):
@@ -83,7 +65,7 @@ class UpsertPoints(msgspec.Struct, frozen=True, tag="upsert"):
     """Write points."""
 
     collection: str
-    points: list[WirePoint]
+    points: Sequence[Point]
 
 
 class TrimDocument(msgspec.Struct, frozen=True, tag="trim"):
@@ -105,61 +87,43 @@ class DeleteDocuments(msgspec.Struct, frozen=True, tag="delete"):
     """Delete documents by filter."""
 
     collection: str
-    filter: list[Condition]
+    filter: Filter
 
 
 class Retrieve(msgspec.Struct, frozen=True, tag="retrieve"):
-    """Answer a search, see :class:`penstock.ranking.retrieval.RetrievalQuery`."""
+    """Answer a search."""
 
     collection: str
-    limit: int
-    candidates: int
-    dense: WireDenseVector | None
-    sparse: WireSparseVector | None
-    tokens: WireTokenVectors | None
-    weights: dict[str, float]
-    fusion: FusionName
-    rerank: bool
-    query: str
-    explain: bool
-    filter: list[Condition]
-
-
-class WireArmQuery(msgspec.Struct, frozen=True, array_like=True):
-    """Query of a single arm."""
-
-    vector: WireDenseVector | WireSparseVector
-    limit: int
-    filter: list[Condition]
-    among: list[str] | None
+    query: RetrievalQuery
+    filter: Filter
 
 
 class SearchBatch(msgspec.Struct, frozen=True, tag="search_all"):
     """Run several one-arm queries on one collection."""
 
     collection: str
-    searches: list[WireArmQuery]
+    searches: Sequence[ArmQuery]
 
 
 class FetchTokenVectors(msgspec.Struct, frozen=True, tag="tokens"):
     """Read token vectors."""
 
     collection: str
-    points: list[str]
+    points: Sequence[str]
 
 
 class FetchPayloads(msgspec.Struct, frozen=True, tag="fetch"):
     """Read payloads."""
 
     collection: str
-    points: list[str]
+    points: Sequence[str]
 
 
 class ListDocuments(msgspec.Struct, frozen=True, tag="heads"):
     """Read a page of document heads."""
 
     collection: str
-    filter: list[Condition]
+    filter: Filter
     after: str | None
     limit: int
 
@@ -168,7 +132,7 @@ class GetDocuments(msgspec.Struct, frozen=True, tag="find"):
     """Read the heads of given documents."""
 
     collection: str
-    documents: list[str]
+    documents: Sequence[str]
 
 
 class ScrollPoints(msgspec.Struct, frozen=True, tag="read_points"):
@@ -177,13 +141,6 @@ class ScrollPoints(msgspec.Struct, frozen=True, tag="read_points"):
     collection: str
     after: str | None
     limit: int
-
-
-class WirePointPage(msgspec.Struct, frozen=True, array_like=True):
-    """A page of whole points, and where the next one starts."""
-
-    points: list[WirePoint]
-    next: str | None
 
 
 class ShrinkCache(msgspec.Struct, frozen=True, tag="shrink"):
@@ -257,38 +214,31 @@ class StoreRequest(msgspec.Struct, frozen=True, array_like=True):
     expires_at_s: float | None = None
 
 
-class WireError(msgspec.Struct, frozen=True):
-    """An error, in the terms of :mod:`penstock.kernel.errors`."""
-
-    family: str
-    code: str
-    detail: str
-    about: dict[str, str | float | bool]
-
-
-class WireResult(msgspec.Struct, frozen=True, array_like=True):
-    """The result of ``Retrieve``; the requester decodes its hits one by one, see :class:`WireRawResult`."""
-
-    hits: list[RetrievedHit]
-    failures: dict[str, WireError]
-    stages: dict[str, float]
-    truncated: bool = False
-
-
-class WireRawResult(msgspec.Struct, frozen=True, array_like=True):
-    """A ``WireResult`` whose hits are still bytes: a large answer is decoded in slices."""
+class RawRetrievalResult(msgspec.Struct, frozen=True):
+    """A ``RetrievalResult`` whose hits are still bytes: a large answer is decoded in slices."""
 
     hits: list[msgspec.Raw]
-    failures: dict[str, WireError]
+    failures: dict[str, PenstockError]
     stages: dict[str, float]
-    truncated: bool = False
+    truncated: bool
+
+    async def decoded(self) -> RetrievalResult:
+        """Return the result with its hits; the event loop is released after each ``SLICE_BYTES``."""
+        hits, size = [], 0
+        for one in self.hits:
+            hits.append(_HIT.decode(one))
+            size += len(memoryview(one))
+            if size >= SLICE_BYTES:
+                size = 0
+                await asyncio.sleep(0)
+        return RetrievalResult(hits, self.failures, self.stages, self.truncated)
 
 
 class StoreReply(msgspec.Struct, frozen=True, array_like=True):
     """The outcome of the request of that number; the requester decodes ``body``."""
 
     number: int
-    error: WireError | None
+    error: ErrorRecord | None
     body: msgspec.Raw
 
 
@@ -338,14 +288,33 @@ class StoreOptions(msgspec.Struct, frozen=True):
     identity: tuple[int, int] | None
 
 
-def encode_error(error: PenstockError) -> WireError:
-    """Return an error as it travels."""
-    return WireError(errors.family_of(error), error.code, error.detail, errors.attributes_of(error))
+def _to_wire(value: Any) -> Any:
+    """Return what MessagePack cannot write as something that it can: errors as their records, arrays as their bytes."""
+    return to_record(value) if isinstance(value, PenstockError) else encode_array(value)
 
 
-def decode_error(failure: WireError) -> PenstockError:
-    """Return the error that was encoded: the same family, code, detail and facts."""
-    return errors.rebuild_error(failure.family, failure.code, failure.detail, failure.about)
+def _from_wire(type: Any, value: Any) -> Any:
+    """Return the error, the vector or the array that :func:`_to_wire` has written; arrays are views."""
+    if isinstance(value, msgspec.msgpack.Ext):
+        return view_array(DenseVectors if type is ArmVector else type, value)
+    if type is ArmVector:
+        return msgspec.convert(value, SparseVector, dec_hook=view_array)
+    # Values of metadata may be anything.
+    return from_record(msgspec.convert(value, ErrorRecord)) if type is PenstockError else value
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_to_wire)
+_HIT: Final = msgspec.msgpack.Decoder(RetrievedHit)
+
+
+def decoder(type: type[T]) -> msgspec.msgpack.Decoder[T]:
+    """Return a decoder of the values that :func:`encode` writes."""
+    return msgspec.msgpack.Decoder(type, dec_hook=_from_wire)
+
+
+def encode(value: object) -> bytes:
+    """Return a value as MessagePack."""
+    return _ENCODER.encode(value)
 
 
 def encode_frame(record: msgspec.Struct) -> bytes:
@@ -355,7 +324,7 @@ def encode_frame(record: msgspec.Struct) -> bytes:
         Invalid: It holds what cannot be written, such as a number beyond 64 bits: no fault of the other side's.
     """
     try:
-        body = msgspec.msgpack.encode(record)
-    except (OverflowError, ValueError, TypeError, RecursionError) as error:
+        body = _ENCODER.encode(record)
+    except (OverflowError, ValueError, TypeError, RecursionError, NotImplementedError) as error:
         raise Invalid(f"the request holds what the store cannot take: {error}") from None
     return LENGTH_HEADER.pack(len(body)) + body

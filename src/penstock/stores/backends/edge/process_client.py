@@ -18,7 +18,7 @@ import msgspec
 
 from penstock.kernel.context import Context, enforce_deadline
 from penstock.kernel.cores import SINGLE_THREADED_ENV
-from penstock.kernel.errors import PenstockError, Unavailable
+from penstock.kernel.errors import PenstockError, Unavailable, from_record
 from penstock.stores.backends.edge import activity, ipc
 from penstock.stores.backends.edge.activity import ActivityRecord
 from penstock.stores.backends.edge.crash_attribution import CrashAttribution
@@ -165,7 +165,7 @@ class StoreProcessClient:
             reply = await self._exchange(command, None if math.isinf(at_s) else at_s)
         if isinstance(command, ipc.DropCollection | ipc.InstallCollection):
             self._crashes.release(command.collection)
-        return msgspec.msgpack.decode(reply.body, type=result)
+        return ipc.decoder(result).decode(reply.body)
 
     def check_heartbeat(self) -> None:
         """Check the process's heartbeat; call about every second."""
@@ -370,4 +370,4 @@ def _checked(reply: ipc.StoreReply) -> ipc.StoreReply:
     """
     if reply.error is None:
         return reply
-    raise ipc.decode_error(reply.error)
+    raise from_record(reply.error)

@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from penstock.kernel.errors import Rejected
 from penstock.stores.backends.edge import ipc
 
@@ -106,7 +104,7 @@ class RequestQueue:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._decoder = msgspec.msgpack.Decoder(ipc.StoreRequest)
+        self._decoder = ipc.decoder(ipc.StoreRequest)
         self._reads: deque[ipc.StoreRequest] = deque()
         self._large: deque[ipc.StoreRequest] = deque()
         self._writes: deque[ipc.StoreRequest] = deque()
@@ -185,7 +183,7 @@ class RequestQueue:
 
 def is_large(command: ipc.StoreCommand) -> bool:
     """Return whether a command reads so much that others should not wait for several like it."""
-    return isinstance(command, ipc.Retrieve) and command.limit > LARGE_SEARCH_LIMIT
+    return isinstance(command, ipc.Retrieve) and command.query.limit > LARGE_SEARCH_LIMIT
 
 
 def is_expired(request: ipc.StoreRequest, now_s: float) -> bool:

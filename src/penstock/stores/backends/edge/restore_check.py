@@ -23,14 +23,14 @@ import msgspec
 import numpy as np
 
 from penstock.kernel.cores import SINGLE_THREADED_ENV
-from penstock.stores.backends.edge import ipc, ipc_codec, query_builder
+from penstock.stores.backends.edge import query_builder
 from penstock.stores.backends.edge.disk import check_cancelled
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.optimiser import NICENESS, die_with_parent
 from penstock.stores.backends.edge.shard_counts import IS_FIRST_CHUNK
 from penstock.stores.backends.edge.snapshot_format import snapshot_damaged
-from penstock.stores.data_model import Match, Prefix
+from penstock.stores.data_model import Match, Point, Prefix
 
 #: Seconds without output after which the engine counts as hanging.
 SILENCE_S_MAX: Final = 60.0
@@ -147,11 +147,9 @@ def read_all_points(expected: ExpectedCollection) -> Iterator[int]:
     while True:
         page = shard.scroll_points(after, PAGE_POINTS)
         for point in page.points:
-            _same("dimension", len(point.dense.data), 4 * stated.dim)
+            _same("dimension", len(point.dense), stated.dim)
             if point.token_vectors is not None and stated.token_dim:
-                _same(
-                    "width of token vectors", len(point.token_vectors.data), point.token_vectors.rows * stated.token_dim
-                )
+                _same("width of token vectors", point.token_vectors.shape[1], stated.token_dim)
             heads += point.payload.chunk == 0
         for point in page.points[:1]:
             _find(shard, point)
@@ -170,13 +168,11 @@ def read_all_points(expected: ExpectedCollection) -> Iterator[int]:
     shard.close()
 
 
-def _find(shard: Shard, point: ipc.WirePoint) -> None:
+def _find(shard: Shard, point: Point) -> None:
     """Look for a point by its vectors and by its payload, so that the engine walks through its indexes too."""
-    questions = [query_builder.arm_query_request(ipc_codec.unpack_dense(point.dense), LOOKUP_HITS, shard.sparse_name)]
-    if point.sparse.indices:
-        questions.append(
-            query_builder.arm_query_request(ipc_codec.unpack_sparse(point.sparse), LOOKUP_HITS, shard.sparse_name)
-        )
+    questions = [query_builder.arm_query_request(point.dense, LOOKUP_HITS, shard.sparse_name)]
+    if len(point.sparse.indices):
+        questions.append(query_builder.arm_query_request(point.sparse, LOOKUP_HITS, shard.sparse_name))
     if not all(shard.query_batch(questions)):
         raise ValueError("nothing is found by its vectors")
     chunk = [Match("id", [point.payload.id]), Match("chunk", [point.payload.chunk])]

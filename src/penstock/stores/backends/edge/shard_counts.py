@@ -6,6 +6,7 @@ for the counts every second. So the points are counted once, and each update the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.kernel.context import point_id
@@ -73,5 +74,5 @@ class ShardCounter:
         self._counts = None
 
 
-def _count(shard: Shard, conditions: list[Condition]) -> ShardCounts:
+def _count(shard: Shard, conditions: Sequence[Condition]) -> ShardCounts:
     return ShardCounts(shard.count([*conditions, IS_FIRST_CHUNK]), shard.count(conditions))

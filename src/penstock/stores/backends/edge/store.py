@@ -9,7 +9,7 @@ from penstock.kernel.context import Clock, Context
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.ranking.retrieval import RetrievalQuery, ScoredPoint
-from penstock.stores.backends.edge import ipc, ipc_codec
+from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
 from penstock.stores.backends.edge.process_client import StoreProcessClient
 from penstock.stores.data_model import (
@@ -82,7 +82,7 @@ class EdgeStore:
 
     async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
         """Write points."""
-        command = ipc.UpsertPoints(collection, [ipc_codec.pack_point(p) for p in points])
+        command = ipc.UpsertPoints(collection, points)
         await self.process.call(command, object, self._with_timeout(ctx))
 
     async def trim_document(self, collection: str, document_id: str, chunks: int, ctx: Context) -> None:
@@ -95,15 +95,13 @@ class EdgeStore:
 
     async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
         """Delete documents."""
-        command = ipc.DeleteDocuments(collection, list(filter))
+        command = ipc.DeleteDocuments(collection, filter)
         return await self.process.call(command, int, self._with_timeout(ctx))
 
     async def retrieve(self, collection: str, query: RetrievalQuery, filter: Filter, ctx: Context) -> RetrievalResult:
         """Answer a search inside the store process, in one round trip."""
-        command = ipc_codec.pack_retrieval(collection, query, filter)
-        found = await self.process.call(command, ipc.WireRawResult, self._with_timeout(ctx))
-        failures = {what: ipc.decode_error(failure) for what, failure in found.failures.items()}
-        return RetrievalResult(await ipc_codec.unpack_hits(found.hits), failures, found.stages, found.truncated)
+        command = ipc.Retrieve(collection, query, filter)
+        return await (await self.process.call(command, ipc.RawRetrievalResult, self._with_timeout(ctx))).decoded()
 
     async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
         """Ask one arm."""
@@ -113,43 +111,40 @@ class EdgeStore:
         """Ask several arms at once."""
         if not queries:
             return []
-        command = ipc.SearchBatch(collection, [ipc_codec.pack_search(query) for query in queries])
+        command = ipc.SearchBatch(collection, queries)
         return await self.process.call(command, list[list[ScoredPoint]], self._with_timeout(ctx))
 
     async def fetch_token_vectors(
         self, collection: str, points: Sequence[str], ctx: Context
     ) -> Mapping[str, TokenVectors]:
         """Read token vectors."""
-        found = await self.process.call(
-            ipc.FetchTokenVectors(collection, list(points)), dict[str, ipc.WireTokenVectors], self._with_timeout(ctx)
-        )
-        return {point: ipc_codec.unpack_token_vectors(vectors) for point, vectors in found.items()}
+        command = ipc.FetchTokenVectors(collection, points)
+        return await self.process.call(command, dict[str, TokenVectors], self._with_timeout(ctx))
 
     async def fetch_payloads(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
         """Read payloads."""
-        command = ipc.FetchPayloads(collection, list(points))
+        command = ipc.FetchPayloads(collection, points)
         return await self.process.call(command, dict[str, ChunkPayload], self._with_timeout(ctx))
 
     async def list_documents(
         self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context
     ) -> DocumentInfoPage:
         """Read a page of heads."""
-        command = ipc.ListDocuments(collection, list(filter), after, limit)
+        command = ipc.ListDocuments(collection, filter, after, limit)
         return await self.process.call(command, DocumentInfoPage, self._with_timeout(ctx))
 
     async def get_documents(
         self, collection: str, document_ids: Sequence[str], ctx: Context
     ) -> dict[str, DocumentInfo]:
         """Read the heads of given documents."""
-        command = ipc.GetDocuments(collection, list(document_ids))
+        command = ipc.GetDocuments(collection, document_ids)
         heads = await self.process.call(command, list[DocumentInfo], self._with_timeout(ctx))
         return {head.id: head for head in heads}
 
     async def scroll_points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
         """Read a page of whole points."""
         command = ipc.ScrollPoints(collection, after, limit)
-        page = await self.process.call(command, ipc.WirePointPage, self._with_timeout(ctx))
-        return PointPage([ipc_codec.unpack_point(point) for point in page.points], page.next)
+        return await self.process.call(command, PointPage, self._with_timeout(ctx))
 
     async def ping(self, ctx: Context) -> None:
         """Ping the process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -32,9 +33,7 @@ def without_token_vectors(command: Update) -> Update:
     """Return the command without token vectors, for a collection that keeps none."""
     if not isinstance(command, ipc.UpsertPoints):
         return command
-    return msgspec.structs.replace(
-        command, points=[msgspec.structs.replace(p, token_vectors=None) for p in command.points]
-    )
+    return msgspec.structs.replace(command, points=[dataclasses.replace(p, token_vectors=None) for p in command.points])
 
 
 def points_touched(command: Update) -> int:
