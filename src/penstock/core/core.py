@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,30 +21,27 @@ from penstock.core.guards import build_caches, build_guards, build_remote, build
 from penstock.core.store_health import StoreHealthCheck
 from penstock.http import openapi, responses
 from penstock.http.api_dependencies import ApiDependencies
-from penstock.http.gate import Gate, GateInputs, Receive, Scope, Send, backpressure_check
+from penstock.http.gate import Gate, GateInputs, backpressure_check
 from penstock.http.operations import Operations
 from penstock.http.routes import ApiRouter
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.document_records import ChunkBatch
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
-from penstock.kernel.context import Context, Criticality
+from penstock.kernel.context import Context
 from penstock.kernel.messages import ChunkText, Topic
 from penstock.models.batching import SLICE_TOKENS_MAX
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure
 from penstock.policies.breaker import BreakerState
-from penstock.policies.ladder import Rung
 from penstock.policies.levels import LevelSettings
 from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
-from penstock.pools.guard import Guard
 from penstock.pools.guarded_store import GuardedStore, VectorLayout
 from penstock.pools.permits import Permits, PoolRegistry
-from penstock.pools.remote_dependency import RemoteDependency
 from penstock.search.degradation import LadderController
 from penstock.search.pipeline import CrossEncoder, ResultCache, SearchPipeline
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import CollectionInfo
-from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
+from penstock.stores.key_value_cache import ShrinkableCache
 from penstock.telemetry.alert_monitor import AlertMonitor, MeasureSource
 from penstock.telemetry.bus_metrics import BusMetrics
 from penstock.telemetry.heartbeat import Heartbeat
@@ -56,34 +52,11 @@ from penstock.telemetry.metrics import Metrics, runtime_metrics
 KindOf = Callable[[Any], str]
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineDependencies:
-    """Dependencies of the pipelines.
-
-    Attributes:
-        core_deps: The core's dependencies.
-        bus: The message bus.
-        pools: The permits of each pool.
-        guards: A circuit breaker for each dependency, by its name.
-        remotes: Limits and retries toward dependencies on other servers, by the same names.
-        caches: The caches, by name.
-        rung_of: The degradation ladder's rung for a class now.
-    """
-
-    core_deps: Dependencies
-    bus: Bus
-    pools: PoolRegistry
-    guards: Mapping[str, Guard]
-    remotes: Mapping[str, RemoteDependency]
-    caches: Mapping[str, KeyValueCache]
-    rung_of: Callable[[Criticality], Rung]
-
-
 class Pipelines:
     """Search and index pipelines over the topics. Creating them subscribes the pools.
 
     Args:
-        deps: Their dependencies.
+        core: The core that they belong to, its stages up to the ladder made.
 
     Attributes:
         store: The vector store, behind its guard.
@@ -94,15 +67,15 @@ class Pipelines:
         invalidate_results: Drops a collection's cached results.
     """
 
-    def __init__(self, deps: PipelineDependencies) -> None:
-        self._deps = deps
-        parts, settings, guards = deps.core_deps, deps.core_deps.settings, deps.guards
+    def __init__(self, core: Core) -> None:
+        self._core, self._deps = core, core.deps
+        parts, settings = core.deps, core.deps.settings
         encoders = parts.models
-        remembered = ResultCache(deps.caches["answers"])
+        remembered = ResultCache(core.caches["answers"])
         layout = VectorLayout(encoders.model, encoders.dim, encoders.learned_sparse_model)
         self.invalidate_results = remembered.invalidate
         self.store: VectorStore = GuardedStore(
-            parts.store, guards["store"], self.invalidate_results, layout, deps.remotes.get("store")
+            parts.store, core.guards["store"], self.invalidate_results, layout, core.remotes.get("store")
         )
         self.embedder: Embedder = self._dense()
         self.sparse: SparseEncoder = self._sparse()
@@ -116,7 +89,7 @@ class Pipelines:
             clock=parts.clock,
             prepare_sparse=encoders.sparse_query,
             fits_dense_model=encoders.fits_dense_model,
-            rung_of=deps.rung_of,
+            rung_of=core.ladder.rung,
             result_cache=remembered,
             cross_encoder=CrossEncoder(self.reranker, settings.rerank_model.texts)
             if encoders.has_cross_encoder
@@ -125,7 +98,7 @@ class Pipelines:
         self._subscribe(search, ChunkBatchWriter(self.embedder, self.sparse, self.store, encoders.sparse_text))
 
     def _dense(self) -> CachedEmbedder:
-        bus, parts, caches = self._deps.bus, self._deps.core_deps, self._deps.caches
+        bus, parts, caches = self._core.bus, self._deps, self._core.caches
         encoders, settings = parts.models, parts.settings
         embedder = BusEmbedder(
             bus, parts.clock, settings.timeouts, settings.ml, dim=encoders.dim, token_dim=encoders.late
@@ -133,7 +106,7 @@ class Pipelines:
         return CachedEmbedder(embedder, caches["embed"], encoders.model)
 
     def _sparse(self) -> CachedSparseEncoder:
-        bus, parts, caches = self._deps.bus, self._deps.core_deps, self._deps.caches
+        bus, parts, caches = self._core.bus, self._deps, self._core.caches
         encoders, settings = parts.models, parts.settings
         # A learned model takes as long as the dense one: a query must not wait behind all of a document's chunks.
         heavy = bool(encoders.learned_sparse_model) and "sparse" not in parts.remote_dependencies
@@ -142,14 +115,14 @@ class Pipelines:
         return CachedSparseEncoder(encoder, caches["sparse"], encoders.sparse)
 
     def _reranker(self) -> BusReranker:
-        bus, parts, settings = self._deps.bus, self._deps.core_deps, self._deps.core_deps.settings
+        bus, parts, settings = self._core.bus, self._deps, self._deps.settings
         batch_tokens = max(RERANK_TOKENS_MAX, settings.ml.batch_tokens)
         if "rerank" in parts.remote_dependencies:
             batch_tokens = max(batch_tokens, settings.rerank_model.batch * TOKENS_MAX)
         return BusReranker(bus, parts.clock, settings.timeouts, batch_tokens)
 
     def _index(self) -> IndexPipeline:
-        bus, parts = self._deps.bus, self._deps.core_deps
+        bus, parts = self._core.bus, self._deps
 
         async def chunk(message: ChunkText, ctx: Context) -> list[Chunk]:
             chunks: list[Chunk] = await bus.request(Topic.INDEX_CHUNK, message, ctx)
@@ -169,7 +142,7 @@ class Pipelines:
 
     def _subscribe(self, search: SearchPipeline, writer: ChunkBatchWriter) -> None:
         """Subscribe the pools to the topics. Guards stand behind the topics, so that waiting is no failure."""
-        bus, pools, parts = self._deps.bus, self._deps.pools, self._deps.core_deps
+        bus, pools, parts = self._core.bus, self._core.pools, self._deps
         workers = parts.handlers
         by_kind: KindOf = lambda batch: str(batch.kind)  # noqa: E731 - needed here alone
         embed = self._guarded_handler("embed", Topic.ML_EMBED, workers.embed, by_kind)
@@ -191,10 +164,10 @@ class Pipelines:
 
     def _guarded_handler(self, name: str, topic: Topic, handler: Handler, operation: KindOf) -> Handler:
         """Return a model's handler behind its guard and, if it is another server, behind its limit and retries."""
-        remote = self._deps.remotes.get(name)
+        remote = self._core.remotes.get(name)
         if remote is not None:
-            return remote.handler(operation, handler, partial(self._deps.bus.congested, topic))
-        return self._deps.guards[name].handler(name, handler)
+            return remote.handler(operation, handler, partial(self._core.bus.congested, topic))
+        return self._core.guards[name].handler(name, handler)
 
 
 #: Seconds between polls of the ladder and the topics' fills, and of everything slower.
@@ -212,6 +185,7 @@ class Core:
         deps: Models, store, clock and everything else that it is built on.
 
     Attributes:
+        deps: As given.
         metrics: Everything that is counted.
         bus: The message bus.
         pools: The permits of each pool.
@@ -231,43 +205,53 @@ class Core:
     """
 
     def __init__(self, deps: Dependencies) -> None:
+        # The stages of a query, from the inside out: each is made of those before it.
         settings, clock = deps.settings, deps.clock
-        self._deps = deps
+        self.deps = deps
         self.metrics = Metrics()
-        self._bus_metrics = BusMetrics(clock)
-        self.bus: Bus = deps.make_bus(self._bus_metrics)
-        self.pools = PoolRegistry(settings)
+        # Guards: a dependency that fails or hangs is not asked for a while.
         self.guards = build_guards(deps)
-        self.breakers: list[BreakerView] = [*self.guards.values(), *self.bus.breakers]
+        # Permits: no pool has more work at a time than its dependency does well.
+        self.pools = PoolRegistry(settings)
+        # Remotes: a server that slows down is asked less at a time, and retried within a budget.
         self.remotes = {
             name: build_remote(name, deps, self.guards[name], self.pools) for name in sorted(deps.remote_dependencies)
         }
+        # Caches: what was computed once is not computed again.
         self.caches = build_caches(deps, self.guards)
+        # Bus: work waits in bounded queues, fair between clients, and is dropped once it comes too late.
+        self._bus_metrics = BusMetrics(clock)
+        self.bus: Bus = deps.make_bus(self._bus_metrics)
+        self.breakers: list[BreakerView] = [*self.guards.values(), *self.bus.breakers]
+        # Ladder: under pressure a search does less before any is refused.
         self.ladder = LadderController(
             settings.degradation,
             partial(self.bus.congested, Topic.SEARCH_REQUEST),
             lambda: self.bus.fill_ratio(Topic.SEARCH_REQUEST) >= QUEUE_PRESSED_FILL,
             clock,
         )
+        # Router: what a caller sends is checked whole before any of it becomes work.
+        self.incompatible: dict[str, CollectionInfo] = {}
+        router = self._build_router(Pipelines(self))
+        # Gate: what cannot be done in time is refused before its body is read.
         self._all_caches: tuple[ShrinkableCache, ...] = (*self.caches.values(), *deps.store_caches)
         self.memory_watch = deps.make_memory_watch(self._all_caches)
+        self.shared_rates = build_shared_rates(deps, self.guards)
+        inputs = GateInputs(backpressure_check(self.bus.check_admission), lambda: self.memory_watch.level, deps.rng)
+        limiter = self.shared_rates.limiter if self.shared_rates is not None else None
+        listens = (settings.server.host, settings.worker.host)
+        self.gate = Gate(router, settings.http, self.metrics, inputs, limiter, listens)
+        # Monitoring, beside the way of a query.
         self.memory_releaser = MemoryReleaser(deps.release_memory, clock) if deps.release_memory is not None else None
         self.alert_publisher = AlertPublisher(self.bus)
         self.heartbeat = Heartbeat(clock, FAST_PERIOD_S)
         self.alert_monitor = AlertMonitor(self._alert_sources(), clock)
-        inputs = GateInputs(backpressure_check(self.bus.check_admission), lambda: self.memory_watch.level, deps.rng)
-        self.shared_rates = build_shared_rates(deps, self.guards)
-        limiter = self.shared_rates.limiter if self.shared_rates is not None else None
-        listens = (settings.server.host, settings.worker.host)
-        self.gate = Gate(self._dispatch, settings.http, self.metrics, inputs, limiter, listens)
-        self.incompatible: dict[str, CollectionInfo] = {}
         self.store_health = None
         if deps.probe_store is not None:
             self.store_health = StoreHealthCheck(
                 deps.probe_store, self.guards["store"], clock, always="store" in deps.remote_dependencies
             )
         self._started_at_s = clock.now()
-        self._routes = self._build_router()
         self._register_periodic_calls()
         self._register_metrics()
 
@@ -308,29 +292,23 @@ class Core:
         reasons = ["the server is shutting down"] if self.gate.draining else []
         if self.guards["store"].state is not BreakerState.CLOSED:
             reasons.append("the vector store does not answer")
-        return reasons + self._missing_peers() + self._deps.unready_reasons()
+        return reasons + self._missing_peers() + self.deps.unready_reasons()
 
     def warnings(self) -> list[str]:
         """Return warnings about parts that do not work while the server does."""
-        return self._deps.warnings()
+        return self.deps.warnings()
 
     def _missing_peers(self) -> list[str]:
         """Return which instances are missing. A worker needs no other instance, only the broker."""
-        if self._deps.serves_api:
+        if self.deps.serves_api:
             return self.bus.unready_reasons()
         return [
             f"{one.dependency} does not answer" for one in self.bus.breakers if one.state is not BreakerState.CLOSED
         ]
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._routes(scope, receive, send)
-
-    def _build_router(self) -> ApiRouter:
+    def _build_router(self, flow: Pipelines) -> ApiRouter:
         """Return the router over the pipelines."""
-        parts = self._deps
-        flow = Pipelines(
-            PipelineDependencies(parts, self.bus, self.pools, self.guards, self.remotes, self.caches, self.ladder.rung)
-        )
+        parts = self.deps
         services = ApiDependencies(
             settings=parts.settings,
             clock=parts.clock,
@@ -361,7 +339,7 @@ class Core:
         self.heartbeat.every(FAST_PERIOD_S, self.ladder.observe_all)
         self.heartbeat.every(FAST_PERIOD_S, self._bus_metrics.sample_fills)
         self.heartbeat.every(SLOW_PERIOD_S, self.memory_watch.poll)
-        self.heartbeat.every(SLOW_PERIOD_S, self._deps.watch_store)
+        self.heartbeat.every(SLOW_PERIOD_S, self.deps.watch_store)
         if self.memory_releaser is not None:
             self.memory_watch.release_memory = self.memory_releaser.release_now
             self.heartbeat.every(SLOW_PERIOD_S, self.memory_releaser.poll)
@@ -389,11 +367,11 @@ class Core:
         metrics.register_callbacks(callback_metrics.topic_metrics(self.bus))
         metrics.register_callbacks(callback_metrics.breaker_metrics(self.breakers))
         metrics.register_callbacks(callback_metrics.remote_metrics(self.remotes))
-        metrics.register_callbacks(callback_metrics.connection_metrics(self._deps.connections))
+        metrics.register_callbacks(callback_metrics.connection_metrics(self.deps.connections))
         metrics.register_callbacks(callback_metrics.ladder_metrics(self.ladder))
         metrics.register_callbacks(callback_metrics.cache_metrics(self._all_caches))
         metrics.register_callbacks(callback_metrics.memory_metrics(self.memory_watch))
-        metrics.register_callbacks(callback_metrics.index_build_metrics(self._deps.upkeep))
+        metrics.register_callbacks(callback_metrics.index_build_metrics(self.deps.upkeep))
         metrics.register_callbacks(self.gate.callback_metrics())
         metrics.register_callbacks(self.alert_monitor.callback_metrics())
         for one in (self._bus_metrics, self.heartbeat):
@@ -403,7 +381,7 @@ class Core:
     # --- Status
 
     def _status(self, collections: list[CollectionInfo]) -> responses.ServerStatus:
-        reasons, parts = self.unready_reasons(), self._deps
+        reasons, parts = self.unready_reasons(), self.deps
         return responses.ServerStatus(
             version=__version__,
             uptime_s=round(parts.clock.now() - self._started_at_s, 1),
