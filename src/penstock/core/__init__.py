@@ -2,5 +2,5 @@
 
 Enters: its dependencies (models, store, caches, clock). Leaves: an ASGI application, its state, its metrics.
 May refuse: whatever the packages below refuse.
-Read next: :mod:`penstock.core.core`, then :mod:`penstock.core.core` and :mod:`penstock.core.dependencies`.
+Read next: :mod:`penstock.core.core`, then :mod:`penstock.core.dependencies`.
 """

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Mu
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from penstock.http.refusal import PreparedRefusal
+from penstock.http.problem import PreparedRefusal
 from penstock.http.timeout_queue import TimeoutQueue
 from penstock.kernel.errors import Expired, Invalid, Rejected
 from penstock.kernel.settings import HttpSettings

@@ -42,8 +42,8 @@ from penstock.http.exchange import (
     memory_short_error,
 )
 from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
-from penstock.http.probe_throttle import ProbeThrottle
-from penstock.http.refusal import PreparedRefusal
+from penstock.http.probes import ProbeThrottle
+from penstock.http.problem import PreparedRefusal
 from penstock.http.request_context import (
     AdmissionContext,
     ClientIdentifier,

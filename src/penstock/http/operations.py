@@ -12,8 +12,8 @@ from starlette.requests import Request
 
 from penstock.http import decoding, documents, request_bodies, responses
 from penstock.http.api_dependencies import ApiDependencies
-from penstock.http.cached_value import CachedValue
 from penstock.http.decoding import DeleteQuery, PageQuery
+from penstock.http.probes import CachedValue
 from penstock.http.request_context import build_context, request_state
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome
 from penstock.indexing.language import canonical_language

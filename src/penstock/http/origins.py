@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
-from penstock.http.refusal import Headers, PreparedRefusal
+from penstock.http.problem import Headers, PreparedRefusal
 from penstock.kernel.errors import Invalid
 
 #: Names that every browser resolves to loopback (RFC 6761 §6.3), beside addresses.

@@ -32,7 +32,7 @@ from penstock.http.head_validation import (
     parse_target,
     parser_error,
 )
-from penstock.http.refusal import PreparedRefusal
+from penstock.http.problem import PreparedRefusal
 from penstock.http.request_context import client_network
 from penstock.kernel.context import new_id
 from penstock.kernel.errors import PenstockError

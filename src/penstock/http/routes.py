@@ -19,10 +19,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route, Router
 
 from penstock.http import responses
-from penstock.http.cached_value import CachedValue
 from penstock.http.decoding import JSON, NDJSON, check_media_type, decode_query
 from penstock.http.endpoints import ENDPOINTS, ApiEndpoint
 from penstock.http.operations import Operations
+from penstock.http.probes import CachedValue
 from penstock.http.problem import MethodNotAllowed, status_of
 from penstock.http.request_context import read_context_headers, request_state
 from penstock.indexing.document_records import DocumentStatus

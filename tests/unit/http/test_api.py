@@ -10,10 +10,10 @@ import pytest
 from starlette.datastructures import Headers
 
 from penstock.bus.contract import TopicRefusal
-from penstock.http.cached_value import TTL_S
 from penstock.http.decoding import check_media_type
 from penstock.http.endpoints import ENDPOINTS
 from penstock.http.gate import backpressure_check
+from penstock.http.probes import TTL_S
 from penstock.http.problem import MEDIA_TYPE, UnsupportedMediaType
 from penstock.http.request_context import AdmissionContext
 from penstock.kernel.context import Context, Criticality, Deadline

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from penstock.http.refusal import PreparedRefusal
+from penstock.http.problem import PreparedRefusal
 from penstock.kernel.errors import Invalid, Rejected
 
 

@@ -2,9 +2,8 @@ import asyncio
 
 import pytest
 
-from penstock.http.cached_value import TTL_S, CachedValue
 from penstock.http.gate import EXEMPT_PATHS, Gate
-from penstock.http.probe_throttle import DELAY_S_MAX, PROBES_BURST, PROBES_PER_S, ProbeThrottle
+from penstock.http.probes import DELAY_S_MAX, PROBES_BURST, PROBES_PER_S, TTL_S, CachedValue, ProbeThrottle
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import HttpSettings
 from penstock.telemetry.metrics import Metrics
