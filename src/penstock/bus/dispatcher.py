@@ -149,7 +149,6 @@ class HandlerTask:
         return ctx
 
     def _set_timer(self, now_s: float) -> None:
-        """Set the timer to the handler's limit."""
         cancel_timer(self)
         self.at_s = self._limit_s
         start_timer(self, now_s)

@@ -336,7 +336,6 @@ class BrokerBus:
         return f"no worker serves {topic}{with_others}"
 
     def _request_channel(self, topic: str) -> Channel:
-        """Return the channel of a topic's requests."""
         return Channel(topic + self._channel_suffixes.get(topic, ""), ChannelKind.QUEUE)
 
     # --- Requesting

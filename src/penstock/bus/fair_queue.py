@@ -107,8 +107,6 @@ class _ClientFlow:
 
 
 class _CriticalityQueue:
-    """The messages of one criticality."""
-
     __slots__ = (
         "arrivals",
         "backlogged",
@@ -373,7 +371,6 @@ class FairQueue(Generic[W]):
             self._has_credit = self._has_credit or credit != 0.0
 
     def _account_removal(self, one: _CriticalityQueue, flow: _ClientFlow, entry: W, now_s: float) -> None:
-        """Update all counts after a message has gone."""
         entry.flow = None
         self.count -= 1
         one.count -= 1

@@ -107,7 +107,6 @@ class Membership:
         return Hello(self._broker.address, self._concurrency_by_channel(), self._prefetch, wants_reply, self.leaving)
 
     def _refresh_capacities(self) -> None:
-        """Refresh how much of each topic may be under way."""
         self.capacities = self.registry.capacities(self._clock.now())
         self.on_capacities()
 
@@ -132,7 +131,6 @@ class Membership:
         await asyncio.sleep(HEARTBEAT_S)
 
     async def _receive(self) -> None:
-        """Read the mailbox."""
         await self._rpc.mailbox_ready.wait()
         if not self._received:
             self._received.extend(await self._broker.receive(RECEIVE_WAIT_S))
@@ -140,7 +138,6 @@ class Membership:
             await self._handle(self._received.popleft())
 
     async def _handle(self, record: bytes) -> None:
-        """Handle one record of the mailbox."""
         try:
             message = self._codec.decode(record)
         except UnreadableRecord as error:

@@ -1,7 +1,8 @@
 """File walk: finds the files to index below the named paths, and the reasons why others are skipped."""
 
 # Strings and os.path, because a Path for each entry would double the walk's time.
-# ruff: noqa: PTH116, PTH119, PTH120
+# Lists of names are read as lists of names, not as columns of quotes.
+# ruff: noqa: PTH116, PTH119, PTH120, SIM905
 
 from __future__ import annotations
 
@@ -15,12 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from penstock.indexing.ignore import IGNORE_FILES, IgnoreChain, enclosing_rules, work_tree_root
-from penstock.indexing.unwanted import (
-    LOCK_FILES,
-    VENDORED_DIRECTORIES,
-    VENDORED_MARKERS,
-    is_binary_name,
-)
 from penstock.kernel.errors import Invalid
 
 __all__ = [
@@ -32,6 +27,49 @@ __all__ = [
     "refuse_broad_root",
     "walk",
 ]
+
+VENDORED_DIRECTORIES: Final = frozenset(
+    """
+    .git .hg .svn .bzr .jj CVS _darcs
+    node_modules bower_components jspm_packages vendor third_party thirdparty site-packages
+    dist-packages .venv .tox .nox .eggs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+    __pycache__ .ipynb_checkpoints .idea .gradle .terraform .bundle .yarn .pnpm-store .next .nuxt
+    .svelte-kit .parcel-cache .cache .penstock Pods DerivedData
+    """.split()
+)
+
+#: A directory that holds one of these is an environment or a data directory, whatever its name.
+VENDORED_MARKERS: Final = frozenset({"pyvenv.cfg", "penstock.lock"})
+
+LOCK_FILES: Final = frozenset(
+    """
+    package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml bun.lock bun.lockb deno.lock
+    poetry.lock uv.lock pdm.lock Pipfile.lock pixi.lock conda-lock.yml pylock.toml
+    requirements.lock requirements-lock.txt requirements-dev.lock
+    Cargo.lock Gemfile.lock Podfile.lock Package.resolved composer.lock mix.lock rebar.lock
+    go.sum go.work.sum gradle.lockfile packages.lock.json paket.lock pubspec.lock flake.lock
+    Chart.lock .terraform.lock.hcl MODULE.bazel.lock
+    """.split()
+)
+
+BINARY_EXTENSIONS: Final = frozenset(
+    """
+    pyc pyo pyd so dylib dll exe o a class jar war ear wasm node pdb ilk elf ko
+    zip gz tgz bz2 xz zst lz4 7z rar tar whl egg deb rpm apk dmg iso img cab msi
+    png jpg jpeg gif bmp ico icns webp tif tiff psd avif heic jp2 xcf
+    mp3 mp4 m4a m4v wav ogg oga ogv flac aac avi mov mkv webm wmv
+    ttf otf woff woff2 eot
+    pdf doc docx xls xlsx ppt pptx odt ods odp epub mobi
+    sqlite sqlite3 mdb parquet feather arrow npy npz h5 hdf5 pkl pickle joblib pt pth onnx
+    safetensors gguf tflite mo gmo swp swo keystore jks p12 pfx der
+    """.split()
+)
+
+
+def is_binary_name(name: str) -> bool:
+    """Tell whether the extension alone says that the file is not text."""
+    return name.rpartition(".")[2].lower() in BINARY_EXTENSIONS and "." in name[1:]
+
 
 SNIFF_BYTES: Final = 8_192
 #: Byte order marks of encodings in which text holds NUL bytes.

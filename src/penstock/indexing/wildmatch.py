@@ -170,7 +170,6 @@ class _GlobParser:
         tokens.sets.append(_BYTES if is_double else self._one)
 
     def _class(self) -> frozenset[str]:
-        """Read a class behind its opening bracket."""
         negated = self._peek() in {"!", "^"}
         self._place += negated
         members: set[str] = set()

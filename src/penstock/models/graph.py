@@ -143,7 +143,6 @@ class _GraphBuilder:
         return self._node("LayerNormalization", [total, weight, bias], output, axis=-1, epsilon=self._shape.epsilon)
 
     def _product(self, left: str, name: str, rows: int, columns: int) -> str:
-        """Matrix product and bias."""
         weight = self._weights.tensor(name + ".weight", columns, rows).T
         bias = self._vector(name + ".bias", columns)
         if self._precision is Precision.FLOAT32:

@@ -219,7 +219,6 @@ def _from_package() -> ModelSource | None:
 
 
 def _from_hub(cache: Path | None, names: Sequence[str]) -> ModelSource | str:
-    """Return the source, or why there is none."""
     try:
         found = [hub.download_file(HUB_REPOSITORY, name, HUB_REVISION, cache) for name in names]
     except hub.HubUnavailable as away:

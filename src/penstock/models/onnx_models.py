@@ -17,8 +17,7 @@ from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, plan_b
 from penstock.models.cancellation import CancellationToken
 from penstock.models.contract import Floats
 from penstock.models.onnx_files import OnnxFiles
-from penstock.models.onnx_session import TextSession, TokenBatch
-from penstock.models.onnx_tokens import PairRowTokenizer, TextRowTokenizer
+from penstock.models.onnx_session import PairRowTokenizer, TextRowTokenizer, TextSession, TokenBatch
 from penstock.models.vector_checks import checked_sparse_vector
 
 #: Outputs that exporters make; the first that a graph has is used.

@@ -217,7 +217,6 @@ class ModelEndpoint:
         return bytes(body)
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> PenstockError:
-        """Translate an answer that is not 200."""
         if status in {401, 403}:
             setting = f"{self.section}.api_key"
             return Broken(

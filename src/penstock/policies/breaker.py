@@ -290,11 +290,6 @@ class CircuitBreaker:
         """The state as of the last event."""
         return self._state.state
 
-    @property
-    def state_code(self) -> int:
-        """The value of ``circuit_breaker_state``: 0 closed, 1 half-open, 2 open."""
-        return int(self._state.state)
-
     def retry_after_s(self, now_s: float) -> float:
         """Return the seconds until a call may be admitted, 0 if one may be now; without jitter."""
         return self._state.retry_after_s(now_s)

@@ -180,7 +180,6 @@ class AdaptiveLimit:
         answers.latency_s += latency_s
 
     def _begin(self, now_s: float | None) -> None:
-        """Begin a window."""
         self._began_at_s = now_s
         self._answers: dict[str, _LatencySum] = {}
         self._drops = 0

@@ -57,8 +57,6 @@ TOPICS_MAX: Final = 50
 
 
 class _TopicHistograms:
-    """Histograms of a topic, looked up once."""
-
     __slots__ = ("service", "slack", "wait")
 
     def __init__(self, wait: Histogram, slack: Histogram, service: Histogram) -> None:

@@ -226,7 +226,6 @@ def _group_used(group: Path) -> int:
 
 
 def _tree(root: Path, pid: int) -> list[int]:
-    """Return a process and its descendants."""
     found = [pid]
     for parent in found:
         if len(found) >= PROCESSES_MAX:

@@ -15,8 +15,7 @@ from penstock.kernel.errors import Broken, Invalid
 from penstock.models.cancellation import CancellationToken, RunCancelled
 from penstock.models.onnx_files import OnnxFiles, find_directory
 from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
-from penstock.models.onnx_session import TextSession
-from penstock.models.onnx_tokens import PairRowTokenizer
+from penstock.models.onnx_session import PairRowTokenizer, TextSession
 from tests.fakes import graphs
 
 MODELS = {

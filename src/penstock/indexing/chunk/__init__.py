@@ -4,7 +4,7 @@ Enters: text, its language, a token budget and a way to count tokens. Leaves: ch
     line that is not
 blank is in one of them (an over-long line in several). Refuses nothing: what cannot be parsed is
 cut at blank lines.
-Read next: `outline.py` (the records that are exchanged), `syntax.py` (code), `markdown.py` (documents),
+Read next: `outline.py` (the records that are exchanged), `syntax.py` (code), `documents.py`,
 `unit_packing.py`.
 """
 
@@ -13,11 +13,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
+from penstock.indexing.chunk.documents import outline_markdown, outline_prose, outline_restructured
 from penstock.indexing.chunk.line_costs import LineCosts
-from penstock.indexing.chunk.markdown import outline_markdown
 from penstock.indexing.chunk.outline import Chunk, Outline, ParseLimit, TokenCount, no_parse_limit
-from penstock.indexing.chunk.prose import outline_prose
-from penstock.indexing.chunk.restructured import outline_restructured
 from penstock.indexing.chunk.syntax import outline_syntax
 from penstock.indexing.chunk.unit_packing import chunks_of, pack
 

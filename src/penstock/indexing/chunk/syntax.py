@@ -68,8 +68,6 @@ class _PendingNode:
 
 @dataclass(frozen=True, slots=True)
 class _UnitStart:
-    """A line where a unit or a statement begins."""
-
     line: int
     symbol: str
     parent: str
