@@ -17,8 +17,7 @@ from penstock.bus.model_clients import RERANK_TOKENS_MAX, TOKENS_MAX, BusEmbedde
 from penstock.core import callback_metrics, status_report
 from penstock.core.alert_publisher import AlertPublisher
 from penstock.core.dependencies import Dependencies
-from penstock.core.guards import build_caches, build_guards, build_remote, build_shared_rates
-from penstock.core.store_health import StoreHealthCheck
+from penstock.core.guards import StoreHealthCheck, build_caches, build_guards, build_remote, build_shared_rates
 from penstock.http import openapi, responses
 from penstock.http.api_dependencies import ApiDependencies
 from penstock.http.gate import Gate, GateInputs, backpressure_check

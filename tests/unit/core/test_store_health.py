@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from penstock.core.store_health import StoreHealthCheck
+from penstock.core.guards import StoreHealthCheck
 from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import GuardSettings
