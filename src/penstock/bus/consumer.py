@@ -19,7 +19,7 @@ from penstock.bus.local import LocalBus
 from penstock.bus.loops import BACKOFF_S, run_forever
 from penstock.bus.record_codec import HandlerFailure, Message, UnreadableRecord
 from penstock.bus.rpc_client import BrokerTransport
-from penstock.kernel.context import Clock, Context
+from penstock.kernel.context import Clock, Context, current_request_id
 from penstock.kernel.errors import Broken, Expired, PenstockError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -180,6 +180,7 @@ class Consumer:
             return
         now_s = self._config.clock.now()
         ctx = note.context(delivery.age_s, now_s)
+        current_request_id.set(ctx.request_id)
         if self._count_if_abandoned(note, ctx, now_s):
             await self._retry_while_unavailable(lambda: reader.ack(delivery))
         elif self.channel.kind is ChannelKind.QUEUE:
