@@ -1,6 +1,6 @@
 """Declaration of a setting: its names, bounds and meaning, beside its default.
 
-A field made by :func:`setting` knows its environment name, its bounds and one line of
+A field made by one of these functions knows its environment name, its bounds and one line of
 documentation. ``penstock config``, the reference page and the loader
 (:mod:`penstock.cli.settings_loader`) are all driven by that one declaration. YAML names follow
 from the record's section and the field's name: the seed's keys, under ``concurrency:``.
@@ -64,46 +64,46 @@ class SettingSpec:
         return (self.env,) if self.env.startswith(ENV_PREFIX) else (ENV_PREFIX + self.env, self.env)
 
 
-def setting(default: object, spec: SettingSpec) -> Any:
+def _setting(default: object, spec: SettingSpec) -> Any:
     """Return a dataclass field that carries ``spec``; what may hold a secret is no part of the record's ``repr``."""
     return dataclasses.field(default=default, metadata={SPEC_KEY: spec}, repr=not spec.confidential)
 
 
-def count(env: str, doc: str, most: float = 1_000_000) -> SettingSpec:
-    """Return the declaration of a number of at least 1."""
-    return SettingSpec(env, doc, SettingUnit.COUNT, 1, most)
+def count(default: int, env: str, doc: str, *, least: float = 1, most: float = 1_000_000) -> Any:
+    """Return the field of a whole number."""
+    return _setting(default, SettingSpec(env, doc, SettingUnit.COUNT, least, most))
 
 
-def entries(env: str, doc: str) -> SettingSpec:
-    """Return the declaration of a number of entries, 0 for none."""
-    return SettingSpec(env, doc, SettingUnit.COUNT, 0, 100_000_000)
+def number(default: float, env: str, doc: str, *, least: float, most: float) -> Any:
+    """Return the field of a number."""
+    return _setting(default, SettingSpec(env, doc, SettingUnit.NUMBER, least, most))
 
 
-def duration(env: str, doc: str) -> SettingSpec:
-    """Return the declaration of a duration, in seconds."""
-    return SettingSpec(env, doc, SettingUnit.DURATION, 0.001, 86_400)
+def duration(default: float, env: str, doc: str, *, least: float = 0.001, most: float = 86_400) -> Any:
+    """Return the field of a duration, in seconds."""
+    return _setting(default, SettingSpec(env, doc, SettingUnit.DURATION, least, most))
 
 
-def size(env: str, doc: str) -> SettingSpec:
-    """Return the declaration of a size, in bytes."""
-    return SettingSpec(env, doc, SettingUnit.SIZE, 1, 2**40)
+def size(default: int, env: str, doc: str, *, least: float = 1, most: float = 2**40) -> Any:
+    """Return the field of a size, in bytes."""
+    return _setting(default, SettingSpec(env, doc, SettingUnit.SIZE, least, most))
 
 
-def switch(env: str, doc: str) -> SettingSpec:
-    """Return the declaration of something that is on or off."""
-    return SettingSpec(env, doc, SettingUnit.FLAG, 0, 1)
+def switch(default: bool, env: str, doc: str) -> Any:  # noqa: FBT001 - the setting's value
+    """Return the field of something that is on or off."""
+    return _setting(default, SettingSpec(env, doc, SettingUnit.FLAG, 0, 1))
 
 
-def text(env: str, doc: str, *choices: str) -> SettingSpec:
-    """Return the declaration of a text; ``choices`` are the words allowed, if not all."""
-    return SettingSpec(env, doc, SettingUnit.TEXT, 0, 4096, choices)
+def text(default: str, env: str, doc: str, *choices: str) -> Any:
+    """Return the field of a text; ``choices`` are the words allowed, if not all."""
+    return _setting(default, SettingSpec(env, doc, SettingUnit.TEXT, 0, 4096, choices))
 
 
-def secret(env: str, doc: str) -> SettingSpec:
-    """Return the declaration of a text that is never shown."""
-    return SettingSpec(env, doc, SettingUnit.SECRET, 0, 4096)
+def secret(env: str, doc: str) -> Any:
+    """Return the field of a text that is never shown."""
+    return _setting("", SettingSpec(env, doc, SettingUnit.SECRET, 0, 4096))
 
 
-def address(env: str, doc: str) -> SettingSpec:
-    """Return the declaration of an address, in which people write passwords."""
-    return SettingSpec(env, doc, SettingUnit.ADDRESS, 0, 4096)
+def address(default: str, env: str, doc: str) -> Any:
+    """Return the field of an address, in which people write passwords."""
+    return _setting(default, SettingSpec(env, doc, SettingUnit.ADDRESS, 0, 4096))

@@ -18,9 +18,7 @@ from penstock.kernel.setting_spec import (
     address,
     count,
     duration,
-    entries,
     secret,
-    setting,
     size,
     switch,
     text,
@@ -32,50 +30,26 @@ from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettin
 class StoreSettings:
     """Backend that stores the points, and the embedded engine's parameters."""
 
-    backend: str = setting(
-        "edge", text("STORE_BACKEND", "edge: the engine in processes of ours; qdrant: a server", "edge", "qdrant")
+    backend: str = text(
+        "edge", "STORE_BACKEND", "edge: the engine in processes of ours; qdrant: a server", "edge", "qdrant"
     )
-    data_dir: str = setting(
-        "", text("PENSTOCK_DATA_DIR", "data directory; empty: ./.penstock if it exists, else the user's")
+    data_dir: str = text("", "PENSTOCK_DATA_DIR", "data directory; empty: ./.penstock if it exists, else the user's")
+    shards: int = count(
+        0, "STORE_SHARDS", "store processes over which new collections are spread; 0: by cores", least=0, most=64
     )
-    shards: int = setting(
-        0,
-        SettingSpec(
-            "STORE_SHARDS",
-            "store processes over which new collections are spread; 0: by cores",
-            SettingUnit.COUNT,
-            0,
-            64,
-        ),
-    )
-    optimize_points: int = setting(
+    optimize_points: int = count(
         10_000,
-        SettingSpec(
-            "STORE_OPTIMIZE_POINTS",
-            "a collection gets a new generation only once so many points are outside its graph; 0: never",
-            SettingUnit.COUNT,
-            0,
-            1_000_000_000,
-        ),
+        "STORE_OPTIMIZE_POINTS",
+        "a collection gets a new generation only once so many points are outside its graph; 0: never",
+        least=0,
+        most=1_000_000_000,
     )
-    optimize_quiet: float = setting(
-        5.0, duration("STORE_OPTIMIZE_QUIET", "without a write for so long it is worth it earlier")
+    optimize_quiet: float = duration(5.0, "STORE_OPTIMIZE_QUIET", "without a write for so long it is worth it earlier")
+    cache_bytes: int = size(
+        128_000_000, "STORE_CACHE_BYTES", "memory for what store processes have read of points; 0: none", least=0
     )
-    cache_bytes: int = setting(
-        128_000_000,
-        SettingSpec(
-            "STORE_CACHE_BYTES",
-            "memory for what store processes have read of points; 0: none",
-            SettingUnit.SIZE,
-            0,
-            2**40,
-        ),
-    )
-    snapshots_keep: int = setting(
-        10,
-        SettingSpec(
-            "PENSTOCK_SNAPSHOTS_KEEP", "newest of its own snapshots that it keeps; 0: all", SettingUnit.COUNT, 0, 10_000
-        ),
+    snapshots_keep: int = count(
+        10, "PENSTOCK_SNAPSHOTS_KEEP", "newest of its own snapshots that it keeps; 0: all", least=0, most=10_000
     )
 
 
@@ -83,26 +57,16 @@ class StoreSettings:
 class QdrantSettings:
     """Qdrant as a server of its own (L3)."""
 
-    url: str = setting("", address("QDRANT_URL", "address of a Qdrant server, such as http://qdrant:6333"))
-    api_key: str = setting("", secret("QDRANT_API_KEY", "key of the Qdrant server"))
-    ca_file: str = setting("", text("QDRANT_CA_FILE", "certificate of the authority that signed the server's"))
-    prefix: str = setting("", text("QDRANT_PREFIX", "put in front of collections' names, where others use the server"))
-    pool_size: int = setting(32, count("QDRANT_POOL_SIZE", "connections to a Qdrant server (L3)", 4096))
-    shards: int = setting(
-        0,
-        SettingSpec(
-            "QDRANT_SHARDS",
-            "shards over which a cluster spreads a new collection; 0: its own",
-            SettingUnit.COUNT,
-            0,
-            1024,
-        ),
+    url: str = address("", "QDRANT_URL", "address of a Qdrant server, such as http://qdrant:6333")
+    api_key: str = secret("QDRANT_API_KEY", "key of the Qdrant server")
+    ca_file: str = text("", "QDRANT_CA_FILE", "certificate of the authority that signed the server's")
+    prefix: str = text("", "QDRANT_PREFIX", "put in front of collections' names, where others use the server")
+    pool_size: int = count(32, "QDRANT_POOL_SIZE", "connections to a Qdrant server (L3)", most=4096)
+    shards: int = count(
+        0, "QDRANT_SHARDS", "shards over which a cluster spreads a new collection; 0: its own", least=0, most=1024
     )
-    replicas: int = setting(
-        0,
-        SettingSpec(
-            "QDRANT_REPLICAS", "nodes on which each of its shards is kept; 0: its own", SettingUnit.COUNT, 0, 64
-        ),
+    replicas: int = count(
+        0, "QDRANT_REPLICAS", "nodes on which each of its shards is kept; 0: its own", least=0, most=64
     )
 
 
@@ -110,16 +74,17 @@ class QdrantSettings:
 class ModelSettings:
     """Source, device and precision of the dense model."""
 
-    dir: str = setting("", text("PENSTOCK_MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json"))
-    hub: bool = setting(
-        False, switch("PENSTOCK_MODEL_HUB", "the built-in model may be fetched from the Hugging Face hub")
-    )
-    device: str = setting("cpu", text("PENSTOCK_MODEL_DEVICE", "where the dense model runs", "cpu", "cuda", "auto"))
-    precision: str = setting(
+    dir: str = text("", "PENSTOCK_MODEL_DIR", "directory with model.safetensors, config.json, tokenizer.json")
+    hub: bool = switch(False, "PENSTOCK_MODEL_HUB", "the built-in model may be fetched from the Hugging Face hub")
+    device: str = text("cpu", "PENSTOCK_MODEL_DEVICE", "where the dense model runs", "cpu", "cuda", "auto")
+    precision: str = text(
         "auto",
-        text(
-            "PENSTOCK_MODEL_PRECISION", "its products; auto: as suits the processor", "auto", "int8", "int7", "float32"
-        ),
+        "PENSTOCK_MODEL_PRECISION",
+        "its products; auto: as suits the processor",
+        "auto",
+        "int8",
+        "int7",
+        "float32",
     )
 
 
@@ -127,56 +92,48 @@ class ModelSettings:
 class DenseModelSettings:
     """The dense model: the built-in one, a ready graph, or an endpoint."""
 
-    kind: str = setting(
-        "builtin", text("DENSE_KIND", "where dense vectors come from", "builtin", "onnx", "openai", "tei")
+    kind: str = text("builtin", "DENSE_KIND", "where dense vectors come from", "builtin", "onnx", "openai", "tei")
+    path: str = text("", "DENSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json")
+    model: str = text("", "DENSE_MODEL", "onnx: repository on the hub; openai, tei: the model's name there")
+    revision: str = text("", "DENSE_REVISION", "onnx: commit of the repository, all 40 digits")
+    url: str = address("", "DENSE_URL", "openai, tei: address of the endpoint")
+    api_key: str = secret("DENSE_API_KEY", "openai, tei: sent as a bearer token")
+    dim: int = count(
+        0, "DENSE_DIM", "openai, tei: dimension; where it is set, the endpoint may be down at the start", least=0
     )
-    path: str = setting("", text("DENSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
-    model: str = setting("", text("DENSE_MODEL", "onnx: repository on the hub; openai, tei: the model's name there"))
-    revision: str = setting("", text("DENSE_REVISION", "onnx: commit of the repository, all 40 digits"))
-    url: str = setting("", address("DENSE_URL", "openai, tei: address of the endpoint"))
-    api_key: str = setting("", secret("DENSE_API_KEY", "openai, tei: sent as a bearer token"))
-    dim: int = setting(
-        0,
-        SettingSpec(
-            "DENSE_DIM", "openai, tei: dimension; where it is set, the endpoint may be down at the start", at_least=0
-        ),
-    )
-    batch: int = setting(32, count("DENSE_BATCH", "openai, tei: texts in one request at most", 2048))
-    tokens: int = setting(
-        256,
-        SettingSpec("DENSE_TOKENS", "openai, tei: tokens of a chunk, counted roughly", SettingUnit.COUNT, 64, 32_768),
-    )
-    query_prefix: str = setting("", text("DENSE_QUERY_PREFIX", "openai, tei: put in front of every query"))
-    document_prefix: str = setting("", text("DENSE_DOCUMENT_PREFIX", "openai, tei: put in front of every chunk"))
+    batch: int = count(32, "DENSE_BATCH", "openai, tei: texts in one request at most", most=2048)
+    tokens: int = count(256, "DENSE_TOKENS", "openai, tei: tokens of a chunk, counted roughly", least=64, most=32_768)
+    query_prefix: str = text("", "DENSE_QUERY_PREFIX", "openai, tei: put in front of every query")
+    document_prefix: str = text("", "DENSE_DOCUMENT_PREFIX", "openai, tei: put in front of every chunk")
 
 
 @dataclass(frozen=True, slots=True)
 class SparseModelSettings:
     """The sparse model: BM25, a ready graph of learned weights, or an endpoint."""
 
-    kind: str = setting("bm25", text("SPARSE_KIND", "where sparse vectors come from", "bm25", "onnx", "tei"))
-    path: str = setting("", text("SPARSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
-    model: str = setting("", text("SPARSE_MODEL", "onnx: repository on the hub; tei: the model's name"))
-    revision: str = setting("", text("SPARSE_REVISION", "onnx: commit of the repository, all 40 digits"))
-    url: str = setting("", address("SPARSE_URL", "tei: address of the endpoint"))
-    api_key: str = setting("", secret("SPARSE_API_KEY", "tei: sent as a bearer token"))
-    batch: int = setting(32, count("SPARSE_BATCH", "tei: texts in one request at most", 2048))
+    kind: str = text("bm25", "SPARSE_KIND", "where sparse vectors come from", "bm25", "onnx", "tei")
+    path: str = text("", "SPARSE_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json")
+    model: str = text("", "SPARSE_MODEL", "onnx: repository on the hub; tei: the model's name")
+    revision: str = text("", "SPARSE_REVISION", "onnx: commit of the repository, all 40 digits")
+    url: str = address("", "SPARSE_URL", "tei: address of the endpoint")
+    api_key: str = secret("SPARSE_API_KEY", "tei: sent as a bearer token")
+    batch: int = count(32, "SPARSE_BATCH", "tei: texts in one request at most", most=2048)
 
 
 @dataclass(frozen=True, slots=True)
 class RerankModelSettings:
     """The reranker: late interaction of the dense model, or a cross-encoder as a ready graph or behind an endpoint."""
 
-    kind: str = setting(
-        "builtin", text("RERANK_KIND", "what reads the best candidates again", "builtin", "onnx", "tei", "cohere")
+    kind: str = text(
+        "builtin", "RERANK_KIND", "what reads the best candidates again", "builtin", "onnx", "tei", "cohere"
     )
-    path: str = setting("", text("RERANK_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json"))
-    model: str = setting("", text("RERANK_MODEL", "onnx: repository on the hub; tei, cohere: the model's name there"))
-    revision: str = setting("", text("RERANK_REVISION", "onnx: commit of the repository, all 40 digits"))
-    url: str = setting("", address("RERANK_URL", "tei, cohere: address of the endpoint"))
-    api_key: str = setting("", secret("RERANK_API_KEY", "tei, cohere: sent as a bearer token"))
-    batch: int = setting(32, count("RERANK_BATCH", "tei, cohere: texts in one request at most", 2048))
-    texts: int = setting(20, count("RERANK_TEXTS", "best candidates of a search that a cross-encoder reads", 1000))
+    path: str = text("", "RERANK_PATH", "onnx: directory with model.onnx, tokenizer.json and config.json")
+    model: str = text("", "RERANK_MODEL", "onnx: repository on the hub; tei, cohere: the model's name there")
+    revision: str = text("", "RERANK_REVISION", "onnx: commit of the repository, all 40 digits")
+    url: str = address("", "RERANK_URL", "tei, cohere: address of the endpoint")
+    api_key: str = secret("RERANK_API_KEY", "tei, cohere: sent as a bearer token")
+    batch: int = count(32, "RERANK_BATCH", "tei, cohere: texts in one request at most", most=2048)
+    texts: int = count(20, "RERANK_TEXTS", "best candidates of a search that a cross-encoder reads", most=1000)
 
 
 __all__ = [
@@ -215,23 +172,13 @@ RUNGS: Final = ("full", "fewer_candidates", "no_rerank", "one_arm", "cached_only
 class MlSettings:
     """Pools P1–P4 and the threads under them."""
 
-    embed_workers: int = setting(4, count("ML_EMBED_WORKERS", "embedding batches admitted at once (P1)", 1024))
-    sparse_workers: int = setting(4, count("ML_SPARSE_WORKERS", "sparse batches admitted at once (P2)", 1024))
-    rerank_workers: int = setting(2, count("ML_RERANK_WORKERS", "rerank requests admitted at once (P3)", 1024))
-    max_inflight: int = setting(8, count("ML_MAX_INFLIGHT", "one budget over all ML pools together (P4)", 4096))
-    threads: int = setting(
-        0,
-        SettingSpec("ML_THREADS", "threads that compute; 0: one per core", SettingUnit.COUNT, 0, 1024),
-    )
-    batch_tokens: int = setting(
-        0,
-        SettingSpec(
-            "ML_BATCH_TOKENS",
-            "padded tokens in one run of the dense model; 0: what suits the device",
-            SettingUnit.COUNT,
-            0,
-            1_000_000,
-        ),
+    embed_workers: int = count(4, "ML_EMBED_WORKERS", "embedding batches admitted at once (P1)", most=1024)
+    sparse_workers: int = count(4, "ML_SPARSE_WORKERS", "sparse batches admitted at once (P2)", most=1024)
+    rerank_workers: int = count(2, "ML_RERANK_WORKERS", "rerank requests admitted at once (P3)", most=1024)
+    max_inflight: int = count(8, "ML_MAX_INFLIGHT", "one budget over all ML pools together (P4)", most=4096)
+    threads: int = count(0, "ML_THREADS", "threads that compute; 0: one per core", least=0, most=1024)
+    batch_tokens: int = count(
+        0, "ML_BATCH_TOKENS", "padded tokens in one run of the dense model; 0: what suits the device", least=0
     )
 
 
@@ -239,11 +186,11 @@ class MlSettings:
 class SearchSettings:
     """Pool P5 and the ranking's constants."""
 
-    workers: int = setting(16, count("SEARCH_WORKERS", "searches running at once (P5)", 4096))
-    queue_size: int = setting(1000, count("SEARCH_QUEUE_SIZE", "searches waiting at most (P5)", 1_000_000))
-    candidates: int = setting(64, count("SEARCH_CANDIDATES", "candidates taken from each arm", 10_000))
-    candidates_reduced: int = setting(
-        30, count("SEARCH_CANDIDATES_REDUCED", "the same from the ladder's first rung on", 10_000)
+    workers: int = count(16, "SEARCH_WORKERS", "searches running at once (P5)", most=4096)
+    queue_size: int = count(1000, "SEARCH_QUEUE_SIZE", "searches waiting at most (P5)", most=1_000_000)
+    candidates: int = count(64, "SEARCH_CANDIDATES", "candidates taken from each arm", most=10_000)
+    candidates_reduced: int = count(
+        30, "SEARCH_CANDIDATES_REDUCED", "the same from the ladder's first rung on", most=10_000
     )
 
 
@@ -251,64 +198,44 @@ class SearchSettings:
 class IndexSettings:
     """Pools P6 and P7 and what the walk leaves out."""
 
-    workers: int = setting(8, count("INDEX_WORKERS", "document segments indexed at once (P6)", 1024))
-    queue_size: int = setting(10_000, count("INDEX_QUEUE_SIZE", "document segments waiting at most (P6)", 1_000_000))
-    chunk_workers: int = setting(
-        4, count("CHUNK_WORKERS", "documents chunked at once (P7); processes never exceed cores", 256)
+    workers: int = count(8, "INDEX_WORKERS", "document segments indexed at once (P6)", most=1024)
+    queue_size: int = count(10_000, "INDEX_QUEUE_SIZE", "document segments waiting at most (P6)", most=1_000_000)
+    chunk_workers: int = count(
+        4, "CHUNK_WORKERS", "documents chunked at once (P7); processes never exceed cores", most=256
     )
-    segment_chunks: int = setting(32, count("INDEX_SEGMENT_CHUNKS", "chunks of one document written in one step", 1024))
-    max_file: int = setting(1_000_000, size("INDEX_MAX_FILE", "larger files are skipped"))
+    segment_chunks: int = count(32, "INDEX_SEGMENT_CHUNKS", "chunks of one document written in one step", most=1024)
+    max_file: int = size(1_000_000, "INDEX_MAX_FILE", "larger files are skipped")
 
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
     """The gate's limits."""
 
-    max_concurrent: int = setting(1000, count("HTTP_MAX_CONCURRENT", "requests in flight at most (D4)", 1_000_000))
-    read_timeout: float = setting(30.0, duration("HTTP_READ_TIMEOUT", "a whole request body (T1)"))
-    write_timeout: float = setting(30.0, duration("HTTP_WRITE_TIMEOUT", "a whole response (T2)"))
-    max_body: int = setting(10_000_000, size("PENSTOCK_MAX_BODY", "larger request bodies get 413 (D8)"))
-    max_batch: int = setting(100, count("PENSTOCK_MAX_BATCH", "documents worked in one sub-batch (D9)", 10_000))
-    drain_timeout: float = setting(
-        30.0, duration("HTTP_DRAIN_TIMEOUT", "running requests may finish this long at shutdown")
+    max_concurrent: int = count(1000, "HTTP_MAX_CONCURRENT", "requests in flight at most (D4)", most=1_000_000)
+    read_timeout: float = duration(30.0, "HTTP_READ_TIMEOUT", "a whole request body (T1)")
+    write_timeout: float = duration(30.0, "HTTP_WRITE_TIMEOUT", "a whole response (T2)")
+    max_body: int = size(10_000_000, "PENSTOCK_MAX_BODY", "larger request bodies get 413 (D8)")
+    max_batch: int = count(100, "PENSTOCK_MAX_BATCH", "documents worked in one sub-batch (D9)", most=10_000)
+    drain_timeout: float = duration(30.0, "HTTP_DRAIN_TIMEOUT", "running requests may finish this long at shutdown")
+    header_timeout: float = duration(
+        10.0, "HTTP_HEADER_TIMEOUT", "a connection may take this long to send the head of a request"
     )
-    header_timeout: float = setting(
-        10.0, duration("HTTP_HEADER_TIMEOUT", "a connection may take this long to send the head of a request")
+    large_request: int = size(256_000, "PENSTOCK_LARGE_REQUEST", "larger bodies get 503 while memory is short (D6)")
+    rate_limit: int = count(100, "PENSTOCK_RATE_LIMIT", "requests a second for each client (D7); 0: no limit", least=0)
+    rate_burst: int = count(200, "PENSTOCK_RATE_BURST", "requests a client may make at once (D7)", most=1_000_000)
+    trusted_proxies: str = text(
+        "", "PENSTOCK_TRUSTED_PROXIES", "addresses and networks whose X-Forwarded-For is believed, with commas between"
     )
-    large_request: int = setting(
-        256_000, size("PENSTOCK_LARGE_REQUEST", "larger bodies get 503 while memory is short (D6)")
-    )
-    rate_limit: int = setting(
-        100,
-        SettingSpec(
-            "PENSTOCK_RATE_LIMIT",
-            "requests a second for each client (D7); 0: no limit",
-            SettingUnit.COUNT,
-            0,
-            1_000_000,
-        ),
-    )
-    rate_burst: int = setting(200, count("PENSTOCK_RATE_BURST", "requests a client may make at once (D7)", 1_000_000))
-    trusted_proxies: str = setting(
+    allowed_hosts: str = text(
         "",
-        text(
-            "PENSTOCK_TRUSTED_PROXIES", "addresses and networks whose X-Forwarded-For is believed, with commas between"
-        ),
+        "PENSTOCK_ALLOWED_HOSTS",
+        "names in `Host` that are answered beside loopback and the address listened on, with commas between;"
+        " `.a.example` is all below a name, `*` any (A4)",
     )
-    allowed_hosts: str = setting(
+    cors_origins: str = text(
         "",
-        text(
-            "PENSTOCK_ALLOWED_HOSTS",
-            "names in `Host` that are answered beside loopback and the address listened on, with commas between;"
-            " `.a.example` is all below a name, `*` any (A4)",
-        ),
-    )
-    cors_origins: str = setting(
-        "",
-        text(
-            "PENSTOCK_CORS_ORIGINS",
-            "origins whose pages may use the API, such as `https://app.example`, with commas between; `*`: any (A4)",
-        ),
+        "PENSTOCK_CORS_ORIGINS",
+        "origins whose pages may use the API, such as `https://app.example`, with commas between; `*`: any (A4)",
     )
 
 
@@ -316,59 +243,56 @@ class HttpSettings:
 class TimeoutSettings:
     """Limits of whole operations (SPEC §7)."""
 
-    search: float = setting(10.0, duration("SEARCH_TIMEOUT", "a whole search (T3)"))
-    index_file: float = setting(
-        30.0, duration("INDEX_FILE_TIMEOUT", "chunking a file, or writing one segment of it (T4)")
-    )
-    embed: float = setting(30.0, duration("EMBED_TIMEOUT", "one embedding batch (T5)"))
-    rerank: float = setting(10.0, duration("RERANK_TIMEOUT", "one part of a rerank request (T6)"))
-    store: float = setting(10.0, duration("STORE_TIMEOUT", "one operation of the store"))
+    search: float = duration(10.0, "SEARCH_TIMEOUT", "a whole search (T3)")
+    index_file: float = duration(30.0, "INDEX_FILE_TIMEOUT", "chunking a file, or writing one segment of it (T4)")
+    embed: float = duration(30.0, "EMBED_TIMEOUT", "one embedding batch (T5)")
+    rerank: float = duration(10.0, "RERANK_TIMEOUT", "one part of a rerank request (T6)")
+    store: float = duration(10.0, "STORE_TIMEOUT", "one operation of the store")
 
 
 @dataclass(frozen=True, slots=True)
 class GuardSettings:
     """The circuit breakers, one for each dependency (SPEC §5)."""
 
-    failures: int = setting(5, count("BREAKER_FAILURES", "failures in a row that open a breaker", 10_000))
-    timeout: float = setting(30.0, duration("BREAKER_TIMEOUT", "a breaker stays open, at first"))
-    successes: int = setting(2, count("BREAKER_SUCCESSES", "successful probes that close a breaker", 10_000))
+    failures: int = count(5, "BREAKER_FAILURES", "failures in a row that open a breaker", most=10_000)
+    timeout: float = duration(30.0, "BREAKER_TIMEOUT", "a breaker stays open, at first")
+    successes: int = count(2, "BREAKER_SUCCESSES", "successful probes that close a breaker", most=10_000)
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
     """Sizes of the caches of vectors (L1, L2) and answers, and the memory they may take."""
 
-    embed_size: int = setting(100_000, entries("EMBED_CACHE_SIZE", "dense vectors remembered (L1); 0: none"))
-    embed_bytes: int = setting(256_000_000, size("EMBED_CACHE_BYTES", "memory for them"))
-    sparse_size: int = setting(100_000, entries("SPARSE_CACHE_SIZE", "sparse vectors remembered (L2); 0: none"))
-    sparse_bytes: int = setting(128_000_000, size("SPARSE_CACHE_BYTES", "memory for them"))
-    answer_size: int = setting(10_000, entries("ANSWER_CACHE_SIZE", "answers remembered for the ladder; 0: none"))
-    answer_bytes: int = setting(64_000_000, size("ANSWER_CACHE_BYTES", "memory for them"))
-    answer_ttl: float = setting(60.0, duration("ANSWER_CACHE_TTL", "age of a remembered answer at most"))
+    embed_size: int = count(
+        100_000, "EMBED_CACHE_SIZE", "dense vectors remembered (L1); 0: none", least=0, most=100_000_000
+    )
+    embed_bytes: int = size(256_000_000, "EMBED_CACHE_BYTES", "memory for them")
+    sparse_size: int = count(
+        100_000, "SPARSE_CACHE_SIZE", "sparse vectors remembered (L2); 0: none", least=0, most=100_000_000
+    )
+    sparse_bytes: int = size(128_000_000, "SPARSE_CACHE_BYTES", "memory for them")
+    answer_size: int = count(
+        10_000, "ANSWER_CACHE_SIZE", "answers remembered for the ladder; 0: none", least=0, most=100_000_000
+    )
+    answer_bytes: int = size(64_000_000, "ANSWER_CACHE_BYTES", "memory for them")
+    answer_ttl: float = duration(60.0, "ANSWER_CACHE_TTL", "age of a remembered answer at most")
 
 
 @dataclass(frozen=True, slots=True)
 class DegradationSettings:
     """The ladder: what searches give up while they are congested (SPEC §4)."""
 
-    up: float = setting(0.3, duration("DEGRADATION_UP", "congested for so long: one rung up"))
-    down: float = setting(3.0, duration("DEGRADATION_DOWN", "clear for so long: one rung down"))
-    highest: str = setting("refuse", text("DEGRADATION_HIGHEST", "the last rung; full: never degrade", *RUNGS))
+    up: float = duration(0.3, "DEGRADATION_UP", "congested for so long: one rung up")
+    down: float = duration(3.0, "DEGRADATION_DOWN", "clear for so long: one rung down")
+    highest: str = text("refuse", "DEGRADATION_HIGHEST", "the last rung; full: never degrade", *RUNGS)
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings:
     """Memory limit of the server's processes (D5, D6)."""
 
-    limit: int = setting(
-        0,
-        SettingSpec(
-            "PENSTOCK_MEMORY_LIMIT",
-            "memory for all processes; 0: the control group's or machine's",
-            SettingUnit.SIZE,
-            0,
-            2**50,
-        ),
+    limit: int = size(
+        0, "PENSTOCK_MEMORY_LIMIT", "memory for all processes; 0: the control group's or machine's", least=0, most=2**50
     )
 
 
@@ -376,16 +300,11 @@ class MemorySettings:
 class ServerSettings:
     """Listening address and log of the server."""
 
-    host: str = setting("127.0.0.1", text("PENSTOCK_HOST", "address to listen on"))
-    port: int = setting(
-        8080, SettingSpec("PENSTOCK_PORT", "port to listen on; 0: any free one", SettingUnit.COUNT, 0, 65_535)
-    )
-    log_level: str = setting(
-        "info", text("PENSTOCK_LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error")
-    )
-    log_format: str = setting(
-        "logfmt",
-        text("PENSTOCK_LOG_FORMAT", "form of a log line: sentence and facts, or JSON", "logfmt", "json"),
+    host: str = text("127.0.0.1", "PENSTOCK_HOST", "address to listen on")
+    port: int = count(8080, "PENSTOCK_PORT", "port to listen on; 0: any free one", least=0, most=65_535)
+    log_level: str = text("info", "PENSTOCK_LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error")
+    log_format: str = text(
+        "logfmt", "PENSTOCK_LOG_FORMAT", "form of a log line: sentence and facts, or JSON", "logfmt", "json"
     )
 
 
@@ -393,12 +312,9 @@ class ServerSettings:
 class WorkerSettings:
     """Listening address of a worker's health and metrics endpoints, the only ones that a worker serves."""
 
-    host: str = setting("127.0.0.1", text("PENSTOCK_WORKER_HOST", "address on which a worker tells how it is"))
-    port: int = setting(
-        0,
-        SettingSpec(
-            "PENSTOCK_WORKER_PORT", "port on which a worker tells how it is; 0: on none", SettingUnit.COUNT, 0, 65_535
-        ),
+    host: str = text("127.0.0.1", "PENSTOCK_WORKER_HOST", "address on which a worker tells how it is")
+    port: int = count(
+        0, "PENSTOCK_WORKER_PORT", "port on which a worker tells how it is; 0: on none", least=0, most=65_535
     )
 
 
