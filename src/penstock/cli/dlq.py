@@ -18,7 +18,6 @@ from penstock.cli.tables import TableRows, print_table
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.kernel.context import MonotonicClock
 from penstock.kernel.errors import Invalid
-from penstock.telemetry.logs import configure
 
 #: Codec for records of any size, to read a message's client and request id.
 _WIRE: Final = RecordCodec({}, 2**40)
@@ -197,7 +196,6 @@ def _with_broker(setup: Setup, act: Callable[[Broker], Awaitable[Any]]) -> Any:
     Raises:
         Invalid: The bus is within one process, which has no dead letters.
     """
-    configure(setup.client_log_level)
 
     async def run() -> Any:
         one = build_broker(setup.settings, MonotonicClock())

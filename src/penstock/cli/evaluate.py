@@ -24,7 +24,6 @@ from penstock.client import AsyncClient, NewDocument, Problem, SearchOptions
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Broken
 from penstock.search.relevance import ndcg, recall
-from penstock.telemetry.logs import configure
 
 COLLECTION: Final = "benchmark"
 #: Chunks asked for, so that at least a hundred documents are among them.
@@ -52,7 +51,6 @@ def command(setup: Setup, directory: Path, *, keep: Path | None, as_json: bool) 
     Indexes the corpus into a data directory of its own, then asks every judged query of the sparse arm, the dense arm,
     both fused, and what a user gets by default.
     """
-    configure(setup.client_log_level)
     benchmark = read_benchmark(directory)
     console = stderr_console()
     with _workplace(keep) as place:

@@ -21,7 +21,6 @@ from penstock.cli.terminal import print_json, stderr_console, strip_controls
 from penstock.client import AsyncClient
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.settings import Settings
-from penstock.telemetry.logs import configure
 
 COLLECTION: Final = "default"
 #: Stands in the data directory while the first index is unfinished, so that the next start goes on with it.
@@ -83,7 +82,6 @@ def command(  # noqa: PLR0913 - one for each option
     if dry_run:
         _list(setup, order, as_json=as_json)
         return 0
-    configure(setup.client_log_level)
     stats, console = IndexStats(), stderr_console()
     interrupted = False
     try:

@@ -21,7 +21,6 @@ from penstock.kernel.redaction import redact_url
 from penstock.stores.lock import DirectoryLock
 from penstock.stores.migration import FileMigrationJournal, Migration, MigrationResult, MigrationState
 from penstock.stores.store_service import StoreService
-from penstock.telemetry.logs import configure
 
 #: Where the progress of migrations is kept, in the data directory.
 MIGRATIONS: Final = "migrations"
@@ -43,7 +42,6 @@ def command(setup: Setup, collection: str, target: str, name: str | None, *, as_
     count, by samples, and by search results. No server may run on the data directory. Do not write to
     either collection while it runs.
     """
-    configure(setup.client_log_level)
     if not setup.settings.qdrant.url:
         raise Invalid("migrate needs concurrency.qdrant.url (QDRANT_URL)", field="concurrency.qdrant.url")
     order = _order(setup, collection, target, name or collection)

@@ -19,6 +19,7 @@ from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
 from penstock.pools.permits import POOL_NAMES
 from penstock.stores.lock import find_lock_holder
+from penstock.telemetry.logs import configure
 
 LOCAL_DATA_DIR: Final = ".penstock"
 
@@ -143,7 +144,10 @@ def load_setup(config: Path | None, flags: Mapping[str, str | None], read: Colle
 
 
 def with_all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the common options to a command that needs every setting; it gets a :class:`Setup` as its first argument."""
+    """Add the common options to a command that needs every setting.
+
+    It gets a :class:`Setup` as its first argument, and logs as a client does.
+    """
     return _with_options(command, load_setup)
 
 
@@ -180,6 +184,7 @@ def _with_options(
     def with_setup(config: Path | None, data_dir: str | None, **rest: Any) -> Any:
         setup = read(config, {"--data-dir": data_dir})
         warn_and_drop_secrets(setup)
+        configure(setup.client_log_level)
         with setup.explain_origin():
             return command(setup, **rest)
 

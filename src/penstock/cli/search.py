@@ -15,7 +15,6 @@ from penstock.cli.snippets import hit_lines, query_words
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.client import SearchOptions, SearchResponse, calls
 from penstock.kernel.errors import Invalid
-from penstock.telemetry.logs import configure
 
 NOTHING_FOUND = 1
 
@@ -37,7 +36,6 @@ def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: b
 
     Exit code 1 if nothing was found, 2 on an error.
     """
-    configure(setup.client_log_level)
     text = " ".join(query)
     call = calls.search(text, collection, **search_options(**wishes, explain=as_json))
     told = asyncio.run(_search(setup, call.untyped()))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from penstock.kernel.redaction import redact_url
 from penstock.kernel.settings import SettingSpec, SettingUnit
@@ -18,16 +20,7 @@ _BYTES_PER: Final = {
     **{f"{letter}{tail}": 1024 ** (n + 1) for n, letter in enumerate("kmgt") for tail in ("i", "ib")},
 }
 _SHOWN_SIZES: Final = ("TB", "GB", "MB", "KB", "TiB", "GiB", "MiB", "KiB")
-_WORDS: Final = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
+_FLAGS: Final = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 
 # Digits are bounded: a number that long is a mistake, and Python refuses to read 4300 of them.
 _NUMBER: Final = r"[0-9]{1,20}+(?:\.[0-9]{1,20}+)?"
@@ -37,23 +30,13 @@ _SIZE: Final = re.compile(rf"({_NUMBER})\s*([a-zA-Z]{{0,3}})")
 _PLAIN: Final = re.compile(_NUMBER)
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,20}")
 
+#: A larger number of YAML's is a mistake, and may be too large for a float.
+FLOAT_MAX: Final = 1e18
 #: Characters of a value that an error shows.
 QUOTED_CHARS_MAX: Final = 100
 
 #: Shown in the place of a secret that is set.
 SECRET_PLACEHOLDER: Final = "(set)"  # noqa: S105 - a name
-
-_TEXTS: Final = frozenset({SettingUnit.TEXT, SettingUnit.SECRET, SettingUnit.ADDRESS})
-_EXPECTED: Final = {
-    SettingUnit.COUNT: "a whole number",
-    SettingUnit.NUMBER: "a number",
-    SettingUnit.DURATION: "a duration such as 30s, 500ms, 5m or 1h",
-    SettingUnit.SIZE: "a size such as 10MB, 256KiB or a number of bytes",
-    SettingUnit.TEXT: "text",
-    SettingUnit.SECRET: "text",
-    SettingUnit.ADDRESS: "text",
-    SettingUnit.FLAG: "true or false",
-}
 
 
 def parse_text(text: str, spec: SettingSpec) -> SettingValue:
@@ -72,9 +55,9 @@ def parse_text(text: str, spec: SettingSpec) -> SettingValue:
     text = text.strip()
     if not text.isascii() and not is_unicode(text):
         raise ValueError(f"{_quoted(text, spec)} is not UTF-8")
-    value = _read(text, spec.unit)
+    value = _KINDS[spec.unit].read(text)
     if value is None:
-        raise ValueError(f"{_quoted(text, spec)} is not {_EXPECTED[spec.unit]}")
+        raise ValueError(f"{_quoted(text, spec)} is not {_KINDS[spec.unit].expected}")
     return _within(value, spec, text)
 
 
@@ -93,52 +76,35 @@ def parse_yaml(value: object, spec: SettingSpec) -> SettingValue:
     """
     if value is None:
         raise ValueError("has no value")
-    unit = spec.unit
-    if isinstance(value, str) and unit in {SettingUnit.DURATION, SettingUnit.SIZE, *_TEXTS}:
+    kind = _KINDS[spec.unit]
+    # By exact type: to Python, but to no person, true is a whole number.
+    if isinstance(value, str) and str in kind.yaml:
         return parse_text(value, spec)
-    if isinstance(value, bool):
-        if unit is SettingUnit.FLAG:
-            return value
-    elif isinstance(value, int) and unit in {SettingUnit.COUNT, SettingUnit.SIZE}:
-        return _within(value, spec, str(value))
-    elif isinstance(value, int | float) and unit in {SettingUnit.DURATION, SettingUnit.NUMBER} and abs(value) < 1e18:
-        return _within(float(value), spec, str(value))
+    if type(value) in kind.yaml and isinstance(value, int | float):
+        if float not in kind.yaml:
+            return _within(value, spec, str(value))
+        if abs(value) < FLOAT_MAX:
+            return _within(float(value), spec, str(value))
     # A key of digits only that YAML took for a number is a secret all the same.
-    raise ValueError(f"{_quoted(value, spec)} is not {_EXPECTED[unit]}")
+    raise ValueError(f"{_quoted(value, spec)} is not {kind.expected}")
 
 
 def format_value(value: SettingValue, unit: SettingUnit) -> str:
     """Return the value as a person would write it; reading it again gives the same value, but for one with a secret."""
-    if unit is SettingUnit.SECRET:
-        return SECRET_PLACEHOLDER if value else ""
-    if unit is SettingUnit.FLAG:
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return redact_url(value) if unit is SettingUnit.ADDRESS else value
-    if unit is SettingUnit.DURATION:
-        return _duration_shown(float(value))
-    if unit is SettingUnit.SIZE:
-        return _size_shown(int(value))
-    return str(value)
+    return _KINDS[unit].show(value)
 
 
-def _read(text: str, unit: SettingUnit) -> SettingValue | None:
-    if unit in _TEXTS:
-        return text
-    if unit is SettingUnit.FLAG:
-        return _WORDS.get(text.lower())
-    if unit is SettingUnit.COUNT:
-        return int(text) if _WHOLE.fullmatch(text) else None
-    if unit is SettingUnit.SIZE:
-        return _size(text)
-    if _PLAIN.fullmatch(text):
-        return float(text)
-    return _duration(text) if unit is SettingUnit.DURATION else None
+def _whole(text: str) -> int | None:
+    return int(text) if _WHOLE.fullmatch(text) else None
+
+
+def _number(text: str) -> float | None:
+    return float(text) if _PLAIN.fullmatch(text) else None
 
 
 def _duration(text: str) -> float | None:
     if not _DURATION.fullmatch(text):
-        return None
+        return _number(text)
     parts = _DURATION_PART.findall(text)
     return float(sum(Decimal(number) * _MS_PER[unit] for number, unit in parts) / 1000)
 
@@ -160,7 +126,8 @@ def _within(value: SettingValue, spec: SettingSpec, said: str) -> SettingValue:
         return _allowed(value, spec)
     # Written so that NaN, which compares false with everything, is out of bounds too.
     if not spec.at_least <= value <= spec.at_most:
-        least, most = (_bound(bound, spec.unit) for bound in (spec.at_least, spec.at_most))
+        bounds = (int(bound) if float(bound).is_integer() else bound for bound in (spec.at_least, spec.at_most))
+        least, most = (format_value(bound, spec.unit) for bound in bounds)
         raise ValueError(f"must be between {least} and {most}, not {said}")
     return value
 
@@ -194,11 +161,6 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def _bound(bound: float, unit: SettingUnit) -> str:
-    whole = int(bound) if float(bound).is_integer() else bound
-    return format_value(whole, unit)
-
-
 def _duration_shown(value_s: float) -> str:
     exact_ms = Decimal(repr(value_s)) * 1000
     for unit in ("h", "m", "s", "ms"):
@@ -213,3 +175,36 @@ def _size_shown(size: int) -> str:
         if size and size % _BYTES_PER[unit.lower()] == 0:
             return f"{size // _BYTES_PER[unit.lower()]}{unit}"
     return str(size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Reading and writing of the values of one unit.
+
+    Attributes:
+        expected: What a value should be, for errors.
+        read: Reads a text; ``None`` for one that is something else.
+        yaml: Types of YAML scalars that are taken.
+        show: Writes a value as a person would.
+    """
+
+    expected: str
+    read: Callable[[str], SettingValue | None]
+    yaml: tuple[type, ...]
+    show: Callable[[Any], str] = str
+
+
+_KINDS: Final = {
+    SettingUnit.COUNT: _Kind("a whole number", _whole, (int,)),
+    SettingUnit.NUMBER: _Kind("a number", _number, (int, float)),
+    SettingUnit.DURATION: _Kind(
+        "a duration such as 30s, 500ms, 5m or 1h", _duration, (str, int, float), _duration_shown
+    ),
+    SettingUnit.SIZE: _Kind("a size such as 10MB, 256KiB or a number of bytes", _size, (str, int), _size_shown),
+    SettingUnit.TEXT: _Kind("text", str, (str,)),
+    SettingUnit.SECRET: _Kind("text", str, (str,), lambda value: SECRET_PLACEHOLDER if value else ""),
+    SettingUnit.ADDRESS: _Kind("text", str, (str,), redact_url),
+    SettingUnit.FLAG: _Kind(
+        "true or false", lambda text: _FLAGS.get(text.lower()), (bool,), lambda value: "true" if value else "false"
+    ),
+}

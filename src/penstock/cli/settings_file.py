@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -70,8 +69,7 @@ def read_settings_file(file: Path) -> FileSettings:
 def _mapping(node: yaml.Node, prefix: str, found: FileSettings) -> None:
     """Walk one mapping whose dotted name is ``prefix`` (empty for the whole file)."""
     if not isinstance(node, yaml.MappingNode):
-        what = "must hold sections and settings (name: value)"
-        found.add_fault(prefix, node, what)
+        found.add_fault(prefix, node, "must hold sections and settings (name: value)")
         return
     seen: dict[str, int] = {}
     for key, value in node.value:
@@ -90,7 +88,7 @@ def _entry(dotted: str, key: yaml.Node, value: yaml.Node, found: FileSettings) -
     if one is not None:
         _leaf(one, key, value, found)
     elif dotted not in _sections():
-        found.add_fault(dotted, key, f"is no known setting{suggestion(dotted)}")
+        found.add_fault(dotted, key, f"is no known setting{_suggestion(dotted)}")
     # A section with nothing but comments in it is empty, not wrong.
     elif not _is_null(value):
         _mapping(value, dotted, found)
@@ -123,20 +121,15 @@ def _sections() -> frozenset[str]:
     return frozenset({CONCURRENCY, *(".".join(names[:n]) for names in parts for n in range(1, len(names)))})
 
 
-def suggestion(dotted: str) -> str:
+def _suggestion(dotted: str) -> str:
     """Return ``; did you mean …?`` for an unknown name, empty where nothing is like it."""
-    names: Sequence[str] = sorted({one.yaml_name for one in setting_entries()} | _sections())
-    # The right word in the wrong place is the likelier mistake than a misspelt one.
-    moved = [name for name in names if name.rpartition(".")[2] == dotted.rpartition(".")[2]]
-    near = moved or list(_near(dotted, names))
+    names = sorted({one.yaml_name for one in setting_entries()} | _sections())
+    parent, _, last = dotted.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in names if name.rpartition(".")[0] == parent}
+    near = (
+        # The right word in the wrong place is the likelier mistake than a misspelt one.
+        [name for name in names if name.rpartition(".")[2] == last]
+        or [siblings[word] for word in difflib.get_close_matches(last, siblings, n=1)]
+        or difflib.get_close_matches(dotted, names, n=1, cutoff=0.75)
+    )
     return f"; did you mean {' or '.join(near[:3])}?" if near else ""
-
-
-def _near(dotted: str, names: Sequence[str]) -> Iterator[str]:
-    parent = dotted.rpartition(".")[0]
-    siblings = [name for name in names if name.rpartition(".")[0] == parent]
-    last = {name.rpartition(".")[2]: name for name in siblings}
-    for word in difflib.get_close_matches(dotted.rpartition(".")[2], list(last), n=1, cutoff=0.6):
-        yield last[word]
-        return
-    yield from difflib.get_close_matches(dotted, names, n=1, cutoff=0.75)

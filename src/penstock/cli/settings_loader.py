@@ -1,21 +1,27 @@
 """Settings from flags, environment, file and defaults, in this order of precedence (SPEC §9).
 
-All faults of all sources are reported in one message, each with its origin.
+All faults of all sources are reported in one message, each with its origin. In the environment every setting has a
+``PENSTOCK_`` name. A setting of a named part (``QDRANT_URL``) may be set without the prefix too. Where both are set,
+the prefixed one counts.
 """
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from penstock.cli import environment
 from penstock.cli.setting_values import SettingValue, format_value, parse_text
 from penstock.cli.settings_file import read_settings_file
 from penstock.cli.settings_schema import FLAGS, setting_entries, settings_from
 from penstock.kernel.errors import Invalid
+from penstock.kernel.setting_spec import ENV_PREFIX, SettingSpec
 from penstock.kernel.settings import Settings
+
+DEFAULT: Final = "default"
 
 #: By setting and value: what must be set. Of several sets one is enough; the first is named.
 REQUIRED_SETTINGS: Final[Mapping[tuple[str, str], tuple[tuple[str, ...], ...]]] = {
@@ -29,27 +35,6 @@ REQUIRED_SETTINGS: Final[Mapping[tuple[str, str], tuple[tuple[str, ...], ...]]] 
     ("models.rerank.kind", "cohere"): (("models.rerank.url", "models.rerank.model"),),
     ("store.backend", "qdrant"): (("concurrency.qdrant.url",),),
 }
-
-
-def missing_requirements(values: Mapping[str, SettingValue], origins: Mapping[str, str]) -> Iterator[str]:
-    """Yield a fault for each choice that lacks the settings it requires.
-
-    Args:
-        values: What is set, by YAML name.
-        origins: Where it was set.
-    """
-    variables = {one.yaml_name: one.spec.env for one in setting_entries()}
-    for (chosen, value), needs in REQUIRED_SETTINGS.items():
-        if values.get(chosen) != value or any(all(values.get(name) for name in need) for need in needs):
-            continue
-        wanted = " or ".join(" and ".join(need) for need in needs)
-        names = ", ".join(variables[name] for need in needs for name in need)
-        origin = origins[chosen]
-        where = origin if origin.startswith("environment") else f"{origin}: {chosen}"
-        yield f"{where}: {value} needs {wanted} ({names})"
-
-
-DEFAULT: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,42 +52,37 @@ class LoadedSettings:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _SourcedValue:
+class _SourcedValue(NamedTuple):
     value: SettingValue
     origin: str
 
-
-@dataclass(frozen=True, slots=True)
-class _LimitOrder:
-    """``low`` above ``high`` makes no sense."""
-
-    low: str
-    high: str
-    reason: str
+    def place(self, name: str) -> str:
+        """Return where to mend it: the origin, with the setting's name where that does not tell it."""
+        return self.origin if self.origin.startswith(("environment", "--")) else f"{self.origin}: {name}"
 
 
+_BUDGET: Final = "a pool cannot exceed the budget of all"
+_FEED: Final = "the queue must be able to feed its workers"
+#: Settings under ``concurrency``: the first above the second makes no sense, and why.
 _LIMIT_ORDERS: Final = (
-    *(
-        _LimitOrder(
-            f"concurrency.ml.{pool}_workers", "concurrency.ml.max_inflight", "a pool cannot exceed the budget of all"
-        )
-        for pool in ("embed", "sparse", "rerank")
-    ),
-    _LimitOrder(
-        "concurrency.search.workers", "concurrency.search.queue_size", "the queue must be able to feed its workers"
-    ),
-    _LimitOrder(
-        "concurrency.index.workers", "concurrency.index.queue_size", "the queue must be able to feed its workers"
-    ),
-    _LimitOrder(
-        "concurrency.search.candidates_reduced", "concurrency.search.candidates", "the ladder would ask for more"
-    ),
-    _LimitOrder("concurrency.http.large_request", "concurrency.http.max_body", "such a body is refused in any case"),
-    _LimitOrder(
-        "concurrency.index.max_file", "concurrency.http.max_body", "such a file would be refused when it is sent"
-    ),
+    ("ml.embed_workers", "ml.max_inflight", _BUDGET),
+    ("ml.sparse_workers", "ml.max_inflight", _BUDGET),
+    ("ml.rerank_workers", "ml.max_inflight", _BUDGET),
+    ("search.workers", "search.queue_size", _FEED),
+    ("index.workers", "index.queue_size", _FEED),
+    ("search.candidates_reduced", "search.candidates", "the ladder would ask for more"),
+    ("http.large_request", "http.max_body", "such a body is refused in any case"),
+    ("index.max_file", "http.max_body", "such a file would be refused when it is sent"),
 )
+
+#: Variables that are ours and set nothing: the command's name in the greeting, and the systemd units' arguments.
+_NO_SETTINGS: Final = frozenset({"PENSTOCK_COMMAND", "PENSTOCK_OPTIONS"})
+
+#: Kubernetes sets such variables in every container for a Service named ``penstock`` or ``penstock-…``.
+_LINK_NAME: Final = re.compile(
+    r"\APENSTOCK(?=[A-Z0-9_]*+\Z)(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT)|PORT_[0-9]++_(TCP|UDP|SCTP))(_[A-Z0-9_]+)?\Z"
+)
+_LINK: Final = re.compile(r"(tcp|udp|sctp)://[^/\s]+:[0-9]{1,5}")
 
 
 def load_settings(
@@ -130,21 +110,18 @@ def load_settings(
         faults += found.faults
         given |= {name: _SourcedValue(value, found.name) for name, value in found.values.items()}
     names = frozenset(one.yaml_name for one in setting_entries()) if read is None else read
-    variables = environment.setting_variables(environ, names)
-    given |= _texts(((one.setting, f"environment {one.name}", one.text) for one in variables), faults)
-    unknown = list(environment.unknown_variables(environ))
+    given |= _texts(_variables(environ, names), faults)
+    unknown = list(unknown_variables(environ))
     faults += unknown if read is None else ()
     given |= _texts(((FLAGS[flag], flag, text) for flag, text in flags.items()), faults)
-    faults += _contradictions(given)
-    faults += missing_requirements(
-        {name: one.value for name, one in given.items()}, {name: one.origin for name, one in given.items()}
-    )
+    faults += [*_contradictions(given), *_missing_requirements(given)]
     if faults:
-        raise Invalid(_message(faults), field="settings", code="settings_invalid")
-    origins = {
-        one.yaml_name: given[one.yaml_name].origin if one.yaml_name in given else DEFAULT for one in setting_entries()
-    }
-    notes = (*environment.kubernetes_links(environ, names), *(unknown if read is not None else ()))
+        lines = "".join(f"\n  {fault}" for fault in faults)
+        message = faults[0] if len(faults) == 1 else f"{len(faults)} settings cannot be used:{lines}"
+        raise Invalid(message, field="settings", code="settings_invalid")
+    origins = dict.fromkeys((one.yaml_name for one in setting_entries()), DEFAULT)
+    origins |= {name: one.origin for name, one in given.items()}
+    notes = (*_kubernetes_links(environ, names), *(unknown if read is not None else ()))
     return LoadedSettings(settings_from({name: one.value for name, one in given.items()}), origins, notes)
 
 
@@ -168,22 +145,66 @@ def _contradictions(given: Mapping[str, _SourcedValue]) -> Iterator[str]:
     A default never contradicts: who lowers only the budget gets smaller pools, which is what was asked for. Timeouts
     may stand in any order, because they nest and the tightest wins (SPEC §7).
     """
-    everything = {one.yaml_name: one for one in setting_entries()}
-    for order in _LIMIT_ORDERS:
-        low = given.get(order.low)
-        if low is None:
-            continue
-        high = given.get(order.high, _SourcedValue(everything[order.high].default, DEFAULT))
+    entries = {one.yaml_name: one for one in setting_entries()}
+    for lower, higher, reason in _LIMIT_ORDERS:
+        name, limit = f"concurrency.{lower}", f"concurrency.{higher}"
+        high = given.get(limit, _SourcedValue(entries[limit].default, DEFAULT))
+        low = given.get(name, high)
         if isinstance(low.value, str) or isinstance(high.value, str) or low.value <= high.value:
             continue
-        unit = everything[order.low].spec.unit
-        where = low.origin if low.origin.startswith(("environment", "--")) else f"{low.origin}: {order.low}"
-        most = f"{order.high} = {format_value(high.value, unit)} ({high.origin})"
-        yield f"{where}: {format_value(low.value, unit)} is more than {most}; {order.reason}"
+        unit = entries[name].spec.unit
+        most = f"{limit} = {format_value(high.value, unit)} ({high.origin})"
+        yield f"{low.place(name)}: {format_value(low.value, unit)} is more than {most}; {reason}"
 
 
-def _message(faults: list[str]) -> str:
-    if len(faults) == 1:
-        return faults[0]
-    lines = "\n".join(f"  {fault}" for fault in faults)
-    return f"{len(faults)} settings cannot be used:\n{lines}"
+def _missing_requirements(given: Mapping[str, _SourcedValue]) -> Iterator[str]:
+    """Yield a fault for each choice that lacks the settings it requires."""
+    variables = {one.yaml_name: one.spec.env for one in setting_entries()}
+    for (chosen, value), needs in REQUIRED_SETTINGS.items():
+        choice = given.get(chosen)
+        if choice is None or choice.value != value:
+            continue
+        if any(all(name in given and given[name].value for name in need) for need in needs):
+            continue
+        wanted = " or ".join(" and ".join(need) for need in needs)
+        names = ", ".join(variables[name] for need in needs for name in need)
+        yield f"{choice.place(chosen)}: {value} needs {wanted} ({names})"
+
+
+def _variables(environ: Mapping[str, str], read: Collection[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield YAML name, origin and text of each setting whose variable is set."""
+    for one in setting_entries():
+        if one.yaml_name in read and (name := _set(one.spec, environ)):
+            yield one.yaml_name, f"environment {name}", environ[name]
+
+
+def _set(spec: SettingSpec, environ: Mapping[str, str]) -> str:
+    """Return the first of a setting's names that is set, empty for none."""
+    return next((name for name in spec.env_names if environ.get(name, "").strip() and not _is_link(name, environ)), "")
+
+
+def _is_link(name: str, environ: Mapping[str, str]) -> bool:
+    """Return whether Kubernetes has set a variable, for a Service that is named like it."""
+    return name.endswith("_PORT") and _LINK.fullmatch(environ[name].strip()) is not None
+
+
+def _kubernetes_links(environ: Mapping[str, str], read: Collection[str]) -> Iterator[str]:
+    """Yield a line for each setting whose variable is Kubernetes' link to a Service, and is not read."""
+    for one in setting_entries():
+        for name in one.spec.env_names:
+            if one.yaml_name in read and name in environ and _is_link(name, environ):
+                yield f"{name}={environ[name].strip()!r} is Kubernetes' link to a Service, not a port: it is not read"
+
+
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a line for each variable that has our prefix and sets nothing."""
+    names = [name for one in setting_entries() for name in one.spec.env_names]
+    ours = _NO_SETTINGS.union(names)
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX) or name in ours or not environ[name].strip():
+            continue
+        if _LINK_NAME.fullmatch(name) or _is_link(name, environ):
+            continue
+        near = difflib.get_close_matches(name, [one for one in names if one.startswith(ENV_PREFIX)], n=1, cutoff=0.75)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        yield f"environment {name}: is no known setting{hint}"

@@ -17,7 +17,6 @@ from penstock.cli.tables import TableRows, print_table
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.client import Collection, calls
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.telemetry.logs import configure
 
 #: Where a server leaves snapshots and looks for them, in its data directory.
 SNAPSHOTS: Final = "snapshots"
@@ -34,7 +33,6 @@ def snapshot(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -
     A running server goes on searching; each collection is saved as it was at one moment. A damaged collection is left
     out, and the exit code is 1.
     """
-    configure(setup.client_log_level)
     if output is not None:
         check_not_existing(output, force=force)
     told = asyncio.run(_snapshot(setup, output))
@@ -113,7 +111,6 @@ def restore(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
     The whole file is checked first, including that its contents can be read. Then either all collections are restored
     or nothing has changed. Vectors of another model than the server's are refused.
     """
-    configure(setup.client_log_level)
     check_regular_file(file)
     restored = asyncio.run(_restore(setup, file, force=force))
     if as_json:
@@ -168,7 +165,6 @@ def snapshots() -> None:
 @with_client_settings()
 def list_snapshots(setup: Setup, *, as_json: bool) -> int:
     """Show the snapshots, by name."""
-    configure(setup.client_log_level)
     found = asyncio.run(_list(setup))
     if as_json:
         print_json({"snapshots": found})
@@ -185,7 +181,6 @@ def list_snapshots(setup: Setup, *, as_json: bool) -> int:
 @with_client_settings()
 def delete(setup: Setup, names: tuple[str, ...], *, as_json: bool) -> int:
     """Delete snapshots. The exit code is 1 if one was missing."""
-    configure(setup.client_log_level)
     found = asyncio.run(_delete(setup, names))
     if as_json:
         print_json(found)

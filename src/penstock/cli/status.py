@@ -14,7 +14,6 @@ from penstock.cli.terminal import print_json, stderr_console, stdout_console, st
 from penstock.client import calls
 from penstock.stores.data_model import STATE_DAMAGED
 from penstock.stores.lock import find_lock_holder
-from penstock.telemetry.logs import configure
 
 
 @click.command("status")
@@ -22,7 +21,6 @@ from penstock.telemetry.logs import configure
 @with_client_settings()
 def command(setup: Setup, *, as_json: bool) -> int:
     """Show collections and what the server is doing, with or without a running server."""
-    configure(setup.client_log_level)
     status = asyncio.run(_status(setup))
     if as_json:
         print_json(status)

@@ -29,7 +29,6 @@ from penstock.cli.terminal import logs_above, stdout_console
 from penstock.cli.text_charts import ASCII_FALLBACK
 from penstock.client import AsyncClient, calls
 from penstock.kernel.errors import Expired, PenstockError, Unavailable
-from penstock.telemetry.logs import configure
 
 #: A server that takes longer to return its status is asked again.
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -59,7 +58,6 @@ def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
 
     Goodput are answers in time. A topic's drop/s are messages that expired or could no longer end in time.
     """
-    configure(setup.client_log_level)
     asking, console = StatusPoller(lambda: find_server_url(setup.data_dir)), stdout_console()
     if as_json:
         asyncio.run(print_lines(asking, interval, once=once))

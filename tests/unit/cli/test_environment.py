@@ -2,8 +2,7 @@
 
 import pytest
 
-from penstock.cli.environment import unknown_variables
-from penstock.cli.settings_loader import load_settings
+from penstock.cli.settings_loader import load_settings, unknown_variables
 from penstock.cli.settings_schema import setting_entries
 from penstock.kernel.errors import Invalid
 from penstock.kernel.settings import Settings
