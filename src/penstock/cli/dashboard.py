@@ -6,17 +6,15 @@ Every line has a rank. Where the screen is too low, the lines of the highest ran
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.text import Text
 
 from penstock.cli.status_rates import ServerRates, StatusHistory, TopicRates, total
 from penstock.cli.terminal import strip_controls
-from penstock.cli.text_charts import UNKNOWN, bar, capped, compact, megabytes, percent, sparkline
-from penstock.cli.throughput import format_duration
-from penstock.client import BreakerSummary, LadderRung, PoolSummary, Status, TopicSummary
+from penstock.cli.text_charts import UNKNOWN, bar, capped, compact, format_duration, megabytes, percent, sparkline
+from penstock.client import BreakerSummary, PoolSummary, Status, TopicSummary
 
 #: A line longer than this is hard to follow, however wide the terminal is.
 WIDTH_MAX: Final = 160
@@ -47,136 +45,125 @@ _RUNGS: Final = {
 }
 _SEVERITIES: Final = ("green", "yellow", "yellow", "red", "bold red", "bold red")
 
+Part = str | Text | tuple[str, str]
 
-@dataclass(frozen=True, slots=True)
-class RankedLine:
+
+class RankedLine(NamedTuple):
     """A line of the dashboard and its rank."""
 
+    rank: int
     text: Text
-    rank: int = CALM
 
 
-@dataclass(frozen=True, slots=True)
-class DrawTime:
-    """Time at which a page is drawn.
-
-    Attributes:
-        now_s: On the loop's clock.
-        wall_time: On the wall's, in the local time zone.
-    """
-
-    now_s: float
-    wall_time: datetime
-
-
-def render_page(watch: StatusHistory, moment: DrawTime, width: int, height: int | None = None) -> list[Text]:
+def render_page(
+    history: StatusHistory, now_s: float, wall_time: datetime, width: int, height: int | None = None
+) -> list[Text]:
     """Return the lines of the page, none wider than ``width`` and no more than ``height``.
 
     Args:
-        watch: What is known about the server.
-        moment: Now.
+        history: What is known about the server.
+        now_s: Now, on the loop's clock.
+        wall_time: Now, in the local time zone.
         width: Columns of the terminal.
         height: Its rows; ``None`` for as many as there are.
     """
-    silent_s = watch.silent_s(moment.now_s)
-    head = [_title(watch), *_silence(watch, moment, silent_s)]
-    body = list(_body(watch.sample.snapshot, watch, min(width, WIDTH_MAX))) if watch.sample else []
+    silent_s = history.silent_s(now_s)
+    lines = [_title(history)]
     if silent_s is not None:
+        since = wall_time - timedelta(seconds=silent_s)
+        lines.append(_line(ALWAYS, (f"no status since {since:%H:%M:%S} ({format_duration(silent_s)})", "bold red")))
+        if history.last_error:
+            lines.append(_line(ALWAYS, (strip_controls(history.last_error), "red")))
+    elif history.sample is None:
+        lines.append(_line(ALWAYS, ("Waiting for the first answer …", "dim")))
+    if history.sample is not None:
+        body = _body(history.sample.snapshot, history, min(width, WIDTH_MAX))
         # Old values are still of use, but must not look like new ones.
-        body = [RankedLine(Text(line.text.plain, "dim"), line.rank) for line in body]
-    elif watch.sample is None:
-        head.append(RankedLine(Text("Waiting for the first answer …", "dim"), ALWAYS))
-    lines, hidden = _fitted([*head, *body], height)
-    for line in lines:
-        line.truncate(width, overflow="ellipsis")
-    if height is not None and lines:
+        lines += body if silent_s is None else (_line(rank, (text.plain, "dim")) for rank, text in body)
+    kept, hidden = _fitted(lines, height)
+    for text in kept:
+        text.truncate(width, overflow="ellipsis")
+    if height is not None:
         hint = f"{hidden} lines hidden, q quits" if hidden else "q quits"
-        lines[0] = _with_hint(lines[0], hint, width)
-    return lines
+        if (gap := width - kept[0].cell_len - len(hint)) >= 2:
+            kept[0] = Text.assemble(kept[0], " " * gap, (hint, "dim"))
+    return kept
 
 
 def _fitted(lines: Sequence[RankedLine], height: int | None) -> tuple[list[Text], int]:
     """Return what fits, and how many lines with something in them do not."""
-    kept = list(lines)
-    dropped = [kept.pop(_least(kept)) for _ in range(len(kept) - max(1, height or len(kept)))]
-    return [line.text for line in kept], sum(1 for line in dropped if line.rank != SPACE)
+    excess = max(0, len(lines) - max(1, height)) if height is not None else 0
+    dropped = set(sorted(range(len(lines)), key=lambda place: (lines[place].rank, place), reverse=True)[:excess])
+    kept = [line.text for place, line in enumerate(lines) if place not in dropped]
+    return kept, sum(lines[place].rank != SPACE for place in dropped)
 
 
-def _least(lines: Sequence[RankedLine]) -> int:
-    return max(range(len(lines)), key=lambda place: (lines[place].rank, place))
+def _line(rank: int, *parts: Part) -> RankedLine:
+    return RankedLine(rank, Text.assemble(*parts))
 
 
-def _with_hint(line: Text, hint: str, width: int) -> Text:
-    gap = width - line.cell_len - len(hint)
-    return Text.assemble(line, " " * gap, (hint, "dim")) if gap >= 2 else line
+def _labelled(rank: int, label: str, *parts: Part) -> RankedLine:
+    return _line(rank, (f"{label:<{_LABEL}}", "bold"), *parts)
 
 
-def _title(watch: StatusHistory) -> RankedLine:
-    text = Text("penstock", "bold")
-    if watch.sample:
-        seen = watch.sample.snapshot
-        text.append(f" {strip_controls(seen.version)}  up {format_duration(seen.uptime_s)}", "not bold")
-    return RankedLine(text.append(f"  {strip_controls(watch.url)}", "not bold cyan"), ALWAYS)
+def _title(history: StatusHistory) -> RankedLine:
+    seen = history.sample.snapshot if history.sample else None
+    about = f" {strip_controls(seen.version)}  up {format_duration(seen.uptime_s)}" if seen else ""
+    return _line(ALWAYS, ("penstock", "bold"), about, (f"  {strip_controls(history.url)}", "cyan"))
 
 
-def _silence(watch: StatusHistory, moment: DrawTime, silent_s: float | None) -> Iterator[RankedLine]:
-    if silent_s is None:
-        return
-    since = moment.wall_time - timedelta(seconds=silent_s)
-    yield RankedLine(Text(f"no status since {since:%H:%M:%S} ({format_duration(silent_s)})", "bold red"), ALWAYS)
-    if watch.last_error:
-        yield RankedLine(Text(strip_controls(watch.last_error), "red"), ALWAYS)
-
-
-def _body(seen: Status, watch: StatusHistory, width: int) -> Iterator[RankedLine]:
+def _body(seen: Status, history: StatusHistory, width: int) -> Iterator[RankedLine]:
     yield _state(seen)
     for alert in seen.alerts:
         if alert.active:
             style = "bold red" if alert.severity == "critical" else "yellow"
             words = strip_controls(f"{alert.severity} {alert.name} {alert.subject}: {alert.detail}")
-            yield _labelled("alert", Text(words, style), URGENT)
-    yield from _traffic(watch, width)
+            yield _labelled(URGENT, "alert", (words, style))
+    yield from _traffic(history, width)
     if seen.ladder:
-        yield _labelled("ladder", _joined([_stand(one) for one in seen.ladder]), URGENT)
+        rungs: list[Part] = []
+        for one in seen.ladder:
+            words = _RUNGS.get(one.rung, strip_controls(one.rung).replace("_", " "))
+            severity = _SEVERITIES[max(0, min(one.level, len(_SEVERITIES) - 1))]
+            rungs += ["   " if rungs else "", f"{strip_controls(one.criticality)} ", (words, severity)]
+        yield _labelled(URGENT, "ladder", *rungs)
     if seen.topics:
-        yield RankedLine(Text(), SPACE)
-        yield from _topics(seen.topics, watch.rates.topics, width)
-    yield RankedLine(Text(), SPACE)
-    yield from _resources(seen, watch.rates, width)
+        yield _line(SPACE)
+        yield from _topics(seen.topics, history.rates.topics, width)
+    yield _line(SPACE)
+    yield from _resources(seen, history.rates, width)
 
 
 def _state(seen: Status) -> RankedLine:
     why = strip_controls("; ".join(seen.reasons)) or "no reason given"
-    text = Text("ready", "green") if seen.ready else Text(f"not ready: {why}", "bold red")
-    text.append(f"  in flight {seen.in_flight:,}", "default not bold")
-    if seen.traffic:
-        most = max(seen.in_flight, seen.traffic.in_flight_max)
-        text.append(f" (recently at most {most:,})", "default not bold")
-    return RankedLine(text, ALWAYS)
+    state = ("ready", "green") if seen.ready else (f"not ready: {why}", "bold red")
+    most = f" (recently at most {max(seen.in_flight, seen.traffic.in_flight_max):,})" if seen.traffic else ""
+    return _line(ALWAYS, state, f"  in flight {seen.in_flight:,}{most}")
 
 
-def _traffic(watch: StatusHistory, width: int) -> Iterator[RankedLine]:
-    rates = watch.rates
+def _traffic(history: StatusHistory, width: int) -> Iterator[RankedLine]:
+    rates = history.rates
     room = max(0, min(_SPARK_MAX, width - _LABEL - _FIGURE - 30))
-    good = _rate(rates.goodput, "bold green").append(sparkline(watch.goodput, room), "not bold green")
-    if any(watch.goodput):
-        most = max(one for one in watch.goodput if one is not None)
-        good.append(f" most {compact(most)}/s", "not bold default")
-    yield _labelled("goodput", good, ALWAYS)
+    most = max((one for one in history.goodput if one), default=None)
+    yield _labelled(
+        ALWAYS,
+        "goodput",
+        _rate(rates.goodput, "bold green"),
+        (sparkline(history.goodput, room), "green"),
+        f" most {compact(most)}/s" if most else "",
+    )
+    # The reasons say more than the past.
+    past = sparkline(history.refused, room // 2) + "  " if any(history.refused) else ""
     refused = _rate(total(rates.refused), "bold yellow")
-    if any(watch.refused):
-        # The reasons say more than the past.
-        refused.append(sparkline(watch.refused, room // 2) + "  ", "not bold yellow")
-    yield _labelled("refused", refused.append(_reasons(rates.refused), "not bold default"), URGENT)
-    degraded = _rate(total(rates.degraded), "yellow")
-    yield _labelled("degraded", degraded.append(_reasons(rates.degraded), "default"), BUSY)
+    yield _labelled(URGENT, "refused", refused, (past, "yellow"), _reasons(rates.refused))
+    yield _labelled(BUSY, "degraded", _rate(total(rates.degraded), "yellow"), _reasons(rates.degraded))
     lost = {"too late": rates.too_late, "client gone": rates.client_gone, "cut off": rates.cut_off}
-    parts = [Text(f"{name} {compact(rate)}/s", "yellow" if rate else "default") for name, rate in lost.items()]
-    yield _labelled("lost", _joined(parts), BUSY)
+    parts = [Text(f"{name} {compact(rate)}/s", "yellow" if rate else "") for name, rate in lost.items()]
+    yield _labelled(BUSY, "lost", Text("   ").join(parts))
 
 
-def _rate(value: float | None, style: str) -> Text:
-    return Text(f"{compact(value) + '/s':<{_FIGURE}}", style if value else "default")
+def _rate(value: float | None, style: str) -> Part:
+    return f"{compact(value) + '/s':<{_FIGURE}}", style if value else ""
 
 
 def _reasons(by_reason: Mapping[str, float] | None) -> str:
@@ -184,55 +171,7 @@ def _reasons(by_reason: Mapping[str, float] | None) -> str:
     return ", ".join(f"{strip_controls(reason)} {compact(rate)}" for reason, rate in ordered)
 
 
-def _stand(one: LadderRung) -> Text:
-    words = _RUNGS.get(one.rung, strip_controls(one.rung).replace("_", " "))
-    severity = _SEVERITIES[max(0, min(one.level, len(_SEVERITIES) - 1))]
-    return Text(f"{strip_controls(one.criticality)} ").append(words, severity)
-
-
-def _topics(topics: Sequence[TopicSummary], flows: Mapping[str, TopicRates], width: int) -> Iterator[RankedLine]:
-    levels = [_level(one) for one in topics]
-    level_width = max(len("level"), *(len(level) for level in levels))
-    name_width = min(_NAME_MAX, max(len("topic"), *(len(one.name) for one in topics)))
-    columns, bar_width = _columns(width - name_width - level_width - 2)
-    titles = "".join(f" {column.title:>{column.width}}" for column in columns)
-    yield RankedLine(Text(f"{'topic':<{name_width}} {'fill':<{bar_width}}{titles} level", "bold"), BUSY)
-    for topic, level in zip(topics, levels, strict=True):
-        flow = flows.get(topic.name, TopicRates())
-        style = _LEVELS.get(topic.level, "default")
-        line = Text(f"{capped(strip_controls(topic.name), name_width):<{name_width}} ")
-        line.append(bar(topic.waiting, topic.capacity, bar_width), style)
-        for column in columns:
-            cell = column.cell(topic, flow)
-            line.append(f" {cell:>{column.width}}", "yellow" if column.loss and cell not in _NOTHING else "default")
-        line.append(f" {level}", "yellow" if topic.congested and topic.level == "calm" else style)
-        yield RankedLine(line, _topic_rank(topic, flow))
-
-
-def _columns(room: int) -> tuple[list[_Column], int]:
-    """Return the columns that fit beside the shortest bar, and how long the bar may be."""
-    kept = list(_COLUMNS)
-    while kept and sum(column.width + 1 for column in kept) + _BAR_MIN > room:
-        kept.remove(max(kept, key=lambda column: column.rank))
-    left = room - sum(column.width + 1 for column in kept)
-    return kept, max(_BAR_MIN, min(_BAR_MAX, left))
-
-
-def _level(topic: TopicSummary) -> str:
-    level = strip_controls(topic.level)
-    if not topic.congested:
-        return level
-    return "congested" if level == "calm" else f"{level[:4]}+cong"
-
-
-def _topic_rank(topic: TopicSummary, flow: TopicRates) -> int:
-    if topic.level != "calm" or topic.congested:
-        return URGENT
-    return BUSY if topic.waiting or topic.running or flow.offered or flow.refused else IDLE
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
     """A column of the topics' table. Where there is no room, the one of the highest rank is dropped first."""
 
     title: str
@@ -256,65 +195,86 @@ _COLUMNS: Final = (
 )
 
 
+def _topics(topics: Sequence[TopicSummary], flows: Mapping[str, TopicRates], width: int) -> Iterator[RankedLine]:
+    levels = [_level(one) for one in topics]
+    level_width = max(len("level"), *(len(level) for level in levels))
+    name_width = min(_NAME_MAX, max(len("topic"), *(len(one.name) for one in topics)))
+    # The columns that fit beside the shortest bar; the bar takes what is left.
+    columns, room = list(_COLUMNS), width - name_width - level_width - 2
+    while columns and sum(column.width + 1 for column in columns) + _BAR_MIN > room:
+        columns.remove(max(columns, key=lambda column: column.rank))
+    bar_width = max(_BAR_MIN, min(_BAR_MAX, room - sum(column.width + 1 for column in columns)))
+    titles = "".join(f" {column.title:>{column.width}}" for column in columns)
+    yield _line(BUSY, (f"{'topic':<{name_width}} {'fill':<{bar_width}}{titles} level", "bold"))
+    for topic, level in zip(topics, levels, strict=True):
+        flow, style = flows.get(topic.name, TopicRates()), _LEVELS.get(topic.level, "")
+        name = f"{capped(strip_controls(topic.name), name_width):<{name_width}} "
+        cells = [(column.cell(topic, flow), column) for column in columns]
+        figures = [
+            (f" {cell:>{one.width}}", "yellow" if one.loss and cell not in _NOTHING else "") for cell, one in cells
+        ]
+        level_style = "yellow" if topic.congested and topic.level == "calm" else style
+        fill = (bar(topic.waiting, topic.capacity, bar_width), style)
+        yield _line(_topic_rank(topic, flow), name, fill, *figures, (f" {level}", level_style))
+
+
+def _level(topic: TopicSummary) -> str:
+    level = strip_controls(topic.level)
+    if not topic.congested:
+        return level
+    return "congested" if level == "calm" else f"{level[:4]}+cong"
+
+
+def _topic_rank(topic: TopicSummary, flow: TopicRates) -> int:
+    if topic.level != "calm" or topic.congested:
+        return URGENT
+    return BUSY if topic.waiting or topic.running or flow.offered or flow.refused else IDLE
+
+
 def _resources(seen: Status, rates: ServerRates, width: int) -> Iterator[RankedLine]:
     yield from _grid("pools", list(_pools(seen.pools)), width, STATE)
     closed = all(one.state == "closed" for one in seen.breakers)
     yield from _grid("breakers", [_breaker(one) for one in seen.breakers], width, CALM if closed else URGENT)
-    if seen.memory:
-        one = seen.memory
-        text = Text(bar(one.used_bytes, one.limit_bytes, _CELL_BAR * 2), _LEVELS.get(one.level, "default"))
+    if one := seen.memory:
+        fill = (bar(one.used_bytes, one.limit_bytes, _CELL_BAR * 2), _LEVELS.get(one.level, ""))
         of = f" {megabytes(one.used_bytes)} of {megabytes(one.limit_bytes)} ({strip_controls(one.source)}), "
-        text.append(of, "default not bold").append(strip_controls(one.level))
-        yield _labelled("memory", text, STATE if one.level == "calm" else URGENT)
-    if seen.process:
-        lag_ms = seen.process.loop_lag_ms_max
-        late = lag_ms >= LOOP_LAG_MS_WARN
-        text = Text(f"loop lag at most {lag_ms:,.0f} ms", "yellow" if late else "default")
-        text.append(f", {seen.process.tasks:,} tasks, {seen.process.threads:,} threads", "default")
-        yield _labelled("process", text, URGENT if late else STATE)
+        yield _labelled(STATE if one.level == "calm" else URGENT, "memory", fill, of + strip_controls(one.level))
+    if process := seen.process:
+        late = process.loop_lag_ms_max >= LOOP_LAG_MS_WARN
+        lag = (f"loop lag at most {process.loop_lag_ms_max:,.0f} ms", "yellow" if late else "")
+        busy = f", {process.tasks:,} tasks, {process.threads:,} threads"
+        yield _labelled(URGENT if late else STATE, "process", lag, busy)
     for place, cache in enumerate(seen.caches):
         lookups = cache.hits + cache.misses
         hits = (
             f"{percent(rates.hits.get(cache.name)):>4} hits now, {percent(cache.hits / lookups if lookups else None)}"
         )
-        text = Text(f"{capped(strip_controls(cache.name), 12):<12} {hits} in all, ")
-        text.append(f"{cache.entries:,} entries, {megabytes(cache.bytes)}")
-        yield _labelled("" if place else "caches", text, CALM)
+        name = f"{capped(strip_controls(cache.name), 12):<12}"
+        entries = f"{cache.entries:,} entries, {megabytes(cache.bytes)}"
+        yield _labelled(CALM, "" if place else "caches", f"{name} {hits} in all, {entries}")
 
 
 def _pools(pools: Sequence[PoolSummary]) -> Iterator[Text]:
     figures = [f"{one.active}/{one.limit}" for one in pools]
     room = _CELL - _CELL_BAR - 2 - max((len(one) for one in figures), default=0)
     for one, figure in zip(pools, figures, strict=True):
-        full = one.limit > 0 and one.active >= one.limit
-        text = Text(f"{capped(strip_controls(one.name), room):<{room}} ")
-        text.append(bar(one.active, one.limit, _CELL_BAR), "yellow" if full else "green")
-        yield text.append(f" {figure}")
+        style = "yellow" if 0 < one.limit <= one.active else "green"
+        name = f"{capped(strip_controls(one.name), room):<{room}} "
+        yield Text.assemble(name, (bar(one.active, one.limit, _CELL_BAR), style), f" {figure}")
 
 
 def _breaker(one: BreakerSummary) -> Text:
-    state = strip_controls(one.state)
-    if one.state == "open":
-        state += f" {format_duration(one.retry_after_s)}"
+    state = strip_controls(one.state) + (f" {format_duration(one.retry_after_s)}" if one.state == "open" else "")
     name = capped(strip_controls(one.dependency), max(4, _CELL - 1 - len(state)))
-    return Text(f"{name} ").append(state, _STATES.get(one.state, "default"))
+    return Text.assemble(f"{name} ", (state, _STATES.get(one.state, "")))
 
 
 def _grid(label: str, cells: Sequence[Text], width: int, rank: int) -> Iterator[RankedLine]:
     """Yield cells side by side, as many in a row as there is room for."""
     in_row = max(1, (width - _LABEL + 2) // (_CELL + 2))
     for start in range(0, len(cells), in_row):
-        row = Text()
-        for cell in cells[start : start + in_row]:
+        row = cells[start : start + in_row]
+        for cell in row:
             cell.truncate(_CELL, pad=True)
-            row.append_text(cell).append("  ")
-        row.rstrip()
-        yield _labelled("" if start else label, row, rank)
-
-
-def _joined(parts: Sequence[Text]) -> Text:
-    return Text("   ").join(parts)
-
-
-def _labelled(label: str, text: Text, rank: int) -> RankedLine:
-    return RankedLine(Text(f"{label:<{_LABEL}}", "bold").append_text(Text("", "not bold").append_text(text)), rank)
+        row[-1].rstrip()
+        yield _labelled(rank, "" if start else label, Text("  ").join(row))

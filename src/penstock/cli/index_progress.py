@@ -12,7 +12,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from penstock.cli.index_stats import IndexStats
 from penstock.cli.terminal import logs_above
-from penstock.cli.throughput import Throughput, format_duration
+from penstock.cli.text_charts import format_duration
+from penstock.cli.throughput import Throughput
 
 LINE_EVERY_S: Final = 5.0
 

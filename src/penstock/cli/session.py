@@ -43,7 +43,7 @@ async def connect(
         async with _in_process(settings, data_dir, console, model_cache) as api:
             yield api
     else:
-        async with connect_to_server(url) as api:
+        async with AsyncClient(url) as api:
             yield api
 
 
@@ -59,13 +59,6 @@ def running_server_url(data_dir: Path) -> str | None:
         message = f"{data_dir} is in use by {who}, which is starting or at work; wait until it is ready"
         raise Unavailable(message, dependency="store", code="data_dir_in_use")
     return held.url if held is not None else None
-
-
-@asynccontextmanager
-async def connect_to_server(url: str) -> AsyncIterator[AsyncClient]:
-    """Open the API of the server at a URL."""
-    async with AsyncClient(url) as client:
-        yield client
 
 
 @asynccontextmanager

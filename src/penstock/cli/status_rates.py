@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -29,15 +28,8 @@ ROUNDING_S: Final = 0.5
 INTERVAL_S_MIN: Final = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class StatusSample:
-    """A status, and when it was taken: somewhere between question and answer.
-
-    Attributes:
-        snapshot: The status.
-        requested_s: When it was asked for, on the loop's clock.
-        received_s: When the answer had come.
-    """
+class StatusSample(NamedTuple):
+    """A status, and when it was asked for and received, on the loop's clock: it was taken somewhere in between."""
 
     snapshot: Status
     requested_s: float
@@ -96,42 +88,41 @@ class StatusHistory:
         refused: Refusals likewise.
     """
 
-    def __init__(self, url: str, now_s: float) -> None:
+    def __init__(self, url: str = "") -> None:
         self.url = url
         self.sample: StatusSample | None = None
         self.rates = ServerRates()
         self.last_error = ""
         self.goodput: deque[float | None] = deque(maxlen=HISTORY_MAX)
         self.refused: deque[float | None] = deque(maxlen=HISTORY_MAX)
-        self._heard_s = now_s
+        self._heard_s: float | None = None
         self._asked_s: float | None = None
 
     def on_request(self, now_s: float) -> None:
         """Note that the status was asked for."""
         self._asked_s = now_s
+        self._heard_s = now_s if self._heard_s is None else self._heard_s
 
-    def on_status(self, url: str, sample: StatusSample) -> None:
+    def on_status(self, sample: StatusSample) -> None:
         """Take in a status."""
         before, self.sample = self.sample, sample
-        self.url, self.last_error = url, ""
-        self._asked_s, self._heard_s = None, sample.received_s
+        self.last_error, self._asked_s, self._heard_s = "", None, sample.received_s
         self.rates = rates(before, sample) if before else ServerRates()
         if before:
-            self._remember(self.rates.goodput, total(self.rates.refused))
+            self.goodput.append(self.rates.goodput)
+            self.refused.append(total(self.rates.refused))
 
     def on_error(self, why: str) -> None:
         """Take in that there was no answer; what was known stays."""
         self.last_error, self._asked_s = why, None
-        self._remember(None, None)
+        self.goodput.append(None)
+        self.refused.append(None)
 
     def silent_s(self, now_s: float) -> float | None:
         """Return for how long nothing was heard, ``None`` while all is well."""
         hangs = self._asked_s is not None and now_s - self._asked_s > SLOW_ANSWER_S
-        return max(0.0, now_s - self._heard_s) if self.last_error or hangs else None
-
-    def _remember(self, goodput: float | None, refused: float | None) -> None:
-        self.goodput.append(goodput)
-        self.refused.append(refused)
+        heard_s = now_s if self._heard_s is None else self._heard_s
+        return max(0.0, now_s - heard_s) if self.last_error or hangs else None
 
 
 def parse_status(status: Mapping[str, Any]) -> Status:
@@ -156,6 +147,7 @@ def rates(before: StatusSample, after: StatusSample) -> ServerRates:
     was, now = old.traffic or TrafficSummary(), new.traffic or TrafficSummary()
     topics = {one.name: one for one in old.topics}
     caches = {one.name: one for one in old.caches}
+    shares = {one.name: _hit_share(caches[one.name], one) for one in new.caches if one.name in caches}
     degraded = _each(was.degraded, now.degraded, over_s)
     return ServerRates(
         over_s=over_s,
@@ -166,11 +158,7 @@ def rates(before: StatusSample, after: StatusSample) -> ServerRates:
         refused=_each(was.refused, now.refused, over_s),
         degraded=degraded and {word: rate for word, rate in degraded.items() if word != "none"},
         topics={one.name: _flow(topics[one.name], one, over_s) for one in new.topics if one.name in topics},
-        hits={
-            one.name: share
-            for one in new.caches
-            if one.name in caches and (share := _hit_share(caches[one.name], one)) is not None
-        },
+        hits={name: share for name, share in shares.items() if share is not None},
     )
 
 

@@ -1,4 +1,4 @@
-"""Text charts: compact numbers, bars and sparklines. Pure."""
+"""Figures, durations, bars and curves in few signs. Pure."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def compact(value: float | None) -> str:
     while value >= 999.5 and unit != "G":
         value, unit = value / 1000, next(units)
     return (f"{value:.1f}" if value < 9.95 else f"{value:.0f}").removesuffix(".0") + unit
+
+
+def format_duration(seconds: float | None) -> str:
+    """Return ``1h02m``, ``2m05s`` or ``7s``; ``–`` where nothing is known."""
+    if seconds is None:
+        return UNKNOWN
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"
 
 
 def percent(share: float | None) -> str:

@@ -72,13 +72,3 @@ class Throughput:
         span_s = last.at_s - first.at_s
         due_s = stats.work_bytes_in_flight * span_s / (last.effort - first.effort)
         return span_s + max(0.0, now_s - last.at_s - due_s) if span_s > 0 else 0.0
-
-
-def format_duration(seconds: float | None) -> str:
-    """Return ``1h02m``, ``2m05s`` or ``7s``; ``–`` where nothing is known."""
-    if seconds is None:
-        return "\N{EN DASH}"
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 60}m{whole % 60:02}s" if whole >= 60 else f"{whole}s"

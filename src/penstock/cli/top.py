@@ -8,8 +8,9 @@ import os
 import shlex
 import signal
 import sys
+import termios
+import tty
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,14 +21,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from penstock.cli.dashboard import DrawTime, render_page
-from penstock.cli.keyboard import Keyboard
+from penstock.cli.dashboard import render_page
 from penstock.cli.options import Setup, with_client_settings
-from penstock.cli.session import connect_to_server, running_server_url
+from penstock.cli.session import running_server_url
 from penstock.cli.status_rates import StatusHistory, StatusSample, parse_status
 from penstock.cli.terminal import logs_above, stdout_console
 from penstock.cli.text_charts import ASCII_FALLBACK
-from penstock.client import AsyncClient, calls
+from penstock.client import AsyncClient, CallOptions, calls
 from penstock.kernel.errors import Expired, PenstockError, Unavailable
 
 #: A server that takes longer to return its status is asked again.
@@ -37,6 +37,10 @@ REDRAW_S: Final = 1.0
 STDIN: Final = 0
 #: Columns where standard output is no terminal.
 PLAIN_WIDTH: Final = 119
+
+#: An escape that nothing follows within this time is the key, not the beginning of another key's sequence.
+ESCAPE_TIMEOUT_S: Final = 0.05
+_ESCAPE: Final = b"\x1b"
 
 
 @click.command("top")
@@ -89,21 +93,20 @@ class StatusPoller:
         connect: Opens its API.
 
     Attributes:
-        url: The URL where it was last found, empty before.
+        history: What is known about the server.
         status: Its last answer as it came.
     """
 
     def __init__(
         self,
         find: Callable[[], str],
-        connect: Callable[[str], AbstractAsyncContextManager[AsyncClient]] = connect_to_server,
+        connect: Callable[[str], AsyncClient] = lambda url: AsyncClient(url, CallOptions(attempts_max=1)),
     ) -> None:
-        self.url = ""
+        self.history = StatusHistory()
         self.status: dict[str, Any] = {}
         self._find = find
-        self._reach = connect
+        self._connect = connect
         self._api: AsyncClient | None = None
-        self._connection = AsyncExitStack()
 
     def locate(self) -> str:
         """Look where the server listens now.
@@ -111,11 +114,11 @@ class StatusPoller:
         Raises:
             Unavailable: There is none.
         """
-        self.url = self._find()
-        return self.url
+        self.history.url = self._find()
+        return self.history.url
 
-    async def poll(self) -> StatusSample:
-        """Return a status.
+    async def poll(self) -> None:
+        """Take a status into the history, or that there was none.
 
         Bounds:
             One attempt of ``ANSWER_TIMEOUT_S``.
@@ -127,38 +130,36 @@ class StatusPoller:
             The connection stays; :meth:`close` ends it.
         """
         clock = asyncio.get_running_loop().time
+        self.history.on_request(clock())
         try:
-            if self._api is None:
-                self._api = (await self._connection.enter_async_context(self._reach(self.locate()))).with_options(
-                    attempts_max=1
-                )
+            self._api = self._api or self._connect(self.locate())
             asked_s = clock()
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                self.status = await self._api.send(calls.status().untyped())
-            return StatusSample(parse_status(self.status), asked_s, clock())
-        except TimeoutError as error:
-            await self.close()
-            raise Expired("status", f"no answer from {self.url} within {ANSWER_TIMEOUT_S:.0f} s") from error
-        except PenstockError:
+            try:
+                async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                    self.status = await self._api.send(calls.status().untyped())
+            except TimeoutError as error:
+                detail = f"no answer from {self.history.url} within {ANSWER_TIMEOUT_S:.0f} s"
+                raise Expired("status", detail) from error
+            self.history.on_status(StatusSample(parse_status(self.status), asked_s, clock()))
+        except PenstockError as error:
+            self.history.on_error(error.detail)
             await self.close()
             raise
 
     async def close(self) -> None:
         """End the connection. The next poll looks for the server again."""
-        self._api = None
-        await self._connection.aclose()
+        api, self._api = self._api, None
+        if api is not None:
+            await api.close()
 
 
-async def poll_forever(
-    asking: StatusPoller, watch: StatusHistory, interval_s: float, changed: Callable[[], None]
-) -> None:
-    """Ask once in an interval until cancelled; every answer, and every lack of one, goes into ``watch``.
+async def poll_forever(asking: StatusPoller, interval_s: float, changed: Callable[[], None]) -> None:
+    """Ask once in an interval until cancelled.
 
     Args:
         asking: Whom to ask.
-        watch: Where it goes.
         interval_s: Between two questions; a slow answer delays the next.
-        changed: Called after each.
+        changed: Called after every answer, and every lack of one.
 
     Cancellation:
         The connection stays open. The creator of ``asking`` closes it.
@@ -166,15 +167,24 @@ async def poll_forever(
     clock = asyncio.get_running_loop().time
     while True:
         next_s = clock() + interval_s
-        watch.on_request(clock())
-        try:
-            sample = await asking.poll()
-        except PenstockError as error:
-            watch.on_error(error.detail)
-        else:
-            watch.on_status(asking.url, sample)
+        with contextlib.suppress(PenstockError):
+            await asking.poll()
         changed()
         await asyncio.sleep(next_s - clock())
+
+
+async def poll_twice(asking: StatusPoller, interval_s: float) -> None:
+    """Look twice, one interval apart.
+
+    Raises:
+        PenstockError: Either time there was no answer.
+    """
+    try:
+        await asking.poll()
+        await asyncio.sleep(interval_s)
+        await asking.poll()
+    finally:
+        await asking.close()
 
 
 async def print_page(asking: StatusPoller, interval_s: float, console: Console) -> None:
@@ -183,11 +193,10 @@ async def print_page(asking: StatusPoller, interval_s: float, console: Console) 
     Raises:
         PenstockError: Either time there was no answer.
     """
-    watch = await _twice(asking, interval_s)
-    width = console.width if console.is_terminal else PLAIN_WIDTH
-    for line in render_page(watch, _moment(), width):
+    await poll_twice(asking, interval_s)
+    for line in _page(asking.history, console, console.width if console.is_terminal else PLAIN_WIDTH):
         line.rstrip()
-        console.print(_writable(line, console))
+        console.print(line)
 
 
 async def print_lines(asking: StatusPoller, interval_s: float, *, once: bool) -> None:
@@ -197,42 +206,32 @@ async def print_lines(asking: StatusPoller, interval_s: float, *, once: bool) ->
         PenstockError: There is no server at the beginning; ``once``: there was no answer.
     """
     if once:
-        _print_line(asking, await _twice(asking, interval_s))
+        await poll_twice(asking, interval_s)
+        _print_line(asking)
         return
-    watch = StatusHistory(asking.locate(), asyncio.get_running_loop().time())
+    asking.locate()
     try:
-        await poll_forever(asking, watch, interval_s, lambda: _print_line(asking, watch))
+        await poll_forever(asking, interval_s, lambda: _print_line(asking))
     finally:
         await asking.close()
 
 
-async def _twice(asking: StatusPoller, interval_s: float) -> StatusHistory:
-    try:
-        first = await asking.poll()
-        watch = StatusHistory(asking.url, first.requested_s)
-        watch.on_status(asking.url, first)
-        await asyncio.sleep(interval_s)
-        watch.on_status(asking.url, await asking.poll())
-    finally:
-        await asking.close()
-    return watch
-
-
-def _print_line(asking: StatusPoller, watch: StatusHistory) -> None:
-    if not watch.goodput:
+def _print_line(asking: StatusPoller) -> None:
+    history = asking.history
+    if not history.goodput:
         # The first answer alone makes no rates.
         return
-    told: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "url": watch.url}
-    told |= {"error": watch.last_error} if watch.last_error else {"rates": watch.rates, "status": asking.status}
+    told: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), "url": history.url}
+    told |= {"error": history.last_error} if history.last_error else {"rates": history.rates, "status": asking.status}
     sys.stdout.buffer.write(msgspec.json.encode(told) + b"\n")
     sys.stdout.buffer.flush()
 
 
 async def _live(asking: StatusPoller, interval_s: float) -> int:
-    watch = StatusHistory(asking.locate(), asyncio.get_running_loop().time())
+    asking.locate()
     console = Console(highlight=False, markup=False, emoji=False)
-    screen = LiveScreen(watch, console, STDIN if os.isatty(STDIN) else None)
-    asks = asyncio.create_task(poll_forever(asking, watch, interval_s, screen.changed.set))
+    screen = LiveScreen(asking.history, console, STDIN if os.isatty(STDIN) else None)
+    asks = asyncio.create_task(poll_forever(asking, interval_s, screen.changed.set))
     asks.add_done_callback(lambda _: screen.changed.set())
     try:
         return await screen.run(asks)
@@ -242,11 +241,21 @@ async def _live(asking: StatusPoller, interval_s: float) -> int:
         await asking.close()
 
 
+def _page(history: StatusHistory, console: Console, width: int, height: int | None = None) -> list[Text]:
+    """Return the page as it is now, in signs that the console can write."""
+    now_s = asyncio.get_running_loop().time()
+    lines = render_page(history, now_s, datetime.now().astimezone(), width, height)
+    if console.options.ascii_only:
+        for line in lines:
+            line.plain = line.plain.translate(ASCII_FALLBACK)
+    return lines
+
+
 class LiveScreen:
     """The terminal while the view runs: drawn on the alternate screen, given back as it was.
 
     Args:
-        watch: What is drawn.
+        history: What is drawn.
         console: Where.
         keys_fd: The terminal whose keys are read, ``None`` for none.
 
@@ -254,9 +263,9 @@ class LiveScreen:
         changed: Set when there is something to draw, or it is to end.
     """
 
-    def __init__(self, watch: StatusHistory, console: Console, keys_fd: int | None) -> None:
+    def __init__(self, history: StatusHistory, console: Console, keys_fd: int | None) -> None:
         self.changed = asyncio.Event()
-        self._watch = watch
+        self._history = history
         self._console = console
         self._live = Live(console=console, screen=True, auto_refresh=False)
         self._keyboard = Keyboard(keys_fd, self._end) if keys_fd is not None else None
@@ -283,8 +292,7 @@ class LiveScreen:
         return self._code
 
     def _draw(self) -> None:
-        width, height = self._console.size
-        lines = [_writable(line, self._console) for line in render_page(self._watch, _moment(), width, height)]
+        lines = _page(self._history, self._console, *self._console.size)
         self._live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)
 
     def _end(self, code: int = 0) -> None:
@@ -337,12 +345,51 @@ class LiveScreen:
                 loop.remove_signal_handler(number)
 
 
-def _moment() -> DrawTime:
-    return DrawTime(asyncio.get_running_loop().time(), datetime.now().astimezone())
+class Keyboard:
+    """Reads a terminal's keys one by one and without echo, while it is open.
 
+    Args:
+        fd: The terminal.
+        on_end: Called for ``q`` and Esc, and when the terminal has gone.
+    """
 
-def _writable(line: Text, console: Console) -> Text:
-    """Return the line in signs that the console can write."""
-    if console.options.ascii_only:
-        line.plain = line.plain.translate(ASCII_FALLBACK)
-    return line
+    def __init__(self, fd: int, on_end: Callable[[], None]) -> None:
+        self._fd = fd
+        self._on_end = on_end
+        self._before: list[Any] | None = None
+        self._escape: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Read keys from now on."""
+        self._before = termios.tcgetattr(self._fd)
+        tty.setcbreak(self._fd)
+        asyncio.get_running_loop().add_reader(self._fd, self._typed)
+
+    def close(self) -> None:
+        """Restore the terminal, and discard keys that were not read."""
+        if self._escape:
+            self._escape.cancel()
+        asyncio.get_running_loop().remove_reader(self._fd)
+        if self._before is not None:
+            # A terminal that has gone needs nothing.
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
+            self._before = None
+
+    def _typed(self) -> None:
+        try:
+            self.feed(os.read(self._fd, 256))
+        except OSError:
+            self.feed(b"")
+
+    def feed(self, keys: bytes) -> None:
+        """Take in what was typed; nothing at all means that the terminal has gone."""
+        pending, self._escape = self._escape, None
+        if pending:
+            # The rest of an arrow's or another key's sequence.
+            pending.cancel()
+            keys = _ESCAPE + keys if keys else keys
+        if keys == _ESCAPE:
+            self._escape = asyncio.get_running_loop().call_later(ESCAPE_TIMEOUT_S, self._on_end)
+        elif keys in {b"", _ESCAPE * 2} or (not keys.startswith(_ESCAPE) and b"q" in keys.lower()):
+            self._on_end()

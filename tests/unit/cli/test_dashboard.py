@@ -7,9 +7,18 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from penstock.cli.dashboard import DrawTime, render_page
+from penstock.cli.dashboard import render_page
 from penstock.cli.status_rates import StatusHistory, StatusSample, parse_status
-from penstock.cli.text_charts import ASCII_FALLBACK, bar, capped, compact, megabytes, percent, sparkline
+from penstock.cli.text_charts import (
+    ASCII_FALLBACK,
+    bar,
+    capped,
+    compact,
+    format_duration,
+    megabytes,
+    percent,
+    sparkline,
+)
 
 WALL = datetime(2026, 1, 31, 12, 0, 30, tzinfo=UTC)
 TOPICS = (
@@ -74,9 +83,9 @@ def status(at_s=0):
 
 
 def watched(*statuses):
-    watch = StatusHistory("http://127.0.0.1:8080", 0)
+    watch = StatusHistory("http://127.0.0.1:8080")
     for at_s, one in enumerate(statuses):
-        watch.on_status("http://127.0.0.1:8080", StatusSample(parse_status(one), at_s, at_s))
+        watch.on_status(StatusSample(parse_status(one), at_s, at_s))
     return watch
 
 
@@ -95,9 +104,7 @@ def shown(watch, width, height=None, *, now_s=3.0, color_system=None):
         highlight=False,
         markup=False,
     )
-    console.print(
-        Text("\n", no_wrap=True, overflow="crop").join(render_page(watch, DrawTime(now_s, WALL), width, height))
-    )
+    console.print(Text("\n", no_wrap=True, overflow="crop").join(render_page(watch, now_s, WALL, width, height)))
     return out.getvalue()
 
 
@@ -170,12 +177,12 @@ def test_on_a_low_screen_the_worst_topics_are_the_last_to_go():
 
 @given(st.integers(1, 220), st.integers(1, 70), st.sampled_from(["busy", "silent", "new", "old"]))
 def test_a_page_fits_into_every_terminal(width, height, kind):
-    watch = {"busy": busy, "silent": busy, "new": lambda: StatusHistory("http://h", 0), "old": lambda: watched({}, {})}[
+    watch = {"busy": busy, "silent": busy, "new": lambda: StatusHistory("http://h"), "old": lambda: watched({}, {})}[
         kind
     ]()
     if kind == "silent":
         watch.on_error("lost the server " * 9)
-    lines = render_page(watch, DrawTime(3, WALL), width, height)
+    lines = render_page(watch, 3, WALL, width, height)
     assert 0 < len(lines) <= height
     assert all(line.cell_len <= width for line in lines)
     assert len(shown(watch, width, height).splitlines()) == len(lines)
@@ -205,7 +212,7 @@ def test_an_older_server_shows_what_it_tells_and_nothing_else():
 
 
 def test_before_the_first_answer_the_screen_says_that_it_waits():
-    assert "Waiting for the first answer" in shown(StatusHistory("http://h:1", 0), 80, 24, now_s=1)
+    assert "Waiting for the first answer" in shown(StatusHistory("http://h:1"), 80, 24, now_s=1)
 
 
 def test_a_silent_server_is_told_with_the_time_and_its_last_values_are_dim():
@@ -247,7 +254,7 @@ def test_nothing_that_a_server_says_steers_the_terminal():
         "memory": {"source": evil, "level": evil},
         "alerts": [{"name": evil, "detail": evil, "active": True}],
     }
-    for line in render_page(watched(one), DrawTime(1, WALL), 120):
+    for line in render_page(watched(one), 1, WALL, 120):
         assert "\x1b" not in line.plain
         assert "\n" not in line.plain
 
@@ -313,7 +320,14 @@ def test_shares_sizes_and_long_names():
 def test_a_terminal_without_unicode_gets_signs_of_the_same_width():
     watch = busy()
     watch.on_error("gone")
-    for line in render_page(watch, DrawTime(9, WALL), 80):
+    for line in render_page(watch, 9, WALL, 80):
         plain = line.plain.translate(ASCII_FALLBACK)
         assert plain.isascii()
         assert len(plain) == len(line.plain)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(None, "–"), (0.2, "0s"), (59.6, "1m00s"), (125, "2m05s"), (3725, "1h02m")]
+)
+def test_durations_are_short(seconds, shown):
+    assert format_duration(seconds) == shown

@@ -149,24 +149,24 @@ counts = st.one_of(st.none(), st.integers(0, 1000))
 
 @given(st.lists(st.tuples(st.floats(0.001, 100), st.floats(0, 1e6), counts), min_size=2, max_size=8))
 def test_rates_are_never_negative(steps):
-    watch, now_s = StatusHistory("u", 0), 0.0
+    watch, now_s = StatusHistory(), 0.0
     for pause_s, uptime_s, count in steps:
         now_s += pause_s
-        watch.on_status("u", sample(now_s, uptime_s=uptime_s, **traffic(in_time=count, refused={"a": count or 0})))
+        watch.on_status(sample(now_s, uptime_s=uptime_s, **traffic(in_time=count, refused={"a": count or 0})))
         assert watch.rates.goodput is None or watch.rates.goodput >= 0
         assert all(rate > 0 for rate in (watch.rates.refused or {}).values())
 
 
 def test_nothing_is_wrong_before_the_first_answer_is_late():
-    watch = StatusHistory("u", 10)
+    watch = StatusHistory()
     watch.on_request(10)
     assert watch.silent_s(10 + SLOW_ANSWER_S) is None
     assert watch.silent_s(10.5 + SLOW_ANSWER_S) == 0.5 + SLOW_ANSWER_S
 
 
 def test_silence_is_counted_from_the_last_answer():
-    watch = StatusHistory("u", 0)
-    watch.on_status("u", sample(10))
+    watch = StatusHistory()
+    watch.on_status(sample(10))
     watch.on_request(11)
     assert watch.silent_s(12) is None
     assert watch.silent_s(14) == 4
@@ -177,20 +177,20 @@ def test_silence_is_counted_from_the_last_answer():
 
 
 def test_the_last_values_stay_until_the_server_is_back():
-    watch = StatusHistory("u", 0)
-    watch.on_status("u", sample(10, **traffic(in_time=0)))
-    watch.on_status("u", sample(11, **traffic(in_time=5)))
+    watch = StatusHistory()
+    watch.on_status(sample(10, **traffic(in_time=0)))
+    watch.on_status(sample(11, **traffic(in_time=5)))
     watch.on_error("gone")
     assert watch.rates.goodput == 5
     assert watch.last_error == "gone"
-    watch.on_status("v", sample(20, uptime_s=1, **traffic(in_time=1)))
-    assert (watch.last_error, watch.silent_s(20), watch.rates, watch.url) == ("", None, ServerRates(), "v")
+    watch.on_status(sample(20, uptime_s=1, **traffic(in_time=1)))
+    assert (watch.last_error, watch.silent_s(20), watch.rates) == ("", None, ServerRates())
     assert list(watch.goodput) == [5, None, None]
 
 
 def test_the_history_is_bounded():
-    watch = StatusHistory("u", 0)
+    watch = StatusHistory()
     for second in range(1, 3 * HISTORY_MAX):
-        watch.on_status("u", sample(second))
+        watch.on_status(sample(second))
         watch.on_error("gone")
     assert len(watch.goodput) == len(watch.refused) == HISTORY_MAX

@@ -1,7 +1,7 @@
 import pytest
 
 from penstock.cli.index_stats import FILE_OVERHEAD_BYTES, IndexStats
-from penstock.cli.throughput import SAMPLES_MIN, Throughput, format_duration
+from penstock.cli.throughput import SAMPLES_MIN, Throughput
 
 
 class Run:
@@ -116,10 +116,3 @@ def test_few_marks_are_kept_however_many_there_were():
     for _ in range(5000):
         run.do(1, 0.5)
     assert len(run.pace._marks) == SAMPLES_MIN
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(None, "–"), (0.2, "0s"), (59.6, "1m00s"), (125, "2m05s"), (3725, "1h02m")]
-)
-def test_durations_are_short(seconds, shown):
-    assert format_duration(seconds) == shown

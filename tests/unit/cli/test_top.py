@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from penstock.cli import main as entry
-from penstock.cli.keyboard import ESCAPE_TIMEOUT_S, Keyboard
-from penstock.cli.status_rates import StatusHistory
 from penstock.cli.top import (
     ANSWER_TIMEOUT_S,
+    ESCAPE_TIMEOUT_S,
+    Keyboard,
     LiveScreen,
     StatusPoller,
     find_server_url,
@@ -42,17 +42,12 @@ class Server:
             raise Unavailable("no server runs", dependency="server")
         return self.url
 
-    @asynccontextmanager
-    async def reach(self, url):
+    def reach(self, url):
         self.open += 1
-        try:
-            yield self
-        finally:
-            self.open -= 1
-
-    def with_options(self, *, attempts_max):
-        assert attempts_max == 1
         return self
+
+    async def close(self):
+        self.open -= 1
 
     async def send(self, call):
         assert call.path == "/v1/status"
@@ -76,8 +71,9 @@ def told(at_s):
 @asynccontextmanager
 async def followed(server, interval_s=1.0):
     """Follow a server; yields what is known of it and how often it changed."""
-    one, watch, changes = asking(server), StatusHistory("", 0), []
-    task = asyncio.create_task(poll_forever(one, watch, interval_s, lambda: changes.append(watch.last_error)))
+    one, changes = asking(server), []
+    watch = one.history
+    task = asyncio.create_task(poll_forever(one, interval_s, lambda: changes.append(watch.last_error)))
     try:
         yield watch, changes
     finally:
@@ -280,15 +276,14 @@ def seen_on(terminal, act, *script):
     console = Console(file=out, width=80, height=24, force_terminal=True, color_system=None)
 
     async def main():
-        watch = StatusHistory("http://one", asyncio.get_running_loop().time())
-        screen = LiveScreen(watch, console, slave)
+        one = asking(Server(*script))
+        screen = LiveScreen(one.history, console, slave)
 
         def drawn_then_act():
             screen.changed.set()
             asyncio.get_running_loop().call_soon(act, master)
 
-        one = asking(Server(*script))
-        asks = asyncio.create_task(poll_forever(one, watch, 60, drawn_then_act))
+        asks = asyncio.create_task(poll_forever(one, 60, drawn_then_act))
         asks.add_done_callback(lambda _: screen.changed.set())
         try:
             return await screen.run(asks)
