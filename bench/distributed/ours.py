@@ -31,7 +31,7 @@ async def over(place: Place) -> BrokerBus:
     if place.carrier == "redis":
         from penstock.bus.backends.redis.broker import RedisBroker  # noqa: PLC0415
 
-        carrier = RedisBroker(settings, RedisSettings(url=place.address), {}, clock)
+        carrier = RedisBroker(settings, RedisSettings(url=place.address), {})
     else:
         from penstock.bus.backends.kafka.broker import KafkaBroker  # noqa: PLC0415
 

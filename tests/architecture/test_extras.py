@@ -40,7 +40,7 @@ for package in (penstock.cli, penstock.core, penstock.http):
         importlib.import_module(f"{{package.__name__}}.{{module.name}}")
 from penstock.app import app
 store = build_store_service(settings, Path({str(tmp_path)!r}), None)
-print(type(store).__name__, build_broker(settings, None), build_shared(settings))
+print(type(store).__name__, build_broker(settings), build_shared(settings))
 """
     assert said(code) == "EdgeProcessGroup None None"
 
@@ -48,8 +48,8 @@ print(type(store).__name__, build_broker(settings, None), build_shared(settings)
 @pytest.mark.parametrize(
     ("make", "setting", "extra"),
     [
-        ("build_broker(replace(settings, bus=replace(settings.bus, backend='kafka')), None)", "bus.backend", "kafka"),
-        ("build_broker(replace(settings, bus=replace(settings.bus, backend='redis')), None)", "bus.backend", "redis"),
+        ("build_broker(replace(settings, bus=replace(settings.bus, backend='kafka')))", "bus.backend", "kafka"),
+        ("build_broker(replace(settings, bus=replace(settings.bus, backend='redis')))", "bus.backend", "redis"),
         ("build_store_service(settings, Path('.'), None, 'qdrant')", "store.backend", "qdrant"),
         ("build_shared(replace(settings, redis=replace(settings.redis, cache=True)))", "redis.url", "redis"),
     ],

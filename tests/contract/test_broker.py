@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 
 from penstock.bus.broker import Broker, Channel, ChannelKind, Delivery, Reader, ReplyMessage
-from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettings
 from tests.clock import run
@@ -90,9 +89,9 @@ def redis_server() -> Place:
     bus = BusSettings(prefix=f"test-{uuid.uuid4().hex[:8]}", lease=2.0)
     here, nowhere = RedisSettings(url=server.url), RedisSettings(url="redis://127.0.0.1:1/0")
     return Place(
-        lambda: RedisBroker(bus, here, {"t": CAPACITY}, LoopClock()),
+        lambda: RedisBroker(bus, here, {"t": CAPACITY}),
         redis.crash,
-        lambda: RedisBroker(bus, nowhere, {}, LoopClock()),
+        lambda: RedisBroker(bus, nowhere, {}),
     )
 
 
@@ -278,19 +277,6 @@ async def test_what_is_handed_back_comes_again_and_counts_no_more_than_a_deliver
 
 
 @on_every_broker
-async def test_what_is_to_be_retried_comes_after_its_delay_and_counts(rig: Rig) -> None:
-    broker = await rig.broker()
-    reader = await broker.join(WORK)
-    await broker.send(WORK, b"m", "", 1.0)
-    (delivery,) = await take(reader, 1)
-    began_s = asyncio.get_running_loop().time()
-    await reader.nack(delivery, 0.5)
-    (again,) = await take(reader, 1)
-    assert asyncio.get_running_loop().time() - began_s >= 0.45
-    assert (again.record, again.attempts) == (b"m", 2)
-
-
-@on_every_broker
 async def test_what_a_closed_reader_left_undone_comes_to_another(rig: Rig) -> None:
     leaves, stays = await rig.broker(), await rig.broker()
     reader = await leaves.join(WORK)
@@ -397,32 +383,6 @@ async def test_each_reader_gets_all_news_since_it_came_in_order(rig: Rig) -> Non
     assert texts(await take(third, 1)) == [b"after"]
 
 
-@on_every_broker
-async def test_readers_under_one_name_share_news_which_is_kept_for_them(rig: Rig) -> None:
-    first, second = await rig.broker(), await rig.broker()
-    reader = await first.join(NEWS, "mail")
-    await first.send(NEWS, b"0", "", 1.0)
-    (delivery,) = await take(reader, 1)
-    await reader.ack(delivery)
-    await reader.close()
-    await first.send(NEWS, b"1", "", 1.0)
-    other = await second.join(NEWS, "mail")
-    assert texts(await take(other, 1)) == [b"1"]
-
-
-@on_every_broker
-async def test_news_that_is_to_be_retried_comes_to_its_own_group_again(rig: Rig) -> None:
-    broker = await rig.broker()
-    others = await broker.join(NEWS)
-    reader = await broker.join(NEWS, "mail")
-    await broker.send(NEWS, b"m", "", 1.0)
-    (delivery,) = await take(reader, 1)
-    await reader.nack(delivery, 0.0)
-    (again,) = await take(reader, 1)
-    assert (again.record, again.attempts) == (b"m", 2)
-    assert texts(await take(others, 2, 1.0)) == [b"m"]
-
-
 # --- Notes
 
 
@@ -464,12 +424,10 @@ async def test_a_buried_record_is_a_letter_that_can_be_revived(rig: Rig) -> None
     reader = await broker.join(WORK)
     await broker.send(WORK, b"poison", "", 1.0)
     (delivery,) = await take(reader, 1)
-    await reader.nack(delivery, 0.0)
-    (delivery,) = await take(reader, 1)
     await reader.dead_letter(delivery, "tries")
     assert await reader.poll(1, NEVER_S) == []
     (letter,) = await broker.dead_letters(10)
-    assert (letter.topic, letter.group, letter.reason, letter.attempts) == ("t", "", "tries", 2)
+    assert (letter.topic, letter.group, letter.reason, letter.attempts) == ("t", "", "tries", 1)
     assert (letter.record, letter.size) == (b"poison", 6)
     assert await broker.requeue_dead_letter(letter.id)
     (delivery,) = await take(reader, 1)
@@ -485,7 +443,7 @@ async def test_letters_come_oldest_first_and_can_be_dropped(rig: Rig) -> None:
     for n in range(3):
         await broker.send(WORK, b"%d" % n, "one key", 1.0)
     for delivery in await take(reader, 3):
-        await reader.dead_letter(delivery, "raised")
+        await reader.dead_letter(delivery, "unreadable")
     letters = await broker.dead_letters(2)
     assert [letter.record for letter in letters] == [b"0", b"1"]
     assert await broker.delete_dead_letter(letters[0].id)

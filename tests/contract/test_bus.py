@@ -1,8 +1,8 @@
 """What every bus promises (SPEC §3, B1–B5), whichever backend carries it.
 
 One suite, run on every backend of ``BACKENDS``. A new backend adds a record there: how to make one,
-what it can do (its ``Features`` are compared with what is written here), how to run a coroutine, and
-limits short enough for its clock. Memory runs on virtual time, where SPEC's own limits cost nothing.
+whether publishers and subscribers share buffers there, how to run a coroutine, and limits short enough
+for its clock. Memory runs on virtual time, where SPEC's own limits cost nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from penstock.bus.broker_breaker import BrokerBreaker
-from penstock.bus.contract import Bus, Features, Handler, TopicState
+from penstock.bus.contract import Bus, Handler, TopicState
 from penstock.bus.distributed import BrokerBus
 from penstock.bus.local import LocalBus
 from penstock.bus.record_codec import RecordCodec
@@ -44,7 +44,8 @@ class Backend:
     Attributes:
         name: Its ``BUS_BACKEND`` name.
         make: Build one from settings.
-        features: What it is expected to be able to do.
+        blocks_publisher: The publisher of an event waits for room in each subscriber's own buffer; else for room in the
+            broker's, and a slow subscriber falls behind in its own time.
         limits: Settings that suit its clock.
         run: Run a coroutine to its end.
         settle: Wait until everything that can happen has happened.
@@ -52,7 +53,7 @@ class Backend:
 
     name: str
     make: Callable[[BusSettings], Bus]
-    features: Features
+    blocks_publisher: bool
     limits: BusSettings
     run: Callable[[Coroutine[Any, Any, None]], None]
     settle: Callable[[], Coroutine[Any, Any, None]]
@@ -71,7 +72,7 @@ def over_redis(limits: BusSettings) -> Bus:
 
     # The channel holds what is being handled too, which B1 does not count.
     held = replace(limits, prefix=f"test-{uuid.uuid4().hex[:8]}", buffer_size=limits.buffer_size + 1000)
-    broker = RedisBroker(held, RedisSettings(url=redis.shared().url), {}, LoopClock())
+    broker = RedisBroker(held, RedisSettings(url=redis.shared().url), {})
     transport = BrokerTransport(broker, RecordCodec({}, limits.record_max), BrokerBreaker("redis", GuardSettings()))
     return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
@@ -104,7 +105,7 @@ BACKENDS = [
     Backend(
         name="memory",
         make=lambda limits: LocalBus(limits, {"small": 1}, LoopClock()),
-        features=Features(ordered=True, persistent=False, redelivers=False),
+        blocks_publisher=True,
         limits=SPEC_LIMITS,
         run=run,
         settle=quiet,
@@ -112,7 +113,7 @@ BACKENDS = [
     Backend(
         name="fake",
         make=over_a_fake_broker,
-        features=Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False),
+        blocks_publisher=False,
         limits=replace(SPEC_LIMITS, ahead=0),
         run=run,
         settle=quiet,
@@ -120,7 +121,7 @@ BACKENDS = [
     Backend(
         name="redis",
         make=over_redis,
-        features=Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False),
+        blocks_publisher=False,
         limits=SHORT_LIMITS,
         run=asyncio.run,
         settle=real_quiet,
@@ -128,7 +129,7 @@ BACKENDS = [
     Backend(
         name="kafka",
         make=over_kafka,
-        features=Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False),
+        blocks_publisher=False,
         # Whoever subscribes is given partitions only after a moment, which the first request waits for.
         limits=replace(SHORT_LIMITS, publish_timeout=2.0, request_timeout=4.0, handler_timeout=5.0),
         run=asyncio.run,
@@ -207,7 +208,7 @@ def on_every_bus(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 
 def in_one_process(rig: Rig) -> None:
     """Go on only where publishers and subscribers share buffers, and moments."""
-    if not rig.bus.features.blocks_publisher:
+    if not rig.backend.blocks_publisher:
         pytest.skip("publishers and subscribers share no buffer here")
 
 
@@ -244,14 +245,6 @@ class Gate:
 async def outcome(task: asyncio.Task[Any]) -> object:
     """Return a task's result, or the error it raised."""
     return (await asyncio.gather(task, return_exceptions=True))[0]
-
-
-# --- The record
-
-
-@on_every_bus
-async def test_features_are_what_the_suite_was_told(rig: Rig) -> None:
-    assert rig.bus.features == rig.backend.features
 
 
 # --- A request and its reply: promise B3
@@ -424,7 +417,7 @@ async def test_a_blocked_requester_whose_own_deadline_is_tighter_expires(rig: Ri
 
 @pytest.mark.parametrize("lag_s", [0.0, 10.0])
 @pytest.mark.parametrize(
-    "backend", [b for b in BACKENDS if b.run is run and b.features.blocks_publisher], ids=lambda backend: backend.name
+    "backend", [b for b in BACKENDS if b.run is run and b.blocks_publisher], ids=lambda backend: backend.name
 )
 def test_room_a_slot_and_the_timeout_in_one_moment_mean_handled_not_refused(backend: Backend, lag_s: float) -> None:
     # Two handlers end together: one makes room for who waits in ``put``, the other's slot takes the message at once.
@@ -505,8 +498,6 @@ async def test_a_topic_tells_how_full_it_is(rig: Rig) -> None:
 
 @on_every_bus
 async def test_one_slot_keeps_the_order(rig: Rig) -> None:
-    if not rig.bus.features.ordered:
-        pytest.skip("this backend keeps no order")
     gate = Gate()
     await rig.serve(gate)
     gate.open.set()
@@ -867,9 +858,7 @@ async def test_an_event_that_comes_too_late_is_counted_and_logged(rig: Rig, capl
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-@pytest.mark.parametrize(
-    "backend", [b for b in BACKENDS if b.features.blocks_publisher], ids=lambda backend: backend.name
-)
+@pytest.mark.parametrize("backend", [b for b in BACKENDS if b.blocks_publisher], ids=lambda backend: backend.name)
 def test_a_buffer_full_of_late_messages_is_cleared_at_once(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
     # Once each late message gave its slot back inside the loop that took it: a recursion as deep as the buffer.
     limits = BusSettings(buffer_size=5000)

@@ -100,7 +100,7 @@ def redis_place() -> Place:
     def silence(on: bool) -> None:  # noqa: FBT001
         server.freeze() if on else server.thaw()
 
-    return Place(lambda: RedisBroker(bus, RedisSettings(url=server.url), {}, LoopClock()), redis.crash, silence)
+    return Place(lambda: RedisBroker(bus, RedisSettings(url=server.url), {}), redis.crash, silence)
 
 
 def kafka_place() -> Place:
@@ -135,9 +135,9 @@ class Instance:
             BrokerTransport(broker, self.wire, self.link), limits, {}, LoopClock(), compatibility_keys=marks
         )
 
-    def serve(self, handler: Any, slots: int = 1, topic: str = "t", group: str = "") -> Permits:
+    def serve(self, handler: Any, slots: int = 1, topic: str = "t") -> Permits:
         permits = Permits(topic, slots)
-        self.bus.subscribe(topic, handler, permits, group=group)
+        self.bus.subscribe(topic, handler, permits)
         return permits
 
     def ask(self, message: object, topic: str = "t", ctx: Context | None = None) -> asyncio.Task[Any]:
@@ -641,29 +641,6 @@ async def test_what_is_too_large_is_refused_where_it_comes_from(rig: Rig) -> Non
     assert await api.ask("x") == "x" * 1000
 
 
-@on_every_broker
-async def test_an_event_whose_group_fails_is_tried_again_and_then_buried(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
-    api, worker = await rig.instance(), await rig.instance(tries=2)
-    seen: list[object] = []
-
-    async def hook(message: object, _ctx: Context) -> None:
-        seen.append(message)
-        if message == "bad" or (message == "shaky" and seen.count("shaky") < 2):
-            raise Unavailable("the hook is down", dependency="hook")
-
-    worker.serve(hook, topic="alert.triggered", group="hooks")
-    await rig.until(lambda: worker.bus._consumers[0]._reader)
-    with caplog.at_level(logging.CRITICAL):
-        for message in ("bad", "shaky", "good"):
-            await api.bus.publish("alert.triggered", message, Context.background())
-        (letter,) = await rig.letters(1)
-        await rig.until(lambda: len(seen) == 5)
-    assert (letter.reason, letter.topic, letter.group, letter.attempts) == ("raised", "alert.triggered", "hooks", 2)
-    assert (seen.count("bad"), seen.count("shaky"), seen.count("good")) == (2, 2, 1)
-
-
 # --- A broker in trouble
 
 
@@ -711,7 +688,7 @@ def test_a_redis_that_is_killed_and_started_again_is_used_again_by_itself(
             from penstock.bus.backends.redis.broker import RedisBroker
 
             bus = replace(LIMITS, prefix="test", buffer_size=HELD)
-            return RedisBroker(bus, RedisSettings(url=server.url), {}, LoopClock())
+            return RedisBroker(bus, RedisSettings(url=server.url), {})
 
         rig = Rig(Place(make, redis.crash, lambda _: None))
         api, worker = await rig.instance(), await rig.instance()

@@ -15,7 +15,6 @@ import pytest
 from penstock.app.external_backends import build_broker as made
 from penstock.bus.backends.redis.broker import CLIENT_NAME, RedisBroker
 from penstock.bus.broker import BROKER_TIMEOUT_S, Channel, ChannelKind, Delivery, Reader, ReplyMessage
-from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Invalid, PenstockError, Unavailable
 from penstock.kernel.settings import BusSettings, RedisSettings, Settings
 from tests.rigs import redis
@@ -35,12 +34,12 @@ def server(tmp_path: Path) -> Iterator[redis.Redis]:
 
 def broker(url: str, pool_size: int = 20) -> RedisBroker:
     bus = BusSettings(prefix=f"test-{uuid.uuid4().hex[:8]}", lease=LEASE_S, buffer_size=CAPACITY)
-    return RedisBroker(bus, RedisSettings(url=url, pool_size=pool_size), {}, LoopClock())
+    return RedisBroker(bus, RedisSettings(url=url, pool_size=pool_size), {})
 
 
 def beside(other: RedisBroker, url: str) -> RedisBroker:
     bus = BusSettings(prefix=other._keys.prefix, lease=LEASE_S, buffer_size=CAPACITY)
-    return RedisBroker(bus, RedisSettings(url=url), {}, LoopClock())
+    return RedisBroker(bus, RedisSettings(url=url), {})
 
 
 async def take(reader: Reader, count: int = 10, within_s: float = 10.0) -> list[Delivery]:
@@ -114,7 +113,7 @@ def test_a_redis_that_may_throw_away_messages_is_warned_of(
 def test_a_cache_in_the_redis_of_the_bus_is_warned_of(
     settings: RedisSettings, caplog: pytest.LogCaptureFixture, *, warned: bool
 ) -> None:
-    made(Settings(bus=BusSettings(backend="redis"), redis=settings), LoopClock())
+    made(Settings(bus=BusSettings(backend="redis"), redis=settings))
     assert ("REDIS_SHARED_URL" in caplog.text) is warned
 
 
@@ -276,24 +275,6 @@ def test_after_a_crash_that_forgot_everything_all_is_made_anew(tmp_path: Path) -
 
     with redis.redis(tmp_path, persistent=False) as server:
         asyncio.run(main())
-
-
-def test_closing_while_redis_is_away_and_a_retry_waits_ends_soon(server: redis.Redis) -> None:
-    async def main() -> None:
-        here = broker(server.url)
-        await here.start()
-        reader = await here.join(WORK)
-        await here.send(WORK, b"w", "", 0.0)
-        (taken,) = await take(reader)
-        await reader.nack(taken, 60.0)
-        server.kill()
-        began_s = time.monotonic()
-        await reader.close()
-        await here.close()
-        assert time.monotonic() - began_s < BROKER_TIMEOUT_S + 1.0
-        server.start()
-
-    asyncio.run(main())
 
 
 def test_news_nobody_reads_any_more_fills_nothing(server: redis.Redis) -> None:

@@ -11,7 +11,7 @@ from penstock.bus.backends.redis.broker import RedisBroker
 from penstock.bus.broker import Channel, ChannelKind
 from penstock.bus.record_codec import RecordCodec
 from penstock.cli.main import penstock
-from penstock.kernel.context import Context, MonotonicClock
+from penstock.kernel.context import Context
 from penstock.kernel.settings import BusSettings, RedisSettings
 from tests.rigs import redis
 
@@ -24,7 +24,7 @@ def test_letters_at_a_real_redis_are_listed_retried_and_dropped(tmp_path: Path):
     environment = {"BUS_BACKEND": "redis", "REDIS_URL": url, "BUS_PREFIX": prefix}
 
     async def bury() -> None:
-        broker = RedisBroker(BusSettings(prefix=prefix), RedisSettings(url=url), {}, MonotonicClock())
+        broker = RedisBroker(BusSettings(prefix=prefix), RedisSettings(url=url), {})
         await broker.start()
         reader = await broker.join(WORK)
         for _ in range(2):

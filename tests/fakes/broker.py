@@ -22,7 +22,6 @@ from penstock.bus.broker import (
     Delivery,
     ReplyMessage,
 )
-from penstock.bus.contract import Features
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
 
 #: How often a waiting sender looks whether there is room.
@@ -36,7 +35,6 @@ class Item:
     record: bytes
     sent_s: float
     attempts: int = 0
-    ready_s: float = 0.0
     holder: FakeBroker | None = None
 
 
@@ -135,8 +133,7 @@ class FakeReader:
         return taken
 
     def _due(self, count: int) -> list[Item]:
-        now_s = asyncio.get_running_loop().time()
-        free = [item for item in self._line.items if item.ready_s <= now_s and not self.broker.server_holds(item)]
+        free = [item for item in self._line.items if not self.broker.server_holds(item)]
         return free[:count]
 
     async def ack(self, delivery: Delivery, reply: ReplyMessage | None = None) -> None:
@@ -144,12 +141,6 @@ class FakeReader:
         if reply is not None:
             self.broker.put(reply.address, reply.record)
         self._remove(delivery)
-
-    async def nack(self, delivery: Delivery, delay_s: float) -> None:
-        await self.broker.answers()
-        delivery.handle.holder = None
-        delivery.handle.ready_s = asyncio.get_running_loop().time() + delay_s
-        self.broker.server.changed()
 
     async def requeue(self, delivery: Delivery) -> None:
         await self.broker.answers()
@@ -190,7 +181,6 @@ class FakeReader:
 class FakeBroker:
     name = "fake"
     connections = 0
-    features = Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False)
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -233,10 +223,10 @@ class FakeBroker:
         self.server.mailboxes.pop(self.address, None)
         self.server.heartbeat_s.pop(self, None)
 
-    async def join(self, channel: Channel, group: str = "") -> FakeReader:
+    async def join(self, channel: Channel) -> FakeReader:
         await self.answers()
-        own = channel.kind is ChannelKind.PUBSUB and not group
-        name = f"own-{next(self.server.numbers)}" if own else group
+        own = channel.kind is ChannelKind.PUBSUB
+        name = f"own-{next(self.server.numbers)}" if own else ""
         self.server.lines.setdefault((channel, name), Line())
         reader = FakeReader(self, channel, name, own=own)
         self.readers.append(reader)

@@ -349,12 +349,12 @@ def _fetch(home: Path) -> None:
 async def crash(broker: Any) -> None:
     """End one instance of ours as if its process had been killed: it says no word, to its group least of all."""
     tasks = [reader._fetch_task for reader in broker._readers] + [
-        crew._commit_task for crew in broker._consumer_groups.values()
+        crew._commit_task for crew in [broker._workers] if crew
     ]
     running = [task for task in tasks if task is not None]
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-    broker._consumer_groups, broker._readers, broker._consumers = {}, [], {}
+    broker._workers, broker._readers, broker._consumers = None, [], {}
     await broker._cluster.abort()
     await broker.close()

@@ -44,7 +44,7 @@ class BackingServices:
         self._role = role
         self._clock = clock
         self._store_service: StoreService | None = None
-        self.broker = build_broker(settings, clock)
+        self.broker = build_broker(settings)
         self.shared = build_shared(settings)
 
     @property

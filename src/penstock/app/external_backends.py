@@ -50,12 +50,11 @@ def topic_capacities(settings: Settings) -> dict[str, int]:
     }
 
 
-def build_broker(settings: Settings, clock: Clock) -> Broker | None:
+def build_broker(settings: Settings) -> Broker | None:
     """Return the broker that carries the bus between processes, not started yet. ``None`` where all is in one.
 
     Args:
         settings: The backend and its address.
-        clock: The loop's clock.
 
     Raises:
         Invalid: The settings cannot be used.
@@ -74,7 +73,7 @@ def build_broker(settings: Settings, clock: Clock) -> Broker | None:
 
             left = max(1, settings.redis.pool_size - pool_connections_max(settings.redis))
             settings = replace(settings, redis=replace(settings.redis, pool_size=left))
-        return RedisBroker(settings.bus, settings.redis, topic_capacities(settings), clock)
+        return RedisBroker(settings.bus, settings.redis, topic_capacities(settings))
     if settings.bus.backend == "kafka":
         with _extra("kafka", "aiokafka", "bus.backend"):
             from penstock.bus.backends.kafka.broker import KafkaBroker  # noqa: PLC0415

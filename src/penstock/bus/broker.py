@@ -8,9 +8,8 @@ A record travels in one of three ways:
 
 - **Queue** (:class:`Channel` of kind ``QUEUE``): kept until one reader has acknowledged it. The readers of all
   instances share the channel. The record of a reader that dies or requeues it is delivered to another. At least once.
-- **Pub/sub** (kind ``PUBSUB``): each reader gets every record sent after it joined, in the order of one sender. Readers
-  that join under a group's name share the records, which are then kept for the group as in a queue. Without a group,
-  records are delivered at most once and forgotten with the reader.
+- **Pub/sub** (kind ``PUBSUB``): each reader gets every record sent after it joined, in the order of one sender, at most
+  once. Its records are forgotten with it.
 - **Mailboxes**: each instance has one, at its ``address``. ``reply`` writes to one mailbox, ``broadcast`` to all,
   ``receive`` reads one's own. A record for an instance that has gone is dropped silently.
 
@@ -24,8 +23,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
-
-from penstock.bus.contract import Features
 
 #: How long a broker may be silent before it counts as gone; connecting included. SPEC: a clear error within 5 s.
 BROKER_TIMEOUT_S: Final = 4.0
@@ -102,9 +99,9 @@ class DeadLetter:
     Attributes:
         id: Its id, for requeueing or deleting it.
         topic: The topic it was sent to.
-        group: The subscriber group it failed in; empty for a queue.
+        group: The reader's own group in a pub/sub channel, where the broker has one; empty for a queue.
         reason: Why it was dead-lettered, one word (``tries``, ``newer_version``, ``foreign``, ``truncated``,
-            ``too_large``, ``raised``, ``unreadable``).
+            ``too_large``, ``unreadable``).
         attempts: How many times it had been delivered.
         dead_lettered_at_s: When, in seconds since 1970, by the clock of the side that put it there.
         size: Bytes of the record.
@@ -132,8 +129,8 @@ class Reader(Protocol):
         """Return up to ``count`` records, waiting up to ``wait_s`` for the first; empty when there was none.
 
         Records that a dead member held, or that were requeued, come too. A delivery is this reader's until ``ack``,
-        ``nack``, ``requeue`` or ``dead_letter``, however long that takes, as long as its instance sends heartbeats: a
-        long handler does not lose its record to another.
+        ``requeue`` or ``dead_letter``, however long that takes, as long as its instance sends heartbeats: a long
+        handler does not lose its record to another.
 
         Raises:
             Unavailable: The broker cannot be asked; call again later.
@@ -153,21 +150,13 @@ class Reader(Protocol):
         """
         ...
 
-    async def nack(self, delivery: Delivery, delay_s: float) -> None:
-        """Have a record delivered again, here or elsewhere, after about ``delay_s`` (never before); the attempt counts.
-
-        Raises:
-            Unavailable: It stays this reader's until the instance ends.
-        """
-        ...
-
     async def requeue(self, delivery: Delivery) -> None:
-        """Have a record delivered to another member soon: it was not begun, or its handler was stopped at shutdown.
+        """Have a queue's record delivered to another member soon: it was not begun, or was stopped at shutdown.
 
         Whether the attempt counts is up to the broker.
 
         Raises:
-            Unavailable: As for ``nack``.
+            Unavailable: It stays this reader's until the instance ends.
         """
         ...
 
@@ -184,7 +173,7 @@ class Reader(Protocol):
         ...
 
     async def close(self) -> None:
-        """Leave the channel. Unsettled records are delivered to another member, or forgotten in pub/sub without group.
+        """Leave the channel. A queue's unsettled records are delivered to another member.
 
         Never raises; closing twice is allowed. No ``poll`` is under way.
         """
@@ -197,11 +186,6 @@ class Broker(Protocol):
     @property
     def name(self) -> str:
         """Name in errors, logs and metrics: the broker's ``BUS_BACKEND``."""
-        ...
-
-    @property
-    def features(self) -> Features:
-        """Capabilities beyond this contract."""
         ...
 
     @property
@@ -237,14 +221,10 @@ class Broker(Protocol):
         """
         ...
 
-    async def join(self, channel: Channel, group: str = "") -> Reader:
+    async def join(self, channel: Channel) -> Reader:
         """Become a reader of a channel.
 
         Records sent to a queue before any reader has joined are kept for the first one.
-
-        Args:
-            channel: The channel to read.
-            group: For pub/sub: the readers of this group share the records. Must be empty for a queue.
 
         Raises:
             Unavailable: The broker does not answer.

@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 CHANNEL_SEPARATOR: Final = "-"
 #: How long one poll may wait for the first record.
 POLL_WAIT_S: Final = 1.0
-#: How long an event whose subscriber failed waits for its next try, for each time it has been tried.
-RETRY_DELAY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,6 @@ class Consumer:
 
     Args:
         channel: The channel to read.
-        group: The group that shares a pub/sub channel; empty for a queue, and for a subscription of one's own.
         inner: The bus of this process that has the handlers.
         concurrency: How many handlers may run.
         config: The configuration that all consumers share.
@@ -71,13 +68,12 @@ class Consumer:
     """
 
     def __init__(
-        self, channel: Channel, group: str, inner: LocalBus, concurrency: Callable[[], int], config: ConsumerConfig
+        self, channel: Channel, inner: LocalBus, concurrency: Callable[[], int], config: ConsumerConfig
     ) -> None:
         self.channel = channel
         self.topic = channel.topic.partition(CHANNEL_SEPARATOR)[0]
         self.inner = inner
         self.undispatched = TopicCounters()
-        self._group = group
         self._concurrency = concurrency
         self._config = config
         self._tasks: set[asyncio.Task[None]] = set()
@@ -142,7 +138,7 @@ class Consumer:
     async def _poll(self) -> None:
         """Take as many records as there is room for, or wait for room."""
         if self._reader is None:
-            self._reader = await self._config.transport.broker.join(self.channel, self._group)
+            self._reader = await self._config.transport.broker.join(self.channel)
             self._joined.set()
         room = self._concurrency() + self._config.prefetch - len(self._tasks)
         if room <= 0:
@@ -248,36 +244,16 @@ class Consumer:
         await self._retry_while_unavailable(lambda: reader.ack(delivery, answer))
 
     async def _handle_event(self, delivery: Delivery, reader: Reader, told: tuple[Any, Context]) -> None:
-        """Have an event handled; in a group, have it delivered again if the handler fails."""
+        """Have an event handled, and log its failure: no publisher waits for it."""
         message, ctx = told
-        topic, failure = self.topic, None
         try:
-            await self.inner.request(topic, message, ctx)
-        except Expired as error:
-            self._count_lost_event(error)
+            await self.inner.request(self.topic, message, ctx)
         except PenstockError as error:
-            failure = error
-        if failure is None:
-            await self._retry_while_unavailable(lambda: reader.ack(delivery))
-        elif self._closing and failure.code == "draining":
-            await self._requeue_or_drop(delivery, reader, failure)
-        elif not self._group:
-            if not isinstance(failure, Broken):  # a bug has been logged with its traceback
-                log.warning("a subscriber of %s failed: %s", topic, failure)
-            await self._retry_while_unavailable(lambda: reader.ack(delivery))
-        elif delivery.attempts < self._config.deliveries_max:
-            log.warning("a subscriber of %s failed; the event is delivered again: %s", topic, failure)
-            await self._retry_while_unavailable(lambda: reader.nack(delivery, RETRY_DELAY_S * delivery.attempts))
-        else:
-            log.error("a subscriber of %s failed %d times; its event becomes a dead letter", topic, delivery.attempts)
-            await self._retry_while_unavailable(lambda: reader.dead_letter(delivery, "raised"))
-
-    async def _requeue_or_drop(self, delivery: Delivery, reader: Reader, error: PenstockError) -> None:
-        """Requeue an event whose handler was stopped at shutdown; count it as lost where no group shares it."""
-        if self._group:
-            await self._retry_while_unavailable(lambda: reader.requeue(delivery))
-        else:
-            self._count_lost_event(error)
+            if isinstance(error, Expired) or (self._closing and error.code == "draining"):
+                self._count_lost_event(error)
+            elif not isinstance(error, Broken):  # a bug has been logged with its traceback
+                log.warning("a subscriber of %s failed: %s", self.topic, error)
+        await self._retry_while_unavailable(lambda: reader.ack(delivery))
 
     async def _retry_while_unavailable(self, act: Callable[[], Awaitable[None]]) -> None:
         """Call the broker until it answers; while closing, only once."""

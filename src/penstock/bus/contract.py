@@ -36,25 +36,6 @@ class Slots(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
-    """Capabilities of a backend beyond the common contract; the contract suite reads them.
-
-    Attributes:
-        ordered: Messages of one publisher are handled in order when one slot serves the topic: events
-            always, requests while it is not congested.
-        persistent: Messages survive the bus's own process.
-        redelivers: A message whose handler died is handed to another.
-        blocks_publisher: The publisher of an event waits for room in each subscriber's own buffer; else for room in the
-            broker's, and a slow subscriber falls behind in its own time.
-    """
-
-    ordered: bool
-    persistent: bool
-    redelivers: bool
-    blocks_publisher: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class TopicState:
     """Present state of a topic.
 
@@ -133,11 +114,6 @@ class BreakerView(Protocol):
 
 class Bus(Protocol):
     """Publish and subscribe, request and reply."""
-
-    @property
-    def features(self) -> Features:
-        """Capabilities of this backend."""
-        ...
 
     def subscribe(
         self, topic: str, handler: Handler, slots: Slots, kind_of: Callable[[Any], str] | None = None

@@ -24,7 +24,7 @@ from typing import Any, Final
 from penstock.bus.broker import BROKER_TIMEOUT_S, Channel, ChannelKind
 from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.consumer import CHANNEL_SEPARATOR, Consumer, ConsumerConfig
-from penstock.bus.contract import Features, Handler, Slots, TopicRefusal, TopicState
+from penstock.bus.contract import Handler, Slots, TopicRefusal, TopicState
 from penstock.bus.counters import NULL_OBSERVER, BusObserver, OneSideObserver, TopicCounters
 from penstock.bus.envelope import draining_error
 from penstock.bus.local import LocalBus
@@ -157,11 +157,6 @@ class BrokerBus:
         return f"<BrokerBus {self._breaker!r} {self._membership.registry!r}>"
 
     @property
-    def features(self) -> Features:
-        """Capabilities of the broker."""
-        return self._broker.features
-
-    @property
     def breakers(self) -> tuple[BrokerBreaker]:
         """The broker's circuit breaker."""
         return (self._breaker,)
@@ -189,23 +184,9 @@ class BrokerBus:
     # --- Called by users of the bus
 
     def subscribe(
-        self,
-        topic: str,
-        handler: Handler,
-        slots: Slots,
-        kind_of: Callable[[Any], str] | None = None,
-        group: str = "",
+        self, topic: str, handler: Handler, slots: Slots, kind_of: Callable[[Any], str] | None = None
     ) -> None:
-        """See :meth:`penstock.bus.contract.Bus.subscribe`.
-
-        Args:
-            topic: The topic.
-            handler: Handles a message.
-            slots: Permission to run one more.
-            kind_of: Names a message's kind.
-            group: For events that must not be lost: the subscribers of this name share them, whichever instance they
-                belong to; each is tried again where its handler fails, and dead-lettered after ``settings.tries``.
-        """
+        """See :meth:`penstock.bus.contract.Bus.subscribe`."""
         self._slots.setdefault(topic, []).append(slots)
         if kind_of is not None:
             self._kind_of[topic] = kind_of
@@ -214,7 +195,7 @@ class BrokerBus:
             queue = self._request_channel(topic)
             consumer = next((one for one in self._consumers if one.channel == queue), None)
             self._wake_on_free_slot(
-                consumer or self._consume(queue, "", self._worker_bus, partial(self._topic_concurrency, topic)), slots
+                consumer or self._consume(queue, self._worker_bus, partial(self._topic_concurrency, topic)), slots
             )
             self._membership.register_self()
         if topic not in REQUEST_TOPICS:
@@ -223,7 +204,7 @@ class BrokerBus:
             inner = LocalBus(limits, {}, self._clock, self._worker_observer)
             inner.subscribe(topic, handler, slots, kind_of)
             self._wake_on_free_slot(
-                self._consume(Channel(topic, ChannelKind.PUBSUB), group, inner, partial(self._slot_limit, slots)), slots
+                self._consume(Channel(topic, ChannelKind.PUBSUB), inner, partial(self._slot_limit, slots)), slots
             )
 
     async def publish(self, topic: str, message: Any, ctx: Context) -> None:
@@ -359,8 +340,8 @@ class BrokerBus:
 
     # --- Serving
 
-    def _consume(self, channel: Channel, group: str, inner: LocalBus, at_once: Callable[[], int]) -> Consumer:
-        consumer = Consumer(channel, group, inner, at_once, self._consumer_config)
+    def _consume(self, channel: Channel, inner: LocalBus, at_once: Callable[[], int]) -> Consumer:
+        consumer = Consumer(channel, inner, at_once, self._consumer_config)
         self._consumers.append(consumer)
         return consumer
 

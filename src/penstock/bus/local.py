@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
-from penstock.bus.contract import BreakerView, Features, Handler, Slots, TopicRefusal, TopicState
+from penstock.bus.contract import BreakerView, Handler, Slots, TopicRefusal, TopicState
 from penstock.bus.counters import NULL_OBSERVER, BusObserver, TopicCounters
 from penstock.bus.dispatcher import Dispatcher
 from penstock.bus.envelope import Envelope, draining_error
@@ -32,7 +32,6 @@ class LocalBus:
     """
 
     breakers: Sequence[BreakerView] = ()
-    features = Features(ordered=True, persistent=False, redelivers=False)
 
     def __init__(
         self,

@@ -16,7 +16,6 @@ from penstock.bus.record_codec import Message, RecordCodec, UnreadableRecord
 from penstock.cli.options import Setup, json_option, with_settings
 from penstock.cli.tables import TableRows, print_table
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
-from penstock.kernel.context import MonotonicClock
 from penstock.kernel.errors import Invalid
 
 #: Codec for records of any size, to read a message's client and request id.
@@ -198,7 +197,7 @@ def _with_broker(setup: Setup, act: Callable[[Broker], Awaitable[Any]]) -> Any:
     """
 
     async def run() -> Any:
-        one = build_broker(setup.settings, MonotonicClock())
+        one = build_broker(setup.settings)
         if one is None:
             raise Invalid(
                 "BUS_BACKEND=memory keeps no dead letters; they need a broker", field="concurrency.bus.backend"

@@ -11,8 +11,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition, errors
 
 from penstock.bus.backends.kafka.client_config import translate_error
-from penstock.bus.backends.kafka.cluster import Cluster
-from penstock.bus.backends.kafka.record_source import LONG_POLL_MS, POLL_MS
+from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, POLL_MS, Cluster
 
 log = logging.getLogger(__name__)
 
@@ -119,10 +118,10 @@ class LocalSubscription:
         self._subscriptions.append(self)
 
     async def wait_joined(self) -> None:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
 
     async def fetch(self, topic: str, count: int) -> list[Any]:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         if not self._buffer:
             async with self._listener.fetch_lock:
                 if not self._buffer:
@@ -142,20 +141,20 @@ class LocalSubscription:
                 self._buffer.popleft()
 
     def track(self, partition: TopicPartition, offset: int) -> int:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         del partition, offset
         return 0
 
     def mark_done(self, partition: TopicPartition, offset: int) -> None:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
 
     def foreign_partitions(self, topic: str) -> list[int]:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         del topic
         return []
 
     async def leave(self, topic: str) -> None:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         if self in self._subscriptions:
             self._subscriptions.remove(self)
             if not self._subscriptions:

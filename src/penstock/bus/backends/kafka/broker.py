@@ -15,7 +15,6 @@ from penstock.bus.backends.kafka.aiokafka_internals import throttle_loggers
 from penstock.bus.backends.kafka.backlog_limiter import BacklogLimiter
 from penstock.bus.backends.kafka.broadcast_consumer import BroadcastConsumer, LocalSubscription
 from penstock.bus.backends.kafka.client_config import (
-    CONNECTIONS_MAX,
     NAME,
     KafkaClientConfig,
     channel_full,
@@ -26,10 +25,8 @@ from penstock.bus.backends.kafka.client_config import (
 from penstock.bus.backends.kafka.cluster import Cluster, TopicSpec
 from penstock.bus.backends.kafka.consumer_group import ConsumerGroup
 from penstock.bus.backends.kafka.dead_letters import DeadLetterTopic
-from penstock.bus.backends.kafka.reader import KafkaReader, ReaderOutput
-from penstock.bus.backends.kafka.record_source import RecordSource
-from penstock.bus.broker import BROKER_TIMEOUT_S, STARTUP_CHECK_S, Channel, ChannelKind, DeadLetter, ReplyMessage
-from penstock.bus.contract import Features
+from penstock.bus.backends.kafka.reader import KafkaReader, RecordSource
+from penstock.bus.broker import BROKER_TIMEOUT_S, STARTUP_CHECK_S, Channel, ChannelKind, DeadLetter
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.kernel.settings_bus import BusSettings, KafkaSettings
 
@@ -37,17 +34,10 @@ log = logging.getLogger(__name__)
 
 #: Handled records of queues are trimmed so often.
 TRIM_INTERVAL_S: Final = 60.0
-#: The groups that read a pub/sub channel are looked up so often.
-GROUPS_TTL_S: Final = 5.0
 #: Broadcasts are in this partition of the mailboxes' topic; the others are mailboxes.
 BROADCAST_PARTITION: Final = 0
 #: Control messages read at once.
 RECEIVE_MAX: Final = 1000
-#: Connections that an instance opens to one broker in any case: producer, metadata, admin, mailbox,
-#: ungrouped subscriptions; and those of each group that it is in.
-CONNECTIONS_BASE: Final = 5
-CONNECTIONS_PER_GROUP: Final = 2
-
 HOUR_MS: Final = "3600000"
 
 
@@ -56,8 +46,7 @@ class KafkaBroker:
 
     - Queue: one topic for each channel, shared by one group of all workers. A key picks the partition, else they take
       turns.
-    - Pub/sub: one topic with one partition for each channel, so all is in order. Readers without a group read from its
-      end. Readers with a group's name form a consumer group.
+    - Pub/sub: one topic with one partition for each channel, so all is in order. Readers read from its end.
     - Mailboxes: the partitions of one topic. An instance picks one and reads only records with its name. Instances
       that share a partition skip each other's. So nothing has to be made or cleaned up for an instance that comes or
       goes. Broadcasts are in a partition that every instance reads.
@@ -67,11 +56,12 @@ class KafkaBroker:
         kafka: Address and credentials of Kafka, and the layout of new topics.
         capacities: Records a channel holds at most where that is not ``bus.buffer_size``, by topic.
 
-    Bounds: ``CONNECTIONS_BASE`` and, for each group, ``CONNECTIONS_PER_GROUP`` connections to a broker, never more
-        than ``CONNECTIONS_MAX`` (L5). The capacity of a channel is approximate
-        (:class:`penstock.bus.backends.kafka.backlog_limiter.BacklogLimiter`). Pub/sub without groups has none: Kafka
-        deletes its records after an hour.
+    Bounds: Seven connections to a broker (L5): producer, metadata, admin, mailbox, subscriptions, and two of the group.
+        The capacity of a queue is approximate (:class:`penstock.bus.backends.kafka.backlog_limiter.BacklogLimiter`).
+        Pub/sub has none: Kafka deletes its records after an hour.
     """
+
+    name = NAME
 
     def __init__(self, bus: BusSettings, kafka: KafkaSettings, capacities: Mapping[str, int]) -> None:
         terms = KafkaClientConfig.from_settings(bus, kafka)
@@ -79,16 +69,17 @@ class KafkaBroker:
         self._capacities = capacities
         self._capacity = bus.buffer_size
         self._name = uuid.uuid4().hex
+        self._group = f"{terms.prefix}-workers"
         self._mailbox = TopicPartition(f"{terms.prefix}-notes", 1 + zlib.crc32(self._name.encode()) % kafka.mailboxes)
+        self.address = f"{self._mailbox.partition}.{self._name}"
         throttle_loggers("aiokafka")
         self._cluster = Cluster(terms, f"{terms.prefix}-{self._name[:8]}")
         self._dead_letters = DeadLetterTopic(self._cluster, f"{terms.prefix}-dead")
         self._consumers: dict[str, BroadcastConsumer] = {}
         self._subscriptions: dict[str, list[LocalSubscription]] = {}
-        self._consumer_groups: dict[str, ConsumerGroup] = {}
+        self._workers: ConsumerGroup | None = None
         self._readers: list[KafkaReader] = []
         self._routes: dict[Channel, tuple[str, BacklogLimiter]] = {}
-        self._group_names: dict[str, tuple[float, list[str]]] = {}
         self._joining = asyncio.Lock()
         self._heartbeat_task: asyncio.Task[None] | None = None
         self._trim_task: asyncio.Task[None] | None = None
@@ -108,23 +99,6 @@ class KafkaBroker:
 
     def __repr__(self) -> str:
         return f"<KafkaBroker {self._config.kafka.display_address} {self.connections} connections>"
-
-    @property
-    def name(self) -> str:
-        """See :class:`penstock.bus.broker.Broker`."""
-        return NAME
-
-    @property
-    def features(self) -> Features:
-        """Features of Kafka: all records are ordered where there is one partition, else those of one key."""
-        return Features(
-            ordered=self._config.kafka.partitions == 1, persistent=True, redelivers=True, blocks_publisher=False
-        )
-
-    @property
-    def address(self) -> str:
-        """See :class:`penstock.bus.broker.Broker`."""
-        return f"{self._mailbox.partition}.{self._name}"
 
     @property
     def connections(self) -> int:
@@ -161,13 +135,10 @@ class KafkaBroker:
         await asyncio.gather(*own, return_exceptions=True)
         steps = [
             [reader.close() for reader in self._readers],
-            [
-                *(member.stop() for member in self._consumer_groups.values()),
-                *(consumer.stop() for consumer in self._consumers.values()),
-            ],
+            [one.stop() for one in (self._workers, *self._consumers.values()) if one is not None],
             [self._cluster.close()],
         ]
-        self._readers, self._consumer_groups, self._consumers = [], {}, {}
+        self._readers, self._workers, self._consumers = [], None, {}
         loop = asyncio.get_running_loop()
         until_s = loop.time() + BROKER_TIMEOUT_S
         for step in steps:
@@ -209,9 +180,7 @@ class KafkaBroker:
         """Delete the handled records of the queues that are read here."""
         for reader in [one for one in self._readers if one.channel.kind is ChannelKind.QUEUE]:
             try:
-                marks = await self._cluster.committed_offsets(
-                    self._group_name(reader.channel, ""), self._cluster.partitions(reader.topic)
-                )
+                marks = await self._cluster.committed_offsets(self._group, self._cluster.partitions(reader.topic))
                 await self._cluster.delete_before({one: mark.offset for one, mark in marks.items() if mark.offset > 0})
             except PenstockError as error:
                 log.warning("the handled records of %s could not be deleted and stay in Kafka: %s", reader.topic, error)
@@ -221,13 +190,6 @@ class KafkaBroker:
     def _topic(self, channel: Channel) -> str:
         return f"{self._config.prefix}.{channel.kind}.{channel.topic}"
 
-    def _group_name(self, channel: Channel, group: str) -> str:
-        workers = f"{self._config.prefix}-workers"
-        return workers if channel.kind is ChannelKind.QUEUE else f"{self._pubsub_group_prefix(channel)}{group}"
-
-    def _pubsub_group_prefix(self, channel: Channel) -> str:
-        return f"{self._config.prefix}-news-{channel.topic}-"
-
     async def _ensure(self, channel: Channel) -> str:
         topic = self._topic(channel)
         await self._cluster.ensure_topic(
@@ -235,42 +197,28 @@ class KafkaBroker:
         )
         return topic
 
-    async def join(self, channel: Channel, group: str = "") -> KafkaReader:
-        """See :class:`penstock.bus.broker.Broker`.
-
-        Raises:
-            Invalid: Too many groups: there would be more connections than ``CONNECTIONS_MAX``.
-            Unavailable: The broker does not answer.
-        """
+    async def join(self, channel: Channel) -> KafkaReader:
+        """See :class:`penstock.bus.broker.Broker`."""
         topic = await self._ensure(channel)
-        if channel.kind is ChannelKind.PUBSUB and not group:
-            source: RecordSource = await self._subscribe_alone(topic)
+        source: RecordSource
+        if channel.kind is ChannelKind.QUEUE:
+            source = workers = await self._join_workers()
+            await workers.join(topic)
         else:
-            member = await self._join_group(self._group_name(channel, group))
-            await member.join(topic)
-            source = member
-        post = ReaderOutput(self._send_reply, self._dead_letters.append)
-        reader = KafkaReader(channel, group, topic, source, self._cluster, post)
+            listener = self._consumers.setdefault("news", BroadcastConsumer(self._cluster))
+            source = ear = LocalSubscription(listener, self._cluster, self._subscriptions.setdefault(topic, []))
+            await ear.join(topic)
+        reader = KafkaReader(channel, topic, source, self._cluster, self.reply, self._dead_letters)
         self._readers.append(reader)
         return reader
 
-    async def _subscribe_alone(self, topic: str) -> LocalSubscription:
-        listener = self._consumers.setdefault("news", BroadcastConsumer(self._cluster))
-        ear = LocalSubscription(listener, self._cluster, self._subscriptions.setdefault(topic, []))
-        await ear.join(topic)
-        return ear
-
-    async def _join_group(self, group: str) -> ConsumerGroup:
+    async def _join_workers(self) -> ConsumerGroup:
         async with self._joining:
-            member = self._consumer_groups.get(group)
-            if member is None:
-                if CONNECTIONS_BASE + CONNECTIONS_PER_GROUP * (1 + len(self._consumer_groups)) > CONNECTIONS_MAX:
-                    detail = f"no group {group}: it would take more than {CONNECTIONS_MAX} connections to a broker (L5)"
-                    raise Invalid(detail)
-                member = ConsumerGroup(self._cluster, group, self._discard_fetched)
+            if self._workers is None:
+                member = ConsumerGroup(self._cluster, self._group, self._discard_fetched)
                 await member.start()
-                self._consumer_groups[group] = member
-        return member
+                self._workers = member
+            return self._workers
 
     def _discard_fetched(self, partitions: Collection[TopicPartition]) -> None:
         for reader in self._readers:
@@ -306,18 +254,7 @@ class KafkaBroker:
     async def depth(self, channel: Channel) -> int:
         """See :class:`penstock.bus.broker.Broker`. A done record counts until all before it are committed."""
         topic = await self._ensure(channel)
-        if channel.kind is ChannelKind.QUEUE:
-            return await self._cluster.backlog(topic, self._group_name(channel, ""))
-        groups = await self._pubsub_groups(channel)
-        return max([await self._cluster.backlog(topic, group) for group in groups], default=0)
-
-    async def _pubsub_groups(self, channel: Channel) -> list[str]:
-        prefix, now_s = self._pubsub_group_prefix(channel), asyncio.get_running_loop().time()
-        asked_s, groups = self._group_names.get(prefix, (-GROUPS_TTL_S, []))
-        if now_s - asked_s >= GROUPS_TTL_S:
-            groups = await self._cluster.list_groups(prefix)
-            self._group_names[prefix] = (now_s, groups)
-        return groups
+        return await self._cluster.backlog(topic, self._group) if channel.kind is ChannelKind.QUEUE else 0
 
     # --- Mailboxes
 
@@ -328,9 +265,6 @@ class KafkaBroker:
             return  # no mailbox
         place = int(number)
         await self._cluster.write(self._mailbox.topic, record, lambda: place, name.encode())
-
-    async def _send_reply(self, answer: ReplyMessage) -> None:
-        await self.reply(answer.address, answer.record)
 
     async def broadcast(self, record: bytes) -> None:
         """See :class:`penstock.bus.broker.Broker`."""

@@ -19,8 +19,6 @@ NAME: Final = "kafka"
 REQUEST_TIMEOUT_S: Final = BROKER_TIMEOUT_S
 #: How long the client waits before it tries again.
 BACKOFF_S: Final = 0.1
-#: Connections to one broker at most (L5); what this adapter opens is fixed, and less.
-CONNECTIONS_MAX: Final = 10
 
 #: Meaning of the library's errors; the first row that fits counts. ``None`` for the setting: the broker is at fault.
 ERROR_TABLE: Final[tuple[tuple[type[BaseException], str | None, str], ...]] = (

@@ -34,6 +34,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Headers = Sequence[tuple[str, bytes]]
 
+#: How long one fetch request may wait at the broker. An answer for one partition ends the request for all, so
+#: a newly wanted partition waits at most so long; shorter only costs idle readers more requests.
+LONG_POLL_MS: Final = 100
+#: How long a reader polls the same partitions before it checks which are its own.
+POLL_MS: Final = 200
 #: Copies of a topic, where the setting leaves it open and there are brokers enough.
 REPLICATION_DEFAULT: Final = 3
 
@@ -303,15 +308,6 @@ class Cluster:
         if fresh:
             begun |= await self.call(lambda: self._metadata_consumer.beginning_offsets(fresh))
         return sum(max(0, ends[one] - begun[one]) for one in partitions)
-
-    async def list_groups(self, prefix: str) -> list[str]:
-        """Return the groups whose names begin with ``prefix``.
-
-        Raises:
-            Unavailable: The broker does not answer.
-        """
-        found = await self.call(self._admin.list_consumer_groups)
-        return sorted({group for group, *_ in found if group.startswith(prefix)})
 
     async def delete_before(self, before: Mapping[TopicPartition, int]) -> None:
         """Delete the records before the given offsets.

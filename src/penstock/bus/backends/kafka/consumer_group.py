@@ -13,9 +13,8 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.structs import OffsetAndMetadata
 
 from penstock.bus.backends.kafka.client_config import translate_error
-from penstock.bus.backends.kafka.cluster import Cluster
+from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, POLL_MS, Cluster
 from penstock.bus.backends.kafka.offset_tracker import OffsetTracker
-from penstock.bus.backends.kafka.record_source import LONG_POLL_MS, POLL_MS
 from penstock.bus.broker import BROKER_TIMEOUT_S
 from penstock.bus.loops import run_forever
 from penstock.kernel.errors import PenstockError
@@ -132,11 +131,11 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     # --- Called by readers
 
     async def wait_joined(self) -> None:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         await self._stable.wait()
 
     async def fetch(self, topic: str, count: int) -> list[Any]:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         mine = [one for one in self._assigned if one.topic == topic]
         ready = [one for one in mine if self._trackers[one].free_slots() > 0]
         careful = [one for one in ready if self._trackers[one].isolating]
@@ -167,11 +166,11 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         return [record for records in batches.values() for record in records]
 
     def track(self, partition: TopicPartition, offset: int) -> int:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         return self._trackers[partition].track(offset)
 
     def mark_done(self, partition: TopicPartition, offset: int) -> None:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         tracker = self._trackers.get(partition)
         if tracker is None:
             return
@@ -180,11 +179,11 @@ class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             self._dirty.set()
 
     def foreign_partitions(self, topic: str) -> list[int]:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         return [one.partition for one in self._cluster.partitions(topic) if one not in self._assigned]
 
     async def leave(self, topic: str) -> None:
-        """See :class:`penstock.bus.backends.kafka.record_source.RecordSource`."""
+        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         self._topics.remove(topic)
         ours = {one for one in self._assigned if one.topic == topic}
         with contextlib.suppress(errors.KafkaError, TimeoutError):

@@ -11,8 +11,7 @@ from typing import Any, Final
 from aiokafka import TopicPartition, errors
 
 from penstock.bus.backends.kafka.client_config import translate_error
-from penstock.bus.backends.kafka.cluster import Cluster, TopicSpec
-from penstock.bus.backends.kafka.record_source import LONG_POLL_MS
+from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, Cluster, TopicSpec
 from penstock.bus.broker import (
     BROKER_TIMEOUT_S,
     DEAD_LETTER_BYTES_MAX,
@@ -50,7 +49,7 @@ class DeadLetterTopic:
         )
         self._appended = 0
 
-    async def append(self, channel: Channel, group: str, delivery: Delivery, reason: str) -> None:
+    async def append(self, channel: Channel, delivery: Delivery, reason: str) -> None:
         """Append a dead letter.
 
         Raises:
@@ -63,7 +62,7 @@ class DeadLetterTopic:
         about = {
             "topic": channel.topic,
             "kind": channel.kind.value,
-            "group": group,
+            "group": "",
             "reason": reason,
             "tries": delivery.attempts,
             "buried_ms": int(time.time() * 1000),

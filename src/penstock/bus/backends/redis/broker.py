@@ -18,10 +18,8 @@ from redis.exceptions import AuthenticationError, OutOfMemoryError, ResponseErro
 
 from penstock.bus.backends.redis import scripts
 from penstock.bus.backends.redis.multiplexer import NAME, Command, CommandMultiplexer, first_error, unavailable
-from penstock.bus.backends.redis.reader import MAILBOX_MAX, GroupMember, InstanceLease, RedisKeys, RedisReader
+from penstock.bus.backends.redis.reader import MAILBOX_MAX, InstanceLease, RedisKeys, RedisReader
 from penstock.bus.broker import BROKER_TIMEOUT_S, STARTUP_CHECK_S, Channel, ChannelKind, DeadLetter
-from penstock.bus.contract import Features
-from penstock.kernel.context import Clock
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
 from penstock.kernel.redis_url import check_redis_url
 from penstock.kernel.settings import BusSettings, RedisSettings
@@ -51,7 +49,6 @@ class RedisBroker:
         bus: Bounds, names and the lease, that hold for all brokers.
         settings: Address of Redis, and the number of connections (L4).
         capacities: Records a channel holds at most where that is not ``bus.buffer_size``, by topic.
-        clock: The loop's clock.
 
     Raises:
         Invalid: The URL is none of Redis.
@@ -60,14 +57,12 @@ class RedisBroker:
     """
 
     name = NAME
-    features = Features(ordered=True, persistent=True, redelivers=True, blocks_publisher=False)
 
-    def __init__(self, bus: BusSettings, settings: RedisSettings, capacities: Mapping[str, int], clock: Clock) -> None:
+    def __init__(self, bus: BusSettings, settings: RedisSettings, capacities: Mapping[str, int]) -> None:
         self.address = secrets.token_hex(8)
         self._keys = RedisKeys(bus.prefix)
         self._capacities = capacities
         self._capacity = bus.buffer_size
-        self._clock = clock
         self._where = check_redis_url(settings.url)
         self._pool = _pool(settings)
         self._commands, self._blocking = CommandMultiplexer(self._pool), CommandMultiplexer(self._pool)
@@ -155,19 +150,14 @@ class RedisBroker:
         if isinstance(made, ResponseError):
             pulse.healthy_since_s = math.inf
             raise unavailable(made)
-        if pulse.healthy_since_s == math.inf:
-            pulse.healthy_since_s = self._clock.now()
-        elif made:  # Redis was restarted: our positions in its streams mean nothing any more
-            self._last_ids = ["0-0", "0-0"]
-            pulse.healthy_since_s = self._clock.now()
+        if made and pulse.healthy_since_s < math.inf:
+            self._last_ids = ["0-0", "0-0"]  # Redis was restarted: our positions in its streams mean nothing any more
+        if made or pulse.healthy_since_s == math.inf:
+            pulse.healthy_since_s = asyncio.get_running_loop().time()
 
-    async def join(self, channel: Channel, group: str = "") -> RedisReader:
+    async def join(self, channel: Channel) -> RedisReader:
         """See :meth:`penstock.bus.broker.Broker.join`."""
-        number = next(self._numbers)
-        own = channel.kind is ChannelKind.PUBSUB and not group
-        name = f"own:{self.address}:{number}" if own else f"group:{group}"
-        part = GroupMember(channel, name, f"{self.address}/{number}", own)
-        reader = RedisReader(part, self._keys, self._lease, self._commands, self._pool, self._clock)
+        reader = RedisReader(channel, next(self._numbers), self._keys, self._lease, self._commands, self._pool)
         await reader.create_group()
         self._readers.append(reader)
         return reader
@@ -179,7 +169,8 @@ class RedisBroker:
             script: Command = ("EVAL", scripts.SEND_QUEUE, 1, stream, capacity, record)
         else:
             script = ("EVAL", scripts.SEND_PUBSUB, 1, stream, capacity, record, self._keys.alive(""))
-        until_s, pause_s = self._clock.now() + within_s, SEND_RETRY_S
+        loop = asyncio.get_running_loop()
+        until_s, pause_s = loop.time() + within_s, SEND_RETRY_S
         while True:
             (answer,) = await self._commands.execute(script)
             if isinstance(answer, OutOfMemoryError):
@@ -188,7 +179,7 @@ class RedisBroker:
                 raise unavailable(answer)
             if answer is not None:
                 return
-            left_s = until_s - self._clock.now()
+            left_s = until_s - loop.time()
             if left_s <= 0:
                 raise Rejected(f"{channel.topic} is full", code="topic_full")
             await asyncio.sleep(min(pause_s, left_s))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,10 +21,7 @@ from penstock.bus.broker import (
     Delivery,
     ReplyMessage,
 )
-from penstock.kernel.context import Clock
 from penstock.kernel.errors import Unavailable
-
-log = logging.getLogger(__name__)
 
 #: The consumer that holds requeued entries; no instance has this name.
 UNOWNED: Final = "~"
@@ -85,74 +81,59 @@ class InstanceLease:
     healthy_since_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class GroupMember:
-    """Membership of a reader in the consumer group of a stream.
-
-    Attributes:
-        channel: The channel to read.
-        group: Its group's name in the stream.
-        consumer: Its own name there.
-        exclusive: Whether the group is the reader's alone.
-    """
-
-    channel: Channel
-    group: str
-    consumer: str
-    exclusive: bool
-
-
 class RedisReader:
     """See :class:`penstock.bus.broker.Reader`.
 
-    Blocking reads use a connection of its own; all other commands use the broker's.
+    The readers of a queue share the stream's consumer group; one of pub/sub has a group of its own, without
+    acknowledgements. Blocking reads use a connection of its own; all other commands use the broker's.
 
     Args:
-        member: Its group and its name there.
+        channel: The channel to read.
+        number: Its number in this instance.
         keys: The keys.
         lease: The lease of this instance.
         commands: The broker's connection.
         pool: Provides its own connection.
-        clock: The loop's clock.
     """
 
     def __init__(
         self,
-        member: GroupMember,
+        channel: Channel,
+        number: int,
         keys: RedisKeys,
         lease: InstanceLease,
         commands: CommandMultiplexer,
         pool: ConnectionPool,
-        clock: Clock,
     ) -> None:
-        self._member = member
-        self._stream = keys.stream(member.channel)
+        self._channel = channel
+        self._shared = channel.kind is ChannelKind.QUEUE
+        self._group = "group:" if self._shared else f"own:{lease.address}:{number}"
+        self._consumer = f"{lease.address}/{number}"
+        self._stream = keys.stream(channel)
         self._keys = keys
         self._lease = lease
         self._commands = commands
         self._blocking = CommandMultiplexer(pool)
-        self._clock = clock
         self._held: set[bytes] = set()
         self._pending_read: asyncio.Future[list[Any]] | None = None
         self._may_have_lost = False
         self._claimed_s = 0.0
-        self._delayed: dict[asyncio.Task[None], Delivery] = {}
 
     def __repr__(self) -> str:
-        return f"<RedisReader {self._stream} {self._member.group} {len(self._held)} held>"
+        return f"<RedisReader {self._stream} {self._group} {len(self._held)} held>"
 
     async def wait_joined(self) -> None:
         """See :class:`penstock.bus.broker.Reader`."""
 
     async def poll(self, count: int, wait_s: float) -> list[Delivery]:
         """See :meth:`penstock.bus.broker.Reader.poll`."""
-        if not self._member.exclusive:
+        if self._shared:
             if self._may_have_lost:
                 found = await self._recover_lost(count)
                 if found:
                     return found
                 self._may_have_lost = False
-            now_s = self._clock.now()
+            now_s = asyncio.get_running_loop().time()
             if now_s - self._claimed_s >= CLAIM_INTERVAL_S and self._pending_read is None:
                 self._claimed_s = now_s
                 found = await self._claim_unowned(count)
@@ -186,21 +167,15 @@ class RedisReader:
             commands.append(("XADD", mail, "NOMKSTREAM", "MAXLEN", "~", MAILBOX_MAX, "*", "r", reply.record))
         await self._finish(delivery, commands + self._ack_commands(delivery))
 
-    async def nack(self, delivery: Delivery, delay_s: float) -> None:
-        """See :meth:`penstock.bus.broker.Reader.nack`. It stays ours until then; if we die, it comes earlier."""
-        task = asyncio.get_running_loop().create_task(self._nack_later(delivery, delay_s), name="retry")
-        self._delayed[task] = delivery
-        task.add_done_callback(lambda task: self._delayed.pop(task, None))
-
     async def requeue(self, delivery: Delivery) -> None:
         """See :meth:`penstock.bus.broker.Reader.requeue`; the attempt does not count."""
-        await self._release(delivery, delivery.attempts - 1)
+        await self._finish(delivery, [self._release_command(delivery.handle, delivery.attempts - 1)])
 
     async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """See :meth:`penstock.bus.broker.Reader.dead_letter`."""
-        record, channel = delivery.record, self._member.channel
+        record, channel = delivery.record, self._channel
         kept = record[:DEAD_LETTER_BYTES_MAX] if reason == "too_large" else record
-        group = "" if channel.kind is ChannelKind.QUEUE else self._member.group
+        group = "" if self._shared else self._group
         letter: list[str | bytes | int] = ["t", channel.topic, "k", str(channel.kind), "g", group, "w", reason]
         letter += ["n", delivery.attempts, "s", len(record), "r", kept]
         burying: list[Command] = [("XADD", self._keys.dead_letters, "MAXLEN", "~", DEAD_LETTERS_MAX, "*", *letter)]
@@ -211,7 +186,7 @@ class RedisReader:
 
         An abandoned read may still be answered, with records that would be assigned to us and never handled.
         """
-        if self._member.exclusive:
+        if not self._shared:
             return
         with contextlib.suppress(Unavailable):
             asked, self._pending_read = self._pending_read, None
@@ -224,43 +199,31 @@ class RedisReader:
 
     async def close(self) -> None:
         """See :meth:`penstock.bus.broker.Reader.close`."""
-        later = list(self._delayed)
-        for _ in range(2):  # the first releases the delivery early, the second ends even that
-            for task in later:
-                task.cancel()
-            if later:
-                await asyncio.wait(later, timeout=BROKER_TIMEOUT_S / 4)
         if self._pending_read is not None:
             self._pending_read.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
             self._pending_read = None
         await self._blocking.close()
-        part = self._member
+        leave: Command = ("EVAL", scripts.LEAVE_GROUP, 1, self._stream, self._group, self._consumer)
+        if not self._shared:
+            leave = ("XGROUP", "DESTROY", self._stream, self._group)
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(BROKER_TIMEOUT_S / 2):
-                if part.exclusive:
-                    await self._commands.execute(("XGROUP", "DESTROY", self._stream, part.group))
-                else:
-                    await self._commands.execute(
-                        ("EVAL", scripts.LEAVE_GROUP, 1, self._stream, part.group, part.consumer)
-                    )
+                await self._commands.execute(leave)
 
     async def create_group(self) -> None:
         """Create the group: for a queue from the beginning, for pub/sub from now on."""
-        start = "0" if self._member.channel.kind is ChannelKind.QUEUE else "$"
-        (answer,) = await self._commands.execute(
-            ("XGROUP", "CREATE", self._stream, self._member.group, start, "MKSTREAM")
-        )
+        start = "0" if self._shared else "$"
+        (answer,) = await self._commands.execute(("XGROUP", "CREATE", self._stream, self._group, start, "MKSTREAM"))
         if isinstance(answer, ResponseError) and "BUSYGROUP" not in str(answer):
             raise unavailable(answer)
 
     # --- Inside
 
     def _read_command(self, count: int, wait_s: float) -> Command:
-        part = self._member
-        command: list[str | int] = ["XREADGROUP", "GROUP", part.group, part.consumer, "COUNT", count]
+        command: list[str | int] = ["XREADGROUP", "GROUP", self._group, self._consumer, "COUNT", count]
         if wait_s > 0:
             command += ["BLOCK", max(1, int(wait_s * 1000))]
-        if part.exclusive:
+        if not self._shared:
             command.append("NOACK")
         return [*command, "STREAMS", self._stream, ">"]
 
@@ -269,13 +232,9 @@ class RedisReader:
         return Delivery(record, attempts, max(0, now_ms - int(id.partition(b"-")[0])) / 1000, id)
 
     def _ack_commands(self, delivery: Delivery) -> list[Command]:
-        part, id = self._member, delivery.handle
-        if part.exclusive:
+        if not self._shared:
             return []
-        commands: list[Command] = [("XACK", self._stream, part.group, id)]
-        if part.channel.kind is ChannelKind.QUEUE:
-            commands.append(("XDEL", self._stream, id))
-        return commands
+        return [("XACK", self._stream, self._group, delivery.handle), ("XDEL", self._stream, delivery.handle)]
 
     async def _finish(self, delivery: Delivery, commands: list[Command]) -> None:
         if commands:
@@ -284,41 +243,26 @@ class RedisReader:
                 raise unavailable(error)
         self._held.discard(delivery.handle)
 
-    async def _nack_later(self, delivery: Delivery, delay_s: float) -> None:
-        try:
-            await asyncio.sleep(delay_s)
-        finally:
-            while True:
-                try:
-                    await self._release(delivery, delivery.attempts)
-                except Unavailable as error:
-                    log.debug("%s: a retry waits: %s", self, error)
-                    await asyncio.sleep(CLAIM_INTERVAL_S)
-                else:
-                    break
-
-    async def _release(self, delivery: Delivery, attempts: int) -> None:
-        await self._finish(
-            delivery, [] if self._member.exclusive else [self._release_command(delivery.handle, attempts)]
-        )
-
     def _release_command(self, id: bytes, attempts: int) -> Command:
         """Return the command that releases an entry, for any member to claim."""
-        return ("XCLAIM", self._stream, self._member.group, UNOWNED, 0, id, "RETRYCOUNT", attempts, "JUSTID")
+        return ("XCLAIM", self._stream, self._group, UNOWNED, 0, id, "RETRYCOUNT", attempts, "JUSTID")
 
     async def _claim_unowned(self, count: int) -> list[Delivery]:
         """Claim released entries; those of dead instances only once all living ones had time for a heartbeat."""
-        part, pulse = self._member, self._lease
-        sure = self._clock.now() - pulse.healthy_since_s >= pulse.duration_s
-        alive = self._keys.alive("")
-        script = ("EVAL", scripts.CLAIM_UNOWNED, 1, self._stream, part.group, part.consumer, count, alive, int(sure))
-        return await self._run_claim(script)
+        sure = asyncio.get_running_loop().time() - self._lease.healthy_since_s >= self._lease.duration_s
+        owner, alive = (self._group, self._consumer), self._keys.alive("")
+        script: Command = ("EVAL", scripts.CLAIM_UNOWNED, 1, self._stream, *owner, count, alive, int(sure))
+        rows, (seconds, micros) = await self._commands.execute(script, ("TIME",))
+        if isinstance(rows, ResponseError):
+            await self._recreate_group(rows)
+            return []
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        return [self._delivery(id, record, attempts, now_ms) for id, record, attempts in rows]
 
     async def _recover_lost(self, count: int) -> list[Delivery]:
         """Claim again the entries that Redis has assigned to us and that a broken connection lost."""
-        part, rows = self._member, await self._pending()
-        lost = [row for row in rows if row[0] not in self._held][:count]
-        claims: list[Command] = [("XCLAIM", self._stream, part.group, part.consumer, 0, row[0]) for row in lost]
+        lost = [row for row in await self._pending() if row[0] not in self._held][:count]
+        claims: list[Command] = [("XCLAIM", self._stream, self._group, self._consumer, 0, row[0]) for row in lost]
         if not claims:
             return []
         *answers, (seconds, micros) = await self._commands.execute(*claims, ("TIME",))
@@ -328,23 +272,14 @@ class RedisReader:
 
     async def _pending(self) -> list[Any]:
         """Return the entries that Redis has assigned to us: id, holder, milliseconds since delivery, deliveries."""
-        part = self._member
         (rows,) = await self._commands.execute(
-            ("XPENDING", self._stream, part.group, "-", "+", PENDING_MAX, part.consumer)
+            ("XPENDING", self._stream, self._group, "-", "+", PENDING_MAX, self._consumer)
         )
         if isinstance(rows, ResponseError):
             await self._recreate_group(rows)
             return []
         found: list[Any] = rows
         return found
-
-    async def _run_claim(self, script: Command) -> list[Delivery]:
-        rows, (seconds, micros) = await self._commands.execute(script, ("TIME",))
-        if isinstance(rows, ResponseError):
-            await self._recreate_group(rows)
-            return []
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        return [self._delivery(id, record, attempts, now_ms) for id, record, attempts in rows]
 
     async def _recreate_group(self, error: ResponseError) -> None:
         """Create the group again where Redis has lost it.

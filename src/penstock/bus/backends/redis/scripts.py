@@ -10,7 +10,7 @@ return redis.call('XADD', KEYS[1], '*', 'r', ARGV[2])
 
 #: Append to a pub/sub stream that has room; without a group that reads it nothing is done. Now and then, and when it
 #: is full, groups of dead instances and what every group is through with are removed. An entry counts as needed while a
-#: group has not been given it, or has it pending.
+#: group has not been given it.
 #: Keys: stream. Arguments: capacity, record, what the key of a living instance begins with.
 SEND_PUBSUB: Final = """
 local stream = KEYS[1]
@@ -35,9 +35,6 @@ local function tidy()
     else
       local from_ms, from_n = parts(group['last-delivered-id'])
       from_n = from_n + 1
-      if group.pending > 0 then
-        from_ms, from_n = parts(redis.call('XPENDING', stream, group.name)[2])
-      end
       if not ms or from_ms < ms or (from_ms == ms and from_n < n) then ms, n = from_ms, from_n end
     end
   end
