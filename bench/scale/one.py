@@ -28,6 +28,14 @@ from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClo
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.ranking.retrieval import Arm, RetrievalQuery
 from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.commands import (
+    CreateCollection,
+    DescribeCollection,
+    FetchPayloads,
+    Retrieve,
+    SearchBatch,
+    UpsertPoints,
+)
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
 
 NAME: Final = "scale"
@@ -115,7 +123,7 @@ class Size:
         store = self._store()
         await store.start()
         try:
-            await store.create(CollectionInfo(NAME, DIM, "synthetic", token_dim=LATE), _work())
+            await store.run(CreateCollection(CollectionInfo(NAME, DIM, "synthetic", token_dim=LATE)), _work())
             began_s, first, writing = time.perf_counter(), 0, set[asyncio.Task[None]]()
             for block in self._world.blocks(self._chunks, UPSERT_POINTS):
                 self._exact.look(block.dense)
@@ -123,7 +131,7 @@ class Size:
                     done, writing = await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
                     for task in done:
                         task.result()
-                writing.add(asyncio.create_task(store.upsert(NAME, _points(block, first), _work())))
+                writing.add(asyncio.create_task(store.run(UpsertPoints(NAME, _points(block, first)), _work())))
                 first += len(block.dense)
                 if first % (self._chunks // 10 or 1) < UPSERT_POINTS:
                     tell(f"  {first} of {self._chunks} written")
@@ -138,7 +146,7 @@ class Size:
 
         async def once(wanted: RetrievalQuery) -> float:
             began_s = time.perf_counter()
-            await store.retrieve(NAME, wanted, (), _work())
+            await store.run(Retrieve(NAME, wanted, ()), _work())
             return (time.perf_counter() - began_s) * 1000
 
         for wanted in asked[:50]:
@@ -174,8 +182,8 @@ class Size:
         shares = []
         for number, best in enumerate(self._exact.best()):
             query = ArmQuery(self._queries.dense[number], CANDIDATES)
-            found = await store.search(NAME, query, _work())
-            rows = await store.fetch_payloads(NAME, [one.point for one in found[:HITS]], _work())
+            (found,) = await store.run(SearchBatch(NAME, [query]), _work())
+            rows = await store.run(FetchPayloads(NAME, [one.point for one in found[:HITS]]), _work())
             shares.append(len({int(payload.id) for payload in rows.values()} & set(best)) / HITS)
         return sum(shares) / len(shares)
 
@@ -220,10 +228,10 @@ async def _indexed(store: EdgeStore) -> float:
     """
     began_s, loose_max = time.perf_counter(), StoreSettings().optimize_points
     async with asyncio.timeout(REST_S_MAX):
-        info = await store.collection(NAME, _work())
+        info = await store.run(DescribeCollection(NAME), _work())
         while info.upkeep or info.chunks - info.indexed >= loose_max:
             await asyncio.sleep(0.5)
-            info = await store.collection(NAME, _work())
+            info = await store.run(DescribeCollection(NAME), _work())
     return time.perf_counter() - began_s
 
 

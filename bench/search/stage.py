@@ -27,6 +27,7 @@ from penstock.models.builtin_dense import BuiltinDenseEncoder
 from penstock.models.model_source import ModelSourceSettings, find_source
 from penstock.models.prepare import prepare_model
 from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.commands import UpsertPoints
 from penstock.stores.data_model import ChunkPayload, Point
 
 #: The server is settled when all its processes together used less than this share of a core for this long.
@@ -135,7 +136,7 @@ async def fill(data_dir: Path, given: Corpus) -> None:
     try:
         for first in range(0, len(given.texts), UPSERT_POINTS):
             rows = range(first, min(first + UPSERT_POINTS, len(given.texts)))
-            await store.upsert("default", [_point(given, row) for row in rows], work)
+            await store.run(UpsertPoints("default", [_point(given, row) for row in rows]), work)
     finally:
         await store.close()
 

@@ -19,6 +19,22 @@ from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.vectors import SparseVector
 from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    FetchPayloads,
+    FetchTokenVectors,
+    GetDocuments,
+    ListCollections,
+    ListDocuments,
+    Retrieve,
+    SealDocument,
+    SearchBatch,
+    TrimDocument,
+    UpsertPoints,
+)
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import (
     ArmQuery,
@@ -32,6 +48,7 @@ from penstock.stores.data_model import (
     Range,
 )
 from tests.contract.shop import QDRANT
+from tests.fakes.memory_store import search_arm
 from tests.fakes.qdrant import qdrant_server, remove_all
 
 WORK = Context.background()
@@ -143,18 +160,22 @@ def shelf(request: pytest.FixtureRequest, pair: Pair) -> Shelf:
     heads = [DocumentInfo(f"d{document}", f"h{document}", CHUNKS) for document in range(0, DOCUMENTS, 2)]
 
     async def fill(store: VectorStore) -> int:
-        if "c" in [one.name for one in await store.collections(WORK)]:
-            await store.drop("c", WORK)
-        await store.create(CollectionInfo("c", DIM, "m", token_dim=LATE, sparse="splade" if learned else ""), WORK)
+        if "c" in [one.name for one in await store.run(ListCollections(), WORK)]:
+            await store.run(DropCollection("c"), WORK)
+        await store.run(
+            CreateCollection(CollectionInfo("c", DIM, "m", token_dim=LATE, sparse="splade" if learned else "")), WORK
+        )
         for first in range(0, len(points), 50):
-            await store.upsert("c", points[first : first + 50], WORK)
+            await store.run(UpsertPoints("c", points[first : first + 50]), WORK)
         for head in heads:
-            await store.seal_document("c", head, WORK)
+            await store.run(SealDocument("c", head), WORK)
         if not changed:
             return 0
-        await store.upsert("c", again, WORK)
-        await store.trim_document("c", "d3", 1, WORK)
-        return await store.delete("c", (Match("language", ["markdown"]), Range("metadata.year", lt=2022)), WORK)
+        await store.run(UpsertPoints("c", again), WORK)
+        await store.run(TrimDocument("c", "d3", 1), WORK)
+        return await store.run(
+            DeleteDocuments("c", (Match("language", ["markdown"]), Range("metadata.year", lt=2022))), WORK
+        )
 
     gone = pair.same(fill)
     assert gone == (6 if changed else 0)
@@ -173,7 +194,7 @@ def test_both_find_the_same_by_either_arm(pair, shelf, name):
         for vector in (shelf.texts.dense(), shelf.texts.sparse(4)):
             alone = isinstance(vector, SparseVector) and not shelf.rarity
             query = ArmQuery(vector, 1000 if alone else 25, FILTERS[name])
-            embedded, other = pair.both(lambda store, query=query: store.search("c", query, WORK))
+            embedded, other = pair.both(lambda store, query=query: search_arm(store, "c", query, WORK))
             if alone:
                 assert {hit.point for hit in embedded} == {hit.point for hit in other}
             else:
@@ -184,11 +205,11 @@ def test_both_find_the_same_by_either_arm(pair, shelf, name):
 def test_both_score_the_same_candidates_alike_in_one_trip(pair, shelf):
     texts = shelf.texts
     for _ in range(10):
-        found = pair.runner.run(pair.embedded.search("c", ArmQuery(texts.dense(), 40), WORK))
+        found = pair.runner.run(search_arm(pair.embedded, "c", ArmQuery(texts.dense(), 40), WORK))
         among = [hit.point for hit in found]
         vectors = [texts.dense(), *([texts.sparse(5)] if shelf.rarity else [])]
         queries = [ArmQuery(vector, len(among), among=among) for vector in vectors]
-        embedded, other = pair.both(lambda store, queries=queries: store.search_batch("c", queries, WORK))
+        embedded, other = pair.both(lambda store, queries=queries: store.run(SearchBatch("c", queries), WORK))
         for one, two in zip(embedded, other, strict=True):
             alike(one, two)
         assert len(embedded[0]) == len(among)
@@ -210,7 +231,7 @@ def test_both_answer_a_search_alike(pair, shelf, name, rerank):
     for _ in range(10):
         words = texts.sparse(5) if shelf.rarity else None
         wanted = RetrievalQuery(10, 40, texts.dense(), words, texts.tokens(6), rerank=rerank)
-        embedded, other = pair.both(lambda store, wanted=wanted: store.retrieve("c", wanted, FILTERS[name], WORK))
+        embedded, other = pair.both(lambda store, wanted=wanted: store.run(Retrieve("c", wanted, FILTERS[name]), WORK))
         alike_but_for_ties(embedded.hits, other.hits)
 
 
@@ -218,7 +239,7 @@ def test_both_answer_a_search_alike(pair, shelf, name, rerank):
 def test_both_list_the_same_heads_in_the_same_pages(pair, shelf, name):
     after, seen = None, 0
     for _ in range(DOCUMENTS):
-        page = pair.same(lambda store, after=after: store.list_documents("c", FILTERS[name], after, 7, WORK))
+        page = pair.same(lambda store, after=after: store.run(ListDocuments("c", FILTERS[name], after, 7), WORK))
         seen += len(page.heads)
         after = page.next
         if after is None:
@@ -228,20 +249,20 @@ def test_both_list_the_same_heads_in_the_same_pages(pair, shelf, name):
 
 def test_both_hold_the_same_points(pair, shelf):
     places = [point_id(f"d{document}", chunk) for document in range(DOCUMENTS) for chunk in range(CHUNKS)]
-    payloads = pair.same(lambda store: store.fetch_payloads("c", places, WORK))
-    embedded, other = pair.both(lambda store: store.fetch_token_vectors("c", places, WORK))
+    payloads = pair.same(lambda store: store.run(FetchPayloads("c", places), WORK))
+    embedded, other = pair.both(lambda store: store.run(FetchTokenVectors("c", places), WORK))
     assert embedded.keys() == other.keys() == payloads.keys()
     assert all(np.array_equal(embedded[place], other[place]) for place in embedded)
     documents = [f"d{document}" for document in range(DOCUMENTS)]
-    assert pair.same(lambda store: store.get_documents("c", documents, WORK))
+    assert pair.same(lambda store: store.run(GetDocuments("c", documents), WORK))
 
 
 def test_both_count_the_same(pair, shelf):
-    one, two = pair.both(lambda store: store.collection("c", WORK))
+    one, two = pair.both(lambda store: store.run(DescribeCollection("c"), WORK))
     assert (one.documents, one.chunks) == (two.documents, two.chunks) == (DOCUMENTS - shelf.gone, len_of(pair))
     assert (one.dim, one.model, one.token_dim, one.sparse) == (two.dim, two.model, two.token_dim, two.sparse)
 
 
 def len_of(pair: Pair) -> int:
     places = [point_id(f"d{document}", chunk) for document in range(DOCUMENTS) for chunk in range(CHUNKS)]
-    return len(pair.runner.run(pair.embedded.fetch_payloads("c", places, WORK)))
+    return len(pair.runner.run(pair.embedded.run(FetchPayloads("c", places), WORK)))

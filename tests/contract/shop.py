@@ -15,9 +15,10 @@ import numpy as np
 from penstock.kernel.context import Context, point_id
 from penstock.kernel.late_interaction import quantize
 from penstock.ranking.retrieval import RetrievalQuery
-from penstock.stores.contract import MovableStore
+from penstock.stores.commands import CreateCollection, DeleteDocuments, ListDocuments, UpsertPoints
+from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
-from tests.fakes.memory_store import sparse, unit
+from tests.fakes.memory_store import search_arm, sparse, unit
 
 WORK = Context.background()
 NUMBERS = itertools.count()
@@ -56,7 +57,7 @@ class Shop:
     """A store, the loop that it lives on, and a fresh collection for each test."""
 
     runner: asyncio.Runner
-    store: MovableStore
+    store: VectorStore
     features: Features = Features()
 
     def do(self, coroutine: Any) -> Any:
@@ -64,24 +65,24 @@ class Shop:
 
     def collection(self) -> str:
         """Return the collection that the tests share, emptied: making one takes the engine 0.3 s."""
-        self.do(self.store.create(CollectionInfo("shared", 2, "m"), WORK))
-        self.do(self.store.delete("shared", (), WORK))
+        self.do(self.store.run(CreateCollection(CollectionInfo("shared", 2, "m")), WORK))
+        self.do(self.store.run(DeleteDocuments("shared", ()), WORK))
         return "shared"
 
     def fresh(self) -> str:
         """Return a collection of its own."""
         name = f"c{next(NUMBERS)}"
-        self.do(self.store.create(CollectionInfo(name, 2, "m"), WORK))
+        self.do(self.store.run(CreateCollection(CollectionInfo(name, 2, "m")), WORK))
         return name
 
     def put(self, collection: str, *points: Point) -> None:
-        self.do(self.store.upsert(collection, points, WORK))
+        self.do(self.store.run(UpsertPoints(collection, points), WORK))
 
     def found(self, collection: str, *conditions: Any) -> set[str]:
         """Return the ids that dense and sparse search, heads and their filter agree on."""
-        dense = self.do(self.store.search(collection, ArmQuery(unit(1, 0), 100, conditions), WORK))
-        rare = self.do(self.store.search(collection, ArmQuery(sparse(t1=1), 100, conditions), WORK))
-        page = self.do(self.store.list_documents(collection, conditions, None, 100, WORK))
+        dense = self.do(search_arm(self.store, collection, ArmQuery(unit(1, 0), 100, conditions), WORK))
+        rare = self.do(search_arm(self.store, collection, ArmQuery(sparse(t1=1), 100, conditions), WORK))
+        page = self.do(self.store.run(ListDocuments(collection, conditions, None, 100), WORK))
         assert {s.point for s in dense} == {s.point for s in rare} == {point_id(head.id, 0) for head in page.heads}
         return {head.id for head in page.heads}
 
@@ -103,7 +104,7 @@ EAST, NORTH, WEST = (1, -1) * 4 + (0, 0) * 4, (0, 0) * 4 + (1, -1) * 4, (-1, 1) 
 def with_tokens(shop: Shop) -> str:
     """Return a collection of five points, the last without token vectors."""
     name = f"late{next(NUMBERS)}"
-    shop.do(shop.store.create(CollectionInfo(name, 2, "m", token_dim=LATE), WORK))
+    shop.do(shop.store.run(CreateCollection(CollectionInfo(name, 2, "m", token_dim=LATE)), WORK))
     shop.put(name, *with_tokens_points().values())
     return name
 

@@ -15,8 +15,9 @@ from penstock.kernel.context import Context, Deadline, LoopClock
 from penstock.kernel.errors import Expired, Unavailable
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.stores.backends.qdrant.server import QdrantServer
+from penstock.stores.commands import CreateCollection, ListCollections, UpsertPoints
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
-from tests.fakes.memory_store import sparse, unit
+from tests.fakes.memory_store import search_arm, sparse, unit
 from tests.fakes.qdrant import FakeQdrant, Listening
 
 WORK = Context.background()
@@ -55,10 +56,10 @@ def test_a_burst_of_callers_shares_the_connections_that_are_allowed(allowed):
     async def scenario() -> list[int]:
         server = QdrantServer(QdrantSettings(url=door.url, pool_size=allowed), TimeoutSettings(), LoopClock())
         await server.start()
-        await server.store.create(CollectionInfo("c", 2, "m"), WORK)
-        await server.store.upsert("c", [POINT], WORK)
+        await server.store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
+        await server.store.run(UpsertPoints("c", [POINT]), WORK)
         fake.hook = full(allowed)
-        found = await asyncio.gather(*(server.store.search("c", QUERY, WORK) for _ in range(CALLERS)))
+        found = await asyncio.gather(*(search_arm(server.store, "c", QUERY, WORK) for _ in range(CALLERS)))
         assert server.connections == allowed
         await server.close()
         assert server.connections == 0
@@ -76,15 +77,15 @@ def test_callers_that_give_up_leave_the_connections_to_the_others():
     async def scenario() -> None:
         server = QdrantServer(QdrantSettings(url=door.url, pool_size=4), TimeoutSettings(), LoopClock())
         store = server.store
-        await store.create(CollectionInfo("c", 2, "m"), WORK)
-        await store.upsert("c", [POINT], WORK)
+        await store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
+        await store.run(UpsertPoints("c", [POINT]), WORK)
         fake.hook = slow(30.0)
         loop = asyncio.get_running_loop()
-        hasty = [store.search("c", QUERY, Context(Deadline(loop.time() + 0.2, "search"))) for _ in range(40)]
+        hasty = [search_arm(store, "c", QUERY, Context(Deadline(loop.time() + 0.2, "search"))) for _ in range(40)]
         ends = await asyncio.gather(*hasty, return_exceptions=True)
         assert {type(end) for end in ends} == {Expired}
         fake.hook = slow(0.0)
-        found = await asyncio.gather(*(store.search("c", QUERY, WORK) for _ in range(40)))
+        found = await asyncio.gather(*(search_arm(store, "c", QUERY, WORK) for _ in range(40)))
         assert all(found)
         await server.close()
 
@@ -99,11 +100,11 @@ def test_a_server_that_ends_and_comes_back_is_asked_over_new_connections():
     async def scenario(url: str) -> None:
         server = QdrantServer(QdrantSettings(url=url), TimeoutSettings(), LoopClock())
         with Listening(fake, port=int(url.rpartition(":")[2])):
-            await server.store.create(CollectionInfo("c", 2, "m"), WORK)
+            await server.store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
         with pytest.raises(Unavailable):
-            await server.store.collections(WORK)
+            await server.store.run(ListCollections(), WORK)
         with Listening(fake, port=int(url.rpartition(":")[2])):
-            assert [one.name for one in await server.store.collections(WORK)] == ["c"]
+            assert [one.name for one in await server.store.run(ListCollections(), WORK)] == ["c"]
         await server.close()
 
     with Listening(fake) as door:
@@ -129,7 +130,7 @@ def started(url: str, **settings: str) -> None:
         server = QdrantServer(QdrantSettings(url=url, **settings), TimeoutSettings(), LoopClock())
         try:
             await server.start()
-            await server.store.create(CollectionInfo("c", 2, "m"), WORK)
+            await server.store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
         finally:
             await server.close()
 

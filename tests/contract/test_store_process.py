@@ -14,10 +14,18 @@ from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge import process_client
 from penstock.stores.backends.edge.process_group import EdgeProcessGroup
 from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.commands import (
+    CreateCollection,
+    DescribeCollection,
+    FetchPayloads,
+    GetDocuments,
+    ListCollections,
+    UpsertPoints,
+)
 from penstock.stores.data_model import ArmQuery, CollectionInfo, Match
 from penstock.stores.key_value_cache import CacheState
 from tests.contract.shop import METADATA, WORK, point
-from tests.fakes.memory_store import unit
+from tests.fakes.memory_store import search_arm, unit
 
 
 def edge(tmp_path: Path) -> EdgeStore:
@@ -29,19 +37,19 @@ def test_a_killed_store_process_fails_who_waits_and_loses_nothing_acknowledged(t
         store = edge(tmp_path)
         await store.start()
         try:
-            await store.create(CollectionInfo("c", 2, "m"), WORK)
+            await store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
             for n in range(20):
-                await store.upsert("c", [point(f"d{n}")], WORK)
+                await store.run(UpsertPoints("c", [point(f"d{n}")]), WORK)
             pid = store.process.pid
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
-            waiting = [asyncio.create_task(store.collection("c", WORK)) for _ in range(3)]
+            waiting = [asyncio.create_task(store.run(DescribeCollection("c"), WORK)) for _ in range(3)]
             await asyncio.sleep(0)
             os.kill(pid, signal.SIGKILL)
             for outcome in await asyncio.gather(*waiting, return_exceptions=True):
                 assert isinstance(outcome, Unavailable)
                 assert outcome.retryable
-            assert (await store.collection("c", WORK)).documents == 20
+            assert (await store.run(DescribeCollection("c"), WORK)).documents == 20
             assert store.process.pid != pid
         finally:
             await store.close()
@@ -59,7 +67,7 @@ def test_a_killed_store_process_comes_back_though_nobody_asks(tmp_path):
             await asyncio.wait_for(store.process._reader_task, 30)
             await asyncio.wait_for(store.process._restart_task, 30)
             assert store.process.alive
-            assert await store.collections(WORK) == []
+            assert await store.run(ListCollections(), WORK) == []
         finally:
             await store.close()
 
@@ -132,7 +140,7 @@ def test_a_closed_store_stays_closed(tmp_path):
         await store.close()
         assert not store.process.alive
         with pytest.raises(Unavailable, match="closed"):
-            await store.collections(WORK)
+            await store.run(ListCollections(), WORK)
         await store.close()
 
     asyncio.run(scenario())
@@ -142,12 +150,12 @@ def test_what_was_stored_is_there_after_a_restart(tmp_path):
     async def scenario() -> None:
         store = edge(tmp_path)
         await store.start()
-        await store.create(CollectionInfo("c", 2, "m"), WORK)
-        await store.upsert("c", [point("a", metadata=METADATA["odd"])], WORK)
+        await store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
+        await store.run(UpsertPoints("c", [point("a", metadata=METADATA["odd"])]), WORK)
         await store.close()
         again = edge(tmp_path)
         await again.start()
-        assert (await again.get_documents("c", ["a"], WORK)).keys() == {"a"}
+        assert (await again.run(GetDocuments("c", ["a"]), WORK)).keys() == {"a"}
         await again.close()
 
     asyncio.run(scenario())
@@ -161,16 +169,16 @@ def test_two_stores_on_one_directory_are_told_apart_by_a_clear_code(tmp_path, mo
         first, second = edge(tmp_path), edge(tmp_path)
         await first.start()
         try:
-            await first.create(CollectionInfo("c", 2, "m"), WORK)
+            await first.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
             with pytest.raises(Unavailable, match="another process") as caught:
                 await second.start()
             assert caught.value.code == "store_locked"
             assert not second.process.alive
-            assert (await first.collection("c", WORK)).name == "c"
+            assert (await first.run(DescribeCollection("c"), WORK)).name == "c"
         finally:
             await first.close()
         await second.start()
-        assert [info.name for info in await second.collections(WORK)] == ["c"]
+        assert [info.name for info in await second.run(ListCollections(), WORK)] == ["c"]
         await second.close()
 
     asyncio.run(scenario())
@@ -181,17 +189,17 @@ def test_many_searches_at_once_are_answered_each_with_its_own(tmp_path):
         store = edge(tmp_path)
         await store.start()
         try:
-            await store.create(CollectionInfo("c", 2, "m"), WORK)
-            await store.upsert("c", [point(f"d{n}", language=f"l{n}") for n in range(50)], WORK)
+            await store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
+            await store.run(UpsertPoints("c", [point(f"d{n}", language=f"l{n}") for n in range(50)]), WORK)
             queries = [ArmQuery(unit(1, 0), 5, (Match("language", [f"l{n}"]),)) for n in range(50)]
-            found = await asyncio.gather(*(store.search("c", query, WORK) for query in queries))
+            found = await asyncio.gather(*(search_arm(store, "c", query, WORK) for query in queries))
             assert [[s.point for s in hits] for hits in found] == [[point_id(f"d{n}", 0)] for n in range(50)]
             # One bad query among good ones spoils its own answer only.
             bad = ArmQuery(unit(1, 0, 0), 5)
             mixed = await asyncio.gather(
-                store.search("c", queries[0], WORK),
-                store.search("c", bad, WORK),
-                store.search("c", queries[1], WORK),
+                search_arm(store, "c", queries[0], WORK),
+                search_arm(store, "c", bad, WORK),
+                search_arm(store, "c", queries[1], WORK),
                 return_exceptions=True,
             )
             assert isinstance(mixed[1], Exception)
@@ -218,10 +226,10 @@ def test_what_is_remembered_of_points_is_told_and_given_up_when_memory_is_short(
         await fleet.start()
         try:
             store, names = fleet.store, [f"d{n}" for n in range(8)]
-            await store.create(CollectionInfo("c", 2, "m"), WORK)
-            await store.upsert("c", [point(name) for name in names], WORK)
+            await store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
+            await store.run(UpsertPoints("c", [point(name) for name in names]), WORK)
             places = [point_id(name, 0) for name in names]
-            assert (await fleet.store.fetch_payloads("c", places, WORK)).keys() == set(places)
+            assert (await fleet.store.run(FetchPayloads("c", places), WORK)).keys() == set(places)
             async with asyncio.timeout(30):
                 state = await told(fleet, lambda state: state.entries == len(names))
                 assert state.misses >= len(names)
@@ -229,7 +237,7 @@ def test_what_is_remembered_of_points_is_told_and_given_up_when_memory_is_short(
                 fleet.caches[0].shrink(0.0)
                 state = await told(fleet, lambda state: state.entries == 0)
                 assert (state.bytes, state.evictions) == (0, len(names))
-            assert (await fleet.store.fetch_payloads("c", places, WORK)).keys() == set(places)
+            assert (await fleet.store.run(FetchPayloads("c", places), WORK)).keys() == set(places)
         finally:
             await fleet.close()
             fleet.caches[0].shrink(0.0)  # nobody is there to be told

@@ -11,6 +11,23 @@ import pytest
 
 from penstock.kernel.context import Deadline, point_id
 from penstock.kernel.errors import Expired, Invalid, Unavailable
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    FetchPayloads,
+    FetchTokenVectors,
+    GetDocuments,
+    ListCollections,
+    ListDocuments,
+    Retrieve,
+    ScrollPoints,
+    SealDocument,
+    SearchBatch,
+    TrimDocument,
+    UpsertPoints,
+)
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, DocumentInfo, Match, Point, Prefix, Range
 from tests.contract.shop import (
     METADATA,
@@ -41,17 +58,17 @@ ODD_IDS = [
 
 
 def test_a_new_collection_is_empty_and_dated(shop):
-    info = shop.do(shop.store.create(CollectionInfo("fresh", 2, "m", token_dim=8), WORK))
+    info = shop.do(shop.store.run(CreateCollection(CollectionInfo("fresh", 2, "m", token_dim=8)), WORK))
     assert (info.name, info.dim, info.token_dim, info.model) == ("fresh", 2, 8, "m")
     assert (info.documents, info.chunks) == (0, 0)
     assert info.created_at.endswith("+00:00")
-    assert info in shop.do(shop.store.collections(WORK))
+    assert info in shop.do(shop.store.run(ListCollections(), WORK))
 
 
 def test_creating_twice_returns_the_collection_that_is_there(shop):
     name = shop.collection()
     shop.put(name, point("a"))
-    assert shop.do(shop.store.create(CollectionInfo(name, 2, "m"), WORK)).documents == 1
+    assert shop.do(shop.store.run(CreateCollection(CollectionInfo(name, 2, "m")), WORK)).documents == 1
 
 
 @pytest.mark.parametrize(
@@ -62,78 +79,62 @@ def test_creating_twice_returns_the_collection_that_is_there(shop):
 def test_another_layout_is_a_conflict(shop, other):
     name = shop.collection()
     with pytest.raises(Invalid) as caught:
-        shop.do(shop.store.create(msgspec.structs.replace(other, name=name), WORK))
+        shop.do(shop.store.run(CreateCollection(msgspec.structs.replace(other, name=name)), WORK))
     assert (caught.value.code, caught.value.field) == ("collection_conflict", "collection")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".new-x", "a/b", "a b", "ä", "-a", "x" * 65, "a\0", "a\n"])
 def test_bad_names_are_refused(shop, name):
     with pytest.raises(Invalid) as caught:
-        shop.do(shop.store.create(CollectionInfo(name, 2, "m"), WORK))
+        shop.do(shop.store.run(CreateCollection(CollectionInfo(name, 2, "m")), WORK))
     assert (caught.value.code, caught.value.field) == ("invalid_name", "collection")
 
 
 def test_collections_are_listed_by_name(shop):
     shop.fresh()
     shop.collection()
-    names = [info.name for info in shop.do(shop.store.collections(WORK))]
+    names = [info.name for info in shop.do(shop.store.run(ListCollections(), WORK))]
     assert names == sorted(names)
 
 
 def test_a_dropped_collection_is_gone_and_may_be_made_anew(shop):
     name = shop.fresh()
     shop.put(name, point("a"))
-    shop.do(shop.store.drop(name, WORK))
+    shop.do(shop.store.run(DropCollection(name), WORK))
     with pytest.raises(Invalid):
-        shop.do(shop.store.collection(name, WORK))
-    assert shop.do(shop.store.create(CollectionInfo(name, 5, "other"), WORK)).chunks == 0
+        shop.do(shop.store.run(DescribeCollection(name), WORK))
+    assert shop.do(shop.store.run(CreateCollection(CollectionInfo(name, 5, "other")), WORK)).chunks == 0
 
 
 @pytest.mark.parametrize(
-    "ask",
+    "command",
     [
-        lambda store: store.collection("absent", WORK),
-        lambda store: store.drop("absent", WORK),
-        lambda store: store.upsert("absent", [point("a")], WORK),
-        lambda store: store.trim_document("absent", "a", 0, WORK),
-        lambda store: store.seal_document("absent", DocumentInfo("a", "h", 1), WORK),
-        lambda store: store.delete("absent", (), WORK),
-        lambda store: store.search("absent", ArmQuery(unit(1, 0), 1), WORK),
-        lambda store: store.search_batch("absent", [ArmQuery(unit(1, 0), 1)], WORK),
-        lambda store: store.fetch_token_vectors("absent", [], WORK),
-        lambda store: store.retrieve("absent", WANTED, (), WORK),
-        lambda store: store.fetch_payloads("absent", [], WORK),
-        lambda store: store.list_documents("absent", (), None, 1, WORK),
-        lambda store: store.get_documents("absent", [], WORK),
-        lambda store: store.scroll_points("absent", None, 1, WORK),
+        DescribeCollection("absent"),
+        DropCollection("absent"),
+        UpsertPoints("absent", [point("a")]),
+        TrimDocument("absent", "a", 0),
+        SealDocument("absent", DocumentInfo("a", "h", 1)),
+        DeleteDocuments("absent", ()),
+        SearchBatch("absent", [ArmQuery(unit(1, 0), 1)]),
+        FetchTokenVectors("absent", []),
+        Retrieve("absent", WANTED, ()),
+        FetchPayloads("absent", []),
+        ListDocuments("absent", (), None, 1),
+        GetDocuments("absent", []),
+        ScrollPoints("absent", None, 1),
     ],
-    ids=[
-        "collection",
-        "drop",
-        "upsert",
-        "trim_document",
-        "seal_document",
-        "delete",
-        "search",
-        "search_batch",
-        "fetch_token_vectors",
-        "retrieve",
-        "fetch_payloads",
-        "list_documents",
-        "get_documents",
-        "scroll_points",
-    ],
+    ids=lambda command: command.operation,
 )
-def test_an_unknown_collection_is_named(shop, ask):
+def test_an_unknown_collection_is_named(shop, command):
     with pytest.raises(Invalid, match="absent") as caught:
-        shop.do(ask(shop.store))
+        shop.do(shop.store.run(command, WORK))
     assert (caught.value.code, caught.value.field) == ("collection_not_found", "collection")
 
 
 def test_a_passed_deadline_expires(shop):
     late = replace(WORK, deadline=Deadline(0.0, "search"))
     with pytest.raises(Expired) as caught:
-        shop.do(shop.store.collections(late))
+        shop.do(shop.store.run(ListCollections(), late))
     assert caught.value.operation == "search"
 
 
@@ -144,7 +145,7 @@ def test_a_point_of_the_same_place_is_replaced(shop):
     name = shop.collection()
     shop.put(name, point("a", text="old", metadata={"v": 1}))
     shop.put(name, point("a", text="new"))
-    stored = shop.do(shop.store.fetch_payloads(name, [point_id("a", 0)], WORK))[point_id("a", 0)]
+    stored = shop.do(shop.store.run(FetchPayloads(name, [point_id("a", 0)]), WORK))[point_id("a", 0)]
     assert (stored.text, stored.metadata) == ("new", {})
     assert shop.found(name, Match("metadata.v", [1])) == set()
 
@@ -153,7 +154,7 @@ def test_what_is_stored_comes_back_whole(shop):
     name = shop.collection()
     payload = ChunkPayload("a", 2, "t\0 \U0001f600", "p/q.py", 3, 9, "A.b", "python", METADATA["odd"], "h", 4)
     shop.put(name, Point(payload, unit(1, 1), sparse(t1=1, t7=2)))
-    assert shop.do(shop.store.fetch_payloads(name, [point_id("a", 2), point_id("b", 0)], WORK)) == {
+    assert shop.do(shop.store.run(FetchPayloads(name, [point_id("a", 2), point_id("b", 0)]), WORK)) == {
         point_id("a", 2): payload
     }
 
@@ -162,7 +163,7 @@ def test_what_is_stored_comes_back_whole(shop):
 def test_metadata_comes_back_as_it_went_in(shop, kind):
     name = shop.collection()
     shop.put(name, point("a", metadata=METADATA[kind]))
-    stored = shop.do(shop.store.fetch_payloads(name, [point_id("a", 0)], WORK))[point_id("a", 0)]
+    stored = shop.do(shop.store.run(FetchPayloads(name, [point_id("a", 0)]), WORK))[point_id("a", 0)]
     assert stored.metadata == METADATA[kind]
     assert list(stored.metadata) == list(METADATA[kind])
 
@@ -180,9 +181,9 @@ def test_deeply_nested_metadata_harms_nothing(shop):
 def test_trim_deletes_the_surplus_chunks_of_one_document(shop):
     name = shop.collection()
     shop.put(name, *(point(id, chunk) for id in ("a", "b") for chunk in range(4)))
-    shop.do(shop.store.trim_document(name, "a", 2, WORK))
+    shop.do(shop.store.run(TrimDocument(name, "a", 2), WORK))
     left = shop.do(
-        shop.store.fetch_payloads(name, [point_id(id, chunk) for id in ("a", "b") for chunk in range(4)], WORK)
+        shop.store.run(FetchPayloads(name, [point_id(id, chunk) for id in ("a", "b") for chunk in range(4)]), WORK)
     )
     assert sorted((payload.id, payload.chunk) for payload in left.values()) == [
         *(("a", chunk) for chunk in range(2)),
@@ -193,28 +194,28 @@ def test_trim_deletes_the_surplus_chunks_of_one_document(shop):
 def test_seal_completes_a_head_and_touches_nothing_else(shop):
     name = shop.collection()
     shop.put(name, point("a", path="p", metadata={"k": "v"}), point("a", 1))
-    assert shop.do(shop.store.get_documents(name, ["a"], WORK)) == {"a": DocumentInfo("a", "", 0, "p")}
-    shop.do(shop.store.seal_document(name, DocumentInfo("a", "hash", 2, "p"), WORK))
-    assert shop.do(shop.store.get_documents(name, ["a"], WORK)) == {"a": DocumentInfo("a", "hash", 2, "p")}
-    stored = shop.do(shop.store.fetch_payloads(name, [point_id("a", 0)], WORK))[point_id("a", 0)]
+    assert shop.do(shop.store.run(GetDocuments(name, ["a"]), WORK)) == {"a": DocumentInfo("a", "", 0, "p")}
+    shop.do(shop.store.run(SealDocument(name, DocumentInfo("a", "hash", 2, "p")), WORK))
+    assert shop.do(shop.store.run(GetDocuments(name, ["a"]), WORK)) == {"a": DocumentInfo("a", "hash", 2, "p")}
+    stored = shop.do(shop.store.run(FetchPayloads(name, [point_id("a", 0)]), WORK))[point_id("a", 0)]
     assert (stored.metadata, stored.path, stored.text) == ({"k": "v"}, "p", "text of a")
 
 
 def test_sealing_a_document_that_was_deleted_meanwhile_is_a_conflict(shop):
     name = shop.collection()
     with pytest.raises(Unavailable) as caught:
-        shop.do(shop.store.seal_document(name, DocumentInfo("a", "hash", 2), WORK))
+        shop.do(shop.store.run(SealDocument(name, DocumentInfo("a", "hash", 2)), WORK))
     assert caught.value.code == "write_conflict"
-    assert shop.do(shop.store.get_documents(name, ["a"], WORK)) == {}
+    assert shop.do(shop.store.run(GetDocuments(name, ["a"]), WORK)) == {}
 
 
 @pytest.mark.parametrize("id", ODD_IDS, ids=[str(n) for n in range(len(ODD_IDS))])
 def test_ids_may_be_any_unicode(shop, id):
     name = shop.collection()
     shop.put(name, point(id), point("other"))
-    assert set(shop.do(shop.store.get_documents(name, [id, "absent"], WORK))) == {id}
+    assert set(shop.do(shop.store.run(GetDocuments(name, [id, "absent"]), WORK))) == {id}
     assert shop.found(name, Match("id", [id])) == {id}
-    assert shop.do(shop.store.delete(name, (Match("id", [id]),), WORK)) == 1
+    assert shop.do(shop.store.run(DeleteDocuments(name, (Match("id", [id]),)), WORK)) == 1
     assert shop.found(name) == {"other"}
 
 
@@ -226,7 +227,7 @@ def test_heads_come_in_pages_that_miss_and_repeat_nothing(shop):
     shop.put(name, *(point(f"d{n}", chunk, path=f"{n % 2}/") for n in range(10) for chunk in range(2)))
     seen, after = [], None
     for _ in range(10):
-        page = shop.do(shop.store.list_documents(name, (Prefix("path", "0/"),), after, 2, WORK))
+        page = shop.do(shop.store.run(ListDocuments(name, (Prefix("path", "0/"),), after, 2), WORK))
         assert len(page.heads) <= 2
         seen += [head.id for head in page.heads]
         after = page.next
@@ -238,10 +239,10 @@ def test_heads_come_in_pages_that_miss_and_repeat_nothing(shop):
 def test_a_page_begins_where_it_should_though_its_first_document_is_gone(shop):
     name = shop.collection()
     shop.put(name, *(point(f"d{n}") for n in range(6)))
-    first = shop.do(shop.store.list_documents(name, (), None, 2, WORK))
-    order = [head.id for head in shop.do(shop.store.list_documents(name, (), None, 100, WORK)).heads]
-    shop.do(shop.store.delete(name, (Match("id", [order[2]]),), WORK))
-    second = shop.do(shop.store.list_documents(name, (), first.next, 100, WORK))
+    first = shop.do(shop.store.run(ListDocuments(name, (), None, 2), WORK))
+    order = [head.id for head in shop.do(shop.store.run(ListDocuments(name, (), None, 100), WORK)).heads]
+    shop.do(shop.store.run(DeleteDocuments(name, (Match("id", [order[2]]),)), WORK))
+    second = shop.do(shop.store.run(ListDocuments(name, (), first.next, 100), WORK))
     assert [head.id for head in second.heads] == order[3:]
 
 
@@ -249,7 +250,7 @@ def test_points_come_whole_in_pages_in_the_order_of_their_ids(shop):
     name = with_tokens(shop)
     wanted, seen, after = with_tokens_points(), [], None
     for _ in range(5):
-        page = shop.do(shop.store.scroll_points(name, after, 2, WORK))
+        page = shop.do(shop.store.run(ScrollPoints(name, after, 2), WORK))
         assert len(page.points) <= 2
         seen += page.points
         after = page.next
@@ -271,7 +272,7 @@ def test_a_page_of_points_may_begin_where_there_is_none(shop):
     shop.put(name, *(point(f"d{n}") for n in range(20)))
     places = sorted(point_id(f"d{n}", 0) for n in range(20))
     middle = "80000000-0000-0000-0000-000000000000"
-    page = shop.do(shop.store.scroll_points(name, middle, 100, WORK))
+    page = shop.do(shop.store.run(ScrollPoints(name, middle, 100), WORK))
     assert [point_id(one.payload.id, 0) for one in page.points] == [place for place in places if place >= middle]
     assert page.next is None
 
@@ -301,14 +302,14 @@ def test_delete_takes_every_chunk_and_counts_documents(shop, condition, gone):
             point("b", chunk, path="x/2", metadata={"k": 2}),
             point("c", chunk, path="y", language="go", metadata={"k": 3}),
         )
-    assert shop.do(shop.store.delete(name, (condition,), WORK)) == len(gone)
-    info = shop.do(shop.store.collection(name, WORK))
+    assert shop.do(shop.store.run(DeleteDocuments(name, (condition,)), WORK)) == len(gone)
+    info = shop.do(shop.store.run(DescribeCollection(name), WORK))
     assert (info.documents, info.chunks) == (3 - len(gone), 9 - 3 * len(gone))
-    assert set(shop.do(shop.store.get_documents(name, ["a", "b", "c"], WORK))) == {"a", "b", "c"} - gone
+    assert set(shop.do(shop.store.run(GetDocuments(name, ["a", "b", "c"]), WORK))) == {"a", "b", "c"} - gone
 
 
 def test_delete_without_a_condition_empties_the_collection(shop):
     name = shop.collection()
     shop.put(name, point("a"), point("b"))
-    assert shop.do(shop.store.delete(name, (), WORK)) == 2
-    assert shop.do(shop.store.collection(name, WORK)).chunks == 0
+    assert shop.do(shop.store.run(DeleteDocuments(name, ()), WORK)) == 2
+    assert shop.do(shop.store.run(DescribeCollection(name), WORK)).chunks == 0

@@ -8,6 +8,17 @@ from msgspec.structs import replace
 
 from penstock.kernel.context import point_id
 from penstock.stores import program_runner
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    FetchPayloads,
+    FetchTokenVectors,
+    Retrieve,
+    SealDocument,
+    SearchBatch,
+)
 from penstock.stores.data_model import (
     INTEGER_MAX,
     INTEGER_MIN,
@@ -30,28 +41,28 @@ from tests.contract.shop import (
     tokens,
     with_tokens,
 )
-from tests.fakes.memory_store import sparse, unit
+from tests.fakes.memory_store import search_arm, sparse, unit
 
 
 def test_dense_search_orders_by_cosine_and_heeds_the_limit(shop):
     name = shop.collection()
     shop.put(name, *(point(f"d{n}", dense=unit(1, n)) for n in range(6)))
-    found = shop.do(shop.store.search(name, ArmQuery(unit(1, 0), 4), WORK))
+    found = shop.do(search_arm(shop.store, name, ArmQuery(unit(1, 0), 4), WORK))
     assert [scored.point for scored in found] == [point_id(f"d{n}", 0) for n in range(4)]
     assert [scored.score for scored in found] == pytest.approx([(1 + n * n) ** -0.5 for n in range(4)], abs=1e-5)
 
 
 def test_learned_sparse_vectors_score_by_their_weights_alone(shop):
-    shop.do(shop.store.create(CollectionInfo("learned", 2, "m", sparse="splade"), WORK))
+    shop.do(shop.store.run(CreateCollection(CollectionInfo("learned", 2, "m", sparse="splade")), WORK))
     shop.put("learned", point("common", terms=sparse(t1=2)), point("rare", terms=sparse(t2=2)))
     shop.put("learned", *[point(f"more-{n}", terms=sparse(t1=1)) for n in range(5)])
-    found = shop.do(shop.store.search("learned", ArmQuery(sparse(t1=0.5, t2=0.5), 10), WORK))
+    found = shop.do(search_arm(shop.store, "learned", ArmQuery(sparse(t1=0.5, t2=0.5), 10), WORK))
     scores = {scored.point: scored.score for scored in found}
     assert scores[point_id("common", 0)] == pytest.approx(1.0)
     assert scores[point_id("rare", 0)] == pytest.approx(1.0)
     assert scores[point_id("more-0", 0)] == pytest.approx(0.5)
-    assert shop.do(shop.store.collection("learned", WORK)).sparse == "splade"
-    shop.do(shop.store.drop("learned", WORK))
+    assert shop.do(shop.store.run(DescribeCollection("learned"), WORK)).sparse == "splade"
+    shop.do(shop.store.run(DropCollection("learned"), WORK))
 
 
 def test_sparse_search_weighs_rare_terms_and_leaves_out_what_shares_none(shop):
@@ -67,7 +78,7 @@ def test_sparse_search_weighs_rare_terms_and_leaves_out_what_shares_none(shop):
         point("neither", terms=sparse(t3=9)),
         point("wordless", terms=sparse()),
     )
-    found = shop.do(shop.store.search(name, ArmQuery(sparse(t1=1, t2=1), 10), WORK))
+    found = shop.do(search_arm(shop.store, name, ArmQuery(sparse(t1=1, t2=1), 10), WORK))
     names = {point_id(id, 0): id for id in ("both", "rare", "common", "again")}
     assert [names[s.point] for s in found[:2]] == ["both", "rare"]
     assert {names[s.point] for s in found[2:]} == {"common", "again"}
@@ -80,7 +91,7 @@ def test_sparse_search_weighs_rare_terms_and_leaves_out_what_shares_none(shop):
 def test_a_sparse_query_without_a_term_finds_nothing(shop):
     name = shop.collection()
     shop.put(name, point("a"))
-    assert shop.do(shop.store.search(name, ArmQuery(sparse(), 10), WORK)) == []
+    assert shop.do(search_arm(shop.store, name, ArmQuery(sparse(), 10), WORK)) == []
 
 
 def test_searching_an_empty_collection_finds_nothing(shop):
@@ -92,18 +103,18 @@ def test_among_scores_exactly_the_given_points(shop, query):
     name = shop.collection()
     shop.put(name, *(point(f"d{n}") for n in range(5)))
     wanted = [point_id("d1", 0), point_id("d3", 0), point_id("absent", 0)]
-    found = shop.do(shop.store.search(name, ArmQuery(query, 10, among=wanted), WORK))
+    found = shop.do(search_arm(shop.store, name, ArmQuery(query, 10, among=wanted), WORK))
     assert {scored.point for scored in found} == set(wanted[:2])
-    everything = shop.do(shop.store.search(name, ArmQuery(query, 10), WORK))
+    everything = shop.do(search_arm(shop.store, name, ArmQuery(query, 10), WORK))
     exact = {scored.point: scored.score for scored in everything}
     assert {s.point: s.score for s in found} == pytest.approx({place: exact[place] for place in wanted[:2]})
-    assert shop.do(shop.store.search(name, ArmQuery(query, 10, among=[]), WORK)) == []
+    assert shop.do(search_arm(shop.store, name, ArmQuery(query, 10, among=[]), WORK)) == []
 
 
 def kept(shop, name, *documents):
     """Return the token vectors that a store gives for documents, by their ids."""
     places = {point_id(document, 0): document for document in documents}
-    found = shop.do(shop.store.fetch_token_vectors(name, list(places), WORK))
+    found = shop.do(shop.store.run(FetchTokenVectors(name, list(places)), WORK))
     return {places[place]: vectors.tolist() for place, vectors in found.items()}
 
 
@@ -115,21 +126,21 @@ def test_token_vectors_come_back_as_they_went_in(shop):
 
 def test_a_head_that_is_sealed_keeps_its_token_vectors(shop):
     name = with_tokens(shop)
-    shop.do(shop.store.seal_document(name, DocumentInfo("east", "h", 1), WORK))
+    shop.do(shop.store.run(SealDocument(name, DocumentInfo("east", "h", 1)), WORK))
     assert kept(shop, name, "east") == {"east": tokens(EAST).tolist()}
 
 
 def test_a_collection_without_token_vectors_takes_points_with_them_and_keeps_none(shop):
     name = shop.collection()
     shop.put(name, dataclasses.replace(point("a"), token_vectors=tokens(EAST)), point("b"))
-    assert shop.do(shop.store.collection(name, WORK)).token_dim == 0
+    assert shop.do(shop.store.run(DescribeCollection(name), WORK)).token_dim == 0
     assert kept(shop, name, "a", "b") == {}
     assert shop.found(name) == {"a", "b"}
 
 
 def test_a_collection_without_token_vectors_stays_as_it_is_when_it_is_made_again_with_them(shop):
     name = shop.collection()
-    assert shop.do(shop.store.create(CollectionInfo(name, 2, "m", token_dim=LATE), WORK)).token_dim == 0
+    assert shop.do(shop.store.run(CreateCollection(CollectionInfo(name, 2, "m", token_dim=LATE)), WORK)).token_dim == 0
 
 
 @pytest.mark.parametrize(
@@ -160,8 +171,8 @@ def test_a_search_is_answered_as_step_by_step(shop, wanted, conditions):
             name,
             dataclasses.replace(point(id, dense=unit(np.cos(angle), np.sin(angle)), terms=terms), token_vectors=late),
         )
-    found = shop.do(shop.store.retrieve(name, wanted, conditions, WORK))
-    expected = shop.do(program_runner.run_retrieval(shop.store, name, wanted, conditions, WORK))
+    found = shop.do(shop.store.run(Retrieve(name, wanted, conditions), WORK))
+    expected = shop.do(program_runner.run_retrieval(shop.store, Retrieve(name, wanted, conditions), WORK))
     assert [hit.payload for hit in found.hits] == [hit.payload for hit in expected.hits]
     assert [hit.score for hit in found.hits] == pytest.approx([hit.score for hit in expected.hits], rel=1e-4)
     assert [hit.stage_ranks for hit in found.hits] == [hit.stage_ranks for hit in expected.hits]
@@ -170,29 +181,29 @@ def test_a_search_is_answered_as_step_by_step(shop, wanted, conditions):
 
 
 def test_the_tokens_of_a_search_decide_between_texts_that_are_alike_otherwise(shop):
-    found = shop.do(shop.store.retrieve(with_tokens(shop), replace(WANTED, limit=3), (), WORK))
+    found = shop.do(shop.store.run(Retrieve(with_tokens(shop), replace(WANTED, limit=3), ()), WORK))
     assert found.hits[0].payload.id == "both"
 
 
 def test_a_search_of_an_empty_collection_finds_nothing(shop):
-    assert shop.do(shop.store.retrieve(shop.collection(), WANTED, (), WORK)).hits == []
+    assert shop.do(shop.store.run(Retrieve(shop.collection(), WANTED, ()), WORK)).hits == []
 
 
 def test_several_queries_are_answered_each_in_its_place(shop):
     name = shop.collection()
     shop.put(name, point("a", terms=sparse(t1=1)), point("b", dense=unit(0, 1), terms=sparse(t2=1)))
     queries = [ArmQuery(sparse(t2=1), 5), ArmQuery(unit(1, 0), 1), ArmQuery(sparse(t9=1), 5)]
-    answers = shop.do(shop.store.search_batch(name, queries, WORK))
+    answers = shop.do(shop.store.run(SearchBatch(name, queries), WORK))
     assert [[scored.point for scored in one] for one in answers] == [[point_id("b", 0)], [point_id("a", 0)], []]
-    assert answers == [shop.do(shop.store.search(name, query, WORK)) for query in queries]
-    assert shop.do(shop.store.search_batch(name, [], WORK)) == []
+    assert answers == [shop.do(search_arm(shop.store, name, query, WORK)) for query in queries]
+    assert shop.do(shop.store.run(SearchBatch(name, []), WORK)) == []
 
 
 def test_among_and_filter_hold_together(shop):
     name = shop.collection()
     shop.put(name, point("a", language="go"), point("b", language="go"), point("c"))
     query = ArmQuery(unit(1, 0), 10, (Match("language", ["go"]),), [point_id("a", 0), point_id("c", 0)])
-    assert [s.point for s in shop.do(shop.store.search(name, query, WORK))] == [point_id("a", 0)]
+    assert [s.point for s in shop.do(search_arm(shop.store, name, query, WORK))] == [point_id("a", 0)]
 
 
 PATHS = {"root": "", "src": "src", "a": "src/a.py", "ab": "src/ab/c.py", "other": "srcs/d", "umlaut": "sör/é"}
@@ -218,7 +229,7 @@ def test_integers_of_64_bits_come_back_and_are_found_as_they_went_in(shop):
     for id, metadata in kept.items():
         assert shop.found(name, Match("metadata.v", [metadata["v"]])) == {id}
         place = point_id(id, 0)
-        assert shop.do(shop.store.fetch_payloads(name, [place], WORK))[place].metadata == metadata
+        assert shop.do(shop.store.run(FetchPayloads(name, [place]), WORK))[place].metadata == metadata
         if id in exact:
             above = {other for other in exact if kept[other]["v"] >= metadata["v"]}
             assert shop.found(name, Range("metadata.v", gte=metadata["v"])) & exact == above
@@ -312,14 +323,17 @@ def test_a_long_value_is_found_and_not_confused_with_its_like(shop):
 def test_a_delete_of_ten_thousand_ids_is_one_operation(shop):
     name = shop.collection()
     shop.put(name, point("a"), point("b"))
-    assert shop.do(shop.store.delete(name, (Match("id", [f"n{n}" for n in range(9999)] + ["a"]),), WORK)) == 1
+    assert (
+        shop.do(shop.store.run(DeleteDocuments(name, (Match("id", [f"n{n}" for n in range(9999)] + ["a"]),)), WORK))
+        == 1
+    )
 
 
 def test_a_search_tells_the_time_of_its_stages(shop):
     name = with_tokens(shop)
-    whole = shop.do(shop.store.retrieve(name, WANTED, (), WORK)).stages
+    whole = shop.do(shop.store.run(Retrieve(name, WANTED, ()), WORK)).stages
     assert set(whole) == {"arms", "rerank", "fetch"}
-    fused = shop.do(shop.store.retrieve(name, replace(WANTED, rerank=False), (), WORK)).stages
+    fused = shop.do(shop.store.run(Retrieve(name, replace(WANTED, rerank=False), ()), WORK)).stages
     assert "arms" in fused
     assert "rerank" not in fused
     assert all(took_ms >= 0 for took_ms in (whole | fused).values())

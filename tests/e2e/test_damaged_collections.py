@@ -17,10 +17,18 @@ from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
 from penstock.stores.backends.edge.manifest import MANIFEST_FILE
 from penstock.stores.backends.edge.process_group import EdgeProcessGroup
-from penstock.stores.contract import MovableStore
+from penstock.stores.commands import (
+    CreateCollection,
+    DescribeCollection,
+    DropCollection,
+    ListCollections,
+    ListDocuments,
+    UpsertPoints,
+)
+from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import STATE_CLOSED, STATE_DAMAGED, STATE_OPEN, ArmQuery, CollectionInfo
 from tests.contract.shop import WORK, point
-from tests.fakes.memory_store import unit
+from tests.fakes.memory_store import search_arm, unit
 
 BAD, GOOD = CollectionInfo("bad", 2, "m"), CollectionInfo("good", 2, "m")
 
@@ -82,14 +90,14 @@ async def running(data_dir: Path, shards: int, use: Callable[[EdgeProcessGroup],
 
 async def filled(fleet: EdgeProcessGroup) -> None:
     for info in (BAD, GOOD):
-        await fleet.store.create(info, WORK)
-        await fleet.store.upsert(info.name, [point(f"d{n}") for n in range(DOCUMENTS)], WORK)
+        await fleet.store.run(CreateCollection(info), WORK)
+        await fleet.store.run(UpsertPoints(info.name, [point(f"d{n}") for n in range(DOCUMENTS)]), WORK)
 
 
-async def good_serves(store: MovableStore) -> None:
-    assert (await store.collection("good", WORK)).documents == DOCUMENTS
-    assert await store.search("good", ArmQuery(unit(1.0, 0.0), 3), WORK)
-    await store.upsert("good", [point("d0")], WORK)
+async def good_serves(store: VectorStore) -> None:
+    assert (await store.run(DescribeCollection("good"), WORK)).documents == DOCUMENTS
+    assert await search_arm(store, "good", ArmQuery(unit(1.0, 0.0), 3), WORK)
+    await store.run(UpsertPoints("good", [point("d0")]), WORK)
 
 
 def tree(directory: Path) -> dict[str, bytes]:
@@ -112,14 +120,14 @@ def test_a_damaged_collection_is_listed_left_alone_and_can_be_deleted(tmp_path: 
 
     async def use(fleet: EdgeProcessGroup) -> None:
         store = fleet.store
-        bad, good = await store.collections(WORK)
+        bad, good = await store.run(ListCollections(), WORK)
         assert (bad.name, bad.state, good.state) == ("bad", STATE_DAMAGED, STATE_CLOSED)
         assert bad.reason
         for ask in (
-            lambda: store.search("bad", ArmQuery(unit(1.0, 0.0), 3), WORK),
-            lambda: store.upsert("bad", [point(f"e{n}") for n in range(DOCUMENTS)], WORK),
-            lambda: store.list_documents("bad", (), None, 10, WORK),
-            lambda: store.create(BAD, WORK),
+            lambda: search_arm(store, "bad", ArmQuery(unit(1.0, 0.0), 3), WORK),
+            lambda: store.run(UpsertPoints("bad", [point(f"e{n}") for n in range(DOCUMENTS)]), WORK),
+            lambda: store.run(ListDocuments("bad", (), None, 10), WORK),
+            lambda: store.run(CreateCollection(BAD), WORK),
         ):
             with pytest.raises(Unavailable, match="bad"):
                 await ask()
@@ -128,10 +136,10 @@ def test_a_damaged_collection_is_listed_left_alone_and_can_be_deleted(tmp_path: 
         await told(fleet)
         if "scrambled" not in damage:
             assert tree(home) == before, "nothing of it is changed"
-        await store.drop("bad", WORK)
-        assert [info.name for info in await store.collections(WORK)] == ["good"]
-        await store.create(BAD, WORK)
-        assert (await store.collection("bad", WORK)).documents == 0
+        await store.run(DropCollection("bad"), WORK)
+        assert [info.name for info in await store.run(ListCollections(), WORK)] == ["good"]
+        await store.run(CreateCollection(BAD), WORK)
+        assert (await store.run(DescribeCollection("bad"), WORK)).documents == 0
 
     asyncio.run(running(tmp_path, shards, use))
 
@@ -151,12 +159,12 @@ def test_a_mended_collection_opens_without_a_restart(tmp_path: Path, monkeypatch
     (home / MANIFEST_FILE).write_bytes(b"")
 
     async def use(fleet: EdgeProcessGroup) -> None:
-        assert (await fleet.store.collection("bad", WORK)).state == STATE_DAMAGED
+        assert (await fleet.store.run(DescribeCollection("bad"), WORK)).state == STATE_DAMAGED
         (home / MANIFEST_FILE).write_bytes(whole)
         async with asyncio.timeout(60):
             while True:
                 try:
-                    assert await fleet.store.search("bad", ArmQuery(unit(1.0, 0.0), 3), WORK)
+                    assert await search_arm(fleet.store, "bad", ArmQuery(unit(1.0, 0.0), 3), WORK)
                     return
                 except Unavailable:
                     await asyncio.sleep(0.1)
@@ -172,7 +180,7 @@ def test_a_foreign_owner_is_named_with_what_to_do(tmp_path: Path) -> None:
     home.chmod(0)
 
     async def use(fleet: EdgeProcessGroup) -> None:
-        bad = await fleet.store.collection("bad", WORK)
+        bad = await fleet.store.run(DescribeCollection("bad"), WORK)
         assert bad.state == STATE_DAMAGED
         assert "chown" in bad.reason
         await good_serves(fleet.store)
@@ -188,11 +196,11 @@ def test_what_was_closed_is_counted_without_being_opened(tmp_path: Path) -> None
     assert (tmp_path / "collections" / "good" / CHECKPOINT_FILE).exists()
 
     async def use(fleet: EdgeProcessGroup) -> None:
-        listed = await fleet.store.collections(WORK)
+        listed = await fleet.store.run(ListCollections(), WORK)
         assert [(one.state, one.documents, one.chunks) for one in listed] == [(STATE_CLOSED, DOCUMENTS, DOCUMENTS)] * 2
         assert all(one.disk_bytes for one in listed)
         await good_serves(fleet.store)
-        assert [one.state for one in await fleet.store.collections(WORK)] == [STATE_CLOSED, STATE_OPEN]
+        assert [one.state for one in await fleet.store.run(ListCollections(), WORK)] == [STATE_CLOSED, STATE_OPEN]
 
     asyncio.run(running(tmp_path, 1, use))
 
@@ -202,14 +210,14 @@ def test_a_collection_deleted_under_the_server_gets_no_writes(tmp_path: Path) ->
         await filled(fleet)
         shutil.rmtree(tmp_path / "collections" / "bad")
         with pytest.raises(Unavailable) as caught:
-            await fleet.store.upsert("bad", [point("late")], WORK)
+            await fleet.store.run(UpsertPoints("bad", [point("late")]), WORK)
         assert caught.value.code == "directory_gone"
         await good_serves(fleet.store)
         shutil.rmtree(tmp_path / "collections")
         for write in (
-            lambda: fleet.store.upsert("good", [point("late")], WORK),
-            lambda: fleet.store.create(CollectionInfo("new", 2, "m"), WORK),
-            lambda: fleet.store.drop("good", WORK),
+            lambda: fleet.store.run(UpsertPoints("good", [point("late")]), WORK),
+            lambda: fleet.store.run(CreateCollection(CollectionInfo("new", 2, "m")), WORK),
+            lambda: fleet.store.run(DropCollection("good"), WORK),
         ):
             with pytest.raises(Unavailable) as caught:
                 await write()
@@ -227,7 +235,7 @@ def test_a_process_that_comes_back_does_not_begin_a_deleted_directory_anew(tmp_p
         async with asyncio.timeout(60):
             while True:
                 try:
-                    await fleet.store.collections(WORK)
+                    await fleet.store.run(ListCollections(), WORK)
                 except Unavailable as error:
                     if error.code == "directory_gone":
                         break
@@ -249,18 +257,18 @@ def test_a_collection_that_kills_the_process_stays_closed(tmp_path: Path, *, ope
         async with asyncio.timeout(120):
             while True:
                 try:
-                    await fleet.store.list_documents("bad", (), None, 10, WORK)
+                    await fleet.store.run(ListDocuments("bad", (), None, 10), WORK)
                 except Unavailable as error:
                     if error.code == "collection_damaged":
                         break
                     seen += 1
                 await asyncio.sleep(0.05)
-        assert "SIGABRT" in (await fleet.store.collection("bad", WORK)).reason
+        assert "SIGABRT" in (await fleet.store.run(DescribeCollection("bad"), WORK)).reason
         await good_serves(fleet.store)
         (tmp_path / "die").unlink()
-        await fleet.store.drop("bad", WORK)
-        await fleet.store.create(BAD, WORK)
-        await fleet.store.list_documents("bad", (), None, 10, WORK)
+        await fleet.store.run(DropCollection("bad"), WORK)
+        await fleet.store.run(CreateCollection(BAD), WORK)
+        await fleet.store.run(ListDocuments("bad", (), None, 10), WORK)
         assert seen >= deaths
 
     async def crashing(data_dir: Path) -> None:

@@ -20,11 +20,13 @@ from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import TimeoutSettings
 from penstock.stores.backends.edge import manifest
 from penstock.stores.backends.edge.generation_builder import BUILD_STEPS
+from penstock.stores.backends.edge.ipc import OptimizeCollection
 from penstock.stores.backends.edge.manifest import MANIFEST_FILE
 from penstock.stores.backends.edge.process_client import StoreProcessClient
 from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.commands import CreateCollection, DeleteDocuments, FetchPayloads, ListCollections, UpsertPoints
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
-from tests.fakes.memory_store import sparse, unit
+from tests.fakes.memory_store import search_arm, sparse, unit
 
 WORK = Context.background()
 DYING = str(Path(__file__).with_name("dying_store.py"))
@@ -66,17 +68,17 @@ class Ledger:
         text = None if kind < 0.2 else f"version {self.count} of {id}"
         self.asked[id] = {self.texts.get(id), text}
         if text is None:
-            await store.delete("c", (Match("id", [id]),), WORK)
+            await store.run(DeleteDocuments("c", (Match("id", [id]),)), WORK)
             del self.texts[id]
         else:
-            await store.upsert("c", [point(id, text)], WORK)
+            await store.run(UpsertPoints("c", [point(id, text)]), WORK)
             self.texts[id] = text
         del self.asked[id]
 
     async def settle(self, store: EdgeStore) -> None:
         """Find out what has become of what was not acknowledged."""
         for id, allowed in self.asked.items():
-            stored = await store.fetch_payloads("c", [point_id(id, 0)], WORK)
+            stored = await store.run(FetchPayloads("c", [point_id(id, 0)]), WORK)
             text = stored[point_id(id, 0)].text if stored else None
             assert text in allowed
             self.texts.pop(id, None)
@@ -90,10 +92,10 @@ async def check(store: EdgeStore, ledgers: list[Ledger]) -> None:
     for ledger in ledgers:
         await ledger.settle(store)
     texts = {point_id(id, 0): text for ledger in ledgers for id, text in ledger.texts.items()}
-    stored = await store.fetch_payloads("c", list(texts), WORK)
+    stored = await store.run(FetchPayloads("c", list(texts)), WORK)
     assert {place: payload.text for place, payload in stored.items()} == texts
     for query in (unit(1, 0), sparse(t1=1)):
-        assert {s.point for s in await store.search("c", ArmQuery(query, 10_000), WORK)} == set(texts)
+        assert {s.point for s in await search_arm(store, "c", ArmQuery(query, 10_000), WORK)} == set(texts)
 
 
 def point(id: str, text: str) -> Point:
@@ -131,9 +133,11 @@ async def fire(store: EdgeStore, ledgers: list[Ledger], kill_after: float = math
             if written == kill_after and store.process.pid is not None:
                 os.kill(store.process.pid, signal.SIGKILL)
 
-    outcomes = await asyncio.gather(store.optimize("c", WORK), *map(write, ledgers), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        store.run(OptimizeCollection("c"), WORK), *map(write, ledgers), return_exceptions=True
+    )
     assert all(outcome is None or isinstance(outcome, Unavailable) for outcome in outcomes)
-    await store.collections(WORK)
+    await store.run(ListCollections(), WORK)
     return store.process.pid != pid
 
 
@@ -172,7 +176,7 @@ def test_a_swap_killed_at_any_step_loses_nothing_acknowledged(tmp_path: Path) ->
 async def _create(directory: Path) -> None:
     store = edge(directory)
     await store.start()
-    await store.create(CollectionInfo("c", 2, "m"), WORK)
+    await store.run(CreateCollection(CollectionInfo("c", 2, "m")), WORK)
     await store.close()
 
 
@@ -184,7 +188,7 @@ def test_an_optimiser_that_dies_costs_nothing(tmp_path: Path) -> None:
         try:
             pid = store.process.pid
             assert pid is not None
-            await store.optimize("c", WORK)
+            await store.run(OptimizeCollection("c"), WORK)
             while (child := child_of(pid, "edge.optimiser")) is None:
                 await ledger.write(store)
             os.kill(child, signal.SIGKILL)
@@ -212,7 +216,7 @@ def test_a_store_that_dies_takes_its_optimiser_with_it(tmp_path: Path) -> None:
         try:
             pid = store.process.pid
             assert pid is not None
-            await store.optimize("c", WORK)
+            await store.run(OptimizeCollection("c"), WORK)
             while (child := child_of(pid, "edge.optimiser")) is None:
                 await ledger.write(store)
             ended = os.pidfd_open(child)

@@ -15,6 +15,7 @@ from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.engine_config import SEARCH_THREADS
 from penstock.stores.backends.edge.manifest import MANIFEST_FILE
 from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.commands import CreateCollection, GetDocuments, ListCollections, UpsertPoints
 from penstock.stores.data_model import STATE_CLOSED, STATE_OPEN, CollectionInfo
 from tests.contract.shop import WORK, point
 
@@ -60,7 +61,7 @@ def test_a_thousand_start_quickly_and_cost_little_while_they_are_idle(tmp_path: 
         took_s = time.monotonic() - began_s
         try:
             if full:
-                listed = await store.collections(WORK)
+                listed = await store.run(ListCollections(), WORK)
                 assert [one.state for one in listed] == [STATE_CLOSED] * COLLECTIONS
             pid = store.process.pid or 0
             return took_s, status(pid, "Threads"), status(pid, "RssAnon") * 1024
@@ -83,20 +84,20 @@ def test_no_more_than_the_bound_are_open_and_what_was_acknowledged_is_in_all_of_
         try:
             for number in range(count):
                 name = f"c{number}"
-                await store.create(CollectionInfo(name, 2, "m"), WORK)
-                await store.upsert(name, [point(f"d{number}")], WORK)
-            states = [one.state for one in await store.collections(WORK)]
+                await store.run(CreateCollection(CollectionInfo(name, 2, "m")), WORK)
+                await store.run(UpsertPoints(name, [point(f"d{number}")]), WORK)
+            states = [one.state for one in await store.run(ListCollections(), WORK)]
             assert states.count(STATE_OPEN) == OPEN_MAX
             assert status(store.process.pid or 0, "Threads") < THREADS + (SEARCH_THREADS + 1) * OPEN_MAX
             # All at once over more than may be open: each is answered.
-            found = await asyncio.gather(*(store.get_documents(f"c{n}", [f"d{n}"], WORK) for n in range(count)))
+            found = await asyncio.gather(*(store.run(GetDocuments(f"c{n}", [f"d{n}"]), WORK) for n in range(count)))
             assert [list(one) for one in found] == [[f"d{n}"] for n in range(count)]
         finally:
             await store.close()
         again = EdgeStore(tmp_path, TimeoutSettings(), LoopClock())
         await again.start()
         try:
-            assert [one.documents for one in await again.collections(WORK)] == [1] * count
+            assert [one.documents for one in await again.run(ListCollections(), WORK)] == [1] * count
         finally:
             await again.close()
 

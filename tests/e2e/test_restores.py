@@ -25,6 +25,15 @@ from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge import disk, restore_check, space
 from penstock.stores.backends.edge.edge_snapshots import RESTORE_STEPS
 from penstock.stores.backends.edge.process_group import EdgeProcessGroup
+from penstock.stores.commands import (
+    CreateCollection,
+    DescribeCollection,
+    DropCollection,
+    ListCollections,
+    ListDocuments,
+    Retrieve,
+    UpsertPoints,
+)
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
 from tests.e2e.conftest import environment
 from tests.fakes import archives
@@ -73,18 +82,18 @@ def lay(data_dir, name="s.snapshot", shards=1):
 
 async def write(store, collections=WRITTEN):
     for name, ids in collections.items():
-        await store.create(CollectionInfo(name, 2, "m"), WORK)
+        await store.run(CreateCollection(CollectionInfo(name, 2, "m")), WORK)
         points = [
             Point(ChunkPayload(id=id, chunk=0, text=id, hash="h", chunks=1), unit(1, 0), sparse(t1=1)) for id in ids
         ]
-        await store.upsert(name, points, WORK)
+        await store.run(UpsertPoints(name, points), WORK)
 
 
 async def held(store):
     """Return the documents of each collection, each found by listing and by searching."""
     found = {}
-    for info in await store.collections(WORK):
-        listed = {head.id for head in (await store.list_documents(info.name, (), None, 100, WORK)).heads}
+    for info in await store.run(ListCollections(), WORK):
+        listed = {head.id for head in (await store.run(ListDocuments(info.name, (), None, 100), WORK)).heads}
         assert await searched(store, info.name) == listed
         assert info.documents == len(listed)
         found[info.name] = listed
@@ -93,7 +102,7 @@ async def held(store):
 
 async def searched(store, collection):
     wanted = RetrievalQuery(100, 100, np.asarray([1, 0], "f4"), sparse(t1=1), None, {}, "rrf", False, "", False)
-    found = await store.retrieve(collection, wanted, (), WORK)
+    found = await store.run(Retrieve(collection, wanted, ()), WORK)
     assert not found.failures
     return {hit.payload.id for hit in found.hits}
 
@@ -132,7 +141,7 @@ async def test_fewer_shards_leave_nothing_of_more(tmp_path):
         await write(one.store, {"alpha": {f"old{n}" for n in range(20)}})
         await one.snapshots.restore(name, LAYOUT, WORK, force=True)
         assert await held(one.store) == RELEASED
-        await one.store.drop("alpha", WORK)
+        await one.store.run(DropCollection("alpha"), WORK)
         await write(one.store, {"alpha": {"new"}})
         assert (await held(one.store))["alpha"] == {"new"}
 
@@ -173,11 +182,11 @@ async def test_a_store_process_that_dies_while_it_takes_in_is_asked_again(tmp_pa
         await write(one.store)
         ask, killed = one.snapshots._clients[0].call, []
 
-        async def dying(command, result, ctx):
+        async def dying(command, ctx):
             if type(command).__name__ == "InstallCollection" and len(killed) < 2:
                 killed.append(command)
                 one.snapshots._clients[0]._process.kill()
-            return await ask(command, result, ctx)
+            return await ask(command, ctx)
 
         monkeypatch.setattr(one.snapshots._clients[0], "call", dying)
         await one.snapshots.restore(name, LAYOUT, WORK, force=True)
@@ -192,10 +201,10 @@ async def test_a_place_that_cannot_be_taken_is_told_and_not_taken_later(tmp_path
         link, taken = one.snapshots._clients[0], []
         ask = link.call
 
-        async def failing(command, result, ctx):
+        async def failing(command, ctx):
             if type(command).__name__ == "InstallCollection" and command.collection == "beta":
                 raise Broken("no memory", code="store_failed")
-            return await ask(command, result, ctx)
+            return await ask(command, ctx)
 
         monkeypatch.setattr(link, "call", failing)
         with pytest.raises(Unavailable, match=r"1 of 2 .*\(alpha\).*no memory"):
@@ -211,14 +220,14 @@ async def test_a_place_that_cannot_be_taken_is_told_and_not_taken_later(tmp_path
 async def test_a_collection_deleted_when_it_has_taken_its_place_keeps_no_other_from_its_own(tmp_path, monkeypatch):
     name = lay(tmp_path)
     async with fleet(tmp_path) as one:
-        ask = one.store.collection
+        run = one.store.run
 
-        async def deleted(collection, ctx):
-            if collection == "alpha":
-                await one.store.drop(collection, ctx)
-            return await ask(collection, ctx)
+        async def deleted(command, ctx):
+            if command == DescribeCollection("alpha"):
+                await run(DropCollection("alpha"), ctx)
+            return await run(command, ctx)
 
-        monkeypatch.setattr(one.store, "collection", deleted)
+        monkeypatch.setattr(one.store, "run", deleted)
         restored = await one.snapshots.restore(name, LAYOUT, WORK, force=True)
         assert [info.name for info in restored] == ["beta"]
         monkeypatch.undo()
@@ -383,8 +392,8 @@ async def test_crafted_and_rotten_archives_are_restored_or_refused_and_harm_nobo
             else:
                 done["restored"] += 1
                 assert await held(one.store) == {**WRITTEN, **RELEASED}
-                await one.store.drop("beta", WORK)
-                await one.store.drop("alpha", WORK)
+                await one.store.run(DropCollection("beta"), WORK)
+                await one.store.run(DropCollection("alpha"), WORK)
                 await write(one.store)
         assert one._stores[0].process.pid == pid
     assert set(done) == {"restored", "snapshot_damaged"}

@@ -22,6 +22,7 @@ from penstock.kernel.settings import HttpSettings, Settings
 from penstock.models.contract import TruncationChecks
 from penstock.pools.permits import Permits
 from penstock.search.pipeline import SearchPipeline
+from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
 from penstock.telemetry.metrics import Metrics
 from tests.fakes.memory_snapshots import MemorySnapshots
@@ -230,7 +231,7 @@ class Api:
 
     async def with_collection(self, name: str = "default") -> "Api":
         """Create a collection without asking the API."""
-        await self.store.create(CollectionInfo(name, DIM, "m"), Context.background())
+        await self.store.run(CreateCollection(CollectionInfo(name, DIM, "m")), Context.background())
         return self
 
     def _reasons(self) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid
+from penstock.stores.commands import ListCollections
 from penstock.stores.contract import OnRestored, ignore_restored
 from penstock.stores.data_model import CollectionInfo, SnapshotInfo
 from tests.fakes.memory_store import MemoryStore
@@ -20,7 +21,7 @@ class MemorySnapshots:
 
     async def create(self, ctx: Context) -> SnapshotInfo:
         self._made["notes"] = copy.deepcopy(vars(self._store))
-        names = [info.name for info in await self._store.collections(ctx)]
+        names = [info.name for info in await self._store.run(ListCollections(), ctx)]
         self._told["notes"] = SnapshotInfo("notes", 1, "2026-01-01T00:00:00+00:00", names)
         return self._told["notes"]
 
@@ -28,11 +29,11 @@ class MemorySnapshots:
         self, name: str, layout: CollectionInfo, ctx: Context, *, force: bool, on_restored: OnRestored = ignore_restored
     ) -> list[CollectionInfo]:
         self._find(name)
-        there = await self._store.collections(ctx)
+        there = await self._store.run(ListCollections(), ctx)
         if there and not force:
             raise Invalid(f"{there[0].name} is there", field="snapshot", code="collection_exists")
         vars(self._store).update(copy.deepcopy(self._made[name]))
-        found = await self._store.collections(ctx)
+        found = await self._store.run(ListCollections(), ctx)
         for info in found:
             on_restored(info.name)
         return found

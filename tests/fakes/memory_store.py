@@ -7,18 +7,36 @@ import dataclasses
 import datetime as dt
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from penstock.kernel.context import Context, enforce_deadline, point_id
 from penstock.kernel.errors import Expired, Invalid, Unavailable
-from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.vectors import SparseVector
-from penstock.ranking.retrieval import RetrievalQuery, ScoredPoint
+from penstock.ranking.retrieval import ScoredPoint
 from penstock.stores import program_runner
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    FetchPayloads,
+    FetchTokenVectors,
+    GetDocuments,
+    ListCollections,
+    ListDocuments,
+    Retrieve,
+    ScrollPoints,
+    SealDocument,
+    SearchBatch,
+    StoreCommand,
+    TrimDocument,
+    UpsertPoints,
+)
+from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import (
     ArmQuery,
     ChunkPayload,
@@ -32,40 +50,57 @@ from penstock.stores.data_model import (
     PointPage,
     Prefix,
     Range,
-    RetrievalResult,
 )
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
-#: Called before every operation with its name and argument; may raise, wait or change the store.
-Hook = Callable[[str, Any], Awaitable[None]]
+#: Called before every command; may raise, wait or change the store.
+Hook = Callable[[StoreCommand[Any]], Awaitable[None]]
+
+R = TypeVar("R")
 
 
-async def nothing(_operation: str, _argument: Any) -> None:
-    """Let every operation pass."""
+async def nothing(_command: StoreCommand[Any]) -> None:
+    """Let every command pass."""
 
 
 class MemoryStore:
     """See :class:`penstock.stores.contract.VectorStore`.
 
     Args:
-        hook: Called before every operation.
+        hook: Called before every command.
         limit_s: How long an operation may take at most.
 
     Attributes:
         hook: Where a test takes hold.
-        asked: Every operation so far, with its argument.
+        asked: Every command so far.
     """
 
     def __init__(self, hook: Hook = nothing, limit_s: float = math.inf) -> None:
         self.hook = hook
         self._limit_s = limit_s
-        self.asked: list[tuple[str, Any]] = []
+        self.asked: list[StoreCommand[Any]] = []
         self._infos: dict[str, CollectionInfo] = {}
         self._points: dict[str, dict[str, Point]] = {}
 
-    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
-        await self._begin("create", info, ctx)
+    async def run(self, command: StoreCommand[R], ctx: Context) -> R:
+        if isinstance(command, Retrieve):
+            return await program_runner.run_retrieval(self, command, ctx)
+        if command == SearchBatch(getattr(command, "collection", ""), []):
+            return []
+        self.asked.append(command)
+        limited = ctx.within(self._limit_s, "store", asyncio.get_running_loop().time())
+        async with enforce_deadline(limited.deadline):
+            await self.hook(command)
+        if ctx.deadline.passed(asyncio.get_running_loop().time()):
+            raise Expired(ctx.deadline.operation)
+        return _HANDLERS[type(command)](self, command)
+
+    def count(self, kind: type) -> int:
+        """Return how many commands of a kind were asked for."""
+        return sum(isinstance(command, kind) for command in self.asked)
+
+    def _create(self, info: CollectionInfo) -> CollectionInfo:
         if not 1 <= len(info.name) <= 64 or not NAME_CHARACTERS.issuperset(info.name) or info.name[0] in "_.-":
             raise Invalid("bad name", field="collection", code="invalid_name")
         there = self._infos.get(info.name)
@@ -77,55 +112,32 @@ class MemoryStore:
             raise Invalid("another layout", field="collection", code="collection_conflict")
         return self._describe(info.name)
 
-    async def collections(self, ctx: Context) -> list[CollectionInfo]:
-        await self._begin("collections", None, ctx)
-        return [self._describe(name) for name in sorted(self._infos)]
-
-    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
-        await self._begin("collection", name, ctx)
-        return self._describe(name)
-
-    async def drop(self, name: str, ctx: Context) -> None:
-        await self._begin("drop", name, ctx)
+    def _drop(self, name: str) -> None:
         self._of(name)
         del self._infos[name], self._points[name]
 
-    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
-        await self._begin("upsert", points, ctx)
-        keeps = self._infos[collection].token_dim if collection in self._infos else 0
-        kept = [point if keeps else dataclasses.replace(point, token_vectors=None) for point in points]
-        self._of(collection).update({_id(point.payload): point for point in kept})
+    def _upsert(self, command: UpsertPoints) -> None:
+        there = self._of(command.collection)
+        keeps = self._infos[command.collection].token_dim
+        kept = [point if keeps else dataclasses.replace(point, token_vectors=None) for point in command.points]
+        there.update({_id(point.payload): point for point in kept})
 
-    async def trim_document(self, collection: str, document: str, chunks: int, ctx: Context) -> None:
-        await self._begin("trim_document", document, ctx)
-        self._remove(collection, lambda payload: payload.id == document and payload.chunk >= chunks)
+    def _trim(self, command: TrimDocument) -> None:
+        document = command.document_id
+        self._remove(command.collection, lambda payload: payload.id == document and payload.chunk >= command.chunks)
 
-    async def seal_document(self, collection: str, head: DocumentInfo, ctx: Context) -> None:
-        await self._begin("seal_document", head, ctx)
-        points, place = self._of(collection), point_id(head.id, 0)
+    def _seal(self, command: SealDocument) -> None:
+        head = command.document
+        points, place = self._of(command.collection), point_id(head.id, 0)
         if place not in points:
             raise Unavailable("the document is gone", dependency="store", code="write_conflict")
         point = points[place]
         payload = msgspec.structs.replace(point.payload, hash=head.hash, chunks=head.chunks)
         points[place] = Point(payload, point.dense, point.sparse, point.token_vectors)
 
-    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
-        await self._begin("delete", filter, ctx)
-        gone = self._remove(collection, lambda payload: matches(payload, filter))
+    def _delete(self, command: DeleteDocuments) -> int:
+        gone = self._remove(command.collection, lambda payload: matches(payload, command.filter))
         return sum(payload.chunk == 0 for payload in gone)
-
-    async def retrieve(self, collection: str, wanted: RetrievalQuery, filter: Filter, ctx: Context) -> RetrievalResult:
-        return await program_runner.run_retrieval(self, collection, wanted, filter, ctx)
-
-    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
-        await self._begin("search", query, ctx)
-        return self._search(collection, query)
-
-    async def search_batch(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[ScoredPoint]]:
-        if not queries:
-            return []
-        await self._begin("search_batch", queries, ctx)
-        return [self._search(collection, query) for query in queries]
 
     def _search(self, collection: str, query: ArmQuery) -> list[ScoredPoint]:
         points = self._of(collection)
@@ -141,53 +153,30 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda scored: (-scored.score, scored.point))[: query.limit]
 
-    async def fetch_token_vectors(
-        self, collection: str, points: Sequence[str], ctx: Context
-    ) -> Mapping[str, TokenVectors]:
-        await self._begin("fetch_token_vectors", points, ctx)
-        there = self._of(collection)
-        return {
-            place: there[place].token_vectors
-            for place in points
-            if place in there and there[place].token_vectors is not None
-        }
+    def _fetch(self, command: FetchPayloads | FetchTokenVectors, name: str) -> dict[str, Any]:
+        there = self._of(command.collection)
+        found = {place: getattr(there[place], name) for place in command.points if place in there}
+        return {place: value for place, value in found.items() if value is not None}
 
-    async def fetch_payloads(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
-        await self._begin("fetch_payloads", points, ctx)
-        there = self._of(collection)
-        return {place: there[place].payload for place in points if place in there}
-
-    async def list_documents(
-        self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context
-    ) -> DocumentInfoPage:
-        await self._begin("list_documents", after, ctx)
+    def _list_documents(self, command: ListDocuments) -> DocumentInfoPage:
+        after, limit = command.after or "", command.limit
         found = sorted(
             (place, point.payload)
-            for place, point in self._of(collection).items()
-            if point.payload.chunk == 0 and matches(point.payload, filter) and place >= (after or "")
+            for place, point in self._of(command.collection).items()
+            if point.payload.chunk == 0 and matches(point.payload, command.filter) and place >= after
         )
         following = found[limit][0] if len(found) > limit else None
         return DocumentInfoPage([_head(payload) for _, payload in found[:limit]], following)
 
-    async def scroll_points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
-        await self._begin("scroll_points", after, ctx)
-        there = self._of(collection)
-        places = sorted(place for place in there if place >= (after or ""))
-        return PointPage([there[place] for place in places[:limit]], next(iter(places[limit:]), None))
+    def _scroll(self, command: ScrollPoints) -> PointPage:
+        there = self._of(command.collection)
+        places = sorted(place for place in there if place >= (command.after or ""))
+        return PointPage([there[place] for place in places[: command.limit]], next(iter(places[command.limit :]), None))
 
-    async def get_documents(self, collection: str, documents: Sequence[str], ctx: Context) -> dict[str, DocumentInfo]:
-        await self._begin("get_documents", documents, ctx)
-        there = self._of(collection)
-        places = {document: point_id(document, 0) for document in documents}
+    def _get_documents(self, command: GetDocuments) -> dict[str, DocumentInfo]:
+        there = self._of(command.collection)
+        places = {document: point_id(document, 0) for document in command.document_ids}
         return {document: _head(there[place].payload) for document, place in places.items() if place in there}
-
-    async def _begin(self, operation: str, argument: Any, ctx: Context) -> None:
-        self.asked.append((operation, argument))
-        limited = ctx.within(self._limit_s, "store", asyncio.get_running_loop().time())
-        async with enforce_deadline(limited.deadline):
-            await self.hook(operation, argument)
-        if ctx.deadline.passed(asyncio.get_running_loop().time()):
-            raise Expired(ctx.deadline.operation)
 
     def _of(self, collection: str) -> dict[str, Point]:
         if collection not in self._points:
@@ -205,6 +194,29 @@ class MemoryStore:
         for place in gone:
             del points[place]
         return list(gone.values())
+
+
+_HANDLERS: dict[type, Callable[[MemoryStore, Any], Any]] = {
+    CreateCollection: lambda store, c: store._create(c.info),
+    ListCollections: lambda store, _: [store._describe(name) for name in sorted(store._infos)],
+    DescribeCollection: lambda store, c: store._describe(c.collection),
+    DropCollection: lambda store, c: store._drop(c.collection),
+    UpsertPoints: MemoryStore._upsert,
+    TrimDocument: MemoryStore._trim,
+    SealDocument: MemoryStore._seal,
+    DeleteDocuments: MemoryStore._delete,
+    SearchBatch: lambda store, c: [store._search(c.collection, query) for query in c.queries],
+    FetchTokenVectors: lambda store, c: store._fetch(c, "token_vectors"),
+    FetchPayloads: lambda store, c: store._fetch(c, "payload"),
+    ListDocuments: MemoryStore._list_documents,
+    GetDocuments: MemoryStore._get_documents,
+    ScrollPoints: MemoryStore._scroll,
+}
+
+
+async def search_arm(store: VectorStore, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
+    """Return the best points of one arm."""
+    return (await store.run(SearchBatch(collection, [query]), ctx))[0]
 
 
 def matches(payload: ChunkPayload, filter: Filter) -> bool:

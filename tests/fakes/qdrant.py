@@ -25,6 +25,7 @@ from qdrant_client import AsyncQdrantClient, models
 from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.stores.backends.qdrant.server import QdrantServer
+from penstock.stores.commands import DropCollection, ListCollections
 
 #: What tells the local mode from a server, as seen with qdrant-client 1.20.
 SHORTCOMINGS = (
@@ -113,8 +114,8 @@ def qdrant_server() -> QdrantServer:
 
 async def remove_all(server: QdrantServer) -> None:
     """Delete every collection of this server's prefix, and close it."""
-    for one in await server.store.collections(Context.background()):
-        await server.store.drop(one.name, Context.background())
+    for one in await server.store.run(ListCollections(), Context.background()):
+        await server.store.run(DropCollection(one.name), Context.background())
     await server.close()
 
 

@@ -10,6 +10,7 @@ from penstock.core.dependencies import Dependencies
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.policies.breaker import BreakerState
+from penstock.stores.commands import StoreCommand
 from penstock.stores.contract import CollectionDamaged
 from tests.clock import virtual
 from tests.simulation.world import World
@@ -32,7 +33,7 @@ class LocalWorld(World):
         if self.store_is_gone:
             raise Unavailable("gone", dependency="store")
 
-    async def _gone(self, _operation: str, _argument: Any) -> None:
+    async def _gone(self, _command: StoreCommand[Any]) -> None:
         if self.store_is_gone:
             raise Unavailable("gone", dependency="store")
 
@@ -60,8 +61,8 @@ async def test_a_damaged_collection_costs_its_own_requests_only():
     async with LocalWorld() as world:
         world.warnings.append("collection 'bad' is damaged: why")
 
-        async def damaged(operation: str, argument: Any) -> None:
-            if "bad" in (argument if isinstance(argument, tuple) else (argument,)):
+        async def damaged(command: StoreCommand[Any]) -> None:
+            if getattr(command, "collection", "") == "bad":
                 raise CollectionDamaged("bad", "why")
 
         world.store.hook = damaged

@@ -10,6 +10,7 @@ from penstock.core.dependencies import Dependencies
 from penstock.core.guards import STORE_CALLS_MIN
 from penstock.kernel.errors import Unavailable
 from penstock.policies.breaker import BreakerState
+from penstock.stores.commands import SearchBatch, StoreCommand
 from tests.clock import virtual
 from tests.simulation.world import SMALL, World, changed
 
@@ -54,9 +55,9 @@ async def test_a_store_that_fails_in_passing_is_asked_again_and_nobody_notices()
     async with RemoteWorld() as world:
         failed = 0
 
-        async def once(operation: str, _argument: Any) -> None:
+        async def once(command: StoreCommand[Any]) -> None:
             nonlocal failed
-            if operation in ("search_batch", "search", "retrieve") and not failed:
+            if isinstance(command, SearchBatch) and not failed:
                 failed += 1
                 raise Unavailable("cut off", dependency="store")
 
@@ -69,7 +70,7 @@ async def test_a_store_that_fails_in_passing_is_asked_again_and_nobody_notices()
 async def test_a_store_that_is_gone_makes_the_server_unready_until_it_is_back():
     async with RemoteWorld() as world:
 
-        async def gone(_operation: str, _argument: Any) -> None:
+        async def gone(_command: StoreCommand[Any]) -> None:
             raise Unavailable("gone", dependency="store")
 
         world.store.hook = gone
@@ -84,5 +85,5 @@ async def test_a_store_that_is_gone_makes_the_server_unready_until_it_is_back():
         assert world.core.unready_reasons() == []
 
 
-async def well(_operation: str, _argument: Any) -> None:
-    """Let every operation pass."""
+async def well(_command: StoreCommand[Any]) -> None:
+    """Let every command pass."""

@@ -38,6 +38,7 @@ from penstock.kernel.settings import (
 )
 from penstock.pools.permits import Permits
 from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.commands import CreateCollection, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
 from penstock.stores.key_value_cache import KeyValueCache
 from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
@@ -284,13 +285,13 @@ class World:
     async def _fill(self) -> None:
         """Put a document for each word into the default collection."""
         ctx = Context.background()
-        await self.store.create(CollectionInfo("default", DIM, "model", token_dim=DIM), ctx)
+        await self.store.run(CreateCollection(CollectionInfo("default", DIM, "model", token_dim=DIM)), ctx)
         points = []
         for word in WORDS:
             text = f"{word} and more of {word}"
             payload = ChunkPayload(word, 0, text, hash="h", chunks=1)
             points.append(Point(payload, embedding(text), terms(text), token_vectors(text)))
-        await self.store.upsert("default", points, ctx)
+        await self.store.run(UpsertPoints("default", points), ctx)
 
 
 def changed(settings: Settings = SMALL, **sections: Mapping[str, Any]) -> Settings:

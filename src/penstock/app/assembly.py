@@ -32,6 +32,7 @@ from penstock.models.truncation import truncation_checks
 from penstock.pools.model_handlers import BULK_NICENESS, model_handlers
 from penstock.pools.process_pool import ProcessPool
 from penstock.pools.thread_pool import ThreadPool
+from penstock.stores.commands import ListCollections
 from penstock.stores.data_model import STATE_DAMAGED, CollectionInfo
 from penstock.stores.directory_watch import DataDirectoryWatch
 from penstock.stores.key_value_cache import KeyValueCache
@@ -140,7 +141,7 @@ class Assembly:
     async def _find_incompatible(self, models: Models) -> dict[str, CollectionInfo]:
         """Return the collections that another model made."""
         there, known = (
-            await self._backing_services.store_service.store.collections(Context.background()),
+            await self._backing_services.store_service.store.run(ListCollections(), Context.background()),
             model_traits(models),
         )
         ours = (known.model, known.dim, known.learned_sparse_model)

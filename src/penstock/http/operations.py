@@ -30,6 +30,14 @@ from penstock.kernel.messages import (
 )
 from penstock.pools.guarded_store import VectorLayout
 from penstock.search.request import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult, parse_filter
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    ListCollections,
+    ListDocuments,
+)
 from penstock.stores.contract import check_usable
 from penstock.stores.data_model import (
     CollectionInfo,
@@ -95,7 +103,7 @@ class Operations:
 
     async def list_collections(self, request: Request) -> responses.CollectionList:
         """List every collection."""
-        return responses.CollectionList(await self._deps.store.collections(self._context(request)))
+        return responses.CollectionList(await self._deps.store.run(ListCollections(), self._context(request)))
 
     async def create_collection(self, request: Request) -> CollectionInfo:
         """Create a collection, or return the one that is there."""
@@ -107,19 +115,19 @@ class Operations:
         wanted = CollectionInfo(
             name, embedder.dim, services.model, token_dim=embedder.token_dim, sparse=services.learned_sparse_model
         )
-        info = await services.store.create(wanted, ctx)
+        info = await services.store.run(CreateCollection(wanted), ctx)
         await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
         return info
 
     async def get_collection(self, request: Request) -> CollectionInfo:
         """Describe a collection."""
         name = request.path_params["name"]
-        return await self._deps.store.collection(name, self._context(request))
+        return await self._deps.store.run(DescribeCollection(name), self._context(request))
 
     async def delete_collection(self, request: Request) -> responses.DeleteResponse:
         """Delete a collection and everything in it."""
         name, ctx = request.path_params["name"], self._context(request)
-        await self._deps.store.drop(name, ctx)
+        await self._deps.store.run(DropCollection(name), ctx)
         self._deps.incompatible.pop(name, None)
         await self._deps.bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), ctx)
         return responses.DeleteResponse(1)
@@ -180,7 +188,7 @@ class Operations:
         bus, size = self._deps.bus, self._deps.settings.http.max_batch
         outcomes: list[IndexOutcome] = []
         self._refuse_incompatible(collection)
-        check_usable(await self._deps.store.collection(collection, ctx))
+        check_usable(await self._deps.store.run(DescribeCollection(collection), ctx))
         for first in range(0, len(those), size):
             if ctx.deadline.passed(self._now()):
                 outcomes += _expired_outcomes(those[first:].ids, ctx)
@@ -214,7 +222,7 @@ class Operations:
         heads, after, characters = list[DocumentInfo](), str(query.after) if query.after else None, 0
         while True:
             missing = min(query.limit - len(heads), HEADS_PER_READ)
-            page = await self._deps.store.list_documents(name, conditions, after, missing, ctx)
+            page = await self._deps.store.run(ListDocuments(name, conditions, after, missing), ctx)
             heads += page.heads
             after = page.next
             characters += sum(len(head.id) + len(head.path) for head in page.heads)
@@ -230,7 +238,7 @@ class Operations:
         if condition is None:
             return responses.DeleteResponse(0)
         name, ctx = request.path_params["name"], self._context(request)
-        return responses.DeleteResponse(await self._deps.store.delete(name, (condition,), ctx))
+        return responses.DeleteResponse(await self._deps.store.run(DeleteDocuments(name, (condition,)), ctx))
 
     async def embed(self, request: Request) -> responses.EmbedResponse:
         """Embed texts with the dense model."""
@@ -270,7 +278,7 @@ class Operations:
     async def _compute_status(self) -> responses.ServerStatus:
         ctx = Context(Deadline.never()).within(STATUS_STORE_TIMEOUT_S, "status", self._now())
         try:
-            collections = await self._deps.store.collections(ctx)
+            collections = await self._deps.store.run(ListCollections(), ctx)
         except (Expired, Unavailable, Broken) as error:
             status = self._deps.status([])
             return msgspec.structs.replace(status, reasons=[*status.reasons, f"no collections: {error.detail}"])

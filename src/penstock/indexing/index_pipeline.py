@@ -33,6 +33,7 @@ from penstock.kernel.messages import ChunkText, TextKind
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings
 from penstock.models.contract import Embedder, SparseEncoder
+from penstock.stores.commands import GetDocuments, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import ChunkPayload, DocumentInfo, Point
 
@@ -138,7 +139,7 @@ class ChunkBatchWriter:
             raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
         late = embedded.late if embedded.late is not None else [None] * len(chunks)
         points = [Point(*parts) for parts in zip(chunks, embedded.dense, vectors["sparse"], late, strict=True)]
-        await self._store.upsert(batch.collection, points, ctx)
+        await self._store.run(UpsertPoints(batch.collection, points), ctx)
 
     async def _composed(self, chunks: Sequence[ChunkPayload]) -> list[str]:
         """Return the chunks as the sparse model wants them, yielding to the event loop between long ones."""
@@ -230,7 +231,7 @@ class IndexPipeline:
         first_line = document.text[:200].partition("\n")[0]
         language = document.language or language_of(document.path, first_line)
         digest = await _digest(document, language)
-        known = (await self._store.get_documents(collection, [document.id], ctx)).get(document.id)
+        known = (await self._store.run(GetDocuments(collection, [document.id]), ctx)).get(document.id)
         if known is not None and known.hash == digest:
             return IndexOutcome(document.id, DocumentStatus.UNCHANGED, known.chunks)
         to_cut = ChunkText(document.text, language, header_tokens(document.path))
@@ -258,8 +259,8 @@ class IndexPipeline:
         for begin in range(0, count, size):
             await self._segment(collection, cut.payloads(begin, begin + size), ctx)
         if known is not None:
-            await self._store.trim_document(collection, head.id, count, ctx)
-        await self._store.seal_document(collection, head, ctx)
+            await self._store.run(TrimDocument(collection, head.id, count), ctx)
+        await self._store.run(SealDocument(collection, head), ctx)
 
     async def _segment(self, collection: str, chunks: list[ChunkPayload], ctx: Context) -> None:
         await self._write(ChunkBatch(collection, chunks), self._limited(ctx))

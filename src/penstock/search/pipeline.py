@@ -39,6 +39,7 @@ from penstock.search.degradation import (
     plan_search,
 )
 from penstock.search.request import QUERY_CHARACTERS_MAX, SearchHit, SearchRequest, SearchResult
+from penstock.stores.commands import Retrieve
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import RetrievedHit
 from penstock.stores.key_value_cache import KeyValueCache
@@ -409,7 +410,7 @@ class SearchPipeline:
         )
         with run.stage("retrieve"):
             try:
-                answer = await self._store.retrieve(request.collection, wanted, request.filter, run.ctx)
+                answer = await self._store.run(Retrieve(request.collection, wanted, request.filter), run.ctx)
             except RECOVERABLE_ERRORS as error:
                 if plan.fallback_arm is None or run.ctx.deadline.passed(self._clock.now()):
                     raise

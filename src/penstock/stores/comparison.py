@@ -12,7 +12,8 @@ import numpy as np
 from penstock.kernel.context import Context, point_id
 from penstock.policies.jitter import Rng
 from penstock.ranking.retrieval import ScoredPoint
-from penstock.stores.contract import MovableStore
+from penstock.stores.commands import DescribeCollection, ScrollPoints, SearchBatch
+from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import ArmQuery, Point
 
 #: Points looked at whole and asked for by their own vectors.
@@ -76,7 +77,7 @@ class CollectionComparison:
 
 
 async def compare_collections(
-    source: MovableStore, target: MovableStore, collection: str, target_collection: str, rng: Rng
+    source: VectorStore, target: VectorStore, collection: str, target_collection: str, rng: Rng
 ) -> CollectionComparison:
     """Compare a collection of two stores.
 
@@ -91,17 +92,20 @@ async def compare_collections(
         PenstockError: One of them does not answer.
     """
     ctx = Context.background("migrate")
-    ours, theirs = await source.collection(collection, ctx), await target.collection(target_collection, ctx)
+    ours, theirs = (
+        await source.run(DescribeCollection(collection), ctx),
+        await target.run(DescribeCollection(target_collection), ctx),
+    )
     samples = await _samples(source, collection, rng, ctx)
     differing, dense, sparse = [], [], []
     for one in samples:
         place = point_id(one.payload.id, one.payload.chunk)
-        page = await target.scroll_points(target_collection, place, 1, ctx)
+        page = await target.run(ScrollPoints(target_collection, place, 1), ctx)
         if not page.points or not same_point(one, page.points[0]):
             differing.append(place)
         queries = [ArmQuery(one.dense, TOP_K), ArmQuery(one.sparse, TOP_K)]
-        found = await source.search_batch(collection, queries, ctx)
-        again = await target.search_batch(target_collection, queries, ctx)
+        found = await source.run(SearchBatch(collection, queries), ctx)
+        again = await target.run(SearchBatch(target_collection, queries), ctx)
         dense.append(hit_overlap(found[0], again[0]))
         sparse.append(hit_overlap(found[1], again[1]))
     return CollectionComparison(
@@ -114,13 +118,13 @@ async def compare_collections(
     )
 
 
-async def _samples(store: MovableStore, collection: str, rng: Rng, ctx: Context) -> list[Point]:
+async def _samples(store: VectorStore, collection: str, rng: Rng, ctx: Context) -> list[Point]:
     """Return random points: ids are digests, so the point that follows a random id is a random one."""
     found: dict[str, Point] = {}
     for _ in range(SAMPLE_POINTS):
         where = str(uuid.UUID(int=int(rng() * 2**64) << 64))
-        page = await store.scroll_points(collection, where, 1, ctx)
-        points = page.points or (await store.scroll_points(collection, None, 1, ctx)).points
+        page = await store.run(ScrollPoints(collection, where, 1), ctx)
+        points = page.points or (await store.run(ScrollPoints(collection, None, 1), ctx)).points
         found |= {point_id(one.payload.id, one.payload.chunk): one for one in points}
     return list(found.values())
 

@@ -8,26 +8,15 @@ there. There is no second catalogue that could disagree with the points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
 
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.kernel.late_interaction import TokenVectors
-from penstock.ranking.retrieval import RetrievalQuery, ScoredPoint
-from penstock.stores.data_model import (
-    STATE_DAMAGED,
-    ArmQuery,
-    ChunkPayload,
-    CollectionInfo,
-    DocumentInfo,
-    DocumentInfoPage,
-    Filter,
-    Point,
-    PointPage,
-    RetrievalResult,
-    SnapshotInfo,
-)
+from penstock.stores.commands import StoreCommand
+from penstock.stores.data_model import STATE_DAMAGED, CollectionInfo, SnapshotInfo
+
+R = TypeVar("R")
 
 #: Codes of errors that say nothing about the store's health: everything else goes on.
 OPERATOR_FIXABLE_CODES: Final = frozenset({"collection_damaged", "directory_gone", "disk_read_only"})
@@ -67,109 +56,19 @@ def check_usable(info: CollectionInfo) -> None:
 
 
 class VectorStore(Protocol):
-    """Collections of points.
+    """Collections of points."""
 
-    Every method raises ``Invalid`` (code ``collection_not_found``) for an unknown collection,
-    ``Expired`` when the deadline in ``ctx`` passes, and ``Unavailable`` when the store cannot answer.
-
-    Cancellation: a cancelled read leaves nothing behind. A cancelled write may or may not have
-    happened, and repeating it is safe (point ids are derived).
-    """
-
-    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
-        """Create a collection, or return the one that is there with the same layout.
+    async def run(self, command: StoreCommand[R], ctx: Context) -> R:
+        """Execute a command of :mod:`penstock.stores.commands` and return its result.
 
         Raises:
-            Invalid: One of that name exists with another dimension or model
-                (``collection_conflict``), or the name is not allowed.
-        """
-        ...
+            Invalid: There is no such collection (code ``collection_not_found``).
+            Expired: The deadline in ``ctx`` passed.
+            Unavailable: The store cannot answer.
+            PenstockError: What the command's own documentation names.
 
-    async def collections(self, ctx: Context) -> list[CollectionInfo]:
-        """Return every collection, by name."""
-        ...
-
-    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
-        """Return one collection with its counts."""
-        ...
-
-    async def drop(self, name: str, ctx: Context) -> None:
-        """Delete a collection and its files."""
-        ...
-
-    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
-        """Write points, replacing those with the same id; durable against ``kill -9`` on return."""
-        ...
-
-    async def trim_document(self, collection: str, document_id: str, chunks: int, ctx: Context) -> None:
-        """Delete the document's chunks numbered ``chunks`` and above."""
-        ...
-
-    async def seal_document(self, collection: str, document: DocumentInfo, ctx: Context) -> None:
-        """Set the head's hash and chunk count: the document is complete.
-
-        Raises:
-            Unavailable: The document was deleted while it was being written (``write_conflict``).
-        """
-        ...
-
-    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
-        """Delete every chunk of the documents that match; return the number of documents."""
-        ...
-
-    async def retrieve(self, collection: str, query: RetrievalQuery, filter: Filter, ctx: Context) -> RetrievalResult:
-        """Answer a search: both arms, fused, rescored, read, by the program of :mod:`penstock.ranking.program`.
-
-        An arm without a vector is not searched. An arm or a rescoring that fails is left out and named in the result.
-        A chunk that is deleted during the search gives no hit.
-
-        Raises:
-            PenstockError: No arm could answer, or the hits could not be read.
-        """
-        ...
-
-    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
-        """Return the best points of one arm, best first."""
-        ...
-
-    async def search_batch(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[ScoredPoint]]:
-        """Answer several queries in one round trip, each as :meth:`search` does; without a query there is no trip."""
-        ...
-
-    async def fetch_token_vectors(
-        self, collection: str, points: Sequence[str], ctx: Context
-    ) -> Mapping[str, TokenVectors]:
-        """Return the token vectors, ``int8 [rows, token_dim]``, of those points that exist and have some, by id."""
-        ...
-
-    async def fetch_payloads(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
-        """Return the payloads of the points that (still) exist, by id."""
-        ...
-
-    async def list_documents(
-        self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context
-    ) -> DocumentInfoPage:
-        """Return a page of document heads, in an order that does not change between pages."""
-        ...
-
-    async def get_documents(
-        self, collection: str, document_ids: Sequence[str], ctx: Context
-    ) -> dict[str, DocumentInfo]:
-        """Return the heads of those of the documents that exist."""
-        ...
-
-
-class MovableStore(VectorStore, Protocol):
-    """A store whose points can be read whole, so that they can be moved to another."""
-
-    async def scroll_points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
-        """Return a page of points with all their vectors, in the order of their ids.
-
-        Args:
-            collection: Its name.
-            after: The first id wanted, or the one where it would be; ``None`` for the first of all.
-            limit: Points at most.
-            ctx: Request context, with the deadline.
+        Cancellation: A cancelled read leaves nothing behind. A cancelled write may or may not have happened, and
+        repeating it is safe (point ids are derived).
         """
         ...
 

@@ -19,8 +19,9 @@ from penstock.kernel.context import Context
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, Unavailable
 from penstock.policies.jitter import Rng
 from penstock.policies.retry import RetrySettings, backoff_s
+from penstock.stores.commands import CreateCollection, DescribeCollection, ListCollections, ScrollPoints, UpsertPoints
 from penstock.stores.comparison import CollectionComparison, compare_collections
-from penstock.stores.contract import MovableStore
+from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import CollectionInfo, PointPage
 
 T = TypeVar("T")
@@ -155,7 +156,7 @@ class Migration:
     """
 
     def __init__(
-        self, source: MovableStore, target: MovableStore, request: MigrationState, journal: MigrationJournal, rng: Rng
+        self, source: VectorStore, target: VectorStore, request: MigrationState, journal: MigrationJournal, rng: Rng
     ) -> None:
         self.total_points = 0
         self.moved_points = 0
@@ -177,7 +178,7 @@ class Migration:
 
         Cancellation: Recorded progress is kept; run it again to go on.
         """
-        there = await self._source.collection(self._request.collection, self._ctx)
+        there = await self._source.run(DescribeCollection(self._request.collection), self._ctx)
         self.total_points = there.chunks
         state = await self._begin(there)
         self.moved_points = resumed = state.moved
@@ -187,7 +188,7 @@ class Migration:
         comparison = await compare_collections(
             self._source, self._target, self._request.collection, self._name, self._rng
         )
-        info = await self._target.collection(self._name, self._ctx)
+        info = await self._target.run(DescribeCollection(self._name), self._ctx)
         if comparison.matches:
             self._journal.remove()
         return MigrationResult(info, resumed, comparison)
@@ -204,7 +205,7 @@ class Migration:
         wanted = CollectionInfo(self._name, there.dim, there.model, token_dim=there.token_dim, sparse=there.sparse)
         if not going_on:
             await self._check_free()
-        made = await self._target.create(wanted, self._ctx)
+        made = await self._target.run(CreateCollection(wanted), self._ctx)
         # Fewer points than recorded: the collection has been deleted since.
         state = noted if going_on and noted is not None and made.chunks >= noted.moved else fresh
         self._journal.write(state)
@@ -212,7 +213,7 @@ class Migration:
 
     async def _check_free(self) -> None:
         """Refuse to write into a collection that has points of its own."""
-        taken = {one.name: one for one in await self._target.collections(self._ctx)}.get(self._name)
+        taken = {one.name: one for one in await self._target.run(ListCollections(), self._ctx)}.get(self._name)
         if taken is not None and taken.chunks:
             raise Invalid(
                 f"{self._request.target} has a collection {self._name!r} with {taken.chunks:,} chunks; delete it first,"
@@ -244,10 +245,12 @@ class Migration:
 
     async def _read(self, after: str | None) -> PointPage:
         collection = self._request.collection
-        return await self._with_retries(lambda: self._source.scroll_points(collection, after, PAGE_POINTS, self._ctx))
+        return await self._with_retries(
+            lambda: self._source.run(ScrollPoints(collection, after, PAGE_POINTS), self._ctx)
+        )
 
     async def _write(self, page: PointPage) -> None:
-        await self._with_retries(lambda: self._target.upsert(self._name, page.points, self._ctx))
+        await self._with_retries(lambda: self._target.run(UpsertPoints(self._name, page.points), self._ctx))
 
     async def _with_retries(self, make: Callable[[], Awaitable[T]]) -> T:
         """Make a call; repeat it after a pause if the store is unavailable."""

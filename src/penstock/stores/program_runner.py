@@ -19,11 +19,11 @@ from penstock.ranking.retrieval import (
     ProgramStep,
     ReadPayloadsStep,
     RetrievalOutcome,
-    RetrievalQuery,
     SearchStep,
 )
+from penstock.stores.commands import FetchPayloads, FetchTokenVectors, Retrieve, SearchBatch
 from penstock.stores.contract import VectorStore
-from penstock.stores.data_model import ArmQuery, ChunkPayload, Filter, RetrievalResult, RetrievedHit
+from penstock.stores.data_model import ArmQuery, ChunkPayload, RetrievalResult, RetrievedHit
 
 #: Bytes of texts and metadata in one answer at most. A thousand hits of ordinary chunks have 1 to 2 MB. With the most
 #: metadata that a document may have, 64 KB, it is reached after 64 hits.
@@ -92,32 +92,28 @@ def estimate_payload_bytes(payload: ChunkPayload) -> int:
     return len(payload.id) + len(payload.path) + len(payload.symbol) + len(payload.text) + metadata
 
 
-async def run_retrieval(
-    store: VectorStore, collection: str, query: RetrievalQuery, filter: Filter, ctx: Context
-) -> RetrievalResult:
-    """Answer a search by calls of ``search_batch``, ``fetch_token_vectors`` and ``fetch_payloads``.
+async def run_retrieval(store: VectorStore, command: Retrieve, ctx: Context) -> RetrievalResult:
+    """Answer a search by the store's commands ``SearchBatch``, ``FetchTokenVectors`` and ``FetchPayloads``.
 
-    See :meth:`penstock.stores.contract.VectorStore.retrieve`.
-
-    Cancellation: The call to the store that runs is cancelled.
+    Cancellation: The command that runs is cancelled.
     """
     stages: defaultdict[str, float] = defaultdict(float)
     cut = False
-    run, now = retrieval_program(query), asyncio.get_running_loop().time
+    run, now = retrieval_program(command.query), asyncio.get_running_loop().time
     finished: ProgramStep[str] | RetrievalOutcome[str] = advance(run)
     while not isinstance(finished, RetrievalOutcome):
         stage, began_s = stage_of(finished), now()
         try:
             if isinstance(finished, ReadPayloadsStep):
-                answer, cut = await _read(store, collection, finished, ctx)
+                answer, cut = await _read(store, command.collection, finished, ctx)
             else:
-                answer = await _answered(store, collection, finished, filter, ctx)
+                answer = await _answered(store, command, finished, ctx)
         except PenstockError as error:
             finished = advance(run, error=error)
         else:
             finished = advance(run, answer)
         stages[stage] += (now() - began_s) * 1000
-    return to_result(finished, str, stages, explain=query.explain, truncated=cut)
+    return to_result(finished, str, stages, explain=command.query.explain, truncated=cut)
 
 
 async def _read(
@@ -126,20 +122,22 @@ async def _read(
     """Return the payloads that fit into an answer, and whether some did not."""
     reading = HitPayloadReader(step.points)
     while points := reading.next_batch():
-        reading.add(await store.fetch_payloads(collection, points, ctx))
+        reading.add(await store.run(FetchPayloads(collection, points), ctx))
     return reading.payloads, reading.truncated
 
 
 async def _answered(
-    store: VectorStore, collection: str, step: SearchStep[str] | CompareTokensStep[str], filter: Filter, ctx: Context
+    store: VectorStore, command: Retrieve, step: SearchStep[str] | CompareTokensStep[str], ctx: Context
 ) -> Any:
+    collection = command.collection
     if isinstance(step, SearchStep):
         # Known candidates have met the filter already.
         asked = [
-            ArmQuery(ask.vector, ask.limit, filter if ask.among is None else (), ask.among) for ask in step.searches
+            ArmQuery(ask.vector, ask.limit, command.filter if ask.among is None else (), ask.among)
+            for ask in step.searches
         ]
-        return [dict(found) for found in await store.search_batch(collection, asked, ctx)]
-    tokens = await store.fetch_token_vectors(collection, step.points, ctx)
+        return [dict(found) for found in await store.run(SearchBatch(collection, asked), ctx)]
+    tokens = await store.run(FetchTokenVectors(collection, step.points), ctx)
     return dict(zip(tokens, max_cosines(step.query_tokens, list(tokens.values())), strict=True))
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from penstock.kernel.context import Context
 from penstock.policies.token_leases import TokenGrant, TokenRequest
-from penstock.stores.contract import MovableStore, SnapshotStore
+from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
 
@@ -33,7 +33,7 @@ class StoreService(Protocol):
     """A store with its lifecycle and its health."""
 
     @property
-    def store(self) -> MovableStore:
+    def store(self) -> VectorStore:
         """The vector store."""
         ...
 

@@ -66,7 +66,9 @@ bodies = st.sampled_from((None, b"", b"{}", b"[]", b"null", b'{"query": "x"}', b
 def test_the_answer_is_one_that_is_described(method, path, query, said, body):
     answer = run(_ask(method, f"{path}?{query}" if query else path, body, said))
     assert "x-request-id" in answer.headers
-    described = PATHS.get(path.partition("?")[0], {}).get({"HEAD": "GET"}.get(method, method).lower())
+    # A name may end with a dot.
+    route = path.partition("?")[0].replace("{name}.", "{name}")
+    described = PATHS.get(route, {}).get({"HEAD": "GET"}.get(method, method).lower())
     if described is not None:
         assert str(answer.status) in described["responses"]
     elif answer.status == 204:

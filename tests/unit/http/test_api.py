@@ -22,6 +22,7 @@ from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
+from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
 from tests.clock import BEGIN_S, quiet, virtual
 from tests.fakes.api import Api, Caller, scope
@@ -827,7 +828,7 @@ async def test_a_snapshot_that_is_not_there_is_not_found():
 @pytest.mark.parametrize("other", [CollectionInfo("c", DIM, "old"), CollectionInfo("c", DIM + 1, "m")])
 async def test_a_collection_of_another_model_is_refused_with_both_named(other):
     api = Api()
-    api.foreign["c"] = await api.store.create(other, Context.background())
+    api.foreign["c"] = await api.store.run(CreateCollection(other), Context.background())
     for path, body in (("search", {"query": "x"}), ("documents", {"documents": [{"id": "a", "text": "x"}]})):
         answer = await api.ask("POST", f"/v1/collections/c/{path}", body)
         assert (answer.status, answer.json["code"]) == (409, "collection_conflict")

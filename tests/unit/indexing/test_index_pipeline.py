@@ -1,6 +1,7 @@
 """The pipeline over the in-memory store: what a document looks like at every step of its way in."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,15 @@ from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
+from penstock.stores.commands import (
+    CreateCollection,
+    FetchPayloads,
+    GetDocuments,
+    SealDocument,
+    StoreCommand,
+    TrimDocument,
+    UpsertPoints,
+)
 from penstock.stores.data_model import CollectionInfo
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
@@ -35,6 +45,9 @@ class Models:
 
     async def encode(self, texts, _kind, _ctx):
         return [SparseVector(np.array([len(t)], np.uint32), np.ones(1, np.float32)) for t in texts]
+
+
+WRITES = (UpsertPoints, TrimDocument, SealDocument)
 
 
 class House:
@@ -61,18 +74,18 @@ class House:
         return [outcome async for outcome in self.pipeline.run("c", documents, WORK)]
 
     async def open(self):
-        await self.store.create(CollectionInfo("c", 4, "m"), WORK)
+        await self.store.run(CreateCollection(CollectionInfo("c", 4, "m")), WORK)
         return self
 
     async def lines(self, document):
-        found = await self.store.fetch_payloads("c", list(self.store._points["c"]), WORK)
+        found = await self.store.run(FetchPayloads("c", list(self.store._points["c"])), WORK)
         return [p.text for p in sorted(found.values(), key=lambda p: p.chunk) if p.id == document]
 
     async def head(self, document):
-        return (await self.store.get_documents("c", [document], WORK)).get(document)
+        return (await self.store.run(GetDocuments("c", [document]), WORK)).get(document)
 
     def operations(self):
-        return [name for name, _ in self.store.asked if name in ("upsert", "trim_document", "seal_document")]
+        return [command.operation for command in self.store.asked if isinstance(command, WRITES)]
 
 
 def text(*lines):
@@ -84,7 +97,7 @@ async def test_a_short_document_is_one_write():
     house = await House().open()
     outcomes = await house.index(Document("a", text("one", "two")))
     assert [(o.status, o.chunks) for o in outcomes] == [(DocumentStatus.INDEXED, 2)]
-    assert house.operations() == ["upsert"]
+    assert house.operations() == ["upsert_points"]
     head = await house.head("a")
     assert head.hash
     assert head.chunks == 2
@@ -114,7 +127,7 @@ async def test_a_shrinking_document_leaves_nothing_behind():
     await house.index(Document("a", text("one", "two", "three")))
     await house.index(Document("a", "uno"))
     assert await house.lines("a") == ["uno"]
-    assert house.operations()[1:] == ["upsert", "trim_document", "seal_document"]
+    assert house.operations()[1:] == ["upsert_points", "trim_document", "seal_document"]
     assert (await house.head("a")).hash
 
 
@@ -122,7 +135,7 @@ async def test_a_shrinking_document_leaves_nothing_behind():
 async def test_a_long_document_is_written_in_segments_and_sealed_last():
     house = await House(segment_chunks=2).open()
     await house.index(Document("a", text("1", "2", "3", "4", "5")))
-    assert house.operations() == ["upsert", "upsert", "upsert", "seal_document"]
+    assert house.operations() == ["upsert_points", "upsert_points", "upsert_points", "seal_document"]
     assert await house.lines("a") == ["1", "2", "3", "4", "5"]
     assert (await house.head("a")).chunks == 5
 
@@ -135,8 +148,8 @@ def test_an_interruption_at_any_step_is_recognised_and_mended(step):
         await house.index(Document("a", text("1", "2", "3", "4", "5", "6", "7")))
         left = [step]
 
-        async def fail(operation, _argument):
-            if operation in ("upsert", "trim_document", "seal_document"):
+        async def fail(command: StoreCommand[Any]) -> None:
+            if isinstance(command, WRITES):
                 if left[0] == 0:
                     raise Unavailable("gone", dependency="store")
                 left[0] -= 1
@@ -156,8 +169,8 @@ def test_an_interruption_at_any_step_is_recognised_and_mended(step):
 async def test_an_interrupted_long_version_does_not_outlive_a_short_one():
     house = await House(segment_chunks=2).open()
 
-    async def fail_at_the_seal(operation, _argument):
-        if operation == "seal_document":
+    async def fail_at_the_seal(command: StoreCommand[Any]) -> None:
+        if isinstance(command, SealDocument):
             raise Unavailable("gone", dependency="store")
 
     house.store.hook = fail_at_the_seal
@@ -334,5 +347,5 @@ async def test_large_metadata_makes_small_segments_so_that_searches_need_not_wai
     house = await House().open()
     (outcome,) = await house.index(Document("a", "\n".join("l" * 9), metadata={"k": "x" * 50_000}))
     assert (outcome.status, outcome.chunks) == (DocumentStatus.INDEXED, 9)
-    assert house.operations() == ["upsert"] * 5 + ["seal_document"]
+    assert house.operations() == ["upsert_points"] * 5 + ["seal_document"]
     assert len(await house.lines("a")) == 9

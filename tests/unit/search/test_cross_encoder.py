@@ -24,6 +24,7 @@ from penstock.search.pipeline import (
     texts_to_read,
 )
 from penstock.search.request import ArmWeights, SearchRequest, SearchResult
+from penstock.stores.commands import CreateCollection, FetchTokenVectors, StoreCommand, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
@@ -58,9 +59,9 @@ class House:
     sparse: FakeSparseEncoder = field(default_factory=FakeSparseEncoder)
 
     async def fill(self) -> House:
-        await self.store.create(CollectionInfo("c", DIM, "m"), WORK)
+        await self.store.run(CreateCollection(CollectionInfo("c", DIM, "m")), WORK)
         points = [Point(ChunkPayload(id, 0, text), embedding(text), terms(text)) for id, text in TEXTS.items()]
-        await self.store.upsert("c", points, WORK)
+        await self.store.run(UpsertPoints("c", points), WORK)
         return self
 
     async def search(self, *, crossed: bool = True, ctx: Context = WORK, **wishes: Any) -> SearchResult:
@@ -166,8 +167,8 @@ async def test_with_one_arm_down_the_other_one_s_best_are_read():
 async def test_a_failed_rescoring_and_a_failed_cross_encoder_are_told_once():
     house = await House(Backwards(fails_with(Broken("x")))).fill()
 
-    async def down(operation: str, _argument: Any) -> None:
-        if operation == "fetch_token_vectors":
+    async def down(command: StoreCommand[Any]) -> None:
+        if isinstance(command, FetchTokenVectors):
             raise Unavailable("down", dependency="store")
 
     house.store.hook = down
@@ -177,7 +178,7 @@ async def test_a_failed_rescoring_and_a_failed_cross_encoder_are_told_once():
 @virtual
 async def test_where_nothing_is_found_nothing_is_read():
     house = House()
-    await house.store.create(CollectionInfo("c", DIM, "m"), WORK)
+    await house.store.run(CreateCollection(CollectionInfo("c", DIM, "m")), WORK)
     assert (await house.search()).hits == []
     assert house.cross.asked == []
 

@@ -15,6 +15,16 @@ from penstock.kernel.vectors import SparseVector
 from penstock.ranking.program import late_interaction_scores
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.request import QUERY_CHARACTERS_MAX, ArmWeights, SearchRequest, SearchResult
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    FetchPayloads,
+    FetchTokenVectors,
+    Retrieve,
+    SearchBatch,
+    StoreCommand,
+    UpsertPoints,
+)
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.memory_store import MemoryStore
@@ -41,7 +51,7 @@ class House:
     late: int = DIM
 
     async def fill(self) -> "House":
-        await self.store.create(CollectionInfo("c", DIM, "m", token_dim=self.late), WORK)
+        await self.store.run(CreateCollection(CollectionInfo("c", DIM, "m", token_dim=self.late)), WORK)
         points = [
             Point(
                 ChunkPayload(id, 0, text, language=id[0], metadata={"k": id}),
@@ -51,7 +61,7 @@ class House:
             )
             for id, text in TEXTS.items()
         ]
-        await self.store.upsert("c", points, WORK)
+        await self.store.run(UpsertPoints("c", points), WORK)
         self.store.asked.clear()
         return self
 
@@ -78,7 +88,7 @@ class House:
         return [query for query in self._queries() if query.among is not None]
 
     def _queries(self) -> list[ArmQuery]:
-        return [query for name, queries in self.store.asked if name == "search_batch" for query in queries]
+        return [query for one in self.store.asked if isinstance(one, SearchBatch) for query in one.queries]
 
 
 def is_sparse(query: ArmQuery) -> bool:
@@ -144,8 +154,8 @@ async def test_an_arm_that_is_down_is_made_up_for_and_named(arm, error):
 async def test_a_store_that_fails_one_arm_degrades_too():
     house = await House().fill()
 
-    async def hook(operation: str, argument: Any) -> None:
-        if operation == "search_batch" and any(is_sparse(query) for query in argument):
+    async def hook(command: StoreCommand[Any]) -> None:
+        if isinstance(command, SearchBatch) and any(is_sparse(query) for query in command.queries):
             raise Broken("a bad query")
 
     house.store.hook = hook
@@ -216,8 +226,8 @@ async def test_an_arms_own_error_at_the_deadline_is_no_degradation():
 
 
 async def _rescoring_fails_after(house: House, seconds: float, error: Exception) -> None:
-    async def hook(operation: str, argument: Any) -> None:
-        if operation == "fetch_token_vectors":
+    async def hook(command: StoreCommand[Any]) -> None:
+        if isinstance(command, FetchTokenVectors):
             await asyncio.sleep(seconds)
             raise error
 
@@ -271,7 +281,7 @@ async def test_a_model_without_token_vectors_is_not_asked_for_them():
     house = await House(embedder=FakeEmbedder(token_dim=0)).fill()
     result = await house.search("the cat", explain=True)
     assert set(result.hits[0].explain) == {"dense", "sparse", "fusion", "rerank", "signals"}
-    assert "fetch_token_vectors" not in [operation for operation, _ in house.store.asked]
+    assert house.store.count(FetchTokenVectors) == 0
 
 
 @virtual
@@ -323,10 +333,10 @@ async def test_a_filter_that_nothing_meets_finds_nothing():
 async def test_a_chunk_deleted_between_search_and_fetch_is_left_out():
     house = await House().fill()
 
-    async def hook(operation: str, _: Any) -> None:
-        if operation == "fetch_payloads":
+    async def hook(command: StoreCommand[Any]) -> None:
+        if isinstance(command, FetchPayloads):
             house.store.hook = lambda *_: asyncio.sleep(0)
-            await house.store.delete("c", (Match("id", ["cat"]),), WORK)
+            await house.store.run(DeleteDocuments("c", (Match("id", ["cat"]),)), WORK)
 
     house.store.hook = hook
     result = await house.search()
@@ -375,7 +385,7 @@ async def with_a_test_of_the_cat() -> House:
     house = await House().fill()
     text = "the cat sat"
     payload = ChunkPayload("test_cat", 0, text, path="tests/test_cat.py")
-    await house.store.upsert("c", [Point(payload, embedding(text), terms(text), token_vectors(text))], WORK)
+    await house.store.run(UpsertPoints("c", [Point(payload, embedding(text), terms(text), token_vectors(text))]), WORK)
     return house
 
 
@@ -404,12 +414,13 @@ async def test_without_rerank_places_are_not_weighed():
 async def test_hits_beyond_the_size_of_an_answer_are_left_out_and_that_is_told() -> None:
     house = await House().fill()
     whole = await house.search("alpha")
-    kept = house.store.retrieve
+    run = house.store.run
 
-    async def cut(*args: Any) -> Any:
-        return replace(await kept(*args), hits=(await kept(*args)).hits[:1], truncated=True)
+    async def cut(command: StoreCommand[Any], ctx: Context) -> Any:
+        result = await run(command, ctx)
+        return replace(result, hits=result.hits[:1], truncated=True) if isinstance(command, Retrieve) else result
 
-    house.store.retrieve = cut
+    house.store.run = cut
     answer = await house.search("alpha")
     assert [hit.id for hit in answer.hits] == [whole.hits[0].id]
     assert answer.degraded == ["hits_truncated"]

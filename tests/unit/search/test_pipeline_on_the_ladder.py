@@ -16,6 +16,7 @@ from penstock.pools.guard import CircuitOpen
 from penstock.search.pipeline import ResultCache, SearchPipeline
 from penstock.search.request import ArmWeights, SearchRequest, SearchResult
 from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.commands import CreateCollection, FetchTokenVectors, SearchBatch, StoreCommand, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore
@@ -37,9 +38,9 @@ class House:
     sparse: FakeSparseEncoder = field(default_factory=FakeSparseEncoder)
 
     async def fill(self) -> House:
-        await self.store.create(CollectionInfo("c", DIM, "m"), WORK)
+        await self.store.run(CreateCollection(CollectionInfo("c", DIM, "m")), WORK)
         points = [Point(ChunkPayload(id, 0, text), embedding(text), terms(text)) for id, text in TEXTS.items()]
-        await self.store.upsert("c", points, WORK)
+        await self.store.run(UpsertPoints("c", points), WORK)
         self.answers = ResultCache(MemoryCache("answers", 10, 100_000, LoopClock(), 60.0))
         self.pipeline = SearchPipeline(
             embedder=self.embedder,
@@ -59,7 +60,7 @@ class House:
         return await self.pipeline.run(SearchRequest("c", query, **{"limit": 2, **wishes}), WORK)
 
     def operations(self) -> list[str]:
-        return [operation for operation, _ in self.store.asked]
+        return [command.operation for command in self.store.asked]
 
 
 async def house(rung: Rung = Rung.FULL, **parts: Any) -> House:
@@ -79,7 +80,7 @@ async def test_fewer_candidates_are_taken_and_reranked():
     assert result.degraded == ["rerank_reduced"]
     assert "rerank" in result.stages
     assert "fetch_token_vectors" in it.operations()
-    arms, *_ = [queries for operation, queries in it.store.asked if operation == "search_batch"]
+    arms, *_ = [command.queries for command in it.store.asked if isinstance(command, SearchBatch)]
     assert [query.limit for query in arms] == [2, 2]
 
 
@@ -246,8 +247,8 @@ async def test_a_strict_refusal_hands_the_breakers_hint_on():
 async def test_a_strict_search_is_refused_when_the_rerank_fails():
     it = await house()
 
-    async def hook(operation: str, argument: Any) -> None:
-        if operation == "fetch_token_vectors":
+    async def hook(command: StoreCommand[Any]) -> None:
+        if isinstance(command, FetchTokenVectors):
             raise DOWN
 
     it.store.hook = hook

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.collection_lru import CollectionLru
 from penstock.stores.backends.edge.request_queue import opening_timeout_error, schedule_openings
+from penstock.stores.commands import ListDocuments
 
 
 def nobody(_name):
@@ -65,7 +66,7 @@ def test_never_more_are_open_than_may_be_and_those_are_the_last_used(uses, open_
 
 
 def asked(number, collection, expires_at_s=None):
-    return ipc.StoreRequest(number, ipc.ListDocuments(collection, [], None, 1), expires_at_s)
+    return ipc.StoreRequest(number, ListDocuments(collection, [], None, 1), expires_at_s)
 
 
 def numbers(requests):

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.stores.backends.edge import ipc, space
+from penstock.stores.backends.edge import space
 from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
 from penstock.stores.backends.edge.collection_lru import CollectionLru
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.manifest import MANIFEST_FILE
+from penstock.stores.commands import UpsertPoints
 from penstock.stores.contract import CollectionDamaged
 from penstock.stores.data_model import STATE_CLOSED, STATE_DAMAGED, STATE_OPEN, CollectionInfo, DocumentInfo
 
@@ -96,7 +97,7 @@ def test_nothing_is_written_on_a_disk_all_but_full_and_reading_goes_on(monkeypat
     shelf.create(INFO)
     full = SimpleNamespace(free=space.WRITE_FREE_BYTES_MIN - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    for write in (lambda: shelf.update(ipc.UpsertPoints("c", [])), lambda: shelf.create(CollectionInfo("d", 2, "m"))):
+    for write in (lambda: shelf.update(UpsertPoints("c", [])), lambda: shelf.create(CollectionInfo("d", 2, "m"))):
         with pytest.raises(Unavailable, match="less than 96 MiB") as caught:
             write()
         assert caught.value.code == "disk_full"

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from penstock.kernel.errors import Broken, Invalid
-from penstock.stores.backends.edge import generation_builder, ipc, manifest, space
+from penstock.stores.backends.edge import generation_builder, manifest, space
 from penstock.stores.backends.edge import open_collection as module
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
+from penstock.stores.commands import UpsertPoints
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.memory_store import sparse, unit
 
@@ -19,7 +20,7 @@ INFO = CollectionInfo("c", 2, "m")
 
 def upsert(*ids):
     points = [Point(ChunkPayload(id=id, chunk=0, text=id), unit(1, 0), sparse(t1=1)) for id in ids]
-    return ipc.UpsertPoints("c", points)
+    return UpsertPoints("c", points)
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_a_write_that_fails_half_way_costs_the_generation(shelf):
     collection = shelf.collection("c")
     collection.start_build()
     step(shelf)
-    bad = ipc.UpsertPoints("c", [Point(ChunkPayload("b", 0, "b"), np.empty(0, "f4"), sparse())])
+    bad = UpsertPoints("c", [Point(ChunkPayload("b", 0, "b"), np.empty(0, "f4"), sparse())])
     with pytest.raises(Broken):
         shelf.update(bad)
     assert (collection.build, collection.build_status.reason) == (None, "an update failed half-way")

@@ -16,6 +16,14 @@ from penstock.kernel.context import Context, point_id
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.late_interaction import quantize
 from penstock.ranking.retrieval import ScoredPoint
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    ScrollPoints,
+    SealDocument,
+    StoreCommand,
+    UpsertPoints,
+)
 from penstock.stores.comparison import compare_collections, hit_overlap, same_point
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
 from penstock.stores.migration import PAGE_ATTEMPTS_MAX, PAGE_POINTS, FileMigrationJournal, Migration, MigrationState
@@ -39,9 +47,9 @@ def point(number: int) -> Point:
 
 async def filled(points: int = POINTS) -> MemoryStore:
     store = MemoryStore()
-    await store.create(INFO, WORK)
-    await store.upsert("c", [point(number) for number in range(points)], WORK)
-    await store.seal_document("c", DocumentInfo("d0", "hash", 2), WORK)
+    await store.run(CreateCollection(INFO), WORK)
+    await store.run(UpsertPoints("c", [point(number) for number in range(points)]), WORK)
+    await store.run(SealDocument("c", DocumentInfo("d0", "hash", 2)), WORK)
     store.asked.clear()
     return store
 
@@ -72,16 +80,16 @@ def migration(source: Any, target: Any, journal: Any, order: MigrationState = OR
 
 
 def upserts(store: MemoryStore) -> list[int]:
-    return [len(argument) for operation, argument in store.asked if operation == "upsert"]
+    return [len(command.points) for command in store.asked if isinstance(command, UpsertPoints)]
 
 
 def failing(operation: str, after: int, times: int, error: BaseException) -> Callable[[str, Any], Any]:
     """Return a hook by which an operation fails so many times, once it has succeeded so often."""
     calls = 0
 
-    async def hook(asked: str, _argument: Any) -> None:
+    async def hook(command: StoreCommand[Any]) -> None:
         nonlocal calls
-        if asked == operation:
+        if command.operation == operation:
             calls += 1
             if after < calls <= after + times:
                 raise error
@@ -110,7 +118,7 @@ async def test_every_point_arrives_whole(journal):
 @virtual
 async def test_an_empty_collection_is_moved_too(journal):
     source, target = MemoryStore(), MemoryStore()
-    await source.create(INFO, WORK)
+    await source.run(CreateCollection(INFO), WORK)
     moved = await migration(source, target, journal).run()
     assert moved.comparison.matches
     assert moved.info.chunks == 0
@@ -121,10 +129,10 @@ async def test_no_more_than_two_pages_are_in_memory(journal):
     source, target = await filled(10 * PAGE_POINTS), MemoryStore()
     ahead: list[int] = []
 
-    async def hook(operation: str, _argument: Any) -> None:
-        if operation == "upsert":
+    async def hook(command: StoreCommand[Any]) -> None:
+        if isinstance(command, UpsertPoints):
             await asyncio.sleep(1)
-            ahead.append(len([one for one in source.asked if one[0] == "scroll_points"]) - len(upserts(target)) + 1)
+            ahead.append(source.count(ScrollPoints) - len(upserts(target)) + 1)
 
     target.hook = hook
     await migration(source, target, journal).run()
@@ -135,7 +143,7 @@ async def test_no_more_than_two_pages_are_in_memory(journal):
 @virtual
 async def test_what_an_interrupted_run_has_moved_is_not_moved_again(journal):
     source, target = await filled(), MemoryStore()
-    target.hook = failing("upsert", 1, 10**6, DOWN)
+    target.hook = failing("upsert_points", 1, 10**6, DOWN)
     with pytest.raises(Unavailable):
         await migration(source, target, journal).run()
     assert len(upserts(target)) == 1 + PAGE_ATTEMPTS_MAX
@@ -152,8 +160,8 @@ async def test_what_an_interrupted_run_has_moved_is_not_moved_again(journal):
 async def test_a_cancelled_run_goes_on_where_it_was(journal, seconds):
     source, target = await filled(), MemoryStore()
 
-    async def slowly(operation: str, _argument: Any) -> None:
-        if operation == "upsert":
+    async def slowly(command: StoreCommand[Any]) -> None:
+        if isinstance(command, UpsertPoints):
             await asyncio.sleep(1)
 
     target.hook = slowly
@@ -171,14 +179,14 @@ async def test_a_cancelled_run_goes_on_where_it_was(journal, seconds):
 async def test_a_store_that_fails_in_passing_is_asked_again(journal):
     source, target = await filled(), MemoryStore()
     source.hook = failing("scroll_points", 1, PAGE_ATTEMPTS_MAX - 1, DOWN)
-    target.hook = failing("upsert", 1, PAGE_ATTEMPTS_MAX - 1, DOWN)
+    target.hook = failing("upsert_points", 1, PAGE_ATTEMPTS_MAX - 1, DOWN)
     assert (await migration(source, target, journal).run()).comparison.matches
 
 
 @virtual
 async def test_a_full_disk_ends_it_at_once(journal):
     source, target = await filled(), MemoryStore()
-    target.hook = failing("upsert", 0, 10**6, Unavailable("full", dependency="store", code="disk_full"))
+    target.hook = failing("upsert_points", 0, 10**6, Unavailable("full", dependency="store", code="disk_full"))
     with pytest.raises(Unavailable, match="full"):
         await migration(source, target, journal).run()
     assert len(upserts(target)) == 1
@@ -187,7 +195,7 @@ async def test_a_full_disk_ends_it_at_once(journal):
 @virtual
 async def test_a_target_that_was_deleted_meanwhile_is_filled_from_the_beginning(journal):
     source, target = await filled(), MemoryStore()
-    target.hook = failing("upsert", 2, 10**6, DOWN)
+    target.hook = failing("upsert_points", 2, 10**6, DOWN)
     with pytest.raises(Unavailable):
         await migration(source, target, journal).run()
     fresh = MemoryStore()
@@ -198,7 +206,7 @@ async def test_a_target_that_was_deleted_meanwhile_is_filled_from_the_beginning(
 @virtual
 async def test_the_progress_of_another_migration_is_not_taken_for_this_one_s(journal):
     source, target = await filled(), MemoryStore()
-    target.hook = failing("upsert", 2, 10**6, DOWN)
+    target.hook = failing("upsert_points", 2, 10**6, DOWN)
     with pytest.raises(Unavailable):
         await migration(source, target, journal).run()
     target.hook = failing("none", 0, 0, DOWN)
@@ -219,7 +227,7 @@ async def test_a_target_with_points_of_its_own_is_refused(journal):
 @virtual
 async def test_another_layout_is_refused(journal):
     source, target = await filled(), MemoryStore()
-    await target.create(CollectionInfo("c", 3, "another"), WORK)
+    await target.run(CreateCollection(CollectionInfo("c", 3, "another")), WORK)
     with pytest.raises(Invalid) as caught:
         await migration(source, target, journal).run()
     assert caught.value.code == "collection_conflict"
@@ -257,9 +265,9 @@ def test_a_damaged_journal_is_told_with_its_path(tmp_path, damage):
 async def test_what_differs_is_told_and_the_progress_kept(journal):
     source, target = await filled(), MemoryStore()
 
-    async def lose(operation: str, argument: Any) -> None:
-        if operation == "upsert":
-            argument.pop()
+    async def lose(command: StoreCommand[Any]) -> None:
+        if isinstance(command, UpsertPoints):
+            command.points.pop()
 
     target.hook = lose
     moved = await migration(source, target, journal).run()
@@ -272,7 +280,7 @@ async def test_what_differs_is_told_and_the_progress_kept(journal):
 @virtual
 async def test_points_that_are_others_are_found_though_the_counts_agree():
     source, target = await filled(40), await filled(40)
-    await target.upsert("c", [replace(point(n), dense=unit(1, 2, n)) for n in range(40)], WORK)
+    await target.run(UpsertPoints("c", [replace(point(n), dense=unit(1, 2, n)) for n in range(40)]), WORK)
     found = await compare_collections(source, target, "c", "c", random.Random(1).random)
     assert found.chunks == (40, 40)
     assert len(found.differing_points) == found.samples > 10
@@ -283,7 +291,7 @@ async def test_points_that_are_others_are_found_though_the_counts_agree():
 @virtual
 async def test_documents_deleted_on_one_side_are_found():
     source, target = await filled(40), await filled(40)
-    await target.delete("c", (Match("id", ["d3"]),), WORK)
+    await target.run(DeleteDocuments("c", (Match("id", ["d3"]),)), WORK)
     found = await compare_collections(source, target, "c", "c", random.Random(1).random)
     assert "documents: 20 in the source, 19 in the target" in found.differences
 

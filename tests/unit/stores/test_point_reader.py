@@ -11,11 +11,11 @@ from penstock.kernel.context import point_id
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.late_interaction import quantize
 from penstock.ranking.retrieval import RetrievalQuery
-from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.batch_search import retrieve_batch
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.point_reader import PointReader, point_number
+from penstock.stores.commands import DeleteDocuments, Retrieve, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
 from tests.fakes.memory_store import sparse, unit
 
@@ -56,7 +56,7 @@ def asked(collection, monkeypatch):
 
 
 def test_the_engine_is_asked_once_for_a_point(collection, monkeypatch):
-    collection.update(ipc.UpsertPoints("c", [chunk("a"), chunk("b")]))
+    collection.update(UpsertPoints("c", [chunk("a"), chunk("b")]))
     log, reader = asked(collection, monkeypatch), collection.reader
     first = reader.fetch_token_vectors([place("a")]), reader.fetch_payloads([place("a")])
     assert reader.fetch_payloads([place("b"), place("a")]) == {
@@ -71,22 +71,22 @@ def test_the_engine_is_asked_once_for_a_point(collection, monkeypatch):
 
 
 def test_points_without_tokens_are_not_asked_for_again(collection, monkeypatch):
-    collection.update(ipc.UpsertPoints("c", [chunk("a", late=False)]))
+    collection.update(UpsertPoints("c", [chunk("a", late=False)]))
     log = asked(collection, monkeypatch)
     assert [collection.reader.fetch_token_vectors([place("a"), place("gone")]) for _ in range(2)] == [{}, {}]
     assert log == [("tokens", 2)]
-    collection.update(ipc.UpsertPoints("c", [chunk("a"), chunk("gone")]))
+    collection.update(UpsertPoints("c", [chunk("a"), chunk("gone")]))
     assert list(collection.reader.fetch_token_vectors([place("a"), place("gone")])) == [place("a"), place("gone")]
 
 
 def test_points_that_do_not_exist_are_left_out_until_they_do(collection):
     assert collection.reader.fetch_payloads([place("a")]) == {}
-    collection.update(ipc.UpsertPoints("c", [chunk("a")]))
+    collection.update(UpsertPoints("c", [chunk("a")]))
     assert list(collection.reader.fetch_payloads([place("a")])) == [place("a")]
 
 
 def test_an_update_that_fails_makes_forget_as_well(collection, monkeypatch):
-    collection.update(ipc.UpsertPoints("c", [chunk("a")]))
+    collection.update(UpsertPoints("c", [chunk("a")]))
     collection.reader.fetch_payloads([place("a")])
     upsert = collection.shard.upsert
 
@@ -96,12 +96,12 @@ def test_an_update_that_fails_makes_forget_as_well(collection, monkeypatch):
 
     monkeypatch.setattr(collection.shard, "upsert", half)
     with pytest.raises(Unavailable):
-        collection.update(ipc.UpsertPoints("c", [chunk("a", text="other")]))
+        collection.update(UpsertPoints("c", [chunk("a", text="other")]))
     assert collection.reader.fetch_payloads([place("a")])[place("a")].text == "other"
 
 
 def test_a_collection_of_the_same_name_is_another(shelf):
-    shelf.update(ipc.UpsertPoints("c", [chunk("a")]))
+    shelf.update(UpsertPoints("c", [chunk("a")]))
     shelf.reader("c").fetch_payloads([place("a")])
     shelf.drop("c")
     shelf.create(CollectionInfo("c", 2, "m", token_dim=LATE))
@@ -111,9 +111,9 @@ def test_a_collection_of_the_same_name_is_another(shelf):
 def test_a_restored_collection_is_another(tmp_path, shelf):
     other = CollectionRegistry(tmp_path / "other")
     other.create(CollectionInfo("c", 2, "m", token_dim=LATE))
-    other.update(ipc.UpsertPoints("c", [chunk("a", text="restored")]))
+    other.update(UpsertPoints("c", [chunk("a", text="restored")]))
     other.close()
-    shelf.update(ipc.UpsertPoints("c", [chunk("a")]))
+    shelf.update(UpsertPoints("c", [chunk("a")]))
     shelf.reader("c").fetch_payloads([place("a")])
     shelf.install("c", tmp_path / "other" / "c", force=True)
     assert shelf.reader("c").fetch_payloads([place("a")])[place("a")].text == "restored"
@@ -121,8 +121,8 @@ def test_a_restored_collection_is_another(tmp_path, shelf):
 
 def test_two_collections_share_a_bound_and_no_points(shelf):
     shelf.create(CollectionInfo("d", 2, "m", token_dim=LATE))
-    shelf.update(ipc.UpsertPoints("c", [chunk("a", text="of c")]))
-    shelf.update(ipc.UpsertPoints("d", [chunk("a", text="of d")]))
+    shelf.update(UpsertPoints("c", [chunk("a", text="of c")]))
+    shelf.update(UpsertPoints("d", [chunk("a", text="of d")]))
     assert [shelf.reader(name).fetch_payloads([place("a")])[place("a")].text for name in "cdc"] == [
         "of c",
         "of d",
@@ -144,7 +144,7 @@ def test_two_collections_share_a_bound_and_no_points(shelf):
 def test_payloads_of_any_metadata_keep_the_bound(collection, shelf, metadata):
     payloads = [ChunkPayload(id=f"d{n}", chunk=0, text="x", metadata=metadata) for n in range(40)]
     for payload in payloads:
-        collection.update(ipc.UpsertPoints("c", [Point(payload, unit(1, 0), sparse(t1=1))]))
+        collection.update(UpsertPoints("c", [Point(payload, unit(1, 0), sparse(t1=1))]))
     reader = PointReader(collection.shard, PointCache(1 << 22))
     tracemalloc.start()
     try:
@@ -167,13 +167,13 @@ def test_what_is_remembered_is_what_the_engine_says(collection, seed):
         document, kind = chance.choice(documents), chance.randrange(6)
         if kind <= 2:
             text, late = "x" * chance.randrange(1, 9), chance.random() < 0.8
-            collection.update(ipc.UpsertPoints("c", [chunk(document, chance.randrange(chunks), text, late=late)]))
+            collection.update(UpsertPoints("c", [chunk(document, chance.randrange(chunks), text, late=late)]))
         elif kind == 3:
-            collection.update(ipc.TrimDocument("c", document, chance.randrange(chunks)))
+            collection.update(TrimDocument("c", document, chance.randrange(chunks)))
         elif kind == 4 and collection.shard.get_documents([document]):
-            collection.update(ipc.SealDocument("c", DocumentInfo(document, f"h{chance.random()}", 3)))
+            collection.update(SealDocument("c", DocumentInfo(document, f"h{chance.random()}", 3)))
         elif kind == 5 and chance.random() < 0.3:
-            collection.update(ipc.DeleteDocuments("c", [Match("id", [document])]))
+            collection.update(DeleteDocuments("c", [Match("id", [document])]))
         some = chance.sample(everything, 8)
         assert collection.reader.fetch_payloads(some) == blank.fetch_payloads(some)
         known, true = collection.reader.fetch_token_vectors(some), blank.fetch_token_vectors(some)
@@ -183,7 +183,7 @@ def test_what_is_remembered_is_what_the_engine_says(collection, seed):
 
 
 def test_hits_that_cannot_be_read_spoil_their_own_search_only(collection, monkeypatch):
-    collection.update(ipc.UpsertPoints("c", [chunk("a"), chunk("b", text="other")]))
+    collection.update(UpsertPoints("c", [chunk("a"), chunk("b", text="other")]))
     fetch, asked = collection.shard.fetch_payloads, itertools.count()
 
     def fails_twice(points):
@@ -193,6 +193,6 @@ def test_hits_that_cannot_be_read_spoil_their_own_search_only(collection, monkey
 
     monkeypatch.setattr(collection.shard, "fetch_payloads", fails_twice)
     wanted = RetrievalQuery(limit=2, candidates=8, dense=unit(1, 0), sparse=sparse(t1=1), rerank=False)
-    spoiled, answered = retrieve_batch(collection.reader, [ipc.Retrieve("c", wanted, ())] * 2)
+    spoiled, answered = retrieve_batch(collection.reader, [Retrieve("c", wanted, ())] * 2)
     assert isinstance(spoiled, Unavailable)
     assert {hit.payload.id for hit in answered.hits} == {"a", "b"}

@@ -12,6 +12,7 @@ from penstock.ranking.retrieval import ScoredPoint
 from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.command_handlers import batch_reads, handle_batch, handle_request
 from penstock.stores.backends.edge.engine import EnginePanicked, _translate_errors
+from penstock.stores.commands import DeleteDocuments, GetDocuments, SearchBatch
 from penstock.stores.data_model import ArmQuery
 from tests.fakes.memory_store import sparse, unit
 
@@ -51,7 +52,7 @@ class Shelf:
 
 
 def search(number, limit=1, collection="c", expires_at_s=None):
-    return ipc.StoreRequest(number, ipc.SearchBatch(collection, [sought(limit)]), expires_at_s)
+    return ipc.StoreRequest(number, SearchBatch(collection, [sought(limit)]), expires_at_s)
 
 
 def sought(limit):
@@ -59,7 +60,7 @@ def sought(limit):
 
 
 def find(number, collection="c"):
-    return ipc.StoreRequest(number, ipc.GetDocuments(collection, ["a"]))
+    return ipc.StoreRequest(number, GetDocuments(collection, ["a"]))
 
 
 def replies(frames):
@@ -84,7 +85,7 @@ def test_all_searches_of_a_collection_go_as_one_batch():
 
 def test_several_queries_of_one_request_join_the_batch_and_come_back_together():
     shelf = Shelf()
-    several = ipc.StoreRequest(2, ipc.SearchBatch("c", [sought(6), sought(7)]))
+    several = ipc.StoreRequest(2, SearchBatch("c", [sought(6), sought(7)]))
     found = answers(shelf, search(1, 5), several, search(3, 8))
     assert shelf.log == [("search", [5, 6, 7, 8])]
     assert found == {1: [[["p", 5.0]]], 2: [[["p", 6.0]], [["p", 7.0]]], 3: [[["p", 8.0]]]}
@@ -145,13 +146,13 @@ def test_an_interrupt_is_not_translated():
 
 
 def test_both_kinds_of_vectors_survive_the_wire():
-    sent = ipc.SearchBatch("c", [ArmQuery(unit(1, 0), 1), ArmQuery(sparse(t1=0.5), 2, among=["p"])])
-    dense, terms = ipc.decoder(ipc.SearchBatch).decode(ipc.encode(sent)).searches
+    sent = SearchBatch("c", [ArmQuery(unit(1, 0), 1), ArmQuery(sparse(t1=0.5), 2, among=["p"])])
+    dense, terms = ipc.decoder(SearchBatch).decode(ipc.encode(sent)).queries
     assert (dense.vector.dtype, dense.vector.tolist()) == (np.float32, [1.0, 0.0])
-    assert terms.vector.indices.tolist() == sent.searches[1].vector.indices.tolist()
+    assert terms.vector.indices.tolist() == sent.queries[1].vector.indices.tolist()
     assert (terms.vector.values.tolist(), terms.among) == ([0.5], ["p"])
 
 
 def test_a_record_survives_the_wire():
-    request = ipc.StoreRequest(7, ipc.DeleteDocuments(new_id(), ()), 1.5)
+    request = ipc.StoreRequest(7, DeleteDocuments(new_id(), ()), 1.5)
     assert msgspec.msgpack.decode(ipc.encode_frame(request)[ipc.LENGTH_HEADER.size :], type=ipc.StoreRequest) == request

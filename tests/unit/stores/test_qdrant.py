@@ -23,9 +23,19 @@ from penstock.pools.remote_dependency import RemoteDependency
 from penstock.stores.backends.qdrant.collection_schema import METADATA_KEY
 from penstock.stores.backends.qdrant.probe import PROBE_TIMEOUT_S
 from penstock.stores.backends.qdrant.server import QdrantServer
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    GetDocuments,
+    ListCollections,
+    SearchBatch,
+    UpsertPoints,
+)
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import virtual
-from tests.fakes.memory_store import sparse, unit
+from tests.fakes.memory_store import search_arm, sparse, unit
 from tests.fakes.qdrant import FakeQdrant, refusal, told
 
 WORK = Context.background()
@@ -93,11 +103,11 @@ def answering(*answers: httpx.Response | Exception | None, path: str = "") -> An
 async def test_each_answer_is_told_in_our_words(answer, family, code):
     fake = FakeQdrant()
     store = serving(fake).store
-    await store.create(INFO, WORK)
-    await store.get_documents("c", ["a"], WORK)
+    await store.run(CreateCollection(INFO), WORK)
+    await store.run(GetDocuments("c", ["a"]), WORK)
     fake.hook = answering(answer)
     with pytest.raises(family) as caught:
-        await store.get_documents("c", ["a"], WORK)
+        await store.run(GetDocuments("c", ["a"]), WORK)
     assert caught.value.code == code
     if code == "dependency_limited":
         assert caught.value.retry_after_s == 7.0
@@ -107,10 +117,10 @@ async def test_each_answer_is_told_in_our_words(answer, family, code):
 async def test_a_long_refusal_is_not_told_to_its_end():
     fake = FakeQdrant()
     store = serving(fake).store
-    await store.create(INFO, WORK)
+    await store.run(CreateCollection(INFO), WORK)
     fake.hook = answering(refusal(400, "x" * 10_000))
     with pytest.raises(Invalid) as caught:
-        await store.get_documents("c", ["a"], WORK)
+        await store.run(GetDocuments("c", ["a"]), WORK)
     assert len(caught.value.detail) < 500
 
 
@@ -121,8 +131,8 @@ async def test_a_long_refusal_is_not_told_to_its_end():
 async def test_the_time_left_is_the_server_s_limit_in_whole_seconds_and_the_call_s_to_the_millisecond():
     fake = FakeQdrant()
     store = serving(fake).store
-    await store.create(INFO, WORK)
-    await store.get_documents("c", [], WORK)
+    await store.run(CreateCollection(INFO), WORK)
+    await store.run(GetDocuments("c", []), WORK)
 
     async def hang(*_: Any) -> None:
         await asyncio.sleep(3600)
@@ -131,13 +141,13 @@ async def test_the_time_left_is_the_server_s_limit_in_whole_seconds_and_the_call
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     with pytest.raises(Expired) as caught:
-        await store.search("c", ArmQuery(unit(1, 0), 1), Context(Deadline(began_s + 1.2, "search")))
+        await search_arm(store, "c", ArmQuery(unit(1, 0), 1), Context(Deadline(began_s + 1.2, "search")))
     assert caught.value.operation == "search"
     assert loop.time() - began_s == pytest.approx(1.2, abs=0.05)
     assert fake.asked[-1][2]["timeout"] == "2"
     began_s = loop.time()
     with pytest.raises(Expired) as caught:
-        await store.search("c", ArmQuery(unit(1, 0), 1), WORK)
+        await search_arm(store, "c", ArmQuery(unit(1, 0), 1), WORK)
     assert caught.value.operation == "store"
     assert fake.asked[-1][2]["timeout"] == "10"
 
@@ -147,7 +157,7 @@ async def test_what_is_late_already_is_not_even_asked():
     fake = FakeQdrant()
     store = serving(fake).store
     with pytest.raises(Expired):
-        await store.collections(replace(WORK, deadline=Deadline(0.0, "search")))
+        await store.run(ListCollections(), replace(WORK, deadline=Deadline(0.0, "search")))
     assert fake.asked == []
 
 
@@ -159,7 +169,7 @@ async def test_the_key_is_sent_and_told_nobody():
     fake = FakeQdrant(key=SECRET)
     server = serving(fake, api_key=SECRET)
     await server.start()
-    await server.store.create(INFO, WORK)
+    await server.store.run(CreateCollection(INFO), WORK)
     with pytest.raises(Invalid) as caught:
         await serving(fake, api_key="another").start()
     assert caught.value.code == "store_unauthorized"
@@ -254,9 +264,9 @@ async def test_a_server_at_its_limit_is_there():
 @virtual
 async def test_another_layout_is_refused_naming_both():
     store = serving(FakeQdrant()).store
-    await store.create(INFO, WORK)
+    await store.run(CreateCollection(INFO), WORK)
     with pytest.raises(Invalid) as caught:
-        await store.create(CollectionInfo("c", 3, "other", sparse="splade"), WORK)
+        await store.run(CreateCollection(CollectionInfo("c", 3, "other", sparse="splade")), WORK)
     assert caught.value.code == "collection_conflict"
     assert "m (2-d)" in caught.value.detail
     assert "other (3-d) with splade" in caught.value.detail
@@ -268,11 +278,15 @@ async def test_a_collection_of_another_program_is_left_alone_and_named():
     store = serving(fake).store
     body = {"vectors": {"image": {"size": 7, "distance": "Cosine"}}}
     await fake.answer("PUT", "/collections/c", {}, {}, httpx.Request("PUT", "http://x", json=body).content)
-    assert await store.collections(WORK) == []
+    assert await store.run(ListCollections(), WORK) == []
     with pytest.raises(Invalid, match=r"not Penstock's.*image \(7-d\).*m \(2-d\)") as caught:
-        await store.create(INFO, WORK)
+        await store.run(CreateCollection(INFO), WORK)
     assert caught.value.code == "collection_conflict"
-    for ask in (store.drop("c", WORK), store.upsert("c", [point("a")], WORK), store.delete("c", (), WORK)):
+    for ask in (
+        store.run(DropCollection("c"), WORK),
+        store.run(UpsertPoints("c", [point("a")]), WORK),
+        store.run(DeleteDocuments("c", ()), WORK),
+    ):
         with pytest.raises(Invalid) as caught:
             await ask
         assert caught.value.code == "collection_not_found"
@@ -287,7 +301,7 @@ async def test_a_server_that_keeps_no_metadata_is_refused_and_left_as_it_was():
     missing = refusal(404, "Not found: Collection `c` doesn't exist!")
     fake.hook = answering(missing, None, described, path="/collections/c")
     with pytest.raises(Broken, match="too old"):
-        await server.store.create(INFO, WORK)
+        await server.store.run(CreateCollection(INFO), WORK)
     assert fake.asked[-1][:2] == ("DELETE", "/collections/c")
 
 
@@ -297,8 +311,8 @@ async def test_an_interrupted_creation_is_made_up_for():
     store = serving(fake).store
     fake.hook = answering(refusal(500, "killed"), path="/index")
     with pytest.raises(Unavailable):
-        await store.create(INFO, WORK)
-    await store.create(INFO, WORK)
+        await store.run(CreateCollection(INFO), WORK)
+    await store.run(CreateCollection(INFO), WORK)
     assert fake.fields["c"].keys() == {"id", "path", "language", "facets", "chunk"}
     assert fake.fields["c"]["path"]["params"]["prefix"] is True
 
@@ -307,15 +321,17 @@ async def test_an_interrupted_creation_is_made_up_for():
 async def test_two_that_create_the_same_at_once_get_the_same():
     fake = FakeQdrant()
     store = serving(fake).store
-    await store.create(INFO, WORK)
+    await store.run(CreateCollection(INFO), WORK)
     fake.hook = answering(refusal(404, "Not found: Collection `c` doesn't exist!"), path="/collections/c")
-    assert (await store.create(INFO, WORK)).name == "c"
+    assert (await store.run(CreateCollection(INFO), WORK)).name == "c"
 
 
 @virtual
 async def test_the_layout_is_the_embedded_engine_s():
     fake = FakeQdrant()
-    await serving(fake, shards=3, replicas=2).store.create(CollectionInfo("c", 2, "m", token_dim=8), WORK)
+    await serving(fake, shards=3, replicas=2).store.run(
+        CreateCollection(CollectionInfo("c", 2, "m", token_dim=8)), WORK
+    )
     body = next(said for method, path, _, said in fake.asked if (method, path) == ("PUT", "/collections/c"))
     assert body["vectors"]["dense"]["distance"] == "Dot"
     assert set(body["vectors"]) == {"dense"}
@@ -328,25 +344,25 @@ async def test_the_layout_is_the_embedded_engine_s():
 async def test_a_collection_that_another_process_has_made_anew_is_looked_at_again():
     fake = FakeQdrant()
     ours, theirs = serving(fake).store, serving(fake).store
-    await ours.create(INFO, WORK)
-    await ours.upsert("c", [point("a")], WORK)
-    await theirs.drop("c", WORK)
+    await ours.run(CreateCollection(INFO), WORK)
+    await ours.run(UpsertPoints("c", [point("a")]), WORK)
+    await theirs.run(DropCollection("c"), WORK)
     with pytest.raises(Invalid, match="there is no collection 'c'"):
-        await ours.search("c", ArmQuery(sparse(t1=1), 1), WORK)
-    await theirs.create(CollectionInfo("c", 2, "m", sparse="splade"), WORK)
-    await theirs.upsert("c", [point("a")], WORK)
-    assert len(await ours.search("c", ArmQuery(sparse(t1=1), 1), WORK)) == 1
+        await search_arm(ours, "c", ArmQuery(sparse(t1=1), 1), WORK)
+    await theirs.run(CreateCollection(CollectionInfo("c", 2, "m", sparse="splade")), WORK)
+    await theirs.run(UpsertPoints("c", [point("a")]), WORK)
+    assert len(await search_arm(ours, "c", ArmQuery(sparse(t1=1), 1), WORK)) == 1
 
 
 @virtual
 async def test_names_have_the_prefix_on_the_server_and_nowhere_else():
     fake = FakeQdrant()
     ours, theirs = serving(fake, prefix="ours-").store, serving(fake, prefix="theirs-").store
-    await ours.create(INFO, WORK)
-    assert [one.name for one in await ours.collections(WORK)] == ["c"]
-    assert await theirs.collections(WORK) == []
+    await ours.run(CreateCollection(INFO), WORK)
+    assert [one.name for one in await ours.run(ListCollections(), WORK)] == ["c"]
+    assert await theirs.run(ListCollections(), WORK) == []
     with pytest.raises(Invalid, match="'c'"):
-        await theirs.collection("c", WORK)
+        await theirs.run(DescribeCollection("c"), WORK)
     assert list(fake.fields) == ["ours-c"]
 
 
@@ -354,8 +370,8 @@ async def test_names_have_the_prefix_on_the_server_and_nowhere_else():
 async def test_several_queries_are_one_request_and_those_that_can_find_nothing_are_not_asked():
     fake = FakeQdrant()
     store = serving(fake).store
-    await store.create(INFO, WORK)
-    await store.upsert("c", [point("a")], WORK)
+    await store.run(CreateCollection(INFO), WORK)
+    await store.run(UpsertPoints("c", [point("a")]), WORK)
     before = len(fake.asked)
     queries = [
         ArmQuery(unit(1, 0), 1),
@@ -363,7 +379,7 @@ async def test_several_queries_are_one_request_and_those_that_can_find_nothing_a
         ArmQuery(sparse(t1=1), 1),
         ArmQuery(unit(1, 0), 1, among=[]),
     ]
-    found = await store.search_batch("c", queries, WORK)
+    found = await store.run(SearchBatch("c", queries), WORK)
     assert [len(one) for one in found] == [1, 0, 1, 0]
     assert [one[1] for one in fake.asked[before:]] == ["/collections/c/points/query/batch"]
     assert len(fake.asked[-1][3]["searches"]) == 2
@@ -384,13 +400,13 @@ def guarded(fake: FakeQdrant) -> tuple[GuardedStore, Guard, RemoteDependency]:
 async def test_what_fails_in_passing_is_asked_again():
     fake = FakeQdrant()
     store, _, remote = guarded(fake)
-    await store.create(INFO, WORK)
-    await store.upsert("c", [point("a")], WORK)
+    await store.run(CreateCollection(INFO), WORK)
+    await store.run(UpsertPoints("c", [point("a")]), WORK)
     fake.hook = answering(httpx.ReadError("cut off"), path="/batch")
-    assert len(await store.search("c", ArmQuery(unit(1, 0), 1), WORK)) == 1
+    assert len(await search_arm(store, "c", ArmQuery(unit(1, 0), 1), WORK)) == 1
     await asyncio.sleep(2)  # the retry budget allows one a second
     fake.hook = answering(refusal(503, "leader is being elected"), path="/points")
-    await store.upsert("c", [point("b")], WORK)
+    await store.run(UpsertPoints("c", [point("b")]), WORK)
     assert remote.counts.retries == 2
 
 
@@ -398,11 +414,11 @@ async def test_what_fails_in_passing_is_asked_again():
 async def test_a_deletion_is_not_asked_again_since_it_would_count_nothing():
     fake = FakeQdrant()
     store, _, remote = guarded(fake)
-    await store.create(INFO, WORK)
-    await store.upsert("c", [point("a")], WORK)
+    await store.run(CreateCollection(INFO), WORK)
+    await store.run(UpsertPoints("c", [point("a")]), WORK)
     fake.hook = answering(httpx.ReadError("cut off"), path="/delete")
     with pytest.raises(Unavailable):
-        await store.delete("c", (Match("id", ["a"]),), WORK)
+        await store.run(DeleteDocuments("c", (Match("id", ["a"]),)), WORK)
     assert remote.counts.retries == 0
 
 
@@ -410,13 +426,13 @@ async def test_a_deletion_is_not_asked_again_since_it_would_count_nothing():
 async def test_a_server_that_fails_again_and_again_is_left_alone():
     fake = FakeQdrant()
     store, guard, _ = guarded(fake)
-    await store.create(INFO, WORK)
+    await store.run(CreateCollection(INFO), WORK)
     fake.hook = answering(*[refusal(500, "broken")] * 20)
     for _ in range(5):
         with pytest.raises(Unavailable):
-            await store.get_documents("c", ["a"], WORK)
+            await store.run(GetDocuments("c", ["a"]), WORK)
     assert guard.state is BreakerState.OPEN
     before = len(fake.asked)
     with pytest.raises(CircuitOpen):
-        await store.get_documents("c", ["a"], WORK)
+        await store.run(GetDocuments("c", ["a"]), WORK)
     assert len(fake.asked) == before

@@ -1,20 +1,33 @@
 """What waits at the store process: its order, its bounds, what is dropped."""
 
 import time
+from typing import get_args
 
 from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge import ipc
-from penstock.stores.backends.edge import request_queue as module
 from penstock.stores.backends.edge.request_queue import ROUND_READS_MAX, WAITING_MAX, RequestQueue
+from penstock.stores.commands import (
+    CreateCollection,
+    DescribeCollection,
+    FetchPayloads,
+    FetchTokenVectors,
+    GetDocuments,
+    ListCollections,
+    ListDocuments,
+    Retrieve,
+    ScrollPoints,
+    SearchBatch,
+    TrimDocument,
+)
 from penstock.stores.data_model import CollectionInfo
 
 
 def find(number, collection="c", expires_at_s=None):
-    return ipc.StoreRequest(number, ipc.GetDocuments(collection, ["a"]), expires_at_s)
+    return ipc.StoreRequest(number, GetDocuments(collection, ["a"]), expires_at_s)
 
 
 def trim(number, collection="c", expires_at_s=None):
-    return ipc.StoreRequest(number, ipc.TrimDocument(collection, "a", 1), expires_at_s)
+    return ipc.StoreRequest(number, TrimDocument(collection, "a", 1), expires_at_s)
 
 
 def intake(*requests):
@@ -76,7 +89,7 @@ def test_who_has_given_up_is_not_worked_for():
 
 
 def test_writes_wait_for_their_own_collection_only_and_keep_their_order():
-    create = ipc.StoreRequest(4, ipc.CreateCollection(CollectionInfo("e", 2, "m")))
+    create = ipc.StoreRequest(4, CreateCollection(CollectionInfo("e", 2, "m")))
     made = intake(trim(1, "c"), trim(2, "d"), trim(3, "c"), create)
     assert made.has_work(nothing)
     assert drained(made, lambda name: name == "c") == [2, 4]
@@ -91,18 +104,11 @@ def test_the_end_waits_for_everything_before_it():
     assert drained(made) == [1, 2]
 
 
-def test_every_command_is_a_read_or_a_write():
-    kinds = set(ipc.StoreCommand.__args__)
-    reads = {
-        ipc.ListCollections,
-        ipc.DescribeCollection,
-        ipc.SearchBatch,
-        ipc.FetchPayloads,
-        ipc.ListDocuments,
-        ipc.GetDocuments,
-    }
-    assert set(module.WRITE_COMMANDS) <= kinds
-    assert reads.isdisjoint(module.WRITE_COMMANDS)
+def test_commands_that_change_something_are_writes():
+    writes = {command for command in get_args(ipc.AnyCommand) if command.writes}
+    reads = {ListCollections, DescribeCollection, Retrieve, SearchBatch, FetchTokenVectors, FetchPayloads}
+    reads |= {ListDocuments, GetDocuments, ScrollPoints, ipc.Ping, ipc.ShrinkCache}
+    assert set(get_args(ipc.AnyCommand)) - writes == reads
 
 
 def test_a_round_takes_one_large_search_and_that_last() -> None:
@@ -114,5 +120,5 @@ def test_a_round_takes_one_large_search_and_that_last() -> None:
     assert rounds == [[1, 3, 0], [2]]
 
 
-def searching(limit: int) -> ipc.Retrieve:
-    return ipc.Retrieve("c", RetrievalQuery(limit, 64), ())
+def searching(limit: int) -> Retrieve:
+    return Retrieve("c", RetrievalQuery(limit, 64), ())

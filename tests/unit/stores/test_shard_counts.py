@@ -6,11 +6,12 @@ from contextlib import suppress
 import pytest
 
 from penstock.kernel.errors import Broken, Unavailable
-from penstock.stores.backends.edge import ipc, updates
+from penstock.stores.backends.edge import updates
 from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.shard_counts import IS_FIRST_CHUNK
+from penstock.stores.commands import DeleteDocuments, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
 from tests.fakes.memory_store import sparse, unit
 from tests.unit.stores.test_generation_builder import INFO, step
@@ -33,12 +34,12 @@ def some_command(chance):
     kind = chance.randrange(5)
     if kind <= 1:
         places = [(f"d{chance.randrange(8)}", chance.randrange(4)) for _ in range(chance.randrange(1, 9))]
-        return ipc.UpsertPoints("c", [point(*place) for place in places])
+        return UpsertPoints("c", [point(*place) for place in places])
     if kind == 2:
-        return ipc.TrimDocument("c", document, chance.randrange(4))
+        return TrimDocument("c", document, chance.randrange(4))
     if kind == 3:
-        return ipc.SealDocument("c", DocumentInfo(document, "h", 1))
-    return ipc.DeleteDocuments("c", [Match("id", [document, "d7"])] if chance.random() < 0.9 else [])
+        return SealDocument("c", DocumentInfo(document, "h", 1))
+    return DeleteDocuments("c", [Match("id", [document, "d7"])] if chance.random() < 0.9 else [])
 
 
 def told(shelf):
@@ -67,11 +68,11 @@ def test_they_are_those_that_counting_gives_whatever_is_done(shelf, seed):
 
 
 def test_they_are_counted_once(shelf, monkeypatch):
-    shelf.update(ipc.UpsertPoints("c", [point("a", 0), point("a", 1)]))
+    shelf.update(UpsertPoints("c", [point("a", 0), point("a", 1)]))
     assert told(shelf) == (1, 2)
     asked = []
     monkeypatch.setattr(Shard, "count", lambda _, conditions=(): asked.append(conditions))
-    shelf.update(ipc.UpsertPoints("c", [point("a", 1), point("b", 0)]))
+    shelf.update(UpsertPoints("c", [point("a", 1), point("b", 0)]))
     assert told(shelf) == (2, 3)
     assert asked == []
 
@@ -81,7 +82,7 @@ def test_nothing_is_counted_before_somebody_asks(tmp_path, shelf, monkeypatch):
     (tmp_path / "c" / CHECKPOINT_FILE).unlink()
     again, asked = CollectionRegistry(tmp_path), []
     monkeypatch.setattr(Shard, "existing", lambda _, points: asked.append(points))
-    again.update(ipc.UpsertPoints("c", [point("a", 0)]))
+    again.update(UpsertPoints("c", [point("a", 0)]))
     assert asked == []
     assert told(again) == (1, 1)
     again.close()
@@ -97,14 +98,14 @@ def test_they_are_counted_anew_after_an_update_that_failed(shelf, monkeypatch):
 
     monkeypatch.setattr(updates, "apply_update", half)
     with pytest.raises(Broken):
-        shelf.update(ipc.UpsertPoints("c", [point("a", 0)]))
+        shelf.update(UpsertPoints("c", [point("a", 0)]))
     assert told(shelf) == (1, 1)
 
 
 def test_they_are_those_of_a_restored_copy(tmp_path, shelf):
     other = CollectionRegistry(tmp_path / "other")
     other.create(CollectionInfo("c", 2, "m"))
-    other.update(ipc.UpsertPoints("c", [point("a", 0), point("b", 0)]))
+    other.update(UpsertPoints("c", [point("a", 0), point("b", 0)]))
     assert told(shelf) == (0, 0)
     other.close()
     shelf.install("c", tmp_path / "other" / "c", force=True)

@@ -6,9 +6,19 @@ from penstock.kernel.context import Context, point_id
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.stores.backends.edge.process_group import default_process_count, existing_process_count
 from penstock.stores.backends.edge.sharded_store import ShardedStore, shard_of
+from penstock.stores.commands import (
+    CreateCollection,
+    DescribeCollection,
+    DropCollection,
+    GetDocuments,
+    ListCollections,
+    SealDocument,
+    TrimDocument,
+    UpsertPoints,
+)
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, DocumentInfo, Point
 from tests.clock import virtual
-from tests.fakes.memory_store import MemoryStore, sparse, unit
+from tests.fakes.memory_store import MemoryStore, search_arm, sparse, unit
 
 WORK = Context.background()
 INFO = CollectionInfo("c", 2, "m")
@@ -26,8 +36,8 @@ def down(*_):
 async def filled(shards=2, stores=2):
     parts = [MemoryStore() for _ in range(stores)]
     store = ShardedStore(parts, shards)
-    await store.create(INFO, WORK)
-    await store.upsert("c", [point(id, chunk) for id in IDS for chunk in range(2)], WORK)
+    await store.run(CreateCollection(INFO), WORK)
+    await store.run(UpsertPoints("c", [point(id, chunk) for id in IDS for chunk in range(2)]), WORK)
     return store, parts
 
 
@@ -35,9 +45,9 @@ async def filled(shards=2, stores=2):
 async def test_a_document_lies_in_one_shard_with_all_its_chunks():
     _, parts = await filled()
     for number, part in enumerate(parts):
-        found = await part.get_documents("c", IDS, WORK)
+        found = await part.run(GetDocuments("c", IDS), WORK)
         assert set(found) == {id for id in IDS if shard_of(id, 2) == number}
-        assert (await part.collection("c", WORK)).chunks == 2 * len(found)
+        assert (await part.run(DescribeCollection("c"), WORK)).chunks == 2 * len(found)
         assert 10 <= len(found) <= 30
 
 
@@ -48,7 +58,7 @@ def test_where_a_document_lies_never_changes():
 @virtual
 async def test_a_search_finds_the_best_of_all_shards_in_order():
     store, _ = await filled()
-    found = await store.search("c", ArmQuery(unit(1, 0), 6), WORK)
+    found = await search_arm(store, "c", ArmQuery(unit(1, 0), 6), WORK)
     places = [{point_id(f"d{n}", chunk) for chunk in range(2)} for n in range(3)]
     assert [{scored.point for scored in found[n : n + 2]} for n in (0, 2, 4)] == places
 
@@ -59,12 +69,12 @@ async def test_what_is_about_one_document_asks_its_shard_alone():
     for part in parts:
         part.asked.clear()
     id = IDS[0]
-    await store.upsert("c", [point(id)], WORK)
-    await store.trim_document("c", id, 1, WORK)
-    await store.seal_document("c", DocumentInfo(id, "h", 1), WORK)
-    await store.get_documents("c", [id], WORK)
-    asked = [[what for what, _ in part.asked] for part in parts]
-    assert asked[shard_of(id, 2)] == ["upsert", "trim_document", "seal_document", "get_documents"]
+    await store.run(UpsertPoints("c", [point(id)]), WORK)
+    await store.run(TrimDocument("c", id, 1), WORK)
+    await store.run(SealDocument("c", DocumentInfo(id, "h", 1)), WORK)
+    await store.run(GetDocuments("c", [id]), WORK)
+    asked = [[command.operation for command in part.asked] for part in parts]
+    assert asked[shard_of(id, 2)] == ["upsert_points", "trim_document", "seal_document", "get_documents"]
     assert asked[1 - shard_of(id, 2)] == []
 
 
@@ -74,8 +84,11 @@ async def test_a_shard_that_is_down_costs_only_what_needs_it():
     parts[1].hook = down
     mine = next(id for id in IDS if shard_of(id, 2) == 0)
     theirs = next(id for id in IDS if shard_of(id, 2) == 1)
-    await store.upsert("c", [point(mine)], WORK)
-    for failing in (store.upsert("c", [point(theirs)], WORK), store.search("c", ArmQuery(unit(1, 0), 6), WORK)):
+    await store.run(UpsertPoints("c", [point(mine)]), WORK)
+    for failing in (
+        store.run(UpsertPoints("c", [point(theirs)]), WORK),
+        search_arm(store, "c", ArmQuery(unit(1, 0), 6), WORK),
+    ):
         with pytest.raises(Unavailable):
             await failing
 
@@ -84,14 +97,14 @@ async def test_a_shard_that_is_down_costs_only_what_needs_it():
 async def test_the_spread_is_fixed_when_a_collection_is_made():
     _, parts = await filled(shards=1, stores=2)
     wider = ShardedStore(parts, 2)
-    assert (await wider.create(INFO, WORK)).shards == 1
-    await wider.create(CollectionInfo("e", 2, "m"), WORK)
-    assert [(info.name, info.shards, info.documents) for info in await wider.collections(WORK)] == [
+    assert (await wider.run(CreateCollection(INFO), WORK)).shards == 1
+    await wider.run(CreateCollection(CollectionInfo("e", 2, "m")), WORK)
+    assert [(info.name, info.shards, info.documents) for info in await wider.run(ListCollections(), WORK)] == [
         ("c", 1, 40),
         ("e", 2, 0),
     ]
-    assert len(await parts[1].collections(WORK)) == 1
-    assert len(await wider.get_documents("c", IDS, WORK)) == 40
+    assert len(await parts[1].run(ListCollections(), WORK)) == 1
+    assert len(await wider.run(GetDocuments("c", IDS), WORK)) == 40
 
 
 @virtual
@@ -99,18 +112,18 @@ async def test_a_collection_over_more_shards_than_run_is_refused():
     _, parts = await filled()
     store = ShardedStore(parts[:1], 1)
     with pytest.raises(Invalid, match="over 2 store processes") as caught:
-        await store.search("c", ArmQuery(unit(1, 0), 6), WORK)
+        await search_arm(store, "c", ArmQuery(unit(1, 0), 6), WORK)
     assert caught.value.code == "shards_missing"
 
 
 @virtual
 async def test_a_deletion_that_was_interrupted_can_be_repeated():
     store, parts = await filled()
-    await parts[1].drop("c", WORK)
-    await store.drop("c", WORK)
-    assert await store.collections(WORK) == []
+    await parts[1].run(DropCollection("c"), WORK)
+    await store.run(DropCollection("c"), WORK)
+    assert await store.run(ListCollections(), WORK) == []
     with pytest.raises(Invalid) as caught:
-        await store.drop("c", WORK)
+        await store.run(DropCollection("c"), WORK)
     assert caught.value.code == "collection_not_found"
 
 

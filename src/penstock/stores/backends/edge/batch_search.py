@@ -29,9 +29,10 @@ from penstock.ranking.retrieval import (
     RetrievalQuery,
     SearchStep,
 )
-from penstock.stores.backends.edge import engine_config, ipc, query_builder
+from penstock.stores.backends.edge import engine_config, query_builder
 from penstock.stores.backends.edge.engine import EnginePanicked, Shard
 from penstock.stores.backends.edge.point_reader import PointReader
+from penstock.stores.commands import Retrieve
 from penstock.stores.data_model import ChunkPayload, Condition, RetrievalResult, RetrievedHit
 from penstock.stores.program_runner import HitPayloadReader, to_result
 
@@ -43,7 +44,7 @@ ENGINE_RRF_K: Final = RRF_K + 1
 ENGINE_WEIGHTS: Final = [1.0, 1 / (1 + TIE_BREAK_SHARE)]
 
 
-def retrieve_batch(reader: PointReader, commands: Sequence[ipc.Retrieve]) -> list[RetrievalResult | PenstockError]:
+def retrieve_batch(reader: PointReader, commands: Sequence[Retrieve]) -> list[RetrievalResult | PenstockError]:
     """Answer searches of one collection, or say why one cannot be answered.
 
     Raises:
@@ -72,7 +73,7 @@ class ProgramRun:
         read_step: Its next step, if that is one that reads points.
     """
 
-    def __init__(self, reader: PointReader, command: ipc.Retrieve) -> None:
+    def __init__(self, reader: PointReader, command: Retrieve) -> None:
         self.shard: Shard = reader.shard
         self.search_step: SearchStep[int] | None = None
         self.read_step: CompareTokensStep[int] | ReadPayloadsStep[int] | None = None
@@ -207,7 +208,7 @@ def _run_searches(sought: Sequence[tuple[ProgramRun, SearchStep[int]]]) -> None:
 # --- Two arms and nothing more: the engine fuses them as well as the program does, and hands out only the hits.
 
 
-def _is_plain(command: ipc.Retrieve) -> bool:
+def _is_plain(command: Retrieve) -> bool:
     """Return whether the engine can answer by itself."""
     query = command.query
     both = query.dense is not None and query.sparse is not None
@@ -215,7 +216,7 @@ def _is_plain(command: ipc.Retrieve) -> bool:
     return both and alike and query.fusion == "rrf" and not query.rerank and not query.explain
 
 
-def _fused(reader: PointReader, commands: Sequence[ipc.Retrieve]) -> list[RetrievalResult]:
+def _fused(reader: PointReader, commands: Sequence[Retrieve]) -> list[RetrievalResult]:
     """Answer searches by one engine query each; nothing if the engine refuses one or cannot read the hits."""
     began_s = time.perf_counter()
     try:
@@ -241,12 +242,12 @@ def _hits(reader: PointReader, found: Sequence[qe.ScoredPoint], weight: float) -
     ], read.truncated
 
 
-def _weight(command: ipc.Retrieve) -> float:
+def _weight(command: Retrieve) -> float:
     """Return the weight that both arms have."""
     return command.query.weights.get(Arm.DENSE, 1.0)
 
 
-def _fusion(shard: Shard, command: ipc.Retrieve) -> qe.QueryRequest:
+def _fusion(shard: Shard, command: Retrieve) -> qe.QueryRequest:
     wanted: RetrievalQuery = command.query
     held = query_builder.engine_filter(command.filter) if command.filter else None
     arms = [

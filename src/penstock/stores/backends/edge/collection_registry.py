@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.kernel.errors import Invalid, PenstockError, Unavailable
-from penstock.stores.backends.edge import damage, ipc, manifest, restore_commit
+from penstock.stores.backends.edge import damage, manifest, restore_commit
 from penstock.stores.backends.edge.activity import ActivityRecord, create_activity_record
 from penstock.stores.backends.edge.collection_entry import CollectionEntry
 from penstock.stores.backends.edge.collection_lru import CollectionLru
@@ -40,6 +40,7 @@ from penstock.stores.backends.edge.restore_commit import remove_atomically
 from penstock.stores.backends.edge.space import check_write_space, is_disk_full
 from penstock.stores.backends.edge.updates import SPACE_CONSUMING, Update
 from penstock.stores.backends.layout import check_name, check_same_models, collection_conflict
+from penstock.stores.commands import DescribeCollection, StoreCommand
 from penstock.stores.contract import CollectionDamaged, DirectoryGone
 from penstock.stores.data_model import CollectionInfo, IndexBuildStatus
 
@@ -143,12 +144,12 @@ class CollectionRegistry:
         self._lru.touch(name, self._used_s)
         return one.collection
 
-    def needs_opening(self, command: ipc.StoreCommand) -> bool:
+    def needs_opening(self, command: StoreCommand[Any]) -> bool:
         """Return whether a command has to wait until a collection has been opened."""
         one = self._entries.get(getattr(command, "collection", ""))
         if one is None or one.collection is not None:
             return False
-        if isinstance(command, ipc.DescribeCollection):
+        if isinstance(command, DescribeCollection):
             return not one.has_counts
         return one.damage is None or one.damage.may_retry(time.monotonic())
 

@@ -17,6 +17,24 @@ from penstock.stores.backends.edge.batch_search import retrieve_batch
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.point_reader import point_number
 from penstock.stores.backends.edge.request_queue import collection_of, is_large
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    FetchPayloads,
+    FetchTokenVectors,
+    GetDocuments,
+    ListCollections,
+    ListDocuments,
+    Retrieve,
+    ScrollPoints,
+    SealDocument,
+    SearchBatch,
+    StoreCommand,
+    TrimDocument,
+    UpsertPoints,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +44,7 @@ T = TypeVar("T")
 BATCH_REQUESTS_MAX: Final = 8
 
 
-def run_command(shelf: CollectionRegistry, command: ipc.StoreCommand) -> Any:
+def run_command(shelf: CollectionRegistry, command: StoreCommand[Any]) -> Any:
     """Execute one command and return its result."""
     return _COMMANDS[type(command)](shelf, command)
 
@@ -42,20 +60,20 @@ def _by_name(points: Sequence[str], read: Callable[[Sequence[int]], dict[int, T]
 
 
 _COMMANDS: Final[dict[type, Callable[[CollectionRegistry, Any], Any]]] = {
-    ipc.CreateCollection: lambda shelf, c: shelf.create(c.info),
-    ipc.ListCollections: lambda shelf, _: shelf.describe_all(),
-    ipc.DescribeCollection: lambda shelf, c: shelf.describe(c.collection),
-    ipc.DropCollection: lambda shelf, c: shelf.drop(c.collection),
-    ipc.UpsertPoints: _update,
-    ipc.TrimDocument: _update,
-    ipc.SealDocument: _update,
-    ipc.DeleteDocuments: _update,
-    ipc.FetchPayloads: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_payloads),
-    ipc.ListDocuments: lambda shelf, c: shelf.shard(c.collection).list_documents(c.filter, c.after, c.limit),
-    ipc.GetDocuments: lambda shelf, c: shelf.shard(c.collection).get_documents(c.documents),
-    ipc.ScrollPoints: lambda shelf, c: shelf.shard(c.collection).scroll_points(c.after, c.limit),
-    ipc.FetchTokenVectors: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_token_vectors),
-    ipc.SearchBatch: lambda shelf, c: shelf.shard(c.collection).search_batch(c.searches),
+    CreateCollection: lambda shelf, c: shelf.create(c.info),
+    ListCollections: lambda shelf, _: shelf.describe_all(),
+    DescribeCollection: lambda shelf, c: shelf.describe(c.collection),
+    DropCollection: lambda shelf, c: shelf.drop(c.collection),
+    UpsertPoints: _update,
+    TrimDocument: _update,
+    SealDocument: _update,
+    DeleteDocuments: _update,
+    FetchPayloads: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_payloads),
+    ListDocuments: lambda shelf, c: shelf.shard(c.collection).list_documents(c.filter, c.after, c.limit),
+    GetDocuments: lambda shelf, c: shelf.shard(c.collection).get_documents(c.document_ids),
+    ScrollPoints: lambda shelf, c: shelf.shard(c.collection).scroll_points(c.after, c.limit),
+    FetchTokenVectors: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_token_vectors),
+    SearchBatch: lambda shelf, c: shelf.shard(c.collection).search_batch(c.queries),
     ipc.InstallCollection: lambda shelf, c: shelf.install(c.collection, Path(c.source), force=c.force),
     ipc.OptimizeCollection: lambda shelf, c: shelf.collection(c.collection).start_build(),
     ipc.ShrinkCache: lambda shelf, c: shelf.cache.shrink(c.share),
@@ -73,7 +91,7 @@ def batch_reads(requests: Iterable[ipc.StoreRequest]) -> list[list[ipc.StoreRequ
     found: list[list[ipc.StoreRequest]] = []
     for request in requests:
         command = request.command
-        if not isinstance(command, ipc.Retrieve | ipc.SearchBatch) or is_large(command):
+        if not isinstance(command, Retrieve | SearchBatch) or is_large(command):
             found.append([request])
             continue
         kind = (type(command), command.collection)
@@ -87,7 +105,7 @@ def batch_reads(requests: Iterable[ipc.StoreRequest]) -> list[list[ipc.StoreRequ
 
 def handle_batch(shelf: CollectionRegistry, batch: list[ipc.StoreRequest]) -> Iterator[bytes]:
     """Execute one batch of :func:`batch_reads` and yield the reply frames."""
-    if isinstance(batch[0].command, ipc.Retrieve):
+    if isinstance(batch[0].command, Retrieve):
         yield from _retrieve_together(shelf, batch)
     elif len(batch) > 1:
         yield from _search_together(shelf, batch)
@@ -113,13 +131,13 @@ def _retrieve_together(shelf: CollectionRegistry, requests: list[ipc.StoreReques
 def _search_together(shelf: CollectionRegistry, requests: list[ipc.StoreRequest]) -> Iterator[bytes]:
     commands: list[Any] = [request.command for request in requests]
     try:
-        found = iter(shelf.shard(commands[0].collection).search_batch([s for one in commands for s in one.searches]))
+        found = iter(shelf.shard(commands[0].collection).search_batch([s for one in commands for s in one.queries]))
     except PenstockError:
         # One bad query fails the whole batch: find out which by running them one by one.
         yield from (handle_request(shelf, request) for request in requests)
         return
     for request, command in zip(requests, commands, strict=True):
-        yield result_frame(request.number, list(islice(found, len(command.searches))))
+        yield result_frame(request.number, list(islice(found, len(command.queries))))
 
 
 def handle_request(shelf: CollectionRegistry, request: ipc.StoreRequest) -> bytes:

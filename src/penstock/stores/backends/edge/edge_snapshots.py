@@ -32,6 +32,7 @@ from penstock.stores.backends.edge.snapshot_files import SnapshotFiles
 from penstock.stores.backends.edge.snapshot_format import SnapshotContents, SnapshotHeader, shard_directory_name
 from penstock.stores.backends.edge.space import free_bytes
 from penstock.stores.backends.layout import describe_models
+from penstock.stores.commands import DescribeCollection, DropCollection, ListCollections
 from penstock.stores.contract import CollectionDamaged, OnRestored, ignore_restored
 from penstock.stores.data_model import CollectionInfo, SnapshotInfo
 
@@ -197,7 +198,7 @@ class EdgeSnapshots:
         for number, client in enumerate(self._clients[: info.shards]):
             await self._in_thread(check_cancelled, self._cancelled)
             target = draft / shard_directory_name(info.name, number)
-            await client.call(ipc.CopyCollection(info.name, str(target)), object, Context.background())
+            await client.call(ipc.CopyCollection(info.name, str(target)), Context.background())
 
     # --- Restoring a snapshot
 
@@ -261,7 +262,7 @@ class EdgeSnapshots:
     async def _placed(self, name: str) -> list[CollectionInfo]:
         """Describe an installed collection; nothing, if it was deleted since."""
         try:
-            return [await self._store.collection(name, Context.background())]
+            return [await self._store.run(DescribeCollection(name), Context.background())]
         except Invalid as error:
             if error.code != "collection_not_found":
                 raise
@@ -279,12 +280,12 @@ class EdgeSnapshots:
     async def _move(self, staging: Path, move: DirectoryMove) -> None:
         """Have a store process install or drop a directory; retry if the process dies."""
         client = next(client for client in self._clients if client.directory.name == move.shelf)
-        command: ipc.InstallCollection | ipc.DropCollection = ipc.DropCollection(move.name)
+        command: ipc.InstallCollection | DropCollection = DropCollection(move.name)
         if move.part:
             command = ipc.InstallCollection(move.name, str(staging / move.part), force=True)
         for tries_left in reversed(range(INSTALL_ATTEMPTS_MAX)):
             try:
-                await client.call(command, object, Context.background())
+                await client.call(command, Context.background())
             except Invalid as error:
                 if move.part or error.code != "collection_not_found":
                     raise
@@ -303,7 +304,7 @@ class EdgeSnapshots:
     # --- Shared by both
 
     async def _collections(self) -> list[CollectionInfo]:
-        return await self._clients[0].call(ipc.ListCollections(), list[CollectionInfo], Context.background())
+        return await self._clients[0].call(ListCollections(), Context.background())
 
     def _check_room(self, needed: int) -> None:
         """Refuse an operation that the disk has no room for.

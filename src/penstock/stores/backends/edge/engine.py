@@ -180,12 +180,13 @@ class Shard:
             [payload_format.decode_document(r.payload) for r in found], str(following) if following else None
         )
 
-    def get_documents(self, document_ids: Sequence[str]) -> list[DocumentInfo]:
-        """Return the heads of those of the documents that exist."""
+    def get_documents(self, document_ids: Sequence[str]) -> dict[str, DocumentInfo]:
+        """Return the heads of those of the documents that exist, by id."""
         ids: list[qe.PointId] = [point_id(document, 0) for document in document_ids]
         with _translate_errors():
             found = self._shard.retrieve(ids, with_payload=payload_format.DOCUMENT_FIELDS, with_vector=False)
-        return [payload_format.decode_document(r.payload) for r in found]
+        heads = (payload_format.decode_document(one.payload) for one in found)
+        return {head.id: head for head in heads}
 
     def scroll_points(self, after: str | None, limit: int) -> PointPage:
         """Return a page of whole points in the order of their ids."""

@@ -8,27 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, Union
 
 import msgspec
 
 from penstock.kernel.arrays import encode_array, view_array
 from penstock.kernel.errors import ErrorRecord, Invalid, PenstockError, from_record, to_record
 from penstock.kernel.vectors import DenseVectors, SparseVector
-from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
-from penstock.stores.data_model import (
-    ArmQuery,
-    ArmVector,
-    CollectionInfo,
-    DocumentInfo,
-    Filter,
-    IndexBuildStatus,
-    Point,
-    RetrievalResult,
-    RetrievedHit,
-)
+from penstock.stores.commands import CollectionCommand, Retrieve, StoreCommand
+from penstock.stores.data_model import ArmVector, CollectionInfo, IndexBuildStatus, RetrievalResult, RetrievedHit
 from penstock.stores.key_value_cache import CacheState
 
 T = TypeVar("T")
@@ -39,168 +29,53 @@ LENGTH_HEADER: Final = struct.Struct("<I")
 SLICE_BYTES: Final = 262_144
 
 
-class CreateCollection(msgspec.Struct, frozen=True, tag="create"):
-    """Create a collection."""
-
-    info: CollectionInfo
-
-
-class ListCollections(msgspec.Struct, frozen=True, tag="list"):
-    """Describe every collection."""
-
-
-class DescribeCollection(msgspec.Struct, frozen=True, tag="describe"):
-    """Describe one collection."""
-
-    collection: str
-
-
-class DropCollection(msgspec.Struct, frozen=True, tag="drop"):
-    """Delete a collection."""
-
-    collection: str
-
-
-class UpsertPoints(msgspec.Struct, frozen=True, tag="upsert"):
-    """Write points."""
-
-    collection: str
-    points: Sequence[Point]
-
-
-class TrimDocument(msgspec.Struct, frozen=True, tag="trim"):
-    """Delete a document's chunks from a number on."""
-
-    collection: str
-    document: str
-    chunks: int
-
-
-class SealDocument(msgspec.Struct, frozen=True, tag="seal"):
-    """Mark a document complete."""
-
-    collection: str
-    head: DocumentInfo
-
-
-class DeleteDocuments(msgspec.Struct, frozen=True, tag="delete"):
-    """Delete documents by filter."""
-
-    collection: str
-    filter: Filter
-
-
-class Retrieve(msgspec.Struct, frozen=True, tag="retrieve"):
-    """Answer a search."""
-
-    collection: str
-    query: RetrievalQuery
-    filter: Filter
-
-
-class SearchBatch(msgspec.Struct, frozen=True, tag="search_all"):
-    """Run several one-arm queries on one collection."""
-
-    collection: str
-    searches: Sequence[ArmQuery]
-
-
-class FetchTokenVectors(msgspec.Struct, frozen=True, tag="tokens"):
-    """Read token vectors."""
-
-    collection: str
-    points: Sequence[str]
-
-
-class FetchPayloads(msgspec.Struct, frozen=True, tag="fetch"):
-    """Read payloads."""
-
-    collection: str
-    points: Sequence[str]
-
-
-class ListDocuments(msgspec.Struct, frozen=True, tag="heads"):
-    """Read a page of document heads."""
-
-    collection: str
-    filter: Filter
-    after: str | None
-    limit: int
-
-
-class GetDocuments(msgspec.Struct, frozen=True, tag="find"):
-    """Read the heads of given documents."""
-
-    collection: str
-    documents: Sequence[str]
-
-
-class ScrollPoints(msgspec.Struct, frozen=True, tag="read_points"):
-    """Read a page of whole points."""
-
-    collection: str
-    after: str | None
-    limit: int
-
-
-class ShrinkCache(msgspec.Struct, frozen=True, tag="shrink"):
+class ShrinkCache(StoreCommand[None], frozen=True):
     """Shrink the cache of points to a share of its size, because memory is short."""
 
     share: float
 
 
-class Ping(msgspec.Struct, frozen=True, tag="ping"):
+class Ping(StoreCommand[None], frozen=True):
     """Reply and do nothing."""
 
 
-class CloseStore(msgspec.Struct, frozen=True, tag="close"):
+class CloseStore(StoreCommand[None], frozen=True):
     """Flush, close every collection and end."""
 
+    writes = True
 
-class CopyCollection(msgspec.Struct, frozen=True, tag="copy"):
+
+class CopyCollection(CollectionCommand[None], frozen=True):
     """Copy a collection to a directory; answered when the copy is whole."""
 
-    collection: str
+    writes = True
     target: str
 
 
-class InstallCollection(msgspec.Struct, frozen=True, tag="adopt"):
+class InstallCollection(CollectionCommand[CollectionInfo], frozen=True):
     """Install a copied collection from a directory; with ``force`` it replaces an existing one."""
 
-    collection: str
+    writes = True
     source: str
     force: bool
 
 
-class OptimizeCollection(msgspec.Struct, frozen=True, tag="optimize"):
+class OptimizeCollection(CollectionCommand[None], frozen=True):
     """Start an index build of a collection; answered before the new generation is made."""
 
-    collection: str
+    writes = True
 
 
-StoreCommand = (
-    CreateCollection
-    | ListCollections
-    | DescribeCollection
-    | DropCollection
-    | UpsertPoints
-    | TrimDocument
-    | SealDocument
-    | DeleteDocuments
-    | Retrieve
-    | SearchBatch
-    | FetchTokenVectors
-    | FetchPayloads
-    | ListDocuments
-    | GetDocuments
-    | ScrollPoints
-    | CopyCollection
-    | InstallCollection
-    | OptimizeCollection
-    | ShrinkCache
-    | Ping
-    | CloseStore
-)
+def _every_command(base: type[Any]) -> list[type[Any]]:
+    """Return the commands declared so far, here and in :mod:`penstock.stores.commands`."""
+    below = base.__subclasses__()
+    return [command for one in below for command in _every_command(one)] if below else [base]
+
+
+if TYPE_CHECKING:
+    AnyCommand: TypeAlias = StoreCommand[Any]
+else:
+    AnyCommand = Union[tuple(_every_command(StoreCommand))]  # noqa: UP007 - made of a list
 
 #: Number of a reply that answers no request: it carries a :class:`StoreNotice`.
 NOTICE_NUMBER: Final = -1
@@ -210,7 +85,7 @@ class StoreRequest(msgspec.Struct, frozen=True, array_like=True):
     """A command, its number, and how long its requester will wait (infinite: ``None``)."""
 
     number: int
-    command: StoreCommand
+    command: AnyCommand
     expires_at_s: float | None = None
 
 
@@ -310,6 +185,12 @@ _HIT: Final = msgspec.msgpack.Decoder(RetrievedHit)
 def decoder(type: type[T]) -> msgspec.msgpack.Decoder[T]:
     """Return a decoder of the values that :func:`encode` writes."""
     return msgspec.msgpack.Decoder(type, dec_hook=_from_wire)
+
+
+@cache
+def result_decoder(command: type[StoreCommand[T]]) -> msgspec.msgpack.Decoder[Any]:
+    """Return the decoder of a command's result; that of a search is decoded in slices."""
+    return decoder(RawRetrievalResult if command is Retrieve else command.result_type())
 
 
 def encode(value: object) -> bytes:

@@ -15,10 +15,10 @@ import msgspec
 
 from penstock.kernel.context import point_id
 from penstock.kernel.late_interaction import TokenVectors
-from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.updates import Update
+from penstock.stores.commands import SealDocument, UpsertPoints
 from penstock.stores.data_model import ChunkPayload
 
 #: What a payload takes up beside its texts and metadata, and what a byte of metadata as JSON becomes in memory at most:
@@ -69,10 +69,10 @@ class PointReader:
 
     def invalidate(self, command: Update) -> None:
         """Drop the cached values that an update changes, whether it has succeeded or not."""
-        if isinstance(command, ipc.UpsertPoints):
+        if isinstance(command, UpsertPoints):
             changed = [point_number(point_id(point.payload.id, point.payload.chunk)) for point in command.points]
-        elif isinstance(command, ipc.SealDocument):
-            changed = [point_number(point_id(command.head.id, 0))]
+        elif isinstance(command, SealDocument):
+            changed = [point_number(point_id(command.document.id, 0))]
         else:
             self.invalidate_all()
             return

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -24,6 +24,7 @@ from penstock.stores.backends.edge.activity import ActivityRecord
 from penstock.stores.backends.edge.crash_attribution import CrashAttribution
 from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
 from penstock.stores.backends.edge.space import is_disk_full
+from penstock.stores.commands import DropCollection, StoreCommand
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import CacheState
 
@@ -149,7 +150,7 @@ class StoreProcessClient:
                 return
             await asyncio.sleep(LOCKED_PAUSE_S)
 
-    async def call(self, command: ipc.StoreCommand, result: type[T], ctx: Context) -> T:
+    async def call(self, command: StoreCommand[T], ctx: Context) -> T:
         """Send a command and return its result.
 
         Raises:
@@ -163,9 +164,12 @@ class StoreProcessClient:
                 await self._restart()
             at_s = ctx.deadline.at_s
             reply = await self._exchange(command, None if math.isinf(at_s) else at_s)
-        if isinstance(command, ipc.DropCollection | ipc.InstallCollection):
+        if isinstance(command, DropCollection | ipc.InstallCollection):
             self._crashes.release(command.collection)
-        return ipc.decoder(result).decode(reply.body)
+        result = ipc.result_decoder(type(command)).decode(reply.body)
+        if isinstance(result, ipc.RawRetrievalResult):
+            result = await result.decoded()
+        return cast("T", result)
 
     def check_heartbeat(self) -> None:
         """Check the process's heartbeat; call about every second."""
@@ -177,7 +181,7 @@ class StoreProcessClient:
         if thawed:
             self.on_ready()
 
-    def send(self, command: ipc.StoreCommand) -> None:
+    def send(self, command: StoreCommand[Any]) -> None:
         """Send a command without waiting for a reply; does nothing while no process runs."""
         if self.alive and self._writer is not None:
             self._last_number += 1
@@ -255,7 +259,7 @@ class StoreProcessClient:
             await self._wait_for_exit()
             await self.start()
 
-    async def _exchange(self, command: ipc.StoreCommand, expires_at_s: float | None) -> ipc.StoreReply:
+    async def _exchange(self, command: StoreCommand[Any], expires_at_s: float | None) -> ipc.StoreReply:
         if self._writer is None:
             raise Unavailable("the store is not running", dependency="store")
         self._last_number += 1

@@ -16,7 +16,7 @@ from penstock.stores.backends.edge.edge_snapshots import EdgeSnapshots, OnRestor
 from penstock.stores.backends.edge.process_client import StoreProcessClient
 from penstock.stores.backends.edge.sharded_store import ShardedStore
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import MovableStore, SnapshotStore
+from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import CacheState, ShrinkableCache
 
@@ -59,7 +59,7 @@ class EdgeProcessGroup:
         count = max(wanted, existing_process_count(data_dir))
         self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number, count) for number in range(count)]
         sharded = ShardedStore(self._stores, wanted)
-        self.store: MovableStore = sharded if count > 1 else self._stores[0]
+        self.store: VectorStore = sharded if count > 1 else self._stores[0]
         clients = [one.process for one in self._stores]
         self._snapshots = EdgeSnapshots(data_dir, clients, sharded, settings.snapshots_keep, on_step)
         self.snapshots: SnapshotStore = self._snapshots
@@ -108,7 +108,7 @@ class EdgeProcessGroup:
 
     async def probe(self, ctx: Context) -> None:
         """Ping every process."""
-        await run_all([one.ping(ctx) for one in self._stores])
+        await run_all([one.run(ipc.Ping(), ctx) for one in self._stores])
 
     async def start(self) -> None:
         """Start every process; see :meth:`penstock.stores.backends.edge.process_client.StoreProcessClient.start`."""

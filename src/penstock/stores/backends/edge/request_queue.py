@@ -15,6 +15,11 @@ from typing import Final, NamedTuple
 
 from penstock.kernel.errors import Rejected
 from penstock.stores.backends.edge import ipc
+from penstock.stores.commands import (
+    CollectionCommand,
+    CreateCollection,
+    Retrieve,
+)
 
 
 class OpeningSchedule(NamedTuple):
@@ -80,20 +85,6 @@ LARGE_SEARCH_LIMIT: Final = 100
 
 #: Requests that may wait here; more wait in the socket's buffer, and then at the front.
 WAITING_MAX: Final = 256
-
-#: Commands that change something; they are done one by one, in the order in which they came.
-WRITE_COMMANDS: Final = (
-    ipc.CreateCollection,
-    ipc.DropCollection,
-    ipc.UpsertPoints,
-    ipc.TrimDocument,
-    ipc.SealDocument,
-    ipc.DeleteDocuments,
-    ipc.CopyCollection,
-    ipc.InstallCollection,
-    ipc.OptimizeCollection,
-    ipc.CloseStore,
-)
 
 
 class RequestQueue:
@@ -175,15 +166,15 @@ class RequestQueue:
                 return request
         return None
 
-    def _queue(self, command: ipc.StoreCommand) -> deque[ipc.StoreRequest]:
-        if isinstance(command, WRITE_COMMANDS):
+    def _queue(self, command: ipc.AnyCommand) -> deque[ipc.StoreRequest]:
+        if command.writes:
             return self._writes
         return self._large if is_large(command) else self._reads
 
 
-def is_large(command: ipc.StoreCommand) -> bool:
+def is_large(command: ipc.AnyCommand) -> bool:
     """Return whether a command reads so much that others should not wait for several like it."""
-    return isinstance(command, ipc.Retrieve) and command.query.limit > LARGE_SEARCH_LIMIT
+    return isinstance(command, Retrieve) and command.query.limit > LARGE_SEARCH_LIMIT
 
 
 def is_expired(request: ipc.StoreRequest, now_s: float) -> bool:
@@ -191,9 +182,8 @@ def is_expired(request: ipc.StoreRequest, now_s: float) -> bool:
     return request.expires_at_s is not None and now_s >= request.expires_at_s
 
 
-def collection_of(command: ipc.StoreCommand) -> str | None:
+def collection_of(command: ipc.AnyCommand) -> str | None:
     """Return the collection that a command is about, ``None`` where it is about all of them."""
-    if isinstance(command, ipc.CreateCollection):
+    if isinstance(command, CreateCollection):
         return command.info.name
-    name: str | None = getattr(command, "collection", None)
-    return name
+    return command.collection if isinstance(command, CollectionCommand) else None

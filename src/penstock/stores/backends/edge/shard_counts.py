@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.kernel.context import point_id
-from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.engine import Shard
 from penstock.stores.backends.edge.updates import Update
+from penstock.stores.commands import DeleteDocuments, TrimDocument, UpsertPoints
 from penstock.stores.data_model import Condition, Match, Range
 
 #: Condition that selects the first chunk of each document.
@@ -52,14 +52,14 @@ class ShardCounter:
         if self._counts is None:
             return None
         documents, chunks = self._counts
-        if isinstance(command, ipc.UpsertPoints):
+        if isinstance(command, UpsertPoints):
             new = {point_id(point.payload.id, point.payload.chunk): point.payload.chunk for point in command.points}
             for known in shard.existing(list(new)):
                 del new[known]
             return ShardCounts(documents + sum(chunk == 0 for chunk in new.values()), chunks + len(new))
-        if isinstance(command, ipc.TrimDocument):
-            gone = _count(shard, [Match("id", [command.document]), Range("chunk", gte=float(command.chunks))])
-        elif isinstance(command, ipc.DeleteDocuments):
+        if isinstance(command, TrimDocument):
+            gone = _count(shard, [Match("id", [command.document_id]), Range("chunk", gte=float(command.chunks))])
+        elif isinstance(command, DeleteDocuments):
             gone = _count(shard, command.filter)
         else:
             gone = ShardCounts(0, 0)

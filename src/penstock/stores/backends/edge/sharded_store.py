@@ -11,32 +11,48 @@ import asyncio
 import hashlib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
 from penstock.kernel.context import Context, point_id, run_all
 from penstock.kernel.errors import Invalid
-from penstock.kernel.late_interaction import TokenVectors
-from penstock.ranking.retrieval import RetrievalQuery, ScoredPoint
+from penstock.ranking.retrieval import ScoredPoint
 from penstock.stores import program_runner
-from penstock.stores.contract import MovableStore
+from penstock.stores.commands import (
+    CollectionCommand,
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    FetchPayloads,
+    FetchTokenVectors,
+    GetDocuments,
+    ListCollections,
+    ListDocuments,
+    Retrieve,
+    ScrollPoints,
+    SealDocument,
+    SearchBatch,
+    StoreCommand,
+    TrimDocument,
+    UpsertPoints,
+)
+from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import (
     STATE_DAMAGED,
-    ArmQuery,
-    ChunkPayload,
     CollectionInfo,
     DocumentInfo,
     DocumentInfoPage,
-    Filter,
     Point,
     PointPage,
     RetrievalResult,
 )
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def shard_of(document: str, shards: int) -> int:
@@ -46,7 +62,7 @@ def shard_of(document: str, shards: int) -> int:
 
 
 class ShardedStore:
-    """A ``MovableStore`` over several; see :class:`penstock.stores.contract.VectorStore` for each method.
+    """A ``VectorStore`` over several.
 
     A shard that cannot answer fails what needs it (``Unavailable``): every search, and the writes of its documents.
 
@@ -57,7 +73,7 @@ class ShardedStore:
     Bounds: remembers the spread of each collection that it has been asked about, and counts searches that run.
     """
 
-    def __init__(self, stores: Sequence[MovableStore], shards: int) -> None:
+    def __init__(self, stores: Sequence[VectorStore], shards: int) -> None:
         self._stores = list(stores)
         self._shards = shards
         self._shard_counts: dict[str, int] = {}
@@ -101,130 +117,99 @@ class ShardedStore:
         """Forget the number of a collection's shards: it may have been restored."""
         self._shard_counts.pop(collection, None)
 
-    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
+    async def run(self, command: StoreCommand[R], ctx: Context) -> R:
+        """Execute a command on the shards that it concerns; see :meth:`penstock.stores.contract.VectorStore.run`."""
+        result: R = await self._HANDLERS[type(command)](self, command, ctx)
+        return result
+
+    async def _create(self, command: CreateCollection, ctx: Context) -> CollectionInfo:
         """Create a collection in as many shards as new ones have, or return the same one."""
-        there = {one.name: one for one in await self._stores[0].collections(ctx)}
+        info = command.info
+        there = {one.name: one for one in await self._stores[0].run(ListCollections(), ctx)}
         shards = there[info.name].shards if info.name in there else self._shards
-        wanted = msgspec.structs.replace(info, shards=shards)
+        wanted = CreateCollection(msgspec.structs.replace(info, shards=shards))
         # The first is made last: it is the one that says that the collection is there.
         for store in reversed(self._stores[:shards]):
-            await store.create(wanted, ctx)
-        return await self.collection(info.name, ctx)
+            await store.run(wanted, ctx)
+        return await self.run(DescribeCollection(info.name), ctx)
 
-    async def collections(self, ctx: Context) -> list[CollectionInfo]:
+    async def _list(self, command: ListCollections, ctx: Context) -> list[CollectionInfo]:
         """Return every collection that the first shard knows."""
-        found = await _gather([store.collections(ctx) for store in self._stores])
+        found = await _gather([store.run(command, ctx) for store in self._stores])
         by_name = [{info.name: info for info in infos} for infos in found]
         self._shard_counts = {info.name: info.shards for info in found[0]}
         return [_merge_infos([infos.get(info.name) for infos in by_name[: info.shards]]) for info in found[0]]
 
-    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
-        """Return one collection."""
-        first, *others = await self._of(name, ctx)
-        parts = await _gather([_part(store, name, ctx) for store in others])
-        return _merge_infos([await first.collection(name, ctx), *parts])
+    async def _describe(self, command: DescribeCollection, ctx: Context) -> CollectionInfo:
+        first, *others = await self._of(command.collection, ctx)
+        parts = await _gather([_part(store, command, ctx) for store in others])
+        return _merge_infos([await first.run(command, ctx), *parts])
 
-    async def drop(self, name: str, ctx: Context) -> None:
+    async def _drop(self, command: DropCollection, ctx: Context) -> None:
         """Delete a collection; from the first shard last, so that an interrupted deletion can be repeated."""
         # All are asked: over how many a damaged one is spread may not be known.
         for store in reversed(self._stores):
             try:
-                await store.drop(name, ctx)
+                await store.run(command, ctx)
             except Invalid as error:
                 if error.code != "collection_not_found" or store is self._stores[0]:
                     raise
-        self.forget_shard_count(name)
+        self.forget_shard_count(command.collection)
 
-    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
+    async def _upsert(self, command: UpsertPoints, ctx: Context) -> None:
         """Write points, each to its document's shard."""
-        stores = await self._of(collection, ctx)
-        groups: dict[int, list[Point]] = defaultdict(list)
-        for point in points:
-            groups[shard_of(point.payload.id, len(stores))].append(point)
-        await run_all([stores[number].upsert(collection, group, ctx) for number, group in groups.items()])
+        groups = await self._grouped(command.collection, command.points, lambda point: point.payload.id, ctx)
+        await run_all([store.run(UpsertPoints(command.collection, points), ctx) for store, points in groups])
 
-    async def trim_document(self, collection: str, document_id: str, chunks: int, ctx: Context) -> None:
-        """Delete surplus chunks."""
-        await (await self._with(collection, document_id, ctx)).trim_document(collection, document_id, chunks, ctx)
+    async def _trim(self, command: TrimDocument, ctx: Context) -> None:
+        await (await self._with(command.collection, command.document_id, ctx)).run(command, ctx)
 
-    async def seal_document(self, collection: str, document: DocumentInfo, ctx: Context) -> None:
-        """Mark a document complete."""
-        await (await self._with(collection, document.id, ctx)).seal_document(collection, document, ctx)
+    async def _seal(self, command: SealDocument, ctx: Context) -> None:
+        await (await self._with(command.collection, command.document.id, ctx)).run(command, ctx)
 
-    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
-        """Delete documents."""
-        return sum(await self._each(collection, ctx, lambda store: store.delete(collection, filter, ctx)))
+    async def _delete(self, command: DeleteDocuments, ctx: Context) -> int:
+        return sum(await self._each(command, ctx))
 
-    async def retrieve(self, collection: str, query: RetrievalQuery, filter: Filter, ctx: Context) -> RetrievalResult:
+    async def _retrieve(self, command: Retrieve, ctx: Context) -> RetrievalResult:
         """Answer a search: in the store process if there is one shard, else step by step over all of them."""
-        async with self._searched(collection):
-            stores = await self._of(collection, ctx)
+        async with self._searched(command.collection):
+            stores = await self._of(command.collection, ctx)
             if len(stores) == 1:
-                return await stores[0].retrieve(collection, query, filter, ctx)
-            return await program_runner.run_retrieval(self, collection, query, filter, ctx)
+                return await stores[0].run(command, ctx)
+            return await program_runner.run_retrieval(self, command, ctx)
 
-    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
-        """Ask one arm of every shard, and keep the best.
+    async def _search(self, command: SearchBatch, ctx: Context) -> list[list[ScoredPoint]]:
+        """Ask the arms of every shard, and keep the best.
 
         Scores of the sparse arm weigh terms by how rare they are in their own shard.
         """
-        found = await self._each(collection, ctx, lambda store: store.search(collection, query, ctx))
-        return _merge_hits(found, query.limit)
+        found = await self._each(command, ctx)
+        return [_merge_hits(shards, query.limit) for query, *shards in zip(command.queries, *found, strict=True)]
 
-    async def search_batch(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[ScoredPoint]]:
-        """Ask several arms of every shard at once."""
-        if not queries:
-            return []
-        found = await self._each(collection, ctx, lambda store: store.search_batch(collection, queries, ctx))
-        return [_merge_hits(shards, query.limit) for query, *shards in zip(queries, *found, strict=True)]
+    async def _fetch(self, command: CollectionCommand[Mapping[str, T]], ctx: Context) -> Mapping[str, T]:
+        return {point: value for values in await self._each(command, ctx) for point, value in values.items()}
 
-    async def fetch_token_vectors(
-        self, collection: str, points: Sequence[str], ctx: Context
-    ) -> Mapping[str, TokenVectors]:
-        """Read token vectors."""
-        found = await self._each(collection, ctx, lambda store: store.fetch_token_vectors(collection, points, ctx))
-        return {place: vectors for tokens in found for place, vectors in tokens.items()}
-
-    async def fetch_payloads(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
-        """Read payloads."""
-        found = await self._each(collection, ctx, lambda store: store.fetch_payloads(collection, points, ctx))
-        return {place: payload for payloads in found for place, payload in payloads.items()}
-
-    async def list_documents(
-        self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context
-    ) -> DocumentInfoPage:
+    async def _list_documents(self, command: ListDocuments, ctx: Context) -> DocumentInfoPage:
         """Read a page of heads in the order of their point ids."""
-        pages = await self._each(
-            collection, ctx, lambda store: store.list_documents(collection, filter, after, limit, ctx)
-        )
+        pages = await self._each(command, ctx)
         heads = sorted((point_id(head.id, 0), head) for page in pages for head in page.heads)
-        later = [place for place, _ in heads[limit:]] + [page.next for page in pages if page.next is not None]
-        return DocumentInfoPage([head for _, head in heads[:limit]], min(later, default=None))
+        return DocumentInfoPage(*_merge_page(heads, [page.next for page in pages], command.limit))
 
-    async def get_documents(
-        self, collection: str, document_ids: Sequence[str], ctx: Context
-    ) -> dict[str, DocumentInfo]:
-        """Read the heads of given documents."""
-        stores = await self._of(collection, ctx)
-        groups: dict[int, list[str]] = defaultdict(list)
-        for document in document_ids:
-            groups[shard_of(document, len(stores))].append(document)
-        found = await _gather(
-            [stores[number].get_documents(collection, group, ctx) for number, group in groups.items()]
-        )
+    async def _get_documents(self, command: GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
+        groups = await self._grouped(command.collection, command.document_ids, str, ctx)
+        found = await _gather([store.run(GetDocuments(command.collection, ids), ctx) for store, ids in groups])
         return {id: head for heads in found for id, head in heads.items()}
 
-    async def scroll_points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
+    async def _scroll(self, command: ScrollPoints, ctx: Context) -> PointPage:
         """Read a page of whole points in the order of their ids."""
-        pages = await self._each(collection, ctx, lambda store: store.scroll_points(collection, after, limit, ctx))
+        pages = await self._each(command, ctx)
         points = sorted(((_id(point), point) for page in pages for point in page.points), key=lambda one: one[0])
-        later = [place for place, _ in points[limit:]] + [page.next for page in pages if page.next is not None]
-        return PointPage([point for _, point in points[:limit]], min(later, default=None))
+        return PointPage(*_merge_page(points, [page.next for page in pages], command.limit))
 
-    async def _of(self, collection: str, ctx: Context) -> list[MovableStore]:
+    async def _of(self, collection: str, ctx: Context) -> list[VectorStore]:
         """Return the stores over which a collection is spread."""
         if collection not in self._shard_counts:
-            self._shard_counts[collection] = (await self._stores[0].collection(collection, ctx)).shards
+            self._shard_counts[collection] = (await self._stores[0].run(DescribeCollection(collection), ctx)).shards
         shards = self._shard_counts[collection]
         if shards > len(self._stores):
             raise Invalid(
@@ -235,15 +220,41 @@ class ShardedStore:
             )
         return self._stores[:shards]
 
-    async def _with(self, collection: str, document: str, ctx: Context) -> MovableStore:
+    async def _with(self, collection: str, document: str, ctx: Context) -> VectorStore:
         stores = await self._of(collection, ctx)
         return stores[shard_of(document, len(stores))]
 
-    async def _each(
-        self, collection: str, ctx: Context, ask: Callable[[MovableStore], Coroutine[Any, Any, T]]
-    ) -> list[T]:
-        """Ask every shard of a collection at once."""
-        return await _gather([ask(store) for store in await self._of(collection, ctx)])
+    async def _grouped(
+        self, collection: str, items: Sequence[T], document_of: Callable[[T], str], ctx: Context
+    ) -> list[tuple[VectorStore, list[T]]]:
+        """Return each store that some of the items belong to, with its items."""
+        stores = await self._of(collection, ctx)
+        groups: dict[int, list[T]] = defaultdict(list)
+        for item in items:
+            groups[shard_of(document_of(item), len(stores))].append(item)
+        return [(stores[number], group) for number, group in groups.items()]
+
+    async def _each(self, command: CollectionCommand[R], ctx: Context) -> list[R]:
+        """Execute a command on every shard of its collection at once."""
+        return await _gather([store.run(command, ctx) for store in await self._of(command.collection, ctx)])
+
+    _HANDLERS: ClassVar[Mapping[type, Callable[[Any, Any, Context], Awaitable[Any]]]] = {
+        CreateCollection: _create,
+        ListCollections: _list,
+        DescribeCollection: _describe,
+        DropCollection: _drop,
+        UpsertPoints: _upsert,
+        TrimDocument: _trim,
+        SealDocument: _seal,
+        DeleteDocuments: _delete,
+        Retrieve: _retrieve,
+        SearchBatch: _search,
+        FetchTokenVectors: _fetch,
+        FetchPayloads: _fetch,
+        ListDocuments: _list_documents,
+        GetDocuments: _get_documents,
+        ScrollPoints: _scroll,
+    }
 
 
 async def _gather(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -263,14 +274,22 @@ def _id(point: Point) -> str:
     return point_id(point.payload.id, point.payload.chunk)
 
 
+def _merge_page(
+    found: Sequence[tuple[str, T]], following: Iterable[str | None], limit: int
+) -> tuple[list[T], str | None]:
+    """Return the first of the sorted items, and where the next page starts."""
+    later = [place for place, _ in found[limit:]] + [place for place in following if place is not None]
+    return [item for _, item in found[:limit]], min(later, default=None)
+
+
 def _merge_hits(found: Iterable[Sequence[ScoredPoint]], limit: int) -> list[ScoredPoint]:
     return heapq.nsmallest(limit, (hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.point))
 
 
-async def _part(store: MovableStore, name: str, ctx: Context) -> CollectionInfo | None:
+async def _part(store: VectorStore, command: DescribeCollection, ctx: Context) -> CollectionInfo | None:
     """Return a collection as one store knows it; ``None`` if it does not."""
     try:
-        return await store.collection(name, ctx)
+        return await store.run(command, ctx)
     except Invalid as error:
         if error.code != "collection_not_found":
             raise

@@ -8,20 +8,20 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.engine import Shard
+from penstock.stores.commands import DeleteDocuments, SealDocument, TrimDocument, UpsertPoints
 
-Update = ipc.UpsertPoints | ipc.TrimDocument | ipc.SealDocument | ipc.DeleteDocuments
+Update = UpsertPoints | TrimDocument | SealDocument | DeleteDocuments
 
 _UPDATES: Final[dict[type, Callable[[Shard, Any], Any]]] = {
-    ipc.UpsertPoints: lambda shard, c: shard.upsert(c.points),
-    ipc.TrimDocument: lambda shard, c: shard.trim_document(c.document, c.chunks),
-    ipc.SealDocument: lambda shard, c: shard.seal_document(c.head),
-    ipc.DeleteDocuments: lambda shard, c: shard.delete(c.filter),
+    UpsertPoints: lambda shard, c: shard.upsert(c.points),
+    TrimDocument: lambda shard, c: shard.trim_document(c.document_id, c.chunks),
+    SealDocument: lambda shard, c: shard.seal_document(c.document),
+    DeleteDocuments: lambda shard, c: shard.delete(c.filter),
 }
 
 #: Updates that take space on the disk; the others are applied even when it is full.
-SPACE_CONSUMING: Final = (ipc.UpsertPoints, ipc.SealDocument)
+SPACE_CONSUMING: Final = (UpsertPoints, SealDocument)
 
 
 def apply_update(shard: Shard, command: Update) -> Any:
@@ -31,11 +31,11 @@ def apply_update(shard: Shard, command: Update) -> Any:
 
 def without_token_vectors(command: Update) -> Update:
     """Return the command without token vectors, for a collection that keeps none."""
-    if not isinstance(command, ipc.UpsertPoints):
+    if not isinstance(command, UpsertPoints):
         return command
     return msgspec.structs.replace(command, points=[dataclasses.replace(p, token_vectors=None) for p in command.points])
 
 
 def points_touched(command: Update) -> int:
     """Return about how many points the command touches; a filter counts as one."""
-    return len(command.points) if isinstance(command, ipc.UpsertPoints) else 1
+    return len(command.points) if isinstance(command, UpsertPoints) else 1

@@ -11,7 +11,7 @@ from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.stores.backends.qdrant.client import QdrantConnection, QdrantRequest
 from penstock.stores.backends.qdrant.probe import probe
 from penstock.stores.backends.qdrant.store import QdrantStore
-from penstock.stores.contract import MovableStore, SnapshotStore, UnsupportedSnapshots
+from penstock.stores.contract import SnapshotStore, UnsupportedSnapshots, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import ShrinkableCache
 
@@ -44,7 +44,7 @@ class QdrantServer:
         self._settings = settings
         self._clock = clock
         self._transport = transport
-        self.store: MovableStore = QdrantStore(self._connection, settings, timeouts, clock)
+        self.store: VectorStore = QdrantStore(self._connection, settings, timeouts, clock)
         self.snapshots: SnapshotStore = UnsupportedSnapshots()
 
     @property

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import compress
-from typing import Any, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 
@@ -13,26 +13,44 @@ from penstock.kernel.context import Clock, Context, point_id, run_all
 from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.ranking.retrieval import RetrievalQuery, ScoredPoint
+from penstock.ranking.retrieval import ScoredPoint
 from penstock.stores import program_runner
 from penstock.stores.backends import layout, payload_format
 from penstock.stores.backends.qdrant import collection_schema, conversions
 from penstock.stores.backends.qdrant.client import QdrantConnection, QdrantRequest
 from penstock.stores.backends.qdrant.collection_schema import CollectionMetadata
 from penstock.stores.backends.qdrant.error_mapping import STORE_DEPENDENCY, collection_not_found
+from penstock.stores.commands import (
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    DropCollection,
+    FetchPayloads,
+    FetchTokenVectors,
+    GetDocuments,
+    ListCollections,
+    ListDocuments,
+    Retrieve,
+    ScrollPoints,
+    SealDocument,
+    SearchBatch,
+    StoreCommand,
+    TrimDocument,
+    UpsertPoints,
+)
 from penstock.stores.data_model import (
-    ArmQuery,
     ChunkPayload,
     CollectionInfo,
+    Condition,
     DocumentInfo,
     DocumentInfoPage,
-    Filter,
     Match,
-    Point,
     PointPage,
     Range,
     RetrievalResult,
 )
+
+R = TypeVar("R")
 
 #: Collections whose layout is remembered; beyond that number they are read again.
 CACHED_LAYOUTS_MAX: Final = 10_000
@@ -48,7 +66,7 @@ _WRITTEN: Final = {"wait": "true", "ordering": "medium"}
 
 
 class QdrantStore:
-    """A Qdrant server, one node or a cluster; see :class:`penstock.stores.contract.VectorStore` for each method.
+    """A Qdrant server, one node or a cluster, as a ``VectorStore``.
 
     Collections that are not Penstock's are left alone: neither listed nor written nor deleted.
 
@@ -70,17 +88,25 @@ class QdrantStore:
         self._clock = clock
         self._layouts: dict[str, CollectionMetadata] = {}
 
+    async def run(self, command: StoreCommand[R], ctx: Context) -> R:
+        """Execute a command by requests to the server; see :meth:`penstock.stores.contract.VectorStore.run`."""
+        # A search has no limit of its own: each of its steps comes back to this as a command.
+        if not isinstance(command, Retrieve):
+            ctx = ctx.within(self._timeouts.store, "store", self._clock.now())
+        result: R = await self._HANDLERS[type(command)](self, command, ctx)
+        return result
+
     # --- Collections
 
-    async def create(self, info: CollectionInfo, ctx: Context) -> CollectionInfo:
+    async def _create(self, command: CreateCollection, ctx: Context) -> CollectionInfo:
         """Create a collection or return the same one; complete one whose creation was interrupted."""
+        info = command.info
         layout.check_name(info.name)
-        ctx = self._with_timeout(ctx)
-        there = await self._describe(info.name, ctx)
+        there = await self._fetch_description(info.name, ctx)
         if there is None:
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             wanted = CollectionMetadata(info.model, info.dim, now, info.token_dim, info.sparse)
-            there = await self._create(info.name, wanted, ctx)
+            there = await self._make(info.name, wanted, ctx)
         found = collection_schema.read_metadata(there)
         if found is None:
             theirs, ours = collection_schema.describe_vectors(there), layout.describe_models(info)
@@ -97,9 +123,8 @@ class QdrantStore:
         await run_all([self._index(info.name, *one, ctx) for one in missing])
         return await self._info(found, info.name, there, ctx)
 
-    async def collections(self, ctx: Context) -> list[CollectionInfo]:
+    async def _list(self, _command: ListCollections, ctx: Context) -> list[CollectionInfo]:
         """Return every collection that is Penstock's."""
-        ctx = self._with_timeout(ctx)
         listed = await self._connection.send(QdrantRequest("GET", "/collections", accepts_timeout=False), ctx)
         prefix = self._connection.prefix
         every = (one["name"] for one in listed["collections"])
@@ -107,7 +132,7 @@ class QdrantStore:
         found: dict[str, CollectionInfo] = {}
 
         async def describe(name: str) -> None:
-            there = await self._describe(name, ctx)
+            there = await self._fetch_description(name, ctx)
             kept = collection_schema.read_metadata(there) if there is not None else None
             if kept is not None:
                 found[name] = await self._info(kept, name, there, ctx)
@@ -116,18 +141,16 @@ class QdrantStore:
             await run_all([describe(name) for name in names[first : first + CONCURRENT_DESCRIBES_MAX]])
         return [found[name] for name in names if name in found]
 
-    async def collection(self, name: str, ctx: Context) -> CollectionInfo:
-        """Return one collection."""
-        ctx = self._with_timeout(ctx)
-        there = await self._describe(name, ctx)
+    async def _describe(self, command: DescribeCollection, ctx: Context) -> CollectionInfo:
+        name = command.collection
+        there = await self._fetch_description(name, ctx)
         kept = collection_schema.read_metadata(there) if there is not None else None
         if kept is None:
             raise collection_not_found(name)
         return await self._info(kept, name, there, ctx)
 
-    async def drop(self, name: str, ctx: Context) -> None:
-        """Delete a collection."""
-        ctx = self._with_timeout(ctx)
+    async def _drop(self, command: DropCollection, ctx: Context) -> None:
+        name = command.collection
         self._layouts.pop(name, None)
         await self._layout(name, ctx)
         self._layouts.pop(name, None)
@@ -135,25 +158,19 @@ class QdrantStore:
 
     # --- Writing
 
-    async def upsert(self, collection: str, points: Sequence[Point], ctx: Context) -> None:
-        """Write points."""
-        ctx = self._with_timeout(ctx)
-        kept = await self._layout(collection, ctx)
-        if points:
-            body = {"points": [conversions.encode_point(one, kept) for one in points]}
-            await self._send(QdrantRequest("PUT", _POINTS, collection, body, _WRITTEN), ctx)
+    async def _upsert(self, command: UpsertPoints, ctx: Context) -> None:
+        kept = await self._layout(command.collection, ctx)
+        if command.points:
+            body = {"points": [conversions.encode_point(one, kept) for one in command.points]}
+            await self._send(QdrantRequest("PUT", _POINTS, command.collection, body, _WRITTEN), ctx)
 
-    async def trim_document(self, collection: str, document_id: str, chunks: int, ctx: Context) -> None:
-        """Delete surplus chunks."""
-        surplus = conversions.encode_filter(
-            [Match("id", [document_id]), Range(payload_format.CHUNK_FIELD, gte=float(chunks))]
-        )
-        await self._delete(collection, surplus, self._with_timeout(ctx))
+    async def _trim(self, command: TrimDocument, ctx: Context) -> None:
+        surplus = Range(payload_format.CHUNK_FIELD, gte=float(command.chunks))
+        await self._remove(command.collection, [Match("id", [command.document_id]), surplus], ctx)
 
-    async def seal_document(self, collection: str, document: DocumentInfo, ctx: Context) -> None:
-        """Mark a document complete."""
-        ctx = self._with_timeout(ctx)
-        if document.id not in await self.get_documents(collection, [document.id], ctx):
+    async def _seal(self, command: SealDocument, ctx: Context) -> None:
+        collection, document = command.collection, command.document
+        if not await self._read_documents(collection, [document.id], ctx):
             raise Unavailable(
                 "the document was deleted while it was being written; send it again",
                 dependency=STORE_DEPENDENCY,
@@ -162,97 +179,57 @@ class QdrantStore:
         body = {"payload": {"hash": document.hash, "chunks": document.chunks}, "points": [point_id(document.id, 0)]}
         await self._send(QdrantRequest("POST", f"{_POINTS}/payload", collection, body, _WRITTEN), ctx)
 
-    async def delete(self, collection: str, filter: Filter, ctx: Context) -> int:
-        """Delete documents."""
-        ctx = self._with_timeout(ctx)
-        documents = await self._count(collection, [*filter, _HEAD], ctx)
-        await self._delete(collection, conversions.encode_filter(filter), ctx)
+    async def _delete(self, command: DeleteDocuments, ctx: Context) -> int:
+        documents = await self._count(command.collection, [*command.filter, _HEAD], ctx)
+        await self._remove(command.collection, command.filter, ctx)
         return documents
 
     # --- Reading
 
-    async def retrieve(self, collection: str, query: RetrievalQuery, filter: Filter, ctx: Context) -> RetrievalResult:
+    async def _retrieve(self, command: Retrieve, ctx: Context) -> RetrievalResult:
         """Answer a search by several calls to the server."""
-        return await program_runner.run_retrieval(self, collection, query, filter, ctx)
+        return await program_runner.run_retrieval(self, command, ctx)
 
-    async def search(self, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
-        """Ask one arm."""
-        return (await self.search_batch(collection, [query], ctx))[0]
-
-    async def search_batch(self, collection: str, queries: Sequence[ArmQuery], ctx: Context) -> list[list[ScoredPoint]]:
-        """Ask several arms at once."""
-        if not queries:
-            return []
-        ctx = self._with_timeout(ctx)
-        kept = await self._layout(collection, ctx)
-        asked = [conversions.can_match(query) for query in queries]
-        searches = [conversions.encode_query(query, kept) for query in compress(queries, asked)]
+    async def _search(self, command: SearchBatch, ctx: Context) -> list[list[ScoredPoint]]:
+        """Ask several arms at once; those that can match nothing are not asked."""
+        kept = await self._layout(command.collection, ctx)
+        asked = [conversions.can_match(query) for query in command.queries]
+        searches = [conversions.encode_query(query, kept) for query in compress(command.queries, asked)]
         if not searches:
-            return [[] for _ in queries]
-        call = QdrantRequest("POST", f"{_POINTS}/query/batch", collection, {"searches": searches})
+            return [[] for _ in command.queries]
+        call = QdrantRequest("POST", f"{_POINTS}/query/batch", command.collection, {"searches": searches})
         answers = iter(await self._send(call, ctx))
         return [conversions.decode_hits(next(answers)) if is_asked else [] for is_asked in asked]
 
-    async def fetch_token_vectors(
-        self, collection: str, points: Sequence[str], ctx: Context
-    ) -> Mapping[str, TokenVectors]:
-        """Read token vectors."""
-        body = {"ids": list(points), "with_payload": [payload_format.TOKEN_VECTORS_FIELD], "with_vector": False}
-        found = await self._retrieve(collection, body, self._with_timeout(ctx))
+    async def _fetch_token_vectors(self, command: FetchTokenVectors, ctx: Context) -> Mapping[str, TokenVectors]:
+        found = await self._read(command.collection, command.points, [payload_format.TOKEN_VECTORS_FIELD], ctx)
         kept = {str(one["id"]): payload_format.decode_token_vectors(one["payload"]) for one in found}
         return {place: tokens for place, tokens in kept.items() if tokens is not None}
 
-    async def fetch_payloads(self, collection: str, points: Sequence[str], ctx: Context) -> Mapping[str, ChunkPayload]:
-        """Read payloads."""
-        body = {"ids": list(points), "with_payload": payload_format.CHUNK_PAYLOAD_FIELDS, "with_vector": False}
-        found = await self._retrieve(collection, body, self._with_timeout(ctx))
+    async def _fetch_payloads(self, command: FetchPayloads, ctx: Context) -> Mapping[str, ChunkPayload]:
+        found = await self._read(command.collection, command.points, payload_format.CHUNK_PAYLOAD_FIELDS, ctx)
         return {str(one["id"]): payload_format.decode_payload(one["payload"]) for one in found}
 
-    async def list_documents(
-        self, collection: str, filter: Filter, after: str | None, limit: int, ctx: Context
-    ) -> DocumentInfoPage:
+    async def _list_documents(self, command: ListDocuments, ctx: Context) -> DocumentInfoPage:
         """Read a page of heads in the order of their point ids."""
         body = {
-            "filter": conversions.encode_filter([*filter, _HEAD]),
-            "limit": limit,
-            "offset": after,
+            "filter": conversions.encode_filter([*command.filter, _HEAD]),
             "with_payload": payload_format.DOCUMENT_FIELDS,
             "with_vector": False,
         }
-        ctx = self._with_timeout(ctx)
-        await self._layout(collection, ctx)
-        page = await self._send(QdrantRequest("POST", f"{_POINTS}/scroll", collection, body), ctx)
-        following = page.get("next_page_offset")
-        return DocumentInfoPage(
-            [payload_format.decode_document(one["payload"]) for one in page["points"]],
-            str(following) if following else None,
-        )
+        points, following = await self._scroll(command, body, ctx)
+        return DocumentInfoPage([payload_format.decode_document(one["payload"]) for one in points], following)
 
-    async def get_documents(
-        self, collection: str, document_ids: Sequence[str], ctx: Context
-    ) -> dict[str, DocumentInfo]:
-        """Read the heads of given documents."""
-        ids = [point_id(document, 0) for document in document_ids]
-        body = {"ids": ids, "with_payload": payload_format.DOCUMENT_FIELDS, "with_vector": False}
-        found = await self._retrieve(collection, body, self._with_timeout(ctx))
-        heads = [payload_format.decode_document(one["payload"]) for one in found]
-        return {head.id: head for head in heads}
+    async def _get_documents(self, command: GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
+        return await self._read_documents(command.collection, command.document_ids, ctx)
 
-    async def scroll_points(self, collection: str, after: str | None, limit: int, ctx: Context) -> PointPage:
+    async def _scroll_points(self, command: ScrollPoints, ctx: Context) -> PointPage:
         """Read a page of whole points in the order of their ids."""
-        ctx = self._with_timeout(ctx)
-        kept = await self._layout(collection, ctx)
-        body = {"limit": limit, "offset": after, "with_payload": True, "with_vector": True}
-        page = await self._send(QdrantRequest("POST", f"{_POINTS}/scroll", collection, body), ctx)
-        following = page.get("next_page_offset")
-        return PointPage(
-            [conversions.decode_point(one, kept) for one in page["points"]], str(following) if following else None
-        )
+        kept = await self._layout(command.collection, ctx)
+        points, following = await self._scroll(command, {"with_payload": True, "with_vector": True}, ctx)
+        return PointPage([conversions.decode_point(one, kept) for one in points], following)
 
     # --- Shared by all operations
-
-    def _with_timeout(self, ctx: Context) -> Context:
-        return ctx.within(self._timeouts.store, "store", self._clock.now())
 
     async def _send(self, call: QdrantRequest, ctx: Context) -> Any:
         """Send a request about a collection; drop its cached layout when the server rejects the request."""
@@ -271,7 +248,7 @@ class QdrantStore:
         """
         kept = self._layouts.get(name)
         if kept is None:
-            there = await self._describe(name, ctx)
+            there = await self._fetch_description(name, ctx)
             kept = collection_schema.read_metadata(there) if there is not None else None
             if kept is None:
                 raise collection_not_found(name)
@@ -280,7 +257,7 @@ class QdrantStore:
             self._layouts[name] = kept
         return kept
 
-    async def _describe(self, name: str, ctx: Context) -> Any:
+    async def _fetch_description(self, name: str, ctx: Context) -> Any:
         """Return the server's description of a collection; ``None`` if there is none of that name."""
         try:
             layout.check_name(name)
@@ -288,7 +265,7 @@ class QdrantStore:
         except Invalid:
             return None
 
-    async def _create(self, name: str, wanted: CollectionMetadata, ctx: Context) -> Any:
+    async def _make(self, name: str, wanted: CollectionMetadata, ctx: Context) -> Any:
         """Create a collection and return the server's description of it.
 
         Raises:
@@ -299,11 +276,11 @@ class QdrantStore:
             await self._connection.send(QdrantRequest("PUT", _COLLECTION, name, body), ctx)
         except (Broken, Invalid) as error:
             # Another process may have been quicker; then it is looked at like any other.
-            there = await self._describe(name, ctx)
+            there = await self._fetch_description(name, ctx)
             if there is None:
                 raise error from None
             return there
-        there = await self._describe(name, ctx)
+        there = await self._fetch_description(name, ctx)
         if there is None or collection_schema.read_metadata(there) is None:
             await self._connection.send(QdrantRequest("DELETE", _COLLECTION, name), ctx)
             raise Broken(
@@ -337,16 +314,53 @@ class QdrantStore:
         await self._layout(collection, ctx)
         return int((await self._send(QdrantRequest("POST", f"{_POINTS}/count", collection, body), ctx))["count"])
 
-    async def _delete(self, collection: str, filter: Mapping[str, Any], ctx: Context) -> None:
+    async def _remove(self, collection: str, filter: Sequence[Condition], ctx: Context) -> None:
+        body = {"filter": conversions.encode_filter(filter)}
         await self._layout(collection, ctx)
-        await self._send(QdrantRequest("POST", f"{_POINTS}/delete", collection, {"filter": filter}, _WRITTEN), ctx)
+        await self._send(QdrantRequest("POST", f"{_POINTS}/delete", collection, body, _WRITTEN), ctx)
 
-    async def _retrieve(self, collection: str, body: Mapping[str, Any], ctx: Context) -> list[Any]:
+    async def _read_documents(
+        self, collection: str, document_ids: Sequence[str], ctx: Context
+    ) -> dict[str, DocumentInfo]:
+        ids = [point_id(document, 0) for document in document_ids]
+        found = await self._read(collection, ids, payload_format.DOCUMENT_FIELDS, ctx)
+        heads = (payload_format.decode_document(one["payload"]) for one in found)
+        return {head.id: head for head in heads}
+
+    async def _read(self, collection: str, ids: Sequence[str], fields: Sequence[str], ctx: Context) -> list[Any]:
+        """Return those of the points that exist, with these fields of their payloads."""
         await self._layout(collection, ctx)
-        found: list[Any] = (
-            await self._send(QdrantRequest("POST", _POINTS, collection, body), ctx) if body["ids"] else []
-        )
+        body = {"ids": list(ids), "with_payload": fields, "with_vector": False}
+        found: list[Any] = await self._send(QdrantRequest("POST", _POINTS, collection, body), ctx) if ids else []
         return found
+
+    async def _scroll(
+        self, command: ListDocuments | ScrollPoints, wanted: Mapping[str, Any], ctx: Context
+    ) -> tuple[list[Any], str | None]:
+        """Return a page of points, and where the next one starts."""
+        await self._layout(command.collection, ctx)
+        body = {"limit": command.limit, "offset": command.after, **wanted}
+        page = await self._send(QdrantRequest("POST", f"{_POINTS}/scroll", command.collection, body), ctx)
+        following = page.get("next_page_offset")
+        return page["points"], str(following) if following else None
+
+    _HANDLERS: ClassVar[Mapping[type, Callable[[Any, Any, Context], Awaitable[Any]]]] = {
+        CreateCollection: _create,
+        ListCollections: _list,
+        DescribeCollection: _describe,
+        DropCollection: _drop,
+        UpsertPoints: _upsert,
+        TrimDocument: _trim,
+        SealDocument: _seal,
+        DeleteDocuments: _delete,
+        Retrieve: _retrieve,
+        SearchBatch: _search,
+        FetchTokenVectors: _fetch_token_vectors,
+        FetchPayloads: _fetch_payloads,
+        ListDocuments: _list_documents,
+        GetDocuments: _get_documents,
+        ScrollPoints: _scroll_points,
+    }
 
 
 _HEAD: Final = Match(payload_format.CHUNK_FIELD, [0])
