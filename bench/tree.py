@@ -13,8 +13,7 @@ import msgspec
 
 from bench import ROOT
 from bench.corpus import LIBRARY
-from penstock.cli.index_planning import IndexRoot
-from penstock.cli.local_files import encode_document, find_files
+from penstock.cli.local_files import IndexRoot, encode_document, find_files
 from penstock.indexing.chunk import chunk_text
 from penstock.indexing.chunk_worker import SPECIAL_TOKENS
 from penstock.indexing.document_records import Document
@@ -62,7 +61,6 @@ def dense_texts(root: Path, tokenizer: TextTokenizer) -> list[str]:
     settings, budget, found = Settings(), tokenizer.tokens_max - SPECIAL_TOKENS, []
     for one in find_files([IndexRoot(root, root)], settings.index.max_file):
         raw = encode_document(one, settings.index.max_file, settings.http.max_body)
-        assert isinstance(raw, bytes)
         document = msgspec.json.decode(raw, type=Document)
         limit = budget - header_tokens(document.path)
         cut = chunk_text(document.text, document.language, tokens_max=limit, count=tokenizer.count)

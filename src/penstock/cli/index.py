@@ -9,10 +9,8 @@ from typing import Final
 import click
 from rich.console import Console
 
-from penstock.cli.index_planning import VanishedDocuments
-from penstock.cli.index_progress import progress_display
+from penstock.cli.index_progress import IndexStats, VanishedDocuments, progress_display
 from penstock.cli.index_run import IndexOptions, IndexRun
-from penstock.cli.index_stats import IndexStats
 from penstock.cli.local_files import find_files, resolve_roots
 from penstock.cli.main import INTERRUPTED
 from penstock.cli.options import Setup, collection_option, json_option, with_client_settings

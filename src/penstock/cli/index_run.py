@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from penstock.cli.index_planning import (
+from penstock.cli.index_progress import IndexStats, ProgressDisplay, VanishedDocuments
+from penstock.cli.indexed_documents import IndexedDocuments
+from penstock.cli.local_files import (
     IndexableFile,
     IndexRoot,
-    VanishedDocuments,
-    batches,
+    encode_document,
+    find_files,
+    hash_file,
     is_below,
     is_below_any,
     project_of,
+    resolve_roots,
 )
-from penstock.cli.index_progress import ProgressDisplay
-from penstock.cli.index_stats import FileFailure, IndexStats
-from penstock.cli.indexed_documents import IndexedDocuments
-from penstock.cli.local_files import encode_document, find_files, hash_file, resolve_roots
-from penstock.client import Collection, IndexedDocument, IndexReport, Problem, StoredDocument
+from penstock.client import AsyncClient, IndexedDocument, Problem
+from penstock.indexing.file_reader import FileChanged
 from penstock.indexing.walk import SkipReason
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Expired, Invalid
@@ -46,26 +46,6 @@ COMPARE_BATCH_FILES: Final = 100
 UNREADABLE_MAX: Final = 1000
 #: Seconds between updates of the display while nothing happens.
 REFRESH_S: Final = 1.0
-
-
-class IndexApi(Protocol):
-    """Methods of the API that an index run needs. :class:`penstock.client.AsyncClient` has them."""
-
-    async def create_collection(self, name: str) -> Collection:
-        """Create the collection where it is absent."""
-        ...
-
-    def iter_documents(self, collection: str) -> AsyncIterator[StoredDocument]:
-        """Yield its listing."""
-        ...
-
-    async def index_documents(self, documents: Sequence[msgspec.Raw], collection: str) -> IndexReport:
-        """Index documents."""
-        ...
-
-    async def delete_documents(self, collection: str, *, ids: Sequence[str]) -> int:
-        """Delete documents."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +110,7 @@ class IndexRun:
     """
 
     def __init__(
-        self, api: IndexApi, settings: Settings, order: IndexOptions, stats: IndexStats, display: ProgressDisplay
+        self, api: AsyncClient, settings: Settings, order: IndexOptions, stats: IndexStats, display: ProgressDisplay
     ) -> None:
         self.stats = stats
         self._api = api
@@ -154,11 +134,14 @@ class IndexRun:
         self._display.show_stage("Reading the collection's listing")
         await self._api.create_collection(self._order.collection)
         scope = await self._listed()
-        async with _timed(self.stats):
+        started_s = time.monotonic()
+        try:
             await self._compare(scope)
             if self.stats.files_total:
                 await self._send(scope)
             await self._remove(scope)
+        finally:
+            self.stats.took_s = time.monotonic() - started_s
 
     async def _listed(self) -> _IndexScope:
         """Read the collection's listing."""
@@ -235,48 +218,42 @@ class IndexRun:
         for one in find_files(scope.roots, self._file_bytes_max):
             if scope.known.is_unchanged(one.id):
                 continue
-            document = encode_document(one, self._file_bytes_max, self._body_bytes_max)
-            if isinstance(document, FileFailure):
-                self._done(one)
-                self.stats.add_failure(document.path, document.code, document.detail)
-            else:
-                yield one, document
+            try:
+                yield one, encode_document(one, self._file_bytes_max, self._body_bytes_max)
+            except (FileChanged, Invalid) as error:
+                self._count(one, None, Problem(code=error.code, detail=error.detail))
 
     async def _deliver(self, batch: Sequence[tuple[IndexableFile, bytes]]) -> None:
         size = sum(one.size for one, _ in batch)
+        outcomes: dict[str, IndexedDocument] = {}
+        problem = Problem(code="no_outcome")
         self.stats.add_in_flight(len(batch), size)
         try:
             documents = [msgspec.Raw(document) for _, document in batch]
             answer = await self._api.index_documents(documents, self._order.collection)
+            outcomes = {outcome.id: outcome for outcome in answer.documents}
         except (Expired, Invalid) as error:
             if isinstance(error, Invalid) and error.code != "body_too_large":
                 raise
-            for one, _ in batch:
-                problem = Problem(code=error.code, detail=error.detail)
-                self._count(one, IndexedDocument(one.id, "failed", error=problem))
-        else:
-            outcomes = {outcome.id: outcome for outcome in answer.documents}
-            for one, _ in batch:
-                missing = IndexedDocument(one.id, "failed", error=Problem(code="no_outcome"))
-                self._count(one, outcomes.get(one.id) or missing)
+            problem = Problem(code=error.code, detail=error.detail)
         finally:
             self.stats.add_in_flight(-len(batch), -size)
+        for one, _ in batch:
+            self._count(one, outcomes.get(one.id), problem)
         self._display.update(self.stats)
 
-    def _count(self, one: IndexableFile, outcome: IndexedDocument) -> None:
-        self._done(one)
-        if outcome.status == "indexed":
-            self.stats.indexed += 1
-            self.stats.chunks += outcome.chunks
-        elif outcome.status == "unchanged":
-            self.stats.unchanged += 1
-        else:
-            problem = outcome.error or Problem()
-            self.stats.add_failure(one.id, problem.code or "failed", problem.message)
-
-    def _done(self, one: IndexableFile) -> None:
+    def _count(self, one: IndexableFile, outcome: IndexedDocument | None, problem: Problem) -> None:
+        """Count a file as done; ``problem`` is what to say of one that has no outcome."""
         self.stats.files_done += 1
         self.stats.bytes_done += one.size
+        if outcome is not None and outcome.status == "indexed":
+            self.stats.indexed += 1
+            self.stats.chunks += outcome.chunks
+        elif outcome is not None and outcome.status == "unchanged":
+            self.stats.unchanged += 1
+        else:
+            problem = problem if outcome is None else outcome.error or Problem()
+            self.stats.add_failure(one.id, problem.code or "failed", problem.message)
 
     # --- Remove
 
@@ -308,10 +285,21 @@ class IndexRun:
             self.stats.removed += await self._api.delete_documents(self._order.collection, ids=ids)
 
 
-@asynccontextmanager
-async def _timed(stats: IndexStats, now: Callable[[], float] = time.monotonic) -> AsyncIterator[None]:
-    started_s = now()
-    try:
-        yield
-    finally:
-        stats.took_s = now() - started_s
+def batches(
+    items: Iterable[tuple[IndexableFile, bytes]], count_max: int, bytes_max: int
+) -> Iterator[list[tuple[IndexableFile, bytes]]]:
+    """Group encoded documents for one request each.
+
+    Bounds:
+        At most ``count_max`` documents and ``bytes_max`` bytes; a larger document goes alone.
+    """
+    batch: list[tuple[IndexableFile, bytes]] = []
+    size = 0
+    for item in items:
+        if batch and (len(batch) >= count_max or size + len(item[1]) > bytes_max):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += len(item[1])
+    if batch:
+        yield batch

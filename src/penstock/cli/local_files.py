@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from penstock.cli.index_planning import UNREADABLE_NAME, IndexableFile, IndexRoot, indexable_file
-from penstock.cli.index_stats import FileFailure
 from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged, read_text
 from penstock.indexing.language import language_of
 from penstock.indexing.walk import FoundFile, WalkSettings, project_root, refuse_broad_root, walk
 from penstock.kernel.errors import Invalid
 
+UNREADABLE_NAME: Final = "unreadable_name"
 FIRST_LINE_CHARS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class IndexableFile:
+    """A file that belongs in the collection.
+
+    Attributes:
+        id: The document's id: the file's absolute real path.
+        path: The path shown to people, relative to the project's root.
+        size: Bytes when it was found.
+    """
+
+    id: str
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRoot:
+    """A path that the user named, and the directory that shown paths below it are relative to."""
+
+    path: Path
+    project: Path
 
 
 def resolve_roots(paths: Sequence[Path], known_roots: Sequence[Path], *, force: bool) -> list[IndexRoot]:
@@ -64,25 +87,63 @@ def hash_file(one: IndexableFile, file_bytes_max: int) -> str:
     return document_hash(text, one.path, language, {})
 
 
-def encode_document(one: IndexableFile, file_bytes_max: int, body_bytes_max: int) -> bytes | FileFailure:
-    """Return the document of a file as JSON, or why there is none."""
-    shown = one.id
+def encode_document(one: IndexableFile, file_bytes_max: int, body_bytes_max: int) -> bytes:
+    """Return the document of a file as JSON.
+
+    Raises:
+        Invalid: There is none; the code says why.
+        FileChanged: The file kept changing.
+    """
     try:
         text, language = _read(one, file_bytes_max)
-    except (FileChanged, Invalid) as error:
-        return FileFailure(shown, error.code, error.detail)
-    except FileNotFoundError:
-        return FileFailure(shown, "file_vanished", f"{shown} was removed while it was to be read")
+    except FileNotFoundError as error:
+        raise Invalid(f"{one.id} was removed while it was to be read", code="file_vanished") from error
     except OSError as error:
-        return FileFailure(shown, "file_unreadable", f"{shown} cannot be read: {error.strerror or error}")
+        raise Invalid(f"{one.id} cannot be read: {error.strerror or error}", code="file_unreadable") from error
     document = msgspec.json.encode({"id": one.id, "text": text, "path": one.path, "language": language})
     if len(document) > body_bytes_max:
-        message = f"{shown} takes {len(document)} bytes as a request, more than the {body_bytes_max} allowed"
-        return FileFailure(shown, "too_large", message)
+        message = f"{one.id} takes {len(document)} bytes as a request, more than the {body_bytes_max} allowed"
+        raise Invalid(message, code="too_large")
     return document
 
 
 def _read(one: IndexableFile, file_bytes_max: int) -> tuple[str, str]:
-    text = read_text(one.file, file_bytes_max).text
-    first_line = text[:FIRST_LINE_CHARS].partition("\n")[0]
-    return text, language_of(one.file, first_line)
+    file = Path(one.id)
+    text = read_text(file, file_bytes_max).text
+    return text, language_of(file, text[:FIRST_LINE_CHARS].partition("\n")[0])
+
+
+def indexable_file(file: Path, size: int, roots: Sequence[IndexRoot]) -> IndexableFile | None:
+    """Return the document that a found file becomes, ``None`` where its name is no Unicode text.
+
+    Args:
+        file: Absolute real path, below at least one of ``roots``.
+        size: Its bytes.
+        roots: What the user named; the innermost decides how the path is shown.
+    """
+    name = str(file)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    around = [root for root in roots if is_below(name, str(root.path))]
+    project = str(max(around, key=lambda root: len(str(root.path))).project) if around else str(file.parent)
+    shown = os.path.relpath(name, project) if is_below(name, project) else file.name
+    return IndexableFile(name, Path(shown).as_posix(), size)
+
+
+def project_of(id_: str, path: str) -> str | None:
+    """Return the directory that a listed document's path is relative to: its id without its shown path."""
+    if not path or not id_.endswith(f"/{path}"):
+        return None
+    return id_.removesuffix(f"/{path}") or "/"
+
+
+def is_below(name: str, directory: str) -> bool:
+    """Tell whether the absolute path ``name`` is ``directory`` or lies in it."""
+    return name == directory or name.startswith(directory.rstrip("/") + "/")
+
+
+def is_below_any(name: str, directories: Iterable[Path]) -> bool:
+    """Tell whether the absolute path ``name`` is one of the directories or lies in one."""
+    return any(is_below(name, str(directory)) for directory in directories)

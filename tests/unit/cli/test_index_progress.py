@@ -3,8 +3,7 @@ import io
 from rich.console import Console
 from rich.progress import Progress
 
-from penstock.cli.index_progress import LINE_EVERY_S, _IndexBar, _IndexLines, progress_display
-from penstock.cli.index_stats import IndexStats
+from penstock.cli.index_progress import LINE_EVERY_S, IndexStats, ProgressDisplay, progress_display
 
 
 def piped():
@@ -17,7 +16,7 @@ def said(console):
 
 def test_a_pipe_gets_a_line_every_few_seconds_and_no_control_characters():
     console, now = piped(), [0.0]
-    lines = _IndexLines(console, lambda: now[0])
+    lines = ProgressDisplay(console, now=lambda: now[0])
     tally = IndexStats(files_total=100, bytes_total=10_000)
     for second in range(21):
         now[0] = float(second)
@@ -30,7 +29,7 @@ def test_a_pipe_gets_a_line_every_few_seconds_and_no_control_characters():
 
 def test_a_pipe_hears_of_a_large_file_while_it_takes_its_time():
     console, now = piped(), [0.0]
-    lines = _IndexLines(console, lambda: now[0])
+    lines = ProgressDisplay(console, now=lambda: now[0])
     tally = IndexStats(files_total=2, bytes_total=1_001_000)
     lines.update(tally)
     now[0], tally.files_done, tally.bytes_done, tally.chunks = 1.0, 1, 1000, 2
@@ -56,7 +55,7 @@ def test_a_short_run_and_a_quiet_one_say_nothing():
 
 def test_a_terminal_shows_the_line_beside_the_bar():
     progress = Progress(console=piped())
-    bar = _IndexBar(progress, lambda: 0.0)
+    bar = ProgressDisplay(None, progress)
     bar.show_stage("Looking for files")
     assert progress.tasks[0].description == "Looking for files"
     bar.update(IndexStats(files_total=3, bytes_total=30))

@@ -10,8 +10,8 @@ import pytest
 
 from penstock.cli import index_run as run_module
 from penstock.cli import local_files
+from penstock.cli.index_progress import IndexStats
 from penstock.cli.index_run import UNREADABLE_MAX, IndexOptions, IndexRun
-from penstock.cli.index_stats import IndexStats
 from penstock.client import IndexedDocument, IndexReport, Problem, StoredDocument
 from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged

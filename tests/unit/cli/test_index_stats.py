@@ -3,10 +3,7 @@ from pathlib import Path
 from rich.console import Console
 
 from penstock.cli.index import print_report, summary_lines
-from penstock.cli.index_planning import VanishedDocuments
-from penstock.cli.index_progress import progress_line
-from penstock.cli.index_stats import ERRORS_MAX, IndexStats
-from penstock.cli.throughput import Throughput
+from penstock.cli.index_progress import ERRORS_MAX, IndexStats, Throughput, VanishedDocuments, progress_line
 
 
 def test_the_progress_line_tells_files_chunks_rate_and_time_left():

@@ -1,7 +1,6 @@
 import pytest
 
-from penstock.cli.index_stats import FILE_OVERHEAD_BYTES, IndexStats
-from penstock.cli.throughput import SAMPLES_MIN, Throughput
+from penstock.cli.index_progress import FILE_OVERHEAD_BYTES, SAMPLES_MIN, IndexStats, Throughput
 
 
 class Run:
