@@ -12,13 +12,11 @@ from typing import Any, Final
 import click
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from penstock.cli.beir import Benchmark, read_benchmark
-from penstock.cli.model_progress import show_model_progress
 from penstock.cli.options import Setup, json_option, with_settings
-from penstock.cli.tables import TableRows, print_table
-from penstock.cli.terminal import print_json, stderr_console, stdout_console
+from penstock.cli.progress_bars import progress_bar, show_model_progress
+from penstock.cli.terminal import print_json, print_table, stderr_console, stdout_console
 from penstock.kernel.cores import available_cores
 from penstock.kernel.vectors import DenseVectors
 from penstock.models.builtin_dense import BuiltinDenseEncoder
@@ -127,16 +125,15 @@ def _compare(forms: tuple[PreparedModel, PreparedModel], benchmark: Benchmark | 
 def _embedding(form: PreparedModel, total: int, console: Console) -> Iterator[Embed]:
     """Yield a function that embeds and shows how far it is."""
     runner = BuiltinDenseEncoder(form, threads=available_cores())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = console.is_terminal and total > len(TEXTS)
-    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-        task = progress.add_task(f"Embedding in {form.precision}", total=total)
+    # Nothing is shown of the few built-in texts.
+    aside = console if total > len(TEXTS) else Console(quiet=True)
+    with progress_bar(aside, f"Embedding in {form.precision}", total) as update:
 
         def embed(texts: Sequence[str]) -> DenseVectors:
             parts = []
             for batch in split_batches(texts, BATCH_TEXTS):
                 parts.append(runner.run(batch))
-                progress.advance(task, len(batch))
+                update(advance=len(batch))
             return np.concatenate(parts)
 
         yield embed
@@ -187,7 +184,7 @@ def _print(outcome: ParityReport) -> None:
     console = stdout_console()
     on = f"{outcome.collection}'s documents" if outcome.collection else f"{len(TEXTS)} built-in texts"
     console.print(f"{outcome.model}, {outcome.precision} against float32 on {on}\n")
-    print_table(console, TableRows(["measure", "value", "bound", ""], rows, numbers=frozenset({1})))
+    print_table(console, ["measure", "value", "bound", ""], rows, numbers={"value"})
 
 
 def _row(name: str, value: str, bound: str, *, kept: bool) -> list[str]:

@@ -9,8 +9,7 @@ import click
 from penstock.cli.options import Setup, json_option, with_all_settings
 from penstock.cli.setting_values import SettingValue, format_value
 from penstock.cli.settings_schema import SettingEntry, setting_entries
-from penstock.cli.tables import TableRows, print_table
-from penstock.cli.terminal import print_json, stdout_console, strip_controls
+from penstock.cli.terminal import print_json, print_table, stdout_console, strip_controls
 
 
 @click.command("config")
@@ -22,17 +21,13 @@ def command(setup: Setup, *, as_json: bool) -> int:
         settings = [_entry(setup, one) for one in setting_entries()]
         print_json({"data_dir": str(setup.data_dir), "settings": settings})
         return 0
+    header = ["setting", "value", "from", "environment"]
     rows = [
-        [
-            one.yaml_name,
-            strip_controls(format_value(_value(setup, one), one.spec.unit)),
-            setup.origins[one.yaml_name],
-            one.spec.env,
-        ]
+        [one.yaml_name, format_value(_value(setup, one), one.spec.unit), setup.origins[one.yaml_name], one.spec.env]
         for one in setting_entries()
     ]
     console = stdout_console()
-    print_table(console, TableRows(["setting", "value", "from", "environment"], rows, foldable=frozenset({1, 2})))
+    print_table(console, header, rows, foldable={"value", "from"})
     console.print(f"\ndata directory: {strip_controls(str(setup.data_dir))}")
     return 0
 

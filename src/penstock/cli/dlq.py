@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import click
@@ -14,8 +13,7 @@ from penstock.app.external_backends import build_broker
 from penstock.bus.broker import DEAD_LETTERS_MAX, Broker, DeadLetter
 from penstock.bus.record_codec import Message, RecordCodec, UnreadableRecord
 from penstock.cli.options import Setup, json_option, with_settings
-from penstock.cli.tables import TableRows, print_table
-from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.cli.terminal import print_json, print_table, stderr_console, stdout_console, strip_controls
 from penstock.kernel.errors import Invalid
 
 #: Codec for records of any size, to read a message's client and request id.
@@ -46,7 +44,10 @@ def list_dead_letters(setup: Setup, count: int, *, as_json: bool) -> int:
     if as_json:
         print_json({"letters": [dead_letter_record(dead_letter) for dead_letter in dead_letters]})
     elif dead_letters:
-        print_table(stdout_console(), dead_letter_table(dead_letters, time.time()))
+        header = ["id", "topic", "reason", "tries", "age", "bytes", "client", "request"]
+        rows = [dead_letter_row(dead_letter, time.time()) for dead_letter in dead_letters]
+        numbers, foldable = {"tries", "age", "bytes"}, {"client", "request"}
+        print_table(stdout_console(), header, rows, numbers=numbers, foldable=foldable)
     else:
         stderr_console().print("No dead letters.")
     return 0
@@ -59,13 +60,8 @@ def list_dead_letters(setup: Setup, count: int, *, as_json: bool) -> int:
 @with_settings
 def retry(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> int:
     """Send dead letters to their topic again. Their requesters have gone, so replies are discarded."""
-    return _each(
-        setup,
-        DeadLetterSelection(ids, every),
-        "retried",
-        lambda broker, dead_letter: broker.requeue_dead_letter(dead_letter),
-        as_json=as_json,
-    )
+    selected = _selected(ids, every=every)
+    return _each(setup, selected, "retried", lambda broker, one: broker.requeue_dead_letter(one), as_json=as_json)
 
 
 @command.command("drop")
@@ -75,32 +71,21 @@ def retry(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> 
 @with_settings
 def drop(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> int:
     """Delete dead letters."""
-    return _each(
-        setup,
-        DeadLetterSelection(ids, every),
-        "dropped",
-        lambda broker, dead_letter: broker.delete_dead_letter(dead_letter),
-        as_json=as_json,
-    )
+    selected = _selected(ids, every=every)
+    return _each(setup, selected, "dropped", lambda broker, one: broker.delete_dead_letter(one), as_json=as_json)
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetterSelection:
-    """Selection of dead letters.
-
-    Attributes:
-        ids: The ids of the selected ones.
-        every: Whether all that exist at the beginning are selected.
-    """
-
-    ids: tuple[str, ...]
-    every: bool
+def _selected(ids: Sequence[str], *, every: bool) -> Sequence[str] | None:
+    """Return the ids that are meant, ``None`` for all."""
+    if every == bool(ids):
+        raise click.UsageError("name dead letters by their ids, or all of them with --all")
+    return None if every else ids
 
 
 async def apply_to_each(
-    broker: Broker, choice: DeadLetterSelection, act: Callable[[Broker, str], Awaitable[bool]]
+    broker: Broker, ids: Sequence[str] | None, act: Callable[[Broker, str], Awaitable[bool]]
 ) -> dict[str, list[str]]:
-    """Apply an action to each selected dead letter.
+    """Apply an action to the dead letters of these ids, or to all that there are at the beginning.
 
     Returns:
         The ids of those that are ``done``, and of those that are ``missing``: gone, or incomplete.
@@ -111,11 +96,8 @@ async def apply_to_each(
 
     Cancellation: What was done stays done.
     """
-    ids = (
-        [dead_letter.id for dead_letter in await broker.dead_letters(DEAD_LETTERS_MAX)]
-        if choice.every
-        else list(choice.ids)
-    )
+    if ids is None:
+        ids = [dead_letter.id for dead_letter in await broker.dead_letters(DEAD_LETTERS_MAX)]
     found: dict[str, list[str]] = {"done": [], "missing": []}
     for dead_letter in ids:
         found["done" if await act(broker, dead_letter) else "missing"].append(dead_letter)
@@ -147,39 +129,35 @@ def unpack_message(dead_letter: DeadLetter) -> Message | None:
     return notice if isinstance(notice, Message) else None
 
 
-def dead_letter_table(dead_letters: list[DeadLetter], now_s: float) -> TableRows:
-    """Return dead letters as a table.
+def dead_letter_row(dead_letter: DeadLetter, now_s: float) -> list[str]:
+    """Return a dead letter as a row of the table.
 
     Args:
-        dead_letters: The dead letters.
+        dead_letter: The dead letter.
         now_s: Seconds since 1970.
     """
-    rows = []
-    for dead_letter in dead_letters:
-        notice = unpack_message(dead_letter)
-        what = f"{dead_letter.topic} ({dead_letter.group})" if dead_letter.group else dead_letter.topic
-        age = f"{max(0.0, now_s - dead_letter.dead_lettered_at_s):,.0f} s"
-        who = [strip_controls(notice.client), strip_controls(notice.request_id)] if notice else ["", ""]
-        size = f"{dead_letter.size:,}"
-        rows.append(
-            [dead_letter.id, strip_controls(what), dead_letter.reason, str(dead_letter.attempts), age, size, *who]
-        )
-    header = ["id", "topic", "reason", "tries", "age", "bytes", "client", "request"]
-    return TableRows(header, rows, frozenset({3, 4, 5}), frozenset({6, 7}))
+    notice = unpack_message(dead_letter)
+    return [
+        dead_letter.id,
+        f"{dead_letter.topic} ({dead_letter.group})" if dead_letter.group else dead_letter.topic,
+        dead_letter.reason,
+        str(dead_letter.attempts),
+        f"{max(0.0, now_s - dead_letter.dead_lettered_at_s):,.0f} s",
+        f"{dead_letter.size:,}",
+        *([notice.client, notice.request_id] if notice else ["", ""]),
+    ]
 
 
 def _each(
     setup: Setup,
-    choice: DeadLetterSelection,
+    ids: Sequence[str] | None,
     word: str,
     act: Callable[[Broker, str], Awaitable[bool]],
     *,
     as_json: bool,
 ) -> int:
     """Apply an action to each selected dead letter and print the outcome. Return 1 if one was missing."""
-    if choice.every == bool(choice.ids):
-        raise click.UsageError("name dead letters by their ids, or all of them with --all")
-    found = _with_broker(setup, lambda broker: apply_to_each(broker, choice, act))
+    found = _with_broker(setup, lambda broker: apply_to_each(broker, ids, act))
     if as_json:
         print_json({word: found["done"], "missing": found["missing"]})
     else:

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from penstock.cli.beir import Benchmark, Query, read_benchmark
 from penstock.cli.options import Setup, json_option, with_settings
+from penstock.cli.progress_bars import progress_bar
 from penstock.cli.session import connect
-from penstock.cli.tables import TableRows, print_table
-from penstock.cli.terminal import logs_above, print_json, stderr_console, stdout_console
+from penstock.cli.terminal import print_json, print_table, stderr_console, stdout_console
 from penstock.client import AsyncClient, NewDocument, Problem, SearchOptions
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Broken
@@ -52,9 +50,8 @@ def command(setup: Setup, directory: Path, *, keep: Path | None, as_json: bool) 
     both fused, and what a user gets by default.
     """
     benchmark = read_benchmark(directory)
-    console = stderr_console()
     with _workplace(keep) as place:
-        report = asyncio.run(_measure(setup, benchmark, place, console))
+        report = asyncio.run(_measure(setup, benchmark, place))
     if as_json:
         print_json(report)
     else:
@@ -74,16 +71,14 @@ def _workplace(keep: Path | None) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-async def _measure(setup: Setup, benchmark: Benchmark, place: Path, console: Console) -> dict[str, Any]:
-    # The model is prepared once for all data directories of this user.
-    model_cache = setup.data_dir / "models"
-    async with connect(setup.settings, place, console, model_cache) as api:
+async def _measure(setup: Setup, benchmark: Benchmark, place: Path) -> dict[str, Any]:
+    async with connect(setup, place) as api:
         await api.create_collection(COLLECTION)
-        with _bar(console, f"Indexing {benchmark.name}", len(benchmark.documents)) as advance:
+        with _bar(f"Indexing {benchmark.name}", len(benchmark.documents)) as advance:
             docs_per_s = await _index(api, benchmark, advance)
         rankings = {}
         for arm, wishes in ARMS.items():
-            with _bar(console, f"Asking {arm}", len(benchmark.queries)) as advance:
+            with _bar(f"Asking {arm}", len(benchmark.queries)) as advance:
                 rankings[arm] = await _ask(api, benchmark.queries, wishes, advance)
     return {
         "collection": benchmark.name,
@@ -143,15 +138,12 @@ def _mean(
 
 
 @contextmanager
-def _bar(console: Console, text: str, total: int) -> Iterator[Advance]:
+def _bar(text: str, total: int) -> Iterator[Advance]:
+    console = stderr_console()
     if not console.is_terminal:
         console.print(f"{text} ({total}) …", soft_wrap=True)
-        yield lambda _count: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with logs_above(console), Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda count: progress.advance(task, count)
+    with progress_bar(console, text, total) as update:
+        yield lambda count: update(advance=count)
 
 
 def _print(report: dict[str, Any]) -> None:
@@ -159,4 +151,4 @@ def _print(report: dict[str, Any]) -> None:
     rows = [[arm, f"{report['ndcg@10'][arm]:.4f}", f"{report['recall@100'][arm]:.4f}"] for arm in ARMS]
     speed = "all documents were indexed already" if report["docs_per_s"] is None else f"{report['docs_per_s']} docs/s"
     console.print(f"{report['collection']}: {report['queries']} judged queries, {speed}\n")
-    print_table(console, TableRows(["arm", "nDCG@10", "recall@100"], rows, numbers=frozenset({1, 2})))
+    print_table(console, ["arm", "nDCG@10", "recall@100"], rows, numbers={"nDCG@10", "recall@100"})

@@ -102,7 +102,7 @@ def command(  # noqa: PLR0913 - one for each option
 async def _index(setup: Setup, order: IndexOptions, stats: IndexStats, console: Console, *, quiet: bool) -> None:
     # Refused before a model is prepared for it.
     resolve_roots(order.paths, (), force=order.force)
-    async with connect(setup.settings, setup.data_dir, console) as api:
+    async with connect(setup) as api:
         with progress_display(console, quiet=quiet) as shown:
             await IndexRun(api, setup.settings, order, stats, shown).run()
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from penstock.app.external_backends import build_store_service, probe_qdrant
 from penstock.cli.options import Setup, json_option, with_settings
-from penstock.cli.terminal import logs_above, print_json, stderr_console, stdout_console, strip_controls
+from penstock.cli.progress_bars import progress_bar
+from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.kernel.context import MonotonicClock
 from penstock.kernel.errors import Invalid
 from penstock.kernel.redaction import redact_url
@@ -44,8 +44,9 @@ def command(setup: Setup, collection: str, target: str, name: str | None, *, as_
     """
     if not setup.settings.qdrant.url:
         raise Invalid("migrate needs concurrency.qdrant.url (QDRANT_URL)", field="concurrency.qdrant.url")
-    order = _order(setup, collection, target, name or collection)
-    moved = asyncio.run(_MigrationRun(setup, order, target, stderr_console()).run())
+    places = {"edge": str(setup.data_dir), "qdrant": redact_url(setup.settings.qdrant.url)}
+    order = MigrationState(places[_OTHER[target]], places[target], collection, name or collection)
+    moved = asyncio.run(_migrate(setup, order, target))
     if as_json:
         print_json(_told(order, moved))
     else:
@@ -53,78 +54,53 @@ def command(setup: Setup, collection: str, target: str, name: str | None, *, as_
     return 0 if moved.comparison.matches else 1
 
 
-def _order(setup: Setup, collection: str, target: str, name: str) -> MigrationState:
-    said = {"edge": str(setup.data_dir), "qdrant": redact_url(setup.settings.qdrant.url)}
-    return MigrationState(said[_OTHER[target]], said[target], collection, name)
+async def _migrate(setup: Setup, order: MigrationState, target: str) -> MigrationResult:
+    """Move a collection, between locking the data directory and releasing it.
+
+    Raises:
+        PenstockError: It cannot be moved, or not now.
+
+    Cancellation: The stores are closed; run it again to go on.
+    """
+    file, console = f"{target}-{order.collection}.json", stderr_console()
+    if "/" in file or "\0" in file:
+        raise Invalid(f"there is no collection {order.collection!r}", field="collection", code="collection_not_found")
+    lock = DirectoryLock(setup.data_dir)
+    lock.acquire()
+    try:
+        # Before either is opened, so that an unreachable server is reported at once.
+        await probe_qdrant(setup.settings, MonotonicClock())
+        async with _opened(setup, _OTHER[target]) as source, _opened(setup, target) as destination:
+            journal = FileMigrationJournal(setup.data_dir / MIGRATIONS / file)
+            migration = Migration(source.store, destination.store, order, journal, random.random)
+            with _progress(console, migration, strip_controls(order.collection)):
+                return await migration.run()
+    except asyncio.CancelledError:
+        console.print("Interrupted. Run the same command again to go on where it was.", soft_wrap=True)
+        raise
+    finally:
+        lock.release()
 
 
-class _MigrationRun:
-    """A migration, from locking the data directory to releasing it."""
-
-    def __init__(self, setup: Setup, order: MigrationState, target: str, console: Console) -> None:
-        self._setup = setup
-        self._order = order
-        self._target = target
-        self._console = console
-
-    async def run(self) -> MigrationResult:
-        """Move the collection.
-
-        Raises:
-            PenstockError: It cannot be moved, or not now.
-
-        Cancellation: The stores are closed; run it again to go on.
-        """
-        lock = DirectoryLock(self._setup.data_dir)
-        lock.acquire()
-        try:
-            # Before either is opened, so that an unreachable server is reported at once.
-            await probe_qdrant(self._setup.settings, MonotonicClock())
-            async with self._open(_OTHER[self._target]) as source, self._open(self._target) as target:
-                migration = self._migration(source, target)
-                with _progress(self._console, migration, self._order.collection):
-                    return await migration.run()
-        except asyncio.CancelledError:
-            self._console.print("Interrupted. Run the same command again to go on where it was.", soft_wrap=True)
-            raise
-        finally:
-            lock.release()
-
-    def _migration(self, source: StoreService, target: StoreService) -> Migration:
-        file = f"{self._target}-{self._order.collection}.json"
-        if "/" in file or "\0" in file:
-            raise Invalid(
-                f"there is no collection {self._order.collection!r}", field="collection", code="collection_not_found"
-            )
-        journal = FileMigrationJournal(self._setup.data_dir / MIGRATIONS / file)
-        return Migration(source.store, target.store, self._order, journal, random.random)
-
-    @asynccontextmanager
-    async def _open(self, backend: str) -> AsyncIterator[StoreService]:
-        """Start a store; close it in the end."""
-        service = build_store_service(self._setup.settings, self._setup.data_dir, MonotonicClock(), backend)
-        try:
-            await service.start()
-            yield service
-        finally:
-            await service.close()
+@asynccontextmanager
+async def _opened(setup: Setup, backend: str) -> AsyncIterator[StoreService]:
+    """Start a store; close it in the end."""
+    service = build_store_service(setup.settings, setup.data_dir, MonotonicClock(), backend)
+    try:
+        await service.start()
+        yield service
+    finally:
+        await service.close()
 
 
 @contextmanager
-def _progress(console: Console, migration: Migration, collection: str) -> Iterator[None]:
-    """Show how far it is: a bar on a terminal, nothing elsewhere."""
-    if not console.is_terminal:
-        yield
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with logs_above(console), Progress(*columns, console=console) as bar:
-        task = bar.add_task(f"Moving {strip_controls(collection)}", total=None)
+def _progress(console: Console, migration: Migration, name: str) -> Iterator[None]:
+    with progress_bar(console, f"Moving {name}", transient=False) as update:
 
         def show() -> None:
-            done = migration.moved_points >= migration.total_points
-            what = "Comparing" if done else "Moving"
-            bar.update(task, description=f"{what} {strip_controls(collection)}", total=migration.total_points or 1)
-            bar.update(task, completed=migration.moved_points)
+            moved, total = migration.moved_points, migration.total_points
+            what = "Comparing" if moved >= total else "Moving"
+            update(description=f"{what} {name}", completed=moved, total=total or 1)
 
         migration.on_progress = show
         yield

@@ -70,7 +70,7 @@ async def _search(setup: Setup, call: calls.ApiCall[dict[str, Any]]) -> dict[str
     if not setup.data_dir.exists():
         message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
         raise Invalid(message, code="collection_not_found")
-    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+    async with connect(setup) as api:
         return await api.send(call)
 
 

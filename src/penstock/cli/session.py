@@ -8,26 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
-from rich.console import Console
 
-from penstock.cli.model_progress import show_model_progress
+from penstock.cli.options import Setup
+from penstock.cli.progress_bars import show_model_progress
+from penstock.cli.terminal import stderr_console
 from penstock.client import AsyncClient
 from penstock.kernel.errors import Unavailable
-from penstock.kernel.settings import Settings
 from penstock.stores.lock import find_lock_holder
 
 
 @asynccontextmanager
-async def connect(
-    settings: Settings, data_dir: Path, console: Console, model_cache: Path | None = None
-) -> AsyncIterator[AsyncClient]:
-    """Open the API of a data directory.
+async def connect(setup: Setup, data_dir: Path | None = None) -> AsyncIterator[AsyncClient]:
+    """Open the API of a data directory; show on standard error how its model is prepared.
 
     Args:
-        settings: Of this process; a running server keeps its own.
-        data_dir: The data directory; made if absent.
-        console: Where the preparation of the model is shown.
-        model_cache: Directory of prepared models, ``None`` for the data directory's own.
+        setup: Of this process; a running server keeps its own settings.
+        data_dir: Another data directory than the setup's; made if absent. Prepared models stay in the setup's.
 
     Yields:
         The API.
@@ -38,13 +34,10 @@ async def connect(
     Cancellation:
         An app of this process is closed; a server is left alone.
     """
+    data_dir = data_dir or setup.data_dir
     url = running_server_url(data_dir)
-    if url is None:
-        async with _in_process(settings, data_dir, console, model_cache) as api:
-            yield api
-    else:
-        async with AsyncClient(url) as api:
-            yield api
+    async with _in_process(setup, data_dir) if url is None else AsyncClient(url) as api:
+        yield api
 
 
 def running_server_url(data_dir: Path) -> str | None:
@@ -62,17 +55,15 @@ def running_server_url(data_dir: Path) -> str | None:
 
 
 @asynccontextmanager
-async def _in_process(
-    settings: Settings, data_dir: Path, console: Console, model_cache: Path | None
-) -> AsyncIterator[AsyncClient]:
+async def _in_process(setup: Setup, data_dir: Path) -> AsyncIterator[AsyncClient]:
     # Imported here, since a client of a server needs neither the model's nor the store's libraries.
     from penstock.app.app import build  # noqa: PLC0415
 
     # The rate limit is for callers from outside; here the only caller is this command.
-    unlimited = replace(settings, http=replace(settings.http, rate_limit=0))
-    app = build(unlimited, data_dir, model_cache)
+    unlimited = replace(setup.settings, http=replace(setup.settings.http, rate_limit=0))
+    app = build(unlimited, data_dir, setup.data_dir / "models")
     try:
-        with show_model_progress(console) as progress:
+        with show_model_progress(stderr_console()) as progress:
             await app.start(progress)
         transport = httpx.ASGITransport(app=app.asgi, raise_app_exceptions=False)
         async with AsyncClient("http://localhost", transport=transport, label="the store") as api:

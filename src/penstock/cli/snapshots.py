@@ -13,8 +13,7 @@ import click
 
 from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
-from penstock.cli.tables import TableRows, print_table
-from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
+from penstock.cli.terminal import print_json, print_table, stderr_console, stdout_console, strip_controls
 from penstock.client import Collection, calls
 from penstock.kernel.errors import Invalid, Unavailable
 
@@ -51,7 +50,7 @@ def snapshot(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -
 
 
 async def _snapshot(setup: Setup, output: Path | None) -> dict[str, Any]:
-    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+    async with connect(setup) as api:
         told = await api.send(calls.make_snapshot().untyped())
     made = setup.data_dir / SNAPSHOTS / told["name"]
     target = output or Path(told["name"])
@@ -122,7 +121,7 @@ def restore(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
 
 
 async def _restore(setup: Setup, file: Path, *, force: bool) -> list[Collection]:
-    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+    async with connect(setup) as api:
         lent = setup.data_dir / SNAPSHOTS / f"restore-{os.getpid()}.snapshot"
         try:
             await asyncio.to_thread(_lend, file, lent)
@@ -169,7 +168,16 @@ def list_snapshots(setup: Setup, *, as_json: bool) -> int:
     if as_json:
         print_json({"snapshots": found})
     elif found:
-        print_table(stdout_console(), snapshot_table(found))
+        rows = [
+            [
+                one["name"],
+                one["made_at"],
+                f"{one['bytes'] / 1e6:,.1f}",
+                one.get("reason") or ", ".join(one["collections"]),
+            ]
+            for one in found
+        ]
+        print_table(stdout_console(), ["name", "made", "MB", "holds"], rows, numbers={"MB"}, foldable={"holds"})
     else:
         stderr_console().print("No snapshots.")
     return 0
@@ -195,14 +203,14 @@ async def _list(setup: Setup) -> list[dict[str, Any]]:
     if not setup.data_dir.exists():
         # Asking must not create anything.
         return []
-    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+    async with connect(setup) as api:
         found: list[dict[str, Any]] = (await api.send(calls.list_snapshots().untyped()))["snapshots"]
         return found
 
 
 async def _delete(setup: Setup, names: tuple[str, ...]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"deleted": [], "missing": []}
-    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+    async with connect(setup) as api:
         for name in names:
             try:
                 await api.delete_snapshot(name)
@@ -213,17 +221,3 @@ async def _delete(setup: Setup, names: tuple[str, ...]) -> dict[str, list[str]]:
             else:
                 found["deleted"].append(name)
     return found
-
-
-def snapshot_table(found: list[dict[str, Any]]) -> TableRows:
-    """Return snapshots as a table."""
-    rows = [
-        [
-            strip_controls(one["name"]),
-            strip_controls(one["made_at"]),
-            f"{one['bytes'] / 1e6:,.1f}",
-            strip_controls(one.get("reason") or ", ".join(one["collections"])),
-        ]
-        for one in found
-    ]
-    return TableRows(["name", "made", "MB", "holds"], rows, frozenset({2}), frozenset({3}))

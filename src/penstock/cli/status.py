@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
-from penstock.cli.tables import TableRows, print_table
-from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
-from penstock.client import calls
+from penstock.cli.status_rates import parse_status
+from penstock.cli.terminal import print_json, print_table, stdout_console, strip_controls
+from penstock.client import Collection, Status, calls
 from penstock.stores.data_model import STATE_DAMAGED
 from penstock.stores.lock import find_lock_holder
 
@@ -21,11 +22,11 @@ from penstock.stores.lock import find_lock_holder
 @with_client_settings()
 def command(setup: Setup, *, as_json: bool) -> int:
     """Show collections and what the server is doing, with or without a running server."""
-    status = asyncio.run(_status(setup))
+    told = asyncio.run(_status(setup))
     if as_json:
-        print_json(status)
+        print_json(told)
     else:
-        _print(status)
+        _print(parse_status(told), told["server"])
     return 0
 
 
@@ -35,104 +36,70 @@ async def _status(setup: Setup) -> dict[str, Any]:
     if not setup.data_dir.exists():
         # Asking must not create anything.
         return {"server": None, "data_dir": str(setup.data_dir), "collections": []}
-    async with connect(setup.settings, setup.data_dir, stderr_console()) as api:
+    async with connect(setup) as api:
         told = await api.send(calls.status().untyped())
     return {"server": server, **told}
 
 
-def _print(status: dict[str, Any]) -> None:
+def _print(status: Status, server: dict[str, Any] | None) -> None:
     console = stdout_console()
-    server = status["server"]
-    console.print(f"server      {server['url']} (process {server['pid']})" if server else "server      not running")
-    console.print(f"data        {strip_controls(str(status.get('data_dir', '')))}")
-    if status.get("model"):
-        console.print(f"model       {status['model']}, {status.get('dim', '?')} dimensions")
-    for one in status.get("models", []):
-        console.print(f"{one.get('part', ''):<12}{strip_controls(model_label(one))}")
-    if server:
-        ready = "yes" if status.get("ready") else f"no: {', '.join(status.get('reasons', []))}"
-        console.print(f"ready       {ready}; {status.get('in_flight', 0)} in flight")
-    collections = status.get("collections") or []
-    if not collections:
-        console.print("collections none; `penstock index PATH` makes one")
+    for label, text in _facts(status, server):
+        console.print(f"{label:<12}{strip_controls(text)}")
+    if not status.collections:
         return
     console.print()
-    print_table(console, collection_rows(collections))
-    for one in [*damage_lines(collections), *warning_lines(status)]:
+    header = ["collection", "documents", "chunks", "on disk", "indexed"]
+    print_table(console, header, map(collection_row, status.collections), numbers=header[1:])
+    for one in [*damage_lines(status), *warning_lines(status)]:
         console.print(one, soft_wrap=True)
-    if plain := without_late_interaction(collections):
-        console.print()
-        console.print(plain)
+    if plain := without_late_interaction(status):
+        console.print(f"\n{plain}")
     if server:
+        rows = [[f"pool {one.name}", str(one.active), str(one.limit)] for one in status.pools]
+        rows += [[f"topic {one.name}", str(one.waiting), str(one.capacity)] for one in status.topics]
         console.print()
-        print_table(console, pool_rows(status))
+        print_table(console, ["", "in use", "at most"], rows, numbers={"in use", "at most"})
 
 
-def model_label(model: dict[str, Any]) -> str:
-    """Return a model's name (its kind, where that tells all), where it is asked, and what is to be said of it."""
-    kind, name = str(model.get("kind", "")), str(model.get("name", ""))
-    words = [kind if kind in {"builtin", "bm25"} else name]
-    words += [f"at {model['url']}"] if model.get("url") else []
-    words += [f"({model['note']})"] if model.get("note") else []
-    return " ".join(words)
+def _facts(status: Status, server: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    yield "server", f"{server['url']} (process {server['pid']})" if server else "not running"
+    yield "data", status.data_dir
+    if status.model:
+        yield "model", f"{status.model}, {status.dim or '?'} dimensions"
+    for one in status.models:
+        # A kind that tells all stands for the name.
+        words = [one.kind if one.kind in {"builtin", "bm25"} else one.name]
+        words += [f"at {one.url}"] if one.url else []
+        words += [f"({one.note})"] if one.note else []
+        yield one.part, " ".join(words)
+    if server:
+        ready = "yes" if status.ready else f"no: {', '.join(status.reasons)}"
+        yield "ready", f"{ready}; {status.in_flight} in flight"
+    if not status.collections:
+        yield "collections", "none; `penstock index PATH` makes one"
 
 
-def collection_rows(collections: list[dict[str, Any]]) -> TableRows:
-    """Return the table of collections."""
-    rows = [
-        [
-            strip_controls(str(one.get("name", ""))),
-            f"{one.get('documents', 0):,}",
-            f"{one.get('chunks', 0):,}",
-            f"{one.get('disk_bytes', 0) / 1e6:,.1f} MB",
-            "damaged" if is_damaged(one) else strip_controls(str(one.get("upkeep", ""))) or indexed_share(one),
-        ]
-        for one in collections
-    ]
-    return TableRows(["collection", "documents", "chunks", "on disk", "indexed"], rows, numbers=frozenset({1, 2, 3, 4}))
+def collection_row(one: Collection) -> list[str]:
+    """Return a collection's row; its last cell is what is being done, or the share of its chunks that are indexed."""
+    indexed = f"{one.indexed / one.chunks:.0%}" if one.chunks else ""
+    stage = "damaged" if one.state == STATE_DAMAGED else one.upkeep or indexed
+    return [one.name, f"{one.documents:,}", f"{one.chunks:,}", f"{one.disk_bytes / 1e6:,.1f} MB", stage]
 
 
-def is_damaged(collection: dict[str, Any]) -> bool:
-    """Return whether a collection cannot be opened."""
-    return bool(collection.get("state") == STATE_DAMAGED)
-
-
-def damage_lines(collections: list[dict[str, Any]]) -> list[str]:
+def damage_lines(status: Status) -> list[str]:
     """Return a line for each collection that cannot be opened."""
-    return [
-        f"{strip_controls(str(one.get('name', '')))} is damaged: {strip_controls(str(one.get('reason', '')))}"
-        for one in collections
-        if is_damaged(one)
-    ]
+    damaged = [one for one in status.collections if one.state == STATE_DAMAGED]
+    return [strip_controls(f"{one.name} is damaged: {one.reason}") for one in damaged]
 
 
-def warning_lines(status: dict[str, Any]) -> list[str]:
+def warning_lines(status: Status) -> list[str]:
     """Return what the server says does not work, but for its collections."""
-    return [strip_controls(str(one)) for one in status.get("warnings", []) if " is damaged: " not in str(one)]
+    return [strip_controls(one) for one in status.warnings if " is damaged: " not in one]
 
 
-def without_late_interaction(collections: list[dict[str, Any]]) -> str:
+def without_late_interaction(status: Status) -> str:
     """Return what is to be said of collections that are ranked without late interaction; empty if there are none."""
-    names = ", ".join(
-        strip_controls(str(one.get("name", ""))) for one in collections if not one.get("late") and not is_damaged(one)
-    )
-    if not names:
-        return ""
-    return f"without token vectors, so ranked without late interaction until deleted and indexed again: {names}"
-
-
-def indexed_share(collection: dict[str, Any]) -> str:
-    """Return the share of a collection's chunks that its generation has indexed."""
-    chunks = collection.get("chunks", 0)
-    return f"{collection.get('indexed', 0) / chunks:.0%}" if chunks else ""
-
-
-def pool_rows(status: dict[str, Any]) -> TableRows:
-    """Return the table of topics and pools."""
-    pools = {one.get("name"): one for one in status.get("pools", [])}
-    rows = [[f"pool {name}", str(one.get("active", 0)), str(one.get("limit", 0))] for name, one in pools.items()]
-    rows += [
-        [f"topic {one.get('name')}", str(one.get("waiting", 0)), str(one.get("capacity", 0))]
-        for one in status.get("topics", [])
-    ]
-    return TableRows(["", "in use", "at most"], rows, numbers=frozenset({1, 2}))
+    plain = [one.name for one in status.collections if not one.token_dim and one.state != STATE_DAMAGED]
+    names = strip_controls(", ".join(plain))
+    why = "without token vectors, so ranked without late interaction until deleted and indexed again"
+    return f"{why}: {names}" if names else ""

@@ -1,4 +1,4 @@
-"""Consoles: colours appear only on terminals, and text from an indexed file cannot control the terminal."""
+"""Consoles and tables: colours appear only on terminals, and text from an indexed file cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+from rich import box
 from rich.console import Console
 from rich.file_proxy import FileProxy
+from rich.table import Table
 
 
 def print_json(value: Any) -> None:
@@ -39,6 +41,40 @@ def stderr_console() -> Console:
 def strip_controls(text: str) -> str:
     """Return the text on one line, control and direction characters replaced, tabs widened."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text.rstrip("\r\n").replace("\t", "    "))
+
+
+#: Columns for a table that nobody's terminal bounds.
+UNBOUNDED: Final = 100_000
+
+
+def print_table(
+    console: Console,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Collection[str] = (),
+    foldable: Collection[str] = (),
+) -> None:
+    """Print a table, drawn on a terminal and as plain aligned lines elsewhere.
+
+    Args:
+        console: Where to.
+        header: Names of the columns.
+        rows: Cells, one sequence a row.
+        numbers: Columns aligned to the right.
+        foldable: Columns that a narrow terminal may fold; the others keep their width.
+    """
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
+    for name in header:
+        justify: Literal["left", "right"] = "right" if name in numbers else "left"
+        table.add_column(name, justify=justify, no_wrap=name not in foldable, overflow="fold")
+    for row in rows:
+        table.add_row(*map(strip_controls, row))
+    if console.is_terminal:
+        console.print(table, soft_wrap=False)
+        return
+    for line in console.render_lines(table, console.options.update(width=UNBOUNDED), pad=False):
+        console.print("".join(segment.text for segment in line).rstrip(), soft_wrap=True)
 
 
 @contextmanager

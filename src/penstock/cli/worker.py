@@ -15,8 +15,8 @@ from rich.console import Console
 from penstock.app.app import App, build
 from penstock.app.role import Role
 from penstock.cli.http_server import ShutdownSignal, bind_socket, create_server, socket_url
-from penstock.cli.model_progress import show_model_progress
 from penstock.cli.options import POOLS_IN_ORDER, Setup, load_setup, parse_pools, warn_and_drop_secrets
+from penstock.cli.progress_bars import show_model_progress
 from penstock.cli.sd_notify import READY, STOPPING, sd_notify
 from penstock.cli.sighup import block_sighup, log_level_reloader, on_sighup
 from penstock.cli.terminal import stderr_console

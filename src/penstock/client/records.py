@@ -51,6 +51,7 @@ class Collection(msgspec.Struct, frozen=True):
         upkeep: Stage of its index build, empty if none runs.
         state: ``open``, ``closed`` (its next use opens it) or ``damaged``.
         reason: Why it is damaged.
+        token_dim: Dimension of its token vectors; 0 for none, and then no late interaction.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Collection(msgspec.Struct, frozen=True):
     upkeep: str = ""
     state: str = "open"
     reason: str = ""
+    token_dim: int = msgspec.field(default=0, name="late")
 
 
 class StoredDocument(msgspec.Struct, frozen=True):
@@ -354,6 +356,16 @@ class Alert(msgspec.Struct, frozen=True):
     until: str = ""
 
 
+class ModelSummary(msgspec.Struct, frozen=True):
+    """A model in use: its part, its kind and name, its endpoint, and what it lacks."""
+
+    part: str = ""
+    kind: str = ""
+    name: str = ""
+    url: str = ""
+    note: str = ""
+
+
 class Status(msgspec.Struct, frozen=True):
     """The server at a glance. Members that an older server leaves out have their default."""
 
@@ -374,5 +386,6 @@ class Status(msgspec.Struct, frozen=True):
     data_dir: str = ""
     model: str = ""
     dim: int = 0
+    models: list[ModelSummary] = []
     collections: list[Collection] = []
     warnings: list[str] = []
