@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.sd_notify import READY, SOCKET_VARIABLE, sd_notify
+from penstock.cli.server_process import READY, SOCKET_VARIABLE, sd_notify
 
 
 @pytest.mark.parametrize("kind", ["file", "abstract"])

@@ -8,11 +8,12 @@ import errno
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Final
 
 import uvicorn
 
+from penstock.app.app import App
 from penstock.http.connection_tracker import ConnectionTracker
 from penstock.http.protocol import BoundedHttpProtocol
 from penstock.kernel.errors import Invalid, Unavailable
@@ -26,18 +27,6 @@ KEEP_ALIVE_S: Final = 30
 RESERVED_FILES: Final = 512
 #: Seconds for open connections after the drain. Those still open are idle, or have had their time.
 CLOSE_TIMEOUT_S: Final = 2
-
-
-class Drainable(Protocol):
-    """The methods of the app that a shutdown needs."""
-
-    def begin_drain(self) -> None:
-        """Answer new requests with 503."""
-        ...
-
-    async def wait_drained(self, timeout_s: float) -> bool:
-        """Wait until no request is in flight."""
-        ...
 
 
 class HttpServer(uvicorn.Server):
@@ -158,30 +147,33 @@ def connections_max() -> int:
     return max(soft // 2, soft - RESERVED_FILES) if soft != resource.RLIM_INFINITY else 1_000_000
 
 
-async def shut_down(app: Drainable, server: HttpServer, shutdown: ShutdownSignal, drain_s: float) -> bool:
+async def shut_down(
+    app: App, server: HttpServer | None, shutdown: ShutdownSignal, drained: Coroutine[Any, Any, bool]
+) -> bool:
     """End a server in order; the socket accepts and answers 503 until what runs has finished.
 
     Args:
         app: To be drained.
-        server: To be ended.
+        server: To be ended, if there is one.
         shutdown: Whose second signal cuts the drain short.
-        drain_s: How long running requests may take.
+        drained: Waits until what runs has finished; returns whether it has.
 
     Returns:
         Whether everything that ran could finish.
     """
     app.begin_drain()
-    drained = asyncio.create_task(app.wait_drained(drain_s))
+    draining = asyncio.create_task(drained)
     hurried = asyncio.create_task(shutdown.forced.wait())
     try:
-        await asyncio.wait({drained, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        finished = drained.done() and drained.result()
+        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+        return draining.done() and draining.result()
     finally:
-        for task in (drained, hurried):
+        for task in (draining, hurried):
             task.cancel()
-        server.force_exit = shutdown.forced.is_set()
-        server.should_exit = True
-    return finished
+        await asyncio.gather(draining, hurried, return_exceptions=True)
+        if server is not None:
+            server.force_exit = shutdown.forced.is_set()
+            server.should_exit = True
 
 
 def _bind_error(error: OSError, host: str, port: int, section: str) -> Unavailable | Invalid:

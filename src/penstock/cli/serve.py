@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from socket import socket
 from typing import Any
 
 import click
-import uvloop
-from rich.console import Console
 
-from penstock.app.app import App, build
+from penstock.app.app import App
 from penstock.app.role import ALL_IN_ONE, Role
-from penstock.cli.http_server import HttpServer, ShutdownSignal, bind_socket, create_server, shut_down, socket_url
-from penstock.cli.options import Setup, load_setup, parse_pools, warn_and_drop_secrets
-from penstock.cli.progress_bars import show_model_progress
-from penstock.cli.sd_notify import READY, STOPPING, sd_notify
-from penstock.cli.sighup import block_sighup, log_level_reloader, on_sighup
-from penstock.cli.terminal import stderr_console
-from penstock.kernel.allocator import freeze_startup_objects
+from penstock.cli.http_server import bind_socket, socket_url
+from penstock.cli.options import Setup, parse_pools
+from penstock.cli.server_process import ServerProcess, run_process
 from penstock.kernel.errors import PenstockError, Unavailable
 from penstock.stores.lock import find_lock_holder
-from penstock.telemetry.logs import configure
 
 
 @click.command("serve")
@@ -52,121 +42,51 @@ def command(config: Path | None, role: str, pools: str | None, index_self: Path 
     if pools is not None and role == "all":
         raise click.UsageError("--pool goes with --role api; without, all pools work here")
     part = ALL_IN_ONE if role == "all" else Role(pools=parse_pools(pools) if pools is not None else frozenset())
-    block_sighup()
     given = {f"--{name.replace('_', '-')}": value for name, value in flags.items()}
-    setup = load_setup(config, given)
-    warn_and_drop_secrets(setup)
-    configure(setup.settings.server.log_level, setup.settings.server.log_format)
-    with setup.explain_origin(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_ServerProcess(setup, part, index_self, stderr_console()).run(log_level_reloader(config, given)))
+    run_process(config, given, lambda setup: _Server(setup, part, index_self))
     return 0
 
 
-class _ServerProcess:
-    """Lifecycle of a server process, from its socket to its end."""
+class _Server(ServerProcess):
+    stopping = "\nStopping: running requests may finish; Ctrl-C again to stop at once."
+    cut_short = "Stopped before all requests had finished."
 
-    def __init__(self, setup: Setup, role: Role, index_self: Path | None, console: Console) -> None:
-        self._setup = setup
-        self._role = role
+    def __init__(self, setup: Setup, role: Role, index_self: Path | None) -> None:
+        super().__init__(setup, role)
         self._index_self = index_self
-        self._console = console
-        self._stop = ShutdownSignal()
 
-    async def run(self, hangup: Callable[[], None]) -> None:
-        """Serve until a signal comes.
-
-        Args:
-            hangup: Called at each SIGHUP.
-
-        Raises:
-            PenstockError: The server cannot be started.
-
-        Cancellation:
-            Before it listens: the app is closed, nothing is left behind.
-        """
-        settings, data_dir = self._setup.settings, self._setup.data_dir
+    def bind(self) -> socket:
+        data_dir, server = self.setup.data_dir, self.setup.settings.server
         held = find_lock_holder(data_dir)
         if held is not None and held.url:
             message = f"a server (process {held.pid}) runs on {data_dir} already, at {held.url}"
             raise Unavailable(message, dependency="data directory", code="directory_locked")
-        # Before the model is prepared: a busy port should not be told minutes later.
-        with contextlib.closing(bind_socket(settings.server.host, settings.server.port)) as bound:
-            self._stop.install(asyncio.get_running_loop())
-            on_sighup(hangup)
-            app = build(settings, data_dir, role=self._role)
-            try:
-                if await self._started(app):
-                    await self._serve(app, bound)
-            finally:
-                await app.close()
+        self._bound = bind_socket(server.host, server.port)
+        return self._bound
 
-    async def _started(self, app: App) -> bool:
-        """Start the app; return false when a signal came first."""
-        with show_model_progress(self._console) as progress:
-            starting = asyncio.create_task(app.start(progress))
-            await self._first(starting)
-            if not starting.done():
-                starting.cancel()
-                await asyncio.wait({starting})
-        if starting.cancelled():
-            return False
-        starting.result()
-        freeze_startup_objects()
-        return True
-
-    async def _serve(self, app: App, bound: socket) -> None:
-        server = create_server(app.asgi, self._setup.settings.http)
-        url = socket_url(bound)
-        serving = asyncio.create_task(server.serve(sockets=[bound]))
-        listening = asyncio.create_task(server.listening.wait())
-        await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            listening.cancel()
-            await serving
-            return
+    def announce(self, app: App) -> None:
+        url = socket_url(self._bound)
         app.publish_url(url)
-        self._console.print(f"Penstock listens on {url} (data in {self._setup.data_dir})", soft_wrap=True)
-        sd_notify(READY)
-        greeting = asyncio.create_task(self._greet(url))
-        try:
-            await self._first(serving)
-        finally:
-            greeting.cancel()
-            await asyncio.gather(greeting, return_exceptions=True)
-        if self._stop.requested.is_set():
-            await self._end(app, server)
-        await serving
+        self.console.print(f"Penstock listens on {url} (data in {self.setup.data_dir})", soft_wrap=True)
 
-    async def _first(self, task: asyncio.Task[None]) -> None:
-        """Wait until the task has ended or a signal came."""
-        asked = asyncio.create_task(self._stop.requested.wait())
-        try:
-            await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            asked.cancel()
+    async def drained(self, app: App) -> bool:
+        return await app.wait_drained(self.setup.settings.http.drain_timeout)
 
-    async def _end(self, app: App, server: HttpServer) -> None:
-        sd_notify(STOPPING)
-        drain_s = self._setup.settings.http.drain_timeout
-        if self._console.is_terminal:
-            self._console.print("\nStopping: running requests may finish; Ctrl-C again to stop at once.")
-        if not await shut_down(app, server, self._stop, drain_s):
-            self._console.print("Stopped before all requests had finished.")
-
-    async def _greet(self, url: str) -> None:
+    async def follow_up(self) -> None:
         """Index what was asked for, then show how to search it."""
         if self._index_self is None:
             return
         # What indexes takes a while to import, which a server that is only started need not wait for.
         from penstock.cli.index import first_index  # noqa: PLC0415
 
+        url, data_dir = socket_url(self._bound), self.setup.data_dir
         try:
-            await first_index(url, self._setup.settings, self._setup.data_dir, self._index_self, self._console)
+            await first_index(url, self.setup.settings, data_dir, self._index_self, self.console)
         except PenstockError as error:
-            self._console.print(f"error: {self._index_self} could not be indexed: {error.detail}", soft_wrap=True)
+            self.console.print(f"error: {self._index_self} could not be indexed: {error.detail}", soft_wrap=True)
             return
         name = os.environ.get("PENSTOCK_COMMAND") or "penstock"
-        self._console.print(examples(url, name, self._setup.data_dir), soft_wrap=True)
+        self.console.print(examples(url, name, data_dir), soft_wrap=True)
 
 
 def examples(url: str, command_name: str, data_dir: Path) -> str:

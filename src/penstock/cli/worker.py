@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from socket import socket
 
 import click
-import uvloop
-from rich.console import Console
 
-from penstock.app.app import App, build
+from penstock.app.app import App
 from penstock.app.role import Role
-from penstock.cli.http_server import ShutdownSignal, bind_socket, create_server, socket_url
-from penstock.cli.options import POOLS_IN_ORDER, Setup, load_setup, parse_pools, warn_and_drop_secrets
-from penstock.cli.progress_bars import show_model_progress
-from penstock.cli.sd_notify import READY, STOPPING, sd_notify
-from penstock.cli.sighup import block_sighup, log_level_reloader, on_sighup
-from penstock.cli.terminal import stderr_console
-from penstock.kernel.allocator import freeze_startup_objects
-from penstock.telemetry.logs import configure
+from penstock.cli.http_server import bind_socket, socket_url
+from penstock.cli.options import POOLS_IN_ORDER, parse_pools
+from penstock.cli.server_process import ServerProcess, run_process
 
 
 @click.command("worker")
@@ -40,91 +30,22 @@ def command(config: Path | None, pools: str, data_dir: str | None, host: str | N
     again.
     """
     role = Role(serves_api=False, pools=parse_pools(pools))
-    block_sighup()
     given = {"--data-dir": data_dir, "worker --host": host, "worker --port": port}
-    setup = load_setup(config, given)
-    warn_and_drop_secrets(setup)
-    configure(setup.settings.server.log_level, setup.settings.server.log_format)
-    with setup.explain_origin(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_WorkerProcess(setup, role, stderr_console()).run(log_level_reloader(config, given)))
+    run_process(config, given, lambda setup: _Worker(setup, role))
     return 0
 
 
-class _WorkerProcess:
-    """Lifecycle of a worker process, from its start to its end."""
+class _Worker(ServerProcess):
+    def bind(self) -> socket | None:
+        worker = self.setup.settings.worker
+        self._bound = bind_socket(worker.host, worker.port, "worker") if worker.port else None
+        return self._bound
 
-    def __init__(self, setup: Setup, role: Role, console: Console) -> None:
-        self._setup = setup
-        self._role = role
-        self._console = console
-        self._stop = ShutdownSignal()
+    def announce(self, app: App) -> None:  # noqa: ARG002 - the server's signature
+        names = ", ".join(name for name in POOLS_IN_ORDER if name in self.role.pools)
+        where = f", and tells how it is at {socket_url(self._bound)}" if self._bound is not None else ""
+        backend = self.setup.settings.bus.backend
+        self.console.print(f"Penstock works for {names}, over {backend}{where}", soft_wrap=True)
 
-    async def run(self, hangup: Callable[[], None]) -> None:
-        """Work until a signal comes.
-
-        Args:
-            hangup: Called at each SIGHUP.
-
-        Raises:
-            PenstockError: The worker cannot be started.
-
-        Cancellation: What was taken is handed back.
-        """
-        settings = self._setup.settings
-        # Before the model is prepared: a busy port should not be told minutes later.
-        bound = bind_socket(settings.worker.host, settings.worker.port, "worker") if settings.worker.port else None
-        self._stop.install(asyncio.get_running_loop())
-        on_sighup(hangup)
-        app = build(settings, self._setup.data_dir, role=self._role)
-        asked = asyncio.create_task(self._stop.requested.wait())
-        try:
-            with show_model_progress(self._console) as progress:
-                starting = asyncio.create_task(app.start(progress))
-                await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
-                if not starting.done():
-                    starting.cancel()
-                    await asyncio.wait({starting})
-                if starting.cancelled():
-                    return
-                starting.result()
-            freeze_startup_objects()
-            names = ", ".join(name for name in POOLS_IN_ORDER if name in self._role.pools)
-            async with self._told(app, bound):
-                where = f", and tells how it is at {socket_url(bound)}" if bound is not None else ""
-                self._console.print(f"Penstock works for {names}, over {settings.bus.backend}{where}", soft_wrap=True)
-                sd_notify(READY)
-                await asked
-                sd_notify(STOPPING)
-                app.begin_drain()
-                await self._drain(app)
-        finally:
-            asked.cancel()
-            await app.close()
-            if bound is not None:
-                bound.close()
-
-    @asynccontextmanager
-    async def _told(self, app: App, bound: socket | None) -> AsyncIterator[None]:
-        """Serve the health checks, where a port is set, until all is drained."""
-        if bound is None:
-            yield
-            return
-        server = create_server(app.asgi, self._setup.settings.http)
-        serving = asyncio.create_task(server.serve(sockets=[bound]))
-        listening = asyncio.create_task(server.listening.wait())
-        try:
-            await asyncio.wait({serving, listening}, return_when=asyncio.FIRST_COMPLETED)
-            yield
-        finally:
-            listening.cancel()
-            server.should_exit = True
-            await serving
-
-    async def _drain(self, app: App) -> None:
-        """Finish what was taken, unless a second signal comes first."""
-        draining = asyncio.create_task(app.drain_bus(self._setup.settings.http.drain_timeout))
-        again = asyncio.create_task(self._stop.forced.wait())
-        await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, again):
-            task.cancel()
-        await asyncio.gather(draining, again, return_exceptions=True)
+    async def drained(self, app: App) -> bool:
+        return await app.drain_bus(self.setup.settings.http.drain_timeout)

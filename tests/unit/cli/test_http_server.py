@@ -84,7 +84,7 @@ async def ended(app, server, signals):
     stop = ShutdownSignal()
     for _ in range(signals):
         stop.request()
-    return await shut_down(app, server, stop, 30)
+    return await shut_down(app, server, stop, app.wait_drained(30))
 
 
 def test_examples_name_the_command_and_the_data_directory_where_they_must(tmp_path, monkeypatch):
