@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ from penstock.client import Hit
 LINES_MAX: Final = 6
 PLAIN_WIDTH: Final = 200
 _GUTTER: Final = 9
+WORD_STYLE: Final = "bold yellow"
 
 
 def hit_lines(hit: Hit, words: Sequence[str], cwd: Path, width: int | None) -> Iterator[Text]:
@@ -30,9 +30,13 @@ def hit_lines(hit: Hit, words: Sequence[str], cwd: Path, width: int | None) -> I
     yield _headline(hit, cwd)
     room = max(20, (width or PLAIN_WIDTH) - _GUTTER)
     found = best_lines("\n".join(map(strip_controls, hit.text.split("\n"))), max(1, hit.start_line), words, LINES_MAX)
-    indent = min((len(line.text) - len(line.text.lstrip()) for line in found), default=0)
-    for line in found:
-        yield _body(_outdented(line, indent), room)
+    indent = min((_indent(text.plain) for _, text in found), default=0)
+    for number, text in found:
+        shown = text[indent:]
+        shown.rstrip()
+        yield Text.assemble(
+            (f"{number:>6}", "bright_black"), "   ", shown if len(shown) <= room else crop_line(shown, room)
+        )
 
 
 def shown_path(hit: Hit, cwd: Path) -> str:
@@ -47,27 +51,12 @@ def shown_path(hit: Hit, cwd: Path) -> str:
 
 
 def _headline(hit: Hit, cwd: Path) -> Text:
-    line = Text(strip_controls(shown_path(hit, cwd)), style="bold cyan")
-    if hit.start_line:
-        line.append(f":{hit.start_line}-{hit.end_line}", style="not bold cyan")
-    if hit.symbol:
-        line.append(f"  {strip_controls(hit.symbol)}", style="green not bold")
-    line.append(f"  {hit.score:.4f}", style="not bold bright_black")
-    return line
-
-
-def _outdented(line: SnippetLine, indent: int) -> SnippetLine:
-    spans = tuple((max(0, start - indent), end - indent) for start, end in line.spans)
-    return SnippetLine(line.number, line.text[indent:], spans)
-
-
-def _body(line: SnippetLine, room: int) -> Text:
-    short = line if len(line.text.rstrip()) <= room else crop_line(line, room)
-    text = Text(f"{line.number:>6}", style="bright_black")
-    content = Text(f"   {short.text.rstrip()}", style="default")
-    for start, end in short.spans:
-        content.stylize("bold yellow", start + 3, end + 3)
-    return text.append_text(content)
+    return Text.assemble(
+        (strip_controls(shown_path(hit, cwd)), "bold cyan"),
+        (f":{hit.start_line}-{hit.end_line}" if hit.start_line else "", "cyan"),
+        (f"  {strip_controls(hit.symbol)}" if hit.symbol else "", "green"),
+        (f"  {hit.score:.4f}", "bright_black"),
+    )
 
 
 WORDS_MAX: Final = 32
@@ -82,21 +71,6 @@ _COMMON: Final = """
 _STOP_WORDS: Final = frozenset(_COMMON.split())
 
 
-@dataclass(frozen=True, slots=True)
-class SnippetLine:
-    """A line of a chunk.
-
-    Attributes:
-        number: Its number in the file.
-        text: The line.
-        spans: Start and end of each query word in it.
-    """
-
-    number: int
-    text: str
-    spans: tuple[tuple[int, int], ...]
-
-
 def query_words(query: str) -> list[str]:
     """Return the words of a query that are worth pointing out, in lower case, without common ones.
 
@@ -108,7 +82,7 @@ def query_words(query: str) -> list[str]:
     return (telling or words)[:WORDS_MAX]
 
 
-def best_lines(text: str, first_line: int, words: Sequence[str], lines_max: int) -> list[SnippetLine]:
+def best_lines(text: str, first_line: int, words: Sequence[str], lines_max: int) -> list[tuple[int, Text]]:
     """Return the lines that hold the most query words, in the order of the file.
 
     Args:
@@ -118,34 +92,28 @@ def best_lines(text: str, first_line: int, words: Sequence[str], lines_max: int)
         lines_max: How many lines at most.
 
     Returns:
-        Lines with their words; the first lines that are not empty where no word is found.
+        Numbers of the lines and the lines, the words in them pointed out; the first lines that are not empty where no
+        word is found.
     """
     pattern = _pattern(words)
-    lines = [_line(number, line, pattern) for number, line in enumerate(text.split("\n"), start=first_line)]
-    matching = [line for line in lines if line.spans]
+    lines = [(number, Text(line)) for number, line in enumerate(text.split("\n"), start=first_line)]
+    if pattern is not None:
+        for _, line in lines:
+            line.highlight_regex(pattern, WORD_STYLE)
+    matching = [one for one in lines if one[1].spans]
     if not matching:
-        return [line for line in lines if line.text.strip()][: max(1, lines_max // 2)]
-    best = sorted(matching, key=lambda line: (-_distinct(line), line.number))[:lines_max]
-    return sorted(best, key=lambda line: line.number)
+        return [one for one in lines if one[1].plain.strip()][: max(1, lines_max // 2)]
+    return sorted(sorted(matching, key=lambda one: (-_distinct(one[1]), one[0]))[:lines_max], key=lambda one: one[0])
 
 
-def crop_line(line: SnippetLine, width: int) -> SnippetLine:
+def crop_line(line: Text, width: int) -> Text:
     """Return the line without its indentation and not wider than ``width``, its first word in sight."""
-    start = len(line.text) - len(line.text.lstrip())
-    text = line.text.rstrip()
-    if line.spans and line.spans[0][1] - start > width - 1:
-        start = line.spans[0][0] - width // 3
-    piece = text[start : start + width]
-    lead = "…" if text[:start].strip() else ""
-    tail = "…" if start + width < len(text) else ""
-    inner = piece[len(lead) : len(piece) - len(tail)]
-    offset = start + len(lead)
-    spans = (
-        (max(begin - offset, 0) + len(lead), min(end - offset, len(inner)) + len(lead))
-        for begin, end in line.spans
-        if begin - offset < len(inner) and end > offset
-    )
-    return SnippetLine(line.number, f"{lead}{inner}{tail}", tuple(spans))
+    start, end = _indent(line.plain), len(line.plain.rstrip())
+    if line.spans and line.spans[0].end - start > width - 1:
+        start = max(start, line.spans[0].start - width // 3)
+    lead = "…" if line.plain[:start].strip() else ""
+    tail = "…" if start + width < end else ""
+    return Text.assemble(lead, line[start + len(lead) : min(end, start + width) - len(tail)], tail)
 
 
 def _pattern(words: Sequence[str]) -> re.Pattern[str] | None:
@@ -157,10 +125,9 @@ def _pattern(words: Sequence[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(alternatives), re.IGNORECASE) if alternatives else None
 
 
-def _line(number: int, text: str, pattern: re.Pattern[str] | None) -> SnippetLine:
-    spans = tuple(found.span() for found in pattern.finditer(text)) if pattern is not None else ()
-    return SnippetLine(number, text.rstrip("\r"), spans)
+def _distinct(line: Text) -> int:
+    return len({line.plain[start:end].lower() for start, end, _ in line.spans})
 
 
-def _distinct(line: SnippetLine) -> int:
-    return len({line.text[start:end].lower() for start, end in line.spans})
+def _indent(text: str) -> int:
+    return len(text) - len(text.lstrip())

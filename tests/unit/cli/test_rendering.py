@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
 from penstock.cli.search import search_options
-from penstock.cli.snippets import SnippetLine, best_lines, crop_line, hit_lines, query_words, shown_path
+from penstock.cli.snippets import best_lines, crop_line, hit_lines, query_words, shown_path
 from penstock.client import Hit
 
 CWD = Path("/srv/project")
@@ -88,14 +89,18 @@ def test_hits_without_lines_or_symbol_have_a_short_headline():
     assert printed(hit(start_line=0, symbol="", text=""), "x", terminal=False).startswith("src/a.py  0.5124")
 
 
+def pointed_out(line):
+    return [line.plain[start:end] for start, end, _ in line.spans]
+
+
 def test_the_lines_with_most_words_are_shown_in_the_files_order():
     text = "\n".join(["a json", "nothing", "parse json text", "parse"] + ["json"] * 10)
     lines = best_lines(text, 5, ["parse", "json", "text"], 3)
-    assert [line.number for line in lines] == [5, 7, 8]
+    assert [number for number, _ in lines] == [5, 7, 8]
 
 
 def test_the_first_lines_are_shown_where_no_word_is_found():
-    assert [line.text for line in best_lines("\n\none\ntwo\nthree\nfour", 1, ["zzz"], 4)] == ["one", "two"]
+    assert [line.plain for _, line in best_lines("\n\none\ntwo\nthree\nfour", 1, ["zzz"], 4)] == ["one", "two"]
 
 
 def test_common_words_are_left_out_unless_there_are_no_others():
@@ -105,27 +110,30 @@ def test_common_words_are_left_out_unless_there_are_no_others():
 
 
 def test_short_words_match_alone_and_longer_ones_inside_others():
-    (line,) = best_lines("rank of HTMLParser or ran", 1, ["ran", "parser"], 5)
-    assert [line.text[start:end] for start, end in line.spans] == ["Parser", "ran"]
+    ((_, line),) = best_lines("rank of HTMLParser or ran", 1, ["ran", "parser"], 5)
+    assert pointed_out(line) == ["Parser", "ran"]
 
 
 @given(st.text(alphabet="ab c\t", max_size=60), st.integers(20, 40))
 def test_a_cut_line_fits_and_its_spans_lie_on_their_words(text, width):
-    (*_, line) = [*best_lines(text, 1, ["aa", "bbbb"], 100), SnippetLine(1, "", ())]
-    for each in best_lines(text, 1, ["aaaa", "bbbb"], 100):
-        short = crop_line(each, width)
-        assert len(short.text) <= width
-        for start, end in short.spans:
-            assert 0 <= start < end <= len(short.text)
-    assert len(crop_line(line, width).text) <= width
+    for _, line in best_lines(text, 1, ["aa", "bbbb"], 100):
+        short = crop_line(line, width)
+        assert len(short) <= width
+        assert all(0 <= start < end <= len(short) for start, end, _ in short.spans)
+    assert len(crop_line(Text(""), width)) == 0
 
 
 def test_a_long_line_is_cut_around_its_first_word():
-    (line,) = best_lines("x" * 300 + " needle " + "y" * 300, 1, ["needle"], 6)
+    ((_, line),) = best_lines("x" * 300 + " needle " + "y" * 300, 1, ["needle"], 6)
     short = crop_line(line, 60)
-    assert short.text.startswith("…")
-    assert short.text.endswith("…")
-    assert [short.text[start:end] for start, end in short.spans] == ["needle"]
+    assert short.plain.startswith("…")
+    assert short.plain.endswith("…")
+    assert pointed_out(short) == ["needle"]
+
+
+def test_a_word_that_is_wider_than_the_line_is_shown_from_its_beginning():
+    ((_, line),) = best_lines("  " + "w" * 60 + " tail", 1, ["w" * 60], 6)
+    assert crop_line(line, 20).plain == "w" * 19 + "…"
 
 
 def test_a_request_says_only_what_was_asked_for():
