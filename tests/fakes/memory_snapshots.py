@@ -6,12 +6,12 @@ from typing import Any
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid
 from penstock.stores.commands import ListCollections
-from penstock.stores.contract import OnRestored, ignore_restored
+from penstock.stores.contract import OnRestored, SnapshotStore, ignore_restored
 from penstock.stores.data_model import CollectionInfo, SnapshotInfo
 from tests.fakes.memory_store import MemoryStore
 
 
-class MemorySnapshots:
+class MemorySnapshots(SnapshotStore):
     """A fake of ``SnapshotStore``; every snapshot is called ``notes``."""
 
     def __init__(self, store: MemoryStore) -> None:

@@ -15,7 +15,7 @@ from penstock.kernel.settings import Settings
 from penstock.models.contract import ModelInfo, TruncationChecks
 from penstock.policies.jitter import Rng
 from penstock.pools.permits import POOL_NAMES
-from penstock.stores.contract import SnapshotStore, UnsupportedSnapshots, VectorStore
+from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
 from penstock.stores.store_service import SharedTokenBuckets
@@ -113,7 +113,7 @@ class Dependencies:
     make_cache: MakeCache
     make_memory_watch: MakeMemoryWatch
     remote_dependencies: frozenset[str] = frozenset()
-    snapshots: SnapshotStore = field(default_factory=UnsupportedSnapshots)
+    snapshots: SnapshotStore = field(default_factory=SnapshotStore)
     upkeep: Callable[[], list[IndexBuildStatus]] = list
     store_caches: tuple[ShrinkableCache, ...] = ()
     pools: frozenset[str] = POOL_NAMES

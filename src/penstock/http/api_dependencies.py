@@ -11,7 +11,7 @@ from penstock.indexing.index_pipeline import IndexPipeline
 from penstock.kernel.context import Clock
 from penstock.kernel.settings import Settings
 from penstock.models.contract import Embedder, Reranker, SparseEncoder, TruncationChecks
-from penstock.stores.contract import SnapshotStore, UnsupportedSnapshots, VectorStore
+from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import CollectionInfo
 
 
@@ -54,7 +54,7 @@ class ApiDependencies:
     unready_reasons: Callable[[], list[str]]
     warnings: Callable[[], list[str]] = list
     alerts: Callable[[], list[responses.AlertStatus]] = list
-    snapshots: SnapshotStore = field(default_factory=UnsupportedSnapshots)
+    snapshots: SnapshotStore = field(default_factory=SnapshotStore)
     invalidate_results: Callable[[str], object] = len
     incompatible: dict[str, CollectionInfo] = field(default_factory=dict)
     truncation: TruncationChecks = field(default_factory=TruncationChecks)

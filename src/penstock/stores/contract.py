@@ -81,10 +81,10 @@ def ignore_restored(_collection: str) -> None:
     """Do nothing about a restored collection."""
 
 
-class SnapshotStore(Protocol):
-    """Snapshots of every collection of a store."""
+class SnapshotStore:
+    """Snapshots of every collection of a store; the base makes none, for a store that has its own."""
 
-    async def create(self, ctx: Context) -> SnapshotInfo:
+    async def create(self, ctx: Context) -> SnapshotInfo:  # noqa: ARG002 - for stores that make some
         """Make a snapshot; each collection is as it was at one moment.
 
         Of the snapshots that the store has made itself, the oldest beyond the number to keep are removed.
@@ -95,10 +95,16 @@ class SnapshotStore(Protocol):
 
         Cancellation: No file is left behind that could be taken for a snapshot.
         """
-        ...
+        raise _unsupported()
 
     async def restore(
-        self, name: str, layout: CollectionInfo, ctx: Context, *, force: bool, on_restored: OnRestored = ignore_restored
+        self,
+        name: str,  # noqa: ARG002
+        layout: CollectionInfo,  # noqa: ARG002
+        ctx: Context,  # noqa: ARG002
+        *,
+        force: bool,  # noqa: ARG002
+        on_restored: OnRestored = ignore_restored,  # noqa: ARG002
     ) -> list[CollectionInfo]:
         """Restore all collections of a snapshot; after an error nothing has changed, and it can be tried again.
 
@@ -117,11 +123,11 @@ class SnapshotStore(Protocol):
 
         Cancellation: Nothing has changed, unless all of it was already checked and committed.
         """
-        ...
+        raise _unsupported()
 
     async def list_snapshots(self) -> list[SnapshotInfo]:
         """Return the snapshots that are there, by name."""
-        ...
+        return []
 
     async def delete(self, name: str) -> None:
         """Delete a snapshot.
@@ -129,34 +135,6 @@ class SnapshotStore(Protocol):
         Raises:
             Invalid: There is none of that name (``snapshot_not_found``).
         """
-        ...
-
-
-class UnsupportedSnapshots:
-    """The ``SnapshotStore`` of a store that makes none."""
-
-    async def create(self, _ctx: Context) -> SnapshotInfo:
-        """Refuse."""
-        raise _unsupported()
-
-    async def restore(
-        self,
-        _name: str,
-        _layout: CollectionInfo,
-        _ctx: Context,
-        *,
-        force: bool,  # noqa: ARG002
-        on_restored: OnRestored = ignore_restored,  # noqa: ARG002
-    ) -> list[CollectionInfo]:
-        """Refuse."""
-        raise _unsupported()
-
-    async def list_snapshots(self) -> list[SnapshotInfo]:
-        """Return none."""
-        return []
-
-    async def delete(self, name: str) -> None:
-        """Refuse: there is none of that name."""
         raise Invalid(f"there is no snapshot {name!r}", field="snapshot", code="snapshot_not_found")
 
 

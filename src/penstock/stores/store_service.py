@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -29,75 +30,68 @@ class SharedTokenBuckets(Protocol):
         ...
 
 
-class StoreService(Protocol):
-    """A store with its lifecycle and its health."""
+class StoreService(ABC):
+    """A store with its lifecycle and its health; the defaults are those of a server that looks after itself.
 
-    @property
-    def store(self) -> VectorStore:
-        """The vector store."""
-        ...
+    Attributes:
+        store: The vector store.
+        snapshots: The store's snapshots.
+        remote: Whether the store is another server, so that calls to it are limited and retried.
+    """
 
-    @property
-    def snapshots(self) -> SnapshotStore:
-        """The store's snapshots."""
-        ...
-
-    @property
-    def remote(self) -> bool:
-        """True if the store is another server, so that calls to it are limited and retried."""
-        ...
+    store: VectorStore
+    snapshots: SnapshotStore
+    remote = True
 
     @property
     def down_reasons(self) -> list[str]:
         """Reasons why the store or a part of it is down; empty while everything runs."""
-        ...
+        return []
 
     @property
     def warnings(self) -> list[str]:
         """Partial failures, such as damaged collections, while the store as a whole works."""
-        ...
+        return []
 
     @property
     def connections(self) -> int:
         """Number of open connections to a server; 0 if there is no server."""
-        ...
+        return 0
 
     @property
     def caches(self) -> tuple[ShrinkableCache, ...]:
         """The store's caches in this machine's memory."""
-        ...
+        return ()
 
     def index_builds(self) -> list[IndexBuildStatus]:
-        """Return the status of each collection's index builds."""
-        ...
+        """Return the status of each collection's index builds; nothing for a server that builds by itself."""
+        return []
 
-    def when_ready(self, call: Callable[[], None]) -> None:
-        """Call ``call`` whenever a part of the store has come up again."""
-        ...
+    def when_ready(self, call: Callable[[], None]) -> None:  # noqa: B027 - for stores whose parts come and go
+        """Call ``call`` whenever a part of the store has come up again; the breaker notices a server's return."""
 
-    def check_processes(self) -> None:
+    def check_processes(self) -> None:  # noqa: B027 - for stores with processes
         """Check the heartbeats of the store's processes; called about every second."""
-        ...
 
+    @abstractmethod
     async def probe(self, ctx: Context) -> None:
         """Check that the store answers, by its cheapest operation.
 
         Raises:
-            PenstockError: It is not.
+            PenstockError: It does not.
         """
-        ...
 
+    @abstractmethod
     async def start(self) -> None:
         """Start the store, or check that its server is there.
 
         Raises:
             PenstockError: Saying what is missing, within seconds.
         """
-        ...
 
+    @abstractmethod
     async def close(self) -> None:
         """Flush and end the store's processes, or close the connections to its server."""
-        ...
 
 
 class SharedState(Protocol):

@@ -33,7 +33,7 @@ from penstock.stores.backends.edge.snapshot_format import SnapshotContents, Snap
 from penstock.stores.backends.edge.space import free_bytes
 from penstock.stores.backends.layout import describe_models
 from penstock.stores.commands import DescribeCollection, DropCollection, ListCollections
-from penstock.stores.contract import CollectionDamaged, OnRestored, ignore_restored
+from penstock.stores.contract import CollectionDamaged, OnRestored, SnapshotStore, ignore_restored
 from penstock.stores.data_model import CollectionInfo, SnapshotInfo
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ def ignore_restore_step(_: str) -> None:
     """Pass a step and do nothing."""
 
 
-class EdgeSnapshots:
-    """Snapshots in a directory of the data directory; see :class:`penstock.stores.contract.SnapshotStore`.
+class EdgeSnapshots(SnapshotStore):
+    """Snapshots in a directory of the data directory.
 
     Args:
         data_dir: The data directory.

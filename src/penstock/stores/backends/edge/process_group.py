@@ -16,9 +16,9 @@ from penstock.stores.backends.edge.edge_snapshots import EdgeSnapshots, OnRestor
 from penstock.stores.backends.edge.process_client import StoreProcessClient
 from penstock.stores.backends.edge.sharded_store import ShardedStore
 from penstock.stores.backends.edge.store import EdgeStore
-from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import CacheState, ShrinkableCache
+from penstock.stores.store_service import StoreService
 
 #: Cores for each store process if ``store.shards`` is not set: the others are for models.
 CORES_PER_PROCESS: Final = 8
@@ -31,7 +31,7 @@ PROCESSES_MAX: Final = 4
 WARNINGS_MAX: Final = 10
 
 
-class EdgeProcessGroup:
+class EdgeProcessGroup(StoreService):
     """Every store process of a data directory.
 
     Args:
@@ -40,11 +40,9 @@ class EdgeProcessGroup:
         clock: The loop's clock.
         settings: How many there are, and when collections are optimised.
         on_step: Called at each step of a restore, see :mod:`penstock.stores.backends.edge.edge_snapshots`.
-
-    Attributes:
-        store: All of them as one store.
-        snapshots: Snapshots of all of them.
     """
+
+    remote = False
 
     def __init__(
         self,
@@ -59,15 +57,9 @@ class EdgeProcessGroup:
         count = max(wanted, existing_process_count(data_dir))
         self._stores = [EdgeStore(data_dir, timeouts, clock, settings, number, count) for number in range(count)]
         sharded = ShardedStore(self._stores, wanted)
-        self.store: VectorStore = sharded if count > 1 else self._stores[0]
+        self.store = sharded if count > 1 else self._stores[0]
         clients = [one.process for one in self._stores]
-        self._snapshots = EdgeSnapshots(data_dir, clients, sharded, settings.snapshots_keep, on_step)
-        self.snapshots: SnapshotStore = self._snapshots
-
-    @property
-    def remote(self) -> bool:
-        """False: the store processes run on this machine."""
-        return False
+        self.snapshots = self._snapshots = EdgeSnapshots(data_dir, clients, sharded, settings.snapshots_keep, on_step)
 
     @property
     def down_reasons(self) -> list[str]:
@@ -81,11 +73,6 @@ class EdgeProcessGroup:
         said = [f"collection {name!r} is damaged: {damaged[name]}" for name in sorted(damaged)[:WARNINGS_MAX]]
         more = len(damaged) - len(said)
         return [*said, f"{more} more collections are damaged"] if more else said
-
-    @property
-    def connections(self) -> int:
-        """Connections to a server: none."""
-        return 0
 
     @property
     def caches(self) -> tuple[ShrinkableCache, ...]:
