@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import click
@@ -38,9 +38,10 @@ def command() -> None:
 )
 @json_option
 @with_settings
-def list_dead_letters(setup: Setup, count: int, *, as_json: bool) -> int:
+async def list_dead_letters(setup: Setup, count: int, *, as_json: bool) -> int:
     """Show dead letters, the oldest first."""
-    dead_letters = _with_broker(setup, lambda broker: broker.dead_letters(count))
+    async with _connected(setup) as broker:
+        dead_letters = await broker.dead_letters(count)
     if as_json:
         print_json({"letters": [dead_letter_record(dead_letter) for dead_letter in dead_letters]})
     elif dead_letters:
@@ -58,10 +59,10 @@ def list_dead_letters(setup: Setup, count: int, *, as_json: bool) -> int:
 @_all
 @json_option
 @with_settings
-def retry(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> int:
+async def retry(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> int:
     """Send dead letters to their topic again. Their requesters have gone, so replies are discarded."""
     selected = _selected(ids, every=every)
-    return _each(setup, selected, "retried", lambda broker, one: broker.requeue_dead_letter(one), as_json=as_json)
+    return await _each(setup, selected, "retried", lambda broker, one: broker.requeue_dead_letter(one), as_json=as_json)
 
 
 @command.command("drop")
@@ -69,10 +70,10 @@ def retry(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> 
 @_all
 @json_option
 @with_settings
-def drop(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> int:
+async def drop(setup: Setup, ids: tuple[str, ...], *, every: bool, as_json: bool) -> int:
     """Delete dead letters."""
     selected = _selected(ids, every=every)
-    return _each(setup, selected, "dropped", lambda broker, one: broker.delete_dead_letter(one), as_json=as_json)
+    return await _each(setup, selected, "dropped", lambda broker, one: broker.delete_dead_letter(one), as_json=as_json)
 
 
 def _selected(ids: Sequence[str], *, every: bool) -> Sequence[str] | None:
@@ -148,7 +149,7 @@ def dead_letter_row(dead_letter: DeadLetter, now_s: float) -> list[str]:
     ]
 
 
-def _each(
+async def _each(
     setup: Setup,
     ids: Sequence[str] | None,
     word: str,
@@ -157,7 +158,8 @@ def _each(
     as_json: bool,
 ) -> int:
     """Apply an action to each selected dead letter and print the outcome. Return 1 if one was missing."""
-    found = _with_broker(setup, lambda broker: apply_to_each(broker, ids, act))
+    async with _connected(setup) as broker:
+        found = await apply_to_each(broker, ids, act)
     if as_json:
         print_json({word: found["done"], "missing": found["missing"]})
     else:
@@ -167,23 +169,18 @@ def _each(
     return 1 if found["missing"] else 0
 
 
-def _with_broker(setup: Setup, act: Callable[[Broker], Awaitable[Any]]) -> Any:
-    """Connect to the broker, run an action, and disconnect.
+@asynccontextmanager
+async def _connected(setup: Setup) -> AsyncIterator[Broker]:
+    """Yield the broker, connected.
 
     Raises:
         Invalid: The bus is within one process, which has no dead letters.
     """
-
-    async def run() -> Any:
-        one = build_broker(setup.settings)
-        if one is None:
-            raise Invalid(
-                "BUS_BACKEND=memory keeps no dead letters; they need a broker", field="concurrency.bus.backend"
-            )
-        try:
-            await one.start()
-            return await act(one)
-        finally:
-            await one.close()
-
-    return asyncio.run(run())
+    broker = build_broker(setup.settings)
+    if broker is None:
+        raise Invalid("BUS_BACKEND=memory keeps no dead letters; they need a broker", field="concurrency.bus.backend")
+    try:
+        await broker.start()
+        yield broker
+    finally:
+        await broker.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 import time
@@ -43,7 +42,7 @@ Advance = Callable[[int], None]
 @click.option("--keep", metavar="DIR", type=click.Path(path_type=Path), help="Keep the index in this data directory.")
 @json_option
 @with_settings
-def command(setup: Setup, directory: Path, *, keep: Path | None, as_json: bool) -> int:
+async def command(setup: Setup, directory: Path, *, keep: Path | None, as_json: bool) -> int:
     """Measure nDCG@10 and recall@100 on a BEIR-layout directory.
 
     Indexes the corpus into a data directory of its own, then asks every judged query of the sparse arm, the dense arm,
@@ -51,7 +50,7 @@ def command(setup: Setup, directory: Path, *, keep: Path | None, as_json: bool) 
     """
     benchmark = read_benchmark(directory)
     with _workplace(keep) as place:
-        report = asyncio.run(_measure(setup, benchmark, place))
+        report = await _measure(setup, benchmark, place)
     if as_json:
         print_json(report)
     else:

@@ -34,7 +34,7 @@ _OTHER: Final = {"edge": "qdrant", "qdrant": "edge"}
 @click.option("--as", "name", metavar="NAME", help="Its name there (default: the same).")
 @json_option
 @with_settings
-def command(setup: Setup, collection: str, target: str, name: str | None, *, as_json: bool) -> int:
+async def command(setup: Setup, collection: str, target: str, name: str | None, *, as_json: bool) -> int:
     """Move a collection between the data directory and a Qdrant server.
 
     `--to qdrant` reads the data directory and writes the server at QDRANT_URL; `--to edge` the other way. The source is
@@ -46,7 +46,7 @@ def command(setup: Setup, collection: str, target: str, name: str | None, *, as_
         raise Invalid("migrate needs concurrency.qdrant.url (QDRANT_URL)", field="concurrency.qdrant.url")
     places = {"edge": str(setup.data_dir), "qdrant": redact_url(setup.settings.qdrant.url)}
     order = MigrationState(places[_OTHER[target]], places[target], collection, name or collection)
-    moved = asyncio.run(_migrate(setup, order, target))
+    moved = await _migrate(setup, order, target)
     if as_json:
         print_json(_told(order, moved))
     else:

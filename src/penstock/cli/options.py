@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -146,7 +148,7 @@ def load_setup(config: Path | None, flags: Mapping[str, str | None], read: Colle
 def with_all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the common options to a command that needs every setting.
 
-    It gets a :class:`Setup` as its first argument, and logs as a client does.
+    It gets a :class:`Setup` as its first argument, logs as a client does, and may be asynchronous.
     """
     return _with_options(command, load_setup)
 
@@ -186,7 +188,8 @@ def _with_options(
         warn_and_drop_secrets(setup)
         configure(setup.client_log_level)
         with setup.explain_origin():
-            return command(setup, **rest)
+            outcome = command(setup, **rest)
+            return asyncio.run(outcome) if inspect.iscoroutine(outcome) else outcome
 
     return with_setup
 

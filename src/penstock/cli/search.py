@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ NOTHING_FOUND = 1
 @click.option("--no-rerank", is_flag=True, help="Leave the order as fused.")
 @json_option
 @with_client_settings()
-def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: bool, **wishes: Any) -> int:
+async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: bool, **wishes: Any) -> int:
     """Search a collection.
 
     Prints path:start-end, symbol and score of each hit, and the lines that match. --path-prefix is compared with the
@@ -38,7 +37,11 @@ def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: b
     """
     text = " ".join(query)
     call = calls.search(text, collection, **search_options(**wishes, explain=as_json))
-    told = asyncio.run(_search(setup, call.untyped()))
+    if not setup.data_dir.exists():
+        message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
+        raise Invalid(message, code="collection_not_found")
+    async with connect(setup) as api:
+        told = await api.send(call.untyped())
     answer = msgspec.convert(told, SearchResponse)
     if as_json:
         print_json(told)
@@ -64,14 +67,6 @@ def search_options(
     if explain:
         options["explain"] = True
     return options
-
-
-async def _search(setup: Setup, call: calls.ApiCall[dict[str, Any]]) -> dict[str, Any]:
-    if not setup.data_dir.exists():
-        message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
-        raise Invalid(message, code="collection_not_found")
-    async with connect(setup) as api:
-        return await api.send(call)
 
 
 def _print(answer: SearchResponse, text: str) -> None:

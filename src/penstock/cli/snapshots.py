@@ -14,7 +14,7 @@ import click
 from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, print_table, stderr_console, stdout_console, strip_controls
-from penstock.client import Collection, calls
+from penstock.client import calls
 from penstock.kernel.errors import Invalid, Unavailable
 
 #: Where a server leaves snapshots and looks for them, in its data directory.
@@ -26,7 +26,7 @@ SNAPSHOTS: Final = "snapshots"
 @click.option("--force", is_flag=True, help="Replace the file if it is there.")
 @json_option
 @with_client_settings()
-def snapshot(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -> int:
+async def snapshot(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -> int:
     """Save every collection in one file, with or without a running server.
 
     A running server goes on searching; each collection is saved as it was at one moment. A damaged collection is left
@@ -34,28 +34,20 @@ def snapshot(setup: Setup, output: Path | None, *, force: bool, as_json: bool) -
     """
     if output is not None:
         check_not_existing(output, force=force)
-    told = asyncio.run(_snapshot(setup, output))
-    if as_json:
-        print_json(told)
-    else:
-        names = ", ".join(told["collections"]) or "no collection"
-        stdout_console().print(
-            f"{strip_controls(told['file'])}: {names}, {told['bytes'] / 1e6:,.1f} MB", soft_wrap=True
-        )
-    for name in told.get("left_out", ()):
-        stderr_console().print(
-            f"{strip_controls(name)} is damaged and not in it; `penstock status` says why", soft_wrap=True
-        )
-    return 1 if told.get("left_out") else 0
-
-
-async def _snapshot(setup: Setup, output: Path | None) -> dict[str, Any]:
     async with connect(setup) as api:
         told = await api.send(calls.make_snapshot().untyped())
-    made = setup.data_dir / SNAPSHOTS / told["name"]
     target = output or Path(told["name"])
-    await asyncio.to_thread(move_snapshot, made, target)
-    return {**told, "file": str(target)}
+    await asyncio.to_thread(move_snapshot, setup.data_dir / SNAPSHOTS / told["name"], target)
+    if as_json:
+        print_json({**told, "file": str(target)})
+    else:
+        names = ", ".join(told["collections"]) or "no collection"
+        shown = strip_controls(str(target))
+        stdout_console().print(f"{shown}: {names}, {told['bytes'] / 1e6:,.1f} MB", soft_wrap=True)
+    for name in told.get("left_out", ()):
+        line = f"{strip_controls(name)} is damaged and not in it; `penstock status` says why"
+        stderr_console().print(line, soft_wrap=True)
+    return 1 if told.get("left_out") else 0
 
 
 def move_snapshot(made: Path, target: Path) -> None:
@@ -104,30 +96,26 @@ def check_not_existing(file: Path, *, force: bool) -> None:
 @click.option("--force", is_flag=True, help="Replace collections of the same names.")
 @json_option
 @with_client_settings()
-def restore(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
+async def restore(setup: Setup, file: Path, *, force: bool, as_json: bool) -> int:
     """Restore the collections of a snapshot, with or without a running server.
 
     The whole file is checked first, including that its contents can be read. Then either all collections are restored
     or nothing has changed. Vectors of another model than the server's are refused.
     """
     check_regular_file(file)
-    restored = asyncio.run(_restore(setup, file, force=force))
+    lent = setup.data_dir / SNAPSHOTS / f"restore-{os.getpid()}.snapshot"
+    async with connect(setup) as api:
+        try:
+            await asyncio.to_thread(_lend, file, lent)
+            restored = await api.restore_snapshot(lent.name, force=force)
+        finally:
+            await asyncio.to_thread(lent.unlink, missing_ok=True)
     if as_json:
         print_json({"collections": [{"name": one.name, "documents": one.documents} for one in restored]})
     else:
         for one in restored:
             stdout_console().print(f"{strip_controls(one.name)}: {one.documents:,} documents", soft_wrap=True)
     return 0
-
-
-async def _restore(setup: Setup, file: Path, *, force: bool) -> list[Collection]:
-    async with connect(setup) as api:
-        lent = setup.data_dir / SNAPSHOTS / f"restore-{os.getpid()}.snapshot"
-        try:
-            await asyncio.to_thread(_lend, file, lent)
-            return await api.restore_snapshot(lent.name, force=force)
-        finally:
-            await asyncio.to_thread(lent.unlink, missing_ok=True)
 
 
 def check_regular_file(file: Path) -> None:
@@ -162,9 +150,13 @@ def snapshots() -> None:
 @snapshots.command("list")
 @json_option
 @with_client_settings()
-def list_snapshots(setup: Setup, *, as_json: bool) -> int:
+async def list_snapshots(setup: Setup, *, as_json: bool) -> int:
     """Show the snapshots, by name."""
-    found = asyncio.run(_list(setup))
+    found: list[dict[str, Any]] = []
+    # Asking must not create anything.
+    if setup.data_dir.exists():
+        async with connect(setup) as api:
+            found = (await api.send(calls.list_snapshots().untyped()))["snapshots"]
     if as_json:
         print_json({"snapshots": found})
     elif found:
@@ -187,9 +179,18 @@ def list_snapshots(setup: Setup, *, as_json: bool) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @json_option
 @with_client_settings()
-def delete(setup: Setup, names: tuple[str, ...], *, as_json: bool) -> int:
+async def delete(setup: Setup, names: tuple[str, ...], *, as_json: bool) -> int:
     """Delete snapshots. The exit code is 1 if one was missing."""
-    found = asyncio.run(_delete(setup, names))
+    found: dict[str, list[str]] = {"deleted": [], "missing": []}
+    async with connect(setup) as api:
+        for name in names:
+            try:
+                await api.delete_snapshot(name)
+                found["deleted"].append(name)
+            except Invalid as error:
+                if error.code not in ("snapshot_not_found", "not_found"):
+                    raise
+                found["missing"].append(name)
     if as_json:
         print_json(found)
     else:
@@ -197,27 +198,3 @@ def delete(setup: Setup, names: tuple[str, ...], *, as_json: bool) -> int:
         for name in found["missing"]:
             stderr_console().print(f"{strip_controls(name)}: no such snapshot")
     return 1 if found["missing"] else 0
-
-
-async def _list(setup: Setup) -> list[dict[str, Any]]:
-    if not setup.data_dir.exists():
-        # Asking must not create anything.
-        return []
-    async with connect(setup) as api:
-        found: list[dict[str, Any]] = (await api.send(calls.list_snapshots().untyped()))["snapshots"]
-        return found
-
-
-async def _delete(setup: Setup, names: tuple[str, ...]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {"deleted": [], "missing": []}
-    async with connect(setup) as api:
-        for name in names:
-            try:
-                await api.delete_snapshot(name)
-            except Invalid as error:
-                if error.code not in ("snapshot_not_found", "not_found"):
-                    raise
-                found["missing"].append(name)
-            else:
-                found["deleted"].append(name)
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,25 +19,20 @@ from penstock.stores.lock import find_lock_holder
 @click.command("status")
 @json_option
 @with_client_settings()
-def command(setup: Setup, *, as_json: bool) -> int:
+async def command(setup: Setup, *, as_json: bool) -> int:
     """Show collections and what the server is doing, with or without a running server."""
-    told = asyncio.run(_status(setup))
-    if as_json:
-        print_json(told)
-    else:
-        _print(parse_status(told), told["server"])
-    return 0
-
-
-async def _status(setup: Setup) -> dict[str, Any]:
     held = find_lock_holder(setup.data_dir)
     server = {"pid": held.pid, "url": held.url} if held is not None and held.url else None
-    if not setup.data_dir.exists():
-        # Asking must not create anything.
-        return {"server": None, "data_dir": str(setup.data_dir), "collections": []}
-    async with connect(setup) as api:
-        told = await api.send(calls.status().untyped())
-    return {"server": server, **told}
+    told: dict[str, Any] = {"data_dir": str(setup.data_dir), "collections": []}
+    # Asking must not create anything.
+    if setup.data_dir.exists():
+        async with connect(setup) as api:
+            told = await api.send(calls.status().untyped())
+    if as_json:
+        print_json({"server": server, **told})
+    else:
+        _print(parse_status(told), server)
+    return 0
 
 
 def _print(status: Status, server: dict[str, Any] | None) -> None:
