@@ -19,7 +19,7 @@ import pytest
 
 from penstock.bus.broker import Broker, Channel, ChannelKind, Delivery, Reader, ReplyMessage
 from penstock.kernel.errors import Invalid, Rejected, Unavailable
-from penstock.kernel.settings_bus import BusSettings, KafkaSettings, RedisSettings
+from penstock.kernel.settings import BusSettings, KafkaSettings, RedisSettings
 from tests.clock import run
 from tests.fakes.broker import FakeBroker, Server
 from tests.rigs import kafka, redis

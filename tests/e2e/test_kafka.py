@@ -21,7 +21,7 @@ from penstock.bus.backends.kafka.broker import KafkaBroker
 from penstock.bus.backends.kafka.cluster import TopicSpec
 from penstock.bus.broker import Channel, ChannelKind, Delivery, Reader, ReplyMessage
 from penstock.kernel.errors import Invalid, PenstockError, Unavailable
-from penstock.kernel.settings_bus import BusSettings, KafkaSettings
+from penstock.kernel.settings import BusSettings, KafkaSettings
 from tests.rigs import kafka
 
 log = logging.getLogger(__name__)

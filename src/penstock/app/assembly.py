@@ -24,9 +24,10 @@ from penstock.indexing.chunk import Chunk
 from penstock.indexing.model_inputs import dense_text, sparse_query, sparse_text
 from penstock.kernel import allocator
 from penstock.kernel.context import Clock, Context
+from penstock.kernel.cores import available_cores
 from penstock.kernel.errors import Broken
 from penstock.kernel.messages import ChunkText, Topic
-from penstock.kernel.settings import Settings, available_cores
+from penstock.kernel.settings import Settings
 from penstock.models.factory import ModelFactory, Models
 from penstock.models.truncation import truncation_checks
 from penstock.pools.model_handlers import BULK_NICENESS, model_handlers

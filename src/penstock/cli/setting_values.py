@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from penstock.kernel.redaction import redact_url
-from penstock.kernel.settings import SettingSpec, SettingUnit
+from penstock.kernel.setting_spec import SettingSpec, SettingUnit
 
 SettingValue = int | float | str | bool
 

@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any, Final, cast
 
 from penstock.cli.setting_values import SettingValue
-from penstock.kernel.settings import SPEC_KEY, TOP_LEVEL_SECTIONS, Settings, SettingSpec
+from penstock.kernel.setting_spec import SPEC_KEY, SettingSpec
+from penstock.kernel.settings import TOP_LEVEL_SECTIONS, Settings
 
 #: The seed's key over all sections that are not in ``TOP_LEVEL_SECTIONS``.
 CONCURRENCY: Final = "concurrency"

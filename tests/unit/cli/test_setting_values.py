@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.cli.setting_values import format_value, parse_text, parse_yaml
-from penstock.kernel.settings import SettingSpec, SettingUnit
+from penstock.kernel.setting_spec import SettingSpec, SettingUnit
 
 COUNT = SettingSpec("COUNT", "a count", SettingUnit.COUNT, 1, 100)
 DURATION = SettingSpec("DURATION", "a duration", SettingUnit.DURATION, 0.001, 86_400)

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from penstock.kernel.cores import available_cores, cpu_quota
-from penstock.kernel.settings import available_cores as known_as
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
@@ -76,4 +75,4 @@ def test_without_a_quota_the_cores_are_those_this_process_may_run_on(
 
 
 def test_this_machine_has_a_core() -> None:
-    assert known_as() >= 1
+    assert available_cores() >= 1

@@ -8,15 +8,8 @@ import re
 import pytest
 
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
-from penstock.kernel.settings import (
-    SPEC_KEY,
-    TOP_LEVEL_SECTIONS,
-    DenseModelSettings,
-    Settings,
-    SettingSpec,
-    SettingUnit,
-)
-from penstock.kernel.settings_bus import KafkaSettings
+from penstock.kernel.setting_spec import SPEC_KEY, SettingSpec, SettingUnit
+from penstock.kernel.settings import TOP_LEVEL_SECTIONS, DenseModelSettings, KafkaSettings, Settings
 
 SECTIONS = [(section.name, section.default_factory) for section in dataclasses.fields(Settings)]
 TEXTS = (SettingUnit.TEXT, SettingUnit.SECRET, SettingUnit.ADDRESS)

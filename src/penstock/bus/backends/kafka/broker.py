@@ -28,7 +28,7 @@ from penstock.bus.backends.kafka.dead_letters import DeadLetterTopic
 from penstock.bus.backends.kafka.reader import KafkaReader, RecordSource
 from penstock.bus.broker import BROKER_TIMEOUT_S, STARTUP_CHECK_S, Channel, ChannelKind, DeadLetter
 from penstock.kernel.errors import Invalid, PenstockError
-from penstock.kernel.settings_bus import BusSettings, KafkaSettings
+from penstock.kernel.settings import BusSettings, KafkaSettings
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from aiokafka.conn import collect_hosts, create_conn
 
 from penstock.bus.broker import BROKER_TIMEOUT_S
 from penstock.kernel.errors import Invalid, PenstockError, Rejected, Unavailable
-from penstock.kernel.settings_bus import BusSettings, KafkaSettings
+from penstock.kernel.settings import BusSettings, KafkaSettings
 
 NAME: Final = "kafka"
 #: How long the client waits for one answer before it looks for another broker.
