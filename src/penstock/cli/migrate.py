@@ -19,7 +19,7 @@ from penstock.kernel.context import MonotonicClock
 from penstock.kernel.errors import Invalid
 from penstock.kernel.redaction import redact_url
 from penstock.stores.lock import DirectoryLock
-from penstock.stores.migration import FileMigrationJournal, Migration, MigrationResult, MigrationState
+from penstock.stores.migration import Migration, MigrationJournal, MigrationResult, MigrationState
 from penstock.stores.store_service import StoreService
 
 #: Where the progress of migrations is kept, in the data directory.
@@ -71,7 +71,7 @@ async def _migrate(setup: Setup, order: MigrationState, target: str) -> Migratio
         # Before either is opened, so that an unreachable server is reported at once.
         await probe_qdrant(setup.settings, MonotonicClock())
         async with _opened(setup, _OTHER[target]) as source, _opened(setup, target) as destination:
-            journal = FileMigrationJournal(setup.data_dir / MIGRATIONS / file)
+            journal = MigrationJournal(setup.data_dir / MIGRATIONS / file)
             migration = Migration(source.store, destination.store, order, journal, random.random)
             with _progress(console, migration, strip_controls(order.collection)):
                 return await migration.run()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -19,12 +19,19 @@ from penstock.kernel.context import Context
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, Unavailable
 from penstock.policies.jitter import Rng
 from penstock.policies.retry import RetrySettings, backoff_s
-from penstock.stores.commands import CreateCollection, DescribeCollection, ListCollections, ScrollPoints, UpsertPoints
+from penstock.stores.commands import (
+    CreateCollection,
+    DescribeCollection,
+    ListCollections,
+    ScrollPoints,
+    StoreCommand,
+    UpsertPoints,
+)
 from penstock.stores.comparison import CollectionComparison, compare_collections
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import CollectionInfo, PointPage
 
-T = TypeVar("T")
+R = TypeVar("R")
 
 #: Points read and written at once; one further page is read at the same time. With token vectors some 3 MB as JSON.
 PAGE_POINTS: Final = 128
@@ -67,24 +74,10 @@ class MigrationState(msgspec.Struct, frozen=True):
         return ours == theirs
 
 
-class MigrationJournal(Protocol):
-    """Store of one migration's progress; small and quick enough to be written on a command's event loop."""
+class MigrationJournal:
+    """Store of one migration's progress, small enough to be written on a command's event loop.
 
-    def read(self) -> MigrationState | None:
-        """Return the state that is there; ``None`` for none."""
-        ...
-
-    def write(self, state: MigrationState) -> None:
-        """Replace the recorded state; it survives a crash on return."""
-        ...
-
-    def remove(self) -> None:
-        """Remove the recorded progress."""
-        ...
-
-
-class FileMigrationJournal:
-    """A ``MigrationJournal`` in a file, replaced as a whole by one rename.
+    It is a file, replaced as a whole by one rename.
 
     Args:
         path: The file.
@@ -108,7 +101,7 @@ class FileMigrationJournal:
             raise Invalid(detail, field="collection", code="migration_damaged") from error
 
     def write(self, state: MigrationState) -> None:
-        """Replace the recorded state."""
+        """Replace the recorded state; it survives a crash on return."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_name(f".{self._path.name}")
         with draft.open("wb") as file:
@@ -230,7 +223,7 @@ class Migration:
                 page = await reading
                 if page.next is not None:
                     reading = asyncio.create_task(self._read(page.next))
-                await self._write(page)
+                await self._with_retries(self._target, UpsertPoints(self._name, page.points))
                 self.moved_points += len(page.points)
                 state = msgspec.structs.replace(
                     state, after=page.next, moved=self.moved_points, copied=page.next is None
@@ -244,21 +237,16 @@ class Migration:
             await asyncio.gather(reading, return_exceptions=True)
 
     async def _read(self, after: str | None) -> PointPage:
-        collection = self._request.collection
-        return await self._with_retries(
-            lambda: self._source.run(ScrollPoints(collection, after, PAGE_POINTS), self._ctx)
-        )
+        command = ScrollPoints(self._request.collection, after, PAGE_POINTS)
+        return await self._with_retries(self._source, command)
 
-    async def _write(self, page: PointPage) -> None:
-        await self._with_retries(lambda: self._target.run(UpsertPoints(self._name, page.points), self._ctx))
-
-    async def _with_retries(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Make a call; repeat it after a pause if the store is unavailable."""
+    async def _with_retries(self, store: VectorStore, command: StoreCommand[R]) -> R:
+        """Execute a command; repeat it after a pause if the store is unavailable."""
         for attempt in range(PAGE_ATTEMPTS_MAX - 1):
             try:
-                return await make()
+                return await store.run(command, self._ctx)
             except Unavailable as error:
                 if error.code == "disk_full":
                     raise
             await asyncio.sleep(backoff_s(attempt, self._rng(), _PAUSES))
-        return await make()
+        return await store.run(command, self._ctx)

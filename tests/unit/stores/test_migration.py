@@ -26,7 +26,7 @@ from penstock.stores.commands import (
 )
 from penstock.stores.comparison import compare_collections, hit_overlap, same_point
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
-from penstock.stores.migration import PAGE_ATTEMPTS_MAX, PAGE_POINTS, FileMigrationJournal, Migration, MigrationState
+from penstock.stores.migration import PAGE_ATTEMPTS_MAX, PAGE_POINTS, Migration, MigrationJournal, MigrationState
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 
@@ -241,7 +241,7 @@ async def test_an_absent_collection_is_told(journal):
 
 
 def test_a_journal_in_a_file_is_replaced_as_a_whole(tmp_path):
-    journal = FileMigrationJournal(tmp_path / "migrations" / "m.json")
+    journal = MigrationJournal(tmp_path / "migrations" / "m.json")
     assert journal.read() is None
     for moved in (1, 2):
         state = msgspec.structs.replace(ORDER, moved=moved, after="a")
@@ -257,7 +257,7 @@ def test_a_journal_in_a_file_is_replaced_as_a_whole(tmp_path):
 def test_a_damaged_journal_is_told_with_its_path(tmp_path, damage):
     (tmp_path / "m.json").write_bytes(damage)
     with pytest.raises(Invalid, match=r"m\.json.*remove it") as caught:
-        FileMigrationJournal(tmp_path / "m.json").read()
+        MigrationJournal(tmp_path / "m.json").read()
     assert caught.value.code == "migration_damaged"
 
 
