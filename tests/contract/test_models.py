@@ -20,11 +20,9 @@ from penstock.models.onnx_files import find_directory
 from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
 from penstock.models.remote_endpoint import ModelEndpoint, ModelEndpointSettings
 from penstock.models.remote_formats import (
-    CohereRerankFormat,
-    OpenAiDenseFormat,
-    TeiDenseFormat,
-    TeiRerankFormat,
-    TeiSparseFormat,
+    DENSE_FORMATS,
+    RERANK_FORMATS,
+    SPARSE_FORMATS,
 )
 from penstock.models.remote_models import RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
 from penstock.pools.model_handlers import ThreadModelHandlers
@@ -117,11 +115,11 @@ def crossed(kind: str) -> Backend:
 
 
 def openai(endpoint: ModelEndpoint) -> RemoteEmbedder:
-    return RemoteEmbedder(endpoint, OpenAiDenseFormat("tiny"), DIM, 32)
+    return RemoteEmbedder(endpoint, DENSE_FORMATS["openai"], 32, "tiny", dim=DIM)
 
 
 def tei(endpoint: ModelEndpoint) -> RemoteEmbedder:
-    return RemoteEmbedder(endpoint, TeiDenseFormat(), DIM, 3)
+    return RemoteEmbedder(endpoint, DENSE_FORMATS["tei"], 3, dim=DIM)
 
 
 def cosine(where: Path) -> dict[str, Any]:
@@ -142,17 +140,21 @@ SPARSE = {
     "bm25": local(lambda _: {"sparse": Bm25Runner(Bm25Settings())}),
     "onnx, logits": splade("splade"),
     "onnx, weights": splade("weights"),
-    "tei": remote("/embed_sparse", lambda endpoint: RemoteSparseEncoder(endpoint, TeiSparseFormat(), 3)),
-    "tei on the loopback": remote("/embed_sparse", lambda e: RemoteSparseEncoder(e, TeiSparseFormat(), 3), real=True),
+    "tei": remote("/embed_sparse", lambda endpoint: RemoteSparseEncoder(endpoint, SPARSE_FORMATS["tei"], 3)),
+    "tei on the loopback": remote(
+        "/embed_sparse", lambda e: RemoteSparseEncoder(e, SPARSE_FORMATS["tei"], 3), real=True
+    ),
 }
 RERANK = {
     "cosine": local(cosine),
     "onnx, one score": crossed("cross"),
     "onnx, two classes": crossed("cross2"),
-    "tei": remote("/rerank", lambda endpoint: RemoteReranker(endpoint, TeiRerankFormat(), 3)),
-    "cohere": remote("/v2/rerank", lambda endpoint: RemoteReranker(endpoint, CohereRerankFormat("tiny"), 32)),
-    "tei on the loopback": remote("/rerank", lambda e: RemoteReranker(e, TeiRerankFormat(), 3), real=True),
-    "cohere on the loopback": remote("/v2/rerank", lambda e: RemoteReranker(e, CohereRerankFormat("t"), 32), real=True),
+    "tei": remote("/rerank", lambda endpoint: RemoteReranker(endpoint, RERANK_FORMATS["tei"], 3)),
+    "cohere": remote("/v2/rerank", lambda endpoint: RemoteReranker(endpoint, RERANK_FORMATS["cohere"], 32, "tiny")),
+    "tei on the loopback": remote("/rerank", lambda e: RemoteReranker(e, RERANK_FORMATS["tei"], 3), real=True),
+    "cohere on the loopback": remote(
+        "/v2/rerank", lambda e: RemoteReranker(e, RERANK_FORMATS["cohere"], 32, "t"), real=True
+    ),
 }
 
 

@@ -13,7 +13,7 @@ from penstock.core.dependencies import Dependencies
 from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.messages import EmbedBatch
 from penstock.models.remote_endpoint import ModelEndpoint, ModelEndpointSettings
-from penstock.models.remote_formats import OpenAiDenseFormat
+from penstock.models.remote_formats import DENSE_FORMATS
 from penstock.models.remote_models import RemoteEmbedder
 from penstock.policies.breaker import BreakerState
 from tests.clock import virtual
@@ -51,7 +51,7 @@ class RemoteWorld(World):
     def _parts(self) -> Dependencies:
         settings = ModelEndpointSettings("embed", "models.dense", "http://models.test", KEY, 16)
         endpoint = ModelEndpoint(settings, "/v1/embeddings", LoopClock(), self.endpoint)
-        self._model = RemoteEmbedder(endpoint, OpenAiDenseFormat("tiny"), DIM, 32)
+        self._model = RemoteEmbedder(endpoint, DENSE_FORMATS["openai"], 32, "tiny", dim=DIM)
         parts = super()._parts()
         return replace(parts, remote_dependencies=frozenset({"embed"}), models=replace(parts.models, late=0))
 

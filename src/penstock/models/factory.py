@@ -49,21 +49,8 @@ from penstock.models.remote_endpoint import (
     ModelEndpointSettings,
     outage_reason,
 )
-from penstock.models.remote_formats import (
-    CohereRerankFormat,
-    OpenAiDenseFormat,
-    RerankFormat,
-    TeiDenseFormat,
-    TeiRerankFormat,
-    TeiSparseFormat,
-)
-from penstock.models.remote_models import (
-    PromptPrefixes,
-    RemoteCosineReranker,
-    RemoteEmbedder,
-    RemoteReranker,
-    RemoteSparseEncoder,
-)
+from penstock.models.remote_formats import DENSE_FORMATS, RERANK_FORMATS, SPARSE_FORMATS
+from penstock.models.remote_models import RemoteCosineReranker, RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
 from penstock.models.token_estimate import LazyTokenizer, TokenCounter, TokenEstimator
 
 log = logging.getLogger(__name__)
@@ -251,10 +238,10 @@ class ModelFactory:
             # Only the graph gives the number of components of its vectors.
             tokenizer = LazyTokenizer(encoder.tokenizer.path, encoder.tokenizer.tokens_max)
             return OffloadedModel(encoder.model, encoder.dim), tokenizer, used
-        shape = OpenAiDenseFormat(chosen.model) if chosen.kind == "openai" else TeiDenseFormat()
-        endpoint = self._endpoint("embed", DENSE_SECTION, chosen, shape.path)
-        prefixes = PromptPrefixes(chosen.query_prefix, chosen.document_prefix)
-        embedder = RemoteEmbedder(endpoint, shape, chosen.dim, chosen.batch, prefixes)
+        wire_format = DENSE_FORMATS[chosen.kind]
+        endpoint = self._endpoint("embed", DENSE_SECTION, chosen, wire_format.path)
+        prefixes = {TextKind.QUERY: chosen.query_prefix, TextKind.DOCUMENT: chosen.document_prefix}
+        embedder = RemoteEmbedder(endpoint, wire_format, chosen.batch, chosen.model, dim=chosen.dim, prefixes=prefixes)
         return (
             embedder,
             TokenEstimator(chosen.tokens),
@@ -290,9 +277,9 @@ class ModelFactory:
                 return OffloadedModel(files.model), ModelInfo("sparse", chosen.kind, files.model)
             encoder = OnnxSparseEncoder(files)
             return encoder, ModelInfo("sparse", chosen.kind, encoder.model)
-        shape = TeiSparseFormat()
-        endpoint = self._endpoint("sparse", SPARSE_SECTION, chosen, shape.path)
-        remote = RemoteSparseEncoder(endpoint, shape, chosen.batch)
+        wire_format = SPARSE_FORMATS[chosen.kind]
+        endpoint = self._endpoint("sparse", SPARSE_SECTION, chosen, wire_format.path)
+        remote = RemoteSparseEncoder(endpoint, wire_format, chosen.batch)
         return remote, ModelInfo("sparse", chosen.kind, f"{chosen.kind}/{chosen.model}", endpoint.url)
 
     def _rerank(
@@ -318,10 +305,11 @@ class ModelFactory:
                 return OffloadedModel(files.model), ModelInfo("rerank", chosen.kind, files.model)
             encoder = OnnxCrossEncoder(files)
             return encoder, ModelInfo("rerank", chosen.kind, encoder.model)
-        shape: RerankFormat = CohereRerankFormat(chosen.model) if chosen.kind == "cohere" else TeiRerankFormat()
-        endpoint = self._endpoint("rerank", RERANK_SECTION, chosen, shape.path)
+        wire_format = RERANK_FORMATS[chosen.kind]
+        endpoint = self._endpoint("rerank", RERANK_SECTION, chosen, wire_format.path)
         name = f"{chosen.kind}/{chosen.model}" if chosen.model else chosen.kind
-        return RemoteReranker(endpoint, shape, chosen.batch), ModelInfo("rerank", chosen.kind, name, endpoint.url)
+        remote = RemoteReranker(endpoint, wire_format, chosen.batch, chosen.model)
+        return remote, ModelInfo("rerank", chosen.kind, name, endpoint.url)
 
     def _endpoint(
         self,

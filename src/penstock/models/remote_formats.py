@@ -15,11 +15,12 @@ Parsers are strict: one entry for each text, in any order where entries carry an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
+import numpy as np
 
 from penstock.kernel.errors import DECODE_ERRORS
 from penstock.kernel.vectors import DenseVectors, SparseVector
@@ -67,140 +68,69 @@ class _Results(msgspec.Struct):
     results: list[_Relevant]
 
 
-class DenseFormat(Protocol):
-    """Wire format of requests for dense vectors."""
-
-    @property
-    def path(self) -> str:
-        """Path of the operation."""
-        ...
-
-    def request_body(self, texts: Sequence[str]) -> Any:
-        """Return the request body."""
-        ...
-
-    def parse_response(self, body: bytes, count: int) -> DenseVectors:
-        """Return ``float32 [count, dim]`` in the order of the texts, as the endpoint scaled them.
-
-        Raises:
-            ValueError: The answer is invalid.
-        """
-        ...
-
-
-class RerankFormat(Protocol):
-    """Wire format of requests for relevance scores."""
-
-    @property
-    def path(self) -> str:
-        """Path of the operation."""
-        ...
-
-    def request_body(self, query: str, texts: Sequence[str]) -> Any:
-        """Return the request body."""
-        ...
-
-    def parse_response(self, body: bytes, count: int) -> DenseVectors:
-        """Return ``float32 [count]`` in the order of the texts; raises as :meth:`DenseFormat.parse_response`."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class OpenAiDenseFormat:
-    """``POST /v1/embeddings``.
+class WireFormat(Generic[T]):
+    """Wire format of one operation of an endpoint.
 
     Attributes:
-        model: The model's name there.
+        path: Path of the operation.
+        request_body: Returns the request body for a model's name, a query (of a reranker) and texts.
+        parse_response: Returns one entry for each of so many texts, in their order, as the endpoint scaled it; raises
+            ``ValueError`` for an invalid answer.
     """
 
-    model: str
-    path: str = "/v1/embeddings"
-
-    def request_body(self, texts: Sequence[str]) -> Any:
-        """Return the request body."""
-        return {"model": self.model, "input": list(texts), "encoding_format": "float"}
-
-    def parse_response(self, body: bytes, count: int) -> DenseVectors:
-        """Return the vectors by the texts' order."""
-        entries = _decoded(body, _Vectors).data
-        return _matrix(_by_index([(one.index, one.embedding) for one in entries], count), count)
+    path: str
+    request_body: Callable[[str, str, Sequence[str]], Any]
+    parse_response: Callable[[bytes, int], Iterable[T]]
 
 
-@dataclass(frozen=True, slots=True)
-class TeiDenseFormat:
-    """``POST /embed``."""
-
-    path: str = "/embed"
-
-    def request_body(self, texts: Sequence[str]) -> Any:
-        """Return the request body."""
-        return {"inputs": list(texts), "truncate": True, "normalize": True}
-
-    def parse_response(self, body: bytes, count: int) -> DenseVectors:
-        """Return the vectors."""
-        return _matrix(_decoded(body, list[list[float]]), count)
+def _openai_vectors(body: bytes, count: int) -> DenseVectors:
+    entries = _decoded(body, _Vectors).data
+    return _matrix(_by_index([(one.index, one.embedding) for one in entries], count), count)
 
 
-@dataclass(frozen=True, slots=True)
-class TeiSparseFormat:
-    """``POST /embed_sparse``."""
-
-    path: str = "/embed_sparse"
-
-    def request_body(self, texts: Sequence[str]) -> Any:
-        """Return the request body."""
-        return {"inputs": list(texts), "truncate": True}
-
-    def parse_response(self, body: bytes, count: int) -> list[SparseVector]:
-        """Return one sparse vector for each text.
-
-        Raises:
-            ValueError: The answer is invalid.
-        """
-        rows = _decoded(body, list[list[_Term]])
-        _check_count(len(rows), count)
-        return [_sparse(row) for row in rows]
+def _tei_vectors(body: bytes, count: int) -> DenseVectors:
+    return _matrix(_decoded(body, list[list[float]]), count)
 
 
-@dataclass(frozen=True, slots=True)
-class TeiRerankFormat:
-    """``POST /rerank``."""
-
-    path: str = "/rerank"
-
-    def request_body(self, query: str, texts: Sequence[str]) -> Any:
-        """Return the request body."""
-        return {"query": query, "texts": list(texts), "truncate": True}
-
-    def parse_response(self, body: bytes, count: int) -> DenseVectors:
-        """Return the scores by the texts' order."""
-        found = _decoded(body, list[_Scored])
-        return _scores([(one.index, one.score) for one in found], count)
+def _tei_sparse(body: bytes, count: int) -> list[SparseVector]:
+    rows = _decoded(body, list[list[_Term]])
+    _check_count(len(rows), count)
+    return [checked_sparse_vector([term.index for term in row], [term.value for term in row]) for row in rows]
 
 
-@dataclass(frozen=True, slots=True)
-class CohereRerankFormat:
-    """``POST /v2/rerank``.
-
-    Attributes:
-        model: The model's name there.
-    """
-
-    model: str
-    path: str = "/v2/rerank"
-
-    def request_body(self, query: str, texts: Sequence[str]) -> Any:
-        """Return the request body."""
-        return {"model": self.model, "query": query, "documents": list(texts), "top_n": len(texts)}
-
-    def parse_response(self, body: bytes, count: int) -> DenseVectors:
-        """Return the scores by the texts' order."""
-        found = _decoded(body, _Results).results
-        return _scores([(one.index, one.relevance_score) for one in found], count)
+def _tei_scores(body: bytes, count: int) -> DenseVectors:
+    return _scores([(one.index, one.score) for one in _decoded(body, list[_Scored])], count)
 
 
-def _sparse(row: Sequence[_Term]) -> SparseVector:
-    return checked_sparse_vector([term.index for term in row], [term.value for term in row])
+def _cohere_scores(body: bytes, count: int) -> DenseVectors:
+    return _scores([(one.index, one.relevance_score) for one in _decoded(body, _Results).results], count)
+
+
+#: Formats by the kind that the settings name: ``float32 [dim]``, a sparse vector, a score for each text.
+DENSE_FORMATS: Final[dict[str, WireFormat[DenseVectors]]] = {
+    "openai": WireFormat(
+        "/v1/embeddings",
+        lambda model, _query, texts: {"model": model, "input": texts, "encoding_format": "float"},
+        _openai_vectors,
+    ),
+    "tei": WireFormat(
+        "/embed", lambda _model, _query, texts: {"inputs": texts, "truncate": True, "normalize": True}, _tei_vectors
+    ),
+}
+SPARSE_FORMATS: Final = {
+    "tei": WireFormat("/embed_sparse", lambda _model, _query, texts: {"inputs": texts, "truncate": True}, _tei_sparse),
+}
+RERANK_FORMATS: Final[dict[str, WireFormat[np.float32]]] = {
+    "tei": WireFormat(
+        "/rerank", lambda _model, query, texts: {"query": query, "texts": texts, "truncate": True}, _tei_scores
+    ),
+    "cohere": WireFormat(
+        "/v2/rerank",
+        lambda model, query, texts: {"model": model, "query": query, "documents": texts, "top_n": len(texts)},
+        _cohere_scores,
+    ),
+}
 
 
 def _decoded(body: bytes, form: type[T]) -> T:

@@ -6,10 +6,10 @@ retries: :class:`penstock.pools.remote_dependency.RemoteDependency` wraps these 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from types import MappingProxyType
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 
@@ -25,9 +25,7 @@ from penstock.models.remote_formats import (
     SCORE_BYTES_MAX,
     TERM_BYTES_MAX,
     TERMS_READ_MAX,
-    DenseFormat,
-    RerankFormat,
-    TeiSparseFormat,
+    WireFormat,
 )
 from penstock.models.tokenizer import well_formed
 
@@ -35,6 +33,8 @@ T = TypeVar("T")
 
 #: Accepted batches in a row after which the batch size is doubled.
 GROW_AFTER_BATCHES: Final = 100
+
+NO_PREFIXES: Final[Mapping[TextKind, str]] = MappingProxyType({})
 
 
 class AdaptiveBatchSize:
@@ -69,7 +69,7 @@ class AdaptiveBatchSize:
 
 
 async def call_in_batches(
-    texts: Sequence[str], size: AdaptiveBatchSize, ask: Callable[[Sequence[str]], Awaitable[Sequence[T]]]
+    texts: Sequence[str], size: AdaptiveBatchSize, ask: Callable[[Sequence[str]], Awaitable[Iterable[T]]]
 ) -> list[T]:
     """Call an endpoint for all texts, batch by batch; return one entry for each text, in their order.
 
@@ -85,7 +85,7 @@ async def call_in_batches(
     while len(entries) < len(texts):
         batch = texts[len(entries) : len(entries) + size.texts]
         try:
-            entries += await ask(batch)
+            entries.extend(await ask(batch))
         except BatchTooLarge:
             if len(batch) == 1:
                 raise
@@ -100,45 +100,70 @@ def non_empty_text(text: str) -> str:
     return well_formed(text) or " "
 
 
-@dataclass(frozen=True, slots=True)
-class PromptPrefixes:
-    """Prefixes that a model expects in front of its texts (``query: `` and ``passage: `` for instance), by kind."""
+class _RemoteModel(Generic[T]):
+    """A model behind an endpoint.
 
-    query: str = ""
-    document: str = ""
+    Args:
+        endpoint: The endpoint.
+        wire_format: The endpoint's wire format.
+        batch: Texts in one request at most.
+        model: The model's name there.
 
-    def apply(self, text: str, kind: TextKind) -> str:
-        """Return the text as the model wants it."""
-        return (self.query if kind is TextKind.QUERY else self.document) + text
+    Bounds: an answer is read up to what the entries for ``batch`` texts can take.
+    """
+
+    def __init__(self, endpoint: ModelEndpoint, wire_format: WireFormat[T], batch: int, model: str = "") -> None:
+        self.batch = batch
+        self._endpoint = endpoint
+        self._format = wire_format
+        self._model = model
+        self._size = AdaptiveBatchSize(batch)
+
+    async def _call(
+        self, texts: Sequence[str], bytes_max: Callable[[str], int], ctx: Context, query: str = ""
+    ) -> list[T]:
+        """Return the entry of each text; ``bytes_max`` bounds what one may take in an answer."""
+
+        async def ask(batch: Sequence[str]) -> Iterable[T]:
+            message = self._format.request_body(self._model, query, batch)
+            body = await self._endpoint.post(message, BODY_OVERHEAD_BYTES + sum(map(bytes_max, batch)), ctx)
+            try:
+                return self._parsed(body, len(batch))
+            except ValueError as error:
+                raise self._endpoint.malformed_answer(str(error)) from None
+
+        return await call_in_batches([non_empty_text(text) for text in texts], self._size, ask)
+
+    def _parsed(self, body: bytes, count: int) -> Iterable[T]:
+        return self._format.parse_response(body, count)
 
 
-class RemoteEmbedder:
+class RemoteEmbedder(_RemoteModel[DenseVectors]):
     """An ``Embedder`` that calls an endpoint. It gives no token vectors, so there is no late interaction with it.
 
     Args:
         endpoint: The endpoint.
         wire_format: The endpoint's wire format.
-        dim: Dimension that every vector must have; 0 as long as it is not known.
         batch: Texts in one request at most.
-        prefixes: Prefixes of texts, by kind.
-
-    Bounds: an answer is read up to what ``batch`` vectors can take.
+        model: The model's name there.
+        dim: Dimension that every vector must have; 0 as long as it is not known.
+        prefixes: What the model expects in front of its texts, by kind (``query: `` and ``passage: `` for instance).
     """
+
+    token_dim = 0
 
     def __init__(
         self,
         endpoint: ModelEndpoint,
-        wire_format: DenseFormat,
-        dim: int,
+        wire_format: WireFormat[DenseVectors],
         batch: int,
-        prefixes: PromptPrefixes = PromptPrefixes(),
+        model: str = "",
+        *,
+        dim: int = 0,
+        prefixes: Mapping[TextKind, str] = NO_PREFIXES,
     ) -> None:
+        super().__init__(endpoint, wire_format, batch, model)
         self.dim = dim
-        self.token_dim = 0
-        self.batch = batch
-        self._endpoint = endpoint
-        self._shape = wire_format
-        self._size = AdaptiveBatchSize(batch)
         self._prefixes = prefixes
 
     async def embed(
@@ -157,84 +182,34 @@ class RemoteEmbedder:
 
         Cancellation: The request is closed.
         """
-
-        async def ask(batch: Sequence[str]) -> list[DenseVectors]:
-            message = self._shape.request_body([non_empty_text(self._prefixes.apply(text, kind)) for text in batch])
-            bytes_max = BODY_OVERHEAD_BYTES + len(batch) * NUMBER_BYTES_MAX * (self.dim or DIM_MAX)
-            body = await self._endpoint.post(message, bytes_max, ctx)
-            try:
-                return list(_normalised(self._shape.parse_response(body, len(batch)), self.dim))
-            except ValueError as error:
-                raise self._endpoint.malformed_answer(str(error)) from None
-
+        prefix = self._prefixes.get(kind, "")
         with _blamed(kind):
-            rows = await call_in_batches(texts, self._size, ask)
+            rows = await self._call(
+                [prefix + text for text in texts], lambda _: NUMBER_BYTES_MAX * (self.dim or DIM_MAX), ctx
+            )
         return Embeddings(np.array(rows, np.float32).reshape(len(rows), -1 if rows else self.dim))
 
+    def _parsed(self, body: bytes, count: int) -> Iterable[DenseVectors]:
+        return _normalised(np.asarray(super()._parsed(body, count)), self.dim)
 
-class RemoteSparseEncoder:
-    """A ``SparseEncoder`` that calls an endpoint; queries and documents are encoded alike.
 
-    Args:
-        endpoint: The endpoint.
-        wire_format: The endpoint's wire format.
-        batch: Texts in one request at most.
-
-    Bounds: as :class:`RemoteEmbedder`.
-    """
-
-    def __init__(self, endpoint: ModelEndpoint, wire_format: TeiSparseFormat, batch: int) -> None:
-        self._endpoint = endpoint
-        self._shape = wire_format
-        self._size = AdaptiveBatchSize(batch)
+class RemoteSparseEncoder(_RemoteModel[SparseVector]):
+    """A ``SparseEncoder`` that calls an endpoint; queries and documents are encoded alike."""
 
     async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> list[SparseVector]:
         """Return one vector for each text; raises and is cancelled as :meth:`RemoteEmbedder.embed`."""
-
-        async def ask(batch: Sequence[str]) -> list[SparseVector]:
-            bytes_max = BODY_OVERHEAD_BYTES + len(batch) * TERM_BYTES_MAX * TERMS_READ_MAX
-            body = await self._endpoint.post(
-                self._shape.request_body([non_empty_text(text) for text in batch]), bytes_max, ctx
-            )
-            try:
-                return self._shape.parse_response(body, len(batch))
-            except ValueError as error:
-                raise self._endpoint.malformed_answer(str(error)) from None
-
         with _blamed(kind):
-            return await call_in_batches(texts, self._size, ask)
+            return await self._call(texts, lambda _: TERM_BYTES_MAX * TERMS_READ_MAX, ctx)
 
 
-class RemoteReranker:
-    """A ``Reranker`` that calls an endpoint.
-
-    Args:
-        endpoint: The endpoint.
-        wire_format: The endpoint's wire format.
-        batch: Texts in one request at most; a score is a pair's own, so that those of two requests compare.
-
-    Bounds: as :class:`RemoteEmbedder`.
-    """
-
-    def __init__(self, endpoint: ModelEndpoint, wire_format: RerankFormat, batch: int) -> None:
-        self._endpoint = endpoint
-        self._shape = wire_format
-        self._size = AdaptiveBatchSize(batch)
+class RemoteReranker(_RemoteModel[np.float32]):
+    """A ``Reranker`` that calls an endpoint; a score is a pair's own, so that those of two requests compare."""
 
     async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> DenseVectors:
         """Return ``float32 [n]``; raises and is cancelled as :meth:`RemoteEmbedder.embed`."""
-
-        async def ask(batch: Sequence[str]) -> list[float]:
-            message = self._shape.request_body(non_empty_text(query), [non_empty_text(text) for text in batch])
-            # Some endpoints send the texts back unasked; a character takes 6 bytes at most.
-            bytes_max = BODY_OVERHEAD_BYTES + sum(SCORE_BYTES_MAX + 6 * len(text) for text in batch)
-            body = await self._endpoint.post(message, bytes_max, ctx)
-            try:
-                return list(self._shape.parse_response(body, len(batch)))
-            except ValueError as error:
-                raise self._endpoint.malformed_answer(str(error)) from None
-
-        return np.array(await call_in_batches(texts, self._size, ask), np.float32)
+        # Some endpoints send the texts back unasked; a character takes 6 bytes at most.
+        scores = await self._call(texts, lambda text: SCORE_BYTES_MAX + 6 * len(text), ctx, non_empty_text(query))
+        return np.array(scores, np.float32)
 
 
 class RemoteCosineReranker:

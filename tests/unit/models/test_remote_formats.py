@@ -7,22 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from penstock.models.remote_formats import (
-    CohereRerankFormat,
-    OpenAiDenseFormat,
-    TeiDenseFormat,
-    TeiRerankFormat,
-    TeiSparseFormat,
-)
+from penstock.models.remote_formats import DENSE_FORMATS, RERANK_FORMATS, SPARSE_FORMATS
 from penstock.models.vector_checks import TERMS_MAX, checked_sparse_vector, finite_array
 
-OPENAI, TEI, SPARSE, RERANK, COHERE = (
-    OpenAiDenseFormat("m"),
-    TeiDenseFormat(),
-    TeiSparseFormat(),
-    TeiRerankFormat(),
-    CohereRerankFormat("m"),
-)
+OPENAI, TEI = DENSE_FORMATS["openai"], DENSE_FORMATS["tei"]
+SPARSE = SPARSE_FORMATS["tei"]
+RERANK, COHERE = RERANK_FORMATS["tei"], RERANK_FORMATS["cohere"]
 
 
 def body(value: object) -> bytes:
@@ -30,11 +20,11 @@ def body(value: object) -> bytes:
 
 
 def test_what_is_sent():
-    assert OPENAI.request_body(["a"]) == {"model": "m", "input": ["a"], "encoding_format": "float"}
-    assert TEI.request_body(["a"]) == {"inputs": ["a"], "truncate": True, "normalize": True}
-    assert SPARSE.request_body(["a"]) == {"inputs": ["a"], "truncate": True}
-    assert RERANK.request_body("q", ["a"]) == {"query": "q", "texts": ["a"], "truncate": True}
-    assert COHERE.request_body("q", ["a"]) == {"model": "m", "query": "q", "documents": ["a"], "top_n": 1}
+    assert OPENAI.request_body("m", "", ["a"]) == {"model": "m", "input": ["a"], "encoding_format": "float"}
+    assert TEI.request_body("m", "", ["a"]) == {"inputs": ["a"], "truncate": True, "normalize": True}
+    assert SPARSE.request_body("m", "", ["a"]) == {"inputs": ["a"], "truncate": True}
+    assert RERANK.request_body("m", "q", ["a"]) == {"query": "q", "texts": ["a"], "truncate": True}
+    assert COHERE.request_body("m", "q", ["a"]) == {"model": "m", "query": "q", "documents": ["a"], "top_n": 1}
 
 
 def test_an_index_says_which_text_an_entry_is_of():

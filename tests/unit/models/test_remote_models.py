@@ -10,11 +10,10 @@ from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.models.remote_endpoint import BatchTooLarge, ModelEndpoint, ModelEndpointSettings
-from penstock.models.remote_formats import TeiDenseFormat, TeiRerankFormat, TeiSparseFormat
+from penstock.models.remote_formats import DENSE_FORMATS, RERANK_FORMATS, SPARSE_FORMATS
 from penstock.models.remote_models import (
     GROW_AFTER_BATCHES,
     AdaptiveBatchSize,
-    PromptPrefixes,
     RemoteEmbedder,
     RemoteReranker,
     RemoteSparseEncoder,
@@ -29,7 +28,8 @@ DOCUMENT, QUERY = TextKind.DOCUMENT, TextKind.QUERY
 
 
 def embedder(transport: FakeEndpoint, dim: int = DIM, batch: int = 32, **prefixes: str) -> RemoteEmbedder:
-    return RemoteEmbedder(at("/embed", transport), TeiDenseFormat(), dim, batch, PromptPrefixes(**prefixes))
+    by_kind = {TextKind(kind): prefix for kind, prefix in prefixes.items()}
+    return RemoteEmbedder(at("/embed", transport), DENSE_FORMATS["tei"], batch, dim=dim, prefixes=by_kind)
 
 
 def at(path: str, transport: FakeEndpoint) -> ModelEndpoint:
@@ -137,8 +137,10 @@ async def test_a_huge_answer_is_cut_off_at_what_so_many_texts_can_take():
     transport.behave = always(200, content=b"[" + b"1.0," * 10_000_000)
     for ask in (
         lambda: embedder(transport).embed(["a"], DOCUMENT, WORK),
-        lambda: RemoteSparseEncoder(at("/embed_sparse", transport), TeiSparseFormat(), 8).encode(["a"], DOCUMENT, WORK),
-        lambda: RemoteReranker(at("/rerank", transport), TeiRerankFormat(), 8).rerank("q", ["a"], WORK),
+        lambda: RemoteSparseEncoder(at("/embed_sparse", transport), SPARSE_FORMATS["tei"], 8).encode(
+            ["a"], DOCUMENT, WORK
+        ),
+        lambda: RemoteReranker(at("/rerank", transport), RERANK_FORMATS["tei"], 8).rerank("q", ["a"], WORK),
     ):
         with pytest.raises(Broken, match="longer than"):
             await ask()
@@ -149,9 +151,9 @@ async def test_garbage_of_sparse_vectors_and_scores_is_the_endpoint_s_fault_too(
     transport = FakeEndpoint()
     transport.behave = always(200, json=[[{"index": 0, "value": "much"}]])
     with pytest.raises(Broken, match="another shape"):
-        await RemoteSparseEncoder(at("/embed_sparse", transport), TeiSparseFormat(), 8).encode(["a"], QUERY, WORK)
+        await RemoteSparseEncoder(at("/embed_sparse", transport), SPARSE_FORMATS["tei"], 8).encode(["a"], QUERY, WORK)
     with pytest.raises(Broken, match="another shape"):
-        await RemoteReranker(at("/rerank", transport), TeiRerankFormat(), 8).rerank("q", ["a"], WORK)
+        await RemoteReranker(at("/rerank", transport), RERANK_FORMATS["tei"], 8).rerank("q", ["a"], WORK)
 
 
 @virtual
