@@ -22,26 +22,23 @@ The session and other runs on it do not notice.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
-from penstock.kernel.errors import Broken
 from penstock.kernel.vectors import Embeddings
-from penstock.models.batching import plan_batches
-from penstock.models.cancellation import CancellationToken, RunCancelled
-from penstock.models.device import Device, available_providers, check_device, cpu_device
-from penstock.models.onnx_session import arena_shrink_options
+from penstock.models.device import Device, cpu_device
+from penstock.models.onnx_session import TextSession
 from penstock.models.projection import pool_token_vectors
 from penstock.models.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from penstock.kernel.late_interaction import TokenVectors
     from penstock.kernel.messages import TextKind
+    from penstock.models.cancellation import CancellationToken
     from penstock.models.contract import Floats
     from penstock.models.prepare import PreparedModel
 
@@ -70,7 +67,6 @@ class BuiltinDenseEncoder:
             call_tokens_max: Budget of one call of the model; what suits the device if ``None``. With 0 every
                 text runs alone: its vector is then the same to the last bit whatever it came with, at two
                 thirds of the throughput for texts of 10 tokens.
-
             device: Where it runs; the processor if ``None``.
 
         Raises:
@@ -83,15 +79,9 @@ class BuiltinDenseEncoder:
         self.model = f"{prepared.name}-{prepared.fingerprint}"
         self.tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
         self.device = device or cpu_device()
-        check_device(self.device, available_providers())
-        self._call_tokens_max = self.device.call_tokens_max if call_tokens_max is None else call_tokens_max
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(prepared.path), _options(threads, self.device), providers=list(self.device.providers)
-            )
-        except Exception as error:  # the runtime's exceptions share no narrower base
-            raise Broken(f"ONNX Runtime cannot load {prepared.path}: {error}", code="model_load") from error
-        check_device(self.device, self._session.get_providers())
+        if call_tokens_max is not None:
+            self.device = replace(self.device, call_tokens_max=call_tokens_max)
+        self._session = TextSession(prepared.path, self.tokenizer, self.device, threads, fused=True)
         self.run([""])
 
     def run(self, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
@@ -108,8 +98,6 @@ class BuiltinDenseEncoder:
             Broken: ONNX Runtime fails.
             RunCancelled: ``stop`` was cancelled.
         """
-        stop = stop or CancellationToken()
-        stop.raise_if_cancelled()
         return self.run_token_ids(self.tokenizer.token_ids(texts), stop)
 
     def run_with_token_vectors(
@@ -123,78 +111,24 @@ class BuiltinDenseEncoder:
             stop: Ends the run early.
 
         Raises:
-            Broken: ONNX Runtime fails.
-            RunCancelled: ``stop`` was cancelled.
+            PenstockError: As :meth:`run`.
         """
-        stop = stop or CancellationToken()
-        stop.raise_if_cancelled()
         rows = self.tokenizer.token_ids(texts)
         vectors = np.empty((len(rows), self.dim), np.float32)
         late: list[TokenVectors] = [_NO_TOKENS] * len(rows)
-        for group, (sentences, tokens) in self._calls(rows, ["sentence", "late"], stop):
+        for group, _, (sentences, tokens) in self._session.calls(rows, ["sentence", "late"], stop):
             vectors[group] = sentences
             for position, projected in zip(group, tokens, strict=True):
                 late[position] = pool_token_vectors(projected[: len(rows[position])], kind)
         return Embeddings(vectors, late)
 
     def run_token_ids(self, rows: Sequence[Sequence[int]], stop: CancellationToken | None = None) -> Floats:
-        """Embed texts already tokenised by ``tokenizer.token_ids``.
-
-        A caller may so slice a job by its tokens (``batching.SLICE_TOKENS_MAX``) at no further
-        cost.
-
-        Args:
-            rows: The texts' tokens.
-            stop: Ends the run early.
-
-        Returns:
-            ``float32 [n, dim]``, L2-normalised, in the order of ``rows``.
-
-        Raises:
-            Broken: ONNX Runtime fails.
-            RunCancelled: ``stop`` was cancelled.
-        """
+        """Embed texts already tokenised by ``tokenizer.token_ids``; otherwise as :meth:`run`."""
         vectors = np.empty((len(rows), self.dim), np.float32)
-        for group, (sentences,) in self._calls(rows, ["sentence"], stop or CancellationToken()):
+        for group, _, (sentences,) in self._session.calls(rows, ["sentence"], stop):
             vectors[group] = sentences
         return vectors
 
     def shrink(self) -> None:
-        """Free the memory that the runtime keeps between calls, by a run that shrinks its arena."""
-        if self.device.name != "cpu":
-            return
-        ids, mask = self.tokenizer.encode([""])
-        self._session.run(["sentence"], {"input_ids": ids, "attention_mask": mask}, arena_shrink_options())
-
-    def _calls(
-        self, rows: Sequence[Sequence[int]], outputs: list[str], stop: CancellationToken
-    ) -> Iterator[tuple[list[int], list[Floats]]]:
-        """Call the model for group after group; yield the group's places in ``rows`` and its outputs."""
-        options = onnxruntime.RunOptions()
-        with stop.on_cancel(partial(setattr, options, "terminate", True)):
-            for group in plan_batches(
-                [len(row) for row in rows], self._call_tokens_max, self.device.padding_tokens_max
-            ):
-                stop.raise_if_cancelled()
-                ids, mask = self.tokenizer.pad([rows[position] for position in group])
-                try:
-                    output = self._session.run(outputs, {"input_ids": ids, "attention_mask": mask}, options)
-                except Exception as error:  # as above
-                    if stop.is_cancelled:
-                        raise RunCancelled from None
-                    raise Broken(f"ONNX Runtime failed: {error}", code="model_run") from error
-                yield group, output
-
-
-def _options(threads: int, device: Device) -> onnxruntime.SessionOptions:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # Shapes differ from call to call: a remembered memory plan per shape would only grow.
-    options.enable_mem_pattern = False
-    if device.name == "cpu":
-        # The graph comes with its operators fused; the higher levels would fuse sums and norms too, which is slower.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
-    return options
+        """Free the memory that the runtime keeps between calls."""
+        self._session.shrink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
@@ -82,13 +82,7 @@ class TextTokenizer:
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return ids and mask, each ``int32 [n, longest]``, padded on the right."""
-        longest = max(map(len, rows), default=0)
-        ids = np.full((len(rows), longest), self.pad_id, np.int32)
-        mask = np.zeros((len(rows), longest), np.int32)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = row
-            mask[number, : len(row)] = 1
-        return ids, mask
+        return pad_rows(rows, self.pad_id), pad_rows([[1] * len(row) for row in rows], 0)
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return ids and mask of ``texts``, each ``int32 [n, longest]``."""
@@ -118,6 +112,64 @@ class TextTokenizer:
         if len(text) > first and self.count([text[:first]])[0] > room + WORD_TOKENS_MAX:
             return True
         return len(text) > longest or self.count([text])[0] > room
+
+
+#: The share of a pair's tokens that a query must leave for the text.
+TEXT_SHARE_MIN: Final = 0.25
+
+
+class PairTokenizer:
+    """Tokenizer of a query with each of several texts. The text is cut at the model's length, the query never.
+
+    Args:
+        texts: The model's; the template in its file says what stands around and between the two.
+    """
+
+    def __init__(self, texts: TextTokenizer) -> None:
+        self._texts = texts
+        self._tokenizer = Tokenizer.from_file(str(texts.path))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(texts.tokens_max, strategy="only_second")
+        self._special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+
+    def tokenize(self, query: str, texts: Sequence[str]) -> list[Encoding]:
+        """Return ids and segment numbers (token types) for each text.
+
+        Raises:
+            Invalid: The query leaves too little for a text (``query_too_long``). Scores for its beginning alone would
+                be scores for another query.
+        """
+        asked = well_formed(query)
+        self._room(asked)
+        longest = self._texts.tokens_max * CHARACTERS_PER_TOKEN_MAX
+        return self._tokenizer.encode_batch([(asked, well_formed(text[:longest])) for text in texts])
+
+    def truncated(self, query: str, texts: Sequence[str]) -> list[bool]:
+        """Return for each text whether its end is not read beside the query.
+
+        Raises:
+            Invalid: As :meth:`tokenize`.
+        """
+        room = self._room(well_formed(query))
+        return [self._texts.truncated(text, self._texts.text_tokens_max - room) for text in texts]
+
+    def _room(self, query: str) -> int:
+        """Return how many tokens of a text fit beside a query."""
+        most = self._texts.tokens_max
+        # One over the limit need not be counted to its end.
+        room = most - self._special - self._texts.count([query[: most * CHARACTERS_PER_TOKEN_MAX]])[0]
+        if room < TEXT_SHARE_MIN * most:
+            detail = f"the query is longer than the reranker can read beside a text ({most} tokens in all)"
+            raise Invalid(detail, field="query", code="query_too_long")
+        return room
+
+
+def pad_rows(rows: Sequence[Sequence[int]], fill: int) -> NDArray[np.int32]:
+    """Return rows as ``int32 [n, longest]``, padded on the right."""
+    padded = np.full((len(rows), max(map(len, rows), default=0)), fill, np.int32)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return padded
 
 
 def _beyond(encoding: Encoding) -> int:

@@ -15,7 +15,8 @@ from penstock.kernel.errors import Broken, Invalid
 from penstock.models.cancellation import CancellationToken, RunCancelled
 from penstock.models.onnx_files import OnnxFiles, find_directory
 from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
-from penstock.models.onnx_session import PairRowTokenizer, TextSession
+from penstock.models.onnx_session import TextSession
+from penstock.models.tokenizer import PairTokenizer, TextTokenizer, pad_rows
 from tests.fakes import graphs
 
 MODELS = {
@@ -106,8 +107,8 @@ def test_a_model_s_name_holds_its_fingerprint(tmp_path):
 # --- Pairs
 
 
-def pairs(tmp_path: Path, tokens_max: int = graphs.TOKENS_MAX) -> PairRowTokenizer:
-    return PairRowTokenizer(files(tmp_path, "cross").tokenizer, tokens_max)
+def pairs(tmp_path: Path, tokens_max: int = graphs.TOKENS_MAX) -> PairTokenizer:
+    return PairTokenizer(TextTokenizer(files(tmp_path, "cross").tokenizer, tokens_max))
 
 
 def test_a_pair_is_cut_at_the_text_and_never_at_the_query(tmp_path):
@@ -132,10 +133,9 @@ def test_a_query_that_leaves_too_little_for_a_text_is_refused(tmp_path):
 
 def test_rows_of_unlike_length_are_padded_on_the_right(tmp_path):
     rows = pairs(tmp_path)
-    tokens = rows.pad(rows.tokenize("alpha", ["", "beta gamma"]))
-    assert tokens.ids.shape == (2, 6)
-    assert tokens.mask.tolist() == [[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]]
-    assert tokens.type_ids.tolist() == [[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 1]]
+    found = rows.tokenize("alpha", ["", "beta gamma"])
+    assert pad_rows([row.ids for row in found], 7)[0, 4:].tolist() == [7, 7]
+    assert pad_rows([row.type_ids for row in found], 0).tolist() == [[0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 1]]
 
 
 # --- Stopping
@@ -221,10 +221,7 @@ def test_numbers_that_are_not_finite_are_a_broken_model(tmp_path, value):
 
 def test_an_error_of_the_runtime_is_no_stop(tmp_path):
     found = files(tmp_path, "dense")
-    session = TextSession(found.graph)
-    rows = OnnxDenseEncoder(found)._rows
-    tokens = rows.pad(rows.tokenize(["alpha"]))
-    tokens.ids[0, 1] = 10_000  # no such token
-    with session.cancellable(None) as run, pytest.raises(Broken, match="ONNX Runtime failed"):
-        run(tokens)
+    session = TextSession(found.graph, TextTokenizer(found.tokenizer, found.tokens_max))
+    with pytest.raises(Broken, match="ONNX Runtime failed"):
+        list(session.calls([[2, 10_000]], ["sentence_embedding"], None))  # no such token
     assert repr(session) == "<TextSession model.onnx sentence_embedding>"
