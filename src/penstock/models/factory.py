@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import httpx
 import numpy as np
@@ -56,8 +56,6 @@ from penstock.models.token_estimate import LazyTokenizer, TokenCounter, TokenEst
 log = logging.getLogger(__name__)
 
 DENSE_SECTION: Final = "models.dense"
-SPARSE_SECTION: Final = "models.sparse"
-RERANK_SECTION: Final = "models.rerank"
 
 #: The pools in which models work.
 MODEL_POOLS: Final = frozenset({"embed", "sparse", "rerank"})
@@ -66,6 +64,8 @@ MODEL_POOLS: Final = frozenset({"embed", "sparse", "rerank"})
 NO_LATE_INTERACTION: Final = "no late interaction: the dense model gives no token vectors"
 
 ProgressCallback = Callable[[str, int, int], None]
+T = TypeVar("T", OnnxSparseEncoder, OnnxCrossEncoder)
+_ModelSettings = DenseModelSettings | SparseModelSettings | RerankModelSettings
 
 
 @dataclass(slots=True)
@@ -139,7 +139,12 @@ class Models:
         Bounds: ``CHECK_TIMEOUT_S``.
         """
         ctx = Context(Deadline.never().within(CHECK_TIMEOUT_S, "check", clock.now()))
-        await run_all([self._check_dense(ctx), self._check_sparse(ctx), self._check_rerank(ctx)])
+        sparse, rerank, checks = self.sparse, self.rerank, [self._check_dense(ctx)]
+        if isinstance(sparse, RemoteSparseEncoder) and "sparse" in self.local_pools:
+            checks.append(self._check(1, lambda: sparse.encode([PROBE_TEXT], TextKind.DOCUMENT, ctx), ctx))
+        if isinstance(rerank, RemoteReranker) and "rerank" in self.local_pools:
+            checks.append(self._check(2, lambda: rerank.rerank(PROBE_TEXT, [PROBE_TEXT], ctx), ctx))
+        await run_all(checks)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -154,7 +159,7 @@ class Models:
         async def ask() -> None:
             dense.dim = (await dense.embed([PROBE_TEXT], TextKind.DOCUMENT, ctx)).dense.shape[1]
 
-        why = await outage_reason(ask, ctx, DENSE_SECTION, self.infos[0].url)
+        why = await self._outage(0, ask, ctx)
         self.dim = dense.dim
         if not self.dim:
             why = why or f"{DENSE_SECTION}: {self.infos[0].url} is at its limit"
@@ -163,17 +168,12 @@ class Models:
             )
         self._note(0, why)
 
-    async def _check_sparse(self, ctx: Context) -> None:
-        sparse = self.sparse
-        if isinstance(sparse, RemoteSparseEncoder) and "sparse" in self.local_pools:
-            ask = lambda: sparse.encode([PROBE_TEXT], TextKind.DOCUMENT, ctx)  # noqa: E731 - needed here alone
-            self._note(1, await outage_reason(ask, ctx, SPARSE_SECTION, self.infos[1].url))
+    async def _check(self, place: int, ask: Callable[[], Awaitable[Any]], ctx: Context) -> None:
+        self._note(place, await self._outage(place, ask, ctx))
 
-    async def _check_rerank(self, ctx: Context) -> None:
-        rerank = self.rerank
-        if isinstance(rerank, RemoteReranker) and "rerank" in self.local_pools:
-            ask = lambda: rerank.rerank(PROBE_TEXT, [PROBE_TEXT], ctx)  # noqa: E731 - needed here alone
-            self._note(2, await outage_reason(ask, ctx, RERANK_SECTION, self.infos[2].url))
+    async def _outage(self, place: int, ask: Callable[[], Awaitable[Any]], ctx: Context) -> str:
+        info = self.infos[place]
+        return await outage_reason(ask, ctx, _section(info.part), info.url)
 
     def _note(self, place: int, why: str) -> None:
         if why:
@@ -231,22 +231,19 @@ class ModelFactory:
         if chosen.kind == "builtin":
             return self._builtin(progress)
         if chosen.kind == "onnx":
-            encoder = OnnxDenseEncoder(_files(chosen, DENSE_SECTION))
-            used = ModelInfo("dense", chosen.kind, encoder.model)
+            encoder = OnnxDenseEncoder(_files("dense", chosen))
+            info = ModelInfo("dense", chosen.kind, encoder.model)
             if "embed" in self._runs:
-                return encoder, encoder.tokenizer, used
+                return encoder, encoder.tokenizer, info
             # Only the graph gives the number of components of its vectors.
             tokenizer = LazyTokenizer(encoder.tokenizer.path, encoder.tokenizer.tokens_max)
-            return OffloadedModel(encoder.model, encoder.dim), tokenizer, used
+            return OffloadedModel(encoder.model, encoder.dim), tokenizer, info
         wire_format = DENSE_FORMATS[chosen.kind]
-        endpoint = self._endpoint("embed", DENSE_SECTION, chosen, wire_format.path)
+        endpoint = self._endpoint("dense", chosen, wire_format.path)
         prefixes = {TextKind.QUERY: chosen.query_prefix, TextKind.DOCUMENT: chosen.document_prefix}
         embedder = RemoteEmbedder(endpoint, wire_format, chosen.batch, chosen.model, dim=chosen.dim, prefixes=prefixes)
-        return (
-            embedder,
-            TokenEstimator(chosen.tokens),
-            ModelInfo("dense", chosen.kind, _remote_name(chosen), endpoint.url),
-        )
+        info = ModelInfo("dense", chosen.kind, _remote_name(chosen), endpoint.url)
+        return embedder, TokenEstimator(chosen.tokens), info
 
     def _builtin(self, progress: ProgressCallback) -> tuple[DenseRunner | OffloadedModel, TokenCounter, ModelInfo]:
         """Return the built-in model, or its description where other instances run it."""
@@ -257,14 +254,11 @@ class ModelFactory:
         device = choose_device(wanted.device, available_providers(), wanted.precision)
         if not runs:
             told = describe_model(source, device.precision)
-            elsewhere = OffloadedModel(told.model, told.dim, told.token_dim, device.batch_tokens)
-            return (
-                elsewhere,
-                LazyTokenizer(told.tokenizer_path, told.tokens_max),
-                ModelInfo("dense", "builtin", told.model),
-            )
-        model = BuiltinDenseEncoder(prepare_model(source, self._cache, progress, device.precision), device=device)
-        return model, model.tokenizer, ModelInfo("dense", "builtin", model.model)
+            model = OffloadedModel(told.model, told.dim, told.token_dim, device.batch_tokens)
+            tokenizer = LazyTokenizer(told.tokenizer_path, told.tokens_max)
+            return model, tokenizer, ModelInfo("dense", "builtin", told.model)
+        loaded = BuiltinDenseEncoder(prepare_model(source, self._cache, progress, device.precision), device=device)
+        return loaded, loaded.tokenizer, ModelInfo("dense", "builtin", loaded.model)
 
     def _sparse(self) -> tuple[SparseRunner | RemoteSparseEncoder | OffloadedModel, ModelInfo]:
         chosen = self._settings.sparse_model
@@ -272,72 +266,68 @@ class ModelFactory:
             bm25 = Bm25Settings()
             return Bm25Runner(bm25), ModelInfo("sparse", chosen.kind, f"bm25-{bm25!r}")
         if chosen.kind == "onnx":
-            files = _files(chosen, SPARSE_SECTION)
-            if "sparse" not in self._runs:
-                return OffloadedModel(files.model), ModelInfo("sparse", chosen.kind, files.model)
-            encoder = OnnxSparseEncoder(files)
-            return encoder, ModelInfo("sparse", chosen.kind, encoder.model)
+            return self._graph("sparse", chosen, OnnxSparseEncoder)
         wire_format = SPARSE_FORMATS[chosen.kind]
-        endpoint = self._endpoint("sparse", SPARSE_SECTION, chosen, wire_format.path)
-        remote = RemoteSparseEncoder(endpoint, wire_format, chosen.batch)
-        return remote, ModelInfo("sparse", chosen.kind, f"{chosen.kind}/{chosen.model}", endpoint.url)
+        endpoint = self._endpoint("sparse", chosen, wire_format.path)
+        info = ModelInfo("sparse", chosen.kind, f"{chosen.kind}/{chosen.model}", endpoint.url)
+        return RemoteSparseEncoder(endpoint, wire_format, chosen.batch), info
 
     def _rerank(
         self, dense: DenseRunner | RemoteEmbedder | OffloadedModel
     ) -> tuple[RerankRunner | RemoteReranker | RemoteCosineReranker | OffloadedModel, ModelInfo]:
         chosen = self._settings.rerank_model
-        if chosen.kind == "builtin":
-            if isinstance(dense, RemoteEmbedder):
-                return RemoteCosineReranker(dense), ModelInfo(
-                    "rerank", chosen.kind, "cosine of the dense model", note=NO_LATE_INTERACTION
-                )
-            late = dense.token_dim if isinstance(dense, BuiltinDenseEncoder | OffloadedModel) else 0
-            how, note = ("late interaction", "") if late else ("cosine", NO_LATE_INTERACTION)
-            used = ModelInfo("rerank", chosen.kind, f"{how} of the dense model", note=note)
-            if isinstance(dense, OffloadedModel):
-                return OffloadedModel(used.name), used
-            return (
-                LateInteractionReranker(dense) if isinstance(dense, BuiltinDenseEncoder) else CosineRerankRunner(dense)
-            ), used
         if chosen.kind == "onnx":
-            files = _files(chosen, RERANK_SECTION)
-            if "rerank" not in self._runs:
-                return OffloadedModel(files.model), ModelInfo("rerank", chosen.kind, files.model)
-            encoder = OnnxCrossEncoder(files)
-            return encoder, ModelInfo("rerank", chosen.kind, encoder.model)
-        wire_format = RERANK_FORMATS[chosen.kind]
-        endpoint = self._endpoint("rerank", RERANK_SECTION, chosen, wire_format.path)
-        name = f"{chosen.kind}/{chosen.model}" if chosen.model else chosen.kind
-        remote = RemoteReranker(endpoint, wire_format, chosen.batch, chosen.model)
-        return remote, ModelInfo("rerank", chosen.kind, name, endpoint.url)
+            return self._graph("rerank", chosen, OnnxCrossEncoder)
+        if chosen.kind != "builtin":
+            wire_format = RERANK_FORMATS[chosen.kind]
+            endpoint = self._endpoint("rerank", chosen, wire_format.path)
+            name = f"{chosen.kind}/{chosen.model}" if chosen.model else chosen.kind
+            remote = RemoteReranker(endpoint, wire_format, chosen.batch, chosen.model)
+            return remote, ModelInfo("rerank", chosen.kind, name, endpoint.url)
+        late = dense.token_dim if isinstance(dense, BuiltinDenseEncoder | OffloadedModel) else 0
+        how, note = ("late interaction", "") if late else ("cosine", NO_LATE_INTERACTION)
+        info = ModelInfo("rerank", chosen.kind, f"{how} of the dense model", note=note)
+        if isinstance(dense, RemoteEmbedder):
+            return RemoteCosineReranker(dense), info
+        if isinstance(dense, OffloadedModel):
+            return OffloadedModel(info.name), info
+        if isinstance(dense, BuiltinDenseEncoder):
+            return LateInteractionReranker(dense), info
+        return CosineRerankRunner(dense), info
 
-    def _endpoint(
-        self,
-        dependency: str,
-        section: str,
-        chosen: DenseModelSettings | SparseModelSettings | RerankModelSettings,
-        path: str,
-    ) -> ModelEndpoint:
+    def _graph(
+        self, part: str, chosen: _ModelSettings, load: Callable[[OnnxFiles], T]
+    ) -> tuple[T | OffloadedModel, ModelInfo]:
+        """Return an exported graph, loaded if its pool works here."""
+        files = _files(part, chosen)
+        model = load(files) if part in self._runs else OffloadedModel(files.model)
+        return model, ModelInfo(part, chosen.kind, model.model)
+
+    def _endpoint(self, part: str, chosen: _ModelSettings, path: str) -> ModelEndpoint:
+        dependency = "embed" if part == "dense" else part
         # No more calls are out than the pool has permits; a connection is never waited for.
         permits = getattr(self._settings.ml, f"{dependency}_workers")
-        settings = ModelEndpointSettings(dependency, section, chosen.url, chosen.api_key, permits)
+        settings = ModelEndpointSettings(dependency, _section(part), chosen.url, chosen.api_key, permits)
         endpoint = ModelEndpoint(settings, path, self._clock, self._transport)
         self._endpoints.append(endpoint)
         return endpoint
 
 
-def _files(chosen: DenseModelSettings | SparseModelSettings | RerankModelSettings, section: str) -> OnnxFiles:
+def _section(part: str) -> str:
+    """Return the section of the settings that names the model of a part."""
+    return f"models.{part}"
+
+
+def _files(part: str, chosen: _ModelSettings) -> OnnxFiles:
     if chosen.path:
-        return find_directory(Path(chosen.path), section)
-    return find_on_hub(chosen.model, chosen.revision, section)
+        return find_directory(Path(chosen.path), _section(part))
+    return find_on_hub(chosen.model, chosen.revision, _section(part))
 
 
 def _remote_name(chosen: DenseModelSettings) -> str:
     """Return the name of the vectors, which includes the document prefix, since another prefix gives other vectors."""
-    name = f"{chosen.kind}/{chosen.model}"
-    if not chosen.document_prefix:
-        return name
-    return f"{name}-{hashlib.sha256(chosen.document_prefix.encode()).hexdigest()[:8]}"
+    prefix = chosen.document_prefix.encode()
+    return f"{chosen.kind}/{chosen.model}" + (f"-{hashlib.sha256(prefix).hexdigest()[:8]}" if prefix else "")
 
 
 class LateInteractionReranker:
