@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from penstock.kernel.errors import Invalid
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from penstock.models.contract import Floats
 
@@ -55,15 +55,16 @@ def read_bert_config(config: Path) -> BertConfig:
     Raises:
         Invalid: The file cannot be read, or the model is not a BERT encoder with mean pooling.
     """
-    record = _read_json(config)
+    record = _object(config)
     for key, allowed in _CHECKS.items():
         if record.get(key) not in allowed:
-            raise Invalid(
-                f"{config}: {key} is {record.get(key)!r}, only {allowed[0]!r} is supported (BERT-shaped encoders)",
-                field=str(config),
-                code="model_architecture",
-            )
-    _check_pooling(config.parent / "1_Pooling" / "config.json")
+            given = f"{key} is {record.get(key)!r}, only {allowed[0]!r} is supported (BERT-shaped encoders)"
+            raise _unsupported(config, given)
+    pooling = config.parent / "1_Pooling" / "config.json"
+    if pooling.is_file() and pooling_modes(_object(pooling)) != {"mean_tokens"}:
+        raise _unsupported(pooling, "only mean pooling is supported")
+    longest = config.parent / "sentence_bert_config.json"
+    limits = _object(longest) if longest.is_file() else {}
     try:
         positions = int(record["max_position_embeddings"])
         shape = BertConfig(
@@ -74,47 +75,45 @@ def read_bert_config(config: Path) -> BertConfig:
             vocabulary=int(record["vocab_size"]),
             positions=positions,
             epsilon=float(record.get("layer_norm_eps", 1e-12)),
-            tokens_max=min(_tokens_max(config.parent / "sentence_bert_config.json"), positions),
+            tokens_max=min(int(limits.get("max_seq_length") or TOKENS_MAX), positions),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise Invalid(
-            f"{config}: a size is missing or not a number: {error}",
-            field=str(config),
-            code="model_architecture",
-        ) from error
+        raise _unsupported(config, f"a size is missing or not a number: {error}") from error
     if shape.layers < 1 or shape.heads < 1 or shape.hidden % shape.heads or shape.tokens_max < _TOKENS_MIN:
-        raise Invalid(
-            f"{config}: the sizes do not fit together: {shape}",
-            field=str(config),
-            code="model_architecture",
-        )
+        raise _unsupported(config, f"the sizes do not fit together: {shape}")
     return shape
 
 
-def _tokens_max(path: Path) -> int:
-    limit = _read_json(path).get("max_seq_length") if path.is_file() else None
-    return int(limit) if limit else TOKENS_MAX
+def pooling_modes(record: dict[str, Any]) -> set[str]:
+    """Return the ways in which ``1_Pooling/config.json`` of sentence-transformers makes one vector of its tokens'."""
+    mode = "pooling_mode_"
+    return {key.removeprefix(mode) for key, on in record.items() if key.startswith(mode) and on}
 
 
-def _check_pooling(path: Path) -> None:
-    if not path.is_file():
-        return
-    modes = {key for key, on in _read_json(path).items() if key.startswith("pooling_mode_") and on}
-    if modes != {"pooling_mode_mean_tokens"}:
-        raise Invalid(f"{path}: only mean pooling is supported", field=str(path), code="model_architecture")
+def read_json(path: Path) -> Any:
+    """Return what one of a model's files holds.
 
-
-def _read_json(path: Path) -> dict[str, Any]:
+    Raises:
+        Invalid: It cannot be read as JSON (``model_config``).
+    """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Invalid(f"cannot read {path}: {error}", field=str(path), code="model_config") from error
+
+
+def _object(path: Path) -> dict[str, Any]:
+    record = read_json(path)
     if not isinstance(record, dict):
         raise Invalid(f"{path} must hold a JSON object", field=str(path), code="model_config")
     return record
 
 
-class SafetensorsFile:
+def _unsupported(path: Path, why: str) -> Invalid:
+    return Invalid(f"{path}: {why}", field=str(path), code="model_architecture")
+
+
+class SafetensorsFile(AbstractContextManager["SafetensorsFile"]):
     """Tensors of one safetensors file, read one at a time: the whole is never in memory twice."""
 
     def __init__(self, path: Path) -> None:
@@ -137,16 +136,8 @@ class SafetensorsFile:
         self._names = frozenset(self._file.keys())
         self._prefix = "bert." if "bert.embeddings.word_embeddings.weight" in self._names else ""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._file.__exit__(None, None, None)
 
     def tensor(self, name: str, *shape: int) -> Floats:
         """Return one tensor as ``float32 [*shape]``.

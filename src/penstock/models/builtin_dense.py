@@ -76,7 +76,7 @@ class BuiltinDenseEncoder:
         """
         self.dim = prepared.dim
         self.token_dim = prepared.token_dim
-        self.model = f"{prepared.name}-{prepared.fingerprint}"
+        self.model = prepared.model
         self.tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
         self.device = device or cpu_device()
         if call_tokens_max is not None:

@@ -48,15 +48,6 @@ class ModelSourceSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class FileStamp:
-    """Path, size and time of a file when it was last hashed; spares hashing 91 MB at every start."""
-
-    path: str
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class ModelSource:
     """The files of one model, found but not yet checked.
 
@@ -86,13 +77,13 @@ class ModelSource:
             return {}
         return dict(zip(_FILES, (WEIGHTS_SHA256, TOKENIZER_SHA256), strict=False))
 
-    def stamps(self) -> dict[str, FileStamp]:
-        """Return the present stamp of every file, by file name."""
-        found = {}
-        for name, path in self.files.items():
-            status = path.stat()
-            found[name] = FileStamp(str(path.resolve()), status.st_size, status.st_mtime_ns)
-        return found
+    def stamps(self) -> dict[str, dict[str, str | int]]:
+        """Return path, size and time of every file, by file name; they spare hashing 91 MB at every start."""
+        status = {name: path.stat() for name, path in self.files.items()}
+        return {
+            name: {"path": str(self.files[name].resolve()), "size": one.st_size, "mtime_ns": one.st_mtime_ns}
+            for name, one in status.items()
+        }
 
     def checksums(self, progress: Callable[[int, int], None]) -> dict[str, str]:
         """Hash every file and compare with the pinned checksums.

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.models import hub
+from penstock.models.architecture import pooling_modes, read_json
 from penstock.models.model_source import sha256
 
 #: Where a graph may lie in a directory or repository; the first that is there counts.
@@ -73,13 +74,17 @@ def find_directory(directory: Path, section: str) -> OnnxFiles:
     Raises:
         Invalid: A file is missing or cannot be used (``model_directory``).
     """
-    graph = next((directory / name for name in GRAPHS if (directory / name).is_file()), None)
+    graph = _graph(directory)
     missing = [] if graph is not None else [" or ".join(GRAPHS)]
     missing += [] if (directory / TOKENIZER).is_file() else [TOKENIZER]
     if graph is None or missing:
         detail = f"{section}.path: {directory} lacks {', '.join(missing)}"
         raise Invalid(detail, field=f"{section}.path", code="model_directory")
     return _files(directory.resolve().name, graph, directory)
+
+
+def _graph(directory: Path) -> Path | None:
+    return next((directory / name for name in GRAPHS if (directory / name).is_file()), None)
 
 
 def find_on_hub(repository: str, revision: str, section: str, cache: Path | None = None) -> OnnxFiles:
@@ -107,7 +112,7 @@ def find_on_hub(repository: str, revision: str, section: str, cache: Path | None
         found = hub.download_files(repository, wanted, revision, cache)
     except hub.HubUnavailable as away:
         raise _absent(repository, section, str(away)) from away
-    graph = next((found / name for name in GRAPHS if (found / name).is_file()), None)
+    graph = _graph(found)
     if graph is None or not (found / TOKENIZER).is_file():
         raise _absent(repository, section, f"it lacks {GRAPHS[0]} or {TOKENIZER}")
     return _files(repository.rpartition("/")[2], graph, found)
@@ -141,19 +146,14 @@ def _pooling(path: Path) -> str:
     Raises:
         Invalid: In a way that is not supported.
     """
-    modes = {key for key, on in _record(path).items() if key.startswith("pooling_mode_") and on}
-    if modes <= {"pooling_mode_mean_tokens"}:
+    modes = pooling_modes(_record(path))
+    if modes <= {"mean_tokens"}:
         return "mean"
-    if modes == {"pooling_mode_cls_token"}:
+    if modes == {"cls_token"}:
         return "cls"
     raise Invalid(f"{path}: only mean and cls pooling are supported", field=str(path), code="model_architecture")
 
 
 def _record(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Invalid(f"cannot read {path}: {error}", field=str(path), code="model_config") from error
+    record = read_json(path) if path.is_file() else {}
     return record if isinstance(record, dict) else {}

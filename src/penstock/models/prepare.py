@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,48 +136,43 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9._]+")
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedModel:
+class ModelDescription:
+    """Description of a model that this process or other instances run.
+
+    Attributes:
+        name: Name of the model.
+        fingerprint: Sixteen hexadecimal digits over weights, tokenizer, config, precision and
+            ``VECTORS_VERSION``: vectors of two fingerprints must not be mixed.
+        dim: Components of a dense vector.
+        token_dim: Components of a token vector.
+        tokens_max: Tokens after which a text is cut, special tokens included.
+        tokenizer_path: ``tokenizer.json``.
+    """
+
+    name: str
+    fingerprint: str
+    dim: int
+    token_dim: int
+    tokens_max: int
+    tokenizer_path: Path
+
+    @property
+    def model(self) -> str:
+        """The model's name and fingerprint."""
+        return f"{self.name}-{self.fingerprint}"
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedModel(ModelDescription):
     """A model ready to load.
 
     Attributes:
         path: The ONNX graph.
-        tokenizer_path: ``tokenizer.json``.
-        name: Name of the model.
-        dim: Components of a dense vector.
-        token_dim: Components of a token vector.
-        tokens_max: Tokens after which a text is cut, special tokens included.
         precision: Number format of the graph.
-        fingerprint: Sixteen hexadecimal digits over weights, tokenizer, config, precision and
-            ``VECTORS_VERSION``: vectors of two fingerprints must not be mixed.
     """
 
     path: Path
-    tokenizer_path: Path
-    name: str
-    dim: int
-    token_dim: int
-    tokens_max: int
     precision: Precision
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDescription:
-    """Description of a model that other instances run.
-
-    Attributes:
-        model: Its name and fingerprint, as of ``PreparedModel``.
-        dim: Components of a dense vector.
-        token_dim: Components of a token vector.
-        tokens_max: Tokens after which a text is cut, special tokens included.
-        tokenizer_path: ``tokenizer.json``.
-    """
-
-    model: str
-    dim: int
-    token_dim: int
-    tokens_max: int
-    tokenizer_path: Path
 
 
 def describe_model(source: ModelSource, precision: Precision) -> ModelDescription:
@@ -194,10 +189,8 @@ def describe_model(source: ModelSource, precision: Precision) -> ModelDescriptio
     with translate_os_errors(source.config.parent):
         shape = read_bert_config(source.config)
         fingerprint = _fingerprint(source.checksums_without_weights(), precision)
-        tokenizer = source.tokenizer
-        return ModelDescription(
-            f"{source.name}-{fingerprint}", shape.hidden, token_dim_for(shape.hidden), shape.tokens_max, tokenizer
-        )
+        token_dim = token_dim_for(shape.hidden)
+        return ModelDescription(source.name, fingerprint, shape.hidden, token_dim, shape.tokens_max, source.tokenizer)
 
 
 def prepare_model(
@@ -234,7 +227,7 @@ def prepare_model(
 
 def _warm(source: ModelSource, cache_dir: Path, precision: Precision) -> PreparedModel | None:
     """Return an intact prepared model made from these very files, without hashing the weights."""
-    stamps = {name: asdict(stamp) for name, stamp in source.stamps().items()}
+    stamps = source.stamps()
     for path in sorted(cache_dir.glob(f"{_slug(source.name)}-*/{MANIFEST}")):
         manifest = _read_manifest(path)
         if manifest is None or manifest["precision"] != precision or manifest["source"]["stamps"] != stamps:
@@ -247,7 +240,7 @@ def _warm(source: ModelSource, cache_dir: Path, precision: Precision) -> Prepare
 def _build(source: ModelSource, cache_dir: Path, report: ProgressCallback, precision: Precision) -> PreparedModel:
     remove_unfinished(cache_dir)
     shape = read_bert_config(source.config)
-    stamps = {name: asdict(stamp) for name, stamp in source.stamps().items()}
+    stamps = source.stamps()
     digests = source.checksums(lambda done, total: report("checking", done, total))
     fingerprint = _fingerprint(digests, precision)
     final = cache_dir / f"{_slug(source.name)}-{fingerprint}"
