@@ -56,7 +56,7 @@ from penstock.kernel.context import Context, Criticality, current_request_id, ne
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
-from penstock.policies.bucket import Limiter, RateDecision, RateLimiter, RateSettings
+from penstock.policies.bucket import RateDecision, RateLimiter, RateSettings
 from penstock.policies.jitter import Rng
 from penstock.policies.levels import Level
 from penstock.telemetry.metrics import CallbackMetric, Metrics, unlabelled
@@ -170,7 +170,7 @@ class Gate:
         settings: HttpSettings,
         metrics: Metrics,
         inputs: GateInputs | None = None,
-        limiter: Limiter | None = None,
+        limiter: RateLimiter | None = None,
         listen_hosts: Iterable[str] = (),
     ) -> None:
         self._app = app
@@ -181,7 +181,7 @@ class Gate:
         self.counters: TrafficCounters = self._state.counters
         self._clients = ClientIdentifier(settings.trusted_proxies)
         self._origins = OriginPolicy(settings.allowed_hosts, settings.cors_origins, listen_hosts)
-        self._limiter: Limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
+        self._limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
         self._ratelimit_policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
         self._refusals = _GateRefusals(settings)
         self._probes = ProbeThrottle()

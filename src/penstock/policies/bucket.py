@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Protocol
 
 from penstock.policies.bounds import at_least
 
@@ -94,33 +93,6 @@ class RateDecision:
     remaining: int
     retry_after_s: float
     reset_s: float
-
-
-class Limiter(Protocol):
-    """Rate limiter: holds each client to a rate."""
-
-    def __len__(self) -> int:
-        """Return how many clients it remembers."""
-        ...
-
-    @property
-    def enabled(self) -> bool:
-        """True where there is a limit at all."""
-        ...
-
-    @property
-    def quota(self) -> int:
-        """Requests a client may make within ``window_s``."""
-        ...
-
-    @property
-    def window_s(self) -> int:
-        """Whole seconds in which an empty bucket fills, 0 when off."""
-        ...
-
-    def decide(self, client: str, now_s: float, cost: float = 1.0) -> RateDecision:
-        """Decide about one request and charge it if it may pass, at once."""
-        ...
 
 
 class RateLimiter:

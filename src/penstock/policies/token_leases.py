@@ -79,8 +79,8 @@ def ignore_request() -> None:
     """Ignore that there is a request to send."""
 
 
-class LeasedLimiter:
-    """Rate limiter on leased tokens, a :class:`penstock.policies.bucket.Limiter`.
+class LeasedLimiter(RateLimiter):
+    """Rate limiter on leased tokens.
 
     Args:
         settings: Rate, burst and bound.
@@ -96,39 +96,23 @@ class LeasedLimiter:
     def __init__(self, settings: RateSettings) -> None:
         self.on_request: Callable[[], None] = ignore_request
         self.is_isolated = False
-        self._settings = settings
-        self._local = RateLimiter(settings)
+        super().__init__(settings)
         self._batch = max(1.0, math.floor(settings.burst * BATCH_FRACTION))
         self._leases: OrderedDict[str, _Lease] = OrderedDict()
         self._queue: deque[str] = deque()
 
     def __len__(self) -> int:
-        return len(self._leases) + len(self._local)
+        return len(self._leases) + super().__len__()
 
     def __repr__(self) -> str:
         how = "alone" if self.is_isolated else "shared"
         return f"<LeasedLimiter {self._settings.rate:g}/s burst {self._settings.burst:g}, {len(self)} clients, {how}>"
 
-    @property
-    def enabled(self) -> bool:
-        """True where there is a limit at all."""
-        return self._local.enabled
-
-    @property
-    def quota(self) -> int:
-        """Requests a client may make within ``window_s``."""
-        return self._local.quota
-
-    @property
-    def window_s(self) -> int:
-        """Whole seconds in which an empty bucket fills."""
-        return self._local.window_s
-
     def decide(self, client: str, now_s: float, cost: float = 1.0) -> RateDecision:
         """Decide about one request and charge it if it may pass; nothing is waited for."""
         lease = self._lease(client, now_s) if self.enabled and not self.is_isolated else None
         if lease is None:
-            return self._local.decide(client, now_s, cost)
+            return super().decide(client, now_s, cost)
         lease.seen_s = now_s
         allowed = lease.tokens >= cost
         if allowed:
