@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.kernel.errors import PenstockError
-from penstock.stores.data_model import ChunkPayload, Point
+from penstock.stores.data_model import ChunkPayload
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -65,9 +65,6 @@ class ChunkBatch(msgspec.Struct, frozen=True):
 
     collection: str
     chunks: list[ChunkPayload]
-
-
-Points = list[Point]
 
 
 #: Part of every hash; raised when chunking or the composed texts change, so that documents

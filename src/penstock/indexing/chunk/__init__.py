@@ -9,13 +9,14 @@ Read next: `outline.py` (the records that are exchanged), `syntax.py` (code), `d
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 from penstock.indexing.chunk.documents import outline_markdown, outline_prose, outline_restructured
 from penstock.indexing.chunk.line_costs import LineCosts
-from penstock.indexing.chunk.outline import Chunk, Outline, ParseLimit, TokenCount, no_parse_limit
+from penstock.indexing.chunk.outline import Chunk, Outline, ParseLimit, TokenCount
 from penstock.indexing.chunk.syntax import outline_syntax
 from penstock.indexing.chunk.unit_packing import chunks_of, pack
 
@@ -33,7 +34,7 @@ def chunk_text(
     *,
     tokens_max: int,
     count: TokenCount,
-    parse_limit: ParseLimit = no_parse_limit,
+    parse_limit: ParseLimit = nullcontext,
     chunks_max: int | None = None,
 ) -> list[Chunk]:
     """Cut a file into chunks of at most `tokens_max` tokens.

@@ -181,29 +181,23 @@ class Grammar:
     accepts_astral: bool = True
 
 
-_JS_CONTAINERS: Final[dict[str, NameRule]] = {"class_declaration": _NAME}
+def _named(types: str) -> dict[str, NameRule]:
+    return dict.fromkeys(types.split(), _NAME)
+
+
+_JS_CONTAINERS: Final = _named("class_declaration")
 _JS_LEAVES: Final[dict[str, NameRule]] = {
-    "function_declaration": _NAME,
-    "generator_function_declaration": _NAME,
-    "method_definition": _NAME,
+    **_named("function_declaration generator_function_declaration method_definition"),
     "variable_declarator": from_assignment("name", "value"),
     "assignment_expression": from_assignment("left", "right"),
     "pair": from_assignment("key", "value"),
     "field_definition": from_assignment("property", "value"),
 }
-_TS_CONTAINERS: Final[dict[str, NameRule]] = {
-    **_JS_CONTAINERS,
-    "abstract_class_declaration": _NAME,
-    "internal_module": _NAME,
-    "module": _NAME,
-}
+_TS_CONTAINERS: Final = _named("class_declaration abstract_class_declaration internal_module module")
 _TS_LEAVES: Final[dict[str, NameRule]] = {
     **_JS_LEAVES,
     "public_field_definition": from_assignment("name", "value"),
-    "interface_declaration": _NAME,
-    "type_alias_declaration": _NAME,
-    "enum_declaration": _NAME,
-    "function_signature": _NAME,
+    **_named("interface_declaration type_alias_declaration enum_declaration function_signature"),
 }
 _C_LEAVES: Final[dict[str, NameRule]] = {
     "function_definition": c_function_name,
@@ -221,10 +215,6 @@ _CPP_CONTAINERS: Final[dict[str, NameRule]] = {
 _CPP_LEAVES: Final = {kind: rule for kind, rule in _C_LEAVES.items() if kind not in _CPP_CONTAINERS}
 
 
-def _named(*types: str) -> dict[str, NameRule]:
-    return dict.fromkeys(types, _NAME)
-
-
 GRAMMARS: Final[dict[str, Grammar]] = {
     "python": Grammar("python", _named("class_definition"), _named("function_definition")),
     "javascript": Grammar("javascript", _JS_CONTAINERS, _JS_LEAVES),
@@ -233,54 +223,34 @@ GRAMMARS: Final[dict[str, Grammar]] = {
     "tsx": Grammar("tsx", _TS_CONTAINERS, _TS_LEAVES),
     "go": Grammar(
         "go",
-        leaves={
-            "function_declaration": _NAME,
-            "method_declaration": go_method_name,
-            "type_declaration": go_type_name,
-        },
+        {},
+        {"function_declaration": _NAME, "method_declaration": go_method_name, "type_declaration": go_type_name},
     ),
     "rust": Grammar(
         "rust",
-        {"impl_item": from_field("type"), **_named("mod_item", "trait_item")},
-        _named(
-            "function_item",
-            "function_signature_item",
-            "struct_item",
-            "enum_item",
-            "union_item",
-            "macro_definition",
-        ),
+        {"impl_item": from_field("type"), **_named("mod_item trait_item")},
+        _named("function_item function_signature_item struct_item enum_item union_item macro_definition"),
     ),
     "java": Grammar(
         "java",
-        _named("class_declaration", "interface_declaration", "enum_declaration", "record_declaration"),
-        _named("method_declaration", "constructor_declaration", "annotation_type_declaration"),
+        _named("class_declaration interface_declaration enum_declaration record_declaration"),
+        _named("method_declaration constructor_declaration annotation_type_declaration"),
     ),
     "c": Grammar("c", {}, _C_LEAVES, fallback="cpp"),
     "cpp": Grammar("cpp", _CPP_CONTAINERS, _CPP_LEAVES),
     "csharp": Grammar(
         "csharp",
+        _named("namespace_declaration class_declaration struct_declaration interface_declaration record_declaration"),
         _named(
-            "namespace_declaration",
-            "class_declaration",
-            "struct_declaration",
-            "interface_declaration",
-            "record_declaration",
-        ),
-        _named(
-            "method_declaration",
-            "constructor_declaration",
-            "property_declaration",
-            "enum_declaration",
-            "delegate_declaration",
-            "local_function_statement",
+            "method_declaration constructor_declaration property_declaration enum_declaration"
+            " delegate_declaration local_function_statement"
         ),
     ),
-    "ruby": Grammar("ruby", _named("module", "class"), _named("method", "singleton_method")),
+    "ruby": Grammar("ruby", _named("module class"), _named("method singleton_method")),
     "php": Grammar(
         "php",
-        _named("class_declaration", "interface_declaration", "trait_declaration", "enum_declaration"),
-        _named("function_definition", "method_declaration"),
+        _named("class_declaration interface_declaration trait_declaration enum_declaration"),
+        _named("function_definition method_declaration"),
     ),
     "shell": Grammar("bash", {}, _named("function_definition"), accepts_astral=False),
     "kotlin": Grammar(
@@ -294,13 +264,13 @@ GRAMMARS: Final[dict[str, Grammar]] = {
     ),
     "swift": Grammar(
         "swift",
-        _named("class_declaration", "protocol_declaration"),
+        _named("class_declaration protocol_declaration"),
         {"function_declaration": _NAME, "init_declaration": fixed_name("init")},
     ),
     "scala": Grammar(
         "scala",
-        _named("object_definition", "class_definition", "trait_definition", "enum_definition"),
-        _named("function_definition", "function_declaration"),
+        _named("object_definition class_definition trait_definition enum_definition"),
+        _named("function_definition function_declaration"),
     ),
     "lua": Grammar("lua", {}, {"function_declaration": _NAME, "assignment_statement": lua_assignment_name}),
 }

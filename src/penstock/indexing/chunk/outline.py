@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -16,12 +16,7 @@ TokenCount = Callable[[Sequence[str]], list[int]]
 BoundaryScore = Callable[[int], float]
 
 #: Entered around each run of a parser, with the bytes that it is given; may end the process.
-ParseLimit = Callable[[int], AbstractContextManager[None]]
-
-
-def no_parse_limit(_size: int) -> AbstractContextManager[None]:
-    """Bound nothing."""
-    return nullcontext()
+ParseLimit = Callable[[int], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
