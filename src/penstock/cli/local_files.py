@@ -13,7 +13,7 @@ import msgspec
 from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged, read_text
 from penstock.indexing.language import language_of
-from penstock.indexing.walk import FoundFile, WalkSettings, project_root, refuse_broad_root, walk
+from penstock.indexing.walk import FoundFile, project_root, refuse_broad_root, walk
 from penstock.kernel.errors import Invalid
 
 UNREADABLE_NAME: Final = "unreadable_name"
@@ -69,7 +69,7 @@ def find_files(
         file_bytes_max: Larger files are skipped.
         on_skip: Called with each skipped file or directory and the reason.
     """
-    for entry in walk([root.path for root in roots], WalkSettings(file_bytes_max=file_bytes_max)):
+    for entry in walk([root.path for root in roots], file_bytes_max):
         if not isinstance(entry, FoundFile):
             on_skip(entry.path, str(entry.reason))
         elif (one := indexable_file(entry.path, entry.size, roots)) is not None:
@@ -109,7 +109,7 @@ def encode_document(one: IndexableFile, file_bytes_max: int, body_bytes_max: int
 
 def _read(one: IndexableFile, file_bytes_max: int) -> tuple[str, str]:
     file = Path(one.id)
-    text = read_text(file, file_bytes_max).text
+    text = read_text(file, file_bytes_max)
     return text, language_of(file, text[:FIRST_LINE_CHARS].partition("\n")[0])
 
 

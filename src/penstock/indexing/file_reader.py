@@ -1,17 +1,14 @@
 """The text of one file, whole and unchanged while it was read."""
 
 import codecs
-import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from penstock.kernel.errors import Invalid, PenstockError
 
 READ_ATTEMPTS_MAX: Final = 3
-HASH_BYTES: Final = 16
 
 #: Longest mark first: that of UTF-32 begins with that of UTF-16.
 _MARKS: Final = (
@@ -38,30 +35,10 @@ class FileChanged(PenstockError):
         self.path = path
 
 
-@dataclass(frozen=True, slots=True)
-class FileText:
-    """A file's text.
+def read_text(path: Path, bytes_max: int = 1_000_000) -> str:
+    """Return a file's text as it was at one moment, without byte order mark; line ends are as in the file.
 
-    Attributes:
-        text: Decoded text without byte order mark; line ends are as in the file.
-        hash: BLAKE2b-128 of the bytes, hexadecimal.
-        has_replacements: Whether bytes that are no valid text became U+FFFD.
-    """
-
-    text: str
-    hash: str
-    has_replacements: bool
-
-
-def read_text(path: Path, bytes_max: int = 1_000_000) -> FileText:
-    """Read a text file as it was at one moment.
-
-    Args:
-        path: A regular file.
-        bytes_max: Size above which the file is refused.
-
-    Returns:
-        Text, hash of the bytes, and whether anything had to be replaced.
+    Bytes that are no valid text become U+FFFD.
 
     Raises:
         FileChanged: Size or modification time changed during each of `READ_ATTEMPTS_MAX` readings.
@@ -71,30 +48,9 @@ def read_text(path: Path, bytes_max: int = 1_000_000) -> FileText:
     for _ in range(READ_ATTEMPTS_MAX):
         data = _read_once(path, bytes_max)
         if data is not None:
-            text, replaced = decode(data)
-            return FileText(text, content_hash(data), replaced)
+            mark, encoding = next(((mark, named) for mark, named in _MARKS if data.startswith(mark)), (b"", "utf-8"))
+            return data[len(mark) :].decode(encoding, errors="replace")
     raise FileChanged(path)
-
-
-def content_hash(data: bytes) -> str:
-    """Return the BLAKE2b-128 of `data`, hexadecimal."""
-    return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
-
-
-def decode(data: bytes) -> tuple[str, bool]:
-    """Return the text of `data` and whether bytes were replaced by U+FFFD.
-
-    UTF-8, or UTF-16 and UTF-32 where a byte order mark says so. The mark is no part of the text.
-    """
-    encoding = "utf-8"
-    for mark, named in _MARKS:
-        if data.startswith(mark):
-            data, encoding = data[len(mark) :], named
-            break
-    try:
-        return data.decode(encoding), False
-    except UnicodeDecodeError:
-        return data.decode(encoding, errors="replace"), True
 
 
 def _read_once(path: Path, bytes_max: int) -> bytes | None:

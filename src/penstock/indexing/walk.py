@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -22,7 +22,6 @@ __all__ = [
     "FoundFile",
     "SkipReason",
     "SkippedPath",
-    "WalkSettings",
     "project_root",
     "refuse_broad_root",
     "walk",
@@ -109,16 +108,7 @@ class SkippedPath:
     reason: SkipReason
 
 
-@dataclass(frozen=True, slots=True)
-class WalkSettings:
-    """Settings of the walk: the files and names that it leaves out, apart from ignore files."""
-
-    file_bytes_max: int = 1_000_000
-    vendored: frozenset[str] = field(default=VENDORED_DIRECTORIES)
-    lock_files: frozenset[str] = field(default=LOCK_FILES)
-
-
-def walk(paths: Sequence[Path], settings: WalkSettings | None = None) -> Iterator[FoundFile | SkippedPath]:
+def walk(paths: Sequence[Path], file_bytes_max: int = 1_000_000) -> Iterator[FoundFile | SkippedPath]:
     """Walk `paths` in sorted order, with `.gitignore` semantics.
 
     A named path is a root: names that are skipped elsewhere (`vendor`, a lock file) are not skipped
@@ -127,7 +117,7 @@ def walk(paths: Sequence[Path], settings: WalkSettings | None = None) -> Iterato
 
     Args:
         paths: Files or directories.
-        settings: Limits and names to leave out.
+        file_bytes_max: Larger files are skipped.
 
     Yields:
         Each file, and each skipped file or directory with its reason.
@@ -141,11 +131,11 @@ def walk(paths: Sequence[Path], settings: WalkSettings | None = None) -> Iterato
             roots.append(path.resolve(strict=True))
         except (OSError, RuntimeError) as error:
             raise Invalid(f"{path}: no such file or directory", field="path", code="path_not_found") from error
-    return _walk_roots(list(dict.fromkeys(roots)), settings or WalkSettings())
+    return _walk_roots(list(dict.fromkeys(roots)), file_bytes_max)
 
 
-def _walk_roots(roots: Sequence[Path], settings: WalkSettings) -> Iterator[FoundFile | SkippedPath]:
-    walker = _Walker(tuple(map(str, roots)), settings)
+def _walk_roots(roots: Sequence[Path], file_bytes_max: int) -> Iterator[FoundFile | SkippedPath]:
+    walker = _Walker(tuple(map(str, roots)), file_bytes_max)
     reported: set[Path] = set()
     nested = any(one != other and one.is_relative_to(other) for one in roots for other in roots)
     for root in roots:
@@ -160,7 +150,7 @@ def _walk_roots(roots: Sequence[Path], settings: WalkSettings) -> Iterator[Found
 @dataclass(frozen=True, slots=True)
 class _Walker:
     roots: tuple[str, ...]
-    settings: WalkSettings
+    file_bytes_max: int
 
     def root(self, root: Path) -> Iterator[FoundFile | SkippedPath]:
         try:
@@ -211,7 +201,7 @@ class _Walker:
                 return self._link(entry, chain)
             is_directory = entry.is_dir(follow_symlinks=False)
             # `.git` is a file in submodules and linked work trees.
-            if (is_directory and entry.name in self.settings.vendored) or entry.name == ".git":
+            if (is_directory and entry.name in VENDORED_DIRECTORIES) or entry.name == ".git":
                 return SkippedPath(Path(entry.path), SkipReason.VENDORED)
             if chain.files and chain.ignores(entry.path, is_directory=is_directory):
                 return SkippedPath(Path(entry.path), SkipReason.IGNORED)
@@ -241,13 +231,13 @@ class _Walker:
         reason: SkipReason | None = None
         if not stat.S_ISREG(status.st_mode):
             reason = SkipReason.NOT_A_FILE
-        elif name in self.settings.lock_files:
+        elif name in LOCK_FILES:
             reason = SkipReason.LOCK_FILE
         elif status.st_size == 0:
             reason = SkipReason.EMPTY
         elif is_binary_name(os.path.basename(path)):
             reason = SkipReason.BINARY
-        elif status.st_size > self.settings.file_bytes_max:
+        elif status.st_size > self.file_bytes_max:
             reason = SkipReason.TOO_LARGE
         else:
             reason = _sniff(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.indexing.walk import FoundFile, SkippedPath, SkipReason, WalkSettings, walk
+from penstock.indexing.walk import FoundFile, SkippedPath, SkipReason, walk
 from penstock.kernel.errors import Invalid
 
 
@@ -20,8 +20,8 @@ def make(root: Path, files: dict[str, str | bytes]) -> None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def seen(root: Path, *paths: Path, settings: WalkSettings | None = None) -> dict[str, str]:
-    entries = walk(paths or (root,), settings)
+def seen(root: Path, *paths: Path, file_bytes_max: int = 1_000_000) -> dict[str, str]:
+    entries = walk(paths or (root,), file_bytes_max)
     return {
         str(entry.path.relative_to(root)): "found" if isinstance(entry, FoundFile) else entry.reason.value
         for entry in entries
@@ -117,7 +117,7 @@ def test_content_and_size_are_reasons_to_skip(tmp_path: Path) -> None:
         {"uv.lock": "x", "a.bin": b"a\x00b", "a.png": "x", "big.txt": "x" * 11, "empty.py": ""},
     )
     make(tmp_path, {"wide.txt": "é".encode("utf-16"), "fits.txt": "x" * 10})
-    assert seen(tmp_path, settings=WalkSettings(file_bytes_max=10)) == {
+    assert seen(tmp_path, file_bytes_max=10) == {
         "a.bin": "binary",
         "a.png": "binary",
         "big.txt": "too_large",
