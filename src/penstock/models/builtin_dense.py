@@ -22,7 +22,6 @@ The session and other runs on it do not notice.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,25 +48,18 @@ class BuiltinDenseEncoder:
     """Runs a prepared sentence encoder; several threads may call it at once.
 
     Bounds: ``threads`` native threads for each caller (with 1 the caller's own thread and no
-    other); calls of ``call_tokens_max`` padded tokens or of one text.
+    other); calls of ``device.call_tokens_max`` padded tokens or of one text.
     """
 
-    def __init__(
-        self,
-        prepared: PreparedModel,
-        threads: int = 1,
-        call_tokens_max: int | None = None,
-        device: Device | None = None,
-    ) -> None:
+    def __init__(self, prepared: PreparedModel, threads: int = 1, device: Device | None = None) -> None:
         """Load the graph and run it once, so that the first caller finds it warm.
 
         Args:
             prepared: The result of ``prepare_model``.
             threads: Native threads a call; callers times threads must not exceed the cores.
-            call_tokens_max: Budget of one call of the model; what suits the device if ``None``. With 0 every
-                text runs alone: its vector is then the same to the last bit whatever it came with, at two
-                thirds of the throughput for texts of 10 tokens.
-            device: Where it runs; the processor if ``None``.
+            device: Where it runs; the processor if ``None``. With no tokens a call every text runs alone: its vector
+                is then the same to the last bit whatever it came with, at two thirds of the throughput for texts of
+                10 tokens.
 
         Raises:
             Broken: ONNX Runtime refuses the graph.
@@ -79,8 +71,6 @@ class BuiltinDenseEncoder:
         self.model = prepared.model
         self.tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
         self.device = device or cpu_device()
-        if call_tokens_max is not None:
-            self.device = replace(self.device, call_tokens_max=call_tokens_max)
         self._session = TextSession(prepared.path, self.tokenizer, self.device, threads, fused=True)
         self.run([""])
 

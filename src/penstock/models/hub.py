@@ -33,7 +33,7 @@ class HubUnavailable(Exception):
     """The hub did not provide the requested files. The message says why."""
 
 
-def download_file(repository: str, name: str, revision: str, cache: Path | None) -> Path:
+def download_file(repository: str, name: str, revision: str, cache: Path | None = None) -> Path:
     """Return a file of a repository, from the hub's cache on this machine or from the hub.
 
     Raises:
@@ -42,7 +42,7 @@ def download_file(repository: str, name: str, revision: str, cache: Path | None)
     return Path(_asked("hf_hub_download", repository, name, revision=revision, cache_dir=cache))
 
 
-def download_files(repository: str, patterns: Sequence[str], revision: str, cache: Path | None) -> Path:
+def download_files(repository: str, patterns: Sequence[str], revision: str, cache: Path | None = None) -> Path:
     """Return a directory with the files of a repository that match one of the patterns.
 
     Raises:

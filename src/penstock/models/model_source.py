@@ -37,13 +37,11 @@ class ModelSourceSettings:
         directory: ``PENSTOCK_MODEL_DIR``: a directory with ``model.safetensors``, ``tokenizer.json`` and
             ``config.json``; when set, nowhere else is looked.
         hub_allowed: ``PENSTOCK_MODEL_HUB``: whether the hub may be asked.
-        hub_cache: The hub's cache directory; ``None`` for the hub's own default.
         needs_weights: Whether the weights are wanted too; without, the hub is not asked for them.
     """
 
     directory: Path | None = None
     hub_allowed: bool = False
-    hub_cache: Path | None = None
     needs_weights: bool = True
 
 
@@ -85,38 +83,24 @@ class ModelSource:
             for name, one in status.items()
         }
 
-    def checksums(self, progress: Callable[[int, int], None]) -> dict[str, str]:
-        """Hash every file and compare with the pinned checksums.
+    def checksums(self, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+        """Return the SHA-256 of every file in hexadecimal, by file name, and compare with the pinned ones.
 
         Args:
-            progress: Called with bytes done and bytes in all.
-
-        Returns:
-            SHA-256 in hexadecimal, by file name.
+            progress: Called with bytes done and bytes in all. Without it, weights that are pinned are not read: they
+                may not even be there.
 
         Raises:
             Invalid: A file is not the one that was pinned.
             OSError: A file cannot be read.
         """
-        total = sum(path.stat().st_size for path in self.files.values())
-        done, digests = 0, {}
-        for name, path in self.files.items():
-            digests[name] = sha256(path, partial(_shifted, progress, done, total))
+        known = self.pinned_sha256 if progress is None else {}
+        digests = {name: known[name] for name in _FILES[:1] if name in known}
+        files = {name: path for name, path in self.files.items() if name not in digests}
+        total, done = sum(path.stat().st_size for path in files.values()), 0
+        for name, path in files.items():
+            digests[name] = sha256(path, partial(_shifted, progress, done, total) if progress is not None else None)
             done += path.stat().st_size
-        self._check(digests)
-        return digests
-
-    def checksums_without_weights(self) -> dict[str, str]:
-        """Return the same without reading weights that are pinned: they may not even be there.
-
-        Raises:
-            Invalid: The tokenizer is not the one that was pinned.
-            OSError: A file cannot be read.
-        """
-        digests = {
-            name: self.pinned_sha256[name] if path == self.weights and name in self.pinned_sha256 else sha256(path)
-            for name, path in self.files.items()
-        }
         self._check(digests)
         return digests
 
@@ -168,7 +152,7 @@ def find_source(settings: ModelSourceSettings) -> ModelSource:
         return found
     tried = [f"the package {PACKAGE} is not installed"]
     if settings.hub_allowed:
-        outcome = _from_hub(settings.hub_cache, _FILES if settings.needs_weights else _FILES[1:])
+        outcome = _from_hub(_FILES if settings.needs_weights else _FILES[1:])
         if isinstance(outcome, ModelSource):
             return outcome
         tried.append(outcome)
@@ -209,9 +193,9 @@ def _from_package() -> ModelSource | None:
     return _source(DEFAULT_NAME, "package", Path(spec.submodule_search_locations[0]) / "model")
 
 
-def _from_hub(cache: Path | None, names: Sequence[str]) -> ModelSource | str:
+def _from_hub(names: Sequence[str]) -> ModelSource | str:
     try:
-        found = [hub.download_file(HUB_REPOSITORY, name, HUB_REVISION, cache) for name in names]
+        found = [hub.download_file(HUB_REPOSITORY, name, HUB_REVISION) for name in names]
     except hub.HubUnavailable as away:
         return str(away)
     return ModelSource(DEFAULT_NAME, "hub", *(found[0].with_name(name) for name in _FILES))

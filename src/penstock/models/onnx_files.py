@@ -87,14 +87,13 @@ def _graph(directory: Path) -> Path | None:
     return next((directory / name for name in GRAPHS if (directory / name).is_file()), None)
 
 
-def find_on_hub(repository: str, revision: str, section: str, cache: Path | None = None) -> OnnxFiles:
+def find_on_hub(repository: str, revision: str, section: str) -> OnnxFiles:
     """Find a model on the hub, or in the hub's cache on this machine; may download it.
 
     Args:
         repository: ``owner/name``.
         revision: The commit, all 40 digits.
         section: Where it is set, for errors.
-        cache: The hub's cache directory; ``None`` for the hub's own default.
 
     Raises:
         Invalid: The repository's name or the revision is not valid.
@@ -109,7 +108,7 @@ def find_on_hub(repository: str, revision: str, section: str, cache: Path | None
         raise Invalid(detail, field=f"{section}.revision", code="model_revision")
     wanted = [*GRAPHS, "model.onnx?data*", "onnx/model.onnx?data*", TOKENIZER, *OPTIONAL]
     try:
-        found = hub.download_files(repository, wanted, revision, cache)
+        found = hub.download_files(repository, wanted, revision)
     except hub.HubUnavailable as away:
         raise _absent(repository, section, str(away)) from away
     graph = _graph(found)

@@ -188,7 +188,7 @@ def describe_model(source: ModelSource, precision: Precision) -> ModelDescriptio
     """
     with translate_os_errors(source.config.parent):
         shape = read_bert_config(source.config)
-        fingerprint = _fingerprint(source.checksums_without_weights(), precision)
+        fingerprint = _fingerprint(source.checksums(), precision)
         token_dim = token_dim_for(shape.hidden)
         return ModelDescription(source.name, fingerprint, shape.hidden, token_dim, shape.tokens_max, source.tokenizer)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from penstock.kernel.errors import Broken
 from penstock.kernel.messages import TextKind
 from penstock.models.builtin_dense import BuiltinDenseEncoder
 from penstock.models.cancellation import CancellationToken, RunCancelled
+from penstock.models.device import cpu_device
 from penstock.models.factory import LateInteractionReranker
 from penstock.models.prepare import prepare_model
 
@@ -32,7 +34,10 @@ def runner(tiny: ModelSource, tmp_path_factory: pytest.TempPathFactory) -> Built
 @pytest.fixture(scope="module")
 def wide(tiny: ModelSource, tmp_path_factory: pytest.TempPathFactory) -> BuiltinDenseEncoder:
     """Runs all texts in one call of the runtime."""
-    return BuiltinDenseEncoder(prepare_model(tiny, tmp_path_factory.mktemp("prepared")), call_tokens_max=1_000_000)
+    return BuiltinDenseEncoder(
+        prepare_model(tiny, tmp_path_factory.mktemp("prepared")),
+        device=replace(cpu_device(), call_tokens_max=1_000_000),
+    )
 
 
 class Watched(CancellationToken):

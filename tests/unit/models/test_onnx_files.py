@@ -106,7 +106,7 @@ def test_the_fingerprint_changes_with_whatever_makes_the_vectors(directory):
 def test_a_model_of_the_hub_is_found_at_its_commit(directory, monkeypatch):
     asked = []
 
-    def files(repository, patterns, revision, _cache):
+    def files(repository, patterns, revision):
         asked.append((repository, revision))
         assert "tokenizer.json" in patterns
         return directory

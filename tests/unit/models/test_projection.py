@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ import tiny_bert
 
 from penstock.kernel.messages import TextKind
 from penstock.models.builtin_dense import BuiltinDenseEncoder
+from penstock.models.device import cpu_device
 from penstock.models.prepare import prepare_model
 from penstock.models.projection import TOKEN_DIM_MAX, pool_token_vectors, projection_matrix, sample_texts, token_dim_for
 
@@ -60,7 +62,7 @@ def test_a_vocabulary_without_words_still_has_a_sample() -> None:
 
 
 def test_the_run_with_token_vectors_gives_the_same_dense_ones(tiny: ModelSource, tmp_path: Path) -> None:
-    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path), call_tokens_max=0)
+    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path), device=replace(cpu_device(), call_tokens_max=0))
     texts = ["bano deki", "", "rise souki banlo to ta ti me"]
     for kind in TextKind:
         embedded = runner.run_with_token_vectors(texts, kind)
@@ -71,7 +73,7 @@ def test_the_run_with_token_vectors_gives_the_same_dense_ones(tiny: ModelSource,
 
 
 def test_padding_leaves_no_trace_in_the_token_vectors(tiny: ModelSource, tmp_path: Path) -> None:
-    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path), call_tokens_max=1000)
+    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path), device=replace(cpu_device(), call_tokens_max=1000))
     together = runner.run_with_token_vectors(["bano deki", "bano deki la ti", "bano"], TextKind.QUERY)
     alone = runner.run_with_token_vectors(["bano"], TextKind.QUERY)
     assert together.late[2].shape == alone.late[0].shape
