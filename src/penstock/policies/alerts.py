@@ -198,13 +198,6 @@ class RaisedAlert:
         return self.rule.detail.format(subject=self.subject, value=self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class AlertChange:
-    """Change of an alert: it was raised, or called off and is no longer active."""
-
-    alert: RaisedAlert
-
-
 @dataclass(slots=True)
 class _SubjectState:
     """A rule and subject that is not calm.
@@ -239,8 +232,8 @@ class AlertTracker:
     def __repr__(self) -> str:
         return f"<AlertTracker {len(self.active())} active, {len(self._history)} called off>"
 
-    def observe(self, rule: AlertRule, subject: str, value: float, now: Timestamp) -> AlertChange | None:
-        """Take in a value; return what it changes, if anything."""
+    def observe(self, rule: AlertRule, subject: str, value: float, now: Timestamp) -> RaisedAlert | None:
+        """Take in a value; return the alert that it raises or calls off, if any."""
         if value != value:  # noqa: PLR0124 - NaN
             return None
         key = rule.name, subject
@@ -258,7 +251,7 @@ class AlertTracker:
         if case.pending_since_s is not None and now.loop_s - case.pending_since_s < rule.for_s:
             return None
         case.pending_since_s, case.alert = None, RaisedAlert(rule, subject, value, now)
-        return AlertChange(case.alert)
+        return case.alert
 
     def subjects(self, rule: AlertRule) -> list[str]:
         """Return the subjects of a rule that are active or about to be."""
@@ -275,7 +268,7 @@ class AlertTracker:
 
     def _judge_active(
         self, case: _SubjectState, alert: RaisedAlert, value: float, now: Timestamp
-    ) -> AlertChange | None:
+    ) -> RaisedAlert | None:
         rule = alert.rule
         if value >= rule.clear_below:
             case.pending_since_s = None
@@ -287,4 +280,4 @@ class AlertTracker:
         del self._subjects[rule.name, alert.subject]
         ended = RaisedAlert(rule, alert.subject, alert.value, alert.since, until=now)
         self._history.append(ended)
-        return AlertChange(ended)
+        return ended

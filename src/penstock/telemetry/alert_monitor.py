@@ -116,9 +116,9 @@ class AlertMonitor:
     def _evaluate_rule(self, rule: AlertRule, values: dict[str, float], now: Timestamp) -> None:
         gone = {subject: -math.inf for subject in self._alerts.subjects(rule) if subject not in values}
         for subject, value in (values | gone).items():
-            change = self._alerts.observe(rule, subject, value, now)
-            if change is not None:
-                self._notify(change.alert)
+            alert = self._alerts.observe(rule, subject, value, now)
+            if alert is not None:
+                self._notify(alert)
 
     def _notify(self, alert: RaisedAlert) -> None:
         rule, record = alert.rule, _record(alert)

@@ -14,7 +14,6 @@ from penstock.policies.alerts import (
     ALERT_RULES,
     HISTORY_MAX,
     TRACKED_SUBJECTS_MAX,
-    AlertChange,
     AlertRule,
     AlertTracker,
     Measure,
@@ -42,7 +41,7 @@ def course(one: AlertRule, *values: float, step_s: float = 1.0) -> list[tuple[fl
     for number, value in enumerate(values):
         change = it.observe(one, "x", value, at(number * step_s))
         if change is not None:
-            seen.append((number * step_s, change.alert.active))
+            seen.append((number * step_s, change.active))
     return seen
 
 
@@ -100,8 +99,8 @@ def test_subjects_are_told_apart_and_an_alert_tells_what_it_is() -> None:
     it, one = AlertTracker(), rule_of()
     assert it.observe(one, "b", 4, at(0)) is None
     raised = it.observe(one, "a", 12, at(0))
-    assert raised == AlertChange(RaisedAlert(one, "a", 12, at(0)))
-    assert raised.alert.detail == "a at 12"
+    assert raised == RaisedAlert(one, "a", 12, at(0))
+    assert raised.detail == "a at 12"
     it.observe(one, "b", 11, at(1))
     assert [alert.subject for alert in it.active()] == ["b", "a"]
     assert it.subjects(one) == ["a", "b"]
@@ -182,8 +181,8 @@ class AlertsMachine(RuleBasedStateMachine):
         turned = self._lasted_s(past, one, active=active)
         assert (change is not None) == (turned is not None and turned >= (one.keep_firing_s if active else one.for_s))
         if change is not None:
-            assert change.alert.active is not active
-            self.told.setdefault(key, []).append(change.alert.active)
+            assert change.active is not active
+            self.told.setdefault(key, []).append(change.active)
             past.clear()
 
     def _lasted_s(self, past: list[tuple[float, float]], one: AlertRule, *, active: bool) -> float | None:
