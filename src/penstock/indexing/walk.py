@@ -18,15 +18,6 @@ from typing import Final
 from penstock.indexing.ignore import IGNORE_FILES, IgnoreChain, enclosing_rules, work_tree_root
 from penstock.kernel.errors import Invalid
 
-__all__ = [
-    "FoundFile",
-    "SkipReason",
-    "SkippedPath",
-    "project_root",
-    "refuse_broad_root",
-    "walk",
-]
-
 VENDORED_DIRECTORIES: Final = frozenset(
     """
     .git .hg .svn .bzr .jj CVS _darcs

@@ -22,20 +22,6 @@ if TYPE_CHECKING:
     from penstock.kernel.messages import TextKind
     from penstock.models.cancellation import CancellationToken
 
-__all__ = [
-    "DenseRunner",
-    "Embedder",
-    "Embeddings",
-    "Floats",
-    "LateInteractionRunner",
-    "RerankRunner",
-    "Reranker",
-    "SparseEncoder",
-    "SparseRunner",
-    "SparseVector",
-    "TruncationChecks",
-]
-
 Floats = NDArray[np.float32]
 """``float32`` array; each use states its shape."""
 

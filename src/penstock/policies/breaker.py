@@ -228,18 +228,6 @@ class CallWindow:
         return slot
 
 
-__all__ = [
-    "BreakerAdmission",
-    "BreakerChange",
-    "BreakerChangeReason",
-    "BreakerSettings",
-    "BreakerState",
-    "CallOutcome",
-    "CircuitBreaker",
-    "Ticket",
-]
-
-
 @dataclass(frozen=True, slots=True)
 class BreakerChange:
     """A change of state, to be logged, counted and alerted."""
