@@ -106,10 +106,6 @@ def walk(paths: Sequence[Path], file_bytes_max: int = 1_000_000) -> Iterator[Fou
     there, and ignore rules from above that exclude the root itself are dropped. Links are never
     followed. Nothing but regular files is opened. A file below two of the roots comes once.
 
-    Args:
-        paths: Files or directories.
-        file_bytes_max: Larger files are skipped.
-
     Yields:
         Each file, and each skipped file or directory with its reason.
 
@@ -280,9 +276,6 @@ def project_root(path: Path, known_roots: Iterable[Path] = ()) -> Path:
 
 def refuse_broad_root(path: Path) -> None:
     """Refuse to index the whole machine or a whole home directory.
-
-    Args:
-        path: What the user asked to index.
 
     Raises:
         Invalid: `path` is `/`, the home directory, or a directory above it.

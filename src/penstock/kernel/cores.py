@@ -30,9 +30,6 @@ def cpu_quota(root: Path) -> float:
     """Return the tightest processor quota of this process's control group and its ancestors, in cores.
 
     Version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``) are read; infinity where there is none.
-
-    Args:
-        root: Directory that holds ``proc`` and ``sys``.
     """
     return min(_quotas(root), default=math.inf)
 

@@ -21,9 +21,6 @@ def restrict_to_owner(directory: Path) -> None:
     """Remove group and other permissions from a directory and all in it. Files of other users are left alone.
 
     A directory that is closed to others already is not walked, so the walk happens once.
-
-    Args:
-        directory: An existing directory.
     """
     with contextlib.suppress(OSError):
         if directory.stat().st_mode & _GROUP_AND_OTHERS:

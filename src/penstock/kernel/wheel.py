@@ -51,9 +51,6 @@ class TimerWheel:
     even if it is due. Adding and cancelling are O(1). An empty wheel has no more than one loop timer pending,
     which expires nothing.
 
-    Args:
-        loop: The loop whose clock counts.
-
     Bounds: as many entries as there are timers; a slot for each tick of the next 64 s, and for each second
     beyond, that a timer was set for.
     """

@@ -49,9 +49,6 @@ def read_bert_config(config: Path) -> BertConfig:
     ``sentence_bert_config.json`` (longest text) and ``1_Pooling/config.json`` (must be mean
     pooling).
 
-    Args:
-        config: Path of ``config.json``.
-
     Raises:
         Invalid: The file cannot be read, or the model is not a BERT encoder with mean pooling.
     """

@@ -77,10 +77,6 @@ class BuiltinDenseEncoder:
     def run(self, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Embed texts; an empty text has a vector as well.
 
-        Args:
-            texts: The texts.
-            stop: Ends the run early.
-
         Returns:
             ``float32 [n, dim]``, L2-normalised, in the order of ``texts``.
 

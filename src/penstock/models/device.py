@@ -95,10 +95,6 @@ def choose_device(wanted: str, available: Sequence[str], precision: str = AUTO) 
 def check_device(device: Device, working: Sequence[str]) -> None:
     """Check that a session runs on the wanted device: the runtime falls back to the processor and only logs it.
 
-    Args:
-        device: The device.
-        working: Providers that the session has.
-
     Raises:
         Unavailable: The wanted one is not among them.
     """

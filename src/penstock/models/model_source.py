@@ -135,9 +135,6 @@ def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
 def find_source(settings: ModelSourceSettings) -> ModelSource:
     """Find the model's files; may download them when only the hub has them.
 
-    Args:
-        settings: Where to look.
-
     Returns:
         The first source found: directory, package, hub.
 

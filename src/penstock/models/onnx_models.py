@@ -25,9 +25,6 @@ from penstock.models.vector_checks import checked_sparse_vector
 class _OnnxModel:
     """A model as an exported graph; several threads may call it at once.
 
-    Args:
-        files: The model.
-
     Raises:
         Broken: ONNX Runtime refuses the graph.
         Invalid: The tokenizer cannot be read, or the graph gives something else.

@@ -40,9 +40,6 @@ NO_PREFIXES: Final[Mapping[TextKind, str]] = MappingProxyType({})
 class AdaptiveBatchSize:
     """Adaptive number of texts in a request: halved when the endpoint refuses it, doubled again after a while.
 
-    Args:
-        texts_max: Texts in a batch at most.
-
     Attributes:
         texts: Texts in a batch now.
     """
@@ -72,11 +69,6 @@ async def call_in_batches(
     texts: Sequence[str], size: AdaptiveBatchSize, ask: Callable[[Sequence[str]], Awaitable[Iterable[T]]]
 ) -> list[T]:
     """Call an endpoint for all texts, batch by batch; return one entry for each text, in their order.
-
-    Args:
-        texts: The texts.
-        size: The batch size, which adapts.
-        ask: Makes the call for one batch.
 
     Raises:
         BatchTooLarge: A text alone is too much.
@@ -213,11 +205,7 @@ class RemoteReranker(_RemoteModel[np.float32]):
 
 
 class RemoteCosineReranker:
-    """Cosine of query and text by a model behind an endpoint; see :class:`penstock.models.factory.CosineRerankRunner`.
-
-    Args:
-        embedder: The model.
-    """
+    """Cosine by a model behind an endpoint; see :class:`penstock.models.factory.CosineRerankRunner`."""
 
     def __init__(self, embedder: RemoteEmbedder) -> None:
         self._embedder = embedder

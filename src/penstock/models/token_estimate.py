@@ -34,11 +34,7 @@ class TokenCounter(Protocol):
 
 
 class TokenEstimator:
-    """A ``TokenCounter`` that knows no vocabulary.
-
-    Args:
-        tokens_max: Tokens of a chunk at most.
-    """
+    """A ``TokenCounter`` that knows no vocabulary."""
 
     def __init__(self, tokens_max: int) -> None:
         self.tokens_max = tokens_max
@@ -56,12 +52,7 @@ class TokenEstimator:
 
 
 class LazyTokenizer:
-    """A ``TokenCounter`` that is loaded when it first counts, so not in a process that only passes texts on.
-
-    Args:
-        path: ``tokenizer.json``.
-        tokens_max: Tokens after which a text is cut, special tokens included.
-    """
+    """A ``TokenCounter`` that is loaded when it first counts, so not in a process that only passes texts on."""
 
     def __init__(self, path: Path, tokens_max: int) -> None:
         self._path = path

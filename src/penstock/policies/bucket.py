@@ -105,9 +105,6 @@ class RateLimiter:
 
     O(1): for each new client, four of those not seen for long are looked at.
 
-    Args:
-        settings: Rate, burst and bound.
-
     Bounds: ``clients_max`` buckets and one that is shared.
     """
 

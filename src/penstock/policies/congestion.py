@@ -52,9 +52,6 @@ class Congestion:
     caused newest first: the two would alternate. An age also tells of the past (the oldest was
     at least so old in between), so rare observations suffice.
 
-    Args:
-        settings: Targets and windows.
-
     Bounds: a handful of numbers.
 
     Attributes:

@@ -83,9 +83,6 @@ class DiscardPolicy:
     (RFC 5681 §3.1), so that a recovered dependency is believed within a few service times, and a slow one
     costs one probe at a time. While anything is served by the rule, there are samples and no probes.
 
-    Args:
-        settings: When to doubt.
-
     Bounds: two numbers.
     """
 

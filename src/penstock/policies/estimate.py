@@ -119,9 +119,6 @@ class Estimate:
     Feed it also calls that were cut off at their deadline, as the time they took; leaving them out
     would make a slow kind look fast.
 
-    Args:
-        settings: Prior, memory and clip.
-
     Bounds: 195 numbers; O(1) amortised for each sample.
 
     Attributes:

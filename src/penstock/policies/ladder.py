@@ -83,9 +83,6 @@ class Ladder:
     long or unknown: it climbs to them only while ``nearly_full``, and leaves them at the first observation that is not.
     So a queue is relieved in sips, and the pools never run dry.
 
-    Args:
-        settings: When to move.
-
     Bounds: three fields.
 
     Attributes:

@@ -63,9 +63,6 @@ class LevelTracker:
     A level begins at its bound and ends below its clear bound, so that a fill that trembles around a
     bound crosses it once.
 
-    Args:
-        settings: The bounds.
-
     Bounds: one field.
 
     Attributes:

@@ -117,9 +117,6 @@ class AdaptiveLimit:
     times as long as at rest a window's calls took on average, whatever the mixture. A kind that is new while the
     dependency is loaded is taken to suffer as much as the known ones.
 
-    Args:
-        settings: Parameters of the limit.
-
     Bounds: a handful of numbers, and ``KINDS_MAX`` baselines.
 
     Attributes:

@@ -37,9 +37,6 @@ class ReclaimSettings:
 class ReclaimPolicy:
     """Decides when memory is returned to the system.
 
-    Args:
-        settings: How often.
-
     Bounds: four numbers.
     """
 

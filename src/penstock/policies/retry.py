@@ -39,9 +39,6 @@ class RetryBudget:
     ``T`` seconds with ``n`` first tries, at most ``ratio × n + saved_max + per_s_min × (T + 1)`` retries
     pass, one more if ``per_s_min`` lies between 0 and 1.
 
-    Args:
-        settings: Share, savings and minimum.
-
     Bounds: two numbers.
     """
 

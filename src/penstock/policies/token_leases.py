@@ -82,9 +82,6 @@ def ignore_request() -> None:
 class LeasedLimiter(RateLimiter):
     """Rate limiter on leased tokens.
 
-    Args:
-        settings: Rate, burst and bound.
-
     Attributes:
         on_request: Called when there is a request to send: send :meth:`pending_requests`, then call :meth:`granted` or
             :meth:`failed`.

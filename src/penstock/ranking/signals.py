@@ -202,14 +202,7 @@ def shortlist_size(query: str, limit: int) -> int:
 def apply_signals(
     query: str, candidates: Ranking[P], chunks: Mapping[P, ChunkView], signals: SignalFactors = DEFAULT_SIGNALS
 ) -> Ranking[P]:
-    """Return the candidates by their scores times the factors of their identifiers and paths.
-
-    Args:
-        query: The query.
-        candidates: Best first.
-        chunks: Each point's chunk.
-        signals: The factors.
-    """
+    """Return the candidates by their scores times the factors of their identifiers and paths."""
     names, tests_wanted = parse_identifiers(query), is_about_tests(query)
 
     def factor(piece: ChunkView) -> float:
