@@ -7,7 +7,7 @@ import codecs
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -139,9 +139,6 @@ def parse_rules(base: str, lines: Iterable[str]) -> IgnoreRules:
         base: Absolute directory that the patterns are relative to.
         lines: Lines of a `.gitignore`; bytes that are no UTF-8 are lone surrogates in them.
 
-    Returns:
-        The rules.
-
     Bounds:
         The first `RULES_MAX` rules, of at most `RULE_BYTES_MAX` bytes each.
     """
@@ -231,13 +228,6 @@ def work_tree_root(path: Path) -> Path | None:
     return None
 
 
-def _steps(top: Path, path: Path) -> Iterator[Path]:
-    step = top
-    for part in path.relative_to(top).parts:
-        step /= part
-        yield step
-
-
 def enclosing_rules(path: Path) -> IgnoreChain | None:
     """Return the rules that the enclosing git work tree lays on `path`.
 
@@ -249,19 +239,13 @@ def enclosing_rules(path: Path) -> IgnoreChain | None:
         above it; `None` where the work tree ignores `path`, which then stands on its own (a Python
         below `~/.pyenv/versions`, say).
     """
-    top = work_tree_root(path)
-    if top is None or top == path:
-        return IgnoreChain(_excluded(path)) if top is not None else IgnoreChain()
-    chain = IgnoreChain(_excluded(top))
-    directory = top
-    for step in _steps(top, path):
-        chain = chain.descend(str(directory))
-        if chain.ignores(str(step), is_directory=step.is_dir()):
+    directory = work_tree_root(path)
+    if directory is None:
+        return IgnoreChain()
+    excluded = _read_rules(str(directory), _EXCLUDE)
+    chain = IgnoreChain((excluded,) if excluded is not None else ())
+    for part in path.relative_to(directory).parts:
+        chain, directory = chain.descend(str(directory)), directory / part
+        if chain.ignores(str(directory), is_directory=directory.is_dir()):
             return None
-        directory = step
     return chain
-
-
-def _excluded(top: Path) -> tuple[IgnoreRules, ...]:
-    rules = _read_rules(str(top), _EXCLUDE)
-    return (rules,) if rules is not None else ()

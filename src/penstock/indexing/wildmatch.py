@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 #: Characters that stand for more than themselves.
@@ -45,21 +44,6 @@ def literal_prefix_length(pattern: str) -> int:
     return next((place for place, one in enumerate(pattern) if one in SPECIAL), len(pattern))
 
 
-@dataclass(slots=True)
-class _GlobTokens:
-    """A pattern taken apart.
-
-    Attributes:
-        sets: For each token the characters that it takes: one of them, or any number where it is a star.
-        stars: Bits of the tokens that are stars.
-        optional: Bits of the tokens that take nothing and stand before ``**/``, which may be left out.
-    """
-
-    sets: list[frozenset[str]] = field(default_factory=list)
-    stars: int = 0
-    optional: int = 0
-
-
 class Glob:
     """A glob pattern.
 
@@ -71,11 +55,12 @@ class Glob:
     __slots__ = ("_accepted", "_end", "_last", "_looping", "_optional", "_stars")
 
     def __init__(self, pattern: str, *, is_path: bool) -> None:
+        tokens = _GlobParser(pattern, is_path=is_path)
         try:
-            tokens = _GlobParser(pattern, is_path=is_path).tokens()
+            tokens.read()
         except _InvalidPattern:
             # One token that takes nothing.
-            tokens = _GlobTokens([frozenset()])
+            tokens.sets, tokens.stars, tokens.optional = [frozenset()], 0, 0
         self._stars, self._optional = tokens.stars, tokens.optional
         self._end = 1 << len(tokens.sets)
         places: dict[frozenset[str], int] = {}
@@ -110,27 +95,34 @@ class Glob:
 
 
 class _GlobParser:
-    """Reads a pattern from left to right, as ``dowild`` in git's ``wildmatch.c`` does."""
+    """Reads a pattern from left to right, as ``dowild`` in git's ``wildmatch.c`` does.
+
+    Attributes:
+        sets: For each token the characters that it takes: one of them, or any number where it is a star.
+        stars: Bits of the tokens that are stars.
+        optional: Bits of the tokens that take nothing and stand before ``**/``, which may be left out.
+    """
 
     def __init__(self, pattern: str, *, is_path: bool) -> None:
+        self.sets: list[frozenset[str]] = []
+        self.stars = 0
+        self.optional = 0
         self._pattern = pattern
         self._is_path = is_path
         self._place = 0
         self._one = _BYTES - {"/"} if is_path else _BYTES
 
-    def tokens(self) -> _GlobTokens:
-        """Return the pattern's tokens.
+    def read(self) -> None:
+        """Read the pattern's tokens.
 
         Raises:
             _InvalidPattern: A class does not end or is not known, or the last character escapes nothing.
         """
-        tokens = _GlobTokens()
         while self._place < len(self._pattern):
             if self._peek() == "*":
-                self._star(tokens)
+                self._star()
             else:
-                tokens.sets.append(self._single())
-        return tokens
+                self.sets.append(self._single())
 
     def _peek(self, ahead: int = 0) -> str:
         return self._pattern[self._place + ahead : self._place + ahead + 1]
@@ -150,24 +142,24 @@ class _GlobParser:
             return self._class()
         return frozenset(self._next() if one == "\\" else one)
 
-    def _star(self, tokens: _GlobTokens) -> None:
+    def _star(self) -> None:
         start = self._place
         while self._peek() == "*":
             self._place += 1
         begins = start == 0 or self._pattern[start - 1] == "/"
         ends = self._peek() in {"", "/"} or (self._peek() == "\\" and self._peek(1) == "/")
         is_double = self._place - start > 1 and begins and ends
-        bit = 1 << len(tokens.sets)
+        bit = 1 << len(self.sets)
         if is_double and self._is_path and self._peek() == "/":
             self._place += 1
             # `**/**/` is `**/`: both are any number of directories.
-            if not tokens.optional & bit >> len(_DIRECTORIES):
-                tokens.optional |= bit
-                tokens.stars |= bit << 1
-                tokens.sets += _DIRECTORIES
+            if not self.optional & bit >> len(_DIRECTORIES):
+                self.optional |= bit
+                self.stars |= bit << 1
+                self.sets += _DIRECTORIES
             return
-        tokens.stars |= bit
-        tokens.sets.append(_BYTES if is_double else self._one)
+        self.stars |= bit
+        self.sets.append(_BYTES if is_double else self._one)
 
     def _class(self) -> frozenset[str]:
         negated = self._peek() in {"!", "^"}

@@ -34,12 +34,7 @@ class LineCosts:
     __slots__ = ("_sums", "blank", "lines")
 
     def __init__(self, lines: Sequence[str], count: TokenCount) -> None:
-        """Price `lines`; `count` is called with some of them at a time.
-
-        Args:
-            lines: The file's lines, split at line feeds only.
-            count: Model tokens of each string.
-        """
+        """Price `lines`; `count` is called with some of them at a time."""
         self.lines = lines
         self.blank = [not line or line.isspace() for line in lines]
         written = [line for line, blank in zip(lines, self.blank, strict=True) if not blank]

@@ -100,10 +100,6 @@ class Heading:
 def sections(headings: Iterable[Heading], lines: int) -> list[OutlineUnit]:
     """Return one unit for each section, named by its heading trail (`Install > Docker`).
 
-    Args:
-        headings: In the order of their lines.
-        lines: Number of lines of the document.
-
     Returns:
         Units that cover all lines; what comes before the first heading has no symbol.
     """

@@ -78,13 +78,6 @@ class _UnitStart:
 def outline_syntax(text: str, language: str, costs: LineCosts, budget: int, parse_limit: ParseLimit) -> Outline | None:
     """Return the units of a source file.
 
-    Args:
-        text: The file.
-        language: Its language.
-        costs: Its lines and costs.
-        budget: What a chunk may cost; definitions within it stay whole.
-        parse_limit: Context manager around each run of a parser.
-
     Returns:
         The outline, or `None` where there is no grammar for the language or it does not understand
         the file, or lines or brackets are longer or deeper than a person writes them.

@@ -29,13 +29,6 @@ def split_lines(
     Blank lines at the ends of a range are dropped. Each cut is made where `boundary_score` is high and
     the ranges stay about equal, rather than many full ones and a tiny rest.
 
-    Args:
-        costs: The file's lines.
-        start: First line, from 0.
-        end: Line after the last.
-        budget: What a range may cost.
-        boundary_score: How good it is to cut before a line.
-
     Yields:
         Ranges `(start, end)` within the budget, or of one single line that is over it.
     """
@@ -71,11 +64,6 @@ def _best_cut(ledger: LineCosts, start: int, limit: int, aim: float, strength: B
 
 def split_line(line: str, budget: int, count: TokenCount) -> list[str]:
     """Cut an over-long line into pieces within `budget`, at white space or punctuation if it can.
-
-    Args:
-        line: The line.
-        budget: What a piece may cost, at least 1.
-        count: Model tokens of each string; called a few times with many pieces.
 
     Returns:
         The pieces in order, without those that are blank; joined they give the line.
