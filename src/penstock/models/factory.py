@@ -330,20 +330,19 @@ def _remote_name(chosen: DenseModelSettings) -> str:
     return f"{chosen.kind}/{chosen.model}" + (f"-{hashlib.sha256(prefix).hexdigest()[:8]}" if prefix else "")
 
 
+@dataclass(frozen=True, slots=True)
 class LateInteractionReranker:
     """Late interaction: cosine and MaxSim of query and text, half and half.
 
     The same two numbers by which a search ranks what it has indexed, for texts that were never indexed.
     """
 
-    def __init__(self, runner: LateInteractionRunner) -> None:
-        """Score with ``runner``."""
-        self._runner = runner
+    runner: LateInteractionRunner
 
     def run(self, query: str, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return the scores, ``float32 [n]``, in the order of ``texts``; ``stop`` ends the run early."""
-        asked = self._runner.run_with_token_vectors([query], TextKind.QUERY, stop)
-        told = self._runner.run_with_token_vectors(texts, TextKind.DOCUMENT, stop)
+        asked = self.runner.run_with_token_vectors([query], TextKind.QUERY, stop)
+        told = self.runner.run_with_token_vectors(texts, TextKind.DOCUMENT, stop)
         if asked.late is None or told.late is None:
             raise ValueError("the model gave no token vectors")
         cosines = told.dense @ asked.dense[0]
@@ -352,18 +351,17 @@ class LateInteractionReranker:
         return scores
 
 
+@dataclass(frozen=True, slots=True)
 class CosineRerankRunner:
     """Cosine of query and text, by a dense model that gives no token vectors.
 
     It adds nothing to a dense search with the same model. It gives a score to texts that were never indexed.
     """
 
-    def __init__(self, runner: DenseRunner) -> None:
-        """Score with ``runner``."""
-        self._runner = runner
+    runner: DenseRunner
 
     def run(self, query: str, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return the cosines, ``float32 [n]``, in the order of ``texts``; ``stop`` ends the run early."""
-        vectors = self._runner.run([query, *texts], stop)
+        vectors = self.runner.run([query, *texts], stop)
         scores: Floats = vectors[1:] @ vectors[0]
         return scores

@@ -191,18 +191,16 @@ class ModelEndpoint:
         except httpx.TransportError as error:
             # From nothing: the library's error holds the request, and that the key.
             raise Unavailable(
-                f"{self._who} cannot be reached: {_reason(error)}",
+                f"the endpoint of {self.section} cannot be reached: {_reason(error)}",
                 dependency=self.dependency,
                 code="endpoint_unreachable",
             ) from None
 
     def malformed_answer(self, what: str) -> Broken:
         """Return the error for an invalid answer."""
-        return Broken(f"{self._who} answers what makes no sense: {what}", code="endpoint_bad_response")
-
-    @property
-    def _who(self) -> str:
-        return f"the endpoint of {self.section}"
+        return Broken(
+            f"the endpoint of {self.section} answers what makes no sense: {what}", code="endpoint_bad_response"
+        )
 
     async def _body(self, response: httpx.Response, bytes_max: int) -> bytes:
         """Read an answer that is to be no longer than ``bytes_max``."""
@@ -217,36 +215,32 @@ class ModelEndpoint:
         return bytes(body)
 
     def _refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> PenstockError:
+        who, quoted = f"the endpoint of {self.section}", self._quoted(body)
         if status in {401, 403}:
-            setting = f"{self.section}.api_key"
-            return Broken(
-                f"{self._who} does not accept the API key ({status}): check {setting}", code="endpoint_unauthorized"
-            )
+            detail = f"{who} does not accept the API key ({status}): check {self.section}.api_key"
+            return Broken(detail, code="endpoint_unauthorized")
         if status in _WRONG or 300 <= status < 400:
-            detail = f"{self._who} knows no POST {self._url.path} ({status}): check {self.section}.url"
-            return Broken(self._with_word(detail, body), code="endpoint_not_found")
+            detail = f"{who} knows no POST {self._url.path} ({status}): check {self.section}.url{quoted}"
+            return Broken(detail, code="endpoint_not_found")
         if status == 429:
             after_s = retry_after_s(headers.get("retry-after", ""))
             return Rejected(
-                f"{self._who} is at its limit",
+                f"{who} is at its limit",
                 code="dependency_limited" if after_s is not None else "dependency_busy",
                 retry_after_s=RETRY_AFTER_S if after_s is None else after_s,
             )
         if status in _TOO_LARGE:
-            return BatchTooLarge(self._with_word(f"{self._who} takes no batch of this size ({status})", body))
+            return BatchTooLarge(f"{who} takes no batch of this size ({status}){quoted}")
         if 400 <= status < 500 and status != 408:
-            return Invalid(
-                self._with_word(f"{self._who} refuses these texts ({status})", body), code="endpoint_refused"
-            )
-        detail = self._with_word(f"{self._who} failed ({status})", body)
-        return Unavailable(detail, dependency=self.dependency, code="endpoint_failed")
+            return Invalid(f"{who} refuses these texts ({status}){quoted}", code="endpoint_refused")
+        return Unavailable(f"{who} failed ({status}){quoted}", dependency=self.dependency, code="endpoint_failed")
 
-    def _with_word(self, detail: str, body: bytes) -> str:
-        """Return the sentence with the endpoint's own message appended, if that can be read."""
+    def _quoted(self, body: bytes) -> str:
+        """Return the endpoint's own message behind a colon, empty if it cannot be read."""
         said = _said(body)
         for secret in self._secrets:
             said = said.replace(secret, "…")
-        return f"{detail}: {said[:QUOTED_CHARACTERS_MAX]}" if said else detail
+        return f": {said[:QUOTED_CHARACTERS_MAX]}" if said else ""
 
 
 def retry_after_s(text: str) -> float | None:

@@ -6,7 +6,7 @@ retries: :class:`penstock.pools.remote_dependency.RemoteDependency` wraps these 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
@@ -65,28 +65,6 @@ class AdaptiveBatchSize:
         self._taken = 0
 
 
-async def call_in_batches(
-    texts: Sequence[str], size: AdaptiveBatchSize, ask: Callable[[Sequence[str]], Awaitable[Iterable[T]]]
-) -> list[T]:
-    """Call an endpoint for all texts, batch by batch; return one entry for each text, in their order.
-
-    Raises:
-        BatchTooLarge: A text alone is too much.
-    """
-    entries: list[T] = []
-    while len(entries) < len(texts):
-        batch = texts[len(entries) : len(entries) + size.texts]
-        try:
-            entries.extend(await ask(batch))
-        except BatchTooLarge:
-            if len(batch) == 1:
-                raise
-            size.on_too_large(len(batch))
-        else:
-            size.on_accepted()
-    return entries
-
-
 def non_empty_text(text: str) -> str:
     """Return a text that every endpoint takes: no lone surrogates, and not nothing."""
     return well_formed(text) or " "
@@ -114,17 +92,28 @@ class _RemoteModel(Generic[T]):
     async def _call(
         self, texts: Sequence[str], bytes_max: Callable[[str], int], ctx: Context, query: str = ""
     ) -> list[T]:
-        """Return the entry of each text; ``bytes_max`` bounds what one may take in an answer."""
+        """Return the entry of each text, asked for batch by batch; ``bytes_max`` bounds what one may take in an answer.
 
-        async def ask(batch: Sequence[str]) -> Iterable[T]:
+        Raises:
+            BatchTooLarge: A text alone is too much.
+        """
+        texts, entries = [non_empty_text(text) for text in texts], list[T]()
+        while len(entries) < len(texts):
+            batch = texts[len(entries) : len(entries) + self._size.texts]
             message = self._format.request_body(self._model, query, batch)
-            body = await self._endpoint.post(message, BODY_OVERHEAD_BYTES + sum(map(bytes_max, batch)), ctx)
             try:
-                return self._parsed(body, len(batch))
+                body = await self._endpoint.post(message, BODY_OVERHEAD_BYTES + sum(map(bytes_max, batch)), ctx)
+            except BatchTooLarge:
+                if len(batch) == 1:
+                    raise
+                self._size.on_too_large(len(batch))
+                continue
+            try:
+                entries.extend(self._parsed(body, len(batch)))
             except ValueError as error:
                 raise self._endpoint.malformed_answer(str(error)) from None
-
-        return await call_in_batches([non_empty_text(text) for text in texts], self._size, ask)
+            self._size.on_accepted()
+        return entries
 
     def _parsed(self, body: bytes, count: int) -> Iterable[T]:
         return self._format.parse_response(body, count)

@@ -22,12 +22,7 @@ RunInThread = Callable[[Callable[[], T]], Awaitable[T]]
 
 
 def truncation_checks(models: Models, run: RunInThread[list[bool]]) -> TruncationChecks:
-    """Return the checks that find texts which the models in use truncate.
-
-    Args:
-        models: The models.
-        run: Runs a call in a thread.
-    """
+    """Return the checks that find texts which the models in use truncate."""
     counts = isinstance(models.tokenizer, TextTokenizer | LazyTokenizer)
 
     def lost(texts: Sequence[str]) -> list[bool]:

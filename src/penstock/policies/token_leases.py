@@ -75,10 +75,6 @@ class _Lease:
         self.pending = False
 
 
-def ignore_request() -> None:
-    """Ignore that there is a request to send."""
-
-
 class LeasedLimiter(RateLimiter):
     """Rate limiter on leased tokens.
 
@@ -91,7 +87,7 @@ class LeasedLimiter(RateLimiter):
     """
 
     def __init__(self, settings: RateSettings) -> None:
-        self.on_request: Callable[[], None] = ignore_request
+        self.on_request: Callable[[], None] = lambda: None
         self.is_isolated = False
         super().__init__(settings)
         self._batch = max(1.0, math.floor(settings.burst * BATCH_FRACTION))

@@ -17,7 +17,6 @@ from penstock.models.remote_models import (
     RemoteEmbedder,
     RemoteReranker,
     RemoteSparseEncoder,
-    call_in_batches,
 )
 from tests.clock import virtual
 from tests.fakes.endpoint import FakeEndpoint, always
@@ -86,10 +85,9 @@ def test_a_size_grows_again_after_many_batches_were_taken():
 
 @virtual
 async def test_nothing_is_asked_for_no_texts():
-    async def never(_batch):
-        raise AssertionError
-
-    assert await call_in_batches([], AdaptiveBatchSize(8), never) == []
+    transport = FakeEndpoint()
+    assert (await embedder(transport).embed([], QUERY, WORK)).dense.shape == (0, DIM)
+    assert transport.messages() == []
 
 
 @virtual
