@@ -14,7 +14,7 @@ from bench.tree import dense_texts
 from bench.worker import Order, work
 from penstock.kernel.cores import available_cores
 from penstock.models.builtin_dense import BuiltinDenseEncoder
-from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.model_source import find_source
 from penstock.models.prepare import prepare_model
 from penstock.models.tokenizer import TextTokenizer
 
@@ -34,7 +34,7 @@ class Bare:
         return self._read(order) if order["do"] == "read" else self._run()
 
     def _read(self, order: Order) -> dict[str, Any]:
-        prepared = prepare_model(find_source(ModelSourceSettings()), Path(order["models"]))
+        prepared = prepare_model(find_source(), Path(order["models"]))
         tokenizer = TextTokenizer(prepared.tokenizer_path, prepared.tokens_max)
         self._texts = sorted(dense_texts(Path(order["tree"]), tokenizer), key=len, reverse=True)
         self._dense = BuiltinDenseEncoder(prepared)

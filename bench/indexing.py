@@ -19,7 +19,7 @@ from bench.report import Figure, Report, median, tell
 from bench.serving import serving
 from bench.tree import index, plant
 from bench.worker import Worker
-from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.model_source import find_source
 from penstock.models.prepare import prepare_model
 
 GOAL: Final = 0.85
@@ -55,7 +55,7 @@ async def run(*, files: int = 90, rounds: int = 3, work: Path | None = None, out
         place = work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
         place = place.resolve() / "index"
         models, tree, taken = place / "models", place / "tree", Taken()
-        prepare_model(find_source(ModelSourceSettings()), models)
+        prepare_model(find_source(), models)
         planted = plant(tree, files)
         bare = stack.enter_context(Worker("bench.bare"))
         told = bare.ask(do="read", tree=str(tree), models=str(models))

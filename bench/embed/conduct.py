@@ -20,7 +20,7 @@ from bench.embed.results import Course, Results, Taken
 from bench.embed.systems import Penstock, System
 from bench.report import Report, tell
 from bench.workbench import MODELS
-from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.model_source import find_source
 from penstock.models.prepare import PreparedModel, prepare_model
 from penstock.models.quantise import Precision
 from penstock.models.tokenizer import TextTokenizer
@@ -42,7 +42,7 @@ async def run(*, quick: bool = False, out: Path | None = None) -> Report:
         out: Where ``embed.json`` and the plot go; nowhere by default.
     """
     course = QUICK if quick else FULL
-    source = find_source(ModelSourceSettings())
+    source = find_source()
     exact, ours = prepare_model(source, MODELS, precision=Precision.FLOAT32), prepare_model(source, MODELS)
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-"))

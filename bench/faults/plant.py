@@ -16,7 +16,7 @@ from bench.faults.brokers import Broker, Kafka, Redis
 from bench.faults.hosts import Host, Network
 from bench.faults.parts import POLL_S, START_S_MAX, Part
 from bench.workbench import MODELS
-from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.model_source import find_source
 from penstock.models.prepare import prepare_model
 
 API_PORT: Final = 8080
@@ -106,7 +106,7 @@ class Plant:
 
     async def start(self) -> None:
         """Start everything and wait until the server is ready."""
-        await asyncio.to_thread(prepare_model, find_source(ModelSourceSettings()), MODELS)
+        await asyncio.to_thread(prepare_model, find_source(), MODELS)
         await self.broker.start()
         self._common |= self.broker.settings
         if self._keeps:

@@ -65,10 +65,10 @@ class Encoder:
         from penstock.kernel.cores import available_cores
         from penstock.models.bm25 import Bm25Runner, Bm25Settings
         from penstock.models.builtin_dense import BuiltinDenseEncoder
-        from penstock.models.model_source import ModelSourceSettings, find_source
+        from penstock.models.model_source import find_source
         from penstock.models.prepare import prepare_model
 
-        self._dense = BuiltinDenseEncoder(prepare_model(find_source(ModelSourceSettings()), models))
+        self._dense = BuiltinDenseEncoder(prepare_model(find_source(), models))
         self._sparse, self._prepare = Bm25Runner(Bm25Settings()), sparse_query
         self._cores = available_cores()
         self._threads = ThreadPoolExecutor(self._cores)

@@ -24,7 +24,7 @@ from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClo
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.kernel.vectors import SparseVector
 from penstock.models.builtin_dense import BuiltinDenseEncoder
-from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.model_source import find_source
 from penstock.models.prepare import prepare_model
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.commands import UpsertPoints
@@ -103,14 +103,14 @@ async def set_up(work: Path, chunks: int, data: Path) -> tuple[Places, Corpus]:
 
 
 def _places(work: Path, chunks: int) -> Places:
-    prepared = prepare_model(find_source(ModelSourceSettings()), work.resolve() / "models")
+    prepared = prepare_model(find_source(), work.resolve() / "models")
     return Places(work.resolve(), f"chunks-{chunks}-{prepared.fingerprint}")
 
 
 def _begin(places: Places, chunks: int, data: Path) -> None:
     """Make the corpus, and an empty collection as a server makes it."""
     shutil.rmtree(places.root, ignore_errors=True)
-    dense = BuiltinDenseEncoder(prepare_model(find_source(ModelSourceSettings()), places.models))
+    dense = BuiltinDenseEncoder(prepare_model(find_source(), places.models))
     tell(f"cutting real texts into {chunks} chunks, embedding a tenth of them")
     given = corpus.texts(chunks, dense.tokenizer, data)
     corpus.build(given, corpus.queries(data), dense).save(places.corpus)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 import httpx
 import pytest
 
-from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.model_source import find_source
 from penstock.models.prepare import prepare_model
 from penstock.stores.lock import find_lock_holder
 
@@ -51,7 +51,7 @@ class Server:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the prepared model, made once."""
     directory = tmp_path_factory.mktemp("models")
-    prepare_model(find_source(ModelSourceSettings()), directory)
+    prepare_model(find_source(), directory)
     return directory
 
 

@@ -20,7 +20,7 @@ from penstock.cli.terminal import print_json, print_table, stderr_console, stdou
 from penstock.kernel.cores import available_cores
 from penstock.kernel.vectors import DenseVectors
 from penstock.models.builtin_dense import BuiltinDenseEncoder
-from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.model_source import find_source
 from penstock.models.parity import (
     COSINE_MEAN_MIN,
     COSINE_MIN,
@@ -93,7 +93,7 @@ def command(setup: Setup, directory: Path | None, *, as_json: bool) -> int:
 
 def _check(setup: Setup, benchmark: Benchmark | None, console: Console) -> ParityReport:
     wanted = setup.settings.model
-    source = find_source(ModelSourceSettings(Path(wanted.dir) if wanted.dir else None, wanted.hub))
+    source = find_source(wanted)
     with show_model_progress(console) as report, tempfile.TemporaryDirectory(prefix="penstock-check-") as place:
         prepared = prepare_model(source, setup.data_dir / "models", report)
         # Four times as large as the prepared one and of no further use: it does not stay in the data directory.

@@ -38,7 +38,7 @@ from penstock.models.contract import (
     SparseRunner,
 )
 from penstock.models.device import available_providers, choose_device
-from penstock.models.model_source import ModelSourceSettings, find_source
+from penstock.models.model_source import find_source
 from penstock.models.onnx_files import OnnxFiles, find_directory, find_on_hub
 from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
 from penstock.models.prepare import describe_model, prepare_model
@@ -248,9 +248,7 @@ class ModelFactory:
     def _builtin(self, progress: ProgressCallback) -> tuple[DenseRunner | OffloadedModel, TokenCounter, ModelInfo]:
         """Return the built-in model, or its description where other instances run it."""
         wanted, runs = self._settings.model, "embed" in self._runs
-        source = find_source(
-            ModelSourceSettings(Path(wanted.dir) if wanted.dir else None, wanted.hub, needs_weights=runs)
-        )
+        source = find_source(wanted, needs_weights=runs)
         device = choose_device(wanted.device, available_providers(), wanted.precision)
         if not runs:
             told = describe_model(source, device.precision)

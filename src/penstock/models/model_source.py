@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from penstock.kernel.errors import Invalid, Unavailable
+from penstock.kernel.settings import ModelSettings
 from penstock.models import hub
 
 if TYPE_CHECKING:
@@ -27,22 +28,6 @@ _FILES = ("model.safetensors", "tokenizer.json", "config.json")
 _BLOCK_BYTES = 1 << 20
 
 Origin = Literal["directory", "package", "hub"]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSourceSettings:
-    """Settings of the search for the model's files.
-
-    Attributes:
-        directory: ``PENSTOCK_MODEL_DIR``: a directory with ``model.safetensors``, ``tokenizer.json`` and
-            ``config.json``; when set, nowhere else is looked.
-        hub_allowed: ``PENSTOCK_MODEL_HUB``: whether the hub may be asked.
-        needs_weights: Whether the weights are wanted too; without, the hub is not asked for them.
-    """
-
-    directory: Path | None = None
-    hub_allowed: bool = False
-    needs_weights: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +117,12 @@ def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-def find_source(settings: ModelSourceSettings) -> ModelSource:
+def find_source(settings: ModelSettings | None = None, *, needs_weights: bool = True) -> ModelSource:
     """Find the model's files; may download them when only the hub has them.
+
+    Args:
+        settings: A directory, outside of which nothing is looked for, and whether the hub may be asked.
+        needs_weights: Whether the weights are wanted too; without, the hub is not asked for them.
 
     Returns:
         The first source found: directory, package, hub.
@@ -142,14 +131,15 @@ def find_source(settings: ModelSourceSettings) -> ModelSource:
         Invalid: The configured directory lacks a file.
         Unavailable: No source has the model; the message says what to do.
     """
-    if settings.directory is not None:
-        return _from_directory(settings.directory)
+    settings = settings or ModelSettings()
+    if settings.dir:
+        return _from_directory(Path(settings.dir))
     found = _from_package()
     if found is not None:
         return found
     tried = [f"the package {PACKAGE} is not installed"]
-    if settings.hub_allowed:
-        outcome = _from_hub(_FILES if settings.needs_weights else _FILES[1:])
+    if settings.hub:
+        outcome = _from_hub(_FILES if needs_weights else _FILES[1:])
         if isinstance(outcome, ModelSource):
             return outcome
         tried.append(outcome)

