@@ -7,7 +7,7 @@ import resource
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -112,6 +112,7 @@ def _bounded(one: Chunk) -> Iterator[Chunk]:
         yield replace(one, text=one.text[first : first + CHARACTERS_MAX])
 
 
+@dataclass(frozen=True, slots=True)
 class FallbackChunker:
     """Chunks texts in worker processes, and falls back to plain lines where a grammar fails.
 
@@ -119,12 +120,11 @@ class FallbackChunker:
     cut by its lines, like prose. It is indexed then like any other, so the next run of ``penstock index`` does not send
     it again.
 
-    Args:
+    Attributes:
         run: Runs a call in a process; ``Broken`` with the code ``worker_died`` where that process died.
     """
 
-    def __init__(self, run: Callable[[Callable[[], list[Chunk]]], Awaitable[list[Chunk]]]) -> None:
-        self._run = run
+    run: Callable[[Callable[[], list[Chunk]]], Awaitable[list[Chunk]]]
 
     async def __call__(self, message: ChunkText) -> list[Chunk]:
         """Cut one text.
@@ -133,7 +133,7 @@ class FallbackChunker:
             Broken: The process died over the plain lines as well.
         """
         try:
-            return await self._run(partial(chunk_message, message))
+            return await self.run(partial(chunk_message, message))
         except Broken as error:
             if error.code != "worker_died" or message.language == PLAIN_TEXT:
                 raise
@@ -141,4 +141,4 @@ class FallbackChunker:
             "the grammar for %s crashed over a text or took too long or too much memory; the text is cut by its lines",
             message.language,
         )
-        return await self._run(partial(chunk_message, msgspec.structs.replace(message, language=PLAIN_TEXT)))
+        return await self.run(partial(chunk_message, msgspec.structs.replace(message, language=PLAIN_TEXT)))

@@ -68,12 +68,8 @@ class _PatternRule:
         return text.startswith(self.plain) and self.rest.matches(text[len(self.plain) :])
 
 
-@dataclass(slots=True)
-class _LiteralRules:
-    """The last rules that are a mere name: for everything of that name, and for directories only."""
-
-    everything: tuple[int, bool] = (-1, False)
-    directories: tuple[int, bool] = (-1, False)
+#: The number of a rule that is not there, and whether it ignores.
+_NO_RULE: Final = (-1, False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +79,22 @@ class IgnoreRules:
     Attributes:
         base: Absolute directory.
         rules: Those that have to be tried one by one.
-        names: Those that are a mere name, of which a file may have thousands.
+        names: The last of those that are a mere name, of which a file may have thousands.
+        directory_names: The same for directories only.
     """
 
     base: str
     rules: list[_PatternRule] = field(default_factory=list)
-    names: dict[str, _LiteralRules] = field(default_factory=dict)
+    names: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    directory_names: dict[str, tuple[int, bool]] = field(default_factory=dict)
 
     def verdict(self, path: str, *, is_directory: bool) -> bool | None:
         """Return what the last matching rule says of `path`, `None` where no rule does."""
         relative = _bytes_of(path[len(self.base) :].lstrip(os.sep))
         name = relative.rpartition("/")[2]
-        number, ignores = -1, False
-        if (named := self.names.get(name)) is not None:
-            number, ignores = max(named.everything, named.directories) if is_directory else named.everything
+        number, ignores = self.names.get(name, _NO_RULE)
+        if is_directory:
+            number, ignores = max((number, ignores), self.directory_names.get(name, _NO_RULE))
         for rule in reversed(self.rules):
             if rule.number < number:
                 break
@@ -117,11 +115,7 @@ class IgnoreRules:
         # As in git, `**` at the end of the plain beginning counts as the pattern's beginning: `a**/c` crosses slashes.
         plain = literal_prefix_length(pattern)
         if plain == len(pattern) and not is_path:
-            named = self.names.setdefault(pattern, _LiteralRules())
-            if directories_only:
-                named.directories = (number, ignores)
-            else:
-                named.everything = (number, ignores)
+            (self.directory_names if directories_only else self.names)[pattern] = (number, ignores)
             return
         rest: Glob | _SuffixPattern | None = None
         if not is_path and pattern.startswith("*") and literal_prefix_length(pattern[1:]) == len(pattern) - 1:
@@ -190,7 +184,7 @@ def _read_rules(base: str, name: str) -> IgnoreRules | None:
         text = text[:RULE_FILE_BYTES_MAX].rpartition(b"\n")[0]
     lines = text.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape").split("\n")
     rules = parse_rules(base, lines)
-    return rules if rules.rules or rules.names else None
+    return rules if rules.rules or rules.names or rules.directory_names else None
 
 
 @dataclass(frozen=True, slots=True)
