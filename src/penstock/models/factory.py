@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 import httpx
 import numpy as np
 
-from penstock.kernel.context import Clock, Context, Deadline, run_all
-from penstock.kernel.errors import Unavailable
+from penstock.kernel.context import Clock, Context, Deadline, enforce_deadline, run_all
+from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.late_interaction import maxsim
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import DenseModelSettings, RerankModelSettings, Settings, SparseModelSettings
@@ -42,13 +42,7 @@ from penstock.models.model_source import find_source
 from penstock.models.onnx_files import OnnxFiles, find_directory, find_on_hub
 from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
 from penstock.models.prepare import describe_model, prepare_model
-from penstock.models.remote_endpoint import (
-    CHECK_TIMEOUT_S,
-    PROBE_TEXT,
-    ModelEndpoint,
-    ModelEndpointSettings,
-    outage_reason,
-)
+from penstock.models.remote_endpoint import ModelEndpoint, ModelEndpointSettings
 from penstock.models.remote_formats import DENSE_FORMATS, RERANK_FORMATS, SPARSE_FORMATS
 from penstock.models.remote_models import RemoteCosineReranker, RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
 from penstock.models.token_estimate import LazyTokenizer, TokenCounter, TokenEstimator
@@ -56,6 +50,11 @@ from penstock.models.token_estimate import LazyTokenizer, TokenCounter, TokenEst
 log = logging.getLogger(__name__)
 
 DENSE_SECTION: Final = "models.dense"
+
+#: Seconds after which an endpoint that has not answered its first request is down.
+CHECK_TIMEOUT_S: Final = 4.0
+#: The text of that request.
+PROBE_TEXT: Final = "penstock"
 
 #: The pools in which models work.
 MODEL_POOLS: Final = frozenset({"embed", "sparse", "rerank"})
@@ -172,8 +171,25 @@ class Models:
         self._note(place, await self._outage(place, ask, ctx))
 
     async def _outage(self, place: int, ask: Callable[[], Awaitable[Any]], ctx: Context) -> str:
-        info = self.infos[place]
-        return await outage_reason(ask, ctx, _section(info.part), info.url)
+        """Send a request to an endpoint; return why it is down, empty if it is not. One at its limit is up.
+
+        Raises:
+            Invalid: It is there, and it is wrong: its key, its address, its answers.
+        """
+        section, url = _section(self.infos[place].part), self.infos[place].url
+        try:
+            async with enforce_deadline(ctx.deadline):
+                await ask()
+        except Rejected:
+            return ""
+        except Expired:
+            return f"{section}: {url} has not answered within {CHECK_TIMEOUT_S:g} s"
+        except Unavailable as error:
+            return f"{section}: {url}: {error.detail}"
+        except (Broken, Invalid) as error:
+            detail = f"{section}: {url} cannot be used: {error.detail}"
+            raise Invalid(detail, field=section, code=error.code) from error
+        return ""
 
     def _note(self, place: int, why: str) -> None:
         if why:

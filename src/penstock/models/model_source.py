@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -83,9 +82,14 @@ class ModelSource:
         digests = {name: known[name] for name in _FILES[:1] if name in known}
         files = {name: path for name, path in self.files.items() if name not in digests}
         total, done = sum(path.stat().st_size for path in files.values()), 0
-        for name, path in files.items():
-            digests[name] = sha256(path, partial(_shifted, progress, done, total) if progress is not None else None)
-            done += path.stat().st_size
+
+        def advance(size: int) -> None:
+            nonlocal done
+            done += size
+            if progress is not None:
+                progress(done, total)
+
+        digests |= {name: sha256(path, advance) for name, path in files.items()}
         self._check(digests)
         return digests
 
@@ -101,19 +105,13 @@ class ModelSource:
                 )
 
 
-def _shifted(progress: Callable[[int, int], None], before: int, total: int, size: int) -> None:
-    progress(before + size, total)
-
-
-def sha256(path: Path, progress: Callable[[int], None] | None = None) -> str:
-    """Return the SHA-256 of a file in hexadecimal; ``progress`` hears the bytes read so far."""
-    digest, done = hashlib.sha256(), 0
+def sha256(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
+    """Return the SHA-256 of a file in hexadecimal; ``progress`` hears how many bytes were read at a time."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
-            done += len(block)
-            if progress is not None:
-                progress(done)
+            progress(len(block))
     return digest.hexdigest()
 
 

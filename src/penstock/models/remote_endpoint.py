@@ -25,7 +25,7 @@ import contextlib
 import datetime as dt
 import email.utils
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,44 +33,9 @@ import httpx
 import msgspec
 
 from penstock import __version__
-from penstock.kernel.context import Clock, Context, enforce_deadline
-from penstock.kernel.errors import DECODE_ERRORS, Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.context import Clock, Context
+from penstock.kernel.errors import DECODE_ERRORS, Broken, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.redaction import is_well_formed
-
-#: Seconds after which an endpoint that has not answered its first request is down.
-CHECK_TIMEOUT_S: Final = 4.0
-#: The text of that request.
-PROBE_TEXT: Final = "penstock"
-
-
-async def outage_reason(ask: Callable[[], Awaitable[Any]], ctx: Context, section: str, url: str) -> str:
-    """Send a request to an endpoint; return why it is down, empty if it is not.
-
-    An endpoint at its limit is up.
-
-    Args:
-        ask: Sends the request.
-        ctx: Request context, with the deadline.
-        section: Where it is set, ``models.dense`` for instance.
-        url: Its address, for people.
-
-    Raises:
-        Invalid: It is there, and it is wrong: its key, its address, its answers.
-    """
-    try:
-        async with enforce_deadline(ctx.deadline):
-            await ask()
-    except Rejected:
-        return ""
-    except Expired:
-        return f"{section}: {url} has not answered within {CHECK_TIMEOUT_S:g} s"
-    except Unavailable as error:
-        return f"{section}: {url}: {error.detail}"
-    except (Broken, Invalid) as error:
-        detail = f"{section}: {url} cannot be used: {error.detail}"
-        raise Invalid(detail, field=section, code=error.code) from error
-    return ""
-
 
 #: A connection that is not there after so long is not coming, whatever the deadline.
 CONNECT_TIMEOUT_S: Final = 3.0

@@ -28,34 +28,25 @@ def truncation_checks(models: Models, run: RunInThread[list[bool]]) -> Truncatio
     def lost(texts: Sequence[str]) -> list[bool]:
         return [models.tokenizer.truncated(text) for text in texts]
 
+    async def cut(check: Callable[[Sequence[str]], list[bool]], texts: Sequence[str]) -> list[int]:
+        short = sum(map(len, texts)) <= INLINE_CHARACTERS_MAX
+        found = check(texts) if short else await run(partial(check, texts))
+        return [number for number, one in enumerate(found) if one]
+
     async def dense(texts: Sequence[str]) -> list[int] | None:
-        return _numbers(await _counted(lost, texts, run)) if counts else None
+        return await cut(lost, texts) if counts else None
 
     async def sparse(texts: Sequence[str]) -> list[int] | None:
         model = models.sparse
-        if not isinstance(model, Bm25Runner | OnnxSparseEncoder):
-            return None
-        return _numbers(await _counted(model.truncated, texts, run))
+        return await cut(model.truncated, texts) if isinstance(model, Bm25Runner | OnnxSparseEncoder) else None
 
     async def rerank(query: str, texts: Sequence[str]) -> tuple[bool, list[int]] | None:
         if isinstance(models.rerank, OnnxCrossEncoder):
             # It refuses a query that it cannot read whole.
-            return False, _numbers(await _counted(partial(models.rerank.truncated, query), texts, run))
+            return False, await cut(partial(models.rerank.truncated, query), texts)
         if models.infos[2].kind != "builtin" or not counts:
             return None
-        first, *rest = await _counted(lost, [query, *texts], run)
-        return first, _numbers(rest)
+        found = await cut(lost, [query, *texts])
+        return 0 in found, [number - 1 for number in found if number]
 
     return TruncationChecks(dense, sparse, rerank)
-
-
-async def _counted(
-    count: Callable[[Sequence[str]], list[bool]], texts: Sequence[str], run: RunInThread[list[bool]]
-) -> list[bool]:
-    if sum(map(len, texts)) <= INLINE_CHARACTERS_MAX:
-        return count(texts)
-    return await run(partial(count, texts))
-
-
-def _numbers(lost: Sequence[bool]) -> list[int]:
-    return [number for number, one in enumerate(lost) if one]

@@ -21,9 +21,8 @@ from penstock.kernel.settings import (
     SparseModelSettings,
 )
 from penstock.models.contract import OffloadedModel
-from penstock.models.factory import MODEL_POOLS, ModelFactory, Models
+from penstock.models.factory import CHECK_TIMEOUT_S, MODEL_POOLS, ModelFactory, Models
 from penstock.models.quantise import Precision
-from penstock.models.remote_endpoint import CHECK_TIMEOUT_S
 from tests.clock import BEGIN_S, run, virtual
 from tests.fakes import graphs
 from tests.fakes.endpoint import KEY, FakeEndpoint, always, dead, hanging
