@@ -252,7 +252,7 @@ def _sniff(path: str) -> SkipReason | None:
 
 
 def project_root(path: Path, known_roots: Iterable[Path] = ()) -> Path:
-    """Return the directory that shown paths are relative to.
+    """Return the directory that shown paths are relative to, absolute and resolved.
 
     The nearest enclosing known root; else the enclosing git work tree, unless it ignores `path`;
     else `path` itself, or its parent where it is a file.
@@ -260,9 +260,6 @@ def project_root(path: Path, known_roots: Iterable[Path] = ()) -> Path:
     Args:
         path: An existing file or directory.
         known_roots: Roots that the collection was indexed from before.
-
-    Returns:
-        An absolute, resolved directory.
     """
     path = path.resolve()
     enclosing = [root for root in (known.resolve() for known in known_roots) if path.is_relative_to(root)]

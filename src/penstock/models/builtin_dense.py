@@ -89,15 +89,9 @@ class BuiltinDenseEncoder:
     def run_with_token_vectors(
         self, texts: Sequence[str], kind: TextKind, stop: CancellationToken | None = None
     ) -> Embeddings:
-        """Embed texts, and return the token vectors of the same run too.
+        """Embed texts as :meth:`run`, and return the token vectors of the same run too.
 
-        Args:
-            texts: The texts.
-            kind: Queries or documents; see :func:`penstock.models.projection.pool_token_vectors`.
-            stop: Ends the run early.
-
-        Raises:
-            PenstockError: As :meth:`run`.
+        They are pooled as suits the texts' kind (:func:`penstock.models.projection.pool_token_vectors`).
         """
         rows = self.tokenizer.token_ids(texts)
         vectors = np.empty((len(rows), self.dim), np.float32)

@@ -93,9 +93,7 @@ class DenseRunner(Protocol):
     def run(self, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return ``float32 [n, dim]``, L2-normalised; several threads may call it at once.
 
-        Args:
-            texts: The texts.
-            stop: When it is cancelled, the run ends as soon as it can and raises ``RunCancelled``.
+        When ``stop`` is cancelled, the run ends as soon as it can and raises ``RunCancelled``.
         """
         ...
 

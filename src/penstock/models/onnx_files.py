@@ -65,11 +65,7 @@ class OnnxFiles:
 
 
 def find_directory(directory: Path, section: str) -> OnnxFiles:
-    """Find a model in a directory.
-
-    Args:
-        directory: The directory.
-        section: Where it is set (``models.rerank``), for errors.
+    """Find a model in a directory; ``section`` is where it is set (``models.rerank``), for errors.
 
     Raises:
         Invalid: A file is missing or cannot be used (``model_directory``).

@@ -99,12 +99,7 @@ class TextTokenizer:
         return [word for word, _ in vocabulary if len(word) > 1 and word.isalpha()]
 
     def truncated(self, text: str, reserved: int = 0) -> bool:
-        """Return whether ``encode`` loses part of the text.
-
-        Args:
-            text: The text.
-            reserved: Tokens of the window that something else takes.
-        """
+        """Return whether ``encode`` loses part of the text, where something else takes the ``reserved`` tokens."""
         room = self.text_tokens_max - reserved
         if text.isascii() and len(text) <= room:
             return False  # a character of ASCII is one token at most: most queries need not be counted

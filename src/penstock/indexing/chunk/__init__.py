@@ -1,11 +1,8 @@
 """Chunking: cuts a file's text into chunks that a model reads whole, each with exact lines and symbol.
 
-Enters: text, its language, a token budget and a way to count tokens. Leaves: chunks in order; every
-    line that is not
-blank is in one of them (an over-long line in several). Refuses nothing: what cannot be parsed is
-cut at blank lines.
-Read next: `outline.py` (the records that are exchanged), `syntax.py` (code), `documents.py`,
-`unit_packing.py`.
+Enters: text, its language, a token budget and a way to count tokens. Leaves: chunks in order; every line that is not
+blank is in one of them (an over-long line in several). Refuses nothing: what cannot be parsed is cut at blank lines.
+Read next: `outline.py` (the records that are exchanged), `syntax.py` (code), `documents.py`, `unit_packing.py`.
 """
 
 from collections.abc import Iterator
