@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 import qdrant_edge
 
-from penstock.kernel.errors import Invalid
 from penstock.kernel.vectors import SparseVector
 from penstock.models.tokenizer import well_formed
 
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from penstock.models.cancellation import CancellationToken
-
-_TOKENIZERS = {
-    "word": qdrant_edge.TokenizerType.Word,
-    "code": qdrant_edge.TokenizerType.Code,
-    "multilingual": qdrant_edge.TokenizerType.Multilingual,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +59,13 @@ class Bm25Runner:
     inline_characters_max = INLINE_CHARACTERS_MAX
 
     def __init__(self, settings: Bm25Settings) -> None:
-        """Check the settings.
-
-        Raises:
-            Invalid: One is out of range, or the language is unknown.
-        """
-        try:
-            config = qdrant_edge.Bm25Config(
-                k=settings.k,
-                b=settings.b,
-                avg_len=settings.avg_len,
-                tokenizer=_TOKENIZERS[settings.tokenizer],
-                language=settings.language,
+        """Set the engine's encoder up."""
+        tokenizer = getattr(qdrant_edge.TokenizerType, settings.tokenizer.capitalize())
+        self._bm25 = qdrant_edge.Bm25(
+            qdrant_edge.Bm25Config(
+                k=settings.k, b=settings.b, avg_len=settings.avg_len, tokenizer=tokenizer, language=settings.language
             )
-            self._bm25 = qdrant_edge.Bm25(config)
-        except (KeyError, ValueError) as error:
-            raise Invalid(f"BM25: {error}", field="bm25", code="bm25_settings") from error
+        )
 
     def encode_documents(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:
         """Return one vector per document; an empty text has an empty vector. Cancellable between two texts."""
