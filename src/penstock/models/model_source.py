@@ -31,15 +31,7 @@ Origin = Literal["directory", "package", "hub"]
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """The files of one model, found but not yet checked.
-
-    Attributes:
-        name: Name of the model.
-        origin: Where they were found.
-        weights: ``model.safetensors``.
-        tokenizer: ``tokenizer.json``.
-        config: ``config.json``.
-    """
+    """The files of one model, found but not yet checked."""
 
     name: str
     origin: Origin

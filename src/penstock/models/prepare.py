@@ -164,12 +164,7 @@ class ModelDescription:
 
 @dataclass(frozen=True, slots=True)
 class PreparedModel(ModelDescription):
-    """A model ready to load.
-
-    Attributes:
-        path: The ONNX graph.
-        precision: Number format of the graph.
-    """
+    """A model ready to load: an ONNX graph, and the number format of its products."""
 
     path: Path
     precision: Precision

@@ -38,11 +38,7 @@ NO_PREFIXES: Final[Mapping[TextKind, str]] = MappingProxyType({})
 
 
 class AdaptiveBatchSize:
-    """Adaptive number of texts in a request: halved when the endpoint refuses it, doubled again after a while.
-
-    Attributes:
-        texts: Texts in a batch now.
-    """
+    """Adaptive number of texts in a request: halved when the endpoint refuses it, doubled again after a while."""
 
     def __init__(self, texts_max: int) -> None:
         self.texts = texts_max

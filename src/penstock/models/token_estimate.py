@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -33,14 +34,11 @@ class TokenCounter(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
 class TokenEstimator:
     """A ``TokenCounter`` that knows no vocabulary."""
 
-    def __init__(self, tokens_max: int) -> None:
-        self.tokens_max = tokens_max
-
-    def __repr__(self) -> str:
-        return f"<TokenEstimator {self.tokens_max}>"
+    tokens_max: int
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return about how many tokens every text has."""
@@ -51,18 +49,15 @@ class TokenEstimator:
         return False
 
 
+@dataclass(frozen=True)
 class LazyTokenizer:
     """A ``TokenCounter`` that is loaded when it first counts, so not in a process that only passes texts on."""
 
-    def __init__(self, path: Path, tokens_max: int) -> None:
-        self._path = path
-        self.tokens_max = tokens_max
-
-    def __repr__(self) -> str:
-        return f"<LazyTokenizer {self._path.name} {self.tokens_max}>"
+    path: Path
+    tokens_max: int
 
     def __reduce__(self) -> tuple[type[LazyTokenizer], tuple[Path, int]]:
-        return (LazyTokenizer, (self._path, self.tokens_max))
+        return (LazyTokenizer, (self.path, self.tokens_max))
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of every text, without special tokens."""
@@ -77,4 +72,4 @@ class LazyTokenizer:
         # Imported here, since a process that only passes texts on needs no tokenizer.
         from penstock.models.tokenizer import TextTokenizer  # noqa: PLC0415 - see above
 
-        return TextTokenizer(self._path, self.tokens_max)
+        return TextTokenizer(self.path, self.tokens_max)

@@ -42,11 +42,7 @@ class TextTokenizer:
     """
 
     def __init__(self, path: Path, tokens_max: int) -> None:
-        """Load ``tokenizer.json``.
-
-        Args:
-            path: The file; its own truncation and padding are ignored.
-            tokens_max: Tokens after which ``encode`` cuts, special tokens included.
+        """Load ``tokenizer.json``; its own truncation and padding are ignored.
 
         Raises:
             Invalid: The file cannot be read as a tokenizer.

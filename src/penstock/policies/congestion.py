@@ -53,11 +53,6 @@ class Congestion:
     at least so old in between), so rare observations suffice.
 
     Bounds: a handful of numbers.
-
-    Attributes:
-        congested: The verdict.
-        target_s: The target now.
-        window_s: The window now.
     """
 
     __slots__ = ("_above_since_s", "_calm_at_s", "_settings", "congested", "target_s", "window_s")

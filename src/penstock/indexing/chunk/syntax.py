@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 from typing import Final, cast
@@ -133,23 +133,21 @@ def _last_row(node: Node) -> int:
     return end.row - 1 if end.column == 0 and end.row > node.start_point.row else end.row
 
 
+@dataclass(slots=True)
 class _SyntaxOutliner:
     """Walks from the root, as deep as the budget asks, and marks where units begin."""
 
-    __slots__ = ("_budget", "_grammar", "_ledger", "_marks")
-
-    def __init__(self, grammar: Grammar, ledger: LineCosts, budget: int) -> None:
-        self._grammar = grammar
-        self._ledger = ledger
-        self._budget = budget
-        self._marks: list[_UnitStart] = []
+    grammar: Grammar
+    costs: LineCosts
+    budget: int
+    marks: list[_UnitStart] = field(default_factory=list)
 
     def unit_starts(self, root: Node) -> list[_UnitStart]:
         """Return the marks in the order of their lines. No recursion: sources nest as deep as they like."""
         stack = list(reversed(list(self._tasks(root.named_children, "", 0))))
         while stack:
             stack.extend(reversed(self._place(stack.pop())))
-        return self._marks
+        return self.marks
 
     def _tasks(self, nodes: Iterable[Node], symbol: str, depth: int) -> Iterator[_PendingNode]:
         """Pair each node with the line where the comments and decorators directly above it begin."""
@@ -170,26 +168,26 @@ class _SyntaxOutliner:
     def _place(self, task: _PendingNode) -> list[_PendingNode]:
         """Mark the task's node and return what of it is to be placed next."""
         node, symbol = task.node, task.symbol
-        cost = self._ledger.cost(task.start, _last_row(node) + 1)
+        cost = self.costs.cost(task.start, _last_row(node) + 1)
         inner, name, is_container = self._definition(node)
         if inner is not None:
             qualified = f"{symbol}.{name}" if symbol and name else symbol or name
             if len(qualified) > SYMBOL_CHARS_MAX:
                 qualified = symbol
-            if cost <= self._budget and not (is_container and self._has_large_member(inner, cost)):
+            if cost <= self.budget and not (is_container and self._has_large_member(inner, cost)):
                 self._mark(task, qualified, symbol, UnitKind.DEFINITION)
                 return []
             self._mark(task, qualified, symbol, UnitKind.HEADER)
             return list(self._tasks(_members(inner), qualified, task.depth + 1))
         marked = self._mark(task, symbol, symbol, UnitKind.FILLER)
         looked_into = node.type in TRANSPARENT or (not symbol and node.type in TRANSPARENT_OUTSIDE)
-        if task.depth >= _DEPTH_MAX or not (looked_into or cost > self._budget * _STATEMENT_SHARE):
+        if task.depth >= _DEPTH_MAX or not (looked_into or cost > self.budget * _STATEMENT_SHARE):
             return []
         return list(self._tasks(node.named_children, symbol, task.depth + marked))
 
     def _definition(self, node: Node) -> tuple[Node | None, str, bool]:
         """Return the definition that `node` is or wraps, its name, and whether it is a container."""
-        grammar = self._grammar
+        grammar = self.grammar
         for _ in range(_WRAPPERS_DEPTH_MAX):
             is_container = node.type in grammar.containers
             rule = grammar.containers.get(node.type) or grammar.leaves.get(node.type)
@@ -208,31 +206,31 @@ class _SyntaxOutliner:
         return None, "", False
 
     def _has_large_member(self, container: Node, cost: int) -> bool:
-        quarter = self._budget / 4
+        quarter = self.budget / 4
         if cost < 2 * quarter:
             return False
         for node in _members(container):
             inner, _, _ = self._definition(node)
-            if inner is not None and self._ledger.cost(node.start_point.row, _last_row(node) + 1) >= quarter:
+            if inner is not None and self.costs.cost(node.start_point.row, _last_row(node) + 1) >= quarter:
                 return True
         return False
 
     def _mark(self, task: _PendingNode, symbol: str, parent: str, kind: UnitKind) -> bool:
         """Mark a line unless it is marked already or begins with something else."""
-        last = self._marks[-1] if self._marks else None
+        last = self.marks[-1] if self.marks else None
         if last is not None and task.start <= last.line:
             # A leading comment is placed before its definition; the definition then takes the line
             # over.
             if task.start != last.line or kind is UnitKind.FILLER or last.kind is not UnitKind.FILLER:
                 return False
-            self._marks.pop()
+            self.marks.pop()
         elif task.start == task.node.start_point.row:
             # Columns count bytes, so a prefix with wide characters is cut too late, never too
             # early.
-            prefix = self._ledger.lines[task.start][: task.node.start_point.column]
+            prefix = self.costs.lines[task.start][: task.node.start_point.column]
             if prefix and not prefix.isspace():
                 return False
-        self._marks.append(_UnitStart(task.start, symbol, parent, kind, task.depth))
+        self.marks.append(_UnitStart(task.start, symbol, parent, kind, task.depth))
         return True
 
 
