@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from penstock.bus.contract import Bus
 from penstock.kernel.context import Clock, Context, Criticality, run_all
 from penstock.kernel.errors import Expired, Rejected
-from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
 from penstock.kernel.settings import MlSettings, TimeoutSettings
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
@@ -54,171 +53,63 @@ BM25_CHARACTERS_MAX: Final = 65_536
 Part = list[int]
 
 
-class BusEmbedder:
-    """An ``Embedder`` that splits a batch, asks ``ml.embed`` for the parts and keeps the order.
+class _TopicClient:
+    """Client of a model's topic. A request is split into parts, a few of which are out at once.
 
     Args:
-        bus: Carries the requests.
+        bus: Carries the parts.
         clock: The loop's clock.
-        timeouts: T5 limits each part.
-        ml: The token budget of a part.
-        dim: Dimension of the dense vectors.
-        token_dim: That of the token vectors; 0 for a model without.
+        topic: The topic that is asked.
+        operation: Names the request and the limit of a part in an error.
+        limit_s: The limit of a part.
+        bulk_parts: More parts than this are bulk work, unless a search waits for them.
 
     Bounds: ``PARTS_MAX`` parts of a request at once.
     """
 
     def __init__(
-        self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, ml: MlSettings, *, dim: int, token_dim: int = 0
-    ) -> None:
-        self.dim = dim
-        self.token_dim = token_dim
-        self._bus = bus
-        self._clock = clock
-        self._timeouts = timeouts
-        self._batch_tokens = ml.batch_tokens or SLICE_TOKENS_MAX
-
-    async def embed(
-        self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late_interaction: bool = False
-    ) -> Embeddings:
-        """Return the vectors in the order of ``texts``; the first error cancels the rest.
-
-        Raises:
-            Expired: A part was not done within T5, or the whole will not be done by the context's deadline.
-
-        Cancellation: Parts that wait are taken back, parts that run are stopped.
-        """
-        vectors = np.empty((len(texts), self.dim), np.float32)
-        wanted = late_interaction and self.token_dim > 0
-        tokens: dict[int, TokenVectors] = {}
-
-        async def ask(places: Part, ctx: Context) -> None:
-            label = ctx.within(self._timeouts.embed, "embed", self._clock.now())
-            batch = EmbedBatch([texts[place] for place in places], kind, wanted)
-            embedded: Embeddings = await self._bus.request(Topic.ML_EMBED, batch, label)
-            vectors[places] = embedded.dense
-            if embedded.late is not None:
-                tokens.update(zip(places, embedded.late, strict=True))
-
-        sizes = [estimate_tokens(text) for text in texts]
-        await _BatchSplit("embed", self._clock).run(sizes, self._batch_tokens, ctx, ask)
-        return Embeddings(vectors, [tokens[place] for place in range(len(texts))] if wanted else None)
-
-
-class BusSparseEncoder:
-    """A ``SparseEncoder`` that asks ``ml.sparse``.
-
-    Args:
-        bus: Carries the requests.
-        clock: The loop's clock.
-        timeouts: T5 limits each part.
-        batch_tokens: The token budget of a part; 0 for BM25, whose parts are bounded by their characters.
-
-    Bounds: As :class:`BusEmbedder`.
-    """
-
-    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, batch_tokens: int = 0) -> None:
-        self._bus = bus
-        self._clock = clock
-        self._timeouts = timeouts
-        self._batch_tokens = batch_tokens
-
-    async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> list[SparseVector]:
-        """Return one sparse vector for each text; the first error cancels the rest.
-
-        Raises:
-            Expired: As :meth:`BusEmbedder.embed`.
-
-        Cancellation: Parts that wait are taken back, parts that run are stopped.
-        """
-        vectors: dict[int, SparseVector] = {}
-
-        async def ask(places: Part, ctx: Context) -> None:
-            label = ctx.within(self._timeouts.embed, "sparse", self._clock.now())
-            batch = SparseBatch([texts[place] for place in places], kind)
-            vectors.update(zip(places, await self._bus.request(Topic.ML_SPARSE, batch, label), strict=True))
-
-        if self._batch_tokens:
-            sizes, most = [estimate_tokens(text) for text in texts], self._batch_tokens
-        else:
-            sizes, most = [len(text) + 1 for text in texts], BM25_CHARACTERS_MAX
-        await _BatchSplit("sparse", self._clock).run(sizes, most, ctx, ask)
-        return [vectors[place] for place in range(len(texts))]
-
-
-class BusReranker:
-    """A ``Reranker`` that splits the texts and asks ``ml.rerank``: a text's score does not depend on the others.
-
-    Args:
-        bus: Carries the requests.
-        clock: The loop's clock.
-        timeouts: T6 limits each part.
-        batch_tokens: The token budget of a part.
-
-    Bounds: As :class:`BusEmbedder`.
-    """
-
-    def __init__(
-        self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, batch_tokens: int = RERANK_TOKENS_MAX
+        self, bus: Bus, clock: Clock, topic: Topic, operation: str, limit_s: float, bulk_parts: int = PARTS_MAX
     ) -> None:
         self._bus = bus
         self._clock = clock
-        self._timeouts = timeouts
-        self._batch_tokens = batch_tokens
-
-    async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> DenseVectors:
-        """Return ``float32 [n]``, one score a text, higher is better.
-
-        Raises:
-            Expired: A part was not done within T6, or the whole will not be done by the context's deadline.
-
-        Cancellation: Parts that wait are taken back, parts that run are stopped.
-        """
-        scores = np.empty(len(texts), np.float32)
-
-        async def ask(places: Part, ctx: Context) -> None:
-            label = ctx.within(self._timeouts.rerank, "rerank", self._clock.now())
-            message = RerankTexts(query, [texts[place] for place in places])
-            scores[places] = await self._bus.request(Topic.ML_RERANK, message, label)
-
-        sizes = [estimate_tokens(text) for text in texts]
-        await _BatchSplit("rerank", self._clock, RERANK_BULK_PARTS).run(sizes, self._batch_tokens, ctx, ask)
-        return scores
-
-
-class _BatchSplit:
-    """Request split into parts, a few of which are out at once.
-
-    Args:
-        operation: Names the request in an error.
-        clock: The loop's clock.
-        bulk_parts: More parts than this are bulk work, unless a search waits for them.
-    """
-
-    def __init__(self, operation: str, clock: Clock, bulk_parts: int = PARTS_MAX) -> None:
-        self._bulk_parts = bulk_parts
+        self._topic = topic
         self._operation = operation
-        self._clock = clock
+        self._limit_s = limit_s
+        self._bulk_parts = bulk_parts
 
-    async def run(
-        self, sizes: Sequence[int], part_max: int, ctx: Context, ask: Callable[[Part, Context], Awaitable[None]]
-    ) -> None:
-        """Ask for all parts, at most ``part_max`` of the texts' ``sizes`` in each; the first error cancels the rest.
+    async def ask(
+        self,
+        texts: Sequence[str],
+        sizes: Sequence[int],
+        part_max: int,
+        ctx: Context,
+        message: Callable[[list[str]], Any],
+    ) -> list[tuple[Part, Any]]:
+        """Return the places of each part's texts with the topic's reply; the first error cancels the rest.
 
         A part that is refused, or waits too long, goes back, and the number of parts that are out falls by one: the
         request goes on as wide as it is let. The refusal of the last one is an error, unless something is done already:
         then it is offered again for some seconds.
 
+        Args:
+            texts: All texts.
+            sizes: Their sizes.
+            part_max: The most of the sizes in one part.
+            ctx: The context of the request.
+            message: Makes the topic's message of a part's texts.
+
         Raises:
             Expired: At the pace so far, the context's deadline will pass too early; or the last part did not end in
                 time.
             Rejected: No part is let in.
+
+        Cancellation: Parts that wait are taken back, parts that run are stopped.
         """
-        left = deque(plan_batches(sizes, part_max))
+        left, replies = deque(plan_batches(sizes, part_max)), list[tuple[Part, Any]]()
         forecast = CompletionForecast(sum(sizes), self._clock.now())
         askers = min(PARTS_MAX, len(left))
         large = len(left) > self._bulk_parts and ctx.criticality is not Criticality.INTERACTIVE
-        label = ctx.as_bulk() if large else ctx
+        whole = ctx.as_bulk() if large else ctx
         refusals = 0
 
         async def ask_on() -> None:
@@ -226,7 +117,8 @@ class _BatchSplit:
             while left:
                 part = left.popleft()
                 try:
-                    await ask(part, label)
+                    limited = whole.within(self._limit_s, self._operation, self._clock.now())
+                    reply = await self._bus.request(self._topic, message([texts[place] for place in part]), limited)
                 except (Rejected, Expired) as error:
                     left.appendleft(part)
                     if askers > 1:
@@ -234,17 +126,19 @@ class _BatchSplit:
                     refusals += 1
                     late = ctx.deadline.passed(self._clock.now())
                     most = PART_REFUSALS_MAX if isinstance(error, Rejected) else PART_EXPIRIES_MAX
-                    if late or not forecast.parts or refusals > most:
+                    if late or not replies or refusals > most:
                         raise
                     # Other requests fill the topic; what is done already is worth a moment.
                     await asyncio.sleep(REFUSED_RETRY_S)
                     continue
                 refusals = 0
+                replies.append((part, reply))
                 forecast.observe(sum(sizes[place] for place in part))
                 self._check_forecast(forecast, len(sizes), ctx)
             askers -= 1
 
         await run_all([ask_on() for _ in range(askers)])
+        return replies
 
     def _check_forecast(self, forecast: CompletionForecast, count: int, ctx: Context) -> None:
         """End a request that will miss its deadline while little is lost: its caller learns now what to do."""
@@ -258,6 +152,95 @@ class _BatchSplit:
             )
 
 
-def estimate_tokens(text: str) -> int:
-    """Return about how many tokens a model reads of a text; only used to balance batches."""
-    return min(TOKENS_MAX, len(text) // CHARACTERS_PER_TOKEN + 2)
+class BusEmbedder:
+    """An ``Embedder`` that splits a batch, asks ``ml.embed`` for the parts and keeps the order.
+
+    Args:
+        bus: Carries the requests.
+        clock: The loop's clock.
+        timeouts: T5 limits each part.
+        ml: The token budget of a part.
+        dim: Dimension of the dense vectors.
+        token_dim: That of the token vectors; 0 for a model without.
+    """
+
+    def __init__(
+        self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, ml: MlSettings, *, dim: int, token_dim: int = 0
+    ) -> None:
+        self.dim = dim
+        self.token_dim = token_dim
+        self._client = _TopicClient(bus, clock, Topic.ML_EMBED, "embed", timeouts.embed)
+        self._batch_tokens = ml.batch_tokens or SLICE_TOKENS_MAX
+
+    async def embed(
+        self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late_interaction: bool = False
+    ) -> Embeddings:
+        """Return the vectors in the order of ``texts``; errors and cancellation as in :meth:`_TopicClient.ask`."""
+        wanted = late_interaction and self.token_dim > 0
+        parts = await self._client.ask(
+            texts, estimate_tokens(texts), self._batch_tokens, ctx, lambda part: EmbedBatch(part, kind, wanted)
+        )
+        vectors = np.empty((len(texts), self.dim), np.float32)
+        for places, embedded in parts:
+            vectors[places] = embedded.dense
+        if not wanted:
+            return Embeddings(vectors, None)
+        return Embeddings(vectors, _in_order([(places, embedded.late) for places, embedded in parts]))
+
+
+class BusSparseEncoder:
+    """A ``SparseEncoder`` that asks ``ml.sparse``.
+
+    Args:
+        bus: Carries the requests.
+        clock: The loop's clock.
+        timeouts: T5 limits each part.
+        batch_tokens: The token budget of a part; 0 for BM25, whose parts are bounded by their characters.
+    """
+
+    def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, batch_tokens: int = 0) -> None:
+        self._client = _TopicClient(bus, clock, Topic.ML_SPARSE, "sparse", timeouts.embed)
+        self._batch_tokens = batch_tokens
+
+    async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> list[SparseVector]:
+        """Return one sparse vector for each text; errors and cancellation as in :meth:`_TopicClient.ask`."""
+        if self._batch_tokens:
+            sizes, most = estimate_tokens(texts), self._batch_tokens
+        else:
+            sizes, most = [len(text) + 1 for text in texts], BM25_CHARACTERS_MAX
+        return _in_order(await self._client.ask(texts, sizes, most, ctx, lambda part: SparseBatch(part, kind)))
+
+
+class BusReranker:
+    """A ``Reranker`` that splits the texts and asks ``ml.rerank``: a text's score does not depend on the others.
+
+    Args:
+        bus: Carries the requests.
+        clock: The loop's clock.
+        timeouts: T6 limits each part.
+        batch_tokens: The token budget of a part.
+    """
+
+    def __init__(
+        self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, batch_tokens: int = RERANK_TOKENS_MAX
+    ) -> None:
+        self._client = _TopicClient(bus, clock, Topic.ML_RERANK, "rerank", timeouts.rerank, RERANK_BULK_PARTS)
+        self._batch_tokens = batch_tokens
+
+    async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> DenseVectors:
+        """Return ``float32 [n]``, one score a text, higher is better; errors and cancellation as its client's."""
+        parts = await self._client.ask(
+            texts, estimate_tokens(texts), self._batch_tokens, ctx, lambda part: RerankTexts(query, part)
+        )
+        return np.array(_in_order(parts), np.float32)
+
+
+def _in_order(parts: list[tuple[Part, Any]]) -> list[Any]:
+    """Return what the parts hold for each text, in the order of the texts."""
+    found = {place: one for places, each in parts for place, one in zip(places, each, strict=True)}
+    return [found[place] for place in range(len(found))]
+
+
+def estimate_tokens(texts: Sequence[str]) -> list[int]:
+    """Return about how many tokens a model reads of each text; only used to balance batches."""
+    return [min(TOKENS_MAX, len(text) // CHARACTERS_PER_TOKEN + 2) for text in texts]
