@@ -92,35 +92,29 @@ class ServiceRegistry:
     def __repr__(self) -> str:
         return f"<ServiceRegistry of {len(self._instances)}>"
 
-    def update(self, hello: Hello, now_s: float) -> bool:
-        """Enter an instance's announcement; return whether the instance was unknown."""
-        before = self._instances.pop(hello.address, None)
+    def update(self, hello: Hello, now_s: float) -> None:
+        """Enter an instance's announcement."""
+        self._instances.pop(hello.address, None)
         self._instances[hello.address] = (hello, now_s)  # the last heard of stand last
         for address in [one for one, (_, heard_s) in self._instances.items() if now_s - heard_s > INSTANCE_TTL_S]:
             del self._instances[address]
         while len(self._instances) > INSTANCES_MAX:
             del self._instances[next(iter(self._instances))]
-        return before is None
 
-    def capacity(self, topic: str, now_s: float) -> WorkerCapacity:
-        """Return how much of a topic may be under way; nothing where no instance serves it.
+    def capacities(self, now_s: float) -> dict[str, WorkerCapacity]:
+        """Return how much of each topic that is served may be under way.
 
         Instances that are leaving count until they are forgotten: they still handle what they have taken, and while
         the last worker is restarted, new requests wait for it.
         """
-        at_once = ahead = 0
+        found: dict[str, WorkerCapacity] = {}
         for hello, heard_s in self._instances.values():
-            count = hello.concurrency_by_channel.get(topic, 0)
-            if count and now_s - heard_s <= INSTANCE_TTL_S:
-                at_once += count
-                ahead += hello.prefetch
-        return WorkerCapacity(at_once, ahead)
-
-    def capacities(self, now_s: float) -> dict[str, WorkerCapacity]:
-        """Return how much of each topic that is served may be under way."""
-        topics = {topic for hello, _ in self._instances.values() for topic in hello.concurrency_by_channel}
-        found = {topic: self.capacity(topic, now_s) for topic in topics}
-        return {topic: room for topic, room in found.items() if room.concurrency}
+            if now_s - heard_s <= INSTANCE_TTL_S:
+                for topic, count in hello.concurrency_by_channel.items():
+                    if count:
+                        one = found.get(topic, WorkerCapacity())
+                        found[topic] = WorkerCapacity(one.concurrency + count, one.prefetch + hello.prefetch)
+        return found
 
     def instance_counts(self, now_s: float) -> dict[str, int]:
         """Return how many living instances serve each topic."""
