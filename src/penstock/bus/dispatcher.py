@@ -338,7 +338,7 @@ class Dispatcher(EnvelopeOwner):
             if now_s >= deadline_s or (reply is not None and reply.done()):
                 self.drop_unstarted(envelope)
                 continue
-            if reply is None or not topic.policy.discard:
+            if reply is None or not topic.discipline.discard:
                 return envelope
             service = envelope.service_time or topic.service_time_of(envelope)
             if deadline_s - now_s >= service.p90_s:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 from math import inf
 from typing import Generic, TypeVar
 
 from penstock.kernel.context import Criticality
+from penstock.kernel.settings import BusSettings
 from penstock.policies.bounds import within
 from penstock.policies.congestion import Congestion, CongestionSettings
 
@@ -27,7 +28,7 @@ OVERDUE_DEADLINE_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Discipline:
-    """Mechanisms that decide about the order; each can be switched off to measure its worth.
+    """Mechanisms of a topic's queue; each can be switched off to measure its worth.
 
     Attributes:
         classes: Interactive before standard before bulk.
@@ -37,6 +38,8 @@ class Discipline:
         newest_first: Within a client, while the class is congested and its oldest has waited long (``OVERDUE_S``,
             ``OVERDUE_DEADLINE_SHARE``); where there are classes, not in ``bulk``, whose callers want all of it and not
             the latest of it.
+        discard: What can no longer end in time is not begun.
+        refuse_hopeless: What could not end in time is refused.
     """
 
     classes: bool = True
@@ -44,15 +47,22 @@ class Discipline:
     fair_clients: bool = True
     client_share: float = 0.25
     newest_first: bool = True
+    discard: bool = True
+    refuse_hopeless: bool = True
 
     def __post_init__(self) -> None:
         within(self, 0.0, 0.3, "class_floor")
         within(self, 0.001, 1.0, "client_share")
 
     @classmethod
-    def fifo(cls) -> Discipline:
-        """Return plain first in first out."""
-        return cls(classes=False, class_floor=0.0, fair_clients=False, client_share=1.0, newest_first=False)
+    def of(cls, settings: BusSettings) -> Discipline:
+        """Return the mechanisms that the settings ask for."""
+        asked = cls(*(getattr(settings, one.name) for one in fields(cls)))
+        if settings.discipline == "fifo":
+            return replace(
+                asked, classes=False, class_floor=0.0, fair_clients=False, client_share=1.0, newest_first=False
+            )
+        return asked
 
 
 class QueueItem:

@@ -11,7 +11,8 @@ from penstock.bus.contract import BreakerView, Handler, Slots, TopicRefusal, Top
 from penstock.bus.counters import NULL_OBSERVER, BusObserver, TopicCounters
 from penstock.bus.dispatcher import Dispatcher
 from penstock.bus.envelope import Envelope, draining_error
-from penstock.bus.topic_queue import QueuePolicy, TopicQueue
+from penstock.bus.fair_queue import Discipline
+from penstock.bus.topic_queue import TopicQueue
 from penstock.kernel.context import Clock, Context, Criticality
 from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.settings import BusSettings
@@ -45,7 +46,7 @@ class LocalBus:
         self._capacities = capacities
         self._clock = clock
         self._observer = observer
-        self._policy = QueuePolicy.of(settings)
+        self._discipline = Discipline.of(settings)
         self._dispatchers: dict[str, list[Dispatcher]] = {}
         self._closed = False
 
@@ -54,7 +55,7 @@ class LocalBus:
     ) -> None:
         """See :meth:`penstock.bus.contract.Bus.subscribe`."""
         capacity = self._capacities.get(topic, self._settings.buffer_size)
-        buffer = TopicQueue(topic, capacity, self._policy, self._observer, kind_of)
+        buffer = TopicQueue(topic, capacity, self._discipline, self._observer, kind_of)
         dispatcher = Dispatcher(buffer, handler, slots, self._settings, self._clock, self._observer)
         self._dispatchers.setdefault(topic, []).append(dispatcher)
 

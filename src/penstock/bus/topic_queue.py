@@ -6,7 +6,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.bus.counters import NULL_OBSERVER, BusObserver, TopicCounters
@@ -14,7 +13,6 @@ from penstock.bus.envelope import ENDED, QUEUED, Envelope, MessageStage, Service
 from penstock.bus.fair_queue import SWEEP_MIN, Discipline, FairQueue
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Rejected
-from penstock.kernel.settings import BusSettings
 from penstock.policies.congestion import CongestionSettings
 from penstock.policies.discard import DiscardSettings, push_excess_s
 from penstock.policies.estimate import EstimateSettings
@@ -26,43 +24,8 @@ log = logging.getLogger(__name__)
 BLOCKED_MAX = 10_000
 #: Kinds of messages told apart in one topic; those beyond share one estimate.
 KINDS_MAX = 32
-
-
-@dataclass(frozen=True, slots=True)
-class QueuePolicy:
-    """Rules of a topic's queue: order, discard, estimates and levels.
-
-    Attributes:
-        discipline: The order.
-        discard: Whether what can no longer end in time is not begun.
-        refuse_hopeless: Whether what could not end in time is refused.
-        congestion: Thresholds of congestion.
-        estimate: Learning parameters of the service times.
-        estimate_doubt: Settings of the probes that test the estimates.
-        levels: Bounds of the fill levels.
-    """
-
-    discipline: Discipline = field(default_factory=Discipline)
-    discard: bool = True
-    refuse_hopeless: bool = True
-    congestion: CongestionSettings = field(default_factory=CongestionSettings)
-    estimate: EstimateSettings = field(default_factory=EstimateSettings)
-    estimate_doubt: DiscardSettings = field(default_factory=DiscardSettings)
-    levels: LevelSettings = field(default_factory=LevelSettings)
-
-    @classmethod
-    def of(cls, settings: BusSettings) -> QueuePolicy:
-        """Return the rules that the settings ask for."""
-        order = Discipline(
-            settings.classes,
-            settings.class_floor,
-            settings.fair_clients,
-            settings.client_share,
-            settings.newest_first,
-        )
-        if settings.discipline == "fifo":
-            order = Discipline.fifo()
-        return cls(order, settings.discard, settings.refuse_hopeless)
+#: Bounds of the fill levels.
+LEVELS = LevelSettings()
 
 
 class TopicQueue:
@@ -74,7 +37,7 @@ class TopicQueue:
     Args:
         name: Its name.
         capacity: How many messages it holds.
-        policy: The rules of the queue.
+        discipline: The mechanisms that are switched on.
         observer: Is told of levels.
         kind_of: Names a message's kind, for the estimates; its class by default.
 
@@ -90,27 +53,27 @@ class TopicQueue:
         self,
         name: str,
         capacity: int,
-        policy: QueuePolicy | None = None,
+        discipline: Discipline | None = None,
         observer: BusObserver = NULL_OBSERVER,
         kind_of: Callable[[Any], str] | None = None,
     ) -> None:
         self.name = name
         self.capacity = capacity
-        self.policy = policy or QueuePolicy()
+        self.discipline = discipline or Discipline()
         self.counts = TopicCounters()
         self.on_admitted: Callable[[Envelope], None] = lambda _: None
-        self.queue: FairQueue[Envelope] = FairQueue(capacity, self.policy.discipline, self.policy.congestion)
+        self.queue: FairQueue[Envelope] = FairQueue(capacity, self.discipline, CongestionSettings())
         self.blocked = 0
         self._blocked_queue: deque[Envelope] = deque()
-        share = self.policy.discipline.client_share
+        share = self.discipline.client_share
         self._client_max = max(1, math.ceil(capacity * share)) if share < 1.0 else math.inf
         self._client_requests: dict[str, int] = {}
-        self._levels = LevelTracker(self.policy.levels)
+        self._levels = LevelTracker(LEVELS)
         self._set_bounds()
         self._observer = observer
         self._kind_of: Callable[[Any], Any] = kind_of or type
         self._service_times: dict[Any, ServiceTime] = {}
-        self._overall = ServiceTime(self.policy.estimate, self.policy.estimate_doubt)
+        self._overall = ServiceTime(EstimateSettings(), DiscardSettings())
 
     def __len__(self) -> int:
         return self.queue.count
@@ -134,7 +97,7 @@ class TopicQueue:
         if service is None:
             service = self._overall
             if len(self._service_times) < KINDS_MAX:
-                service = self._service_times[kind] = ServiceTime(self.policy.estimate, self.policy.estimate_doubt)
+                service = self._service_times[kind] = ServiceTime(EstimateSettings(), DiscardSettings())
         envelope.service_time = service
         return service
 
@@ -239,7 +202,7 @@ class TopicQueue:
         """Return by how many seconds a new message would miss its deadline behind what waits; 0: it would not."""
         deadline_s, queue = ctx.deadline.at_s, self.queue
         in_time = now_s + queue.expected_s / (running or 1) + service.p50_s <= deadline_s
-        if in_time or not self.policy.refuse_hopeless:  # even behind all that waits
+        if in_time or not self.discipline.refuse_hopeless:  # even behind all that waits
             return 0.0
         return push_excess_s(
             deadline_s,
@@ -288,7 +251,7 @@ class TopicQueue:
 
     def _set_bounds(self) -> None:
         """Note between which counts the level stays as it is."""
-        levels, capacity = self.policy.levels, self.capacity
+        levels, capacity = LEVELS, self.capacity
         rises = {Level.CALM: levels.high, Level.HIGH: levels.critical, Level.CRITICAL: math.inf}[self.level]
         falls = {Level.CALM: 0.0, Level.HIGH: levels.high_clear, Level.CRITICAL: levels.critical_clear}[self.level]
         # Half a message of margin: which side of a bound a whole count lies on is for ``LevelTracker`` to say.

@@ -523,7 +523,7 @@ def test_without_newest_first_a_congested_class_keeps_the_order() -> None:
 
 
 def test_plain_first_in_first_out_switches_everything_off() -> None:
-    waiting: FairQueue[Envelope] = FairQueue(100, Discipline.fifo(), TOUCHY)
+    waiting: FairQueue[Envelope] = FairQueue(100, Discipline.of(BusSettings(discipline="fifo")), TOUCHY)
     ranks = list(Criticality)
     for n in range(30):
         waiting.push(note(n, f"client {n % 4}", ranks[n % 3], 1.0 + n), n / 10)

@@ -18,7 +18,7 @@ from penstock.bus.counters import NullObserver
 from penstock.bus.dispatcher import Dispatcher
 from penstock.bus.envelope import Envelope, MessageStage
 from penstock.bus.fair_queue import SWEEP_MIN, Discipline
-from penstock.bus.topic_queue import KINDS_MAX, QueuePolicy, TopicQueue
+from penstock.bus.topic_queue import KINDS_MAX, TopicQueue
 from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import BusSettings
@@ -26,7 +26,8 @@ from penstock.policies.levels import Level, LevelSettings
 from penstock.pools.permits import Permits
 
 NOW_S = 1000.0
-FREE = QueuePolicy(Discipline(client_share=1.0))
+FREE = Discipline(client_share=1.0)
+FIFO = Discipline.of(BusSettings(discipline="fifo"))
 
 
 async def nothing(_message: Any, _ctx: Context) -> None:
@@ -174,7 +175,7 @@ def test_its_repr_is_a_status_line() -> None:
 
 
 def test_one_client_fills_no_more_than_its_share() -> None:
-    topic = TopicQueue("t", 8, QueuePolicy(Discipline(client_share=0.25)))
+    topic = TopicQueue("t", 8, Discipline(client_share=0.25))
     enter(topic, request(), request())
     assert topic.over_share("a")
     assert not topic.over_share("b")
@@ -188,7 +189,7 @@ def test_one_client_fills_no_more_than_its_share() -> None:
 
 
 def test_those_that_wait_for_room_count_towards_the_share() -> None:
-    topic = TopicQueue("t", 4, QueuePolicy(Discipline(client_share=0.5)))
+    topic = TopicQueue("t", 4, Discipline(client_share=0.5))
     enter(topic, *(event() for _ in range(4)))
     blocked = request()
     assert enter(topic, blocked, request()) == [False, False]
@@ -201,7 +202,7 @@ def test_those_that_wait_for_room_count_towards_the_share() -> None:
 
 @pytest.mark.parametrize(("capacity", "share", "most"), [(1, 0.001, 1), (10, 0.25, 3), (1000, 0.25, 250)])
 def test_a_share_is_never_less_than_one_message(capacity: int, share: float, most: int) -> None:
-    topic = TopicQueue("t", capacity, QueuePolicy(Discipline(client_share=share)))
+    topic = TopicQueue("t", capacity, Discipline(client_share=share))
     for _ in range(most):
         topic.enqueue(request(), NOW_S, 1)
     with pytest.raises(Rejected):
@@ -253,7 +254,7 @@ def test_nothing_is_refused_before_anything_is_known() -> None:
 
 
 def test_nothing_is_refused_as_hopeless_when_that_is_switched_off() -> None:
-    topic = TopicQueue("t", 100, QueuePolicy(Discipline(client_share=1.0), refuse_hopeless=False))
+    topic = TopicQueue("t", 100, Discipline(client_share=1.0, refuse_hopeless=False))
     learn(topic, 1.0)
     enter(topic, *(request() for _ in range(50)))
     assert enter(topic, request(within_s=0.1)) == [True]
@@ -340,8 +341,8 @@ def test_the_rules_are_what_the_settings_say() -> None:
     settings_ = BusSettings(
         classes=False, class_floor=0.2, fair_clients=False, client_share=0.5, newest_first=False, discard=False
     )
-    assert QueuePolicy.of(settings_) == QueuePolicy(Discipline(False, 0.2, False, 0.5, False), discard=False)
-    assert QueuePolicy.of(BusSettings(discipline="fifo")).discipline == Discipline.fifo()
+    assert Discipline.of(settings_) == Discipline(False, 0.2, False, 0.5, False, discard=False)
+    assert Discipline(False, 0.0, False, 1.0, False) == FIFO
 
 
 # --- Against a model
@@ -352,9 +353,7 @@ class TopicMachine(RuleBasedStateMachine):
 
     @initialize(capacity=st.integers(1, 5), share=st.sampled_from([0.3, 1.0]), fifo=st.booleans())
     def begin(self, capacity: int, share: float, fifo: bool) -> None:  # noqa: FBT001
-        self.topic = TopicQueue(
-            "t", capacity, QueuePolicy(Discipline.fifo() if fifo else Discipline(client_share=share))
-        )
+        self.topic = TopicQueue("t", capacity, FIFO if fifo else Discipline(client_share=share))
         self.granted: list[Envelope] = []
         self.topic.on_admitted = self.granted.append
         self.client_max = math.inf if fifo or share == 1.0 else max(1, math.ceil(capacity * share))
