@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Final
 
 from prometheus_client.core import HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
@@ -110,18 +109,3 @@ class Histograms:
         plain = dict(zip(self._entry.labels, values, strict=True))
         shown = self._shown[values] = [*({**plain, "le": text} for text in self._texts), plain]
         return shown
-
-
-class HistogramCollector(Collector):
-    """Exports histograms through a Prometheus registry.
-
-    Args:
-        histograms: What is exported.
-    """
-
-    def __init__(self, histograms: Iterable[Histograms]) -> None:
-        self._histograms = tuple(histograms)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield each metric."""
-        return (one.family() for one in self._histograms)

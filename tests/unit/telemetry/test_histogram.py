@@ -11,7 +11,6 @@ from penstock.telemetry.histogram import (
     OTHER,
     SERIES_MAX,
     Histogram,
-    HistogramCollector,
     Histograms,
 )
 
@@ -58,7 +57,7 @@ def test_a_series_goes_on_counting_from_scrape_to_scrape():
     histograms = Histograms("event_loop_lag_seconds", BOUNDS)
     for scrape in (1, 2):
         histograms.labels().observe(0.5)
-        (family,) = HistogramCollector([histograms]).collect()
+        family = histograms.family()
         assert family.type == "histogram"
         assert [s.value for s in family.samples] == [0, scrape, scrape, scrape, scrape, scrape * 0.5]
 
