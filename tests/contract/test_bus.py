@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from penstock.bus.broker_breaker import BrokerBreaker
-from penstock.bus.contract import Bus, Handler, TopicState
+from penstock.bus.contract import Handler
 from penstock.bus.distributed import BrokerBus
 from penstock.bus.local import LocalBus
+from penstock.bus.management import ManagedBus, TopicState
 from penstock.bus.record_codec import RecordCodec
 from penstock.bus.rpc_client import BrokerTransport
 from penstock.kernel.context import Context, Deadline, LoopClock, current_request_id
@@ -52,14 +53,14 @@ class Backend:
     """
 
     name: str
-    make: Callable[[BusSettings], Bus]
+    make: Callable[[BusSettings], ManagedBus]
     blocks_publisher: bool
     limits: BusSettings
     run: Callable[[Coroutine[Any, Any, None]], None]
     settle: Callable[[], Coroutine[Any, Any, None]]
 
 
-def over_a_fake_broker(limits: BusSettings) -> Bus:
+def over_a_fake_broker(limits: BusSettings) -> ManagedBus:
     server = Server(limits.buffer_size + limits.handlers_per_topic)
     transport = BrokerTransport(
         FakeBroker(server), RecordCodec({}, limits.record_max), BrokerBreaker("fake", GuardSettings())
@@ -67,7 +68,7 @@ def over_a_fake_broker(limits: BusSettings) -> Bus:
     return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
 
-def over_redis(limits: BusSettings) -> Bus:
+def over_redis(limits: BusSettings) -> ManagedBus:
     from penstock.bus.backends.redis.broker import RedisBroker
 
     # The channel holds what is being handled too, which B1 does not count.
@@ -77,7 +78,7 @@ def over_redis(limits: BusSettings) -> Bus:
     return BrokerBus(transport, limits, {"small": 1}, LoopClock())
 
 
-def over_kafka(limits: BusSettings) -> Bus:
+def over_kafka(limits: BusSettings) -> ManagedBus:
     from penstock.bus.backends.kafka.broker import KafkaBroker
 
     # The channel holds what is being handled too, which B1 does not count.
@@ -141,7 +142,7 @@ BACKENDS = [
 class Rig:
     """A bus under test and shortcuts around it."""
 
-    def __init__(self, backend: Backend, bus: Bus) -> None:
+    def __init__(self, backend: Backend, bus: ManagedBus) -> None:
         self.backend = backend
         self.limits = backend.limits
         self.bus = bus
@@ -360,8 +361,8 @@ async def test_a_reply_that_comes_too_late_is_counted_and_discarded(rig: Rig) ->
     slots = await rig.serve(stubborn)
     await rig.settle()
     assert isinstance(await outcome(rig.ask("m", ctx=rig.work(rig.limits.request_timeout / 10))), Expired)
-    await rig.settle(lambda: rig.state().late_replies == 1 and slots.active == 0)
-    assert rig.state().late_replies == 1
+    await rig.settle(lambda: rig.state().counts.late_replies == 1 and slots.active == 0)
+    assert rig.state().counts.late_replies == 1
     assert slots.active == 0
 
 
@@ -557,9 +558,9 @@ async def test_a_handler_that_raises_is_answered_logged_and_does_not_stop_the_to
     assert isinstance(answered, Broken)
     assert "secret" not in str(answered)
     assert await good == "good"
-    await rig.settle(lambda: slots.active == 0 and rig.state().handler_errors == 1)
+    await rig.settle(lambda: slots.active == 0 and rig.state().counts.handler_errors == 1)
     assert slots.active == 0
-    assert rig.state().handler_errors == 1
+    assert rig.state().counts.handler_errors == 1
     (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert line.exc_info is not None
     assert isinstance(line.exc_info[1], ZeroDivisionError)
@@ -576,7 +577,7 @@ async def test_an_error_raised_on_purpose_reaches_the_requester_as_it_is(
     with pytest.raises(Invalid) as caught:
         await rig.bus.request("t", "m", rig.work())
     assert (caught.value.code, caught.value.field) == ("collection_not_found", "collection")
-    assert rig.state().handler_errors == 0
+    assert rig.state().counts.handler_errors == 0
     assert caplog.records == []
 
 
@@ -603,9 +604,9 @@ async def test_a_handler_cancelled_by_something_of_its_own_is_a_bug_not_a_shutdo
 
     slots = await rig.serve(cancelled_inside)
     assert isinstance(await outcome(rig.ask("m")), Broken)
-    await rig.settle(lambda: slots.active == 0 and rig.state().handler_errors == 1)
+    await rig.settle(lambda: slots.active == 0 and rig.state().counts.handler_errors == 1)
     assert slots.active == 0
-    assert rig.state().handler_errors == 1
+    assert rig.state().counts.handler_errors == 1
     assert len(caplog.records) == 1
 
 
@@ -839,7 +840,7 @@ async def test_a_subscriber_that_fails_is_logged_and_gets_the_next_event(
     await rig.settle(lambda: seen == [0, 1, 2])
     assert seen == [0, 1, 2]
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "ERROR"]
-    assert rig.state().handler_errors == 2
+    assert rig.state().counts.handler_errors == 2
     assert slots.active == 0
 
 
@@ -852,9 +853,9 @@ async def test_an_event_that_comes_too_late_is_counted_and_logged(rig: Rig, capl
     await rig.bus.publish("t", "late", rig.work(1.0, "search"))
     await asyncio.sleep(2)
     gate.open.set()
-    await rig.settle(lambda: gate.begun == ["runs"] and rig.state().lost_events == 1)
+    await rig.settle(lambda: gate.begun == ["runs"] and rig.state().counts.lost == 1)
     assert gate.begun == ["runs"]
-    assert rig.state().lost_events == 1
+    assert rig.state().counts.lost == 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -873,9 +874,9 @@ def test_a_buffer_full_of_late_messages_is_cleared_at_once(backend: Backend, cap
         await asyncio.sleep(2)
         gate.open.set()
         await rig.settle(
-            lambda: (rig.state().waiting, rig.state().lost_events, slots.active) == (0, limits.buffer_size, 0)
+            lambda: (rig.state().waiting, rig.state().counts.lost, slots.active) == (0, limits.buffer_size, 0)
         )
-        assert (rig.state().waiting, rig.state().lost_events, slots.active) == (0, limits.buffer_size, 0)
+        assert (rig.state().waiting, rig.state().counts.lost, slots.active) == (0, limits.buffer_size, 0)
         await rig.bus.close()
 
     with caplog.at_level(logging.CRITICAL):
@@ -932,7 +933,7 @@ async def test_close_refuses_the_publisher_of_an_event_that_waits_for_room(
     await rig.settle()
     await rig.bus.close()
     assert isinstance(await outcome(task), Rejected)
-    assert rig.state("small").lost_events == 2
+    assert rig.state("small").counts.lost == 2
     assert [record.message for record in caplog.records] == [
         "small is 100 % full",
         *["an event on small was not handled: the server is shutting down"] * 2,

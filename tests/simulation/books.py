@@ -67,7 +67,7 @@ class Books:
 
     def _check_topic(self, name: str, intake: Any) -> None:
         """Hold a topic's books and bounds; one that rests, and has been seen to, is passed over."""
-        topic, running, stopping = intake.topic, intake.running, intake.stopping
+        topic, running, stopping = intake.topic, intake.running, intake.state().stopping
         in_flight = len(topic) + topic.blocked + running - stopping
         if not running and not in_flight:
             if self._seen.get(name) == topic.counts.offered:

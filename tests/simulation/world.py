@@ -17,9 +17,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from penstock.bus.contract import Bus
 from penstock.bus.counters import BusObserver
 from penstock.bus.local import LocalBus
+from penstock.bus.management import ManagedBus
 from penstock.core.core import Core
 from penstock.core.dependencies import Dependencies, ModelTraits, PoolHandlers
 from penstock.indexing.chunk.outline import Chunk
@@ -233,7 +233,7 @@ class World:
     def _parts(self) -> Dependencies:
         clock, settings = LoopClock(), self.settings
 
-        def bus(observer: BusObserver) -> Bus:
+        def bus(observer: BusObserver) -> ManagedBus:
             capacities = {
                 Topic.SEARCH_REQUEST: settings.search.queue_size,
                 Topic.INDEX_REQUEST: settings.index.queue_size,

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from penstock.app.external_backends import topic_capacities
 from penstock.bus.broker import Broker
 from penstock.bus.broker_breaker import BrokerBreaker
-from penstock.bus.contract import Bus
 from penstock.bus.counters import BusObserver
 from penstock.bus.distributed import BrokerBus
 from penstock.bus.local import LocalBus
+from penstock.bus.management import ManagedBus
 from penstock.bus.record_codec import MessageTypes, RecordCodec
 from penstock.bus.rpc_client import BrokerTransport
 from penstock.core.dependencies import MakeCache
@@ -47,7 +47,7 @@ MESSAGE_TYPES: Final[dict[str, MessageTypes]] = {
 
 def build_bus(
     broker: Broker | None, settings: Settings, clock: Clock, observer: BusObserver, compatibility_keys: dict[str, str]
-) -> Bus:
+) -> ManagedBus:
     """Return the bus: within this process alone, or over a broker to others.
 
     Args:

@@ -1,14 +1,15 @@
-"""Bus protocol: the contract of every bus, in one process or over a broker (SPEC §3)."""
+"""Bus protocol: the contract between every bus and its callers and handlers (SPEC §3).
+
+Operators have another side of it: :mod:`penstock.bus.management`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from penstock.bus.counters import TopicCounters
 from penstock.kernel.context import Context, Criticality
-from penstock.policies.breaker import BreakerState
 from penstock.policies.levels import Level
 
 #: Called with the message and its context; what it returns is the reply.
@@ -36,44 +37,6 @@ class Slots(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TopicState:
-    """Present state of a topic.
-
-    Attributes:
-        name: The topic.
-        waiting: Messages in its buffer.
-        capacity: Its bound.
-        running: Handlers at work; each has a slot.
-        handler_errors: Handlers that raised something other than a ``PenstockError``, so far (B5).
-        late_replies: Replies that came after their requester had stopped waiting, so far (B3).
-        lost_events: Events dropped because their deadline or the bus's end came first, so far.
-        blocked: Publishers that wait for room.
-        level: Fill level, with hysteresis.
-        congested: Whether messages have stood in it too long, with hysteresis.
-        stopping: How many of ``running`` were stopped, and are not out yet: their messages have ended.
-        counts: Outcomes of everything offered to it; a copy.
-    """
-
-    name: str
-    waiting: int
-    capacity: int
-    running: int
-    handler_errors: int = 0
-    late_replies: int = 0
-    lost_events: int = 0
-    blocked: int = field(default=0, compare=False)
-    level: Level = field(default=Level.CALM, compare=False)
-    congested: bool = field(default=False, compare=False)
-    stopping: int = field(default=0, compare=False)
-    counts: TopicCounters = field(default_factory=TopicCounters, compare=False)
-
-    @property
-    def fill_ratio(self) -> float:
-        """Share of the buffer in use, 0 to 1."""
-        return self.waiting / self.capacity
-
-
-@dataclass(frozen=True, slots=True)
 class TopicRefusal:
     """Reason for refusing a request at the gate, before it is read (D2). A value, not an error: nothing is raised.
 
@@ -86,30 +49,6 @@ class TopicRefusal:
     code: str
     retry_after_s: float
     by_client: bool
-
-
-class BreakerView(Protocol):
-    """A circuit breaker as operators see it.
-
-    Attributes:
-        on_state_change: Called at each change of state.
-    """
-
-    on_state_change: Callable[[Any], None]
-
-    @property
-    def dependency(self) -> str:
-        """The name of what stands behind it, in errors, logs and metrics."""
-        ...
-
-    @property
-    def state(self) -> BreakerState:
-        """Its state."""
-        ...
-
-    def retry_after_s(self) -> float:
-        """Return the seconds until a call may be tried again; 0 if it may now."""
-        ...
 
 
 class Bus(Protocol):
@@ -184,39 +123,4 @@ class Bus(Protocol):
             topic: The topic.
             criticality: The class that counts; any of them by default.
         """
-        ...
-
-    def state(self) -> list[TopicState]:
-        """Return every topic's state."""
-        ...
-
-    # --- Between instances; a bus of one process is always ready, and has no peers
-
-    @property
-    def breakers(self) -> Sequence[BreakerView]:
-        """Circuit breakers of the broker that carries the bus between processes, if there is one."""
-        ...
-
-    def unready_reasons(self) -> list[str]:
-        """Return why requests cannot be answered now; empty when they can."""
-        ...
-
-    def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """Name the kinds of a topic's messages, so that service times are estimated by kind where others serve it."""
-        ...
-
-    async def wait_joined(self) -> bool:
-        """Wait until this instance receives the requests that it serves, and the others know.
-
-        Returns:
-            False if some of them do not come here yet after a few seconds: the broker is busy, or away.
-        """
-        ...
-
-    async def drain(self) -> None:
-        """Take no more requests from other instances, announce it, and wait until those taken have ended."""
-        ...
-
-    async def close(self) -> None:
-        """Refuse new messages, cancel what waits and what runs, and wait for its end."""
         ...

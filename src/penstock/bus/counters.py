@@ -16,7 +16,7 @@ class TopicCounters:
 
     Between any two steps of the loop ``offered`` is ``ended`` plus what waits, what waits for room and what
     is handled. A handler that was stopped and is not out yet handles nothing any more
-    (:class:`penstock.bus.contract.TopicState`: ``ended + waiting + blocked + running - stopping``).
+    (:class:`penstock.bus.management.TopicState`: ``ended + waiting + blocked + running - stopping``).
 
     Attributes:
         offered: Messages; an event counts once for each subscriber.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from penstock.bus.contract import Handler, Slots
 from penstock.bus.counters import NULL_OBSERVER, BusObserver
 from penstock.bus.envelope import ENDED, GRANTED, RUNNING, Completion, Envelope, EnvelopeOwner, MessageStage
+from penstock.bus.management import TopicState
 from penstock.bus.topic_queue import TopicQueue
 from penstock.kernel.context import Clock, Criticality, current_request_id
 from penstock.kernel.errors import Expired, PenstockError, Rejected
@@ -238,10 +239,20 @@ class Dispatcher(EnvelopeOwner):
         """Messages here."""
         return self.topic.queue.count + self.running
 
-    @property
-    def stopping(self) -> int:
-        """Number of messages in ``running`` that have ended: they were stopped, and their handlers are not yet out."""
-        return sum(handler_task.stopping for handler_task in self._tasks)
+    def state(self) -> TopicState:
+        """Return the state of the topic, as far as this subscriber has it; its counters are not copied."""
+        topic = self.topic
+        return TopicState(
+            topic.name,
+            topic.queue.count,
+            topic.capacity,
+            self.running,
+            blocked=topic.blocked,
+            level=topic.level,
+            congested=topic.queue.congested,
+            stopping=sum(handler_task.stopping for handler_task in self._tasks),
+            counts=topic.counts,
+        )
 
     # --- Called by requesters and publishers
 

@@ -24,10 +24,11 @@ from typing import Any, Final
 from penstock.bus.broker import BROKER_TIMEOUT_S, Channel, ChannelKind
 from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.consumer import CHANNEL_SEPARATOR, Consumer, ConsumerConfig
-from penstock.bus.contract import Handler, Slots, TopicRefusal, TopicState
+from penstock.bus.contract import Handler, Slots, TopicRefusal
 from penstock.bus.counters import NULL_OBSERVER, BusObserver, OneSideObserver, TopicCounters
 from penstock.bus.envelope import draining_error
 from penstock.bus.local import LocalBus
+from penstock.bus.management import TopicState
 from penstock.bus.membership import Membership
 from penstock.bus.rpc_client import BrokerTransport, RpcClient
 from penstock.bus.service_registry import RequestWindow, WorkerCapacity
@@ -53,36 +54,22 @@ def merge_topic_state(
         subscribers: State of the events of each subscriber.
         undispatched: Counts that the other parts do not contain.
     """
-    parts = [requester] if requester is not None else [worker] if worker is not None else []
-    counts = reduce(TopicCounters.plus, (one.counts for one in (*parts, *subscribers)), TopicCounters())
+    parts = [one for one in (requester or worker, *subscribers) if one is not None]
+    whole = TopicState.merged(parts)
+    counts = whole.counts
     for one in subscribers:  # an event that was not begun in time is lost, and counted as that already
-        late = one.counts.expired_waiting
-        counts = replace(counts, expired_waiting=counts.expired_waiting - late)
+        counts = replace(counts, expired_waiting=counts.expired_waiting - one.counts.expired_waiting)
     if requester is not None and worker is not None:
         counts = replace(
             counts,
-            handler_errors=counts.handler_errors + worker.handler_errors,
-            late_replies=counts.late_replies + worker.late_replies,
+            handler_errors=counts.handler_errors + worker.counts.handler_errors,
+            late_replies=counts.late_replies + worker.counts.late_replies,
         )
         undispatched = TopicCounters(
             late_replies=undispatched.late_replies, lost=undispatched.lost, offered=undispatched.lost
         )
-    counts = counts.plus(undispatched)
-    parts += subscribers
-    return TopicState(
-        parts[0].name,
-        sum(one.waiting for one in parts),
-        sum(one.capacity for one in parts) if requester is None else requester.capacity,
-        sum(one.running for one in parts),
-        counts.handler_errors,
-        counts.late_replies,
-        counts.lost,
-        blocked=sum(one.blocked for one in parts),
-        level=max(one.level for one in parts),
-        congested=any(one.congested for one in parts),
-        stopping=sum(one.stopping for one in parts),
-        counts=counts,
-    )
+    capacity = whole.capacity if requester is None else requester.capacity
+    return replace(whole, capacity=capacity, counts=counts.plus(undispatched))
 
 
 log = logging.getLogger(__name__)
@@ -170,14 +157,14 @@ class BrokerBus:
         }
 
     def unready_reasons(self) -> list[str]:
-        """See :meth:`penstock.bus.contract.Bus.unready_reasons`."""
+        """See :meth:`penstock.bus.management.BusManagement.unready_reasons`."""
         if not self._rpc.mailbox_ready.is_set() or self._breaker.state is not BreakerState.CLOSED:
             return [f"{self._broker.name} does not answer"]
         serving = self.instance_counts()
         return [self._unserved(topic) for topic in REQUIRED_TOPICS if topic not in serving]
 
     def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """See :meth:`penstock.bus.contract.Bus.set_kind_of`."""
+        """See :meth:`penstock.bus.management.BusManagement.set_kind_of`."""
         if kind_of is not None:
             self._kind_of[topic] = kind_of
 
@@ -275,7 +262,7 @@ class BrokerBus:
         ]
 
     async def wait_joined(self) -> bool:
-        """See :meth:`penstock.bus.contract.Bus.wait_joined`.
+        """See :meth:`penstock.bus.management.BusManagement.wait_joined`.
 
         Bounds: ``BROKER_TIMEOUT_S``; a broker that has gone in between is joined when it is back.
         """
@@ -288,7 +275,7 @@ class BrokerBus:
         return everyone
 
     async def drain(self) -> None:
-        """See :meth:`penstock.bus.contract.Bus.drain`."""
+        """See :meth:`penstock.bus.management.BusManagement.drain`."""
         self._membership.leaving = True
         await self._membership.announce()
         await asyncio.gather(*(consumer.drain() for consumer in self._consumers))

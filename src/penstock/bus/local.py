@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from typing import Any
 
-from penstock.bus.contract import BreakerView, Handler, Slots, TopicRefusal, TopicState
-from penstock.bus.counters import NULL_OBSERVER, BusObserver, TopicCounters
+from penstock.bus.contract import Handler, Slots, TopicRefusal
+from penstock.bus.counters import NULL_OBSERVER, BusObserver
 from penstock.bus.dispatcher import Dispatcher
 from penstock.bus.envelope import Envelope, draining_error
 from penstock.bus.fair_queue import Discipline
+from penstock.bus.management import BreakerView, TopicState
 from penstock.bus.topic_queue import TopicQueue
 from penstock.kernel.context import Clock, Context, Criticality
 from penstock.kernel.errors import Expired, Rejected, Unavailable
@@ -138,25 +138,25 @@ class LocalBus:
         return any(queue.class_congested(criticality) for queue in queues)
 
     def state(self) -> list[TopicState]:
-        """See :meth:`penstock.bus.contract.Bus.state`."""
-        return [_topic_state(name, dispatchers) for name, dispatchers in self._dispatchers.items()]
+        """See :meth:`penstock.bus.management.BusManagement.state`."""
+        return [TopicState.merged([one.state() for one in served]) for served in self._dispatchers.values()]
 
     def unready_reasons(self) -> list[str]:
-        """See :meth:`penstock.bus.contract.Bus.unready_reasons`."""
+        """See :meth:`penstock.bus.management.BusManagement.unready_reasons`."""
         return []
 
     def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """See :meth:`penstock.bus.contract.Bus.set_kind_of`."""
+        """See :meth:`penstock.bus.management.BusManagement.set_kind_of`."""
 
     async def wait_joined(self) -> bool:
-        """See :meth:`penstock.bus.contract.Bus.wait_joined`."""
+        """See :meth:`penstock.bus.management.BusManagement.wait_joined`."""
         return True
 
     async def drain(self) -> None:
-        """See :meth:`penstock.bus.contract.Bus.drain`."""
+        """See :meth:`penstock.bus.management.BusManagement.drain`."""
 
     async def close(self) -> None:
-        """See :meth:`penstock.bus.contract.Bus.close`."""
+        """See :meth:`penstock.bus.management.BusManagement.close`."""
         self._closed = True
         tasks = [task for served in self._dispatchers.values() for dispatcher in served for task in dispatcher.close()]
         here = asyncio.current_task()
@@ -173,21 +173,3 @@ async def _wait_for_room(blocked: list[Envelope]) -> list[BaseException]:
             envelope.owner.abandon(envelope)
         raise
     return [error for turn in turns if (error := turn.exception()) is not None]
-
-
-def _topic_state(name: str, dispatchers: list[Dispatcher]) -> TopicState:
-    counts = reduce(TopicCounters.plus, (one.topic.counts for one in dispatchers), TopicCounters())
-    return TopicState(
-        name,
-        sum(len(one.topic) for one in dispatchers),
-        sum(one.topic.capacity for one in dispatchers),
-        sum(one.running for one in dispatchers),
-        counts.handler_errors,
-        counts.late_replies,
-        counts.lost,
-        blocked=sum(one.topic.blocked for one in dispatchers),
-        level=max(one.topic.level for one in dispatchers),
-        congested=any(one.topic.queue.congested for one in dispatchers),
-        stopping=sum(one.stopping for one in dispatchers),
-        counts=counts,
-    )

@@ -8,7 +8,7 @@ from typing import Final
 from penstock.bus.contract import Bus
 from penstock.kernel.context import Context
 from penstock.kernel.messages import AlertTriggered, Topic
-from penstock.telemetry.alert_monitor import AlertRecord
+from penstock.policies.alerts import RaisedAlert
 
 #: Alerts that are published at once. Those beyond are only logged and listed.
 ALERTS_IN_FLIGHT_MAX: Final = 100
@@ -31,11 +31,12 @@ class AlertPublisher:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def publish(self, record: AlertRecord) -> None:
+    def publish(self, alert: RaisedAlert) -> None:
         """Begin to publish an alert. Call it inside the running loop."""
         if len(self._tasks) >= ALERTS_IN_FLIGHT_MAX:
             return
-        told = AlertTriggered(record.name, record.severity, record.subject, record.detail, record.active)
+        rule = alert.rule
+        told = AlertTriggered(rule.name, rule.severity.value, alert.subject, alert.detail, alert.active)
         task = asyncio.get_running_loop().create_task(
             self._bus.publish(Topic.ALERT_TRIGGERED, told, Context.background()), name="alert"
         )

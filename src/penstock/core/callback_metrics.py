@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
-from penstock.bus.contract import BreakerView, Bus, TopicState
+from penstock.bus.management import BreakerView, BusManagement, TopicState
 from penstock.kernel.messages import Topic
 from penstock.pools.permits import PoolRegistry
 from penstock.pools.remote_dependency import RemoteDependency
@@ -30,7 +30,7 @@ TOPIC_BY_POOL: Final = {
 MESSAGE_OUTCOMES: Final = ("answered", "failed", "expired_waiting", "expired_running", "discarded", "left", "lost")
 
 
-def pool_metrics(pools: PoolRegistry, bus: Bus) -> list[CallbackMetric]:
+def pool_metrics(pools: PoolRegistry, bus: BusManagement) -> list[CallbackMetric]:
     """Return the pools' permits and queued messages (M1)."""
 
     def queued() -> Iterable[Sample]:
@@ -44,7 +44,7 @@ def pool_metrics(pools: PoolRegistry, bus: Bus) -> list[CallbackMetric]:
     ]
 
 
-def topic_metrics(bus: Bus) -> list[CallbackMetric]:
+def topic_metrics(bus: BusManagement) -> list[CallbackMetric]:
     """Return the topics' fill (M2) and the outcomes of their messages (M6)."""
 
     def each(value: Callable[[TopicState], float]) -> Callable[[], list[Sample]]:

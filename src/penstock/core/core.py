@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from penstock import __version__
-from penstock.bus.contract import BreakerView, Bus, Handler
+from penstock.bus.contract import Handler
+from penstock.bus.management import BreakerView, ManagedBus
 from penstock.bus.model_clients import RERANK_TOKENS_MAX, TOKENS_MAX, BusEmbedder, BusReranker, BusSparseEncoder
 from penstock.core import callback_metrics, status_report
 from penstock.core.alert_publisher import AlertPublisher
@@ -220,7 +221,7 @@ class Core:
         self.caches = build_caches(deps, self.guards)
         # Bus: work waits in bounded queues, fair between clients, and is dropped once it comes too late.
         self._bus_metrics = BusMetrics(clock)
-        self.bus: Bus = deps.make_bus(self._bus_metrics)
+        self.bus: ManagedBus = deps.make_bus(self._bus_metrics)
         self.breakers: list[BreakerView] = [*self.guards.values(), *self.bus.breakers]
         # Ladder: under pressure a search does less before any is refused.
         self.ladder = LadderController(
@@ -405,4 +406,4 @@ class Core:
         )
 
     def _alerts(self) -> list[responses.AlertStatus]:
-        return [status_report.alert_status(record) for record in self.alert_monitor.records()]
+        return [status_report.alert_status(alert) for alert in self.alert_monitor.alerts()]

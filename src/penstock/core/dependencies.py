@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.bus.contract import Bus, Handler
+from penstock.bus.contract import Handler
 from penstock.bus.counters import BusObserver
+from penstock.bus.management import ManagedBus
 from penstock.indexing.model_inputs import sparse_text
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.settings import Settings
@@ -24,7 +25,7 @@ from penstock.telemetry.memory_watch import MemoryWatch
 #: Makes a cache: its name, entries at most, bytes at most, age at most in seconds.
 MakeCache = Callable[[str, int, int, float], KeyValueCache]
 #: Makes the bus, given its observer.
-MakeBus = Callable[[BusObserver], Bus]
+MakeBus = Callable[[BusObserver], ManagedBus]
 #: Makes the watch over memory, given the caches that can shrink.
 MakeMemoryWatch = Callable[[tuple[ShrinkableCache, ...]], MemoryWatch]
 

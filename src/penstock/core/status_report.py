@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from msgspec import UNSET
 
-from penstock.bus.contract import BreakerView, TopicState
+from penstock.bus.management import BreakerView, TopicState
 from penstock.http import responses
 from penstock.http.gate import Gate
 from penstock.kernel.context import Criticality
 from penstock.models.contract import ModelInfo
+from penstock.policies.alerts import RaisedAlert, Timestamp
 from penstock.policies.ladder import Rung
 from penstock.stores.key_value_cache import ShrinkableCache
-from penstock.telemetry.alert_monitor import AlertRecord
 from penstock.telemetry.memory_watch import MemoryWatch
 from penstock.telemetry.metrics import Metrics
 
@@ -80,17 +81,15 @@ def traffic_status(gate: Gate, metrics: Metrics) -> responses.TrafficStatus:
     )
 
 
-def alert_status(record: AlertRecord) -> responses.AlertStatus:
+def alert_status(alert: RaisedAlert) -> responses.AlertStatus:
     """Return an alert."""
-    return responses.AlertStatus(
-        record.name,
-        record.severity,
-        record.subject,
-        record.detail,
-        record.active,
-        record.since,
-        record.until or UNSET,
-    )
+    rule, since, until = alert.rule, _rfc3339(alert.since), _rfc3339(alert.until) if alert.until else UNSET
+    severity = rule.severity.value
+    return responses.AlertStatus(rule.name, severity, alert.subject, alert.detail, alert.active, since, until)
+
+
+def _rfc3339(moment: Timestamp) -> str:
+    return datetime.fromtimestamp(moment.wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def model_status(used: Iterable[ModelInfo]) -> list[responses.ModelStatus]:

@@ -7,8 +7,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from penstock.kernel.context import Clock
 from penstock.policies.alerts import ALERT_RULES, AlertRule, AlertTracker, Measure, RaisedAlert, Severity, Timestamp
@@ -18,29 +16,6 @@ log = logging.getLogger(__name__)
 
 #: Reads a measure: each subject (empty if there is only one) with its value.
 MeasureSource = Callable[[], Iterable[tuple[str, float]]]
-
-
-@dataclass(frozen=True, slots=True)
-class AlertRecord:
-    """An alert as it is reported.
-
-    Attributes:
-        name: Its rule.
-        severity: ``warning`` or ``critical``.
-        subject: The topic, dependency or class it is about; empty if it is the process.
-        detail: One sentence for a person.
-        active: Whether it has not been resolved.
-        since: When it was raised, RFC 3339 in UTC.
-        until: When it was resolved, ``None`` while it is active.
-    """
-
-    name: str
-    severity: str
-    subject: str
-    detail: str
-    active: bool
-    since: str
-    until: str | None
 
 
 class AlertMonitor:
@@ -65,7 +40,7 @@ class AlertMonitor:
         wall_clock: Callable[[], float] = time.time,
         rules: tuple[AlertRule, ...] = ALERT_RULES,
     ) -> None:
-        self.on_change: Callable[[AlertRecord], None] = lambda _: None
+        self.on_change: Callable[[RaisedAlert], None] = lambda _: None
         self._sources = dict(sources)
         self._clock = clock
         self._wall_clock = wall_clock
@@ -97,9 +72,9 @@ class AlertMonitor:
             for rule in self._rules[measure]:
                 self._evaluate_rule(rule, values, now)
 
-    def records(self) -> list[AlertRecord]:
+    def alerts(self) -> list[RaisedAlert]:
         """Return the active alerts, then the recently resolved ones, the newest first in each."""
-        return [_record(alert) for alert in (*self._alerts.active(), *self._alerts.resolved())]
+        return [*self._alerts.active(), *self._alerts.resolved()]
 
     def callback_metrics(self) -> list[CallbackMetric]:
         """Return how many alerts are active, and how often each was raised."""
@@ -121,29 +96,12 @@ class AlertMonitor:
                 self._notify(alert)
 
     def _notify(self, alert: RaisedAlert) -> None:
-        rule, record = alert.rule, _record(alert)
-        facts = {"alert": record.name, "severity": record.severity, "subject": record.subject}
+        rule = alert.rule
+        facts = {"alert": rule.name, "severity": rule.severity.value, "subject": alert.subject}
         if alert.active:
             self._raised[rule.name, str(rule.severity)] += 1
             level = logging.ERROR if rule.severity is Severity.CRITICAL else logging.WARNING
-            log.log(level, "alert: %s", record.detail, extra=facts)
+            log.log(level, "alert: %s", alert.detail, extra=facts)
         else:
-            log.info("alert resolved: %s", record.detail, extra=facts)
-        self.on_change(record)
-
-
-def _record(alert: RaisedAlert) -> AlertRecord:
-    rule, until = alert.rule, alert.until
-    return AlertRecord(
-        name=rule.name,
-        severity=rule.severity.value,
-        subject=alert.subject,
-        detail=alert.detail,
-        active=alert.active,
-        since=_utc(alert.since.wall_s),
-        until=_utc(until.wall_s) if until is not None else None,
-    )
-
-
-def _utc(wall_s: float) -> str:
-    return datetime.fromtimestamp(wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            log.info("alert resolved: %s", alert.detail, extra=facts)
+        self.on_change(alert)

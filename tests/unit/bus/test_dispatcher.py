@@ -17,10 +17,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.bus.contract import Handler, TopicState
+from penstock.bus.contract import Handler
 from penstock.bus.counters import NullObserver, TopicCounters
 from penstock.bus.dispatcher import BURST_MESSAGES, BURST_S, PARKED_MAX, Dispatcher
 from penstock.bus.local import LocalBus
+from penstock.bus.management import TopicState
 from penstock.kernel.context import Context, Criticality, Deadline, LoopClock
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings

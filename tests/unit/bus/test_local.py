@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from penstock.bus.contract import TopicRefusal, TopicState
+from penstock.bus.contract import TopicRefusal
 from penstock.bus.local import LocalBus
+from penstock.bus.management import TopicState
 from penstock.kernel.context import Context, Criticality, Deadline, LoopClock
 from penstock.kernel.errors import Expired, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings

@@ -6,20 +6,21 @@ import asyncio
 
 from penstock.core.alert_publisher import ALERTS_IN_FLIGHT_MAX
 from penstock.kernel.messages import Topic
+from penstock.policies.alerts import ALERT_RULES, RaisedAlert, Timestamp
 from penstock.pools.permits import Permits
-from penstock.telemetry.alert_monitor import AlertRecord
 from tests.clock import quiet, virtual
 from tests.simulation.world import World, changed
 
-RECORD = AlertRecord("many_tasks", "warning", "", "too many", active=True, since="now", until=None)
+(RULE,) = (rule for rule in ALERT_RULES if rule.name == "many_tasks")
+ALERT = RaisedAlert(RULE, "", 20_000.0, Timestamp(0.0, 0.0))
 
 
 @virtual
 async def test_announcements_are_published_and_forgotten() -> None:
     async with World() as world:
-        world.core.alert_publisher.publish(RECORD)
+        world.core.alert_publisher.publish(ALERT)
         await quiet()
-        assert [(one.name, one.detail, one.active) for one in world.told] == [("many_tasks", "too many", True)]
+        assert [(one.name, one.detail, one.active) for one in world.told] == [("many_tasks", ALERT.detail, True)]
         assert len(world.core.alert_publisher) == 0
 
 
@@ -33,7 +34,7 @@ async def test_announcements_that_find_no_room_are_bounded_and_end_with_the_bus(
 
         world.core.bus.subscribe(Topic.ALERT_TRIGGERED, deaf, Permits("deaf", 1))
         for _ in range(ALERTS_IN_FLIGHT_MAX + 50):
-            world.core.alert_publisher.publish(RECORD)
+            world.core.alert_publisher.publish(ALERT)
             await asyncio.sleep(0)
         assert len(world.core.alert_publisher) == ALERTS_IN_FLIGHT_MAX
     assert len(world.core.alert_publisher) == 0

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from msgspec import UNSET
 
-from penstock.bus.contract import TopicState
 from penstock.bus.counters import TopicCounters
+from penstock.bus.management import TopicState
 from penstock.core import status_report
 from penstock.http import responses
 from penstock.kernel.context import Criticality, LoopClock
 from penstock.kernel.settings import GuardSettings
+from penstock.policies.alerts import ALERT_RULES, RaisedAlert, Timestamp
 from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
 from penstock.pools.guard import Guard
 from penstock.stores.backends.memory_cache import MemoryCache
-from penstock.telemetry.alert_monitor import AlertRecord
 from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from tests.clock import virtual
 
@@ -76,11 +77,17 @@ def test_memory_tells_its_limit_and_where_that_comes_from() -> None:
 
 
 def test_an_active_alert_has_no_end() -> None:
-    record = AlertRecord("breaker_open", "critical", "store", "why", active=True, since="then", until=None)
-    told = status_report.alert_status(record)
-    assert (told.name, told.subject, told.active, told.until) == ("breaker_open", "store", True, UNSET)
-    ended = AlertRecord("breaker_open", "critical", "store", "why", active=False, since="then", until="now")
-    assert status_report.alert_status(ended).until == "now"
+    (rule,) = (rule for rule in ALERT_RULES if rule.name == "breaker_open")
+    alert = RaisedAlert(rule, "store", 2.0, Timestamp(0.0, 1_767_225_600.0))
+    assert status_report.alert_status(alert) == responses.AlertStatus(
+        *("breaker_open", "critical", "store", alert.detail),
+        active=True,
+        since="2026-01-01T00:00:00.000Z",
+        until=UNSET,
+    )
+    ended = replace(alert, until=Timestamp(11.0, 1_767_225_611.0))
+    told = status_report.alert_status(ended)
+    assert (told.active, told.until) == (False, "2026-01-01T00:00:11.000Z")
 
 
 @virtual

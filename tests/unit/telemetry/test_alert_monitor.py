@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from penstock.policies.alerts import ALERT_RULES, Measure
-from penstock.telemetry.alert_monitor import AlertMonitor, AlertRecord
+from penstock.telemetry.alert_monitor import AlertMonitor
 from penstock.telemetry.metrics import Metrics
 
 WALL_S = 1_767_225_600.0  # 2026-01-01T00:00:00Z
@@ -44,24 +44,16 @@ def house():
 def test_an_alert_is_told_when_raised_and_when_called_off_with_wall_times(house):
     house.values[Measure.QUEUE] = {"search.request": 0.9, "ml.embed": 0.5}
     house.alarms.evaluate()
-    assert house.told == house.alarms.records()
-    assert house.told == [
-        AlertRecord(
-            name="queue_filling",
-            severity="warning",
-            subject="search.request",
-            detail="topic search.request is 90% full",
-            active=True,
-            since="2026-01-01T00:00:00.000Z",
-            until=None,
-        )
-    ]
+    assert house.told == house.alarms.alerts()
+    (raised,) = house.told
+    assert (raised.rule.name, raised.subject, raised.since.wall_s) == ("queue_filling", "search.request", WALL_S)
+    assert (raised.detail, raised.active) == ("topic search.request is 90% full", True)
     house.values[Measure.QUEUE] = {"search.request": 0.1, "ml.embed": 0.5}
     house.pass_s(60)
     assert len(house.told) == 2
-    assert house.told[1:] == house.alarms.records()
+    assert house.told[1:] == house.alarms.alerts()
     ended = house.told[1]
-    assert (ended.active, ended.since, ended.until) == (False, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:11.000Z")
+    assert (ended.active, ended.since.wall_s, ended.until.wall_s) == (False, WALL_S, WALL_S + 11)
 
 
 def test_each_change_is_logged_as_loudly_as_it_deserves(house, caplog):
@@ -101,7 +93,7 @@ def test_active_ones_are_listed_first_then_those_called_off_the_newest_first(hou
     house.pass_s(20)
     house.values[Measure.TASKS] = {"": 20_000}
     house.pass_s(1)
-    assert [(r.name, r.subject, r.active) for r in house.alarms.records()] == [
+    assert [(r.rule.name, r.subject, r.active) for r in house.alarms.alerts()] == [
         ("many_tasks", "", True),
         ("queue_filling", "c", True),
         ("queue_filling", "b", False),
@@ -115,7 +107,7 @@ def test_looking_on_demand_as_often_as_one_likes_changes_no_durations(house):
         house.alarms.evaluate()
     assert house.told == []
     house.pass_s(10)
-    assert [record.name for record in house.told] == ["loop_late"]
+    assert [record.rule.name for record in house.told] == ["loop_late"]
     assert house.told[0].detail == "the event loop is 0.50 s late"
 
 
@@ -127,7 +119,7 @@ def test_a_subject_that_is_named_no_more_is_calm_after_the_hold_time(house):
     assert [record.active for record in house.told] == [True]
     house.pass_s(20)
     assert [record.active for record in house.told] == [True, False]
-    assert house.alarms.records()[0].subject == "store"
+    assert house.alarms.alerts()[0].subject == "store"
 
 
 def test_a_source_that_fails_is_logged_once_and_leaves_the_others_alone(house, caplog):
@@ -145,27 +137,25 @@ def test_a_source_that_fails_is_logged_once_and_leaves_the_others_alone(house, c
     alarms.evaluate()
     failures = [record for record in caplog.records if record.exc_info]
     assert [record.measure for record in failures] == ["memory"]
-    assert [record.name for record in told] == ["many_tasks"]
+    assert [record.rule.name for record in told] == ["many_tasks"]
     works = True
     alarms.evaluate()
-    assert [record.name for record in told] == ["many_tasks", "memory_short"]
+    assert [record.rule.name for record in told] == ["many_tasks", "memory_short"]
     works = False
     alarms.evaluate()
     assert len([record for record in caplog.records if record.exc_info]) == 2
-    assert [record.active for record in alarms.records()] == [True, True]
+    assert [record.active for record in alarms.alerts()] == [True, True]
 
 
 def test_a_measure_without_a_source_is_not_watched_and_nobody_has_to_listen(house):
     alarms = AlertMonitor({Measure.TASKS: lambda: [("", 20_000.0)]}, house)
     alarms.evaluate()
-    assert [record.name for record in alarms.records()] == ["many_tasks"]
+    assert [record.rule.name for record in alarms.alerts()] == ["many_tasks"]
 
 
-def test_a_record_has_the_fields_of_the_apis_answer():
+def test_an_event_has_fields_of_the_apis_answer_and_each_measure_has_a_rule():
     from penstock.http.responses import AlertStatus
     from penstock.kernel.messages import AlertTriggered
 
-    fields = set(AlertRecord.__slots__)
-    assert fields == set(AlertStatus.__struct_fields__)
-    assert set(AlertTriggered.__slots__) < fields
+    assert set(AlertTriggered.__slots__) < set(AlertStatus.__struct_fields__)
     assert {rule.measure for rule in ALERT_RULES} == set(Measure)
