@@ -40,10 +40,10 @@ def read(name: str) -> Any:
 def test_a_record_is_read_and_written_as_it_was(name: str) -> None:
     it, record = codec(), read(name)
     if isinstance(record, Message):
-        body = it.decode_message(record)
+        body = it.decode_body(record)
         again = msgspec.structs.replace(record, body=msgspec.Raw(it._encode_body(record.topic, body)))
     elif isinstance(record, HandlerReply):
-        result = it.decode_result(record)
+        result = it.decode_body(record)
         again = msgspec.structs.replace(record, body=msgspec.Raw(it._encode_body(record.topic, result)))
     elif isinstance(record, HandlerFailure):
         again = HandlerFailure.from_error(record.id, record.topic, record.to_error())
@@ -70,7 +70,7 @@ def test_a_request_keeps_its_context() -> None:
 
 def test_a_search_and_a_batch_of_texts_say_what_they_said() -> None:
     it = codec()
-    search = it.decode_message(read(f"message {Topic.SEARCH_REQUEST}"))
+    search = it.decode_body(read(f"message {Topic.SEARCH_REQUEST}"))
     assert isinstance(search, SearchRequest)
     assert (search.collection, search.query, search.limit, len(search.filter), search.rerank, search.explain) == (
         "c",
@@ -80,9 +80,9 @@ def test_a_search_and_a_batch_of_texts_say_what_they_said() -> None:
         False,
         True,
     )
-    batch = it.decode_message(read(f"message {Topic.ML_EMBED}"))
+    batch = it.decode_body(read(f"message {Topic.ML_EMBED}"))
     assert (batch.texts, batch.kind, batch.late) == (["a", "b"], TextKind.QUERY, True)
-    embedded = it.decode_result(read(f"reply {Topic.ML_EMBED}"))
+    embedded = it.decode_body(read(f"reply {Topic.ML_EMBED}"))
     assert (embedded.dense.tolist()[0][1], embedded.late[0].tolist()) == (pytest.approx(0.8), [[1, -2], [3, 4]])
 
 

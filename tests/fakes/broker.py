@@ -15,7 +15,6 @@ from typing import Any
 
 from penstock.bus.broker import (
     BROKER_TIMEOUT_S,
-    DEAD_LETTER_BYTES_MAX,
     Channel,
     ChannelKind,
     DeadLetter,
@@ -66,7 +65,7 @@ class Server:
     lines: dict[tuple[Channel, str], Line] = field(default_factory=dict)
     mailboxes: dict[str, deque[bytes]] = field(default_factory=dict)
     heartbeat_s: dict[FakeBroker, float] = field(default_factory=dict)
-    dead_letters: dict[str, tuple[Channel, DeadLetter]] = field(default_factory=dict)
+    dead_letters: dict[str, DeadLetter] = field(default_factory=dict)
     numbers: Any = field(default_factory=itertools.count)
     waiting: set[asyncio.Future[None]] = field(default_factory=set)
 
@@ -151,11 +150,8 @@ class FakeReader:
     async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         server = self.broker.server
         await self.broker.answers()
-        number, size = str(next(server.numbers)), len(delivery.record)
-        kept = delivery.record[:DEAD_LETTER_BYTES_MAX] if reason == "too_large" else delivery.record
-        group = "" if self.channel.kind is ChannelKind.QUEUE else self.group
-        letter = DeadLetter(number, self.channel.topic, group, reason, delivery.attempts, 0.0, size, kept)
-        server.dead_letters[number] = (self.channel, letter)
+        number = str(next(server.numbers))
+        server.dead_letters[number] = DeadLetter.of(number, self.channel, self.group, delivery, reason)
         self._remove(delivery)
 
     async def pause(self) -> None:
@@ -284,14 +280,14 @@ class FakeBroker:
 
     async def dead_letters(self, count: int) -> list[DeadLetter]:
         await self.answers()
-        return [letter for _, letter in self.server.dead_letters.values()][:count]
+        return list(self.server.dead_letters.values())[:count]
 
     async def requeue_dead_letter(self, letter_id: str) -> bool:
         await self.answers()
-        channel, found = self.server.dead_letters.get(letter_id, (None, None))
-        if channel is None or found is None or len(found.record) < found.size:
+        found = self.server.dead_letters.get(letter_id)
+        if found is None or not found.whole:
             return False
-        await self.send(channel, found.record, "", 0.0)
+        await self.send(found.channel, found.record, "", 0.0)
         del self.server.dead_letters[letter_id]
         return True
 

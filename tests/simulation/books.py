@@ -49,7 +49,7 @@ class Books:
         assert world.asking == world.working() == core.gate.in_flight == 0
         assert all(s.waiting == s.running == s.blocked == 0 for s in core.bus.state()), core.bus.state()
         assert all(s.counts.offered == s.counts.ended for s in core.bus.state()), core.bus.state()
-        assert [alert for alert in core.alert_monitor.records() if alert.active] == []
+        assert [alert for alert in core.alert_monitor.alerts() if alert.active] == []
         terms = core.gate._state
         assert [len(line) for line in (terms.reading, terms.writing, terms.unwatched)] == [0, 0, 0]
         zeros: Mapping[str, tuple[str, Iterable[str]]] = {

@@ -21,6 +21,7 @@ All methods may be called by several tasks at once unless they say otherwise. A 
 from __future__ import annotations
 
 import enum
+import time
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -98,7 +99,7 @@ class DeadLetter:
 
     Attributes:
         id: Its id, for requeueing or deleting it.
-        topic: The topic it was sent to.
+        channel: The channel it was sent to.
         group: The reader's own group in a pub/sub channel, where the broker has one; empty for a queue.
         reason: Why it was dead-lettered, one word (``tries``, ``newer_version``, ``foreign``, ``truncated``,
             ``too_large``, ``unreadable``).
@@ -109,13 +110,30 @@ class DeadLetter:
     """
 
     id: str
-    topic: str
+    channel: Channel
     group: str
     reason: str
     attempts: int
     dead_lettered_at_s: float
     size: int
     record: bytes
+
+    @classmethod
+    def of(cls, id: str, channel: Channel, group: str, delivery: Delivery, reason: str) -> DeadLetter:
+        """Return the dead letter of a delivery, as of now."""
+        record = delivery.record
+        kept = record[:DEAD_LETTER_BYTES_MAX] if reason == "too_large" else record
+        return cls(id, channel, group, reason, delivery.attempts, time.time(), len(record), kept)
+
+    @property
+    def topic(self) -> str:
+        """The topic it was sent to."""
+        return self.channel.topic
+
+    @property
+    def whole(self) -> bool:
+        """True where it has the whole record."""
+        return len(self.record) == self.size
 
 
 class Reader(Protocol):

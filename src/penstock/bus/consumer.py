@@ -11,13 +11,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from penstock.bus.broker import Channel, ChannelKind, Delivery, Reader, ReplyMessage
 from penstock.bus.counters import TopicCounters
 from penstock.bus.local import LocalBus
 from penstock.bus.loops import BACKOFF_S, run_forever
-from penstock.bus.record_codec import HandlerFailure, Message, UnreadableRecord
+from penstock.bus.record_codec import ControlMessage, HandlerFailure, Message, UnreadableRecord
 from penstock.bus.rpc_client import BrokerTransport
 from penstock.kernel.context import Clock, Context, current_request_id
 from penstock.kernel.errors import Broken, Expired, PenstockError, Unavailable
@@ -163,26 +164,28 @@ class Consumer:
 
     async def _handle(self, delivery: Delivery, reader: Reader) -> None:
         """Decode a record, have it handled, settle it."""
-        wire, note = self._config.transport.codec, None
+        codec, note = self._config.transport.codec, None
         try:
-            note = wire.decode(delivery.record)
+            note = codec.decode(delivery.record)
             if not isinstance(note, Message) or note.topic != self.topic:
                 raise UnreadableRecord("a record that does not belong here", code="foreign")
             if delivery.attempts > self._config.deliveries_max:
                 raise UnreadableRecord(f"delivered {delivery.attempts} times", code="tries")
-            message = wire.decode_message(note)
+            message = codec.decode_body(note)
         except UnreadableRecord as error:
-            await self._dead_letter(delivery, reader, error, note if isinstance(note, Message) else None)
+            await self._fail_unreadable(note, error)
+            await self._retry_while_unavailable(partial(reader.dead_letter, delivery, error.code))
             return
         now_s = self._config.clock.now()
         ctx = note.context(delivery.age_s, now_s)
         current_request_id.set(ctx.request_id)
-        if self._count_if_abandoned(note, ctx, now_s):
-            await self._retry_while_unavailable(lambda: reader.ack(delivery))
-        elif self.channel.kind is ChannelKind.QUEUE:
-            await self._handle_request(delivery, reader, note, (message, ctx))
-        else:
-            await self._handle_event(delivery, reader, (message, ctx))
+        settle: Callable[[], Awaitable[None]] = partial(reader.ack, delivery)
+        if not self._count_if_abandoned(note, ctx, now_s):
+            if self.channel.kind is ChannelKind.QUEUE:
+                settle = await self._handle_request(delivery, reader, note, (message, ctx))
+            else:
+                await self._handle_event(message, ctx)
+        await self._retry_while_unavailable(settle)
 
     def _count_if_abandoned(self, note: Message, ctx: Context, now_s: float) -> bool:
         """Return whether a message was withdrawn or has expired; if so, count it."""
@@ -202,36 +205,32 @@ class Consumer:
         self.undispatched.lost += 1
         log.warning("an event on %s was not handled: %s", self.topic, error)
 
-    async def _dead_letter(
-        self, delivery: Delivery, reader: Reader, why: UnreadableRecord, note: Message | None
-    ) -> None:
-        """Put a record among the dead letters, and fail its request where the requester can be read."""
+    async def _fail_unreadable(self, note: ControlMessage | None, why: UnreadableRecord) -> None:
+        """Count and log a record that becomes a dead letter, and fail its request where the requester can be read."""
         self.undispatched.offered += 1
         self.undispatched.failed += 1
         log.error("a record of %s was put among the dead letters: %s: %s", self.topic, why.code, why.detail)
-        if note is not None and note.address:
+        if isinstance(note, Message) and note.address:
             transport = self._config.transport
             error = Broken(f"the message could not be handled: {why.detail}", code=why.code)
             record = transport.codec.encode(HandlerFailure.from_error(note.id, note.topic, error))
-            await self._retry_while_unavailable(lambda: transport.broker.reply(note.address, record))
-        await self._retry_while_unavailable(lambda: reader.dead_letter(delivery, why.code))
+            await self._retry_while_unavailable(partial(transport.broker.reply, note.address, record))
 
     async def _handle_request(
         self, delivery: Delivery, reader: Reader, note: Message, asked: tuple[Any, Context]
-    ) -> None:
-        """Have a request handled, and send its result or its error to the requester (B5)."""
-        wire, (message, ctx) = self._config.transport.codec, asked
+    ) -> Callable[[], Awaitable[None]]:
+        """Have a request handled; return how to settle it, with its result or its error for the requester (B5)."""
+        codec, (message, ctx) = self._config.transport.codec, asked
         here, key = asyncio.current_task(), (note.address, note.id)
         assert here is not None  # noqa: S101 - for the type checker
         self._requests[key] = here
         record: bytes | None = None
         try:
-            record = wire.encode_reply(note.id, note.topic, await self.inner.request(note.topic, message, ctx))
+            record = codec.encode_reply(note.id, note.topic, await self.inner.request(note.topic, message, ctx))
         except PenstockError as error:
             if self._closing and error.code == "draining":
-                await self._retry_while_unavailable(lambda: reader.requeue(delivery))
-                return
-            record = wire.encode(HandlerFailure.from_error(note.id, note.topic, error))
+                return partial(reader.requeue, delivery)
+            record = codec.encode(HandlerFailure.from_error(note.id, note.topic, error))
         except asyncio.CancelledError:
             if key in self._requests:  # not withdrawn: we shut down
                 raise
@@ -241,11 +240,10 @@ class Consumer:
         # The requester knows by its own clock when its time is up.
         wanted = record is not None and not ctx.deadline.passed(self._config.clock.now())
         answer = ReplyMessage(note.address, record) if wanted and record is not None else None
-        await self._retry_while_unavailable(lambda: reader.ack(delivery, answer))
+        return partial(reader.ack, delivery, answer)
 
-    async def _handle_event(self, delivery: Delivery, reader: Reader, told: tuple[Any, Context]) -> None:
+    async def _handle_event(self, message: Any, ctx: Context) -> None:
         """Have an event handled, and log its failure: no publisher waits for it."""
-        message, ctx = told
         try:
             await self.inner.request(self.topic, message, ctx)
         except PenstockError as error:
@@ -253,7 +251,6 @@ class Consumer:
                 self._count_lost_event(error)
             elif not isinstance(error, Broken):  # a bug has been logged with its traceback
                 log.warning("a subscriber of %s failed: %s", self.topic, error)
-        await self._retry_while_unavailable(lambda: reader.ack(delivery))
 
     async def _retry_while_unavailable(self, act: Callable[[], Awaitable[None]]) -> None:
         """Call the broker until it answers; while closing, only once."""

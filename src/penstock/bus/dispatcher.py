@@ -234,11 +234,6 @@ class Dispatcher(EnvelopeOwner):
     def __repr__(self) -> str:
         return f"<Dispatcher {self.topic!r} {self.running} running>"
 
-    @property
-    def load(self) -> int:
-        """Messages here."""
-        return self.topic.queue.count + self.running
-
     def state(self) -> TopicState:
         """Return the state of the topic, as far as this subscriber has it; its counters are not copied."""
         topic = self.topic

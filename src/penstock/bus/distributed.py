@@ -315,9 +315,8 @@ class BrokerBus:
             return False
         window = self._windows[topic] = RequestWindow()
         window.resize(room)
-        self._requester_bus.subscribe(
-            topic, self._rpc.handler(topic, self._request_channel(topic)), window, self._kind_of.get(topic)
-        )
+        call = partial(self._rpc.call, topic, self._request_channel(topic))
+        self._requester_bus.subscribe(topic, call, window, self._kind_of.get(topic))
         return True
 
     def _resize_windows(self) -> None:

@@ -146,14 +146,12 @@ def _fail_waiter(envelope: Envelope, error: PenstockError) -> None:
 #: Messages quicker than this are measured one in ``SAMPLE_EVERY``: taking the measure costs microseconds too.
 QUICK_S = 0.001
 SAMPLE_EVERY = 16
+#: How service times are learnt, and doubted.
+ESTIMATE, DISCARD = EstimateSettings(), DiscardSettings()
 
 
 class ServiceTime:
     """Service time and discard policy of one kind of message.
-
-    Args:
-        estimate: Learning parameters of the estimate.
-        discard: Settings of the discard policy.
 
     Attributes:
         cost_s: Seconds charged for a message; a guess until there are samples.
@@ -166,9 +164,9 @@ class ServiceTime:
 
     __slots__ = ("_estimate", "_rule", "cost_s", "expected_s", "last_admitted_s", "p50_s", "p90_s", "samples_to_skip")
 
-    def __init__(self, estimate: EstimateSettings, discard: DiscardSettings) -> None:
-        self._estimate = Estimate(estimate)
-        self._rule = DiscardPolicy(discard)
+    def __init__(self) -> None:
+        self._estimate = Estimate(ESTIMATE)
+        self._rule = DiscardPolicy(DISCARD)
         self.samples_to_skip = 0
         self.last_admitted_s = -math.inf
         self.cost_s = self._estimate.mean_s

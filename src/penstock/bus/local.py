@@ -89,7 +89,9 @@ class LocalBus:
         dispatchers = self._dispatchers.get(topic)
         if not dispatchers:
             raise Unavailable(f"no worker serves {topic}", dependency=topic)
-        dispatcher = dispatchers[0] if len(dispatchers) == 1 else min(dispatchers, key=lambda one: one.load)
+        dispatcher = (
+            dispatchers[0] if len(dispatchers) == 1 else min(dispatchers, key=lambda one: len(one.topic) + one.running)
+        )
         now_s = self._clock.now()
         if now_s + self._request_timeout_s < ctx.deadline.at_s:
             ctx = ctx.within(self._request_timeout_s, "request", now_s)

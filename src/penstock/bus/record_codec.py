@@ -182,10 +182,9 @@ class RecordCodec:
         self.bytes_max = bytes_max
         self._encoder = msgspec.msgpack.Encoder(enc_hook=encode_array)
         self._decoders = {letter: msgspec.msgpack.Decoder(kind) for letter, kind in _TYPES.items()}
-        plain = MessageTypes()
         self._messages = {topic: _decoder(shape.message) for topic, shape in types.items()}
         self._replies = {topic: _decoder(shape.reply) for topic, shape in types.items()}
-        self._any = _decoder(plain.message)
+        self._any = _decoder(Any)
 
     def encode_message(
         self, id: int, address: str, topic: str, message: Any, ctx_and_now: tuple[Context, float]
@@ -255,21 +254,17 @@ class RecordCodec:
             code = "truncated" if "truncated" in str(error) else None
             raise UnreadableRecord(f"a damaged record: {error}", code=code) from None
 
-    def decode_message(self, message: Message) -> Any:
-        """Return the message inside.
+    def decode_body(self, note: Message | HandlerReply) -> Any:
+        """Return the message or the reply inside.
 
         Raises:
             UnreadableRecord: It is not of the topic's type.
         """
-        return _decode_body(self._messages.get(message.topic, self._any), message)
-
-    def decode_result(self, reply: HandlerReply) -> Any:
-        """Return the reply inside.
-
-        Raises:
-            UnreadableRecord: It is not of the topic's type.
-        """
-        return _decode_body(self._replies.get(reply.topic, self._any), reply)
+        decoder = (self._messages if isinstance(note, Message) else self._replies).get(note.topic, self._any)
+        try:
+            return decoder.decode(note.body)
+        except DECODE_ERRORS as error:
+            raise UnreadableRecord(f"a message of {note.topic} that is not of its type: {error}") from None
 
     def _encode_body(self, topic: str, value: Any) -> bytes:
         try:
@@ -280,10 +275,3 @@ class RecordCodec:
 
 def _decoder(type: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(type, dec_hook=decode_array)
-
-
-def _decode_body(decoder: msgspec.msgpack.Decoder[Any], note: Message | HandlerReply) -> Any:
-    try:
-        return decoder.decode(note.body)
-    except DECODE_ERRORS as error:
-        raise UnreadableRecord(f"a message of {note.topic} that is not of its type: {error}") from None

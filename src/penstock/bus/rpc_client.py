@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,14 +60,6 @@ class RpcClient:
     def __repr__(self) -> str:
         return f"<RpcClient {len(self._pending)} asked>"
 
-    def handler(self, topic: str, channel: Channel) -> Callable[[Any, Context], Awaitable[Any]]:
-        """Return a handler that sends a topic's requests to other instances over a channel."""
-
-        async def ask(message: Any, ctx: Context) -> Any:
-            return await self._call(topic, channel, (message, ctx))
-
-        return ask
-
     async def send(self, channel: Channel, record: bytes, key: str, within_s: float) -> None:
         """Send a record, and report the outcome to the breaker.
 
@@ -86,15 +77,15 @@ class RpcClient:
             raise
         breaker.send_ok()
 
-    async def _call(self, topic: str, channel: Channel, asked: tuple[Any, Context]) -> Any:
-        """Send a request and wait for its reply.
+    async def call(self, topic: str, channel: Channel, message: Any, ctx: Context) -> Any:
+        """Send a request to another instance over a channel, and wait for its reply.
 
         Raises:
             PenstockError: The handler's error, or the reason why it cannot be called.
 
         Cancellation: The worker is told, unless it knows by the deadline.
         """
-        transport, number, (message, ctx) = self._transport, next(self._numbers), asked
+        transport, number = self._transport, next(self._numbers)
         await self.mailbox_ready.wait()
         address = transport.broker.address
         record = transport.codec.encode_message(number, address, topic, message, (ctx, self._clock.now()))
@@ -113,7 +104,7 @@ class RpcClient:
         if isinstance(note, HandlerFailure):
             raise note.to_error()
         try:
-            return transport.codec.decode_result(note)
+            return transport.codec.decode_body(note)
         except UnreadableRecord as error:
             raise Broken(f"the reply of {topic} cannot be read: {error.detail}") from None
 

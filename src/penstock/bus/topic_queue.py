@@ -14,8 +14,7 @@ from penstock.bus.fair_queue import SWEEP_MIN, Discipline, FairQueue
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Rejected
 from penstock.policies.congestion import CongestionSettings
-from penstock.policies.discard import DiscardSettings, push_excess_s
-from penstock.policies.estimate import EstimateSettings
+from penstock.policies.discard import push_excess_s
 from penstock.policies.levels import Level, LevelSettings, LevelTracker
 
 log = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class TopicQueue:
         self._observer = observer
         self._kind_of: Callable[[Any], Any] = kind_of or type
         self._service_times: dict[Any, ServiceTime] = {}
-        self._overall = ServiceTime(EstimateSettings(), DiscardSettings())
+        self._overall = ServiceTime()
 
     def __len__(self) -> int:
         return self.queue.count
@@ -97,7 +96,7 @@ class TopicQueue:
         if service is None:
             service = self._overall
             if len(self._service_times) < KINDS_MAX:
-                service = self._service_times[kind] = ServiceTime(EstimateSettings(), DiscardSettings())
+                service = self._service_times[kind] = ServiceTime()
         envelope.service_time = service
         return service
 

@@ -36,20 +36,20 @@ LABEL = (Context(Deadline(105.0, "search"), Criticality.BULK, "alice", "r1", "00
 def carried(message: object, topic: str = "t") -> Any:
     note = WIRE.decode(WIRE.encode_message(7, "here", topic, message, LABEL))
     assert isinstance(note, Message)
-    return WIRE.decode_message(note)
+    return WIRE.decode_body(note)
 
 
 def returned(result: object, topic: str = "t") -> Any:
     note = WIRE.decode(WIRE.encode_reply(7, topic, result))
     assert isinstance(note, HandlerReply)
-    return WIRE.decode_result(note)
+    return WIRE.decode_body(note)
 
 
 def test_a_message_arrives_with_its_label():
     note = WIRE.decode(WIRE.encode_message(7, "here", "embed", EmbedBatch(["ä"], TextKind.QUERY, late=True), LABEL))
     assert isinstance(note, Message)
     assert (note.id, note.address, note.topic) == (7, "here", "embed")
-    assert WIRE.decode_message(note) == EmbedBatch(["ä"], TextKind.QUERY, late=True)
+    assert WIRE.decode_body(note) == EmbedBatch(["ä"], TextKind.QUERY, late=True)
     # Two seconds on its way, and another clock there.
     ctx = note.context(2.0, 5000.0)
     assert ctx == Context(Deadline(5003.0, "search"), Criticality.BULK, "alice", "r1", "00-a-b-01")
@@ -153,7 +153,7 @@ def test_whatever_comes_is_read_or_unreadable(noise: bytes):
         try:
             note = WIRE.decode(record)
             if isinstance(note, Message):
-                WIRE.decode_message(note)
+                WIRE.decode_body(note)
                 note.context(0.0, 0.0)
             elif isinstance(note, HandlerFailure):
                 note.to_error()
@@ -208,7 +208,7 @@ def test_sparse_vectors_travel_in_lists():
         wire.encode_reply(1, "sparse", [SparseVector(np.array([1], np.uint32), np.array([2], np.float32))])
     )
     assert isinstance(note, HandlerReply)
-    (found,) = wire.decode_result(note)
+    (found,) = wire.decode_body(note)
     assert (found.indices.tolist(), found.values.tolist()) == ([1], [2.0])
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from penstock.bus.envelope import QUICK_S, SAMPLE_EVERY, ServiceTime
-from penstock.policies.discard import DiscardSettings, DiscardVerdict
+from penstock.policies.discard import DiscardVerdict
 from penstock.policies.estimate import EstimateSettings
 
 NOW_S = 1000.0
 
 
 def service(seconds: float, samples: int = 40) -> ServiceTime:
-    made = ServiceTime(EstimateSettings(), DiscardSettings())
+    made = ServiceTime()
     for _ in range(samples):
         made.observe(seconds)
     return made

@@ -40,7 +40,7 @@ async def test_letters_are_acted_on_by_their_ids_and_missing_ones_told():
 def letter(record: bytes, **changes: object) -> DeadLetter:
     known = {
         "id": "1-0",
-        "topic": "ml.embed",
+        "channel": Channel("ml.embed", ChannelKind.QUEUE),
         "group": "",
         "reason": "tries",
         "attempts": 4,

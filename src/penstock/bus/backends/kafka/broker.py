@@ -298,9 +298,9 @@ class KafkaBroker:
     async def requeue_dead_letter(self, letter_id: str) -> bool:
         """See :class:`penstock.bus.broker.Broker`."""
         found = await self._dead_letters.find(letter_id)
-        if found is None or len(found[0].record) < found[0].size:
+        if found is None or not found.whole:
             return False
-        await self.send(found[1], found[0].record, "", 0.0)
+        await self.send(found.channel, found.record, "", 0.0)
         await self._dead_letters.delete(letter_id)
         return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -14,7 +13,6 @@ from penstock.bus.backends.kafka.client_config import translate_error
 from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, Cluster, TopicSpec
 from penstock.bus.broker import (
     BROKER_TIMEOUT_S,
-    DEAD_LETTER_BYTES_MAX,
     DEAD_LETTERS_MAX,
     Channel,
     ChannelKind,
@@ -56,21 +54,19 @@ class DeadLetterTopic:
             Unavailable: It may be there or not.
         """
         await self._cluster.ensure_topic(self._topic, self._spec)
-        size = len(delivery.record)
-        kept = delivery.record[:DEAD_LETTER_BYTES_MAX] if reason == "too_large" else delivery.record
-        origin = delivery.handle.partition
+        letter, origin = DeadLetter.of(uuid.uuid4().hex, channel, "", delivery, reason), delivery.handle.partition
         about = {
-            "topic": channel.topic,
+            "topic": letter.topic,
             "kind": channel.kind.value,
-            "group": "",
+            "group": letter.group,
             "reason": reason,
-            "tries": delivery.attempts,
-            "buried_ms": int(time.time() * 1000),
-            "size": size,
+            "tries": letter.attempts,
+            "buried_ms": int(letter.dead_lettered_at_s * 1000),
+            "size": letter.size,
             "origin": f"{origin.topic}/{origin.partition}/{delivery.handle.offset}",
         }
         headers = [(name, str(value).encode()) for name, value in about.items()]
-        await self._cluster.write(self._topic, kept, lambda: 0, uuid.uuid4().hex.encode(), headers)
+        await self._cluster.write(self._topic, letter.record, lambda: 0, letter.id.encode(), headers)
         self._appended += 1
         if self._appended % TRIM_EVERY == 1:
             await self._trim()
@@ -97,21 +93,16 @@ class DeadLetterTopic:
                     break
         return found
 
-    async def find(self, id: str) -> tuple[DeadLetter, Channel] | None:
-        """Return a dead letter and the channel it was sent to; ``None`` where there is none.
+    async def find(self, id: str) -> DeadLetter | None:
+        """Return a dead letter; ``None`` where there is none.
 
         Raises:
             Unavailable: The broker does not answer.
         """
-        found: tuple[DeadLetter, Channel] | None = None
+        found: DeadLetter | None = None
         async for record in self._records():
             if record.key == id.encode():
-                kind = dict(record.headers).get("kind", b"").decode()
-                found = (
-                    None
-                    if record.value is None
-                    else (_to_dead_letter(record), Channel(_to_dead_letter(record).topic, ChannelKind(kind)))
-                )
+                found = None if record.value is None else _to_dead_letter(record)
         return found
 
     async def delete(self, id: str) -> None:
@@ -147,9 +138,10 @@ class DeadLetterTopic:
 
 def _to_dead_letter(record: Any) -> DeadLetter:
     about = {name: value.decode(errors="replace") for name, value in record.headers}
+    kind = ChannelKind.PUBSUB if about.get("kind") == ChannelKind.PUBSUB else ChannelKind.QUEUE
     return DeadLetter(
         id=record.key.decode(errors="replace"),
-        topic=about.get("topic", ""),
+        channel=Channel(about.get("topic", ""), kind),
         group=about.get("group", ""),
         reason=about.get("reason", ""),
         attempts=int(about.get("tries", "0")),

@@ -190,23 +190,16 @@ class RedisBroker:
 
     async def depth(self, channel: Channel) -> int:
         """See :meth:`penstock.bus.broker.Broker.depth`."""
-        (answer,) = await self._commands.execute(("XLEN", self._keys.stream(channel)))
-        return int(_raise_error_reply(answer))
+        return int(await self._ask("XLEN", self._keys.stream(channel)))
 
     async def reply(self, address: str, record: bytes) -> None:
         """See :meth:`penstock.bus.broker.Broker.reply`."""
         mail = self._keys.mailbox(address)
-        (answer,) = await self._commands.execute(
-            ("XADD", mail, "NOMKSTREAM", "MAXLEN", "~", MAILBOX_MAX, "*", "r", record)
-        )
-        _raise_error_reply(answer)
+        await self._ask("XADD", mail, "NOMKSTREAM", "MAXLEN", "~", MAILBOX_MAX, "*", "r", record)
 
     async def broadcast(self, record: bytes) -> None:
         """See :meth:`penstock.bus.broker.Broker.broadcast`."""
-        (answer,) = await self._commands.execute(
-            ("XADD", self._keys.broadcasts, "MAXLEN", "~", BROADCASTS_MAX, "*", "r", record)
-        )
-        _raise_error_reply(answer)
+        await self._ask("XADD", self._keys.broadcasts, "MAXLEN", "~", BROADCASTS_MAX, "*", "r", record)
 
     async def receive(self, wait_s: float) -> list[bytes]:
         """See :meth:`penstock.bus.broker.Broker.receive`."""
@@ -233,31 +226,28 @@ class RedisBroker:
 
     async def dead_letters(self, count: int) -> list[DeadLetter]:
         """See :meth:`penstock.bus.broker.Broker.dead_letters`."""
-        (answer,) = await self._commands.execute(("XRANGE", self._keys.dead_letters, "-", "+", "COUNT", count))
-        return [_to_dead_letter(id, fields) for id, fields in _raise_error_reply(answer)]
+        found = await self._ask("XRANGE", self._keys.dead_letters, "-", "+", "COUNT", count)
+        return [_to_dead_letter(id, fields) for id, fields in found]
 
     async def requeue_dead_letter(self, letter_id: str) -> bool:
         """See :meth:`penstock.bus.broker.Broker.requeue_dead_letter`."""
-        (found,) = await self._commands.execute(
-            ("XRANGE", self._keys.dead_letters, _stream_id(letter_id), _stream_id(letter_id))
-        )
-        if not _raise_error_reply(found):
+        found = await self._ask("XRANGE", self._keys.dead_letters, _stream_id(letter_id), _stream_id(letter_id))
+        letter = _to_dead_letter(*found[0]) if found else None
+        if letter is None or not letter.whole:
             return False
-        id, fields = found[0]
-        whole = _to_dead_letter(id, fields)
-        if len(whole.record) < whole.size:
-            return False
-        channel = Channel(whole.topic, ChannelKind(_to_dict(fields)["k"].decode()))
-        keys, capacity = (self._keys.dead_letters, self._keys.stream(channel)), self._capacity_of(whole.topic)
-        (answer,) = await self._commands.execute(("EVAL", scripts.REQUEUE_DEAD_LETTER, 2, *keys, id, capacity))
-        if _raise_error_reply(answer) is None:
-            raise Rejected(f"{whole.topic} is full", code="topic_full")
+        keys, capacity = (self._keys.dead_letters, self._keys.stream(letter.channel)), self._capacity_of(letter.topic)
+        answer = await self._ask("EVAL", scripts.REQUEUE_DEAD_LETTER, 2, *keys, letter.id, capacity)
+        if answer is None:
+            raise Rejected(f"{letter.topic} is full", code="topic_full")
         return bool(answer)
 
     async def delete_dead_letter(self, letter_id: str) -> bool:
         """See :meth:`penstock.bus.broker.Broker.delete_dead_letter`."""
-        (answer,) = await self._commands.execute(("XDEL", self._keys.dead_letters, _stream_id(letter_id)))
-        return bool(_raise_error_reply(answer))
+        return bool(await self._ask("XDEL", self._keys.dead_letters, _stream_id(letter_id)))
+
+    async def _ask(self, *command: bytes | str | int) -> Any:
+        (answer,) = await self._commands.execute(command)
+        return _raise_error_reply(answer)
 
 
 def _pool(settings: RedisSettings) -> ConnectionPool:
@@ -310,14 +300,9 @@ def _stream_id(letter_id: str) -> str:
     return letter_id if ms.isdigit() and n.isdigit() else "0-1"
 
 
-def _to_dict(fields: list[bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
-
-
 def _to_dead_letter(id: bytes, fields: list[bytes]) -> DeadLetter:
-    found = _to_dict(fields)
-    topic, group, reason = (found[name].decode() for name in "tgw")
-    buried_at_s = int(id.partition(b"-")[0]) / 1000
-    attempts, size = int(found["n"]), int(found["s"])
+    found = {name.decode(): value for name, value in zip(fields[::2], fields[1::2], strict=True)}
+    topic, kind, group, reason = (found[name].decode() for name in "tkgw")
+    buried_at_s, channel = int(id.partition(b"-")[0]) / 1000, Channel(topic, ChannelKind(kind))
     group = group.removeprefix("group:")
-    return DeadLetter(id.decode(), topic, group, reason, attempts, buried_at_s, size, found["r"])
+    return DeadLetter(id.decode(), channel, group, reason, int(found["n"]), buried_at_s, int(found["s"]), found["r"])

@@ -14,10 +14,10 @@ from penstock.bus.backends.redis import scripts
 from penstock.bus.backends.redis.multiplexer import Command, CommandMultiplexer, first_error, unavailable
 from penstock.bus.broker import (
     BROKER_TIMEOUT_S,
-    DEAD_LETTER_BYTES_MAX,
     DEAD_LETTERS_MAX,
     Channel,
     ChannelKind,
+    DeadLetter,
     Delivery,
     ReplyMessage,
 )
@@ -173,13 +173,11 @@ class RedisReader:
 
     async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """See :meth:`penstock.bus.broker.Reader.dead_letter`."""
-        record, channel = delivery.record, self._channel
-        kept = record[:DEAD_LETTER_BYTES_MAX] if reason == "too_large" else record
-        group = "" if self._shared else self._group
-        letter: list[str | bytes | int] = ["t", channel.topic, "k", str(channel.kind), "g", group, "w", reason]
-        letter += ["n", delivery.attempts, "s", len(record), "r", kept]
-        burying: list[Command] = [("XADD", self._keys.dead_letters, "MAXLEN", "~", DEAD_LETTERS_MAX, "*", *letter)]
-        await self._finish(delivery, burying + self._ack_commands(delivery))
+        one = DeadLetter.of("", self._channel, "" if self._shared else self._group, delivery, reason)
+        fields: list[str | bytes | int] = ["t", one.topic, "k", str(one.channel.kind), "g", one.group, "w", reason]
+        fields += ["n", one.attempts, "s", one.size, "r", one.record]
+        added: Command = ("XADD", self._keys.dead_letters, "MAXLEN", "~", DEAD_LETTERS_MAX, "*", *fields)
+        await self._finish(delivery, [added, *self._ack_commands(delivery)])
 
     async def pause(self) -> None:
         """See :meth:`penstock.bus.broker.Reader.pause`. Records on their way here are released as well.
