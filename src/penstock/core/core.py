@@ -335,7 +335,7 @@ class Core:
 
     def _register_periodic_calls(self) -> None:
         """Register everything with the heartbeat that must be polled."""
-        self._bus_metrics.watch_fills(lambda: [(topic.name, topic.fill_ratio) for topic in self.bus.state()])
+        self._bus_metrics.fills = lambda: [(topic.name, topic.fill_ratio) for topic in self.bus.state()]
         self.heartbeat.every(FAST_PERIOD_S, self.ladder.observe_all)
         self.heartbeat.every(FAST_PERIOD_S, self._bus_metrics.sample_fills)
         self.heartbeat.every(SLOW_PERIOD_S, self.memory_watch.poll)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from penstock.kernel.context import Clock, Context
 from penstock.policies.levels import Level
-from penstock.telemetry.histogram import Histogram, Histograms
+from penstock.telemetry.histogram import Histograms
 from penstock.telemetry.metrics import CallbackMetric, Sample
 
 #: A maximum reaches back this far, and one slot more: longer than the usual 15 s between scrapes.
@@ -56,13 +56,10 @@ class HighWater:
 TOPICS_MAX: Final = 50
 
 
-class _TopicHistograms:
-    __slots__ = ("service", "slack", "wait")
-
-    def __init__(self, wait: Histogram, slack: Histogram, service: Histogram) -> None:
-        self.wait = wait.observe
-        self.slack = slack.observe
-        self.service = service.observe
+class _TopicHistograms(NamedTuple):
+    wait: Callable[[float], None]
+    slack: Callable[[float], None]
+    service: Callable[[float], None]
 
 
 class BusMetrics:
@@ -72,6 +69,9 @@ class BusMetrics:
         clock: The loop's clock.
 
     Bounds: ``TOPICS_MAX`` topics, and what :class:`Histograms` keeps.
+
+    Attributes:
+        fills: Returns each topic with the share of its buffer in use, 0 to 1; set once the bus exists.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -80,21 +80,13 @@ class BusMetrics:
         self._slack = Histograms("event_bus_slack_seconds")
         self._service = Histograms("event_bus_service_seconds")
         self._durations: dict[str, _TopicHistograms] = {}
-        self._fills: Callable[[], Iterable[tuple[str, float]]] = tuple
+        self.fills: Callable[[], Iterable[tuple[str, float]]] = tuple
         self._fill_max: dict[str, HighWater] = {}
         self._levels: dict[str, Level] = {}
         self._reached: dict[tuple[str, str], int] = {}
 
     def __repr__(self) -> str:
         return f"<BusMetrics {len(self._fill_max)} topics>"
-
-    def watch_fills(self, fills: Callable[[], Iterable[tuple[str, float]]]) -> None:
-        """Set the source of the topics' fills. Called once the bus exists.
-
-        Args:
-            fills: Each topic with the share of its buffer in use, 0 to 1.
-        """
-        self._fills = fills
 
     def started(self, topic: str, ctx: Context, wait_s: float) -> None:
         """Record that the handling of a message has begun.
@@ -126,7 +118,7 @@ class BusMetrics:
     def sample_fills(self) -> None:
         """Sample how full the topics are. Call some ten times a second, to catch bursts between two scrapes."""
         now_s = self._now()
-        for topic, used in self._fills():
+        for topic, used in self.fills():
             water = self._fill_max.get(topic)
             if water is None:
                 if len(self._fill_max) >= TOPICS_MAX:
@@ -155,7 +147,7 @@ class BusMetrics:
         return [("event_bus_buffer_used_max", fills), ("event_bus_level_reached_total", reached)]
 
     def _register_topic(self, topic: str) -> _TopicHistograms:
-        durations = _TopicHistograms(self._wait.labels(topic), self._slack.labels(topic), self._service.labels(topic))
+        durations = _TopicHistograms(*(one.labels(topic).observe for one in self.histograms()))
         if len(self._durations) < TOPICS_MAX:
             self._durations[topic] = durations
         return durations

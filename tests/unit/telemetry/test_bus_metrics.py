@@ -57,7 +57,7 @@ def test_a_burst_between_two_scrapes_is_seen():
     clock, fills = Hand(), {"t": 0.0}
     it = BusMetrics(clock)
     it.sample_fills()
-    it.watch_fills(fills.items)
+    it.fills = fills.items
     value = exposed(it)
     assert it.fill_max("t") == 0
     for fills["t"] in (0.2, 0.9, 0.0):
@@ -70,7 +70,7 @@ def test_a_burst_between_two_scrapes_is_seen():
 
 def test_a_crossing_is_looked_at_when_it_happens():
     it = BusMetrics(Hand())
-    it.watch_fills(lambda: [("t", 0.83)])
+    it.fills = lambda: [("t", 0.83)]
     it.on_level("t", Level.HIGH)
     assert it.fill_max("t") == 0.83
 
@@ -88,7 +88,7 @@ def test_rises_to_a_level_are_counted_and_falls_are_not():
 def test_any_number_of_topics_takes_up_bounded_room():
     it = BusMetrics(Hand())
     names = [f"topic.{number}" for number in range(3 * TOPICS_MAX)]
-    it.watch_fills(lambda: [(name, 0.5) for name in names])
+    it.fills = lambda: [(name, 0.5) for name in names]
     for name in names:
         it.started(name, Context.background(), 0.1)
         it.ended(name, 0.1)
