@@ -164,7 +164,7 @@ class RedisBroker:
 
     async def send(self, channel: Channel, record: bytes, key: str, within_s: float) -> None:  # noqa: ARG002 - one stream keeps all in order
         """See :meth:`penstock.bus.broker.Broker.send`."""
-        stream, capacity = self._keys.stream(channel), self._capacity_of(channel.topic)
+        stream, capacity = self._keys.stream(channel), self._capacities.get(channel.topic, self._capacity)
         if channel.kind is ChannelKind.QUEUE:
             script: Command = ("EVAL", scripts.SEND_QUEUE, 1, stream, capacity, record)
         else:
@@ -184,9 +184,6 @@ class RedisBroker:
                 raise Rejected(f"{channel.topic} is full", code="topic_full")
             await asyncio.sleep(min(pause_s, left_s))
             pause_s = min(2 * pause_s, SEND_RETRY_S_MAX)
-
-    def _capacity_of(self, topic: str) -> int:
-        return self._capacities.get(topic, self._capacity)
 
     async def depth(self, channel: Channel) -> int:
         """See :meth:`penstock.bus.broker.Broker.depth`."""
@@ -235,11 +232,8 @@ class RedisBroker:
         letter = _to_dead_letter(*found[0]) if found else None
         if letter is None or not letter.whole:
             return False
-        keys, capacity = (self._keys.dead_letters, self._keys.stream(letter.channel)), self._capacity_of(letter.topic)
-        answer = await self._ask("EVAL", scripts.REQUEUE_DEAD_LETTER, 2, *keys, letter.id, capacity)
-        if answer is None:
-            raise Rejected(f"{letter.topic} is full", code="topic_full")
-        return bool(answer)
+        await self.send(letter.channel, letter.record, "", 0.0)
+        return await self.delete_dead_letter(letter_id)
 
     async def delete_dead_letter(self, letter_id: str) -> bool:
         """See :meth:`penstock.bus.broker.Broker.delete_dead_letter`."""

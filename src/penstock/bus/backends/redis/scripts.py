@@ -116,19 +116,3 @@ if made then redis.call('XGROUP', 'CREATE', KEYS[2], 'owner', '$', 'MKSTREAM') e
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return made and 1 or 0
 """
-
-#: Send a dead letter again and delete it. Keys: dead letters, the stream. Arguments: its id, capacity.
-#: 0: there is no such dead letter. Nothing: the stream is full.
-REQUEUE_DEAD_LETTER: Final = """
-local found = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])
-if not found[1] then return 0 end
-local fields = found[1][2]
-local record
-for i = 1, #fields, 2 do
-  if fields[i] == 'r' then record = fields[i + 1] end
-end
-if redis.call('XLEN', KEYS[2]) >= tonumber(ARGV[2]) then return false end
-redis.call('XADD', KEYS[2], '*', 'r', record)
-redis.call('XDEL', KEYS[1], ARGV[1])
-return 1
-"""
