@@ -293,7 +293,6 @@ class Envelope(QueueItem):
         self.service_time: ServiceTime | None = None
         self.task: asyncio.Task[None] | None = None
         self.probe = False
-        # What ``QueueItem`` sets, without the call: this is the hot path.
         self.client = ctx.client
         self.rank = ctx.criticality
         self.ordered = reply is None

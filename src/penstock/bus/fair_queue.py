@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import dataclass, fields, replace
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from math import inf
 from typing import Generic, TypeVar
 
 from penstock.kernel.context import Criticality
@@ -68,12 +67,10 @@ class Discipline:
 class QueueItem:
     """Item of a fair queue; it is pushed once in its life.
 
-    Args:
+    Attributes:
         client: The client that its cost is charged to.
         rank: Its criticality.
         ordered: Whether no later one of its client and class may overtake it (events).
-
-    Attributes:
         cost_s: Seconds of service charged to its client.
         expected_s: Seconds it adds to the wait of those behind it; 0 while nothing is known.
         since_s: When it was pushed.
@@ -83,13 +80,14 @@ class QueueItem:
 
     __slots__ = ("at_s", "client", "cost_s", "expected_s", "flow", "ordered", "rank", "since_s")
 
-    def __init__(self, client: str, rank: int, *, ordered: bool) -> None:
-        self.client = client
-        self.rank = rank
-        self.ordered = ordered
-        self.cost_s = self.expected_s = self.since_s = 0.0
-        self.at_s = inf
-        self.flow: _ClientFlow | None = None
+    client: str
+    rank: int
+    ordered: bool
+    cost_s: float
+    expected_s: float
+    since_s: float
+    at_s: float
+    flow: _ClientFlow | None
 
 
 W = TypeVar("W", bound=QueueItem)

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition, errors
 
 from penstock.bus.backends.kafka.client_config import translate_error
 from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, POLL_MS, Cluster
+from penstock.bus.backends.kafka.reader import RecordSource
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class BroadcastConsumer:
         return [record for records in batches.values() for record in records]
 
 
-class LocalSubscription:
+class LocalSubscription(RecordSource):
     """Subscription of one local reader to a pub/sub topic; a record fetched for one reader goes to all of them.
 
     Args:
@@ -117,9 +118,6 @@ class LocalSubscription:
         self._start_offsets = await self._listener.add_partitions(self._cluster.partitions(topic))
         self._subscriptions.append(self)
 
-    async def wait_joined(self) -> None:
-        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
-
     async def fetch(self, topic: str, count: int) -> list[Any]:
         """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
         if not self._buffer:
@@ -139,19 +137,6 @@ class LocalSubscription:
             log.warning("a subscriber is too slow: %d events are dropped", len(self._buffer) - BUFFERED_MAX)
             while len(self._buffer) > BUFFERED_MAX:
                 self._buffer.popleft()
-
-    def track(self, partition: TopicPartition, offset: int) -> int:
-        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
-        del partition, offset
-        return 0
-
-    def mark_done(self, partition: TopicPartition, offset: int) -> None:
-        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
-
-    def foreign_partitions(self, topic: str) -> list[int]:
-        """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
-        del topic
-        return []
 
     async def leave(self, topic: str) -> None:
         """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""

@@ -6,19 +6,17 @@ import asyncio
 import logging
 import uuid
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 from aiokafka import TopicPartition
 
-from penstock.bus.backends.kafka.aiokafka_internals import throttle_loggers
-from penstock.bus.backends.kafka.backlog_limiter import BacklogLimiter
 from penstock.bus.backends.kafka.broadcast_consumer import BroadcastConsumer, LocalSubscription
 from penstock.bus.backends.kafka.client_config import (
     NAME,
     KafkaClientConfig,
-    channel_full,
     check_connection,
+    throttle_loggers,
     translate_error,
     unavailable,
 )
@@ -27,7 +25,7 @@ from penstock.bus.backends.kafka.consumer_group import ConsumerGroup
 from penstock.bus.backends.kafka.dead_letters import DeadLetterTopic
 from penstock.bus.backends.kafka.reader import KafkaReader, RecordSource
 from penstock.bus.broker import BROKER_TIMEOUT_S, STARTUP_CHECK_S, Channel, ChannelKind, DeadLetter
-from penstock.kernel.errors import Invalid, PenstockError
+from penstock.kernel.errors import Invalid, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings, KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -39,6 +37,91 @@ BROADCAST_PARTITION: Final = 0
 #: Control messages read at once.
 RECEIVE_MAX: Final = 1000
 HOUR_MS: Final = "3600000"
+#: A nearly full channel is looked at so often at most.
+REFRESH_S: Final = 0.1
+#: One that is less than half full is looked at so often at least.
+REFRESH_IDLE_S: Final = 1.0
+
+
+class BacklogLimiter:
+    """Limiter of a channel's backlog: admits records while there is room.
+
+    Kafka has no bound of its own, and every instance changes what is in it. So the bound is approximate: between two
+    measurements this instance adds what it sends itself, and what others send comes on top.
+
+    Args:
+        capacity: Records that may be there.
+        measure_depth: Returns how many are.
+
+    Bounds: ``capacity``, exceeded by what other instances send within ``REFRESH_S`` (``REFRESH_IDLE_S`` below half).
+    """
+
+    def __init__(self, capacity: int, measure_depth: Callable[[], Awaitable[int]]) -> None:
+        self.capacity = capacity
+        self._measure_depth = measure_depth
+        self._measured = 0
+        self._sent_since = 0
+        self._sending = 0
+        self._measured_s = -1e9
+        self._refresh_task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<BacklogLimiter {self._measured}+{self._sent_since}+{self._sending}/{self.capacity}>"
+
+    @property
+    def _estimate(self) -> int:
+        return self._measured + self._sent_since + self._sending
+
+    async def acquire(self, within_s: float) -> bool:
+        """Wait for room and take it; return whether there was some. The caller reports with :meth:`on_sent`.
+
+        Raises:
+            Unavailable: The broker cannot be asked.
+
+        Cancellation: Nothing was taken.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + within_s
+        if loop.time() - self._measured_s > self._refresh_interval_s():
+            await self._refresh()
+        while not self._try_acquire():
+            wait_s = max(0.0, self._measured_s + REFRESH_S - loop.time())
+            if loop.time() + wait_s > until_s:
+                # Measure once more at the end.
+                await asyncio.sleep(max(0.0, until_s - loop.time()))
+                await self._refresh()
+                return self._try_acquire()
+            await asyncio.sleep(wait_s)
+            if loop.time() - self._measured_s >= REFRESH_S:
+                await self._refresh()
+        return True
+
+    def on_sent(self) -> None:
+        """Note that an admitted record is in the channel, or will never be."""
+        self._sending -= 1
+        self._sent_since += 1
+
+    def _refresh_interval_s(self) -> float:
+        return REFRESH_S if 2 * self._estimate > self.capacity else REFRESH_IDLE_S
+
+    def _try_acquire(self) -> bool:
+        if self._estimate >= self.capacity:
+            return False
+        self._sending += 1
+        return True
+
+    async def _refresh(self) -> None:
+        """Measure at the broker; concurrent callers wait for the same measurement."""
+        if self._refresh_task is None or self._refresh_task.done():
+            self._refresh_task = asyncio.get_running_loop().create_task(self._measure())
+        await asyncio.shield(self._refresh_task)
+
+    async def _measure(self) -> None:
+        before = self._sent_since
+        self._measured = await self._measure_depth()
+        # What is sent while the question is under way may be in the answer or not: better counted twice.
+        self._sent_since -= before
+        self._measured_s = asyncio.get_running_loop().time()
 
 
 class KafkaBroker:
@@ -57,14 +140,14 @@ class KafkaBroker:
         capacities: Records a channel holds at most where that is not ``bus.buffer_size``, by topic.
 
     Bounds: Seven connections to a broker (L5): producer, metadata, admin, mailbox, subscriptions, and two of the group.
-        The capacity of a queue is approximate (:class:`penstock.bus.backends.kafka.backlog_limiter.BacklogLimiter`).
+        The capacity of a queue is approximate (:class:`BacklogLimiter`).
         Pub/sub has none: Kafka deletes its records after an hour.
     """
 
     name = NAME
 
     def __init__(self, bus: BusSettings, kafka: KafkaSettings, capacities: Mapping[str, int]) -> None:
-        terms = KafkaClientConfig.from_settings(bus, kafka)
+        terms = KafkaClientConfig(kafka, bus.prefix, bus.record_max)
         self._config = terms
         self._capacities = capacities
         self._capacity = bus.buffer_size
@@ -237,7 +320,7 @@ class KafkaBroker:
         way = self._routes.get(channel)
         topic, gauge = way or await self._open(channel)
         if not await gauge.acquire(within_s):
-            raise channel_full(channel.topic)
+            raise Rejected(f"{channel.topic} is full", code="topic_full")
         cluster, kafka_key = self._cluster, key.encode() or None
         left_s = max(0.0, until_s - loop.time())
         try:

@@ -1,9 +1,12 @@
-"""Options of every Kafka client, a check of the connection, and the translation of Kafka's errors."""
+"""Options of every Kafka client, its errors and log records, and a check of the connection."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,8 +14,8 @@ from aiokafka import errors
 from aiokafka.conn import collect_hosts, create_conn
 
 from penstock.bus.broker import BROKER_TIMEOUT_S
-from penstock.kernel.errors import Invalid, PenstockError, Rejected, Unavailable
-from penstock.kernel.settings import BusSettings, KafkaSettings
+from penstock.kernel.errors import Invalid, PenstockError, Unavailable
+from penstock.kernel.settings import KafkaSettings
 
 NAME: Final = "kafka"
 #: How long the client waits for one answer before it looks for another broker.
@@ -65,11 +68,6 @@ class KafkaClientConfig:
     prefix: str
     record_bytes: int
 
-    @classmethod
-    def from_settings(cls, bus: BusSettings, kafka: KafkaSettings) -> KafkaClientConfig:
-        """Return the configuration that the settings ask for."""
-        return cls(kafka, bus.prefix, bus.record_max)
-
     @property
     def message_bytes(self) -> int:
         """The largest message, its frame included."""
@@ -104,17 +102,6 @@ def translate_error(error: BaseException, config: KafkaClientConfig) -> Penstock
 def unavailable(detail: str) -> Unavailable:
     """Return the error of a broker that is not available."""
     return Unavailable(detail, dependency=NAME)
-
-
-def channel_full(topic: str) -> Rejected:
-    """Return the error of a channel without room."""
-    return Rejected(f"{topic} is full", code="topic_full")
-
-
-def too_few_partitions(topic: str, found: int, needed: int) -> Invalid:
-    """Return the error of a topic that cannot be used."""
-    detail = f"topic {topic} has {found} partitions and needs {needed} at least: add some, or recreate it"
-    return Invalid(detail, field="kafka.partitions")
 
 
 def client_options(config: KafkaClientConfig, client_id: str) -> dict[str, Any]:
@@ -179,3 +166,48 @@ async def check_connection(config: KafkaClientConfig, options: dict[str, Any]) -
             if not isinstance(connection, BaseException):
                 connection.close()
     raise min(failed, key=lambda one: not isinstance(one, Invalid))
+
+
+#: A record of one kind is written so often at most.
+LOG_INTERVAL_S: Final = 10.0
+
+
+class LogThrottle(logging.Filter):
+    """Log filter that passes a record of each kind once per ``LOG_INTERVAL_S``, at level INFO at most.
+
+    Every attempt to reach a dead broker is logged, and so is every broker that does not know a new topic yet. The
+    library retries these by itself. What it cannot recover from is raised here, and the bus's breaker reports it.
+
+    Args:
+        logger: Decides whether INFO is enabled at all.
+        now: A clock in seconds.
+
+    Bounds: One entry for each kind of record, which is a format string in the library's source.
+    """
+
+    def __init__(self, logger: logging.Logger, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._logger = logger
+        self._now = now
+        self._last_s: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is written."""
+        if not self._logger.isEnabledFor(logging.INFO):
+            return False
+        if record.levelno > logging.INFO:
+            record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        now_s, kind = self._now(), str(record.msg)
+        if now_s - self._last_s.get(kind, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
+            return False
+        self._last_s[kind] = now_s
+        return True
+
+
+def throttle_loggers(name: str) -> None:
+    """Add the filter to all loaded loggers of a library; calling it again does no harm."""
+    ours = logging.getLogger(__name__)
+    for logger in [one for one in logging.root.manager.loggerDict if one == name or one.startswith(f"{name}.")]:
+        found = logging.getLogger(logger)
+        if not any(isinstance(one, LogThrottle) for one in found.filters):
+            found.addFilter(LogThrottle(ours))

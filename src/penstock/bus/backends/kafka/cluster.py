@@ -6,7 +6,7 @@ import asyncio
 import logging
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -15,19 +15,17 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata, RecordMetadata
 
-from penstock.bus.backends.kafka.aiokafka_internals import abort_clients, count_connections
 from penstock.bus.backends.kafka.client_config import (
     BACKOFF_S,
     NAME,
     KafkaClientConfig,
     client_options,
-    too_few_partitions,
     translate_error,
     unavailable,
 )
 from penstock.bus.broker import BROKER_TIMEOUT_S
 from penstock.kernel.context import Deadline, enforce_deadline
-from penstock.kernel.errors import Expired
+from penstock.kernel.errors import Expired, Invalid
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +37,20 @@ Headers = Sequence[tuple[str, bytes]]
 LONG_POLL_MS: Final = 100
 #: How long a reader polls the same partitions before it checks which are its own.
 POLL_MS: Final = 200
+#: Where the library's clients keep their parts, and these their tasks. It has no name for either in public.
+CLIENT_PARTS: Final = ("client", "_client", "_coordinator", "_fetcher", "_sender")
+CLIENT_TASKS: Final = (
+    "_coordination_task",
+    "_heartbeat_task",
+    "_commit_refresh_task",
+    "_reset_committed_task",
+    "_fetch_task",
+    "_sender_task",
+    "_sync_task",
+)
+
+#: How long cancelled tasks may take to end.
+TASK_END_S: Final = 0.5
 #: Copies of a topic, where the setting leaves it open and there are brokers enough.
 REPLICATION_DEFAULT: Final = 3
 
@@ -113,10 +125,20 @@ class Cluster:
         await asyncio.gather(*ends, return_exceptions=True)
 
     async def abort(self) -> None:
-        """Abort every client that still runs, even if callers wait for an answer."""
-        await abort_clients(self._clients)
-        self._clients.clear()
-        self._connected = False
+        """Abort every client that still runs, without notice to the broker, even if callers wait for an answer.
+
+        Cancellation: Some may go on.
+        """
+        ended, self._clients, self._connected = self._clients, [], False
+        _close_connections(ended)  # tasks that wait for an answer fail now, and can end
+        tasks = [task for client in ended for task in _iter_tasks(client)]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=TASK_END_S)
+        _close_connections(ended)  # what a task has made before it ended
+        for client in ended:
+            client._closed = True  # noqa: SLF001 - else it complains of not having been stopped
 
     def consumer(self, **asked: Any) -> Any:
         """Return a new consumer, which its owner starts and gives to :meth:`stop`."""
@@ -142,7 +164,8 @@ class Cluster:
 
     def connections(self) -> Counter[str]:
         """Return how many connections are open, by broker (L5)."""
-        return count_connections(self._clients)
+        every = (one for client in self._clients for one in _iter_connections(client))
+        return Counter(f"{one.host}:{one.port}" for one in every if one.connected())
 
     # --- The broker's clock
 
@@ -227,7 +250,8 @@ class Cluster:
             if topic not in self._partitions:
                 found = await self.call(lambda: self._ensure_topic(topic, spec))
                 if found < spec.partitions_min:
-                    raise too_few_partitions(topic, found, spec.partitions_min)
+                    detail = f"topic {topic} has {found} partitions and needs {spec.partitions_min} at least"
+                    raise Invalid(f"{detail}: add some, or recreate it", field="kafka.partitions")
                 if found < spec.partitions:
                     log.warning(
                         "topic %s has %d of %d partitions: no more than %d workers can share it; add some with "
@@ -343,3 +367,33 @@ class Cluster:
             raise translate_error(
                 failed if failed and isinstance(error, TimeoutError) else error, self.config
             ) from error
+
+
+# --- Workarounds: aiokafka has no public way to its connections and tasks
+
+
+def _close_connections(clients: Iterable[Any]) -> None:
+    for client in clients:
+        for connection in _iter_connections(client):
+            connection.close()
+
+
+def _iter_parts(client: Any) -> Iterator[Any]:
+    yield client
+    for name in CLIENT_PARTS:
+        part = getattr(client, name, None)
+        if part is not None:
+            yield part
+
+
+def _iter_tasks(client: Any) -> Iterator[asyncio.Task[Any]]:
+    for part in _iter_parts(client):
+        named = [getattr(part, name, None) for name in CLIENT_TASKS]
+        for task in (*named, *getattr(part, "_pending_tasks", ())):
+            if task is not None and not task.done():
+                yield task
+
+
+def _iter_connections(client: Any) -> Iterator[Any]:
+    for part in _iter_parts(client):
+        yield from list(getattr(part, "_conns", {}).values())

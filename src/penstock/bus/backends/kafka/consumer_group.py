@@ -15,6 +15,7 @@ from aiokafka.structs import OffsetAndMetadata
 from penstock.bus.backends.kafka.client_config import translate_error
 from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, POLL_MS, Cluster
 from penstock.bus.backends.kafka.offset_tracker import OffsetTracker
+from penstock.bus.backends.kafka.reader import RecordSource
 from penstock.bus.broker import BROKER_TIMEOUT_S
 from penstock.bus.loops import run_forever
 from penstock.kernel.errors import PenstockError
@@ -46,7 +47,7 @@ CLEAN_EXIT: Final = "0"
 IN_USE: Final = "1"
 
 
-class ConsumerGroup(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
+class ConsumerGroup(RecordSource, ConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types
     """This instance's membership in a consumer group, for any number of topics.
 
     Args:

@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from itertools import count
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 
@@ -41,12 +41,15 @@ class DeliveryHandle(NamedTuple):
     polled_s: float
 
 
-class RecordSource(Protocol):
-    """Source of a reader's records: a group's share of a topic, or all of it. It keeps track of what became of them."""
+class RecordSource:
+    """Source of a reader's records, which keeps track of what became of them.
+
+    A group's member has a share of a topic. The defaults are those of a subscription: it has all of the topic, and
+    nothing is acknowledged.
+    """
 
     async def wait_joined(self) -> None:
         """Wait until the partitions are assigned."""
-        ...
 
     async def fetch(self, topic: str, count: int) -> list[Any]:
         """Return up to about ``count`` records, oldest first in each partition; none after a while without any.
@@ -55,23 +58,22 @@ class RecordSource(Protocol):
             Unavailable: The broker is in trouble.
             Invalid: Not authorised.
         """
-        ...
+        raise NotImplementedError
 
-    def track(self, partition: TopicPartition, offset: int) -> int:
+    def track(self, partition: TopicPartition, offset: int) -> int:  # noqa: ARG002
         """Note that a record is handed out; return how many owners died over it, -1 if it is not to be handed out."""
-        ...
+        return 0
 
     def mark_done(self, partition: TopicPartition, offset: int) -> None:
         """Note that a record is done with."""
-        ...
 
-    def foreign_partitions(self, topic: str) -> list[int]:
+    def foreign_partitions(self, topic: str) -> list[int]:  # noqa: ARG002
         """Return the partitions of a topic that other members read, or soon will."""
-        ...
+        return []
 
     async def leave(self, topic: str) -> None:
         """Stop reading this topic."""
-        ...
+        raise NotImplementedError
 
 
 class KafkaReader:

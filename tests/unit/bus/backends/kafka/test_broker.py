@@ -2,7 +2,7 @@
 
 import asyncio
 
-from penstock.bus.backends.kafka.backlog_limiter import REFRESH_IDLE_S, REFRESH_S, BacklogLimiter
+from penstock.bus.backends.kafka.broker import REFRESH_IDLE_S, REFRESH_S, BacklogLimiter
 from tests.clock import run
 
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from penstock.bus.backends.kafka.aiokafka_internals import LOG_INTERVAL_S, LogThrottle, throttle_loggers
+from penstock.bus.backends.kafka.client_config import LOG_INTERVAL_S, LogThrottle, throttle_loggers
 
 
 def line(text: str, *about: object) -> logging.LogRecord:
