@@ -48,16 +48,8 @@ def _table(kind: MetricKind, *rows: tuple[str, str, str]) -> tuple[MetricDefinit
 _COUNTERS: Final = _table(
     MetricKind.COUNTER,
     ("http_requests_total", "route method status", "HTTP requests that reached a route, by route, method and status"),
-    (
-        "http_responses_total",
-        "in_time",
-        "Answers sent whole, by whether before their deadline; true is goodput",
-    ),
-    (
-        "http_client_disconnects_total",
-        "how",
-        "Requests whose client disconnected or was cut off for not reading",
-    ),
+    ("http_responses_total", "in_time", "Answers sent whole, by whether before their deadline; true is goodput"),
+    ("http_client_disconnects_total", "how", "Requests whose client disconnected or was cut off for not reading"),
     ("requests_refused_total", "reason", "HTTP requests refused, by reason"),
     ("searches_total", "degraded", "Searches answered, by whether the answer was degraded"),
     ("searches_degraded_total", "what", "Searches answered, by what they had to do without; none if nothing"),
