@@ -17,7 +17,7 @@ from typing import Any, Final
 from penstock.bus.broker import Channel, ChannelKind, Delivery, Reader, ReplyMessage
 from penstock.bus.counters import TopicCounters
 from penstock.bus.local import LocalBus
-from penstock.bus.loops import BACKOFF_S, run_forever
+from penstock.bus.loops import BACKOFF_S, cancel_all, run_forever
 from penstock.bus.record_codec import ControlMessage, HandlerFailure, Message, UnreadableRecord
 from penstock.bus.rpc_client import BrokerTransport
 from penstock.kernel.context import Clock, Context, current_request_id
@@ -122,17 +122,14 @@ class Consumer:
         await self._stop()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=patience_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await cancel_all(*late)
         if self._reader is not None:
             await self._reader.close()
 
     async def _stop(self) -> None:
         if not self._stopped:
             self._stopped = True
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel_all(self._task)
 
     # --- From the broker
 

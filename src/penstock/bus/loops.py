@@ -1,11 +1,11 @@
-"""Background loops that survive errors in a single iteration."""
+"""Background loops that survive errors in a single iteration, and the end of tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from penstock.kernel.errors import PenstockError
 
@@ -36,3 +36,11 @@ async def run_forever(step: Callable[[], Awaitable[None]], label: str) -> None:
         except Exception:
             log.exception("%s: a bug ended this iteration; the loop goes on", label)
             await asyncio.sleep(BACKOFF_S)
+
+
+async def cancel_all(*tasks: asyncio.Task[Any] | None) -> None:
+    """Cancel tasks, those that exist, and wait for their end. Their errors are dropped."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)

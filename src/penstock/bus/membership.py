@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from penstock.bus.broker import HEARTBEAT_S
-from penstock.bus.loops import run_forever
+from penstock.bus.loops import cancel_all, run_forever
 from penstock.bus.record_codec import Cancel, HandlerFailure, HandlerReply, Hello, UnreadableRecord
 from penstock.bus.rpc_client import BrokerTransport, RpcClient
 from penstock.bus.service_registry import ServiceRegistry, WorkerCapacity
@@ -99,9 +99,7 @@ class Membership:
 
     async def close(self) -> None:
         """Stop the heartbeats and the reading of the mailbox."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel_all(*self._tasks)
 
     def _hello(self, *, wants_reply: bool = False) -> Hello:
         return Hello(self._broker.address, self._concurrency_by_channel(), self._prefetch, wants_reply, self.leaving)

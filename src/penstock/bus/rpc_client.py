@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from penstock.bus.broker import Broker, Channel
 from penstock.bus.broker_breaker import BrokerBreaker
+from penstock.bus.loops import cancel_all
 from penstock.bus.record_codec import Cancel, HandlerFailure, HandlerReply, RecordCodec, UnreadableRecord
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.errors import Broken, Unavailable
@@ -126,9 +127,7 @@ class RpcClient:
         """Send the last cancellations, if that is done at once."""
         if self._cancels:
             await asyncio.wait(self._cancels, timeout=0.1)
-        for task in self._cancels:
-            task.cancel()
-        await asyncio.gather(*self._cancels, return_exceptions=True)
+        await cancel_all(*self._cancels)
 
     def _send_cancel(self, cancel: Cancel) -> None:
         if len(self._cancels) >= CANCELS_MAX:

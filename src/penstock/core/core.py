@@ -341,8 +341,8 @@ class Core:
         self.heartbeat.every(SLOW_PERIOD_S, self.memory_watch.poll)
         self.heartbeat.every(SLOW_PERIOD_S, self.deps.watch_store)
         if self.memory_releaser is not None:
-            self.memory_watch.release_memory = self.memory_releaser.release_now
-            self.heartbeat.every(SLOW_PERIOD_S, self.memory_releaser.poll)
+            self.memory_watch.release_memory = partial(self.memory_releaser.release, short=True)
+            self.heartbeat.every(SLOW_PERIOD_S, self.memory_releaser.release)
         self.heartbeat.every(SLOW_PERIOD_S, self.alert_monitor.evaluate)
         self.alert_monitor.on_change = self.alert_publisher.publish
         for breaker in self.breakers:

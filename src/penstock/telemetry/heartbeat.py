@@ -30,7 +30,7 @@ LOGGED_ERROR_TYPES_MAX: Final = 20
 class _PeriodicCall:
     """A periodic call: its period, when it is due, and the types of errors it has raised."""
 
-    call: Callable[[], None]
+    call: Callable[[], object]
     period_s: float
     next_s: float = 0.0
     raised: set[type[Exception]] = field(default_factory=set)
@@ -61,7 +61,7 @@ class Heartbeat:
     def __repr__(self) -> str:
         return f"<Heartbeat every {self._period_s:g} s, {len(self._calls)} calls, lag {self.lag_s() * 1000:.1f} ms>"
 
-    def every(self, period_s: float, call: Callable[[], None]) -> None:
+    def every(self, period_s: float, call: Callable[[], object]) -> None:
         """Call ``call`` at the next beat, and from then on every ``period_s`` seconds.
 
         It runs on the event loop and holds up everything else, so it must be quick. An error that it raises is

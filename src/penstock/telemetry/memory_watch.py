@@ -108,20 +108,13 @@ class MemoryReleaser:
         self._policy = ReclaimPolicy()
         self._task: asyncio.Task[None] | None = None
 
-    def poll(self) -> None:
-        """Begin a release if it is due."""
-        self._begin(short=False)
-
-    def release_now(self) -> bool:
-        """Begin a release because memory is short, unless one was just done. Return whether it has begun."""
-        return self._begin(short=True)
-
     async def close(self) -> None:
         """Wait for a running release to end."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _begin(self, *, short: bool) -> bool:
+    def release(self, *, short: bool = False) -> bool:
+        """Begin a release if it is due, or, as memory is short, unless one was just done; return whether it began."""
         if self._task is not None and not self._task.done():
             return False
         if not self._policy.due(self._used(), self._cpu_s(), self._clock.now(), short=short):

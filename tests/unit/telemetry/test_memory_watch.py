@@ -180,15 +180,15 @@ async def test_memory_is_given_back_one_time_after_the_other() -> None:
         await done.wait()
 
     returning = MemoryReleaser(give_back, LoopClock(), lambda: worked_s, lambda: 100)
-    returning.poll()
+    returning.release()
     worked_s += 1.0
     await asyncio.sleep(20)
-    returning.poll()
-    assert not returning.release_now()
+    returning.release()
+    assert not returning.release(short=True)
     assert began == 1
     done.set()
     await quiet()
-    assert returning.release_now()
+    assert returning.release(short=True)
     await returning.close()
     assert began == 2
 
@@ -199,6 +199,6 @@ async def test_an_error_while_giving_back_is_logged_and_ends_nothing(caplog: pyt
         raise RuntimeError("no")
 
     returning = MemoryReleaser(give_back, LoopClock(), lambda: 1.0, lambda: 100)
-    returning.poll()
+    returning.release()
     await returning.close()
     assert "could not be given back" in caplog.text

@@ -25,6 +25,7 @@ from penstock.bus.backends.kafka.consumer_group import ConsumerGroup
 from penstock.bus.backends.kafka.dead_letters import DeadLetterTopic
 from penstock.bus.backends.kafka.reader import KafkaReader, RecordSource
 from penstock.bus.broker import BROKER_TIMEOUT_S, STARTUP_CHECK_S, Channel, ChannelKind, DeadLetter
+from penstock.bus.loops import cancel_all
 from penstock.kernel.errors import Invalid, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings, KafkaSettings
 
@@ -212,10 +213,7 @@ class KafkaBroker:
     async def close(self) -> None:
         """See :class:`penstock.bus.broker.Broker`."""
         self._closed = True
-        own = [task for task in (self._heartbeat_task, self._trim_task) if task is not None]
-        for task in own:
-            task.cancel()
-        await asyncio.gather(*own, return_exceptions=True)
+        await cancel_all(self._heartbeat_task, self._trim_task)
         steps = [
             [reader.close() for reader in self._readers],
             [one.stop() for one in (self._workers, *self._consumers.values()) if one is not None],

@@ -17,7 +17,7 @@ from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, POLL_MS, Cluster
 from penstock.bus.backends.kafka.offset_tracker import OffsetTracker
 from penstock.bus.backends.kafka.reader import RecordSource
 from penstock.bus.broker import BROKER_TIMEOUT_S
-from penstock.bus.loops import run_forever
+from penstock.bus.loops import cancel_all, run_forever
 from penstock.kernel.errors import PenstockError
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,7 @@ class ConsumerGroup(RecordSource, ConsumerRebalanceListener):  # type: ignore[mi
 
     async def stop(self) -> None:
         """Commit the handled records and leave the group."""
-        if self._commit_task is not None:
-            self._commit_task.cancel()
-            await asyncio.gather(self._commit_task, return_exceptions=True)
+        await cancel_all(self._commit_task)
         with contextlib.suppress(errors.KafkaError, TimeoutError):
             async with asyncio.timeout(BROKER_TIMEOUT_S / 2):
                 await self._commit(CLEAN_EXIT, self._assigned)

@@ -14,6 +14,7 @@ from aiokafka import TopicPartition
 from penstock.bus.backends.kafka.cluster import Cluster, Headers
 from penstock.bus.backends.kafka.dead_letters import DeadLetterTopic
 from penstock.bus.broker import Channel, ChannelKind, Delivery, ReplyMessage
+from penstock.bus.loops import cancel_all
 from penstock.kernel.errors import PenstockError
 
 #: Headers of a record that was sent again: deliveries so far, and its age then in milliseconds.
@@ -218,10 +219,7 @@ class KafkaReader:
         if self._closed:
             return
         self._closed = True
-        tasks = [task for task in (self._requeue_task, self._fetch_task) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(self._requeue_task, self._fetch_task)
         with contextlib.suppress(PenstockError):
             await self._source.leave(self.topic)
 

@@ -13,6 +13,7 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError, ResponseError
 
 from penstock.bus.broker import BROKER_TIMEOUT_S
+from penstock.bus.loops import cancel_all
 from penstock.kernel.context import Deadline, enforce_deadline
 from penstock.kernel.errors import Expired, Unavailable
 
@@ -87,10 +88,7 @@ class CommandMultiplexer:
     async def close(self) -> None:
         """Close the connection for good; commands in flight fail."""
         self._closed = True
-        task = self._task
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await cancel_all(self._task)
 
     async def _run(self) -> None:
         """Connect, write and read until something fails."""
@@ -105,9 +103,7 @@ class CommandMultiplexer:
                 done, _ = await asyncio.wait([reading, writing], return_when=asyncio.FIRST_COMPLETED)
                 error = next((one.exception() for one in done if not one.cancelled()), None)
             finally:
-                reading.cancel()
-                writing.cancel()
-                await asyncio.gather(reading, writing, return_exceptions=True)
+                await cancel_all(reading, writing)
         except (RedisError, OSError) as failed:
             error = failed
         finally:
