@@ -54,21 +54,18 @@ class TopicRefusal:
 class Bus(Protocol):
     """Publish and subscribe, request and reply."""
 
-    def subscribe(
-        self, topic: str, handler: Handler, slots: Slots, kind_of: Callable[[Any], str] | None = None
-    ) -> None:
+    def subscribe(self, topic: str, handler: Handler, slots: Slots) -> None:
         """Hand the topic's messages to ``handler``, as many at once as ``slots`` allow.
 
         A second subscriber of a request topic shares its work; each subscriber of an event
         topic gets every event. Handlers run in a context of their own, not in the requester's, and may
         follow on each other in one task: a context variable one of them leaves set is seen by the next.
+        Service time is estimated for each kind of message: its attribute ``kind`` where it has one, else its class.
 
         Args:
             topic: The topic.
             handler: Handles a message.
             slots: Permission to run one more.
-            kind_of: Names a message's kind; service time is estimated for each. Its class by default. Must
-                not raise.
         """
         ...
 

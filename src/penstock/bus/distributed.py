@@ -118,7 +118,6 @@ class BrokerBus:
         self._clock = clock
         self._windows: dict[str, RequestWindow] = {}
         self._slots: dict[str, list[Slots]] = {}
-        self._kind_of: dict[str, Callable[[Any], str]] = {}
         self._consumers: list[Consumer] = []
         self._cancelled: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._rpc = RpcClient(transport, clock, settings.publish_timeout)
@@ -163,22 +162,13 @@ class BrokerBus:
         serving = self.instance_counts()
         return [self._unserved(topic) for topic in REQUIRED_TOPICS if topic not in serving]
 
-    def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """See :meth:`penstock.bus.management.BusManagement.set_kind_of`."""
-        if kind_of is not None:
-            self._kind_of[topic] = kind_of
-
     # --- Called by users of the bus
 
-    def subscribe(
-        self, topic: str, handler: Handler, slots: Slots, kind_of: Callable[[Any], str] | None = None
-    ) -> None:
+    def subscribe(self, topic: str, handler: Handler, slots: Slots) -> None:
         """See :meth:`penstock.bus.contract.Bus.subscribe`."""
         self._slots.setdefault(topic, []).append(slots)
-        if kind_of is not None:
-            self._kind_of[topic] = kind_of
         if topic not in EVENT_TOPICS:
-            self._worker_bus.subscribe(topic, handler, slots, kind_of)
+            self._worker_bus.subscribe(topic, handler, slots)
             queue = self._request_channel(topic)
             consumer = next((one for one in self._consumers if one.channel == queue), None)
             self._wake_on_free_slot(
@@ -189,7 +179,7 @@ class BrokerBus:
             limits = replace(self._settings, discipline="fifo", discard=False, refuse_hopeless=False)
             limits = replace(limits, request_timeout=UNLIMITED_S, buffer_size=IN_FLIGHT_MAX)
             inner = LocalBus(limits, {}, self._clock, self._worker_observer)
-            inner.subscribe(topic, handler, slots, kind_of)
+            inner.subscribe(topic, handler, slots)
             self._wake_on_free_slot(
                 self._consume(Channel(topic, ChannelKind.PUBSUB), inner, partial(self._slot_limit, slots)), slots
             )
@@ -316,7 +306,7 @@ class BrokerBus:
         window = self._windows[topic] = RequestWindow()
         window.resize(room)
         call = partial(self._rpc.call, topic, self._request_channel(topic))
-        self._requester_bus.subscribe(topic, call, window, self._kind_of.get(topic))
+        self._requester_bus.subscribe(topic, call, window)
         return True
 
     def _resize_windows(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.bus.contract import Handler, Slots, TopicRefusal
@@ -50,12 +50,10 @@ class LocalBus:
         self._dispatchers: dict[str, list[Dispatcher]] = {}
         self._closed = False
 
-    def subscribe(
-        self, topic: str, handler: Handler, slots: Slots, kind_of: Callable[[Any], str] | None = None
-    ) -> None:
+    def subscribe(self, topic: str, handler: Handler, slots: Slots) -> None:
         """See :meth:`penstock.bus.contract.Bus.subscribe`."""
         capacity = self._capacities.get(topic, self._settings.buffer_size)
-        buffer = TopicQueue(topic, capacity, self._discipline, self._observer, kind_of)
+        buffer = TopicQueue(topic, capacity, self._discipline, self._observer)
         dispatcher = Dispatcher(buffer, handler, slots, self._settings, self._clock, self._observer)
         self._dispatchers.setdefault(topic, []).append(dispatcher)
 
@@ -146,9 +144,6 @@ class LocalBus:
     def unready_reasons(self) -> list[str]:
         """See :meth:`penstock.bus.management.BusManagement.unready_reasons`."""
         return []
-
-    def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """See :meth:`penstock.bus.management.BusManagement.set_kind_of`."""
 
     async def wait_joined(self) -> bool:
         """See :meth:`penstock.bus.management.BusManagement.wait_joined`."""

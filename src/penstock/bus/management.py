@@ -100,10 +100,6 @@ class BusManagement(Protocol):
         """Return why requests cannot be answered now; empty when they can."""
         ...
 
-    def set_kind_of(self, topic: str, kind_of: Callable[[Any], str] | None) -> None:
-        """Name the kinds of a topic's messages, so that service times are estimated by kind where others serve it."""
-        ...
-
     async def wait_joined(self) -> bool:
         """Wait until this instance receives the requests that it serves, and the others know.
 

@@ -38,7 +38,6 @@ class TopicQueue:
         capacity: How many messages it holds.
         discipline: The mechanisms that are switched on.
         observer: Is told of levels.
-        kind_of: Names a message's kind, for the estimates; its class by default.
 
     Bounds: ``capacity`` messages, ``BLOCKED_MAX`` publishers, ``KINDS_MAX`` estimates; ``client_share`` of the
     capacity for one client, those that wait for room included.
@@ -54,7 +53,6 @@ class TopicQueue:
         capacity: int,
         discipline: Discipline | None = None,
         observer: BusObserver = NULL_OBSERVER,
-        kind_of: Callable[[Any], str] | None = None,
     ) -> None:
         self.name = name
         self.capacity = capacity
@@ -70,7 +68,6 @@ class TopicQueue:
         self._levels = LevelTracker(LEVELS)
         self._set_bounds()
         self._observer = observer
-        self._kind_of: Callable[[Any], Any] = kind_of or type
         self._service_times: dict[Any, ServiceTime] = {}
         self._overall = ServiceTime()
 
@@ -91,7 +88,7 @@ class TopicQueue:
 
     def service_time_of(self, envelope: Envelope) -> ServiceTime:
         """Look up what is known about messages of this kind; the message remembers it."""
-        kind = self._kind_of(envelope.message)
+        kind = getattr(envelope.message, "kind", None) or type(envelope.message)
         service = self._service_times.get(kind)
         if service is None:
             service = self._overall

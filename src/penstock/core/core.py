@@ -48,7 +48,7 @@ from penstock.telemetry.heartbeat import Heartbeat
 from penstock.telemetry.memory_watch import MemoryReleaser
 from penstock.telemetry.metrics import Metrics, runtime_metrics
 
-#: Returns a message's kind of work. A topic keeps the service times of the kinds apart.
+#: Returns a message's kind of work. The latency of each is learnt for itself.
 KindOf = Callable[[Any], str]
 
 
@@ -148,19 +148,17 @@ class Pipelines:
         embed = self._guarded_handler("embed", Topic.ML_EMBED, workers.embed, by_kind)
         sparse = self._guarded_handler("sparse", Topic.ML_SPARSE, workers.sparse, by_kind)
         rerank = self._guarded_handler("rerank", Topic.ML_RERANK, workers.rerank, lambda _: "rerank")
-        served: dict[str, tuple[Topic, Handler, Permits, KindOf | None]] = {
-            "embed": (Topic.ML_EMBED, embed, pools.embed, by_kind),
-            "sparse": (Topic.ML_SPARSE, sparse, pools.sparse, by_kind),
-            "rerank": (Topic.ML_RERANK, rerank, pools.rerank, None),
-            "search": (Topic.SEARCH_REQUEST, search.run, pools.search, None),
-            "index": (Topic.INDEX_REQUEST, writer.write, pools.index, None),
-            "chunk": (Topic.INDEX_CHUNK, workers.chunk, pools.chunk, None),
+        served: dict[str, tuple[Topic, Handler, Permits]] = {
+            "embed": (Topic.ML_EMBED, embed, pools.embed),
+            "sparse": (Topic.ML_SPARSE, sparse, pools.sparse),
+            "rerank": (Topic.ML_RERANK, rerank, pools.rerank),
+            "search": (Topic.SEARCH_REQUEST, search.run, pools.search),
+            "index": (Topic.INDEX_REQUEST, writer.write, pools.index),
+            "chunk": (Topic.INDEX_CHUNK, workers.chunk, pools.chunk),
         }
-        for name, (topic, handler, permits, kind_of) in served.items():
+        for name, (topic, handler, permits) in served.items():
             if name in parts.pools:
-                bus.subscribe(topic, handler, permits, kind_of)
-            else:
-                bus.set_kind_of(topic, kind_of)
+                bus.subscribe(topic, handler, permits)
 
     def _guarded_handler(self, name: str, topic: Topic, handler: Handler, operation: KindOf) -> Handler:
         """Return a model's handler behind its guard and, if it is another server, behind its limit and retries."""

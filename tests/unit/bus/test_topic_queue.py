@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -314,21 +315,26 @@ def test_a_level_begins_at_the_first_count_that_fills_the_share(capacity: int) -
 # --- Kinds
 
 
-def test_kinds_are_told_apart_by_class_or_as_one_says() -> None:
+@dataclass(frozen=True)
+class Kinded:
+    kind: str
+
+
+def test_kinds_are_told_apart_by_class_or_as_the_message_says() -> None:
     topic = TopicQueue("t", 10)
     assert topic.service_time_of(request(1)) is topic.service_time_of(request(2))
     assert topic.service_time_of(request(1)) is not topic.service_time_of(request("text"))
-    named = TopicQueue("t", 10, kind_of=lambda message: "long" if message > 10 else "short")
-    assert named.service_time_of(request(1)) is named.service_time_of(request(2))
-    assert named.service_time_of(request(1)) is not named.service_time_of(request(20))
+    short, long = Kinded("short"), Kinded("long")
+    assert topic.service_time_of(request(short)) is topic.service_time_of(request(Kinded("short")))
+    assert topic.service_time_of(request(short)) is not topic.service_time_of(request(long))
 
 
 def test_kinds_beyond_the_bound_share_one_estimate() -> None:
-    topic = TopicQueue("t", 10, kind_of=str)
-    services = {id(topic.service_time_of(request(n))) for n in range(KINDS_MAX)}
+    topic = TopicQueue("t", 10)
+    services = {id(topic.service_time_of(request(Kinded(str(n + 1))))) for n in range(KINDS_MAX)}
     assert len(services) == KINDS_MAX
-    assert topic.service_time_of(request("one")) is topic.service_time_of(request("two"))
-    shared = topic.service_time_of(request("three"))
+    assert topic.service_time_of(request(Kinded("one"))) is topic.service_time_of(request(Kinded("two")))
+    shared = topic.service_time_of(request(Kinded("three")))
     for _ in range(20):
         topic.observe_duration(shared, 2.0)
     assert shared.p50_s == pytest.approx(2.0, rel=0.1)
