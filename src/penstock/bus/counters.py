@@ -86,19 +86,6 @@ class BusObserver(Protocol):
         ...
 
 
-class NullObserver:
-    """Observer that does nothing."""
-
-    def started(self, topic: str, ctx: Context, wait_s: float) -> None:
-        """Do nothing."""
-
-    def ended(self, topic: str, service_s: float) -> None:
-        """Do nothing."""
-
-    def on_level(self, topic: str, level: Level) -> None:
-        """Do nothing."""
-
-
 class OneSideObserver:
     """Observer of one side of a bus between processes; passes on what the other side, if it is here, does not report.
 
@@ -129,6 +116,3 @@ class OneSideObserver:
         """Pass on how full a topic is."""
         if topic not in self._starts_elsewhere:
             self._observer.on_level(topic, level)
-
-
-NULL_OBSERVER = NullObserver()

@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from penstock.bus.contract import Handler, Slots
-from penstock.bus.counters import NULL_OBSERVER, BusObserver
+from penstock.bus.counters import BusObserver
 from penstock.bus.envelope import ENDED, GRANTED, RUNNING, Completion, Envelope, EnvelopeOwner, MessageStage
 from penstock.bus.management import TopicState
 from penstock.bus.topic_queue import TopicQueue
@@ -211,7 +211,7 @@ class Dispatcher(EnvelopeOwner):
         slots: Slots,
         settings: BusSettings,
         clock: Clock,
-        observer: BusObserver = NULL_OBSERVER,
+        observer: BusObserver | None = None,
     ) -> None:
         self.topic = topic
         self.handler = handler
@@ -222,7 +222,7 @@ class Dispatcher(EnvelopeOwner):
         self._slots = slots
         self._publish_timeout_s = settings.publish_timeout
         self._running_max = settings.handlers_per_topic
-        self._observer = None if observer is NULL_OBSERVER else observer
+        self._observer = observer
         self._counts = topic.counts
         self._tasks: set[HandlerTask] = set()
         self._parked: list[HandlerTask] = []

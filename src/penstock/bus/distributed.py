@@ -25,7 +25,7 @@ from penstock.bus.broker import BROKER_TIMEOUT_S, Channel, ChannelKind
 from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.consumer import CHANNEL_SEPARATOR, Consumer, ConsumerConfig
 from penstock.bus.contract import Handler, Slots, TopicRefusal
-from penstock.bus.counters import NULL_OBSERVER, BusObserver, OneSideObserver, TopicCounters
+from penstock.bus.counters import BusObserver, OneSideObserver, TopicCounters
 from penstock.bus.envelope import draining_error
 from penstock.bus.local import LocalBus
 from penstock.bus.management import TopicState
@@ -107,7 +107,7 @@ class BrokerBus:
         settings: BusSettings,
         capacities: Mapping[str, int],
         clock: Clock,
-        observer: BusObserver = NULL_OBSERVER,
+        observer: BusObserver | None = None,
         compatibility_keys: Mapping[str, str] | None = None,
     ) -> None:
         self._broker, self._codec, self._breaker = transport.broker, transport.codec, transport.breaker
@@ -123,7 +123,7 @@ class BrokerBus:
         self._rpc = RpcClient(transport, clock, settings.publish_timeout)
         self._membership = Membership(transport, clock, self._rpc, settings.ahead, self._concurrency_by_channel)
         asks = self._worker_observer = observer
-        if observer is not NULL_OBSERVER:
+        if observer is not None:
             asks = OneSideObserver(observer, ends_elsewhere=self._slots)
             self._worker_observer = OneSideObserver(observer, starts_elsewhere=self._windows)
         limits = replace(settings, handler_timeout=UNLIMITED_S, handlers_per_topic=IN_FLIGHT_MAX)

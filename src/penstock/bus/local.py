@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.bus.contract import Handler, Slots, TopicRefusal
-from penstock.bus.counters import NULL_OBSERVER, BusObserver
+from penstock.bus.counters import BusObserver
 from penstock.bus.dispatcher import Dispatcher
 from penstock.bus.envelope import Envelope, draining_error
 from penstock.bus.fair_queue import Discipline
@@ -39,7 +39,7 @@ class LocalBus:
         settings: BusSettings,
         capacities: Mapping[str, int],
         clock: Clock,
-        observer: BusObserver = NULL_OBSERVER,
+        observer: BusObserver | None = None,
     ) -> None:
         self._settings = settings
         self._request_timeout_s = settings.request_timeout

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from penstock.bus.counters import NULL_OBSERVER, BusObserver, TopicCounters
+from penstock.bus.counters import BusObserver, TopicCounters
 from penstock.bus.envelope import ENDED, QUEUED, Envelope, MessageStage, ServiceTime
 from penstock.bus.fair_queue import SWEEP_MIN, Discipline, FairQueue
 from penstock.kernel.context import Context
@@ -52,7 +52,7 @@ class TopicQueue:
         name: str,
         capacity: int,
         discipline: Discipline | None = None,
-        observer: BusObserver = NULL_OBSERVER,
+        observer: BusObserver | None = None,
     ) -> None:
         self.name = name
         self.capacity = capacity
@@ -261,4 +261,5 @@ class TopicQueue:
         self._set_bounds()
         if change.enters(Level.HIGH):
             log.warning("%s is %.0f %% full", self.name, 100 * self.queue.count / self.capacity)
-        self._observer.on_level(self.name, change.after)
+        if self._observer is not None:
+            self._observer.on_level(self.name, change.after)

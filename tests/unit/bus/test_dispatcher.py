@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.bus.contract import Handler
-from penstock.bus.counters import NullObserver, TopicCounters
+from penstock.bus.counters import TopicCounters
 from penstock.bus.dispatcher import BURST_MESSAGES, BURST_S, PARKED_MAX, Dispatcher
 from penstock.bus.local import LocalBus
 from penstock.bus.management import TopicState
@@ -33,7 +33,7 @@ LIMITS = BusSettings(
 )
 
 
-class Watcher(NullObserver):
+class Watcher:
     """Notes what it is told."""
 
     def __init__(self) -> None:
@@ -45,6 +45,9 @@ class Watcher(NullObserver):
 
     def ended(self, topic: str, service_s: float) -> None:
         self.services.append(service_s)
+
+    def on_level(self, topic: str, level: object) -> None:
+        """Note nothing."""
 
 
 class Rig:

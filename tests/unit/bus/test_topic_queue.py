@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.bus import topic_queue as topic_module
-from penstock.bus.counters import NullObserver
 from penstock.bus.dispatcher import Dispatcher
 from penstock.bus.envelope import Envelope, MessageStage
 from penstock.bus.fair_queue import SWEEP_MIN, Discipline
@@ -42,7 +41,7 @@ class Reply:
     """Stands for a requester's future; a topic never looks inside."""
 
 
-class Watcher(NullObserver):
+class Watcher:
     """Notes the levels it is told."""
 
     def __init__(self) -> None:
