@@ -174,7 +174,10 @@ class World:
             assert state.counts.offered == state.counts.ended + going, state
             topic = self.bus._dispatchers[state.name][0].topic
             for client in CLIENTS:
-                assert topic.client_requests(client) <= ceil(state.capacity * LIMITS.client_share), (client, state)
+                assert topic._client_requests.get(client, 0) <= ceil(state.capacity * LIMITS.client_share), (
+                    client,
+                    state,
+                )
             assert state.running == pool.active <= pool.limit, (state, pool)
             assert self.handling[state.name] <= pool.active, (state, pool)
         used = sum(self.pools[topic].active * (2 if topic is Topic.ML_RERANK else 1) for topic in LEAF_TOPICS)

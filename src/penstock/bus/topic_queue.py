@@ -82,10 +82,6 @@ class TopicQueue:
         """Fill level, with hysteresis."""
         return self._levels.level
 
-    def client_requests(self, client: str) -> int:
-        """Return how many requests of a client wait, those that wait for room included."""
-        return self._client_requests.get(client, 0)
-
     def service_time_of(self, envelope: Envelope) -> ServiceTime:
         """Look up what is known about messages of this kind; the message remembers it."""
         kind = getattr(envelope.message, "kind", None) or type(envelope.message)

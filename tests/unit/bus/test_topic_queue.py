@@ -136,7 +136,7 @@ def test_the_line_for_room_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             topic.enqueue(refused, NOW_S, 1)
         assert caught.value.code == "topic_full"
     assert topic.counts.refused == {"topic_full": 2}
-    assert (topic.blocked, topic.client_requests("a")) == (3, 4)
+    assert (topic.blocked, topic._client_requests.get("a", 0)) == (3, 4)
 
 
 def test_those_that_left_the_line_do_not_pile_up() -> None:
@@ -156,7 +156,12 @@ def test_all_that_waits_is_taken_out_at_once() -> None:
     enter(topic, *envelopes)
     topic.remove(envelopes[3], NOW_S)
     assert [one.message for one in topic.drain(NOW_S)] == [2, 4, 0, 1]
-    assert (len(topic), topic.blocked, topic.client_requests("client 0"), topic.client_requests("client 1")) == (
+    assert (
+        len(topic),
+        topic.blocked,
+        topic._client_requests.get("client 0", 0),
+        topic._client_requests.get("client 1", 0),
+    ) == (
         0,
         0,
         0,
@@ -196,7 +201,7 @@ def test_those_that_wait_for_room_count_towards_the_share() -> None:
     with pytest.raises(Rejected, match="too many requests of this client"):
         topic.enqueue(request(), NOW_S, 1)
     topic.remove(blocked, NOW_S)
-    assert topic.client_requests("a") == 1
+    assert topic._client_requests.get("a", 0) == 1
     assert enter(topic, request()) == [False]
 
 
@@ -443,7 +448,7 @@ class TopicMachine(RuleBasedStateMachine):
     def nobody_is_over_its_share(self) -> None:
         held = Counter(one.client for one in self.inside + self.line if not one.ordered)
         for client in "ab":
-            assert self.topic.client_requests(client) == held[client] <= self.client_max
+            assert self.topic._client_requests.get(client, 0) == held[client] <= self.client_max
             assert self.topic.over_share(client) is (held[client] >= self.client_max)
 
     @invariant()

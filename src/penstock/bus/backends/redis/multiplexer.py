@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
@@ -25,16 +26,14 @@ DISCONNECT_S: Final = 0.5
 Command = Sequence[bytes | str | int]
 
 
+@dataclass(slots=True, eq=False)
 class _CommandBatch:
     """Commands of one call, and the replies received so far."""
 
-    __slots__ = ("commands", "future", "patience_s", "results")
-
-    def __init__(self, commands: Sequence[Command], future: asyncio.Future[list[Any]], patience_s: float) -> None:
-        self.commands = commands
-        self.future = future
-        self.patience_s = patience_s
-        self.results: list[Any] = []
+    commands: Sequence[Command]
+    future: asyncio.Future[list[Any]]
+    patience_s: float
+    results: list[Any] = field(default_factory=list)
 
 
 class CommandMultiplexer:
