@@ -199,17 +199,15 @@ class Reader(Protocol):
 
 
 class Broker(Protocol):
-    """A connection to a broker, one for each instance. ``start`` it first, ``close`` it last."""
+    """A connection to a broker, one for each instance. ``start`` it first, ``close`` it last.
 
-    @property
-    def name(self) -> str:
-        """Name in errors, logs and metrics: the broker's ``BUS_BACKEND``."""
-        ...
+    Attributes:
+        name: Name in errors, logs and metrics: the broker's ``BUS_BACKEND``.
+        address: This instance's mailbox: unique for each start of each process, at most 200 characters of ASCII.
+    """
 
-    @property
-    def address(self) -> str:
-        """This instance's mailbox: unique for each start of each process, at most 200 characters of ASCII."""
-        ...
+    name: str
+    address: str
 
     @property
     def connections(self) -> int:

@@ -25,7 +25,6 @@ class AlertMonitor:
         sources: Readers of the measures. A measure without a source is not watched.
         clock: The loop's clock, on which durations are counted.
         wall_clock: The wall clock that alerts show, in seconds since the epoch.
-        rules: The alert rules.
 
     Bounds: those of :class:`AlertTracker`, and one count for each rule.
 
@@ -38,15 +37,14 @@ class AlertMonitor:
         sources: Mapping[Measure, MeasureSource],
         clock: Clock,
         wall_clock: Callable[[], float] = time.time,
-        rules: tuple[AlertRule, ...] = ALERT_RULES,
     ) -> None:
         self.on_change: Callable[[RaisedAlert], None] = lambda _: None
         self._sources = dict(sources)
         self._clock = clock
         self._wall_clock = wall_clock
-        self._rules = {measure: [rule for rule in rules if rule.measure is measure] for measure in sources}
+        self._rules = {measure: [rule for rule in ALERT_RULES if rule.measure is measure] for measure in sources}
         self._alerts = AlertTracker()
-        self._raised = Counter({(rule.name, str(rule.severity)): 0 for rule in rules})
+        self._raised = Counter({(rule.name, str(rule.severity)): 0 for rule in ALERT_RULES})
         self._failing_sources: set[Measure] = set()
 
     def __repr__(self) -> str:

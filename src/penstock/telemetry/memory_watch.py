@@ -138,7 +138,6 @@ class MemoryWatch:
     Args:
         limit: The memory limit.
         caches: Caches that can shrink.
-        settings: Where high and critical begin.
         used: Reads the usage.
 
     Bounds: a handful of numbers.
@@ -154,7 +153,6 @@ class MemoryWatch:
         self,
         limit: MemoryLimit,
         caches: tuple[Shrinkable, ...] = (),
-        settings: LevelSettings | None = None,
         used: Callable[[MemoryLimit], int] = used_bytes,
     ) -> None:
         self.limit = limit
@@ -162,7 +160,7 @@ class MemoryWatch:
         self.release_memory: Callable[[], bool] = lambda: False
         self._caches = caches
         self._read_used = used
-        self._levels = LevelTracker(settings or LevelSettings())
+        self._levels = LevelTracker(LevelSettings())
 
     def __repr__(self) -> str:
         return f"<MemoryWatch {self.used >> 20}/{self.limit.bytes >> 20} MiB {self.level.name.lower()}>"

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
-from aiokafka import TopicPartition, errors
+from aiokafka import TopicPartition
 
-from penstock.bus.backends.kafka.client_config import translate_error
 from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, POLL_MS, Cluster
 from penstock.bus.backends.kafka.reader import RecordSource
 
@@ -84,11 +83,7 @@ class BroadcastConsumer:
             Unavailable: The broker is in trouble.
         """
         partitions = [one for one in self._assigned if one.topic == topic]
-        try:
-            batches = await self._consumer.getmany(*partitions, timeout_ms=wait_ms, max_records=count)
-        except errors.KafkaError as error:
-            raise translate_error(error, self._cluster.config) from error
-        return [record for records in batches.values() for record in records]
+        return await self._cluster.poll(self._consumer, *partitions, wait_ms=wait_ms, count=count)
 
 
 class LocalSubscription(RecordSource):

@@ -153,6 +153,19 @@ class Cluster:
         self._clients.append(made)
         return made
 
+    async def poll(self, consumer: Any, *partitions: TopicPartition, wait_ms: int, count: int) -> list[Any]:
+        """Return up to ``count`` records of a consumer's partitions; none after ``wait_ms`` without any.
+
+        Raises:
+            Unavailable: The broker is in trouble.
+            Invalid: Not authorised.
+        """
+        try:
+            batches = await consumer.getmany(*partitions, timeout_ms=wait_ms, max_records=count)
+        except errors.KafkaError as error:
+            raise translate_error(error, self.config) from error
+        return [record for records in batches.values() for record in records]
+
     async def stop(self, consumer: Any) -> None:
         """Stop a consumer and forget it.
 

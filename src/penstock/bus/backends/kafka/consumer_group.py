@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import TopicPartition, errors
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.structs import OffsetAndMetadata
 
-from penstock.bus.backends.kafka.client_config import translate_error
 from penstock.bus.backends.kafka.cluster import LONG_POLL_MS, POLL_MS, Cluster
 from penstock.bus.backends.kafka.offset_tracker import OffsetTracker
 from penstock.bus.backends.kafka.reader import RecordSource
@@ -142,27 +142,21 @@ class ConsumerGroup(RecordSource, ConsumerRebalanceListener):  # type: ignore[mi
         # The next record of an isolating partition may be read as soon as the one under way is committed: poll soon.
         busy = any(self._trackers[one].isolating for one in mine if one not in ready)
         look_ms = ISOLATION_POLL_MS if busy else POLL_MS
+        poll = partial(self._cluster.poll, self._consumer)
         found: list[Any] = []
-        try:
-            for one in careful:
-                found += await self._poll(one, wait_ms=0, count=1)
-            if careful and not found:
-                # One record only, as it may come from an isolating partition.
-                found = await self._poll(*ready, wait_ms=look_ms, count=1)
-            elif plain:
-                found += await self._poll(*plain, wait_ms=0 if found else look_ms, count=count)
-            elif not found:
-                await self._poll(TopicPartition(topic, -1), wait_ms=0, count=1)  # hear what goes wrong
-                self._changed.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), look_ms / 1000)
-        except errors.KafkaError as error:
-            raise translate_error(error, self._cluster.config) from error
+        for one in careful:
+            found += await poll(one, wait_ms=0, count=1)
+        if careful and not found:
+            # One record only, as it may come from an isolating partition.
+            found = await poll(*ready, wait_ms=look_ms, count=1)
+        elif plain:
+            found += await poll(*plain, wait_ms=0 if found else look_ms, count=count)
+        elif not found:
+            await poll(TopicPartition(topic, -1), wait_ms=0, count=1)  # hear what goes wrong
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), look_ms / 1000)
         return found
-
-    async def _poll(self, *partitions: TopicPartition, wait_ms: int, count: int) -> list[Any]:
-        batches = await self._consumer.getmany(*partitions, timeout_ms=wait_ms, max_records=count)
-        return [record for records in batches.values() for record in records]
 
     def track(self, partition: TopicPartition, offset: int) -> int:
         """See :class:`penstock.bus.backends.kafka.reader.RecordSource`."""
