@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -154,10 +155,9 @@ class RedisReader:
         if error is not None:
             await self._recreate_group(error)
             return []
-        streams, (seconds, micros) = answers
+        streams, time = answers
         entries = streams[0][1] if streams else []
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        return [self._delivery(id, fields[1], 1, now_ms) for id, fields in entries if fields]
+        return [self._delivery(id, fields[1], 1, time) for id, fields in entries if fields]
 
     async def ack(self, delivery: Delivery, reply: ReplyMessage | None = None) -> None:
         """See :meth:`penstock.bus.broker.Reader.ack`."""
@@ -225,9 +225,11 @@ class RedisReader:
             command.append("NOACK")
         return [*command, "STREAMS", self._stream, ">"]
 
-    def _delivery(self, id: bytes, record: bytes, attempts: int, now_ms: int) -> Delivery:
+    def _delivery(self, id: bytes, record: bytes, attempts: int, time: Sequence[bytes]) -> Delivery:
+        """Return an entry's delivery; ``time`` is Redis's own, in seconds and microseconds."""
         self._held.add(id)
-        return Delivery(record, attempts, max(0, now_ms - int(id.partition(b"-")[0])) / 1000, id)
+        age_ms = int(time[0]) * 1000 + int(time[1]) // 1000 - int(id.partition(b"-")[0])
+        return Delivery(record, attempts, max(0, age_ms) / 1000, id)
 
     def _ack_commands(self, delivery: Delivery) -> list[Command]:
         if not self._shared:
@@ -250,12 +252,11 @@ class RedisReader:
         sure = asyncio.get_running_loop().time() - self._lease.healthy_since_s >= self._lease.duration_s
         owner, alive = (self._group, self._consumer), self._keys.alive("")
         script: Command = ("EVAL", scripts.CLAIM_UNOWNED, 1, self._stream, *owner, count, alive, int(sure))
-        rows, (seconds, micros) = await self._commands.execute(script, ("TIME",))
+        rows, time = await self._commands.execute(script, ("TIME",))
         if isinstance(rows, ResponseError):
             await self._recreate_group(rows)
             return []
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        return [self._delivery(id, record, attempts, now_ms) for id, record, attempts in rows]
+        return [self._delivery(id, record, attempts, time) for id, record, attempts in rows]
 
     async def _recover_lost(self, count: int) -> list[Delivery]:
         """Claim again the entries that Redis has assigned to us and that a broken connection lost."""
@@ -263,10 +264,9 @@ class RedisReader:
         claims: list[Command] = [("XCLAIM", self._stream, self._group, self._consumer, 0, row[0]) for row in lost]
         if not claims:
             return []
-        *answers, (seconds, micros) = await self._commands.execute(*claims, ("TIME",))
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        *answers, time = await self._commands.execute(*claims, ("TIME",))
         found = zip(lost, answers, strict=True)
-        return [self._delivery(row[0], got[0][1][1], row[3] + 1, now_ms) for row, got in found if got and got[0]]
+        return [self._delivery(row[0], got[0][1][1], row[3] + 1, time) for row, got in found if got and got[0]]
 
     async def _pending(self) -> list[Any]:
         """Return the entries that Redis has assigned to us: id, holder, milliseconds since delivery, deliveries."""
