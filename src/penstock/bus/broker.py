@@ -317,9 +317,6 @@ class Broker(Protocol):
     async def requeue_dead_letter(self, letter_id: str) -> bool:
         """Send a dead letter to its channel again, as new, and only then delete it.
 
-        Args:
-            letter_id: Its id.
-
         Returns:
             Whether there was such a dead letter with its whole record.
 

@@ -61,11 +61,6 @@ class Bus(Protocol):
         topic gets every event. Handlers run in a context of their own, not in the requester's, and may
         follow on each other in one task: a context variable one of them leaves set is seen by the next.
         Service time is estimated for each kind of message: its attribute ``kind`` where it has one, else its class.
-
-        Args:
-            topic: The topic.
-            handler: Handles a message.
-            slots: Permission to run one more.
         """
         ...
 
@@ -114,10 +109,5 @@ class Bus(Protocol):
         ...
 
     def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
-        """Return whether messages have stood in the topic too long, with hysteresis.
-
-        Args:
-            topic: The topic.
-            criticality: The class that counts; any of them by default.
-        """
+        """Return whether messages of a class, by default of any, have stood in the topic too long, with hysteresis."""
         ...

@@ -34,10 +34,6 @@ class HandlerTask:
     the handler's limit (B4). It is moved only when a message's limit is earlier than the last one's.
     Handlers run in the task's own ``contextvars`` context: what the first requester had set in its is not theirs.
 
-    Args:
-        dispatcher: The dispatcher that it belongs to.
-        envelope: The first message.
-
     Attributes:
         envelope: The message that it handles, or will in its next step; it holds the slot for it.
         task: The task.
@@ -188,14 +184,6 @@ class Dispatcher(EnvelopeOwner):
     One rule drives it: whenever a message arrives or a slot becomes free, :meth:`pump` starts as many handlers as
     messages and slots allow, synchronously. No task waits for a slot. A message may find a slot though others wait:
     one that is kept for the more urgent.
-
-    Args:
-        topic: The queue in which messages wait.
-        handler: Handles a message.
-        slots: Permission to run one more handler.
-        settings: Limits.
-        clock: The loop's clock.
-        observer: Is told of waits and service times.
 
     Attributes:
         running: Messages that have a slot.
@@ -443,12 +431,7 @@ class Dispatcher(EnvelopeOwner):
         self.grant(envelope, handler_task, now_s)
 
     def _remove_or_cancel(self, envelope: Envelope, stage: MessageStage) -> None:
-        """Take a message that has ended out of the queue, or stop its handler.
-
-        Args:
-            envelope: The message.
-            stage: Its stage before it ended.
-        """
+        """Take an ended message, last at ``stage``, out of the queue, or stop its handler."""
         if stage in (MessageStage.BLOCKED, MessageStage.QUEUED):
             self.topic.remove(envelope, self.now())
             self.pump()

@@ -24,10 +24,6 @@ class Completion:
 
     Each method but :meth:`answered`, :meth:`failed` and :meth:`crashed` takes a message that has not ended. Those
     three report on a handler, which may have been stopped before.
-
-    Args:
-        topic: The topic's name, for the log.
-        counts: The topic's counters.
     """
 
     def __init__(self, topic: str, counts: TopicCounters) -> None:

@@ -202,11 +202,6 @@ class FairQueue(Generic[W]):
     **Within a client** first in first out; newest first while the class is congested, its oldest has waited long, it
     is not ``bulk`` and none of the client's messages is ``ordered``.
 
-    Args:
-        capacity: Messages at most.
-        discipline: The mechanisms that are switched on.
-        congestion: Targets and windows.
-
     Bounds: ``capacity`` messages, and as many dead ones again; O(log clients) for each operation, amortised.
 
     Attributes:

@@ -86,11 +86,7 @@ class Membership:
         self._refresh_capacities()
 
     async def announce(self, *, wants_reply: bool = False) -> None:
-        """Announce to all others what this instance serves, if the broker is reachable.
-
-        Args:
-            wants_reply: Whether they are asked to announce themselves in return.
-        """
+        """Announce to the others what this instance serves, if the broker is reachable; ask for theirs if wanted."""
         self.register_self()
         if self._breaker.state is BreakerState.CLOSED:
             with suppress(Unavailable):

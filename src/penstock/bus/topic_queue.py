@@ -33,12 +33,6 @@ class TopicQueue:
     Events are facts: they are never refused for their client's share or their deadline, nor overtaken by a
     later one of the same publisher.
 
-    Args:
-        name: Its name.
-        capacity: How many messages it holds.
-        discipline: The mechanisms that are switched on.
-        observer: Is told of levels.
-
     Bounds: ``capacity`` messages, ``BLOCKED_MAX`` publishers, ``KINDS_MAX`` estimates; ``client_share`` of the
     capacity for one client, those that wait for room included.
 
@@ -107,11 +101,6 @@ class TopicQueue:
     def enqueue(self, envelope: Envelope, now_s: float, running: int) -> bool:
         """Take the message if there is room and none waits before it, else let it wait for room.
 
-        Args:
-            envelope: A new one.
-            now_s: On the loop's clock.
-            running: Handlers at work on this topic, all busy.
-
         Returns:
             Whether it is in the buffer.
 
@@ -169,13 +158,7 @@ class TopicQueue:
         return blocked + queued
 
     def deadline_excess_s(self, ctx: Context, now_s: float, running: int) -> float:
-        """Return by how much a request of unknown kind would miss its deadline; 0 for not at all, or nothing waits.
-
-        Args:
-            ctx: The request's context.
-            now_s: On the loop's clock.
-            running: Handlers at work on this topic.
-        """
+        """Return by how much a request of unknown kind would miss its deadline; 0 for not at all, or nothing waits."""
         return self._excess_s(ctx, self._overall, now_s, running) if self.queue.count else 0.0
 
     def over_share(self, client: str) -> bool:

@@ -65,9 +65,6 @@ class _TopicHistograms(NamedTuple):
 class BusMetrics:
     """Observer of a bus that records metrics. Every method is called on the event loop's thread.
 
-    Args:
-        clock: The loop's clock.
-
     Bounds: ``TOPICS_MAX`` topics, and what :class:`Histograms` keeps.
 
     Attributes:

@@ -41,10 +41,6 @@ class Heartbeat:
 
     After a stall it goes on from now. Missed beats are not made up for.
 
-    Args:
-        clock: The loop's clock.
-        period_s: Seconds between two beats.
-
     Bounds: one task, and a handful of numbers for each registered call.
     """
 

@@ -85,12 +85,6 @@ def used_bytes(limit: MemoryLimit, root: Path = Path("/")) -> int:
 class MemoryReleaser:
     """Returns freed memory to the system when its policy says so, one run at a time.
 
-    Args:
-        release: Returns the memory, off the event loop.
-        clock: The loop's clock.
-        cpu_s: Reads the process's processor time.
-        used: Reads what memory the process takes up.
-
     Bounds: one task.
     """
 
@@ -135,15 +129,10 @@ class MemoryWatch:
     Each poll at high memory halves the caches once more, and each poll at critical memory empties them. A cache that
     keeps filling therefore stays small as long as memory is short.
 
-    Args:
-        limit: The memory limit.
-        caches: Caches that can shrink.
-        used: Reads the usage.
-
     Bounds: a handful of numbers.
 
     Attributes:
-        limit: As given.
+        limit: The memory limit.
         used: Usage at the last poll, in bytes.
         release_memory: Called first while memory is short. If it returns true, freed memory is being returned, and
             the caches are left alone until the next poll, since that may be enough.

@@ -22,9 +22,6 @@ BUFFERED_MAX: Final = 10_000
 class BroadcastConsumer:
     """Consumer of the records sent after it has added their partition.
 
-    Args:
-        cluster: The clients of this instance.
-
     Attributes:
         fetch_lock: Held by the reader that fetches for all who share the records.
 

@@ -50,10 +50,6 @@ class BacklogLimiter:
     Kafka has no bound of its own, and every instance changes what is in it. So the bound is approximate: between two
     measurements this instance adds what it sends itself, and what others send comes on top.
 
-    Args:
-        capacity: Records that may be there.
-        measure_depth: Returns how many are.
-
     Bounds: ``capacity``, exceeded by what other instances send within ``REFRESH_S`` (``REFRESH_IDLE_S`` below half).
     """
 

@@ -136,10 +136,6 @@ def client_options(config: KafkaClientConfig, client_id: str) -> dict[str, Any]:
 async def check_connection(config: KafkaClientConfig, options: dict[str, Any]) -> None:
     """Connect to one of the brokers and disconnect, to learn why it fails; the library's own start does not say.
 
-    Args:
-        config: The configuration with the address.
-        options: The result of :func:`client_options`.
-
     Raises:
         Invalid: The address makes no sense, or a broker does not let us in.
         Unavailable: None can be reached, or answers.

@@ -73,12 +73,8 @@ class TopicSpec:
 class Cluster:
     """Producer, admin client and offset client of one instance; their errors are translated.
 
-    Args:
-        config: The settings of the clients.
-        client_id: The name of this instance in Kafka.
-
     Attributes:
-        config: As given.
+        config: The settings of the clients.
         options: The options of every client.
 
     Bounds: Three connections to each broker.

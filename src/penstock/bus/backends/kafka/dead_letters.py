@@ -30,10 +30,6 @@ TRIM_EVERY: Final = 100
 class DeadLetterTopic:
     """Kafka topic with the dead letters of all instances.
 
-    Args:
-        cluster: The clients of this instance.
-        topic: Kafka's name for the topic.
-
     Bounds: ``DEAD_LETTERS_MAX`` records, tombstones included, and as many as all instances append before they trim.
     """
 

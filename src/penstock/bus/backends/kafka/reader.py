@@ -84,14 +84,6 @@ class KafkaReader:
     Kafka does not remember in its headers, and then the old one is done. So no pending record holds up the commits of
     those behind it.
 
-    Args:
-        channel: The channel to read.
-        topic: Kafka's name for the channel.
-        source: The source of the records.
-        cluster: Writes the records that are sent again.
-        reply: Sends a reply: address, record.
-        dead_letters: Takes the dead letters.
-
     Bounds: What was asked for.
     """
 

@@ -87,14 +87,6 @@ class RedisReader:
 
     The readers of a queue share the stream's consumer group; one of pub/sub has a group of its own, without
     acknowledgements. Blocking reads use a connection of its own; all other commands use the broker's.
-
-    Args:
-        channel: The channel to read.
-        number: Its number in this instance.
-        keys: The keys.
-        lease: The lease of this instance.
-        commands: The broker's connection.
-        pool: Provides its own connection.
     """
 
     def __init__(
