@@ -95,27 +95,21 @@ ChunkDocument = Callable[[ChunkText, Context], Awaitable[list[Chunk]]]
 WriteBatch = Callable[[ChunkBatch, Context], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
 class ChunkBatchWriter:
     """Handler of ``index.request``: embeds a batch of chunks with both models at once and writes it.
 
-    Args:
+    Attributes:
         embedder: Makes dense vectors, and token vectors if it can.
         sparse: Makes sparse vectors.
         store: Takes the points.
         compose_sparse: A chunk's text, path and symbol as the sparse model wants them.
     """
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        sparse: SparseEncoder,
-        store: VectorStore,
-        compose_sparse: Callable[[str, str, str], str] = sparse_text,
-    ) -> None:
-        self._embedder = embedder
-        self._sparse = sparse
-        self._store = store
-        self._sparse_words = compose_sparse
+    embedder: Embedder
+    sparse: SparseEncoder
+    store: VectorStore
+    compose_sparse: Callable[[str, str, str], str] = sparse_text
 
     async def write(self, batch: ChunkBatch, ctx: Context) -> None:
         """Embed and write.
@@ -128,10 +122,10 @@ class ChunkBatchWriter:
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:
-            vectors["dense"] = await self._embedder.embed(dense_texts, TextKind.DOCUMENT, ctx, late_interaction=True)
+            vectors["dense"] = await self.embedder.embed(dense_texts, TextKind.DOCUMENT, ctx, late_interaction=True)
 
         async def encode() -> None:
-            vectors["sparse"] = await self._sparse.encode(sparse_texts, TextKind.DOCUMENT, ctx)
+            vectors["sparse"] = await self.sparse.encode(sparse_texts, TextKind.DOCUMENT, ctx)
 
         await run_all([embed(), encode()])
         embedded: Embeddings = vectors["dense"]
@@ -139,13 +133,13 @@ class ChunkBatchWriter:
             raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
         late = embedded.late if embedded.late is not None else [None] * len(chunks)
         points = [Point(*parts) for parts in zip(chunks, embedded.dense, vectors["sparse"], late, strict=True)]
-        await self._store.run(UpsertPoints(batch.collection, points), ctx)
+        await self.store.run(UpsertPoints(batch.collection, points), ctx)
 
     async def _composed(self, chunks: Sequence[ChunkPayload]) -> list[str]:
         """Return the chunks as the sparse model wants them, yielding to the event loop between long ones."""
         texts, characters = [], 0
         for one in chunks:
-            texts.append(self._sparse_words(one.text, one.path, one.symbol))
+            texts.append(self.compose_sparse(one.text, one.path, one.symbol))
             characters += len(one.text)
             if characters >= SLICE_CHARACTERS:
                 characters = 0
@@ -153,10 +147,11 @@ class ChunkBatchWriter:
         return texts
 
 
+@dataclass(slots=True, kw_only=True)
 class IndexPipeline:
     """Indexes documents.
 
-    Args:
+    Attributes:
         store: Finds the indexed documents, and seals the written ones.
         chunk: Chunks a text (over the topic ``index.chunk``).
         write: Writes a batch of chunks (over the topic ``index.request``).
@@ -165,23 +160,13 @@ class IndexPipeline:
         clock: The loop's clock.
     """
 
-    def __init__(
-        self,
-        *,
-        store: VectorStore,
-        chunk: ChunkDocument,
-        write: WriteBatch,
-        settings: IndexSettings,
-        timeouts: TimeoutSettings,
-        clock: Clock,
-    ) -> None:
-        self._store = store
-        self._chunk = chunk
-        self._write = write
-        self._settings = settings
-        self._timeouts = timeouts
-        self._clock = clock
-        self._turns = KeyedLocks()
+    store: VectorStore
+    chunk: ChunkDocument
+    write: WriteBatch
+    settings: IndexSettings
+    timeouts: TimeoutSettings
+    clock: Clock
+    _turns: KeyedLocks = field(default_factory=KeyedLocks, init=False)
 
     async def run(self, collection: str, documents: Sequence[Document], ctx: Context) -> AsyncIterator[IndexOutcome]:
         """Index documents, a few at a time, and yield each outcome in the order of the documents.
@@ -192,7 +177,7 @@ class IndexPipeline:
         Bounds: ``index.workers`` documents at once for one request, so that a large one leaves
             room in the queue for others.
         """
-        places, making = asyncio.Semaphore(self._settings.workers), asyncio.Lock()
+        places, making = asyncio.Semaphore(self.settings.workers), asyncio.Lock()
 
         async def one(number: int) -> IndexOutcome:
             async with places:
@@ -226,19 +211,19 @@ class IndexPipeline:
             raise Invalid("a document's id must not be empty", field="id")
         if len(document.id) > ID_CHARACTERS_MAX:
             raise Invalid(f"a document's id has at most {ID_CHARACTERS_MAX} characters", field="id")
-        if ctx.deadline.passed(self._clock.now()):
+        if ctx.deadline.passed(self.clock.now()):
             raise Expired(ctx.deadline.operation)
         first_line = document.text[:200].partition("\n")[0]
         language = document.language or language_of(document.path, first_line)
         digest = await _digest(document, language)
-        known = (await self._store.run(GetDocuments(collection, [document.id]), ctx)).get(document.id)
+        known = (await self.store.run(GetDocuments(collection, [document.id]), ctx)).get(document.id)
         if known is not None and known.hash == digest:
             return IndexOutcome(document.id, DocumentStatus.UNCHANGED, known.chunks)
         to_cut = ChunkText(document.text, language, header_tokens(document.path))
-        cut = await self._chunk(to_cut, self._limited(ctx))
+        cut = await self.chunk(to_cut, self._limited(ctx))
         metadata_bytes = len(msgspec.json.encode(document.metadata))
         _check_metadata(metadata_bytes, len(cut), len(document.text))
-        size = max(1, min(self._settings.segment_chunks, BATCH_METADATA_BYTES_MAX // metadata_bytes))
+        size = max(1, min(self.settings.segment_chunks, BATCH_METADATA_BYTES_MAX // metadata_bytes))
         # A document without a word still has a head, so that it counts and is not read again.
         whole = _ChunkedDocument(document, language, cut or [Chunk("", 1, 1, "")], size)
         await self._write_all(collection, whole, digest, known, ctx)
@@ -259,14 +244,14 @@ class IndexPipeline:
         for begin in range(0, count, size):
             await self._segment(collection, cut.payloads(begin, begin + size), ctx)
         if known is not None:
-            await self._store.run(TrimDocument(collection, head.id, count), ctx)
-        await self._store.run(SealDocument(collection, head), ctx)
+            await self.store.run(TrimDocument(collection, head.id, count), ctx)
+        await self.store.run(SealDocument(collection, head), ctx)
 
     async def _segment(self, collection: str, chunks: list[ChunkPayload], ctx: Context) -> None:
-        await self._write(ChunkBatch(collection, chunks), self._limited(ctx))
+        await self.write(ChunkBatch(collection, chunks), self._limited(ctx))
 
     def _limited(self, ctx: Context) -> Context:
-        return ctx.within(self._timeouts.index_file, "index", self._clock.now())
+        return ctx.within(self.timeouts.index_file, "index", self.clock.now())
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,51 +84,40 @@ class WireFormat(Generic[T]):
     parse_response: Callable[[bytes, int], Iterable[T]]
 
 
-def _openai_vectors(body: bytes, count: int) -> DenseVectors:
-    entries = _decoded(body, _Vectors).data
-    return _matrix(_by_index([(one.index, one.embedding) for one in entries], count), count)
-
-
-def _tei_vectors(body: bytes, count: int) -> DenseVectors:
-    return _matrix(_decoded(body, list[list[float]]), count)
-
-
-def _tei_sparse(body: bytes, count: int) -> list[SparseVector]:
-    rows = _decoded(body, list[list[_Term]])
-    _check_count(len(rows), count)
-    return [checked_sparse_vector([term.index for term in row], [term.value for term in row]) for row in rows]
-
-
-def _tei_scores(body: bytes, count: int) -> DenseVectors:
-    return _scores([(one.index, one.score) for one in _decoded(body, list[_Scored])], count)
-
-
-def _cohere_scores(body: bytes, count: int) -> DenseVectors:
-    return _scores([(one.index, one.relevance_score) for one in _decoded(body, _Results).results], count)
-
-
 #: Formats by the kind that the settings name: ``float32 [dim]``, a sparse vector, a score for each text.
 DENSE_FORMATS: Final[dict[str, WireFormat[DenseVectors]]] = {
     "openai": WireFormat(
         "/v1/embeddings",
         lambda model, _query, texts: {"model": model, "input": texts, "encoding_format": "float"},
-        _openai_vectors,
+        lambda body, count: _matrix(
+            _by_index([(one.index, one.embedding) for one in _decoded(body, _Vectors).data], count), count
+        ),
     ),
     "tei": WireFormat(
-        "/embed", lambda _model, _query, texts: {"inputs": texts, "truncate": True, "normalize": True}, _tei_vectors
+        "/embed",
+        lambda _model, _query, texts: {"inputs": texts, "truncate": True, "normalize": True},
+        lambda body, count: _matrix(_decoded(body, list[list[float]]), count),
     ),
 }
-SPARSE_FORMATS: Final = {
-    "tei": WireFormat("/embed_sparse", lambda _model, _query, texts: {"inputs": texts, "truncate": True}, _tei_sparse),
+SPARSE_FORMATS: Final[dict[str, WireFormat[SparseVector]]] = {
+    "tei": WireFormat(
+        "/embed_sparse",
+        lambda _model, _query, texts: {"inputs": texts, "truncate": True},
+        lambda body, count: [_sparse(row) for row in _checked(_decoded(body, list[list[_Term]]), count)],
+    ),
 }
 RERANK_FORMATS: Final[dict[str, WireFormat[np.float32]]] = {
     "tei": WireFormat(
-        "/rerank", lambda _model, query, texts: {"query": query, "texts": texts, "truncate": True}, _tei_scores
+        "/rerank",
+        lambda _model, query, texts: {"query": query, "texts": texts, "truncate": True},
+        lambda body, count: _scores([(one.index, one.score) for one in _decoded(body, list[_Scored])], count),
     ),
     "cohere": WireFormat(
         "/v2/rerank",
         lambda model, query, texts: {"model": model, "query": query, "documents": texts, "top_n": len(texts)},
-        _cohere_scores,
+        lambda body, count: _scores(
+            [(one.index, one.relevance_score) for one in _decoded(body, _Results).results], count
+        ),
     ),
 }
 
@@ -142,26 +131,29 @@ def _decoded(body: bytes, form: type[T]) -> T:
         raise ValueError(f"it is no JSON: {error}") from None
 
 
-def _check_count(found: int, count: int) -> None:
-    if found != count:
-        raise ValueError(f"{found} entries for {count} texts")
+def _checked(entries: Sequence[T], count: int) -> Sequence[T]:
+    if len(entries) != count:
+        raise ValueError(f"{len(entries)} entries for {count} texts")
+    return entries
 
 
 def _by_index(entries: Sequence[tuple[int, T]], count: int) -> list[T]:
     """Return the entries by their indices, which must be each of 0 to ``count - 1`` once."""
-    _check_count(len(entries), count)
-    by_index = dict(entries)
+    by_index = dict(_checked(entries, count))
     if by_index.keys() != set(range(count)):
         raise ValueError("the indices are not those of the texts")
     return [by_index[index] for index in range(count)]
 
 
 def _matrix(rows: Sequence[Sequence[float]], count: int) -> DenseVectors:
-    _check_count(len(rows), count)
-    dim = len(rows[0])
+    dim = len(_checked(rows, count)[0])
     if not 1 <= dim <= DIM_MAX or any(len(row) != dim for row in rows):
         raise ValueError("the vectors are not of one length, or that length is none")
     return finite_array(rows, "a component")
+
+
+def _sparse(row: Sequence[_Term]) -> SparseVector:
+    return checked_sparse_vector([term.index for term in row], [term.value for term in row])
 
 
 def _scores(entries: Sequence[tuple[int, float]], count: int) -> DenseVectors:

@@ -196,7 +196,7 @@ async def test_one_bad_document_does_not_touch_its_neighbours():
             raise Invalid("no", field="text")
         return await House.cut(house, message, ctx)
 
-    house.pipeline._chunk = cut
+    house.pipeline.chunk = cut
     outcomes = await house.index(Document("a", "one"), Document("b", "bad"), Document("c", "two"))
     assert [o.status for o in outcomes] == [DocumentStatus.INDEXED, DocumentStatus.FAILED, DocumentStatus.INDEXED]
     assert outcomes[1].error.field == "text"
@@ -241,7 +241,7 @@ async def test_a_request_works_on_a_few_documents_at_once():
         running -= 1
         return await House.cut(house, message, ctx)
 
-    house.pipeline._chunk = cut
+    house.pipeline.chunk = cut
     outcomes = await house.index(*(Document(str(n), "one") for n in range(10)))
     assert len(outcomes) == 10
     assert most == 3
@@ -278,7 +278,7 @@ async def test_each_step_carries_the_file_limit():
         operations.append(ctx.deadline.operation)
         raise Expired(ctx.deadline.operation)
 
-    house.pipeline._chunk = cut
+    house.pipeline.chunk = cut
     outcomes = await house.index(Document("a", "one"))
     assert operations == ["index"]
     assert outcomes[0].error.operation == "index"
@@ -294,7 +294,7 @@ async def test_a_caller_who_leaves_stops_what_was_not_begun():
         await asyncio.sleep(10)
         return await House.cut(house, message, ctx)
 
-    house.pipeline._chunk = cut
+    house.pipeline.chunk = cut
     task = asyncio.create_task(house.index(Document("a", "one"), Document("b", "two")))
     await asyncio.sleep(1)
     task.cancel()
