@@ -21,11 +21,7 @@ _MARKS: Final = (
 
 
 class FileChanged(PenstockError):
-    """A file kept changing while it was read. The bytes read were discarded.
-
-    Attributes:
-        path: The file.
-    """
+    """A file kept changing while it was read. The bytes read were discarded."""
 
     code = "file_changed"
     retryable = True

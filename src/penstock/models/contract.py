@@ -101,11 +101,6 @@ class DenseRunner(Protocol):
 class LateInteractionRunner(DenseRunner, Protocol):
     """Dense model that gives token vectors by the same run."""
 
-    @property
-    def token_dim(self) -> int:
-        """Components of a token vector."""
-        ...
-
     def run_with_token_vectors(
         self, texts: Sequence[str], kind: TextKind, stop: CancellationToken | None = None
     ) -> Embeddings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
@@ -189,16 +190,16 @@ class RemoteReranker(_RemoteModel[np.float32]):
         return np.array(scores, np.float32)
 
 
+@dataclass(frozen=True, slots=True)
 class RemoteCosineReranker:
     """Cosine by a model behind an endpoint; see :class:`penstock.models.factory.CosineRerankRunner`."""
 
-    def __init__(self, embedder: RemoteEmbedder) -> None:
-        self._embedder = embedder
+    embedder: RemoteEmbedder
 
     async def rerank(self, query: str, texts: Sequence[str], ctx: Context) -> DenseVectors:
         """Return ``float32 [n]``; raises and is cancelled as :meth:`RemoteEmbedder.embed`."""
-        asked = await self._embedder.embed([query], TextKind.QUERY, ctx)
-        told = await self._embedder.embed(texts, TextKind.DOCUMENT, ctx)
+        asked = await self.embedder.embed([query], TextKind.QUERY, ctx)
+        told = await self.embedder.embed(texts, TextKind.DOCUMENT, ctx)
         scores: DenseVectors = told.dense @ asked.dense[0]
         return scores
 

@@ -61,18 +61,16 @@ class TokenGrant:
     level: float
 
 
+@dataclass(slots=True)
 class _Lease:
     """Tokens of one client at hand, and the last known level of its shared bucket."""
 
-    __slots__ = ("level", "level_at_s", "owed", "pending", "seen_s", "tokens")
-
-    def __init__(self, credit: float, level: float, now_s: float) -> None:
-        self.tokens = credit
-        self.owed = credit
-        self.level = level
-        self.level_at_s = now_s
-        self.seen_s = now_s
-        self.pending = False
+    tokens: float
+    owed: float
+    level: float
+    level_at_s: float
+    seen_s: float
+    pending: bool = False
 
 
 class LeasedLimiter(RateLimiter):
@@ -167,7 +165,8 @@ class LeasedLimiter(RateLimiter):
         if lease is not None:
             self._leases.move_to_end(client)
         elif len(self._leases) < self._settings.clients_max:
-            lease = self._leases[client] = _Lease(self._batch, self._settings.burst - self._batch, now_s)
+            credit, level = self._batch, self._settings.burst - self._batch
+            lease = self._leases[client] = _Lease(credit, credit, level, now_s, now_s)
         return lease
 
     def _level(self, lease: _Lease, now_s: float) -> float:
