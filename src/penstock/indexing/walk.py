@@ -240,14 +240,12 @@ def _sniff(path: str) -> SkipReason | None:
     try:
         # Non-blocking, because a FIFO may have taken the file's place since it was looked at.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            head = os.read(descriptor, SNIFF_BYTES)
+        finally:
+            os.close(descriptor)
     except OSError:
         return SkipReason.UNREADABLE
-    try:
-        head = os.read(descriptor, SNIFF_BYTES)
-    except OSError:
-        return SkipReason.UNREADABLE
-    finally:
-        os.close(descriptor)
     return SkipReason.BINARY if b"\x00" in head and not head.startswith(_WIDE_MARKS) else None
 
 
