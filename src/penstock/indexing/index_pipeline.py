@@ -8,10 +8,10 @@ the repetition harmless.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import msgspec
 import numpy as np
@@ -36,42 +36,6 @@ from penstock.models.contract import Embedder, SparseEncoder
 from penstock.stores.commands import GetDocuments, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import ChunkPayload, DocumentInfo, Point
-
-
-@dataclass(slots=True)
-class _CountedLock:
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    holders: int = 0
-
-
-class KeyedLocks:
-    """Locks by key, each kept only while it is held or waited for.
-
-    Bounds: one entry for each key in use.
-    """
-
-    def __init__(self) -> None:
-        self._turns: dict[Hashable, _CountedLock] = {}
-
-    def __len__(self) -> int:
-        return len(self._turns)
-
-    @asynccontextmanager
-    async def hold(self, key: Hashable) -> AsyncIterator[None]:
-        """Hold the key, waiting for those who came before.
-
-        Cancellation: A waiting task leaves no trace.
-        """
-        turn = self._turns.setdefault(key, _CountedLock())
-        turn.holders += 1
-        try:
-            async with turn.lock:
-                yield
-        finally:
-            turn.holders -= 1
-            if turn.holders == 0:
-                del self._turns[key]
-
 
 #: An id longer than this is refused: it is stored with every chunk.
 ID_CHARACTERS_MAX: Final = 4096
@@ -166,7 +130,8 @@ class IndexPipeline:
     settings: IndexSettings
     timeouts: TimeoutSettings
     clock: Clock
-    _turns: KeyedLocks = field(default_factory=KeyedLocks, init=False)
+    #: Locks by collection and document; a lock is there as long as a task holds or awaits it.
+    _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary, init=False)
 
     async def run(self, collection: str, documents: Sequence[Document], ctx: Context) -> AsyncIterator[IndexOutcome]:
         """Index documents, a few at a time, and yield each outcome in the order of the documents.
@@ -201,7 +166,7 @@ class IndexPipeline:
     async def _outcome(self, collection: str, document: Document, ctx: Context) -> IndexOutcome:
         """Index one document under its lock, and turn its error into its outcome."""
         try:
-            async with self._turns.hold((collection, document.id)):
+            async with self._locks.setdefault((collection, document.id), asyncio.Lock()):
                 return await self._index(collection, document, ctx)
         except PenstockError as error:
             return IndexOutcome(document.id, DocumentStatus.FAILED, error=error)

@@ -1,6 +1,7 @@
 """The pipeline over the in-memory store: what a document looks like at every step of its way in."""
 
 import asyncio
+import gc
 from typing import Any
 
 import numpy as np
@@ -226,6 +227,42 @@ async def test_two_versions_at_once_do_not_mix():
         house.index(Document("a", text("1", "2", "3", "4"))), house.index(Document("a", text("one", "two")))
     )
     assert await house.lines("a") in (["1", "2", "3", "4"], ["one", "two"])
+    assert len(house.pipeline._locks) == 0
+
+
+@virtual
+async def test_versions_of_one_document_follow_each_other_and_other_documents_do_not_wait():
+    house = await House().open()
+    seen = []
+
+    async def cut(message, ctx):
+        seen.append(f"{message.text} in")
+        await asyncio.sleep(1)
+        seen.append(f"{message.text} out")
+        return await House.cut(house, message, ctx)
+
+    house.pipeline.chunk = cut
+    await asyncio.gather(*(house.index(Document(id_, text)) for id_, text in ("a1", "a2", "b3")))
+    assert seen.index("1 out") < seen.index("2 in")
+    assert seen.index("3 in") < seen.index("1 out")
+
+
+@virtual
+async def test_a_caller_who_leaves_while_another_has_the_document_leaves_no_lock():
+    house = await House().open()
+
+    async def cut(_message, _ctx):
+        await asyncio.Event().wait()
+
+    house.pipeline.chunk = cut
+    tasks = [asyncio.create_task(house.index(Document("a", text))) for text in "12"]
+    await asyncio.sleep(1)
+    for left in (1, 0):
+        tasks[-1].cancel()
+        await asyncio.gather(tasks[-1], return_exceptions=True)
+        del tasks[-1]  # its error holds what it waited for
+        gc.collect()
+        assert len(house.pipeline._locks) == left
 
 
 @virtual
@@ -302,7 +339,7 @@ async def test_a_caller_who_leaves_stops_what_was_not_begun():
     await asyncio.sleep(60)
     assert reached == ["one"]
     assert house.operations() == []
-    assert len(house.pipeline._turns) == 0
+    assert len(house.pipeline._locks) == 0
 
 
 # Bounds
