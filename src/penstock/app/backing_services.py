@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 class BackingServices:
     """External services of a process. ``start`` them before anything that takes long, ``close`` them last.
 
-    Args:
-        settings: The backends and their addresses.
-        data_dir: The data directory, for the embedded engine.
-        role: The part of Penstock that runs in this process.
-        clock: The loop's clock.
-
     Attributes:
         broker: Carries the bus between processes. ``None`` where all is in one.
         shared: State shared with other servers. ``None`` where there is none.

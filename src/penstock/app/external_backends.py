@@ -53,9 +53,6 @@ def topic_capacities(settings: Settings) -> dict[str, int]:
 def build_broker(settings: Settings) -> Broker | None:
     """Return the broker that carries the bus between processes, not started yet. ``None`` where all is in one.
 
-    Args:
-        settings: The backend and its address.
-
     Raises:
         Invalid: The settings cannot be used.
     """

@@ -54,18 +54,6 @@ class HeadTimeout(Expired):
         super().__init__("head", "the head of the request did not arrive in time")
 
 
-class HeadTooLarge(Invalid):
-    """The head has too many bytes or fields, or a chunked body is mostly its own framing."""
-
-    code = "head_too_large"
-
-
-class TargetTooLong(Invalid):
-    """The request's target is longer than the server reads."""
-
-    code = "target_too_long"
-
-
 class RequestTarget(NamedTuple):
     """A request's target.
 
@@ -173,12 +161,7 @@ def _check_codings(version: str, codings: list[bytes]) -> None:
 
 
 def parser_error(piece: bytes | memoryview, error: Exception) -> Invalid:
-    """Return what is wrong with a request that the parser gave up.
-
-    Args:
-        piece: The bytes that it was reading.
-        error: The parser's.
-    """
+    """Return what is wrong with a request that the parser gave up."""
     if str(error) == _HTTP2_PREFACE_ERROR:
         return VersionNotSupported("the server speaks HTTP/1.1, not HTTP/2", field="request line")
     line = _REQUEST_LINE.match(bytes(piece[:_LINE_BYTES_MAX]))

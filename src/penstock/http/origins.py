@@ -33,18 +33,6 @@ _ORIGIN: Final = re.compile(r"\A(?:[a-z][a-z0-9+.-]*://(?:\*\.)?[^/?#@*\s]+|null
 _CACHED_MAX: Final = 1024
 
 
-class HostNotAllowed(Invalid):
-    """The server does not answer for this host."""
-
-    code = "host_not_allowed"
-
-
-class OriginNotAllowed(Invalid):
-    """The requesting page belongs to another site."""
-
-    code = "origin_not_allowed"
-
-
 class OriginPolicy:
     """Refuses requests for foreign hosts and from other sites' pages.
 
@@ -75,12 +63,7 @@ class OriginPolicy:
         self._allows_origin = lru_cache(_CACHED_MAX)(self._match_origin)
 
     def refusal(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> PreparedRefusal | None:
-        """Return why a request is not answered, ``None`` if it is.
-
-        Args:
-            scope: The request's ASGI scope.
-            headers: Its headers; of those sent twice, one.
-        """
+        """Return why a request is not answered, ``None`` if it is."""
         host = headers.get(b"host")
         if host is not None:
             local = scope.get("server")
@@ -150,13 +133,17 @@ _OWN_SITES: Final = frozenset({b"none", b"same-origin"})
 _PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 _HOST_REFUSED: Final = PreparedRefusal(
-    HostNotAllowed(
-        "the server does not answer for this Host; name it in PENSTOCK_ALLOWED_HOSTS if it should", field="Host"
+    Invalid(
+        "the server does not answer for this Host; name it in PENSTOCK_ALLOWED_HOSTS if it should",
+        field="Host",
+        code="host_not_allowed",
     )
 )
 _ORIGIN_REFUSED: Final = PreparedRefusal(
-    OriginNotAllowed(
-        "pages of this origin may not use the server; name it in PENSTOCK_CORS_ORIGINS if they should", field="Origin"
+    Invalid(
+        "pages of this origin may not use the server; name it in PENSTOCK_CORS_ORIGINS if they should",
+        field="Origin",
+        code="origin_not_allowed",
     )
 )
 

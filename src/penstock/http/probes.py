@@ -15,9 +15,6 @@ TTL_S: Final = 1.0
 class CachedValue(Generic[T]):
     """Value that is computed again on demand once it has expired. Concurrent callers share one computation.
 
-    Args:
-        compute: Makes the value.
-
     Bounds: one value; one computation at a time, and one in ``TTL_S``.
     """
 
@@ -75,12 +72,7 @@ class ProbeThrottle:
         return len(self._due_s)
 
     def delay_s(self, address: str, now_s: float) -> float:
-        """Return how long a request should wait, and count it.
-
-        Args:
-            address: Who asks.
-            now_s: Now, on the loop's clock.
-        """
+        """Return how long a request should wait, and count it."""
         burst_s = PROBES_BURST / PROBES_PER_S
         due_s = max(self._due_s.pop(address, 0.0), now_s) + 1 / PROBES_PER_S
         delay_s = min(max(0.0, due_s - now_s - burst_s), DELAY_S_MAX)

@@ -202,9 +202,6 @@ Headers = list[tuple[bytes, bytes]]
 class PreparedRefusal:
     """Refusal of one kind, its bytes rendered once for each ``Retry-After``.
 
-    Args:
-        error: The error to render.
-
     Bounds: as many forms as ``Retry-After`` may have values, 3600.
 
     Attributes:

@@ -25,8 +25,6 @@ from penstock.http.connection_tracker import ConnectionTracker
 from penstock.http.head_validation import (
     CHECKED_HEADERS,
     HeadTimeout,
-    HeadTooLarge,
-    TargetTooLong,
     check_headers,
     check_version,
     parse_target,
@@ -35,7 +33,7 @@ from penstock.http.head_validation import (
 from penstock.http.problem import PreparedRefusal
 from penstock.http.request_context import client_network
 from penstock.kernel.context import new_id
-from penstock.kernel.errors import PenstockError
+from penstock.kernel.errors import Invalid, PenstockError
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +56,13 @@ LINGER_BYTES_MAX: Final = 128_000_000
 _HEAD_END: Final = b"\r\n\r\n"
 
 _HEAD_TIMEOUT: Final = HeadTimeout()
-_HEAD_TOO_LARGE: Final = HeadTooLarge(
+_HEAD_TOO_LARGE: Final = Invalid(
     f"a request's head has at most {FIELDS_MAX} fields and {HEAD_BYTES_MAX} bytes, and so has a body's framing",
     field="head",
+    code="head_too_large",
 )
-_TARGET_TOO_LONG: Final = TargetTooLong(
-    f"a request's target and fields have at most {HEAD_BYTES_MAX} bytes", field="target"
+_TARGET_TOO_LONG: Final = Invalid(
+    f"a request's target and fields have at most {HEAD_BYTES_MAX} bytes", field="target", code="target_too_long"
 )
 
 
@@ -300,7 +299,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """A field is complete; trailers are passed over, nothing here asks for any.
 
         Raises:
-            HeadTooLarge: There are too many.
+            Invalid: There are too many (``head_too_large``).
         """
         if not self._in_head:
             return

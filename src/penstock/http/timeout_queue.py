@@ -65,12 +65,7 @@ class TimeoutQueue(Generic[T]):
         return next(iter(self._since_s), None)
 
     def waited_s(self, item: T, now_s: float) -> float:
-        """Return the seconds that an item has been queued, 0 if it is not.
-
-        Args:
-            item: Any.
-            now_s: Now, on the loop's clock.
-        """
+        """Return the seconds that an item has been queued, 0 if it is not."""
         return now_s - self._since_s.get(item, now_s)
 
     def _expire_due(self) -> None:
