@@ -64,7 +64,7 @@ def _gates() -> dict[str, Gate]:
     limited = gate(rate_limit=1, rate_burst=1)
     limited._limiter.decide("127.0.0.1", time.monotonic() + 3600)  # noqa: SLF001 - full in an hour
     draining = gate()
-    draining.draining = True
+    draining.traffic.draining = True
     return {
         "429 rate": limited,
         "503 topic": gate(GateInputs(backpressure=lambda *_: FULL)),

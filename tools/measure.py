@@ -246,7 +246,7 @@ def traces() -> dict[str, dict[str, Any]]:
             await traced("search", 200, lambda: world.search("alpha and more"))
             path = "/v1/collections/default/documents"
             await traced("one small document", 200, lambda: world.ask("POST", path, document))
-            world.core.gate.draining = True
+            world.core.traffic.draining = True
             await traced("refusal", 503, lambda: world.search("refused"))
 
     main()

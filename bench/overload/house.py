@@ -14,7 +14,6 @@ from bench.overload.records import Variant
 from bench.overload.work import Answer, Order, Workshop
 from bench.overload.workload import DEADLINE_S, Load
 from penstock.bus.local import LocalBus
-from penstock.core.core import QUEUE_PRESSED_FILL
 from penstock.http.gate import Gate, GateInputs, backpressure_check
 from penstock.http.request_context import CRITICALITIES, request_state
 from penstock.kernel.context import Context, Deadline, MonotonicClock
@@ -63,7 +62,7 @@ class House:
         self._rungs = LadderController(
             DegradationSettings(highest=variant.highest),
             lambda criticality: self._bus.congested(Topic.SEARCH_REQUEST, criticality),
-            lambda: variant.always_pressed or self._bus.fill_ratio(Topic.SEARCH_REQUEST) >= QUEUE_PRESSED_FILL,
+            lambda: 1.0 if variant.always_pressed else self._bus.fill_ratio(Topic.SEARCH_REQUEST),
             clock,
         )
         self._patience_s = DEADLINE_S * variant.patience

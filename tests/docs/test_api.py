@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from penstock.http import request_bodies
-from penstock.http.endpoints import ENDPOINTS
 from penstock.http.gate import EXEMPT_PATHS
+from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import _STATUS_BY_CODE, problem_of
+from penstock.indexing.document_records import Document
 from penstock.kernel import errors
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
-from penstock.search.request import LIMIT_MAX
+from penstock.kernel.records import TIMEOUT_MS_MAX
+from penstock.search.request import LIMIT_MAX, SearchBody
 from penstock.stores.backends.edge import engine
 from tests.clock import virtual
 from tests.fakes.api import Api
@@ -45,7 +47,6 @@ SAMPLES: dict[str, PenstockError] = {
     "CircuitOpen": Unavailable("x", dependency="y"),
     # The client's own doing has a status of its own.
     "Rejected by client": Rejected("x", by_client=True),
-    "BodyTooLarge": Invalid("x"),
     "NumberOutOfRange": Invalid("x"),
     "MethodNotAllowed": Invalid("x"),
     "CollectionDamaged": Unavailable("x", dependency="y"),
@@ -116,11 +117,11 @@ def test_every_error_code_is_documented_with_its_status_and_no_other():
 @pytest.mark.parametrize(
     "record",
     [
-        request_bodies.SearchBody,
-        request_bodies.DocumentBody,
+        SearchBody,
+        Document,
         request_bodies.DocumentsBody,
         request_bodies.DeleteBody,
-        request_bodies.EmbedBody,
+        request_bodies.TextsBody,
         request_bodies.RerankBody,
         request_bodies.RestoreBody,
     ],
@@ -135,7 +136,7 @@ def test_the_bounds_are_those_of_the_code():
         LIMIT_MAX,
         request_bodies.TEXTS_MAX,
         request_bodies.METADATA_DEPTH_MAX,
-        request_bodies.TIMEOUT_MS_MAX,
+        TIMEOUT_MS_MAX,
     ):
         assert f"{bound:,}".replace(",", " ") in TEXT
     assert f"{request_bodies.METADATA_BYTES_MAX >> 10} KiB" in TEXT

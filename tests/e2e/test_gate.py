@@ -28,7 +28,7 @@ async def test_a_client_that_sends_a_byte_now_and_then_gets_408_and_is_cut_off()
             await asyncio.wait({answer}, timeout=0.05)
         assert (await answer).startswith(b"HTTP/1.1 408")
         assert time.monotonic() - began_s < 10 * LIMIT_S
-        assert serves.gate.in_flight == 0
+        assert serves.gate.traffic.in_flight == 0
         writer.close()
 
 
@@ -100,11 +100,11 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_nothing_of_it_stays(si
         await loop.sock_connect(client, ("127.0.0.1", serves.port))
         await loop.sock_sendall(client, GET)
         # Each is lost in its own way: while it is written, after it with the connection kept, after it without.
-        await serves.until(lambda: serves.server.server_state.total_requests + serves.gate.in_flight > 0)
+        await serves.until(lambda: serves.server.server_state.total_requests + serves.gate.traffic.in_flight > 0)
         [connection] = serves.server.connections.connections
         assert connection.transport.get_write_buffer_size() > 0
-        await serves.until(lambda: not serves.server.connections.connections and not serves.gate.in_flight)
-        assert serves.gate.counters.cut_off == (1 if size > 60_000 else 0)
+        await serves.until(lambda: not serves.server.connections.connections and not serves.gate.traffic.in_flight)
+        assert serves.gate.traffic.cut_off == (1 if size > 60_000 else 0)
         client.close()
 
 
@@ -123,14 +123,14 @@ async def test_a_caller_who_hangs_up_has_its_work_cancelled(how, caplog):
     async with serving(works) as serves:
         _, writer = await serves.connect()
         writer.write(POST % 3 + b"abc")
-        await serves.until(lambda: serves.gate.in_flight == 1)
+        await serves.until(lambda: serves.gate.traffic.in_flight == 1)
         if how == "reset":
             linger = struct.pack("ii", 1, 0)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         writer.close()
         await ended.wait()
-        await serves.until(lambda: serves.gate.in_flight == 0)
-        assert serves.gate.counters.client_gone == 1
+        await serves.until(lambda: serves.gate.traffic.in_flight == 0)
+        assert serves.gate.traffic.client_gone == 1
     assert [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []
 
 
@@ -220,8 +220,8 @@ async def test_at_the_end_every_accepted_request_has_an_answer_or_a_refusal(capl
     async with serving(app) as serves:
         asked = [asyncio.create_task(serves.ask(POST % 2 + b"ok")) for _ in range(100)]
         never = [asyncio.create_task(serves.ask(GET.replace(b"/x", b"/never"))) for _ in range(20)]
-        await serves.until(lambda: serves.gate.in_flight == 120)
-        serves.gate.draining = True
+        await serves.until(lambda: serves.gate.traffic.in_flight == 120)
+        serves.gate.traffic.draining = True
         drained = asyncio.create_task(serves.gate.wait_drained(LIMIT_S))
         late = await serves.ask()
         release.set()

@@ -193,10 +193,10 @@ async def test_what_is_sent_without_end_is_refused_or_not_read(mode):
             for connection in serves.server.connections.connections:
                 assert kept_by(connection) < 1_000_000
         if mode == "requests":
-            assert serves.gate.in_flight == 1
+            assert serves.gate.traffic.in_flight == 1
         else:
             assert _STATUS.findall(await reader.read(64)) == [b"431"]
-            await serves.until(lambda: serves.gate.in_flight == 0)
+            await serves.until(lambda: serves.gate.traffic.in_flight == 0)
         writer.close()
 
 
@@ -260,7 +260,7 @@ async def test_no_mutation_of_good_requests_leaves_a_connection_without_an_answe
         for _ in range(20):
             await asyncio.gather(*(one(mutated(draw)) for _ in range(50)))
         await serves.until(lambda: not serves.server.connections.connections)
-        assert serves.gate.in_flight == 0
+        assert serves.gate.traffic.in_flight == 0
         crowd = serves.server.connections
         assert (len(crowd.awaiting_head), len(crowd.closing), len(crowd.lingering), crowd.idle) == (0, 0, 0, {})
     assert [record for record in caplog.records if record.levelname in ("ERROR", "WARNING")] == []

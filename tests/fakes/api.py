@@ -6,24 +6,30 @@ import json
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 from penstock.bus.local import LocalBus
-from penstock.http import openapi, responses
-from penstock.http.api_dependencies import ApiDependencies
+from penstock.core.dependencies import ModelTraits
+from penstock.core.traffic import Traffic
 from penstock.http.gate import Gate, GateInputs
-from penstock.http.operations import Operations
-from penstock.http.routes import ApiRouter
+from penstock.http.routes import Api as Routes
 from penstock.indexing.chunk.outline import Chunk
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
 from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings, Settings
 from penstock.models.contract import TruncationChecks
-from penstock.pools.permits import Permits
-from penstock.search.pipeline import SearchPipeline
+from penstock.policies.alerts import RaisedAlert
+from penstock.pools.guarded_store import VectorLayout
+from penstock.pools.permits import Permits, PoolRegistry
+from penstock.search.degradation import LadderController
+from penstock.search.pipeline import ResultCache, SearchPipeline
+from penstock.stores.backends.memory_cache import MemoryCache
 from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
+from penstock.telemetry.heartbeat import Heartbeat
+from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from penstock.telemetry.metrics import Metrics
 from tests.fakes.memory_snapshots import MemorySnapshots
 from tests.fakes.memory_store import MemoryStore
@@ -165,65 +171,90 @@ def _pieces(body: Any) -> list[bytes]:
     return list(body)
 
 
-class Api:
-    """Gate, routes, operations, a memory bus and both pipelines over a memory store and fake models.
+class FakeCore:
+    """What operations see of a core: a memory bus and both pipelines over a memory store and fake models.
 
     Attributes:
         reasons: Why it is not ready; tests fill it.
-        foreign: Collections of another model; tests fill it.
-        told: How often its state, readiness or alerts were worked out.
+        told: How often its reasons or alerts were read.
     """
 
-    def __init__(self, http: HttpSettings | None = None, senses: GateInputs | None = None) -> None:
-        self.settings = replace(Settings(), http=http or HttpSettings())
-        self.store = MemoryStore()
-        self.embedder = FakeEmbedder()
-        self.sparse = FakeSparseEncoder()
-        self.metrics = Metrics()
-        self.reasons: list[str] = []
-        self.foreign: dict[str, CollectionInfo] = {}
-        self.told = 0
+    def __init__(self, settings: Settings) -> None:
         clock = LoopClock()
-        self.bus = LocalBus(self.settings.bus, {}, clock)
+        self.reasons: list[str] = []
+        self.told = 0
+        self.metrics = Metrics()
+        self.traffic = Traffic()
+        self.store = MemoryStore()
+        self.embedder, self.sparse, self.reranker = FakeEmbedder(), FakeSparseEncoder(), FakeReranker()
+        self.bus = LocalBus(settings.bus, {}, clock)
+        traits = ModelTraits("m", DIM, "sparse", lambda _: True, lambda text: text)
+        self.deps = SimpleNamespace(
+            settings=settings,
+            clock=clock,
+            data_dir="",
+            models=replace(traits, truncation=TruncationChecks(_endless, _endless, _endless_beside)),
+            snapshots=MemorySnapshots(self.store),
+            warnings=list,
+            serves_api=True,
+        )
+        self.layout = VectorLayout("m", DIM)
+        self.incompatible: dict[str, CollectionInfo] = {}
+        self.results = ResultCache(MemoryCache("answers", 1, 1, clock))
+        self.ladder = LadderController(settings.degradation, lambda _: False, float, clock)
+        self.pools = PoolRegistry(settings)
+        self.memory_watch = MemoryWatch(MemoryLimit(1_000, "setting"))
+        self.heartbeat = Heartbeat(clock, 1.0)
+        self.alert_monitor = self
+        self.breakers: list[Any] = []
+        self.all_caches: list[Any] = []
+        self.started_at_s = 0.0
         search = SearchPipeline(
             embedder=self.embedder,
             sparse=self.sparse,
             store=self.store,
-            settings=self.settings.search,
+            settings=settings.search,
             clock=clock,
-            prepare_sparse=lambda text: text,
-            fits_dense_model=lambda _: True,
+            prepare_sparse=traits.sparse_query,
+            fits_dense_model=traits.fits_dense_model,
         )
         writer = ChunkBatchWriter(self.embedder, self.sparse, self.store)
-        index = IndexPipeline(
+        self.index = IndexPipeline(
             store=self.store,
             chunk=_one_chunk,
             write=writer.write,
-            settings=self.settings.index,
-            timeouts=self.settings.timeouts,
+            settings=settings.index,
+            timeouts=settings.timeouts,
             clock=clock,
         )
         self.bus.subscribe(Topic.SEARCH_REQUEST, search.run, Permits("search", 16))
-        services = ApiDependencies(
-            settings=self.settings,
-            clock=clock,
-            bus=self.bus,
-            store=self.store,
-            index=index,
-            embedder=self.embedder,
-            sparse=self.sparse,
-            reranker=FakeReranker(),
-            model="m",
-            learned_sparse_model="",
-            status=self._status,
-            unready_reasons=self._reasons,
-            alerts=self._alerts,
-            snapshots=MemorySnapshots(self.store),
-            incompatible=self.foreign,
-            truncation=TruncationChecks(_endless, _endless, _endless_beside),
-        )
-        self.routes = ApiRouter(Operations(services), self.metrics, openapi.openapi_document())
-        self.gate = Gate(self.routes, self.settings.http, self.metrics, senses)
+
+    def unready_reasons(self) -> list[str]:
+        self.told += 1
+        return self.reasons
+
+    def alerts(self) -> list[RaisedAlert]:
+        self.told += 1
+        return []
+
+
+class Api:
+    """Gate, routes and operations over a fake core.
+
+    Attributes:
+        reasons: Why it is not ready; tests fill it.
+        foreign: Collections of another model; tests fill it.
+    """
+
+    def __init__(self, http: HttpSettings | None = None, senses: GateInputs | None = None) -> None:
+        self.settings = replace(Settings(), http=http or HttpSettings())
+        self.core = FakeCore(self.settings)
+        self.store, self.bus, self.metrics = self.core.store, self.core.bus, self.core.metrics
+        self.embedder, self.sparse = self.core.embedder, self.core.sparse
+        self.reasons, self.foreign = self.core.reasons, self.core.incompatible
+        self.routes = Routes(self.core)
+        inputs = replace(senses or GateInputs(), traffic=self.core.traffic)
+        self.gate = Gate(self.routes, self.settings.http, self.metrics, inputs)
 
     async def ask(self, method: str, path: str, body: Any = None, headers: Any = None, **how: Any) -> Answer:
         """Send one request through the gate."""
@@ -233,30 +264,6 @@ class Api:
         """Create a collection without asking the API."""
         await self.store.run(CreateCollection(CollectionInfo(name, DIM, "m")), Context.background())
         return self
-
-    def _reasons(self) -> list[str]:
-        self.told += 1
-        return self.reasons
-
-    def _alerts(self) -> list[responses.AlertStatus]:
-        self.told += 1
-        return []
-
-    def _status(self, collections: list[CollectionInfo]) -> responses.ServerStatus:
-        self.told += 1
-        return responses.ServerStatus(
-            version="0",
-            uptime_s=0.0,
-            ready=not self.reasons,
-            reasons=self.reasons,
-            data_dir="",
-            model="m",
-            dim=DIM,
-            in_flight=self.gate.in_flight,
-            collections=collections,
-            topics=[],
-            pools=[],
-        )
 
 
 async def _endless(texts: Sequence[str]) -> list[int]:

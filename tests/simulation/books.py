@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from penstock.bus.topic_queue import BLOCKED_MAX
-from penstock.core.alert_publisher import ALERTS_IN_FLIGHT_MAX
 from penstock.core.callback_metrics import TOPIC_BY_POOL
+from penstock.core.core import ALERTS_IN_FLIGHT_MAX
 from penstock.policies.breaker import BreakerState
 from penstock.policies.ladder import Rung
 
@@ -30,7 +30,7 @@ class Books:
         """Hold what must hold at every moment."""
         world, core = self._world, self._world.core
         assert world.sent == world.ends.total() + world.asking, (world.sent, world.ends, world.asking)
-        assert core.gate.in_flight <= world.asking
+        assert core.traffic.in_flight <= world.asking
         for name, intakes in core.bus._dispatchers.items():
             for intake in intakes:
                 self._check_topic(name, intake)
@@ -46,11 +46,11 @@ class Books:
         """Hold what must hold when all is over: everything is back where it was."""
         self.check()
         world, core = self._world, self._world.core
-        assert world.asking == world.working() == core.gate.in_flight == 0
+        assert world.asking == world.working() == core.traffic.in_flight == 0
         assert all(s.waiting == s.running == s.blocked == 0 for s in core.bus.state()), core.bus.state()
         assert all(s.counts.offered == s.counts.ended for s in core.bus.state()), core.bus.state()
         assert [alert for alert in core.alert_monitor.alerts() if alert.active] == []
-        terms = core.gate._state
+        terms = world.gate._state
         assert [len(line) for line in (terms.reading, terms.writing, terms.unwatched)] == [0, 0, 0]
         zeros: Mapping[str, tuple[str, Iterable[str]]] = {
             "worker_pool_active": ("pool", TOPIC_BY_POOL),

@@ -61,7 +61,7 @@ class Storm:
             late = await world.search()
             assert late.code in ("draining", "rate_limited"), late
         await self._all_ended(0.1)
-        assert world.core.gate.in_flight == world.working() == 0
+        assert world.gate.traffic.in_flight == world.working() == 0
         assert all(state.counts.offered == state.counts.ended for state in world.core.bus.state())
 
     # --- Requests
@@ -181,10 +181,10 @@ class Storm:
         assert (await world.search("calm at last")).json["degraded"] == []
 
     async def _drain(self) -> None:
-        gate = self.world.core.gate
-        gate.draining = True
+        gate = self.world.gate
+        gate.traffic.draining = True
         await gate.wait_drained(self._moment(1.0))
-        assert gate.in_flight <= self.world.asking
+        assert gate.traffic.in_flight <= self.world.asking
 
     # --- What must have become of it
 
@@ -198,9 +198,9 @@ class Storm:
 
     def _check_books(self) -> None:
         """Hold what the server counted against what its callers saw."""
-        world, gate = self.world, self.world.core.gate
-        assert gate.counters.client_gone + gate.counters.cut_off == world.ends["gone"], (gate.counters, world.ends)
-        assert gate.counters.in_time + gate.counters.too_late <= world.sent - world.ends["gone"]
+        world, gate = self.world, self.world.gate
+        assert gate.traffic.client_gone + gate.traffic.cut_off == world.ends["gone"], (gate.traffic, world.ends)
+        assert gate.traffic.in_time + gate.traffic.too_late <= world.sent - world.ends["gone"]
         refused = sum(world.core.metrics.counts_by_label(world.core.metrics.refused).values())
         assert refused >= world.ends["refused"], (refused, world.ends)
 

@@ -204,7 +204,7 @@ async def test_a_caller_that_never_sends_its_body_and_one_that_never_reads_are_l
         deaf = asyncio.create_task(world.search(caller=Caller(None, reads=False)))
         assert (await mute).status == 408
         assert (await deaf).end == "gone"
-        assert world.core.gate.counters.cut_off == 1
+        assert world.gate.traffic.cut_off == 1
         world.books.check_at_rest()
 
 
@@ -216,12 +216,12 @@ async def test_a_drain_in_the_middle_answers_what_runs_and_refuses_what_comes():
     async with World() as world:
         before = [asyncio.create_task(world.search(client=client)) for client in CROWD]
         await asyncio.sleep(0.05)
-        world.core.gate.draining = True
+        world.gate.traffic.draining = True
         ready = await world.ask("GET", "/readyz")
         assert (ready.status, ready.json["reasons"]) == (503, ["the server is shutting down"])
         after = await world.search()
         assert (after.status, after.code, after.headers["connection"]) == (503, "draining", "close")
-        assert await world.core.gate.wait_drained(30)
+        assert await world.gate.wait_drained(30)
         assert ends(await asyncio.gather(*before)) == {"answered": 20}
         world.books.check_at_rest()
 
@@ -232,8 +232,8 @@ async def test_what_hangs_when_the_drain_is_over_gets_a_typed_refusal():
         world.disk.turn(Mood.HANGS)
         asked = [asyncio.create_task(world.search(client=client)) for client in CROWD]
         await asyncio.sleep(0.05)
-        world.core.gate.draining = True
-        assert not await world.core.gate.wait_drained(0.5)
+        world.gate.traffic.draining = True
+        assert not await world.gate.wait_drained(0.5)
         assert ends(await asyncio.gather(*asked)) == {"draining": 20}
 
 

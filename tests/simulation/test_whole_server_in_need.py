@@ -131,7 +131,7 @@ async def test_a_caller_that_reads_no_error_is_let_go_like_any_other():
         world.dense.turn(Mood.RAISES)
         deaf = await world.ask("POST", "/v1/embed", {"texts": ["a", "b"]}, caller=Caller(None, reads=False))
         assert deaf.end == "gone"
-        assert world.core.gate.counters.cut_off == 1
+        assert world.gate.traffic.cut_off == 1
 
 
 # --- Memory

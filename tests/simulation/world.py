@@ -21,7 +21,8 @@ from penstock.bus.counters import BusObserver
 from penstock.bus.local import LocalBus
 from penstock.bus.management import ManagedBus
 from penstock.core.core import Core
-from penstock.core.dependencies import Dependencies, ModelTraits, PoolHandlers
+from penstock.core.dependencies import Dependencies, ModelTraits
+from penstock.http.gate import build_gate
 from penstock.indexing.chunk.outline import Chunk
 from penstock.kernel.context import Context, LoopClock
 from penstock.kernel.messages import AlertTriggered, ChunkText, EmbedBatch, RerankTexts, SparseBatch, Topic
@@ -83,7 +84,8 @@ class World:
         steady: Whether service times are constant.
 
     Attributes:
-        core: The server, once entered.
+        core: The server behind its gate, once entered.
+        gate: Its gate.
         books: What must hold.
         store: The vectors.
         dense, sparse, rerank, disk, chunker: What the server depends on, each with its mood.
@@ -114,6 +116,7 @@ class World:
         self.store = MemoryStore(self.disk.work, self.settings.timeouts.store)
         self.points = MemoryCache("points", 100, 100_000, LoopClock())
         self.core = Core(self._parts())
+        self.gate = build_gate(self.core)
         self.books = Books(self)
         self.core.bus.subscribe(Topic.ALERT_TRIGGERED, self._hear, Permits("alerts", 1))
         await self._fill()
@@ -157,7 +160,7 @@ class World:
     ) -> Reply:
         """Send a request and enter in the books how it ended: by exactly one answer, or by none to one who has gone."""
         caller = caller or Caller(None)
-        caller.app = self.core.gate
+        caller.app = self.gate
         began_s = self.loop.time()
         self.sent += 1
         self.asking += 1
@@ -252,7 +255,7 @@ class World:
             make_bus=bus,
             store=self.store,
             models=ModelTraits("model", DIM, "sparse", lambda _: True, lambda text: text, late=DIM),
-            handlers=PoolHandlers(self._embed, self._encode, self._rerank, self._chunk),
+            handlers={"embed": self._embed, "sparse": self._encode, "rerank": self._rerank, "chunk": self._chunk},
             make_cache=cache,
             make_memory_watch=lambda caches: MemoryWatch(
                 limit, caches, used=lambda _: int(self.memory_share * MEMORY_BYTES)

@@ -17,18 +17,11 @@ from penstock.stores.lock import DirectoryLock
 
 if TYPE_CHECKING:
     from penstock.app.assembly import Assembly, Progress
-    from penstock.core.core import Core
     from penstock.http.gate import Gate
 
 
 class App:
     """A whole Penstock, or a part of it. Build it with :func:`build`, ``start`` it, serve ``asgi``, ``close`` it.
-
-    Args:
-        settings: Everything that can be set.
-        data_dir: The data directory.
-        model_cache: Where prepared models are kept; ``data_dir/models`` by default.
-        role: The part of it that runs here.
 
     Raises:
         Invalid: The settings cannot be used, or not for this role.
@@ -48,7 +41,7 @@ class App:
     @property
     def asgi(self) -> Gate:
         """The ASGI application, once it has been started."""
-        return self._core.gate
+        return self._gate
 
     async def start(self, progress: Progress | None = None) -> None:
         """Lock the directory, probe external services, prepare the models, start the store, wire the topics.
@@ -82,15 +75,16 @@ class App:
 
     def begin_drain(self) -> None:
         """Refuse new requests from now on; running ones go on."""
-        self._core.gate.draining = True
+        self._gate.traffic.draining = True
 
     async def wait_drained(self, timeout_s: float) -> bool:
         """Wait until no request is in flight; return whether that came true in time."""
-        return await self._core.gate.wait_drained(timeout_s)
+        return await self._gate.wait_drained(timeout_s)
 
     async def drain_bus(self, timeout_s: float) -> bool:
         """Take no more work from other instances; return whether what was taken has ended in time."""
-        return await self._core.drain_bus(timeout_s)
+        assembly = self._assembly
+        return assembly is None or assembly.core is None or await assembly.core.drain_bus(timeout_s)
 
     async def close(self) -> None:
         """Stop everything, the last started first; the store is flushed."""
@@ -101,10 +95,10 @@ class App:
         self._lock.release()
 
     @property
-    def _core(self) -> Core:
-        if self._assembly is None:
+    def _gate(self) -> Gate:
+        if self._assembly is None or self._assembly.gate is None:
             raise Broken("the server has not been started")
-        return self._assembly.core
+        return self._assembly.gate
 
 
 def _import_assembly() -> type[Assembly]:

@@ -17,15 +17,16 @@ from pathlib import Path
 from penstock.app.backing_services import BackingServices
 from penstock.app.local_backends import build_bus, cache_factory
 from penstock.app.role import Role
+from penstock.bus.contract import Handler
 from penstock.core.core import Core
-from penstock.core.dependencies import Dependencies, ModelTraits, PoolHandlers
+from penstock.core.dependencies import Dependencies, ModelTraits
+from penstock.http.gate import Gate, build_gate
 from penstock.indexing import chunk_worker
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.model_inputs import dense_text, sparse_query, sparse_text
 from penstock.kernel import allocator
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.cores import available_cores
-from penstock.kernel.errors import Broken
 from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings
 from penstock.models.factory import ModelFactory, Models
@@ -76,13 +77,9 @@ Progress = Callable[[str, int, int], None]
 class Assembly:
     """The core and all that it computes with. ``start`` it once, ``close`` it in the end.
 
-    Args:
-        settings: Everything that can be set.
-        data_dir: The data directory.
-        role: The part of Penstock that runs here.
-        backing_services: The services outside of this process, started.
-        clock: The loop's clock.
-        watch: Watches the data directory.
+    Attributes:
+        core: The core, once this has started.
+        gate: The ASGI application: the core's API behind its gate.
     """
 
     def __init__(
@@ -106,14 +103,8 @@ class Assembly:
         self._bulk_threads = ThreadPool(count, "penstock-bulk", BULK_NICENESS)
         self._processes: ProcessPool | None = None
         self._models: Models | None = None
-        self._core: Core | None = None
-
-    @property
-    def core(self) -> Core:
-        """The core, once this has started."""
-        if self._core is None:
-            raise Broken("the server has not been started")
-        return self._core
+        self.core: Core | None = None
+        self.gate: Gate | None = None
 
     async def start(self, model_cache: Path, progress: Progress) -> None:
         """Prepare and check the models, start the store where it is ours, wire the topics.
@@ -131,7 +122,8 @@ class Assembly:
         await models.check_endpoints(self._clock)
         if stores:
             await points.start()
-        self._core = core = Core(self._dependencies(models))
+        self.core = core = Core(self._dependencies(models))
+        self.gate = build_gate(core)
         if stores:
             core.incompatible |= await self._find_incompatible(models)
         points.when_ready(core.guards["store"].reset)
@@ -154,8 +146,8 @@ class Assembly:
 
     async def close(self) -> None:
         """End everything, the last started first."""
-        if self._core is not None:
-            await self._core.close()
+        if self.core is not None:
+            await self.core.close()
         if self._processes is not None:
             await self._processes.close()
         await self._threads.close()
@@ -202,7 +194,7 @@ class Assembly:
             serves_api=self._role.serves_api,
         )
 
-    def _pool_handlers(self, models: Models) -> PoolHandlers:
+    def _pool_handlers(self, models: Models) -> dict[str, Handler]:
         """Return the pools' handlers: models in threads or over HTTP, chunkers in processes."""
         embed, encode, rerank = model_handlers(models, self._threads, self._bulk_threads)
         count = min(self._settings.index.chunk_workers, available_cores())
@@ -212,7 +204,7 @@ class Assembly:
         async def chunk(message: ChunkText, _ctx: Context) -> list[Chunk]:
             return await cutter(message)
 
-        return PoolHandlers(embed, encode, rerank, chunk)
+        return {"embed": embed, "sparse": encode, "rerank": rerank, "chunk": chunk}
 
 
 def _release_memory(models: Models) -> None:

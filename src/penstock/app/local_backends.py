@@ -71,11 +71,7 @@ def build_bus(
 
 
 def cache_factory(clock: Clock) -> MakeCache:
-    """Return the factory of this process's own caches.
-
-    Args:
-        clock: The loop's clock, for their ages.
-    """
+    """Return the factory of this process's own caches."""
 
     def make(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> KeyValueCache:
         return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)

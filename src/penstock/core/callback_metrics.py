@@ -65,24 +65,21 @@ def topic_metrics(bus: BusManagement) -> list[CallbackMetric]:
     ]
 
 
-def breaker_metrics(breakers: Iterable[BreakerView]) -> list[CallbackMetric]:
-    """Return the breakers' states (M5)."""
-    every = tuple(breakers)
-    return [("circuit_breaker_state", lambda: [((one.dependency,), float(one.state)) for one in every])]
-
-
-def remote_metrics(remotes: Mapping[str, RemoteDependency]) -> list[CallbackMetric]:
-    """Return the outcomes of calls to other servers."""
+def dependency_metrics(
+    breakers: Sequence[BreakerView],
+    remotes: Mapping[str, RemoteDependency],
+    connections: Callable[[], Mapping[str, int]],
+) -> list[CallbackMetric]:
+    """Return the breakers' states (M5), the outcomes of calls to other servers, and the connections to them (L3–L5)."""
 
     def calls() -> list[Sample]:
         return [((name, what), float(n)) for name, one in remotes.items() for what, n in asdict(one.counts).items()]
 
-    return [("dependency_calls_total", calls)]
-
-
-def connection_metrics(connections: Callable[[], Mapping[str, int]]) -> list[CallbackMetric]:
-    """Return how many connections are open to each server elsewhere (L3–L5)."""
-    return [("dependency_connections", lambda: [((name,), float(n)) for name, n in connections().items()])]
+    return [
+        ("circuit_breaker_state", lambda: [((one.dependency,), float(one.state)) for one in breakers]),
+        ("dependency_calls_total", calls),
+        ("dependency_connections", lambda: [((name,), float(n)) for name, n in connections().items()]),
+    ]
 
 
 def ladder_metrics(rungs: LadderController) -> list[CallbackMetric]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,16 +63,6 @@ class ModelTraits:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolHandlers:
-    """Handlers of the model and chunk pools: the work itself, without guard or limit."""
-
-    embed: Handler
-    sparse: Handler
-    rerank: Handler
-    chunk: Handler
-
-
-@dataclass(frozen=True, slots=True)
 class Dependencies:
     """Everything the core is built of.
 
@@ -83,7 +73,7 @@ class Dependencies:
         make_bus: Makes the bus.
         store: Holds the points.
         models: Traits of the models.
-        handlers: Handlers of the pools.
+        handlers: Handlers of the model and chunk pools, by pool: the work itself, without guard or limit.
         make_cache: Makes a cache.
         make_memory_watch: Makes the watch over memory.
         remote_dependencies: Dependencies on other servers, by the names of their guards: ``embed``, ``sparse``,
@@ -110,7 +100,7 @@ class Dependencies:
     make_bus: MakeBus
     store: VectorStore
     models: ModelTraits
-    handlers: PoolHandlers
+    handlers: Mapping[str, Handler]
     make_cache: MakeCache
     make_memory_watch: MakeMemoryWatch
     remote_dependencies: frozenset[str] = frozenset()

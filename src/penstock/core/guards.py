@@ -28,14 +28,7 @@ STORE_CALLS_MIN: Final = 8
 
 
 def build_remote(name: str, deps: Dependencies, guard: Guard, pools: PoolRegistry) -> RemoteDependency:
-    """Return the limit toward a model, or the store, that is another server.
-
-    Args:
-        name: ``embed``, ``sparse``, ``rerank`` or ``store``.
-        deps: The core's dependencies.
-        guard: The dependency's.
-        pools: The permits, which follow the limit.
-    """
+    """Return the limit toward a model, or the store, that is another server."""
     if name == "store":
         return _build_store_remote(deps, guard, pools)
     permits: Permits = getattr(pools, name)

@@ -21,8 +21,10 @@ from starlette.datastructures import Headers
 from penstock.http import request_bodies
 from penstock.http.json_errors import InvalidField, find_invalid_json
 from penstock.http.problem import UnsupportedMediaType
-from penstock.http.request_bodies import Ids, Path, PathPrefix
+from penstock.http.request_bodies import Ids, PathPrefix
+from penstock.indexing.document_records import PATH_CHARACTERS_MAX
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, truncated
+from penstock.search.request import SearchBody
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -32,10 +34,6 @@ _UTF8: Final = frozenset({"utf-8", "utf8"})
 
 def check_media_type(headers: Headers, accepted: tuple[str, ...]) -> None:
     """Refuse a body of another media type before it is read. A request without a body needs no type.
-
-    Args:
-        headers: The request's.
-        accepted: Media types that the route takes.
 
     Raises:
         UnsupportedMediaType: The type, its charset or its coding is another.
@@ -79,7 +77,7 @@ class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     after: uuid.UUID | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=PAGE_DOCUMENTS_MAX)] = 1000
-    path_prefix: Path = ""
+    path_prefix: Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX)] = ""
 
 
 class DeleteQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,10 +97,6 @@ def decode_query(text: bytes, record_type: type[S]) -> S:
 
     A parameter may be repeated only where it is a list. Unknown parameters are refused like unknown fields of a body,
     so a misspelt one never passes unnoticed.
-
-    Args:
-        text: What stands behind the question mark.
-        record_type: What it should be.
 
     Raises:
         Invalid: With the parameter's name as its field.
@@ -266,9 +260,8 @@ _FIELDS_MAX: Final = 32
 #: The field of each body that may grow, and how many values it may hold at most, inner ones included. Beyond them the
 #: body is refused before any object is made of it; for a filter of a few too many the key is still named.
 _BODY_LISTS: Final[dict[type, tuple[str, int]]] = {
-    request_bodies.SearchBody: ("filter", 4096),
-    request_bodies.EmbedBody: ("texts", request_bodies.TEXTS_MAX),
-    request_bodies.SparseBody: ("texts", request_bodies.TEXTS_MAX),
+    SearchBody: ("filter", 4096),
+    request_bodies.TextsBody: ("texts", request_bodies.TEXTS_MAX),
     request_bodies.RerankBody: ("texts", request_bodies.TEXTS_MAX),
     request_bodies.DeleteBody: ("ids", request_bodies.IDS_MAX),
 }

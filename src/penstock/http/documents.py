@@ -82,12 +82,7 @@ class DocumentEntry(NamedTuple):
 
 
 class LazyDocuments(Sequence[Document]):
-    """Documents of a body, each decoded when it is asked for.
-
-    Args:
-        data: Bytes that hold them.
-        entries: Position of each.
-    """
+    """Documents of a body, each decoded when it is asked for."""
 
     def __init__(self, data: memoryview, entries: Sequence[DocumentEntry]) -> None:
         self._data = data
@@ -174,13 +169,7 @@ async def read_documents(request: Request, clock: Clock) -> DocumentBatch:
 
 
 class _DocumentReader:
-    """Reads a body document by document and yields to the event loop in between.
-
-    Args:
-        data: The body: lines, or a list.
-        ctx: The request's context.
-        clock: The loop's clock.
-    """
+    """Reads a body document by document and yields to the event loop in between."""
 
     def __init__(self, data: memoryview, ctx: Context, clock: Clock) -> None:
         self._data = data

@@ -13,41 +13,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Mu
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from penstock.core.traffic import Traffic
 from penstock.http.problem import PreparedRefusal
 from penstock.http.timeout_queue import TimeoutQueue
 from penstock.kernel.errors import Expired, Invalid, Rejected
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.jitter import Rng, jittered_retry_after_s
 from penstock.policies.levels import Level
-from penstock.telemetry.bus_metrics import HighWater
-
-
-@dataclass(slots=True)
-class TrafficCounters:
-    """Counts since the start. Refusals by reason are in ``requests_refused``.
-
-    Attributes:
-        in_time: Answers sent whole before their deadline that were no fault of the server's
-            (status below 500, not 408 or 429): goodput.
-        too_late: Answers sent after their deadline; the caller may have gone.
-        client_gone: Requests whose caller hung up before the answer.
-        cut_off: Connections ended because the caller did not read its response in time (T2).
-        in_flight_max: Windowed maximum of the requests in flight.
-    """
-
-    in_time: int = 0
-    too_late: int = 0
-    client_gone: int = 0
-    cut_off: int = 0
-    in_flight_max: HighWater = field(default_factory=HighWater)
-
-    def count_response(self, status: int, *, in_time: bool) -> None:
-        """Count an answer that went out whole."""
-        if not in_time:
-            self.too_late += 1
-        elif status < 500 and status not in (408, 429):
-            self.in_time += 1
-
 
 #: One of so many parts of the requests in flight may be unfinished bodies of one client (H3).
 CLIENT_SHARE_DIVISOR: Final = 4
@@ -67,9 +39,6 @@ class UploadTracker:
     """Unfinished bodies by client and by address.
 
     A key is not checked, so one attacker may use many. The address bounds those too.
-
-    Args:
-        in_flight_max: Requests in flight at most.
 
     Bounds: one entry for each request in flight and each of its owners.
     """
@@ -134,12 +103,6 @@ ABORT_TIMEOUT_S: Final = 1.0
 _CLOSE: Final = (b"connection", b"close")
 
 
-class BodyTooLarge(Invalid):
-    """The body is larger than the server takes."""
-
-    code = "body_too_large"
-
-
 class ReadTimeout(Expired):
     """The body did not arrive in time (T1)."""
 
@@ -165,8 +128,7 @@ class GateState:
         settings: The gate's limits.
         memory_level: How full the memory is.
         rng: Draws for the jitter.
-        counters: Traffic counters.
-        draining: Whether the server is draining.
+        traffic: Requests in flight, their outcomes, and whether the server drains.
         reading: Exchanges whose body is awaited (T1).
         uploads: Unfinished bodies by client (H3).
         writing: Exchanges whose response is being sent (T2).
@@ -176,8 +138,7 @@ class GateState:
     settings: HttpSettings
     memory_level: Callable[[], Level]
     rng: Rng
-    counters: TrafficCounters = field(default_factory=TrafficCounters)
-    draining: bool = False
+    traffic: Traffic
     reading: TimeoutQueue[Exchange] = field(init=False)
     uploads: UploadTracker = field(init=False)
     writing: TimeoutQueue[Exchange] = field(init=False)
@@ -193,7 +154,7 @@ class GateState:
         """Refuse a body that has grown too large (D8), or is large while memory is short (D6).
 
         Raises:
-            BodyTooLarge: It is over the limit.
+            Invalid: It is over the limit (``body_too_large``).
             Rejected: It is over ``large_request``.
         """
         if received > self.settings.max_body:
@@ -229,13 +190,6 @@ class RequestHead:
 
 class Exchange:
     """A request and its response, passing through the gate.
-
-    Args:
-        scope: The request's ASGI scope.
-        receive: The server's ``receive``.
-        send: The server's ``send``.
-        head: The request's head.
-        state: State shared by all exchanges.
 
     Attributes:
         response_ended: Whether the last of the response is on its way.
@@ -287,7 +241,7 @@ class Exchange:
         """Pass the next message in, within the body's size and time (D6, D8, T1).
 
         Raises:
-            BodyTooLarge: More bytes came than allowed.
+            Invalid: More bytes came than allowed (``body_too_large``).
             Rejected: Memory is short and the body is large.
         """
         if self._body_consumed:
@@ -334,7 +288,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), *self._head.response_headers]
-            if self._state.draining and _CLOSE not in headers:
+            if self._state.traffic.draining and _CLOSE not in headers:
                 headers.append(_CLOSE)
             message = {**message, "headers": headers}
             self._state.writing.add(self)
@@ -429,9 +383,9 @@ class Exchange:
             self._watcher.cancel()
 
 
-def body_too_large_error(limit: int) -> BodyTooLarge:
+def body_too_large_error(limit: int) -> Invalid:
     """Return the error for a body over the limit."""
-    return BodyTooLarge(f"the request body is larger than {limit} bytes; send less at a time")
+    return Invalid(f"the request body is larger than {limit} bytes; send less at a time", code="body_too_large")
 
 
 def memory_short_error() -> Rejected:

@@ -16,31 +16,28 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.bus import contract as bus
 from penstock.bus.contract import TopicRefusal
-from penstock.http.endpoints import ENDPOINTS
+from penstock.core.core import Core
+from penstock.core.traffic import Traffic
 from penstock.http.exchange import (
-    PIECE_BYTES,
     RETRY_AFTER_STATUSES,
     AsgiApp,
-    BodyTooLarge,
     Exchange,
     GateState,
     Headers,
-    Message,
     Receive,
     RequestHead,
     Scope,
     Send,
     SlowReader,
     SlowUploads,
-    TrafficCounters,
     body_too_large_error,
     memory_short_error,
 )
+from penstock.http.operations import ENDPOINTS
 from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
 from penstock.http.probes import ProbeThrottle
 from penstock.http.problem import PreparedRefusal
@@ -52,6 +49,7 @@ from penstock.http.request_context import (
     read_admission_context,
     request_state,
 )
+from penstock.http.routes import Api
 from penstock.kernel.context import Context, Criticality, current_request_id, new_id
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.messages import Topic
@@ -59,7 +57,7 @@ from penstock.kernel.settings import HttpSettings
 from penstock.policies.bucket import RateDecision, RateLimiter, RateSettings
 from penstock.policies.jitter import Rng
 from penstock.policies.levels import Level
-from penstock.telemetry.metrics import CallbackMetric, Metrics, unlabelled
+from penstock.telemetry.metrics import Metrics
 
 _ENDPOINTS_WITH_TOPICS: Final = tuple(endpoint for endpoint in ENDPOINTS if endpoint.topics)
 _PARAMETER: Final = re.compile(r"{\w+}")
@@ -99,19 +97,6 @@ def backpressure_check(
     return pressed
 
 
-__all__ = [
-    "EXEMPT_PATHS",
-    "PIECE_BYTES",
-    "AsgiApp",
-    "BodyTooLarge",
-    "Gate",
-    "GateInputs",
-    "Message",
-    "Receive",
-    "Scope",
-    "Send",
-]
-
 log = logging.getLogger(__name__)
 
 #: Paths that are served even while the server is full or drains, since they report its state.
@@ -137,11 +122,13 @@ class GateInputs:
             context. ``None`` while it does.
         memory_level: Returns how full the memory is.
         rng: Draws for the jitter of ``Retry-After``.
+        traffic: Counts the requests.
     """
 
-    backpressure: Callable[[str, str, AdmissionContext], bus.TopicRefusal | None] = lambda *_: None
+    backpressure: Callable[[str, str, AdmissionContext], TopicRefusal | None] = lambda *_: None
     memory_level: Callable[[], Level] = lambda: Level.CALM
     rng: Rng = random.random
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 class Gate:
@@ -158,7 +145,7 @@ class Gate:
     Bounds: ``max_concurrent`` requests, and the bounds of :class:`RateLimiter` and :class:`ClientIdentifier`.
 
     Attributes:
-        counters: Traffic counters beside refusals.
+        traffic: Requests in flight, their outcomes beside refusals, and whether the server drains.
 
     Raises:
         Invalid: ``trusted_proxies``, ``allowed_hosts`` or ``cors_origins`` cannot be read.
@@ -177,8 +164,8 @@ class Gate:
         self._settings = settings
         self._metrics = metrics
         self._inputs = inputs or GateInputs()
-        self._state = GateState(settings, self._inputs.memory_level, self._inputs.rng)
-        self.counters: TrafficCounters = self._state.counters
+        self.traffic = self._inputs.traffic
+        self._state = GateState(settings, self._inputs.memory_level, self._inputs.rng, self.traffic)
         self._clients = ClientIdentifier(settings.trusted_proxies)
         self._origins = OriginPolicy(settings.allowed_hosts, settings.cors_origins, listen_hosts)
         self._limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
@@ -190,22 +177,8 @@ class Gate:
         self._idle.set()
 
     def __repr__(self) -> str:
-        state = ", draining" if self.draining else ""
-        return f"<Gate {self.in_flight}/{self._settings.max_concurrent} in flight, {self._limiter!r}{state}>"
-
-    @property
-    def in_flight(self) -> int:
-        """Requests admitted and not answered yet."""
-        return len(self._running)
-
-    @property
-    def draining(self) -> bool:
-        """Draining state: new requests are refused and every response closes its connection."""
-        return self._state.draining
-
-    @draining.setter
-    def draining(self, draining: bool) -> None:
-        self._state.draining = draining
+        state = ", draining" if self.traffic.draining else ""
+        return f"<Gate {self.traffic.in_flight}/{self._settings.max_concurrent} in flight, {self._limiter!r}{state}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection's scope; only ``http`` is served.
@@ -225,7 +198,8 @@ class Gate:
         if refusal is None:
             self._running.add(exchange)
             self._idle.clear()
-            self.counters.in_flight_max.observe(len(self._running), now_s)
+            self.traffic.in_flight = len(self._running)
+            self.traffic.peak.observe(len(self._running), now_s)
         else:
             self._metrics.refused.labels(refusal.error.code).inc()
         try:
@@ -246,10 +220,6 @@ class Gate:
         finally:
             self._release(exchange)
 
-    def in_flight_max(self) -> int:
-        """Return the most requests in flight of about the last 15 seconds."""
-        return max(self.in_flight, int(self.counters.in_flight_max.read(asyncio.get_running_loop().time())))
-
     async def wait_drained(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; return whether that came true in time.
 
@@ -268,20 +238,6 @@ class Gate:
         await self._wait_idle(DRAIN_ABORT_S)
         return False
 
-    def callback_metrics(self) -> list[CallbackMetric]:
-        """Return what the gate counts beside refusals (M4, M6)."""
-        tally = self.counters
-        return [
-            unlabelled("http_concurrent_requests", lambda: self.in_flight),
-            unlabelled("http_concurrent_requests_max", self.in_flight_max),
-            ("http_responses_total", lambda: [(("true",), tally.in_time), (("false",), tally.too_late)]),
-            (
-                "http_client_disconnects_total",
-                lambda: [(("client_gone",), tally.client_gone), (("cut_off",), tally.cut_off)],
-            ),
-            unlabelled("http_rate_limit_clients", lambda: len(self._limiter)),
-        ]
-
     def _admit(
         self, scope: Scope, arrival: RequestHead, client: str, now_s: float
     ) -> tuple[PreparedRefusal | None, float]:
@@ -299,7 +255,7 @@ class Gate:
             arrival.response_headers += self._ratelimit_headers(decision)
             if not decision.allowed:
                 return self._refusals.rate_limited, decision.retry_after_s
-        if self._state.draining:
+        if self.traffic.draining:
             return self._refusals.draining, DRAIN_RETRY_S
         return self._overload_refusal(scope, arrival, client, now_s)
 
@@ -334,6 +290,7 @@ class Gate:
         """Count a request as in flight no more."""
         exchange.close()
         self._running.discard(exchange)
+        self.traffic.in_flight = len(self._running)
         if not self._running:
             self._idle.set()
 
@@ -363,25 +320,28 @@ class Gate:
                 return _refusal_of(reason)
             raise reason from None
         except Exception:
-            log.exception("a request failed", extra={"request_id": request_state(scope).request_id})
+            log.exception("a request failed")
             return _refusal_of(Broken("an internal error happened; the log has the details"))
         return None, 0.0
 
     def _count_response(self, scope: Scope, exchange: Exchange) -> None:
-        """Count an answer that is out."""
-        if exchange.response_ended and scope["path"] not in EXEMPT_PATHS:
-            late = asyncio.get_running_loop().time() > request_state(scope).deadline_s
-            self.counters.count_response(exchange.status, in_time=not late)
+        """Count an answer that went out whole."""
+        if not exchange.response_ended or scope["path"] in EXEMPT_PATHS:
+            return
+        if asyncio.get_running_loop().time() > request_state(scope).deadline_s:
+            self.traffic.too_late += 1
+        elif exchange.status < 500 and exchange.status not in (408, 429):
+            self.traffic.in_time += 1
 
     async def _end_without_response(self, scope: Scope, exchange: Exchange, reason: Exception) -> None:
         """End without a response. A response that has begun stays incomplete, so the server closes the connection."""
         facts = {"request_id": request_state(scope).request_id, "why": str(reason)}
         if not isinstance(reason, SlowReader):
-            self.counters.client_gone += 1
+            self.traffic.client_gone += 1
             # Under overload thousands disconnect. They are counted, since a log line each would add to the load.
             log.debug("a client went away", extra=facts)
             return
-        self.counters.cut_off += 1
+        self.traffic.cut_off += 1
         log.info("a client was cut off", extra=facts)
         await exchange.abort_connection()
 
@@ -390,6 +350,14 @@ class Gate:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
         return not self._running
+
+
+def build_gate(core: Core) -> Gate:
+    """Return the ASGI application of a server: its API behind the gate."""
+    settings, limits = core.deps.settings, lambda: core.memory_watch.level
+    inputs = GateInputs(backpressure_check(core.bus.check_admission), limits, core.deps.rng, core.traffic)
+    listens = (settings.server.host, settings.worker.host)
+    return Gate(Api(core), settings.http, core.metrics, inputs, core.limiter, listens)
 
 
 #: When another try makes sense: after a moment of overload, and after a restart.

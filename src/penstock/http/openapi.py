@@ -5,21 +5,33 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Final
 
 import msgspec
+from msgspec import UnsetType
+from msgspec.inspect import StructType, type_info
 
 from penstock import __version__
 from penstock.http import request_bodies, responses
 from penstock.http.decoding import JSON
-from penstock.http.endpoints import ENDPOINTS, ApiEndpoint
+from penstock.http.endpoints import ApiEndpoint
 from penstock.http.exchange import RETRY_AFTER_STATUSES
-from penstock.http.operations import Operations
+from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import MEDIA_TYPE, TITLES, ProblemDetails
 from penstock.http.request_context import CRITICALITIES
-from penstock.http.schemas import Schema, component_schemas, schema_ref, with_descriptions
+from penstock.indexing.document_records import Document
+from penstock.kernel.records import TIMEOUT_MS_MAX
+from penstock.search.request import SearchBody
 from penstock.stores.data_model import COLLECTION_NAME
 from penstock.telemetry.metrics import CONTENT_TYPE
+
+REF: Final = "#/components/schemas/{name}"
+
+Schema = dict[str, Any]
+
+#: One line of a docstring's ``Attributes``; a longer description goes on, further indented.
+_ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*)$")
 
 _NON_WORD: Final = re.compile(r"\W+")
 _PATH_PARAMETER: Final = re.compile(r"{(\w+)}")
@@ -51,7 +63,7 @@ _DOCUMENTS: Final = [
 ]
 
 _EXAMPLES: Final[dict[type, Any]] = {
-    request_bodies.SearchBody: {
+    SearchBody: {
         "query": "parse a JSON string",
         "limit": 5,
         "filter": {"path_prefix": "src/"},
@@ -61,8 +73,7 @@ _EXAMPLES: Final[dict[type, Any]] = {
     request_bodies.DeleteBody: {"ids": ["notes"]},
     request_bodies.CollectionBody: {},
     request_bodies.RestoreBody: {"force": False},
-    request_bodies.EmbedBody: {"texts": ["parse a JSON string"], "kind": "query"},
-    request_bodies.SparseBody: {"texts": ["parse a JSON string"], "kind": "query"},
+    request_bodies.TextsBody: {"texts": ["parse a JSON string"], "kind": "query"},
     request_bodies.RerankBody: {"query": "parse a JSON string", "texts": ["json.loads(text)", "open(path).read()"]},
 }
 
@@ -76,7 +87,7 @@ _TIMEOUT: Final = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
     "description": "A tighter deadline; `timeout_ms` in the body goes before it",
-    "schema": {"type": "integer", "minimum": 1, "maximum": request_bodies.TIMEOUT_MS_MAX, "examples": [10_000]},
+    "schema": {"type": "integer", "minimum": 1, "maximum": TIMEOUT_MS_MAX, "examples": [10_000]},
 }
 
 _CRITICALITY: Final = {
@@ -115,6 +126,7 @@ _HEADERS: Final[dict[str, Schema]] = {
 }
 
 
+@cache
 def openapi_document() -> bytes:
     """Return the document as JSON."""
     asked = [endpoint.body for endpoint in ENDPOINTS if endpoint.body is not None]
@@ -146,10 +158,11 @@ def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
     responses = {"200": _response("The answer", schema_ref(endpoint.response))}
     if endpoint.ndjson:
         responses["207"] = _response("Some documents failed; each tells its outcome", schema_ref(endpoint.response))
+    summary, _, description = inspect.cleandoc(endpoint.description).replace("``", "`").partition("\n\n")
     operation: dict[str, Any] = {
         "operationId": _operation_id(f"{endpoint.method} {endpoint.path}".lower()),
-        "summary": endpoint.summary,
-        "description": (inspect.getdoc(getattr(Operations, endpoint.operation)) or "").replace("``", "`"),
+        "summary": summary.rstrip("."),
+        **({"description": description} if description else {}),
         "tags": [_tag(endpoint.path)],
         "parameters": [
             *_path_parameters(endpoint.path),
@@ -167,7 +180,7 @@ def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
                 # As OpenAPI 3.2 reads a sequence: the list of what stands on its lines.
                 "schema": {
                     "type": "array",
-                    "items": schema_ref(request_bodies.DocumentBody),
+                    "items": schema_ref(Document),
                     "description": "One document a line.",
                 },
                 "example": _NDJSON_EXAMPLE,
@@ -231,7 +244,7 @@ def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
 
 def _query_parameters(record: type[msgspec.Struct]) -> Iterable[dict[str, Any]]:
     (_,), schemas = msgspec.json.schema_components([record])
-    for name, schema in with_descriptions(schemas[record.__name__])["properties"].items():
+    for name, schema in _with_descriptions(schemas[record.__name__], record)["properties"].items():
         yield {"name": name, "in": "query", "description": schema.pop("description").rstrip("."), "schema": schema}
 
 
@@ -263,3 +276,101 @@ def _plain_paths() -> dict[str, Any]:
         }
         for path, (summary, responses) in told.items()
     }
+
+
+def component_schemas(request_records: Iterable[type], response_records: Iterable[type]) -> dict[str, Schema]:
+    """Return the schema of every record, and of those inside them, by name.
+
+    Args:
+        request_records: Records of requests. A field that has a default may be left out.
+        response_records: Records of answers. Every field is there, unless its type says that it may be absent.
+    """
+    requests, responses = list(dict.fromkeys(request_records)), list(dict.fromkeys(response_records))
+    _, schemas = msgspec.json.schema_components([*requests, *responses], ref_template=REF)
+    answered, records = _nested_records(responses), _nested_records([*requests, *responses])
+    rules = {name: _answer_rules(schemas[name], record) for name, record in answered.items()}
+    return {
+        name: _with_integers(
+            _with_descriptions(
+                schema | request_bodies.SCHEMA_RULES.get(name, {}) | rules.get(name, {}), records.get(name)
+            )
+        )
+        for name, schema in schemas.items()
+    }
+
+
+def schema_ref(record: type) -> Schema:
+    """Return the schema that stands for a record."""
+    return {"$ref": REF.format(name=record.__name__)}
+
+
+def _with_descriptions(schema: Schema, record: type | None) -> Schema:
+    """Return a schema with the docstrings' text of each attribute, its bases' too, moved to its property."""
+    text = inspect.cleandoc(schema.get("description", "")).replace("``", "`")
+    told: dict[str, str] = {}
+    for kind in reversed(record.__mro__ if record is not None else ()):
+        told |= _attributes(inspect.cleandoc(kind.__doc__ or "").replace("``", "`").partition("Attributes:\n")[2])
+    # A property that is a $ref may have a description beside it: JSON Schema 2020-12 allows that.
+    properties = {
+        name: {**property, "description": told[name]} if name in told else property
+        for name, property in schema.get("properties", {}).items()
+    }
+    described = {**schema, "description": text.partition("Attributes:\n")[0].strip()}
+    return {**described, "properties": properties} if properties else described
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """Return each attribute's description, its lines joined."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        begins = _ATTRIBUTE.match(line)
+        if begins is not None:
+            name, found[begins[1]] = begins[1], begins[2]
+        elif found:
+            found[name] = f"{found[name]} {line.strip()}".strip()
+    return found
+
+
+def _answer_rules(schema: Schema, record: type[msgspec.Struct]) -> Schema:
+    """Return what differs in an answer: what is always written is required, and no default says what is assumed."""
+    always = [field.encode_name for field in msgspec.structs.fields(record) if not _may_be_absent(field, record)]
+    properties = {
+        name: {key: value for key, value in property.items() if key != "default"}
+        for name, property in schema["properties"].items()
+    }
+    return {"properties": properties, "required": always}
+
+
+def _may_be_absent(field: msgspec.structs.FieldInfo, record: type[msgspec.Struct]) -> bool:
+    return UnsetType in getattr(field.type, "__args__", ()) or (
+        record.__struct_config__.omit_defaults and not field.required
+    )
+
+
+def _with_integers(node: Any) -> Any:
+    """Return a schema in which multiples of one are called integers."""
+    if isinstance(node, list):
+        return [_with_integers(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("multipleOf") == 1:
+        node = {key: value for key, value in node.items() if key != "multipleOf"} | {"type": "integer"}
+    return {key: _with_integers(value) for key, value in node.items()}
+
+
+def _nested_records(kinds: Iterable[type]) -> dict[str, type[msgspec.Struct]]:
+    """Return the records of these kinds and those inside them, by name."""
+    found: dict[str, type[msgspec.Struct]] = {}
+    waiting: list[Any] = [type_info(kind) for kind in kinds]
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, StructType):
+            if info.cls.__name__ in found:
+                continue
+            found[info.cls.__name__] = info.cls
+            waiting += [field.type for field in info.fields]
+        else:
+            # A list, a mapping, a union or an annotated type: look at what is inside.
+            waiting += [getattr(info, name) for name in ("item_type", "value_type", "type") if hasattr(info, name)]
+            waiting += getattr(info, "types", ())
+    return found

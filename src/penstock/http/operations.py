@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 from msgspec import UNSET
 from starlette.requests import Request
 
+from penstock.core.core import Core
 from penstock.http import decoding, documents, request_bodies, responses
-from penstock.http.api_dependencies import ApiDependencies
 from penstock.http.decoding import DeleteQuery, PageQuery
+from penstock.http.endpoints import ApiEndpoint, declared_endpoints
 from penstock.http.probes import CachedValue
 from penstock.http.request_context import build_context, request_state
+from penstock.http.status_report import alert_status, server_status
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome
 from penstock.indexing.language import canonical_language
-from penstock.kernel.context import Context, Deadline, enforce_deadline
+from penstock.kernel.context import Context, Criticality, Deadline, enforce_deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.messages import (
     CollectionCreated,
@@ -28,8 +31,7 @@ from penstock.kernel.messages import (
     TextKind,
     Topic,
 )
-from penstock.pools.guarded_store import VectorLayout
-from penstock.search.request import QUERY_CHARACTERS_MAX, SearchRequest, SearchResult, parse_filter
+from penstock.search.request import SearchBody, SearchRequest, SearchResult
 from penstock.stores.commands import (
     CreateCollection,
     DeleteDocuments,
@@ -49,8 +51,6 @@ from penstock.stores.data_model import (
     SnapshotInfo,
 )
 
-log = logging.getLogger(__name__)
-
 DEFAULT_COLLECTION: Final = "default"
 
 #: Seconds that the store has to list its collections for a status, so that a status never waits for a slow store.
@@ -61,157 +61,123 @@ STATUS_STORE_TIMEOUT_S: Final = 1.0
 HEADS_PER_READ: Final = 1_000
 PAGE_CHARACTERS_MAX: Final = 4_194_304
 
+_COLLECTION: Final = "/v1/collections/{name}"
+_DOCUMENTS: Final = "/v1/collections/{name}/documents"
+_SNAPSHOT: Final = "/v1/snapshots/{name}"
+
+_SEARCH: Final = ApiEndpoint(
+    "POST",
+    "/v1/search",
+    topics=(Topic.SEARCH_REQUEST,),
+    criticality=Criticality.INTERACTIVE,
+    error_statuses=(404, 409),
+)
+
 
 class Operations:
-    """The API's operations.
+    """The API's operations."""
 
-    Args:
-        deps: Bus, store, models and server state.
-    """
-
-    def __init__(self, deps: ApiDependencies) -> None:
-        self._deps = deps
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._clock, self._bus, self._store = core.deps.clock, core.bus, core.store
         self._status = CachedValue(self._compute_status)
         self._alerts = CachedValue(self._compute_alerts)
         self._readiness = CachedValue(self._compute_readiness)
 
-    async def search(self, request: Request) -> SearchResult:
-        """Search a collection."""
-        body = await decoding.decode_body(await request.body(), request_bodies.SearchBody)
+    @_SEARCH
+    @replace(_SEARCH, path=f"{_COLLECTION}/search")
+    async def search(self, request: Request, body: SearchBody) -> SearchResult:
+        """Search a collection: the one in the path, or else `default`."""
         collection = request.path_params.get("name", DEFAULT_COLLECTION)
-        asked = SearchRequest(
-            collection=collection,
-            # The rest is never read. One character of it tells the pipeline that the query is too long.
-            query=body.query[: QUERY_CHARACTERS_MAX + 1],
-            limit=int(body.limit),
-            filter=parse_filter(body.filter, canonical_language),
-            rerank=body.rerank,
-            explain=body.explain,
-            weights=body.weights,
-            fusion=body.fusion,
-            strict=body.strict,
-        )
-        asked.check()
+        asked = SearchRequest.from_body(body, collection, canonical_language)
         ctx = self._context(request, body.timeout_ms)
-        ctx = ctx.within(self._deps.settings.timeouts.search, "search", self._now())
+        ctx = ctx.within(self._core.deps.settings.timeouts.search, "search", self._clock.now())
         request_state(request.scope).deadline_s = ctx.deadline.at_s
         self._refuse_incompatible(collection)
-        result: SearchResult = await self._deps.bus.request(Topic.SEARCH_REQUEST, asked, ctx)
+        result: SearchResult = await self._bus.request(Topic.SEARCH_REQUEST, asked, ctx)
         done = SearchComplete(collection, len(result.hits), result.took_ms, tuple(result.degraded))
-        await self._deps.bus.publish(Topic.SEARCH_COMPLETE, done, ctx)
+        await self._bus.publish(Topic.SEARCH_COMPLETE, done, ctx)
         return result
 
+    @ApiEndpoint("GET", "/v1/collections")
     async def list_collections(self, request: Request) -> responses.CollectionList:
         """List every collection."""
-        return responses.CollectionList(await self._deps.store.run(ListCollections(), self._context(request)))
+        return responses.CollectionList(await self._store.run(ListCollections(), self._context(request)))
 
-    async def create_collection(self, request: Request) -> CollectionInfo:
+    @ApiEndpoint("PUT", _COLLECTION, body_required=False, error_statuses=(409, 507))
+    async def create_collection(self, request: Request, body: request_bodies.CollectionBody) -> CollectionInfo:  # noqa: ARG002 - no options yet
         """Create a collection, or return the one that is there."""
-        data = await request.body()
-        if data.strip():
-            await decoding.decode_body(data, request_bodies.CollectionBody)
-        services, ctx = self._deps, self._context(request)
-        embedder, name = services.embedder, request.path_params["name"]
-        wanted = CollectionInfo(
-            name, embedder.dim, services.model, token_dim=embedder.token_dim, sparse=services.learned_sparse_model
-        )
-        info = await services.store.run(CreateCollection(wanted), ctx)
-        await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
+        ctx = self._context(request)
+        info = await self._store.run(CreateCollection(self._layout(request.path_params["name"])), ctx)
+        await self._bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
         return info
 
+    @ApiEndpoint("GET", _COLLECTION, error_statuses=(404,))
     async def get_collection(self, request: Request) -> CollectionInfo:
         """Describe a collection."""
-        name = request.path_params["name"]
-        return await self._deps.store.run(DescribeCollection(name), self._context(request))
+        return await self._store.run(DescribeCollection(request.path_params["name"]), self._context(request))
 
+    @ApiEndpoint("DELETE", _COLLECTION, error_statuses=(404, 507))
     async def delete_collection(self, request: Request) -> responses.DeleteResponse:
         """Delete a collection and everything in it."""
         name, ctx = request.path_params["name"], self._context(request)
-        await self._deps.store.run(DropCollection(name), ctx)
-        self._deps.incompatible.pop(name, None)
-        await self._deps.bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), ctx)
+        await self._store.run(DropCollection(name), ctx)
+        self._core.incompatible.pop(name, None)
+        await self._bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), ctx)
         return responses.DeleteResponse(1)
 
-    async def make_snapshot(self, request: Request) -> SnapshotInfo:
-        """Make a snapshot of every collection, a file in the data directory."""
-        return await self._deps.snapshots.create(self._context(request))
-
-    async def list_snapshots(self, _request: Request) -> responses.SnapshotList:
-        """List the snapshots in the data directory."""
-        return responses.SnapshotList(await self._deps.snapshots.list_snapshots())
-
-    async def delete_snapshot(self, request: Request) -> responses.DeleteResponse:
-        """Delete a snapshot in the data directory."""
-        await self._deps.snapshots.delete(request.path_params["name"])
-        return responses.DeleteResponse(1)
-
-    async def restore_snapshot(self, request: Request) -> responses.CollectionList:
-        """Restore the collections of a snapshot in the data directory."""
-        data = await request.body()
-        body = (
-            await decoding.decode_body(data, request_bodies.RestoreBody)
-            if data.strip()
-            else request_bodies.RestoreBody()
-        )
-        services, ctx = self._deps, self._context(request)
-        embedder = services.embedder
-        layout = CollectionInfo(
-            "", embedder.dim, services.model, token_dim=embedder.token_dim, sparse=services.learned_sparse_model
-        )
-        name, force = request.path_params["name"], body.force
-        # ``on_restored`` runs even if the caller has hung up, since restored collections stay in place.
-        restored = await services.snapshots.restore(name, layout, ctx, force=force, on_restored=self._on_restored)
-        for info in restored:
-            await services.bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
-        return responses.CollectionList(restored)
-
+    @ApiEndpoint(
+        "POST",
+        _DOCUMENTS,
+        body=request_bodies.DocumentsBody,
+        ndjson=True,
+        topics=(Topic.INDEX_CHUNK, Topic.INDEX_REQUEST),
+        criticality=Criticality.BULK,
+        error_statuses=(404, 409, 507),
+    )
     async def index_documents(self, request: Request) -> responses.IndexResponse:
         """Index documents: JSON, or NDJSON with one document a line."""
-        began = self._now()
+        began = self._clock.now()
         collection = request.path_params["name"]
-        found = await documents.read_documents(request, self._deps.clock)
-        became = await self._index(collection, found.documents, found.ctx)
+        found = await documents.read_documents(request, self._clock)
+        became, done = await self._index(collection, found.documents, found.ctx)
         found.raise_if_all_failed(became)
         each = await found.report_outcomes(became)
         return responses.IndexResponse(
             collection=collection,
             documents=each,
-            indexed=sum(o.status is DocumentStatus.INDEXED for o in each),
-            unchanged=sum(o.status is DocumentStatus.UNCHANGED for o in each),
+            indexed=done.indexed,
+            unchanged=done.unchanged,
             failed=sum(o.status is DocumentStatus.FAILED for o in each) + found.unreported,
-            chunks=sum(o.chunks for o in each if o.status is DocumentStatus.INDEXED),
-            took_ms=round((self._now() - began) * 1000, 3),
+            chunks=done.chunks,
+            took_ms=round((self._clock.now() - began) * 1000, 3),
         )
 
-    async def _index(self, collection: str, those: documents.LazyDocuments, ctx: Context) -> list[IndexOutcome]:
+    async def _index(
+        self, collection: str, those: documents.LazyDocuments, ctx: Context
+    ) -> tuple[list[IndexOutcome], IndexComplete]:
         """Index sub-batch by sub-batch (D9), in order, and publish the progress on the bus."""
-        bus, size = self._deps.bus, self._deps.settings.http.max_batch
-        outcomes: list[IndexOutcome] = []
+        size, outcomes = self._core.deps.settings.http.max_batch, list[IndexOutcome]()
         self._refuse_incompatible(collection)
-        check_usable(await self._deps.store.run(DescribeCollection(collection), ctx))
+        check_usable(await self._store.run(DescribeCollection(collection), ctx))
         for first in range(0, len(those), size):
-            if ctx.deadline.passed(self._now()):
+            if ctx.deadline.passed(self._clock.now()):
                 outcomes += _expired_outcomes(those[first:].ids, ctx)
                 break
-            batch = those[first : first + size]
-            async for outcome in self._deps.index.run(collection, batch, ctx):
+            async for outcome in self._core.index.run(collection, those[first : first + size], ctx):
                 outcomes.append(outcome)
                 progress = IndexProgress(collection, outcome.id, outcome.status, outcome.chunks)
-                await bus.publish(Topic.INDEX_PROGRESS, progress, ctx)
-        counts = {s: sum(o.status is s for o in outcomes) for s in DocumentStatus}
+                await self._bus.publish(Topic.INDEX_PROGRESS, progress, ctx)
+        counts = Counter(outcome.status for outcome in outcomes)
         chunks = sum(o.chunks for o in outcomes if o.status is DocumentStatus.INDEXED)
-        done = IndexComplete(
-            collection,
-            counts[DocumentStatus.INDEXED],
-            counts[DocumentStatus.UNCHANGED],
-            counts[DocumentStatus.FAILED],
-            chunks,
-        )
-        await bus.publish(Topic.INDEX_COMPLETE, done, ctx)
-        return outcomes
+        indexed, unchanged, failed = (counts[status] for status in DocumentStatus)
+        done = IndexComplete(collection, indexed, unchanged, failed, chunks)
+        await self._bus.publish(Topic.INDEX_COMPLETE, done, ctx)
+        return outcomes, done
 
+    @ApiEndpoint("GET", _DOCUMENTS, query=PageQuery, error_statuses=(404,))
     async def list_documents(self, request: Request) -> responses.DocumentPage:
-        """List a page of a collection's documents."""
+        """List documents, a page at a time."""
         query: PageQuery = request_state(request.scope).query
         page = await self._document_page(request.path_params["name"], query, self._context(request))
         return responses.DocumentPage(page.heads, page.next)
@@ -222,13 +188,14 @@ class Operations:
         heads, after, characters = list[DocumentInfo](), str(query.after) if query.after else None, 0
         while True:
             missing = min(query.limit - len(heads), HEADS_PER_READ)
-            page = await self._deps.store.run(ListDocuments(name, conditions, after, missing), ctx)
+            page = await self._store.run(ListDocuments(name, conditions, after, missing), ctx)
             heads += page.heads
             after = page.next
             characters += sum(len(head.id) + len(head.path) for head in page.heads)
             if after is None or len(heads) >= query.limit or characters >= PAGE_CHARACTERS_MAX:
                 return DocumentInfoPage(heads, after)
 
+    @ApiEndpoint("DELETE", _DOCUMENTS, body=request_bodies.DeleteBody, query=DeleteQuery, error_statuses=(404, 507))
     async def delete_documents(self, request: Request) -> responses.DeleteResponse:
         """Delete documents by ids or by path prefix.
 
@@ -238,71 +205,100 @@ class Operations:
         if condition is None:
             return responses.DeleteResponse(0)
         name, ctx = request.path_params["name"], self._context(request)
-        return responses.DeleteResponse(await self._deps.store.run(DeleteDocuments(name, (condition,)), ctx))
+        return responses.DeleteResponse(await self._store.run(DeleteDocuments(name, (condition,)), ctx))
 
-    async def embed(self, request: Request) -> responses.EmbedResponse:
+    @ApiEndpoint("POST", "/v1/embed", topics=(Topic.ML_EMBED,))
+    async def embed(self, request: Request, body: request_bodies.TextsBody) -> responses.EmbedResponse:
         """Embed texts with the dense model."""
-        body = await decoding.decode_body(await request.body(), request_bodies.EmbedBody)
         ctx = self._context(request, body.timeout_ms)
-        services = self._deps
-        embedded = await services.embedder.embed(body.texts, body.kind, ctx)
+        embedded = await self._core.embedder.embed(body.texts, body.kind, ctx)
         async with enforce_deadline(ctx.deadline):
-            cut = await services.truncation.dense(body.texts)
-        return responses.embed_response(services.model, embedded, cut)
+            cut = await self._core.deps.models.truncation.dense(body.texts)
+        return responses.embed_response(self._core.layout.model, embedded, cut)
 
-    async def sparse(self, request: Request) -> responses.SparseResponse:
+    @ApiEndpoint("POST", "/v1/sparse", topics=(Topic.ML_SPARSE,))
+    async def sparse(self, request: Request, body: request_bodies.TextsBody) -> responses.SparseResponse:
         """Encode texts as sparse vectors."""
-        body = await decoding.decode_body(await request.body(), request_bodies.SparseBody)
         ctx = self._context(request, body.timeout_ms)
-        vectors = await self._deps.sparse.encode(body.texts, TextKind(body.kind), ctx)
+        vectors = await self._core.sparse.encode(body.texts, TextKind(body.kind), ctx)
         async with enforce_deadline(ctx.deadline):
-            cut = await self._deps.truncation.sparse(body.texts)
+            cut = await self._core.deps.models.truncation.sparse(body.texts)
         return responses.sparse_response(vectors, cut)
 
-    async def rerank(self, request: Request) -> responses.RerankResponse:
+    @ApiEndpoint("POST", "/v1/rerank", topics=(Topic.ML_RERANK,))
+    async def rerank(self, request: Request, body: request_bodies.RerankBody) -> responses.RerankResponse:
         """Order texts by how well they answer a query."""
-        body = await decoding.decode_body(await request.body(), request_bodies.RerankBody)
         ctx = self._context(request, body.timeout_ms)
-        scores = await self._deps.reranker.rerank(body.query, body.texts, ctx)
+        scores = await self._core.reranker.rerank(body.query, body.texts, ctx)
         ranked = sorted(enumerate(scores.tolist()), key=lambda item: (-item[1], item[0]))
         results = [responses.RankedText(i, score) for i, score in ranked]
         async with enforce_deadline(ctx.deadline):
-            cut = await self._deps.truncation.rerank(body.query, body.texts)
+            cut = await self._core.deps.models.truncation.rerank(body.query, body.texts)
         return responses.RerankResponse(results) if cut is None else responses.RerankResponse(results, cut[1], cut[0])
 
+    @ApiEndpoint("POST", "/v1/snapshots", error_statuses=(507,))
+    async def make_snapshot(self, request: Request) -> SnapshotInfo:
+        """Make a snapshot of every collection, a file in the data directory."""
+        return await self._core.deps.snapshots.create(self._context(request))
+
+    @ApiEndpoint("GET", "/v1/snapshots")
+    async def list_snapshots(self, _request: Request) -> responses.SnapshotList:
+        """List the snapshots in the data directory."""
+        return responses.SnapshotList(await self._core.deps.snapshots.list_snapshots())
+
+    @ApiEndpoint("DELETE", _SNAPSHOT, error_statuses=(404,))
+    async def delete_snapshot(self, request: Request) -> responses.DeleteResponse:
+        """Delete a snapshot in the data directory."""
+        await self._core.deps.snapshots.delete(request.path_params["name"])
+        return responses.DeleteResponse(1)
+
+    @ApiEndpoint("POST", f"{_SNAPSHOT}/restore", body_required=False, error_statuses=(404, 409, 507))
+    async def restore_snapshot(self, request: Request, body: request_bodies.RestoreBody) -> responses.CollectionList:
+        """Restore the collections of a snapshot in the data directory."""
+        ctx = self._context(request)
+        # ``on_restored`` runs even if the caller has hung up, since restored collections stay in place.
+        restored = await self._core.deps.snapshots.restore(
+            request.path_params["name"], self._layout(""), ctx, force=body.force, on_restored=self._on_restored
+        )
+        for info in restored:
+            await self._bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
+        return responses.CollectionList(restored)
+
+    @ApiEndpoint("GET", "/v1/status")
     async def status(self, request: Request) -> responses.ServerStatus:
-        """Return the server's status, even when its store does not answer."""
+        """Describe the server at a glance, even when its store does not answer."""
         self._context(request)  # refuses malformed headers; the status itself is shared by all callers
         return await self._status.get()
 
-    async def _compute_status(self) -> responses.ServerStatus:
-        ctx = Context(Deadline.never()).within(STATUS_STORE_TIMEOUT_S, "status", self._now())
-        try:
-            collections = await self._deps.store.run(ListCollections(), ctx)
-        except (Expired, Unavailable, Broken) as error:
-            status = self._deps.status([])
-            return msgspec.structs.replace(status, reasons=[*status.reasons, f"no collections: {error.detail}"])
-        return self._deps.status(collections)
-
+    @ApiEndpoint("GET", "/v1/alerts")
     async def alerts(self, _request: Request) -> responses.AlertList:
-        """Return active and recently resolved alerts."""
+        """List alerts, those active now first."""
         return await self._alerts.get()
 
+    async def _compute_status(self) -> responses.ServerStatus:
+        ctx = Context(Deadline.never()).within(STATUS_STORE_TIMEOUT_S, "status", self._clock.now())
+        try:
+            collections = await self._store.run(ListCollections(), ctx)
+        except (Expired, Unavailable, Broken) as error:
+            status = server_status(self._core, [])
+            return msgspec.structs.replace(status, reasons=[*status.reasons, f"no collections: {error.detail}"])
+        return server_status(self._core, collections)
+
     async def _compute_alerts(self) -> responses.AlertList:
-        return responses.AlertList(self._deps.alerts())
+        return responses.AlertList([alert_status(alert) for alert in self._core.alert_monitor.alerts()])
 
     async def readiness(self) -> responses.Readiness:
         """Return whether the server is ready, the reasons if it is not, and warnings."""
         return await self._readiness.get()
 
     async def _compute_readiness(self) -> responses.Readiness:
-        reasons = list(self._deps.unready_reasons())
-        return responses.Readiness(not reasons, reasons, list(self._deps.warnings()))
+        reasons = self._core.unready_reasons()
+        return responses.Readiness(not reasons, reasons, self._core.deps.warnings())
 
     def _on_restored(self, collection: str) -> None:
         """Drop the cached results and the incompatibility of a collection that a restore has replaced."""
-        self._deps.invalidate_results(collection)
-        self._deps.incompatible.pop(collection, None)
+        self._core.results.invalidate(collection)
+        self._core.incompatible.pop(collection, None)
 
     def _refuse_incompatible(self, name: str) -> None:
         """Refuse a collection whose vectors another model made: their distances to ours would mean nothing.
@@ -310,15 +306,21 @@ class Operations:
         Raises:
             Invalid: It is such a one (``collection_conflict``).
         """
-        services, info = self._deps, self._deps.incompatible.get(name)
+        info = self._core.incompatible.get(name)
         if info is not None:
-            VectorLayout(services.model, services.embedder.dim, services.learned_sparse_model).check(info)
+            self._core.layout.check(info)
 
-    def _now(self) -> float:
-        return self._deps.clock.now()
+    def _layout(self, name: str) -> CollectionInfo:
+        """Return a new collection for the server's models."""
+        layout, token_dim = self._core.layout, self._core.embedder.token_dim
+        return CollectionInfo(name, layout.dim, layout.model, token_dim=token_dim, sparse=layout.sparse_model)
 
     def _context(self, request: Request, timeout_ms: float | None = None) -> Context:
-        return build_context(request, self._deps.clock, timeout_ms)
+        return build_context(request, self._clock, timeout_ms)
+
+
+#: Every endpoint of the API.
+ENDPOINTS: Final = declared_endpoints(Operations)
 
 
 def _expired_outcomes(ids: Sequence[str], ctx: Context) -> list[IndexOutcome]:

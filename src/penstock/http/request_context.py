@@ -12,16 +12,16 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
-from penstock.http import request_bodies
 from penstock.kernel.context import Clock, Context, Criticality, Deadline
 from penstock.kernel.errors import Expired, Invalid
+from penstock.kernel.records import TIMEOUT_MS_MAX
 
 #: Classes of work as callers write them, the most urgent first.
 CRITICALITIES: Final = {criticality.name.lower(): criticality for criticality in Criticality}
 
 _CRITICALITY_BY_HEADER: Final = {name.encode(): criticality for name, criticality in CRITICALITIES.items()}
 _NEVER: Final = Deadline.never()
-_DIGITS_MAX: Final = len(str(request_bodies.TIMEOUT_MS_MAX))
+_DIGITS_MAX: Final = len(str(TIMEOUT_MS_MAX))
 _SCOPE_KEY: Final = "penstock.request"
 
 
@@ -77,13 +77,7 @@ class AdmissionContext:
 
 
 def read_admission_context(headers: Mapping[bytes, bytes], client: str, now_s: float) -> AdmissionContext:
-    """Read a request's headers.
-
-    Args:
-        headers: By lower-case name.
-        client: API key or peer address.
-        now_s: When it arrived, on the loop's clock.
-    """
+    """Read a request's headers."""
     criticality = _parse_criticality(headers.get(b"x-criticality"))
     wish_ms = _parse_timeout_ms(headers.get(b"x-request-timeout-ms"))
     if wish_ms is None:
@@ -135,24 +129,14 @@ class ClientIdentifier:
         self._classify = lru_cache(_CACHED_ADDRESSES_MAX)(self._classify_address)
 
     def client_id(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
-        """Return the client's name.
-
-        Args:
-            scope: The request's ASGI scope.
-            headers: Its headers; of those sent twice, one.
-        """
+        """Return the client's name."""
         key = headers.get(b"x-api-key") or _bearer(headers.get(b"authorization", b""))
         if key:
             return "key:" + hashlib.blake2b(key, digest_size=8).hexdigest()
         return self.address(scope, headers)
 
     def address(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> str:
-        """Return the client's address, whatever key it has sent.
-
-        Args:
-            scope: The request's ASGI scope.
-            headers: Its headers; of those sent twice, one.
-        """
+        """Return the client's address, whatever key it has sent."""
         peer = scope.get("client")
         if not peer:
             return "local"
@@ -221,10 +205,6 @@ def read_context_headers(request: Request, route: Criticality) -> None:
 
     They are read on every route, so that malformed ones are refused even where nothing uses them.
 
-    Args:
-        request: As the gate let it through.
-        route: The route's class. Callers can only lower it.
-
     Raises:
         Invalid: A header is malformed.
     """
@@ -238,10 +218,9 @@ def read_context_headers(request: Request, route: Criticality) -> None:
         state.criticality = max(route, asked)
     said = headers.get("x-request-timeout-ms")
     if said is not None:
-        most = request_bodies.TIMEOUT_MS_MAX
         wish_ms = _parse_timeout_ms(said.encode("latin-1"))
-        if wish_ms is None or not 1 <= wish_ms <= most:
-            detail = f"X-Request-Timeout-Ms must be a whole number between 1 and {most}"
+        if wish_ms is None or not 1 <= wish_ms <= TIMEOUT_MS_MAX:
+            detail = f"X-Request-Timeout-Ms must be a whole number between 1 and {TIMEOUT_MS_MAX}"
             raise Invalid(detail, field="X-Request-Timeout-Ms")
         state.timeout_ms = wish_ms
 

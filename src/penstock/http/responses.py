@@ -13,13 +13,14 @@ from penstock.http.problem import ProblemDetails
 from penstock.indexing.document_records import DocumentStatus
 from penstock.kernel import vectors
 from penstock.kernel.context import Criticality
+from penstock.models.contract import ModelInfo
 from penstock.policies.alerts import Severity
 from penstock.policies.breaker import BreakerState
 from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
 from penstock.stores.data_model import CollectionInfo, DocumentInfo, SnapshotInfo
+from penstock.stores.key_value_cache import CacheState, Count
 
-Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
 Rfc3339 = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
@@ -226,17 +227,6 @@ class RungStatus(msgspec.Struct, frozen=True):
     level: Annotated[int, Meta(ge=int(min(Rung)), le=int(max(Rung)))]
 
 
-class CacheStatus(msgspec.Struct, frozen=True):
-    """A cache now, and since the start."""
-
-    name: str
-    entries: Count
-    bytes: Count
-    hits: Count
-    misses: Count
-    evictions: Count
-
-
 class MemoryStatus(msgspec.Struct, frozen=True):
     """The process's memory against its limit.
 
@@ -319,24 +309,6 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     loop_lag_ms_max: Seconds = 0.0
 
 
-class ModelStatus(msgspec.Struct, frozen=True):
-    """A model in use.
-
-    Attributes:
-        part: ``dense``, ``sparse`` or ``rerank``.
-        kind: ``builtin``, ``bm25``, ``onnx``, ``openai``, ``tei`` or ``cohere``.
-        name: Its name. Vectors of models with different names never mix.
-        url: Its endpoint. Empty for a model that the server runs itself.
-        note: What it lacks, or what was wrong with it at the start. Empty for nothing.
-    """
-
-    part: str
-    kind: str
-    name: str
-    url: str = ""
-    note: str = ""
-
-
 class ServerStatus(msgspec.Struct, frozen=True):
     """The server at a glance."""
 
@@ -353,12 +325,12 @@ class ServerStatus(msgspec.Struct, frozen=True):
     pools: list[PoolStatus]
     breakers: list[BreakerStatus] = []
     ladder: list[RungStatus] = []
-    caches: list[CacheStatus] = []
+    caches: list[CacheState] = []
     memory: MemoryStatus | None = None
     traffic: TrafficStatus = TrafficStatus()
     process: ProcessStatus = ProcessStatus()
     alerts: list[AlertStatus] = []
-    models: list[ModelStatus] = []
+    models: list[ModelInfo] = []
     warnings: list[str] = []
 
 

@@ -7,7 +7,6 @@ import base64
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +17,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route, Router
 
+from penstock.core.core import Core
 from penstock.http import responses
-from penstock.http.decoding import JSON, NDJSON, check_media_type, decode_query
-from penstock.http.endpoints import ENDPOINTS, ApiEndpoint
-from penstock.http.operations import Operations
+from penstock.http.decoding import JSON, NDJSON, check_media_type, decode_body, decode_query
+from penstock.http.endpoints import ApiEndpoint
+from penstock.http.openapi import openapi_document
+from penstock.http.operations import ENDPOINTS, Operations
 from penstock.http.probes import CachedValue
 from penstock.http.problem import MethodNotAllowed, status_of
 from penstock.http.request_context import read_context_headers, request_state
@@ -78,40 +79,6 @@ async def _items(values: list[Any]) -> list[msgspec.Raw]:
     return written
 
 
-@dataclass(frozen=True, slots=True)
-class DocsPage:
-    """The page and its response headers."""
-
-    html: bytes
-    headers: dict[str, str]
-
-    @classmethod
-    def load(cls) -> DocsPage:
-        """Read the page and build a policy that allows exactly its own script and style."""
-        html = (Path(__file__).parent / "docs.html").read_bytes()
-        policy = "; ".join(
-            (
-                "default-src 'none'",
-                f"script-src {_csp_hashes('script', html)}",
-                f"style-src {_csp_hashes('style', html)}",
-                "connect-src 'self'",
-                "img-src data:",
-                "base-uri 'none'",
-                "form-action 'none'",
-                "frame-ancestors 'none'",
-            )
-        )
-        return cls(
-            html,
-            {
-                "content-type": "text/html; charset=utf-8",
-                "content-security-policy": policy,
-                "referrer-policy": "no-referrer",
-                "x-content-type-options": "nosniff",
-            },
-        )
-
-
 def _csp_hashes(element: str, html: bytes) -> str:
     """Return the sources of a policy that allow exactly these elements (CSP Level 3 §2.3.1)."""
     parts = html.split(f"<{element}>".encode())[1:]
@@ -119,9 +86,20 @@ def _csp_hashes(element: str, html: bytes) -> str:
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
-#: Read once, when the module is imported: never on the event loop.
-DOCS_PAGE: Final = DocsPage.load()
+#: The page that shows the API; read once, when the module is imported: never on the event loop.
+_DOCS_PAGE: Final = (Path(__file__).parent / "docs.html").read_bytes()
 
+#: Its headers, with a policy that allows exactly its own script and style.
+_DOCS_HEADERS: Final = {
+    "content-type": "text/html; charset=utf-8",
+    "content-security-policy": (
+        f"default-src 'none'; script-src {_csp_hashes('script', _DOCS_PAGE)};"
+        f" style-src {_csp_hashes('style', _DOCS_PAGE)}; connect-src 'self'; img-src data:; base-uri 'none';"
+        " form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
 
 log = logging.getLogger(__name__)
 
@@ -132,23 +110,21 @@ _ALLOW: Final = ", ".join(sorted({"GET", "HEAD", "OPTIONS", *(endpoint.method fo
 HEALTH_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
-class ApiRouter:
+class Api:
     """ASGI application behind the gate: routes requests, and raises Penstock's errors instead of Starlette's.
 
     Args:
-        operations: The methods behind the routes.
-        metrics: Where answers are counted.
-        openapi: The document served at ``/openapi.json``.
-        serves_api: Whether the API is served. Otherwise only :data:`HEALTH_PATHS` are.
+        core: The core that does the work. If it does not serve the API, only :data:`HEALTH_PATHS` are served.
     """
 
-    def __init__(self, operations: Operations, metrics: Metrics, openapi: bytes, *, serves_api: bool = True) -> None:
+    def __init__(self, core: Core) -> None:
+        operations, metrics, self.serves_api = Operations(core), core.metrics, core.deps.serves_api
         routes = [_route(endpoint, operations, metrics) for endpoint in ENDPOINTS]
-        routes += _plain_routes(operations, metrics, openapi)
-        if not serves_api:
+        routes += _plain_routes(operations, metrics)
+        if not self.serves_api:
             routes = [route for route in routes if route.path in HEALTH_PATHS]
         self._routes = routes
-        self._router = Router(routes, default=_not_found if serves_api else _worker_not_found, redirect_slashes=False)
+        self._router = Router(routes, default=_not_found, redirect_slashes=False)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request.
@@ -181,7 +157,7 @@ class ApiRouter:
 
 
 def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> Route:
-    operation: Callable[[Request], Awaitable[Any]] = getattr(operations, endpoint.operation)
+    operation: Callable[..., Awaitable[Any]] = getattr(operations, endpoint.operation)
     latency = metrics.latency_s.labels(endpoint.path)
     # Also where there is no use for a body: a page may not send that either. No page can send one with GET.
     taken = () if endpoint.method == "GET" else (JSON, NDJSON) if endpoint.ndjson else (JSON,)
@@ -194,11 +170,13 @@ def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> R
             if taken:
                 check_media_type(request.headers, taken)
             # Whole before the work begins, for every route: only then can the gate see a caller hang up.
-            await request.body()
+            data = await request.body()
             read_context_headers(request, endpoint.criticality)
             request_state(request.scope).query = decode_query(request.scope["query_string"], endpoint.query)
             with latency.time():
-                record = await operation(request)
+                record = await (
+                    operation(request, await _decoded(endpoint, data)) if endpoint.takes_body else operation(request)
+                )
         except PenstockError as error:
             count(status_of(error))
             raise
@@ -208,6 +186,11 @@ def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> R
         return Response(await encode_in_slices(record), status, media_type=JSON)
 
     return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.operation)
+
+
+async def _decoded(endpoint: ApiEndpoint, data: bytes) -> Any:
+    """Return a body as its record. An empty one stands for a record without fields, unless there must be a body."""
+    return await decode_body(data if data.strip() or endpoint.body_required else b"{}", endpoint.body or type(None))
 
 
 def _count_response(metrics: Metrics, record: object) -> None:
@@ -228,14 +211,10 @@ def _count_response(metrics: Metrics, record: object) -> None:
             metrics.documents.labels(status.value).inc(count)
 
 
-def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> list[Route]:
-    async def live(_: Request) -> Response:
-        return Response(to_json(responses.Liveness()), media_type=JSON)
-
+def _plain_routes(operations: Operations, metrics: Metrics) -> list[Route]:
     async def ready(_: Request) -> Response:
         readiness = await operations.readiness()
-        status = 200 if readiness.ready else 503
-        return Response(to_json(readiness), status, media_type=JSON)
+        return Response(to_json(readiness), 200 if readiness.ready else 503, media_type=JSON)
 
     async def expose() -> bytes:
         return metrics.exposition()
@@ -245,31 +224,26 @@ def _plain_routes(operations: Operations, metrics: Metrics, openapi: bytes) -> l
     async def exposition(_: Request) -> Response:
         return Response(await scrape.get(), headers={"content-type": CONTENT_TYPE})
 
-    async def describe(_: Request) -> Response:
-        return Response(openapi, media_type=JSON)
+    def always(make: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(_: Request) -> Response:
+            return make()
 
-    async def docs(_: Request) -> Response:
-        return Response(DOCS_PAGE.html, headers=DOCS_PAGE.headers)
+        return answer
 
-    async def home(_: Request) -> Response:
-        return RedirectResponse("/docs", 307)
-
-    plain = {
-        "/livez": live,
+    openapi, live = openapi_document(), to_json(responses.Liveness())
+    plain: dict[str, Callable[[Request], Awaitable[Response]]] = {
+        "/livez": always(lambda: Response(live, media_type=JSON)),
         "/readyz": ready,
         "/healthz": ready,
         "/metrics": exposition,
-        "/openapi.json": describe,
-        "/docs": docs,
-        "/": home,
+        "/openapi.json": always(lambda: Response(openapi, media_type=JSON)),
+        "/docs": always(lambda: Response(_DOCS_PAGE, headers=_DOCS_HEADERS)),
+        "/": always(lambda: RedirectResponse("/docs", 307)),
     }
     return [Route(path, endpoint, methods=["GET"]) for path, endpoint in plain.items()]
 
 
 async def _not_found(scope: Any, _receive: Any, _send: Any) -> None:
-    raise Invalid(f"there is nothing at {scope['path']}; see /docs", field="path", code="not_found")
-
-
-async def _worker_not_found(scope: Any, _receive: Any, _send: Any) -> None:
-    detail = f"there is nothing at {scope['path']}: a worker serves only {', '.join(sorted(HEALTH_PATHS))}"
-    raise Invalid(detail, field="path", code="not_found")
+    serves_api = scope["app"].serves_api
+    hint = "; see /docs" if serves_api else f": a worker serves only {', '.join(sorted(HEALTH_PATHS))}"
+    raise Invalid(f"there is nothing at {scope['path']}{hint}", field="path", code="not_found")

@@ -5,30 +5,46 @@ from __future__ import annotations
 import enum
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from penstock.kernel.errors import PenstockError
+from penstock.kernel.records import NullAsDefault, OrNull
 from penstock.stores.data_model import ChunkPayload
 
+#: Characters of a document's id, and of its path.
+ID_CHARACTERS_MAX: Final = 4096
+PATH_CHARACTERS_MAX: Final = 4096
 
-class Document(msgspec.Struct, frozen=True):
-    """A text to index.
+
+class DocumentFields(NullAsDefault, frozen=True):
+    """All of a document but its metadata.
 
     Attributes:
-        id: Any Unicode, not empty; a document of the same id is replaced.
-        text: The whole text; may be empty.
-        path: Path shown to people and used by filters.
-        language: Lower-case language name; guessed from the path when empty.
-        metadata: Anything JSON can say.
+        id: Any Unicode text. A document with the same id is replaced.
+        text: The whole text.
+        path: Path shown with its hits and matched by `path_prefix`.
+        language: Name of its language, in any case. Guessed from the path when empty.
     """
 
-    id: str
+    id: Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX)]
     text: str
-    path: str = ""
-    language: str = ""
-    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    path: OrNull[Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX)]] = ""
+    language: OrNull[Annotated[str, Meta(max_length=64)]] = ""
+
+
+class Document(DocumentFields, frozen=True, forbid_unknown_fields=True):
+    """A document to index.
+
+    Attributes:
+        metadata: JSON object to filter by and to return with hits, up to 64 KiB, with integers of at most 64 bits. It
+            is stored with each chunk, so its size times their number is at most 1 MiB, or eight times the text if
+            that is more.
+    """
+
+    metadata: OrNull[dict[str, Any]] = msgspec.field(default_factory=dict)
 
 
 class DocumentStatus(enum.StrEnum):

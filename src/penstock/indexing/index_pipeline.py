@@ -18,6 +18,7 @@ import numpy as np
 
 from penstock.indexing.chunk.outline import Chunk
 from penstock.indexing.document_records import (
+    ID_CHARACTERS_MAX,
     ChunkBatch,
     Document,
     DocumentStatus,
@@ -36,9 +37,6 @@ from penstock.models.contract import Embedder, SparseEncoder
 from penstock.stores.commands import GetDocuments, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import ChunkPayload, DocumentInfo, Point
-
-#: An id longer than this is refused: it is stored with every chunk.
-ID_CHARACTERS_MAX: Final = 4096
 
 #: Bytes of metadata that one document may have stored in all: its metadata is stored with every chunk, where filters
 #: find it. So much is allowed in any case, 64 KB of it with 16 chunks for instance.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -155,16 +156,15 @@ class TruncationChecks:
     rerank: Callable[[str, Sequence[str]], Awaitable[tuple[bool, list[int]] | None]] = _not_known
 
 
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """A model as the status shows it.
+class ModelInfo(msgspec.Struct, frozen=True):
+    """A model in use.
 
     Attributes:
         part: ``dense``, ``sparse`` or ``rerank``.
-        kind: As the settings have it: ``builtin``, ``bm25``, ``onnx``, ``openai``, ``tei`` or ``cohere``.
-        name: The model's name; vectors of two names never mix.
-        url: Its endpoint, empty for one in this process.
-        note: A feature missing with it, or a failure at the start; else empty.
+        kind: ``builtin``, ``bm25``, ``onnx``, ``openai``, ``tei`` or ``cohere``.
+        name: Its name. Vectors of models with different names never mix.
+        url: Its endpoint. Empty for a model that the server runs itself.
+        note: What it lacks, or what was wrong with it at the start. Empty for nothing.
     """
 
     part: str

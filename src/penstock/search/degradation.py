@@ -25,10 +25,14 @@ from penstock.kernel.context import Clock, Criticality
 from penstock.kernel.errors import Rejected
 from penstock.kernel.settings import DegradationSettings, SearchSettings
 from penstock.policies.ladder import Ladder, LadderSettings, Rung, RungChange, serve_at
+from penstock.policies.levels import LevelSettings
 from penstock.ranking.retrieval import Arm
 from penstock.search.request import SearchRequest
 
 log = logging.getLogger(__name__)
+
+#: From this share of its buffer on, searches may be answered from the cache only, or refused by the ladder (D1).
+QUEUE_PRESSED_FILL: Final = LevelSettings().high
 
 
 class LadderController:
@@ -40,7 +44,7 @@ class LadderController:
     Args:
         settings: Times between moves, and the highest rung.
         congested: Whether searches of a class have waited too long, with hysteresis.
-        pressed: Whether the queue in which searches wait is nearly full.
+        fill_ratio: Share of the queue's buffer in use in which searches wait.
         clock: The loop's clock.
 
     Bounds: three ladders.
@@ -53,13 +57,13 @@ class LadderController:
         self,
         settings: DegradationSettings,
         congested: Callable[[Criticality], bool],
-        pressed: Callable[[], bool],
+        fill_ratio: Callable[[], float],
         clock: Clock,
     ) -> None:
         policy = LadderSettings(up_s=settings.up, down_s=settings.down, highest=Rung[settings.highest.upper()])
         self._ladders = {criticality: Ladder(policy) for criticality in Criticality}
         self._congested = congested
-        self._pressed = pressed
+        self._fill_ratio = fill_ratio
         self._clock = clock
         self.transitions: dict[tuple[Criticality, Rung], int] = {}
 
@@ -75,7 +79,8 @@ class LadderController:
     def rung(self, criticality: Criticality) -> Rung:
         """Update a class's ladder and return its rung."""
         ladder = self._ladders[criticality]
-        change = ladder.observe(self._congested(criticality), self._clock.now(), nearly_full=self._pressed())
+        nearly_full = self._fill_ratio() >= QUEUE_PRESSED_FILL
+        change = ladder.observe(self._congested(criticality), self._clock.now(), nearly_full=nearly_full)
         if change is not None:
             self._record_change(criticality, change)
         return ladder.rung

@@ -161,7 +161,7 @@ class SearchRun:
             Rejected: The request is strict (``degraded``).
         """
         level = logging.WARNING if isinstance(error, Broken) else logging.DEBUG
-        log.log(level, "%s: %s", what, error.detail, extra={"request_id": self.ctx.request_id})
+        log.log(level, "%s: %s", what, error.detail)
         if self.request.strict:
             raise Rejected(
                 f"the search is strict, and the answer would be degraded: {what} ({error.detail})",

@@ -4,51 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache, partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from penstock.kernel.errors import Invalid, truncated
+from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs, WholeNumber
 from penstock.ranking.retrieval import FusionName, StageRank
 from penstock.stores.data_model import Condition, Filter, Match, Prefix, Range, Scalar, out_of_range_reason
 from penstock.stores.timestamps import to_utc_rfc3339
-
-T = TypeVar("T")
-
-if TYPE_CHECKING:
-    #: Once the record is made, the field is never ``None``.
-    OrNull = Annotated[T, "or null"]
-else:
-    # What the decoder and the schema see.
-    OrNull = T | None
-
-
-class NullAsDefault(msgspec.Struct, frozen=True):
-    """Base of records whose fields of type ``OrNull`` take ``null`` for their default."""
-
-    def __post_init__(self) -> None:
-        for name, default in _defaults(type(self)):
-            if getattr(self, name) is None:
-                msgspec.structs.force_setattr(self, name, default())
-
-
-@cache
-def _defaults(kind: type[NullAsDefault]) -> list[tuple[str, Callable[[], Any]]]:
-    """Return the fields with a default that is not ``None``, and what makes it."""
-    made: list[tuple[str, Callable[[], Any]]] = []
-    for field in msgspec.structs.fields(kind):
-        if field.default_factory is not msgspec.NODEFAULT:
-            made.append((field.name, field.default_factory))
-        elif field.default is not msgspec.NODEFAULT and field.default is not None:
-            made.append((field.name, partial(_same, field.default)))
-    return made
-
-
-def _same(value: T) -> T:
-    return value
-
 
 _FIELDS: Final = ("id", "path", "language")
 _BOUNDS: Final = ("gt", "gte", "lt", "lte")
@@ -224,6 +189,15 @@ _VISIBLE: Final = re.compile(VISIBLE_CHARACTER)
 
 Weight = Annotated[float, Meta(ge=0, le=WEIGHT_MAX)]
 
+#: The bounds of these are checked by :meth:`SearchFields.check` and :func:`parse_filter`, whose errors say more.
+Query = Annotated[str, Meta(extra_json_schema={"minLength": 1, "pattern": VISIBLE_CHARACTER})]
+if TYPE_CHECKING:
+    #: Once the record is made, the field is an integer.
+    Limit = int
+else:
+    Limit = Annotated[WholeNumber, Meta(extra_json_schema={"minimum": 1, "maximum": LIMIT_MAX})]
+FilterConditions = Annotated[dict[str, Any], Meta(extra_json_schema=FILTER_SCHEMA)]
+
 
 class ArmWeights(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     """Weights of the dense and the sparse arm in the fusion; 0 leaves an arm out."""
@@ -232,30 +206,33 @@ class ArmWeights(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     sparse: OrNull[Weight] = 1.0
 
 
-class SearchRequest(msgspec.Struct, frozen=True):
-    """A search request.
+class SearchFields(NullAsDefault, frozen=True, kw_only=True):
+    """Fields of a search that its body and its message have alike.
 
     Attributes:
-        collection: The collection to search.
-        query: The query text, in words or code; not blank.
-        limit: Hits wanted, 1 to ``LIMIT_MAX``.
-        filter: Conditions that every hit must meet.
+        query: What to look for, in words or code.
+        limit: Number of hits to return at most.
+        filter: Conditions that all must hold.
         rerank: Whether candidates are rescored after the fusion.
-        explain: Whether each hit carries its rank and score in every stage.
-        weights: Weights of the arms in the fusion.
-        fusion: Method that fuses the arms' rankings.
-        strict: Whether a degraded answer is refused; a truncated query alone is no reason to refuse.
+        explain: Whether each hit includes its rank and score at every stage.
+        weights: Weights of the dense and the sparse arm in the fusion.
+        fusion: Method that fuses the rankings of the arms.
+        strict: Whether the request is refused rather than answered with a degraded result.
     """
 
-    collection: str
-    query: str
-    limit: int = 10
+    query: Query
+    limit: OrNull[Limit] = 10
     filter: Filter = ()
-    rerank: bool = True
-    explain: bool = False
-    weights: ArmWeights = ArmWeights()
-    fusion: FusionName = "rrf"
-    strict: bool = False
+    rerank: OrNull[bool] = True
+    explain: OrNull[bool] = False
+    weights: OrNull[ArmWeights] = ArmWeights()
+    fusion: OrNull[FusionName] = "rrf"
+    strict: OrNull[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.limit) is float:
+            msgspec.structs.force_setattr(self, "limit", int(self.limit))
 
     def check(self) -> None:
         """Refuse an invalid request.
@@ -273,6 +250,46 @@ class SearchRequest(msgspec.Struct, frozen=True):
                 raise Invalid(f"a weight must lie between 0 and {WEIGHT_MAX}", field=f"weights.{name}")
         if self.weights.dense == 0 and self.weights.sparse == 0:
             raise Invalid("at least one arm needs a weight above 0", field="weights")
+
+
+class SearchBody(SearchFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Search request.
+
+    Attributes:
+        filter: Conditions that all must hold: `id`, `path`, `language` or `metadata.<key>` to a value
+            or a list of values; `path_prefix` to a string; `metadata.<key>` to a range of numbers or
+            times, `{"gte": 2020, "lt": 2024}` (`gt`, `gte`, `lt`, `lte`). 64 conditions and 1000 values at most.
+        timeout_ms: Time limit in milliseconds, if tighter than the server's own.
+    """
+
+    filter: OrNull[FilterConditions] = msgspec.field(default_factory=dict)  # type: ignore[assignment] # not parsed yet
+    timeout_ms: TimeoutMs | None = None
+
+
+class SearchRequest(SearchFields, frozen=True):
+    """Message of a search: its fields, the filter parsed, and the collection of its path."""
+
+    collection: str
+
+    @classmethod
+    def from_body(cls, body: SearchBody, collection: str, normalize_language: Callable[[str], str]) -> SearchRequest:
+        """Return the message of a body, checked.
+
+        Args:
+            body: The body.
+            collection: The collection to search.
+            normalize_language: As for :func:`parse_filter`.
+
+        Raises:
+            Invalid: A field is invalid; the error names it.
+        """
+        said = {name: getattr(body, name) for name in SearchFields.__struct_fields__}
+        # The rest is never read. One character of it tells the pipeline that the query is too long.
+        said["query"] = body.query[: QUERY_CHARACTERS_MAX + 1]
+        said["filter"] = parse_filter(body.filter, normalize_language)
+        made = cls(collection, **said)
+        made.check()
+        return made
 
 
 class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):

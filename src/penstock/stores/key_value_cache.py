@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0)]
 
 
-@dataclass(frozen=True, slots=True)
-class CacheState:
-    """A cache in numbers.
+class CacheState(msgspec.Struct, frozen=True):
+    """A cache now, and since the start.
 
     Attributes:
         name: Whose it is, in the metrics.
@@ -21,11 +24,11 @@ class CacheState:
     """
 
     name: str
-    entries: int
-    bytes: int
-    hits: int
-    misses: int
-    evictions: int
+    entries: Count
+    bytes: Count
+    hits: Count
+    misses: Count
+    evictions: Count
 
 
 class ShrinkableCache(Protocol):

@@ -16,6 +16,7 @@ from penstock.cli.status_rates import (
 from penstock.client import records
 from penstock.http import responses, routes
 from penstock.kernel.errors import Broken
+from penstock.stores.key_value_cache import CacheState
 
 
 def sample(at_s, *, uptime_s=None, took_s=0.0, **members):
@@ -112,7 +113,7 @@ def test_unknown_members_are_ignored_and_those_of_another_type_are_told():
         (records.PoolSummary, responses.PoolStatus),
         (records.BreakerSummary, responses.BreakerStatus),
         (records.LadderRung, responses.RungStatus),
-        (records.CacheSummary, responses.CacheStatus),
+        (records.CacheSummary, CacheState),
         (records.MemorySummary, responses.MemoryStatus),
         (records.TrafficSummary, responses.TrafficStatus),
         (records.ProcessSummary, responses.ProcessStatus),

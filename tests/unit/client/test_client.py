@@ -29,7 +29,7 @@ from penstock.client import (
 from penstock.client.client import DELAY_S_MAX, delay_s
 from penstock.client.errors import error_from
 from penstock.http import responses
-from penstock.http.endpoints import ENDPOINTS
+from penstock.http.operations import ENDPOINTS
 
 
 def problem(status, headers=None, **members):

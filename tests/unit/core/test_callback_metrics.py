@@ -90,19 +90,19 @@ async def test_topics_tell_what_became_of_every_message() -> None:
 @virtual
 async def test_a_breaker_is_told_as_a_number() -> None:
     guard = Guard("store", GuardSettings(failures=1), LoopClock(), patience_s=1, random=lambda: 0.0)
-    values = read(callback_metrics.breaker_metrics([guard]))
-    assert values == {"circuit_breaker_state": {("store",): 0.0}}
+    metrics = callback_metrics.dependency_metrics([guard], {}, dict)
+    assert read(metrics)["circuit_breaker_state"] == {("store",): 0.0}
 
     async def fails() -> None:
         raise OSError
 
     await asyncio.gather(guard.call("ask", fails), return_exceptions=True)
-    assert read(callback_metrics.breaker_metrics([guard]))["circuit_breaker_state"]["store",] == 2
+    assert read(metrics)["circuit_breaker_state"]["store",] == 2
 
 
 @virtual
 async def test_the_ladder_tells_where_it_stands_and_how_it_got_there() -> None:
-    rungs = LadderController(DegradationSettings(), lambda one: one is Criticality.BULK, lambda: False, LoopClock())
+    rungs = LadderController(DegradationSettings(), lambda one: one is Criticality.BULK, float, LoopClock())
     rungs.observe_all()
     await asyncio.sleep(0.4)
     rungs.observe_all()

@@ -130,7 +130,7 @@ def _fakes_read_little(monkeypatch):
         return [Chunk(message.text[:1000], 1, 1, "")]
 
     monkeypatch.setattr(api, "_one_chunk", chunk)
-    monkeypatch.setattr(api.openapi, "openapi_document", lambda: b"{}")
+    monkeypatch.setattr("penstock.http.routes.openapi_document", lambda: b"{}")
     for name in ("embedding", "token_vectors", "terms"):
         make = getattr(models, name)
         monkeypatch.setattr(models, name, lambda text, make=make: make(text[:1000]))

@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 
 from penstock.bus.contract import TopicRefusal
 from penstock.http.decoding import check_media_type
-from penstock.http.endpoints import ENDPOINTS
 from penstock.http.gate import backpressure_check
+from penstock.http.operations import ENDPOINTS
 from penstock.http.probes import TTL_S
 from penstock.http.problem import MEDIA_TYPE, UnsupportedMediaType
 from penstock.http.request_context import AdmissionContext
@@ -586,7 +586,7 @@ async def test_who_hangs_up_while_documents_are_written_keeps_those_that_are():
         await caller.ask("POST", DOCUMENTS, {"documents": [{"id": id, "text": id} for id in "abcdef"]})
     heads = (await api.ask("GET", DOCUMENTS)).json["documents"]
     assert [head["id"] for head in heads] == ["a", "b"]
-    assert api.gate.counters.client_gone == 1
+    assert api.gate.traffic.client_gone == 1
 
 
 @virtual

@@ -8,11 +8,12 @@ import pytest
 
 from penstock.http import openapi, problem, request_bodies, responses
 from penstock.http.decoding import decode_json
-from penstock.http.endpoints import ENDPOINTS
+from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import ProblemDetails
+from penstock.indexing.document_records import Document
 from penstock.kernel.errors import Invalid
 from penstock.search import request
-from penstock.search.request import SearchRequest
+from penstock.search.request import SearchBody, SearchRequest
 from tests.fakes.api import Api
 
 DOCUMENT = json.loads(openapi.openapi_document())
@@ -134,8 +135,8 @@ def test_records_and_their_fields_are_described():
         assert "Attributes:" not in schema["description"]
         assert "`" * 2 not in json.dumps(schema)
     for record in (
-        request_bodies.SearchBody,
-        request_bodies.DocumentBody,
+        SearchBody,
+        Document,
         request_bodies.DocumentsBody,
         request_bodies.DeleteBody,
         ProblemDetails,
@@ -173,14 +174,14 @@ def test_a_filter_that_the_schema_takes_is_one():
 @pytest.mark.parametrize("query", ["x", "ж", "_", "\u200b", " \tx\n"])
 def test_a_query_with_a_visible_character_is_one(query):
     assert re.search(SCHEMAS["SearchBody"]["properties"]["query"]["pattern"], query)
-    SearchRequest("c", query).check()
+    SearchRequest("c", query=query).check()
 
 
 @pytest.mark.parametrize("query", ["", " ", "\t\n", "\x1c\x85\ufeff\u2003"])
 def test_a_query_without_one_is_empty(query):
     assert not re.search(SCHEMAS["SearchBody"]["properties"]["query"]["pattern"], query)
     with pytest.raises(Invalid, match="empty"):
-        SearchRequest("c", query).check()
+        SearchRequest("c", query=query).check()
 
 
 def test_a_problem_always_says_whether_to_try_again():
@@ -194,7 +195,7 @@ def test_every_body_has_an_example_that_decodes(endpoint):
     assert isinstance(decode_json(example, endpoint.body), endpoint.body)
     if endpoint.ndjson:
         lines = content["application/x-ndjson"]["example"].encode().splitlines()
-        assert all(isinstance(decode_json(line, request_bodies.DocumentBody), msgspec.Struct) for line in lines)
+        assert all(isinstance(decode_json(line, Document), msgspec.Struct) for line in lines)
 
 
 def test_the_example_of_a_filter_is_one():

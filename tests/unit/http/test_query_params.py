@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from penstock.http.decoding import PAGE_DOCUMENTS_MAX, DeleteQuery, NoQuery, PageQuery, decode_query
-from penstock.http.endpoints import ENDPOINTS
+from penstock.http.operations import ENDPOINTS
 from penstock.kernel.errors import Invalid
 from tests.clock import virtual
 from tests.fakes.api import Api

@@ -11,9 +11,10 @@ from starlette.requests import Request
 from penstock.http import decoding, documents, request_bodies
 from penstock.http.json_errors import SCANNED_BYTES_MAX, SCANNED_VALUES_MAX, find_invalid_json
 from penstock.http.request_context import RequestState, put_request_state, read_context_headers, request_state
-from penstock.indexing.document_records import DocumentStatus, IndexOutcome
+from penstock.indexing.document_records import Document, DocumentStatus, IndexOutcome
 from penstock.kernel.context import Criticality, LoopClock
 from penstock.kernel.errors import Expired, Invalid
+from penstock.search.request import SearchBody
 from tests.clock import run
 
 GOOD = {"id": "a", "text": "t"}
@@ -49,7 +50,7 @@ def taken(data: bytes | str | Any, kind: str = "application/json", **headers: st
     return run(main())
 
 
-def refusal(data: bytes | str | Any, kind: type = request_bodies.SearchBody) -> Invalid:
+def refusal(data: bytes | str | Any, kind: type = SearchBody) -> Invalid:
     read = (
         taken if kind is request_bodies.DocumentsBody else lambda body: run(decoding.decode_body(encoded(body), kind))
     )
@@ -107,7 +108,7 @@ def test_a_bad_search_names_its_field(body, field):
 )
 def test_a_wrong_type_is_told_by_its_name_in_json(body, detail):
     with pytest.raises(Invalid) as caught:
-        decoding.decode_json(body, request_bodies.SearchBody)
+        decoding.decode_json(body, SearchBody)
     assert caught.value.detail == detail
 
 
@@ -180,7 +181,7 @@ def test_half_a_surrogate_pair_names_its_document():
 
 
 def test_a_whole_surrogate_pair_is_a_character():
-    assert decoding.decode_json(rb'{"query":"\ud83d\ude00"}', request_bodies.SearchBody).query == "😀"
+    assert decoding.decode_json(rb'{"query":"\ud83d\ude00"}', SearchBody).query == "😀"
 
 
 def test_nul_and_any_unicode_are_ordinary_characters():
@@ -232,28 +233,26 @@ def test_metadata_too_large_is_refused():
 
 @pytest.mark.parametrize("limit", ["5", "5.0", "50e-1"])
 def test_a_whole_number_may_be_written_with_a_point(limit):
-    body = decoding.decode_json(
-        f'{{"query": "x", "limit": {limit}, "timeout_ms": 1e3}}'.encode(), request_bodies.SearchBody
-    )
+    body = decoding.decode_json(f'{{"query": "x", "limit": {limit}, "timeout_ms": 1e3}}'.encode(), SearchBody)
     assert (body.limit, body.timeout_ms) == (5, 1000)
 
 
 @pytest.mark.parametrize(
     ("kind", "body", "field"),
     [
-        (request_bodies.EmbedBody, {"texts": []}, "texts"),
-        (request_bodies.EmbedBody, {"texts": ["a", 5]}, "texts[1]"),
-        (request_bodies.EmbedBody, {"texts": ["a"] * 1001}, "texts"),
-        (request_bodies.EmbedBody, {"texts": ["a"], "kind": "other"}, "kind"),
+        (request_bodies.TextsBody, {"texts": []}, "texts"),
+        (request_bodies.TextsBody, {"texts": ["a", 5]}, "texts[1]"),
+        (request_bodies.TextsBody, {"texts": ["a"] * 1001}, "texts"),
+        (request_bodies.TextsBody, {"texts": ["a"], "kind": "other"}, "kind"),
         (request_bodies.RerankBody, {"query": "", "texts": ["a"]}, "query"),
         (request_bodies.RerankBody, {"texts": ["a"]}, "query"),
         (request_bodies.DeleteBody, {"ids": "a"}, "ids"),
         (request_bodies.DeleteBody, {"ids": ["a"] * 10_001}, "ids"),
         (request_bodies.DeleteBody, {"ids": [1]}, "ids[0]"),
         (request_bodies.CollectionBody, {"dim": 3}, "dim"),
-        (request_bodies.SearchBody, {"query": "x", "limit": 5.5}, "limit"),
-        (request_bodies.SearchBody, {"query": "x", "timeout_ms": 0.5}, "timeout_ms"),
-        (request_bodies.SearchBody, {"query": "x", "limit": True}, "limit"),
+        (SearchBody, {"query": "x", "limit": 5.5}, "limit"),
+        (SearchBody, {"query": "x", "timeout_ms": 0.5}, "timeout_ms"),
+        (SearchBody, {"query": "x", "limit": True}, "limit"),
     ],
 )
 def test_other_bodies_name_their_fields(kind, body, field):
@@ -266,14 +265,14 @@ def test_other_bodies_name_their_fields(kind, body, field):
 @pytest.mark.parametrize(
     ("kind", "body", "field"),
     [
-        (request_bodies.SearchBody, b'{"query":"q","filter":{"metadata.a":[' + b"[]," * 100_000 + b"1]}}", "filter"),
+        (SearchBody, b'{"query":"q","filter":{"metadata.a":[' + b"[]," * 100_000 + b"1]}}", "filter"),
         (
-            request_bodies.SearchBody,
+            SearchBody,
             json.dumps({"query": "q", "filter": dict.fromkeys(map(str, range(20_000)), 1)}),
             "filter",
         ),
-        (request_bodies.EmbedBody, b'{"texts":[' + b'"",' * 1_000_000 + b'""]}', "texts"),
-        (request_bodies.SparseBody, b'{"texts":[' + b'"",' * 5000 + b'""]}', "texts"),
+        (request_bodies.TextsBody, b'{"texts":[' + b'"",' * 1_000_000 + b'""]}', "texts"),
+        (request_bodies.TextsBody, b'{"texts":[' + b'"",' * 5000 + b'""]}', "texts"),
         (request_bodies.RerankBody, b'{"query":"q","texts":[' + b'"",' * 5000 + b'""]}', "texts"),
         (request_bodies.DeleteBody, b'{"ids":[' + b'"",' * 50_000 + b'""]}', "ids"),
         (request_bodies.RestoreBody, b'{"force":[' + b"1," * 50_000 + b"1]}", "body"),
@@ -314,14 +313,13 @@ def test_a_name_is_never_told_at_length_whatever_it_looks_like(body, name):
 @pytest.mark.parametrize(
     ("kind", "body"),
     [
-        (request_bodies.SearchBody, {"query": "q"}),
-        (request_bodies.EmbedBody, {"texts": ["a"]}),
-        (request_bodies.SparseBody, {"texts": ["a"]}),
+        (SearchBody, {"query": "q"}),
+        (request_bodies.TextsBody, {"texts": ["a"]}),
         (request_bodies.RerankBody, {"query": "q", "texts": ["a"]}),
         (request_bodies.DeleteBody, {}),
         (request_bodies.RestoreBody, {}),
         (request_bodies.CollectionBody, {}),
-        (request_bodies.DocumentBody, GOOD),
+        (Document, GOOD),
     ],
 )
 def test_null_for_an_optional_field_is_its_default(kind, body):
@@ -331,7 +329,7 @@ def test_null_for_an_optional_field_is_its_default(kind, body):
 
 
 def test_null_for_a_weight_is_its_default():
-    body = decoding.decode_json(b'{"query":"q","weights":{"dense":null,"sparse":2}}', request_bodies.SearchBody)
+    body = decoding.decode_json(b'{"query":"q","weights":{"dense":null,"sparse":2}}', SearchBody)
     assert (body.weights.dense, body.weights.sparse) == (1.0, 2.0)
 
 
@@ -522,7 +520,7 @@ def refused_field(data: bytes, kind: type) -> str | None:
 
 @given(st.binary())
 def test_any_bytes_are_read_or_refused(data):
-    for kind in (request_bodies.SearchBody, request_bodies.DeleteBody):
+    for kind in (SearchBody, request_bodies.DeleteBody):
         assert refused_field(data, kind) != ""
     assert not len(taken(data, "application/x-ndjson").documents)
 
@@ -535,4 +533,4 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["query", "limit", "filter", "weights", "timeout_ms", "x"]), json_values))
 def test_any_json_is_read_or_refused(value):
-    assert refused_field(json.dumps(value).encode(), request_bodies.SearchBody) != ""
+    assert refused_field(json.dumps(value).encode(), SearchBody) != ""

@@ -38,7 +38,7 @@ class Crowd:
         return (await Caller(self.gate, address=address).ask("POST", "/x", b"body")).status
 
     def in_flight(self) -> int:
-        return self.gate.in_flight
+        return self.gate.traffic.in_flight
 
 
 def ends(callers: list[Caller]) -> list[int]:
@@ -94,7 +94,7 @@ async def test_many_clients_with_slow_bodies_give_way_when_the_server_is_full():
 async def test_what_has_not_arrived_delays_the_end_by_a_second():
     crowd = Crowd()
     callers = await crowd.stall(5)
-    crowd.gate.draining = True
+    crowd.gate.traffic.draining = True
     began_s = asyncio.get_running_loop().time()
     assert await crowd.gate.wait_drained(30) is False
     assert asyncio.get_running_loop().time() - began_s < 1.5 * SLOW_BODY_S
@@ -108,7 +108,7 @@ async def test_what_arrives_while_the_server_ends_is_answered():
     caller = Caller(crowd.gate, pause_s=SLOW_BODY_S / 2)
     asked = asyncio.create_task(caller.ask("POST", "/x", b"late"))
     await quiet()
-    crowd.gate.draining = True
+    crowd.gate.traffic.draining = True
     assert await crowd.gate.wait_drained(30) is True
     assert (await asked).status == 200
 

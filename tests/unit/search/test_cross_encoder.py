@@ -77,7 +77,7 @@ class House:
             cross_encoder=CrossEncoder(self.cross, self.texts) if crossed else None,
         )
         async with enforce_deadline(ctx.deadline):
-            return await pipeline.run(SearchRequest("c", "the cat", **wishes), ctx)
+            return await pipeline.run(SearchRequest("c", query="the cat", **wishes), ctx)
 
 
 def ids(result: SearchResult) -> list[str]:

@@ -15,7 +15,7 @@ SETTINGS = SearchSettings()
 
 
 def planned(rung: Rung, **wishes) -> SearchPlan:
-    return plan_search(SearchRequest("c", "cat", **wishes), rung, SETTINGS)
+    return plan_search(SearchRequest("c", query="cat", **wishes), rung, SETTINGS)
 
 
 def test_at_the_foot_of_the_ladder_everything_is_done():
@@ -43,7 +43,7 @@ def test_the_arm_that_is_kept_needs_no_model():
 def test_fewer_candidates_are_never_fewer_than_the_hits_wanted_nor_more_than_usual():
     assert planned(Rung.NO_RERANK, limit=80).candidates == 80
     few = SearchSettings(candidates=20, candidates_reduced=30)
-    assert plan_search(SearchRequest("c", "cat"), Rung.NO_RERANK, few).candidates == 20
+    assert plan_search(SearchRequest("c", query="cat"), Rung.NO_RERANK, few).candidates == 20
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -21,7 +21,10 @@ class Time:
 def rungs(congested, *, pressed=True, **settings):
     time = Time()
     it = LadderController(
-        DegradationSettings(**settings), lambda criticality: criticality in congested, lambda: pressed, time
+        DegradationSettings(**settings),
+        lambda criticality: criticality in congested,
+        lambda: 1.0 if pressed else 0.0,
+        time,
     )
     return it, time
 

@@ -75,7 +75,7 @@ class House:
             prepare_sparse=lambda text: text.replace("_", " "),
             fits_dense_model=self.reads_whole,
         )
-        request = SearchRequest(wishes.pop("collection", "c"), query, **wishes)
+        request = SearchRequest(wishes.pop("collection", "c"), query=query, **wishes)
         async with enforce_deadline(ctx.deadline if self.cut_off else Deadline.never()):
             return await pipeline.run(request, ctx)
 

@@ -57,7 +57,7 @@ class House:
         return self
 
     async def search(self, query: str = "the cat", **wishes: Any) -> SearchResult:
-        return await self.pipeline.run(SearchRequest("c", query, **{"limit": 2, **wishes}), WORK)
+        return await self.pipeline.run(SearchRequest("c", query=query, **{"limit": 2, **wishes}), WORK)
 
     def operations(self) -> list[str]:
         return [command.operation for command in self.store.asked]

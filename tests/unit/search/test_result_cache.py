@@ -18,7 +18,7 @@ from tests.clock import virtual
 ODD: dict[str, Any] = {"big": 2**63 + 1, "nested": {"list": [1, 2.5, None, True]}, "": "ä😀"}
 HIT = SearchHit("d", 0, 0.5, "p", 1, 2, "text", "", "en", ODD)
 RESULT = SearchResult([HIT], 3.0, {"fusion": 0.1}, ["no_dense"])
-REQUEST = SearchRequest("c", "cat", filter=(Match("id", ["a", 1, True]), Range("metadata.x", gt=1.5)))
+REQUEST = SearchRequest("c", query="cat", filter=(Match("id", ["a", 1, True]), Range("metadata.x", gt=1.5)))
 
 
 def remembering(ttl_s: float = 60.0) -> ResultCache:

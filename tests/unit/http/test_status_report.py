@@ -9,17 +9,14 @@ from msgspec import UNSET
 
 from penstock.bus.counters import TopicCounters
 from penstock.bus.management import TopicState
-from penstock.core import status_report
-from penstock.http import responses
-from penstock.kernel.context import Criticality, LoopClock
+from penstock.http import responses, status_report
+from penstock.kernel.context import LoopClock
 from penstock.kernel.settings import GuardSettings
 from penstock.policies.alerts import ALERT_RULES, RaisedAlert, Timestamp
-from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
 from penstock.pools.guard import Guard
-from penstock.stores.backends.memory_cache import MemoryCache
-from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from tests.clock import virtual
+from tests.simulation.world import MEMORY_BYTES, World
 
 
 def test_a_topic_tells_its_books_and_both_ways_of_expiring_together() -> None:
@@ -56,24 +53,20 @@ async def test_a_breaker_tells_its_state_in_words_and_when_to_come_back() -> Non
     await asyncio.gather(probe, return_exceptions=True)
 
 
-def test_the_ladder_tells_each_class_its_rung_in_words_and_as_a_number() -> None:
-    told = status_report.ladder_status({Criticality.INTERACTIVE: Rung.FULL, Criticality.BULK: Rung.ONE_ARM})
-    assert told == [responses.RungStatus("interactive", "full", 0), responses.RungStatus("bulk", "one_arm", 3)]
-
-
 @virtual
-async def test_caches_tell_their_numbers() -> None:
-    cache = MemoryCache("embed", 10, 10_000, LoopClock())
-    await cache.put({b"a": b"1"})
-    await cache.get([b"a", b"b"])
-    [told] = status_report.cache_status([cache])
-    assert (told.name, told.entries, told.hits, told.misses, told.evictions) == ("embed", 1, 1, 1, 0)
-
-
-def test_memory_tells_its_limit_and_where_that_comes_from() -> None:
-    watch = MemoryWatch(MemoryLimit(1000, "cgroup"), used=lambda _: 850)
-    watch.poll()
-    assert status_report.memory_status(watch) == responses.MemoryStatus(850, 1000, "cgroup", "high")
+async def test_a_server_tells_its_ladder_memory_caches_and_process() -> None:
+    async with World() as world:
+        await world.search("alpha")
+        await asyncio.sleep(1.5)
+        told = status_report.server_status(world.core, [])
+        assert told.ladder[0] == responses.RungStatus("interactive", "full", 0)
+        used = int(world.memory_share * MEMORY_BYTES)
+        assert told.memory == responses.MemoryStatus(used, MEMORY_BYTES, "setting", "calm")
+        embed = next(one for one in told.caches if one.name == "embed")
+        assert (embed.entries, embed.hits, embed.misses) == (1, 0, 1)
+        assert told.process.tasks >= 1
+        assert told.process.threads >= 1
+        assert (told.traffic.in_flight, told.traffic.in_time) == (0, 1)
 
 
 def test_an_active_alert_has_no_end() -> None:
@@ -88,10 +81,3 @@ def test_an_active_alert_has_no_end() -> None:
     ended = replace(alert, until=Timestamp(11.0, 1_767_225_611.0))
     told = status_report.alert_status(ended)
     assert (told.active, told.until) == (False, "2026-01-01T00:00:11.000Z")
-
-
-@virtual
-async def test_the_process_tells_its_tasks_and_the_loops_lag_in_milliseconds() -> None:
-    told = status_report.process_status(0.0125)
-    assert (told.tasks, told.loop_lag_ms_max) == (1, 12.5)
-    assert told.threads >= 1

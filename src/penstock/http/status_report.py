@@ -4,21 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from msgspec import UNSET
 
+from penstock import __version__
 from penstock.bus.management import BreakerView, TopicState
+from penstock.core.core import Core
 from penstock.http import responses
-from penstock.http.gate import Gate
-from penstock.kernel.context import Criticality
-from penstock.models.contract import ModelInfo
 from penstock.policies.alerts import RaisedAlert, Timestamp
-from penstock.policies.ladder import Rung
-from penstock.stores.key_value_cache import ShrinkableCache
-from penstock.telemetry.memory_watch import MemoryWatch
-from penstock.telemetry.metrics import Metrics
+from penstock.stores.data_model import CollectionInfo
+
+
+def server_status(core: Core, collections: list[CollectionInfo]) -> responses.ServerStatus:
+    """Return the status of a server, whose collections are given."""
+    deps, reasons, watch = core.deps, core.unready_reasons(), core.memory_watch
+    return responses.ServerStatus(
+        version=__version__,
+        uptime_s=round(deps.clock.now() - core.started_at_s, 1),
+        ready=not reasons,
+        reasons=reasons,
+        data_dir=str(deps.data_dir),
+        model=deps.models.model,
+        dim=deps.models.dim,
+        in_flight=core.traffic.in_flight,
+        collections=collections,
+        topics=[topic_status(topic) for topic in core.bus.state()],
+        pools=[responses.PoolStatus(pool.name, pool.active, pool.limit) for pool in core.pools.all()],
+        breakers=[breaker_status(one) for one in core.breakers],
+        ladder=[
+            responses.RungStatus(one.name.lower(), rung.name.lower(), int(rung))
+            for one, rung in core.ladder.state().items()
+        ],
+        caches=[cache.state() for cache in core.all_caches],
+        memory=responses.MemoryStatus(watch.used, watch.limit.bytes, watch.limit.source, watch.level.name.lower()),
+        traffic=traffic_status(core),
+        process=responses.ProcessStatus(
+            len(asyncio.all_tasks()), threading.active_count(), round(core.heartbeat.lag_s_max() * 1000, 3)
+        ),
+        alerts=[alert_status(alert) for alert in core.alert_monitor.alerts() if alert.active],
+        models=list(deps.models.infos),
+        warnings=deps.warnings(),
+    )
 
 
 def topic_status(state: TopicState) -> responses.TopicStatus:
@@ -50,32 +77,16 @@ def breaker_status(guard: BreakerView) -> responses.BreakerStatus:
     return responses.BreakerStatus(guard.dependency, state, round(guard.retry_after_s(), 1))
 
 
-def ladder_status(rungs: dict[Criticality, Rung]) -> list[responses.RungStatus]:
-    """Return the ladder's rung for each class."""
-    return [responses.RungStatus(one.name.lower(), rung.name.lower(), int(rung)) for one, rung in rungs.items()]
-
-
-def cache_status(caches: Iterable[ShrinkableCache]) -> list[responses.CacheStatus]:
-    """Return each cache's numbers."""
-    states = (cache.state() for cache in caches)
-    return [responses.CacheStatus(s.name, s.entries, s.bytes, s.hits, s.misses, s.evictions) for s in states]
-
-
-def memory_status(watch: MemoryWatch) -> responses.MemoryStatus:
-    """Return the memory as of the last poll."""
-    return responses.MemoryStatus(watch.used, watch.limit.bytes, watch.limit.source, watch.level.name.lower())
-
-
-def traffic_status(gate: Gate, metrics: Metrics) -> responses.TrafficStatus:
+def traffic_status(core: Core) -> responses.TrafficStatus:
     """Return the counts of HTTP requests so far."""
-    counters = gate.counters
+    traffic, metrics = core.traffic, core.metrics
     return responses.TrafficStatus(
-        in_flight=gate.in_flight,
-        in_flight_max=gate.in_flight_max(),
-        in_time=counters.in_time,
-        too_late=counters.too_late,
-        client_gone=counters.client_gone,
-        cut_off=counters.cut_off,
+        in_flight=traffic.in_flight,
+        in_flight_max=traffic.in_flight_max(),
+        in_time=traffic.in_time,
+        too_late=traffic.too_late,
+        client_gone=traffic.client_gone,
+        cut_off=traffic.cut_off,
         refused=metrics.counts_by_label(metrics.refused),
         degraded=metrics.counts_by_label(metrics.degraded),
     )
@@ -90,13 +101,3 @@ def alert_status(alert: RaisedAlert) -> responses.AlertStatus:
 
 def _rfc3339(moment: Timestamp) -> str:
     return datetime.fromtimestamp(moment.wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def model_status(used: Iterable[ModelInfo]) -> list[responses.ModelStatus]:
-    """Return the models in use."""
-    return [responses.ModelStatus(one.part, one.kind, one.name, one.url, one.note) for one in used]
-
-
-def process_status(loop_lag_s_max: float) -> responses.ProcessStatus:
-    """Return the front process's tasks, threads and the event loop's lag."""
-    return responses.ProcessStatus(len(asyncio.all_tasks()), threading.active_count(), round(loop_lag_s_max * 1000, 3))
