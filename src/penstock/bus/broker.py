@@ -82,12 +82,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class ReplyMessage:
-    """Reply that is sent together with an acknowledgement.
-
-    Attributes:
-        address: The requester's mailbox.
-        record: The encoded reply.
-    """
+    """Encoded reply to a requester's mailbox, sent together with an acknowledgement."""
 
     address: str
     record: bytes

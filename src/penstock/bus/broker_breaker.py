@@ -30,7 +30,7 @@ class BrokerBreaker:
         settings: Failures that open it, successful heartbeats that close it. Its open time is not used.
 
     Attributes:
-        dependency: As given.
+        dependency: The broker's name.
         state: Its state; the number is the value of ``circuit_breaker_state``.
         on_state_change: Called at each change of state.
         on_open: Called when it has opened.

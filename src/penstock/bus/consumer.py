@@ -53,16 +53,10 @@ class ConsumerConfig:
 class Consumer:
     """Consumer of a channel, for a bus of this process.
 
-    Args:
-        channel: The channel to read.
-        inner: The bus of this process that has the handlers.
-        concurrency: How many handlers may run.
-        config: The configuration that all consumers share.
-
     Attributes:
-        channel: As given.
+        channel: The channel to read.
         topic: Its topic, as the handlers and messages name it.
-        inner: As given.
+        inner: The bus of this process that has the handlers.
         undispatched: Counters of the records that were never handed to ``inner``.
 
     Bounds: ``concurrency()`` and ``config.prefetch`` records.

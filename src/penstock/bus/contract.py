@@ -20,11 +20,7 @@ class Slots(Protocol):
     """Permission to run one more handler. Taking never waits: waiting happens in the topic."""
 
     def try_acquire(self, rank: int = Criticality.INTERACTIVE) -> bool:
-        """Take a slot if one is free for this class.
-
-        Args:
-            rank: The class of the message that is next; some slots may be kept for the more urgent ones.
-        """
+        """Take a slot if one is free for this class of message; some may be kept for the more urgent ones."""
         ...
 
     def release(self) -> None:

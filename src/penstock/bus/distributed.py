@@ -22,7 +22,6 @@ from functools import partial, reduce
 from typing import Any, Final
 
 from penstock.bus.broker import BROKER_TIMEOUT_S, Channel, ChannelKind
-from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.consumer import CHANNEL_SEPARATOR, Consumer, ConsumerConfig
 from penstock.bus.contract import Handler, Slots, TopicRefusal
 from penstock.bus.counters import BusObserver, OneSideObserver, TopicCounters
@@ -46,13 +45,7 @@ def merge_topic_state(
     """Return one state of a topic from its parts.
 
     Where the topic is requested here, the requester counts its messages once, from beginning to end. Of the worker only
-    the counts that the requester cannot know are added.
-
-    Args:
-        requester: State of the requests that wait here.
-        worker: State of the requests that are handled here.
-        subscribers: State of the events of each subscriber.
-        undispatched: Counts that the other parts do not contain.
+    the counts that the requester cannot know are added. ``undispatched`` is what no other part contains.
     """
     parts = [one for one in (requester or worker, *subscribers) if one is not None]
     whole = TopicState.merged(parts)
@@ -111,6 +104,7 @@ class BrokerBus:
         compatibility_keys: Mapping[str, str] | None = None,
     ) -> None:
         self._broker, self._codec, self._breaker = transport.broker, transport.codec, transport.breaker
+        self.breakers = (transport.breaker,)
         self._settings = settings
         self._channel_suffixes = {
             topic: CHANNEL_SEPARATOR + compatibility_digest(mark) for topic, mark in (compatibility_keys or {}).items()
@@ -141,11 +135,6 @@ class BrokerBus:
 
     def __repr__(self) -> str:
         return f"<BrokerBus {self._breaker!r} {self._membership.registry!r}>"
-
-    @property
-    def breakers(self) -> tuple[BrokerBreaker]:
-        """The broker's circuit breaker."""
-        return (self._breaker,)
 
     def instance_counts(self) -> dict[str, int]:
         """Return how many living instances serve each topic, this one included."""

@@ -153,13 +153,9 @@ class _TopicClient:
 
 
 class BusEmbedder:
-    """An ``Embedder`` that splits a batch, asks ``ml.embed`` for the parts and keeps the order.
+    """An ``Embedder`` that splits a batch, asks ``ml.embed`` for the parts and keeps the order. T5 limits each part.
 
-    Args:
-        bus: Carries the requests.
-        clock: The loop's clock.
-        timeouts: T5 limits each part.
-        ml: The token budget of a part.
+    Attributes:
         dim: Dimension of the dense vectors.
         token_dim: That of the token vectors; 0 for a model without.
     """
@@ -189,13 +185,9 @@ class BusEmbedder:
 
 
 class BusSparseEncoder:
-    """A ``SparseEncoder`` that asks ``ml.sparse``.
+    """A ``SparseEncoder`` that asks ``ml.sparse``. T5 limits each part.
 
-    Args:
-        bus: Carries the requests.
-        clock: The loop's clock.
-        timeouts: T5 limits each part.
-        batch_tokens: The token budget of a part; 0 for BM25, whose parts are bounded by their characters.
+    Without ``batch_tokens`` it is BM25's, whose parts are bounded by their characters.
     """
 
     def __init__(self, bus: Bus, clock: Clock, timeouts: TimeoutSettings, batch_tokens: int = 0) -> None:
@@ -214,11 +206,7 @@ class BusSparseEncoder:
 class BusReranker:
     """A ``Reranker`` that splits the texts and asks ``ml.rerank``: a text's score does not depend on the others.
 
-    Args:
-        bus: Carries the requests.
-        clock: The loop's clock.
-        timeouts: T6 limits each part.
-        batch_tokens: The token budget of a part.
+    T6 limits each part.
     """
 
     def __init__(

@@ -134,12 +134,7 @@ class Hello(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):
-    """Cancellation: a requester does not want its reply any more.
-
-    Attributes:
-        address: Its mailbox.
-        id: The request's number.
-    """
+    """Cancellation: the requester of this mailbox does not want the reply to its request of this number any more."""
 
     address: str
     id: int

@@ -20,13 +20,7 @@ CANCELS_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class BrokerTransport:
-    """Broker, codec and breaker that carry the bus.
-
-    Attributes:
-        broker: The broker.
-        codec: The form in which messages travel.
-        breaker: The broker's circuit breaker.
-    """
+    """Broker, codec and breaker that carry the bus."""
 
     broker: Broker
     codec: RecordCodec

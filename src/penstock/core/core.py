@@ -343,4 +343,4 @@ class Core:
                 limiter,
             ]
         )
-        self.metrics.register_histograms([*self._bus_metrics.histograms(), *self.heartbeat.histograms()])
+        self.metrics.register_histograms([*self._bus_metrics.histograms, *self.heartbeat.histograms])

@@ -68,14 +68,13 @@ class BusMetrics:
     Bounds: ``TOPICS_MAX`` topics, and what :class:`Histograms` keeps.
 
     Attributes:
+        histograms: Waits, slack, service times.
         fills: Returns each topic with the share of its buffer in use, 0 to 1; set once the bus exists.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._now = clock.now
-        self._wait = Histograms("event_bus_wait_seconds")
-        self._slack = Histograms("event_bus_slack_seconds")
-        self._service = Histograms("event_bus_service_seconds")
+        self.histograms = tuple(Histograms(f"event_bus_{one}_seconds") for one in _TopicHistograms._fields)
         self._durations: dict[str, _TopicHistograms] = {}
         self.fills: Callable[[], Iterable[tuple[str, float]]] = tuple
         self._fill_max: dict[str, HighWater] = {}
@@ -123,20 +122,11 @@ class BusMetrics:
                 water = self._fill_max[topic] = HighWater()
             water.observe(used, now_s)
 
-    def fill_max(self, topic: str) -> float:
-        """Return the largest share of a topic's buffer in use of about the last 15 s, 0 if it is not known."""
-        water = self._fill_max.get(topic)
-        return water.read(self._now()) if water is not None else 0.0
-
-    def histograms(self) -> tuple[Histograms, ...]:
-        """Return the histograms to export: waits, slack, service times."""
-        return self._wait, self._slack, self._service
-
     def callback_metrics(self) -> list[CallbackMetric]:
         """Return the largest fills, and how often levels were reached."""
 
         def fills() -> list[Sample]:
-            return [((topic,), self.fill_max(topic)) for topic in self._fill_max]
+            return [((topic,), water.read(self._now())) for topic, water in self._fill_max.items()]
 
         def reached() -> list[Sample]:
             return [(key, float(times)) for key, times in self._reached.items()]
@@ -144,7 +134,7 @@ class BusMetrics:
         return [("event_bus_buffer_used_max", fills), ("event_bus_level_reached_total", reached)]
 
     def _register_topic(self, topic: str) -> _TopicHistograms:
-        durations = _TopicHistograms(*(one.labels(topic).observe for one in self.histograms()))
+        durations = _TopicHistograms(*(one.labels(topic).observe for one in self.histograms))
         if len(self._durations) < TOPICS_MAX:
             self._durations[topic] = durations
         return durations

@@ -42,6 +42,9 @@ class Heartbeat:
     After a stall it goes on from now. Missed beats are not made up for.
 
     Bounds: one task, and a handful of numbers for each registered call.
+
+    Attributes:
+        histograms: That of the lag.
     """
 
     def __init__(self, clock: Clock, period_s: float = 0.1) -> None:
@@ -49,8 +52,8 @@ class Heartbeat:
         self._period_s = period_s
         self._calls: list[_PeriodicCall] = []
         self._task: asyncio.Task[None] | None = None
-        self._histograms = Histograms("event_loop_lag_seconds", LAG_BUCKETS_S)
-        self._lag = self._histograms.labels()
+        self.histograms = (Histograms("event_loop_lag_seconds", LAG_BUCKETS_S),)
+        self._lag = self.histograms[0].labels()
         self._recent_lag = HighWater(RECENT_WINDOW_S)
         self._windowed_lag = HighWater()
 
@@ -93,10 +96,6 @@ class Heartbeat:
     def lag_s_max(self) -> float:
         """Return how late the loop was at most, of about the last 15 s."""
         return self._windowed_lag.read(self._clock.now())
-
-    def histograms(self) -> tuple[Histograms, ...]:
-        """Return the histogram to export: the lag."""
-        return (self._histograms,)
 
     def callback_metrics(self) -> list[CallbackMetric]:
         """Return the lag's windowed maximum."""

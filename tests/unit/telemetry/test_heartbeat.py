@@ -21,7 +21,7 @@ def now():
 
 def told(heartbeat):
     metrics = Metrics()
-    metrics.register_histograms(heartbeat.histograms())
+    metrics.register_histograms(heartbeat.histograms)
     metrics.register_callbacks(heartbeat.callback_metrics())
     return metrics.registry.get_sample_value
 

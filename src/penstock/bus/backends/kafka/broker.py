@@ -79,7 +79,7 @@ class BacklogLimiter:
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + within_s
-        if loop.time() - self._measured_s > self._refresh_interval_s():
+        if loop.time() - self._measured_s > (REFRESH_S if 2 * self._estimate > self.capacity else REFRESH_IDLE_S):
             await self._refresh()
         while not self._try_acquire():
             wait_s = max(0.0, self._measured_s + REFRESH_S - loop.time())
@@ -97,9 +97,6 @@ class BacklogLimiter:
         """Note that an admitted record is in the channel, or will never be."""
         self._sending -= 1
         self._sent_since += 1
-
-    def _refresh_interval_s(self) -> float:
-        return REFRESH_S if 2 * self._estimate > self.capacity else REFRESH_IDLE_S
 
     def _try_acquire(self) -> bool:
         if self._estimate >= self.capacity:
@@ -264,11 +261,8 @@ class KafkaBroker:
 
     # --- Channels
 
-    def _topic(self, channel: Channel) -> str:
-        return f"{self._config.prefix}.{channel.kind}.{channel.topic}"
-
     async def _ensure(self, channel: Channel) -> str:
-        topic = self._topic(channel)
+        topic = f"{self._config.prefix}.{channel.kind}.{channel.topic}"
         await self._cluster.ensure_topic(
             topic, self._queue_spec if channel.kind is ChannelKind.QUEUE else self._pubsub_spec
         )

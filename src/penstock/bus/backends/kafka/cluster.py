@@ -73,10 +73,6 @@ class TopicSpec:
 class Cluster:
     """Producer, admin client and offset client of one instance; their errors are translated.
 
-    Attributes:
-        config: The settings of the clients.
-        options: The options of every client.
-
     Bounds: Three connections to each broker.
     """
 

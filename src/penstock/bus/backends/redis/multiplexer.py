@@ -43,10 +43,7 @@ class CommandMultiplexer:
     written at once, and nothing waits for the answers before it. A connection that fails or falls silent fails
     everything in flight. The next call makes a new one.
 
-    Args:
-        pool: Provides the connections; one is kept while it is well.
-
-    Bounds: what the callers have under way. One connection.
+    Bounds: what the callers have under way. One connection of the pool, kept while it is well.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -174,14 +171,12 @@ def encode_commands(commands: Iterable[Command]) -> bytes:
 
 def unavailable(error: BaseException | None) -> Unavailable:
     """Return the error of a Redis that cannot be asked; the client's own is its cause."""
-    why = "it does not answer" if error is None or isinstance(error, TimeoutError | Expired) else _first_line(error)
+    why = "it does not answer"
+    if error is not None and not isinstance(error, TimeoutError | Expired):
+        why = (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")
     translated = Unavailable(f"redis cannot be asked: {why}", dependency=NAME)
     translated.__cause__ = error
     return translated
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
 def first_error(answers: Iterable[Any]) -> ResponseError | None:

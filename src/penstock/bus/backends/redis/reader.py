@@ -36,11 +36,7 @@ MAILBOX_MAX: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class RedisKeys:
-    """The keys of one installation.
-
-    Attributes:
-        prefix: The beginning of all keys.
-    """
+    """The keys of one installation; they begin with its prefix."""
 
     prefix: str
 
