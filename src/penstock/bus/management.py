@@ -61,11 +61,7 @@ class TopicState:
 
 
 class BreakerView(Protocol):
-    """A circuit breaker as operators see it.
-
-    Attributes:
-        on_state_change: Called at each change of state.
-    """
+    """A circuit breaker as operators see it; it calls ``on_state_change`` with itself at each change."""
 
     on_state_change: Callable[[Any], None]
 

@@ -75,13 +75,9 @@ _FORMATTERS: Final = {"logfmt": LogfmtFormatter, "json": JsonFormatter}
 
 
 def configure(level: str, form: str = "logfmt") -> None:
-    """Send log lines of ``level`` and above to standard error; of libraries none below ``info``.
+    """Send log lines of ``level`` and above to standard error, as ``logfmt`` or ``json``; of libraries from ``info`` on.
 
     Debug lines of libraries hold what they send: Kafka's client writes passwords and whole records.
-
-    Args:
-        level: The least severe level.
-        form: ``logfmt`` or ``json``.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_FORMATTERS[form]())
