@@ -51,10 +51,16 @@ RERANK_BULK_PARTS: Final = 4
 BM25_CHARACTERS_MAX: Final = 65_536
 
 Part = list[int]
+#: Makes a topic's message of a part's texts.
+MakeMessage = Callable[[list[str]], Any]
 
 
 class _TopicClient:
     """Client of a model's topic. A request is split into parts, a few of which are out at once.
+
+    A part that is refused, or waits too long, goes back, and the number of parts that are out falls by one: the
+    request goes on as wide as it is let. The refusal of the last one is an error, unless something is done already:
+    then it is offered again for some seconds.
 
     Args:
         bus: Carries the parts.
@@ -78,25 +84,11 @@ class _TopicClient:
         self._bulk_parts = bulk_parts
 
     async def ask(
-        self,
-        texts: Sequence[str],
-        sizes: Sequence[int],
-        part_max: int,
-        ctx: Context,
-        message: Callable[[list[str]], Any],
+        self, texts: Sequence[str], sizes: Sequence[int], part_max: int, ctx: Context, message: MakeMessage
     ) -> list[tuple[Part, Any]]:
         """Return the places of each part's texts with the topic's reply; the first error cancels the rest.
 
-        A part that is refused, or waits too long, goes back, and the number of parts that are out falls by one: the
-        request goes on as wide as it is let. The refusal of the last one is an error, unless something is done already:
-        then it is offered again for some seconds.
-
-        Args:
-            texts: All texts.
-            sizes: Their sizes.
-            part_max: The most of the sizes in one part.
-            ctx: The context of the request.
-            message: Makes the topic's message of a part's texts.
+        A part holds ``part_max`` of the texts' ``sizes`` at most.
 
         Raises:
             Expired: At the pace so far, the context's deadline will pass too early; or the last part did not end in

@@ -75,7 +75,7 @@ _FORMATTERS: Final = {"logfmt": LogfmtFormatter, "json": JsonFormatter}
 
 
 def configure(level: str, form: str = "logfmt") -> None:
-    """Send log lines of ``level`` and above to standard error, as ``logfmt`` or ``json``; of libraries from ``info`` on.
+    """Send log lines of ``level`` and above to standard error, as ``logfmt`` or ``json``; libraries' from ``info`` on.
 
     Debug lines of libraries hold what they send: Kafka's client writes passwords and whole records.
     """
