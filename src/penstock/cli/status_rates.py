@@ -21,6 +21,9 @@ HISTORY_MAX: Final = 120
 #: A request that takes longer than this is shown on the screen.
 SLOW_ANSWER_S: Final = 2.0
 
+#: A server answers with the same status for so long, so a status may be so old.
+STATUS_AGE_S: Final = 1.0
+
 #: What rounding may take from the server's own clock.
 ROUNDING_S: Final = 0.5
 
@@ -105,8 +108,12 @@ class StatusHistory:
 
     def on_status(self, sample: StatusSample) -> None:
         """Take in a status."""
-        before, self.sample = self.sample, sample
         self.last_error, self._asked_s, self._heard_s = "", None, sample.received_s
+        before = self.sample
+        if before and before.snapshot.uptime_s == sample.snapshot.uptime_s > 0:
+            # The same status once more: nothing new is known.
+            return
+        self.sample = sample
         self.rates = rates(before, sample) if before else ServerRates()
         if before:
             self.goodput.append(self.rates.goodput)
@@ -175,9 +182,10 @@ def _apart_s(before: StatusSample, after: StatusSample) -> float | None:
     least_s = after.requested_s - before.received_s
     most_s = after.received_s - before.requested_s
     served_s = after.snapshot.uptime_s - before.snapshot.uptime_s
-    told = before.snapshot.uptime_s > 0 and after.snapshot.uptime_s > 0
-    if told and served_s < least_s - ROUNDING_S:
-        return None
+    if before.snapshot.uptime_s > 0 and after.snapshot.uptime_s > 0:
+        least_s, most_s = least_s - STATUS_AGE_S, most_s + STATUS_AGE_S
+        if served_s < least_s - ROUNDING_S:
+            return None
     return round(max(INTERVAL_S_MIN, min(max(served_s, least_s), most_s)), 3)
 
 

@@ -24,7 +24,7 @@ from rich.text import Text
 from penstock.cli.dashboard import render_page
 from penstock.cli.options import Setup, with_client_settings
 from penstock.cli.session import running_server_url
-from penstock.cli.status_rates import StatusHistory, StatusSample, parse_status
+from penstock.cli.status_rates import STATUS_AGE_S, StatusHistory, StatusSample, parse_status
 from penstock.cli.terminal import logs_above, stdout_console
 from penstock.cli.text_charts import ASCII_FALLBACK
 from penstock.client import AsyncClient, CallOptions, calls
@@ -174,14 +174,14 @@ async def poll_forever(asking: StatusPoller, interval_s: float, changed: Callabl
 
 
 async def poll_twice(asking: StatusPoller, interval_s: float) -> None:
-    """Look twice, one interval apart.
+    """Look twice, one interval apart, or as far as it takes a server to make another status.
 
     Raises:
         PenstockError: Either time there was no answer.
     """
     try:
         await asking.poll()
-        await asyncio.sleep(interval_s)
+        await asyncio.sleep(max(interval_s, STATUS_AGE_S))
         await asking.poll()
     finally:
         await asking.close()

@@ -82,6 +82,20 @@ def test_an_answer_that_was_long_on_its_way_does_not_change_the_rate():
     assert rates(before, after).goodput == 7
 
 
+def test_a_status_that_was_made_before_it_was_asked_for_is_no_restart():
+    before, after = sample(100, uptime_s=50, **traffic(in_time=0)), sample(100.6, uptime_s=51.3, **traffic(in_time=13))
+    assert rates(before, after).goodput == 10
+    before, after = sample(100, uptime_s=50, **traffic(in_time=0)), sample(101, uptime_s=50.2, **traffic(in_time=2))
+    assert rates(before, after).goodput == 10
+
+
+def test_the_same_status_again_leaves_the_rates_as_they_are():
+    watch = StatusHistory()
+    for at_s, uptime_s, count in ((100, 50, 0), (101, 51, 7), (101.4, 51, 7), (102, 52, 9)):
+        watch.on_status(sample(at_s, uptime_s=uptime_s, **traffic(in_time=count)))
+    assert list(watch.goodput) == [7, 2]
+
+
 def test_a_server_that_does_not_tell_its_uptime_has_rates_all_the_same():
     found = rates(sample(100, uptime_s=0, **traffic(in_time=0)), sample(102, uptime_s=0, **traffic(in_time=8)))
     assert found.goodput == 4
