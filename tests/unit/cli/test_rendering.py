@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from penstock.cli.search import search_options
-from penstock.cli.snippets import best_lines, crop_line, hit_lines, query_words, shown_path
+from penstock.cli.search import best_lines, crop_line, hit_lines, query_words, search_options, shown_path
 from penstock.client import Hit
 
 CWD = Path("/srv/project")
