@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +36,6 @@ from penstock.search.relevance import ndcg
 
 RANKS: Final = 10
 BATCH_TEXTS: Final = 32
-
-Embed = Callable[[Sequence[str]], DenseVectors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +101,15 @@ def _check(setup: Setup, benchmark: Benchmark | None, console: Console) -> Parit
 def _compare(forms: tuple[PreparedModel, PreparedModel], benchmark: Benchmark | None, console: Console) -> ParityReport:
     texts = list(TEXTS) if benchmark is None else [one.whole for one in benchmark.documents]
     questions = [] if benchmark is None else [query.text for query in benchmark.queries]
-    vectors, quality = [], {}
+    total, vectors, quality = len(texts) + len(questions), [], {}
+    # Nothing is shown of the few built-in texts.
+    aside = console if total > len(TEXTS) else Console(quiet=True)
     for form in forms:
-        with _embedding(form, len(texts) + len(questions), console) as embed:
-            documents = embed(texts)
-            vectors.append(documents)
+        runner = BuiltinDenseEncoder(form, threads=available_cores())
+        with progress_bar(aside, f"Embedding in {form.precision}", total) as update:
+            vectors.append(_embed(runner, texts, update))
             if benchmark is not None:
-                quality[str(form.precision)] = _quality(benchmark, embed(questions), documents)
+                quality[str(form.precision)] = _quality(benchmark, _embed(runner, questions, update), vectors[-1])
     fast = forms[0]
     return ParityReport(
         model=f"{fast.name}-{fast.fingerprint}",
@@ -121,22 +120,12 @@ def _compare(forms: tuple[PreparedModel, PreparedModel], benchmark: Benchmark | 
     )
 
 
-@contextmanager
-def _embedding(form: PreparedModel, total: int, console: Console) -> Iterator[Embed]:
-    """Yield a function that embeds and shows how far it is."""
-    runner = BuiltinDenseEncoder(form, threads=available_cores())
-    # Nothing is shown of the few built-in texts.
-    aside = console if total > len(TEXTS) else Console(quiet=True)
-    with progress_bar(aside, f"Embedding in {form.precision}", total) as update:
-
-        def embed(texts: Sequence[str]) -> DenseVectors:
-            parts = []
-            for batch in split_batches(texts, BATCH_TEXTS):
-                parts.append(runner.run(batch))
-                update(advance=len(batch))
-            return np.concatenate(parts)
-
-        yield embed
+def _embed(runner: BuiltinDenseEncoder, texts: Sequence[str], update: Callable[..., None]) -> DenseVectors:
+    parts = []
+    for batch in split_batches(texts, BATCH_TEXTS):
+        parts.append(runner.run(batch))
+        update(advance=len(batch))
+    return np.concatenate(parts)
 
 
 def _quality(benchmark: Benchmark, questions: DenseVectors, documents: DenseVectors) -> float:
@@ -165,27 +154,20 @@ def _record(outcome: ParityReport) -> dict[str, Any]:
 
 def _print(outcome: ParityReport) -> None:
     cosine = outcome.cosine
-    rows = [
-        _row("cosine, mean", f"{cosine.mean:.4f}", f"≥ {COSINE_MEAN_MIN}", kept=cosine.mean >= COSINE_MEAN_MIN),
-        _row("cosine, least", f"{cosine.least:.4f}", f"≥ {COSINE_MIN}", kept=cosine.least >= COSINE_MIN),
+    measures: list[tuple[str, float, str, bool | None]] = [
+        ("cosine, mean", cosine.mean, f"≥ {COSINE_MEAN_MIN}", cosine.mean >= COSINE_MEAN_MIN),
+        ("cosine, least", cosine.least, f"≥ {COSINE_MIN}", cosine.least >= COSINE_MIN),
     ]
     if outcome.ndcg:
-        exact, fast = outcome.ndcg[Precision.FLOAT32], outcome.ndcg[outcome.precision]
-        rows += [
-            ["nDCG@10, float32", f"{exact:.4f}", "", ""],
-            ["nDCG@10, prepared", f"{fast:.4f}", "", ""],
-            _row(
-                "nDCG@10, lost",
-                f"{outcome.ndcg_loss:.4f}",
-                f"≤ {NDCG_LOSS_MAX}",
-                kept=outcome.ndcg_loss <= NDCG_LOSS_MAX,
-            ),
+        loss = outcome.ndcg_loss
+        measures += [
+            ("nDCG@10, float32", outcome.ndcg[Precision.FLOAT32], "", None),
+            ("nDCG@10, prepared", outcome.ndcg[outcome.precision], "", None),
+            ("nDCG@10, lost", loss, f"≤ {NDCG_LOSS_MAX}", loss <= NDCG_LOSS_MAX),
         ]
+    words = {True: "kept", False: "BROKEN", None: ""}
+    rows = [[name, f"{value:.4f}", bound, words[kept]] for name, value, bound, kept in measures]
     console = stdout_console()
     on = f"{outcome.collection}'s documents" if outcome.collection else f"{len(TEXTS)} built-in texts"
     console.print(f"{outcome.model}, {outcome.precision} against float32 on {on}\n")
     print_table(console, ["measure", "value", "bound", ""], rows, numbers={"value"})
-
-
-def _row(name: str, value: str, bound: str, *, kept: bool) -> list[str]:
-    return [name, value, bound, "kept" if kept else "BROKEN"]

@@ -150,29 +150,26 @@ def summary_lines(stats: IndexStats, collection: str) -> list[str]:
 
 def _list(setup: Setup, order: IndexOptions, *, as_json: bool) -> None:
     roots = resolve_roots(order.paths, (), force=order.force)
-    left_out: list[tuple[Path, str]] = []
-    targets = find_files(roots, setup.settings.index.max_file, lambda path, reason: left_out.append((path, reason)))
+    skipped: list[dict[str, str]] = []
+    files = size = skips = 0
+
+    def skip(path: Path, reason: str) -> None:
+        nonlocal skips
+        skips += 1
+        if as_json:
+            skipped.append({"path": _text(path), "reason": reason})
+        else:
+            click.echo(f"skip   {strip_controls(str(path))}  ({reason})")
+
+    targets = find_files(roots, setup.settings.index.max_file, skip)
     if as_json:
         would_index = [{"path": one.id, "bytes": one.size} for one in targets]
-        skipped = [{"path": _text(path), "reason": reason} for path, reason in left_out]
         print_json({"collection": order.collection, "would_index": would_index, "skipped": skipped})
         return
-    files = size = skips = 0
     for one in targets:
-        skips += _tell_skipped(left_out)
         click.echo(f"index  {strip_controls(one.id)}")
         files, size = files + 1, size + one.size
-    skips += _tell_skipped(left_out)
     click.echo(f"{files} files to index, {size / 1e6:.1f} MB; {skips} skipped", err=True)
-
-
-def _tell_skipped(left_out: list[tuple[Path, str]]) -> int:
-    """Print what was skipped since the last time, forget it, and return how many there were."""
-    for path, reason in left_out:
-        click.echo(f"skip   {strip_controls(str(path))}  ({reason})")
-    count = len(left_out)
-    left_out.clear()
-    return count
 
 
 def _text(path: Path) -> str:

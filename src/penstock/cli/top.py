@@ -55,7 +55,7 @@ _ESCAPE: Final = b"\x1b"
 @click.option("--once", is_flag=True, help="Look twice, one interval apart, print what there was and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each interval, on one line.")
 @with_client_settings()
-def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
+async def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
     """Watch a running server: traffic, ladder, topics, pools, breakers, memory.
 
     q, Esc or Ctrl-C ends it. Where standard output is no terminal, it prints one plain page and ends.
@@ -64,11 +64,11 @@ def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -> int:
     """
     asking, console = StatusPoller(lambda: find_server_url(setup.data_dir)), stdout_console()
     if as_json:
-        asyncio.run(print_lines(asking, interval, once=once))
+        await print_lines(asking, interval, once=once)
     elif once or not sys.stdout.isatty() or console.is_dumb_terminal:
-        asyncio.run(print_page(asking, interval, console))
+        await print_page(asking, interval, console)
     else:
-        return asyncio.run(_live(asking, interval))
+        return await _live(asking, interval)
     return 0
 
 

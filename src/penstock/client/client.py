@@ -187,7 +187,7 @@ class Client(_Configurable):
         *,
         transport: httpx.BaseTransport | None = None,
         label: str = "",
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.options = options
         # To load the certificates takes time that plain HTTP need not pay.
@@ -199,21 +199,17 @@ class Client(_Configurable):
     def send(self, call: ApiCall[T]) -> T:
         """Make a call of :mod:`penstock.client.calls` and return its answer."""
         steps = self._runner.run(call, self.options)
-        step = next(steps)
+        outcome: object = None
         while True:
-            outcome: object = None
-            if isinstance(step, float):
-                self._sleep(step)
-            else:
-                try:
-                    outcome = self._http.send(step)
-                except httpx.TransportError as error:
-                    outcome = error
             try:
                 step = steps.send(outcome)
             except StopIteration as done:
                 answer: T = done.value
                 return answer
+            try:
+                outcome = self._sleep(step) if isinstance(step, float) else self._http.send(step)
+            except httpx.TransportError as error:
+                outcome = error
 
     def iter_documents(self, collection: str = DEFAULT, path_prefix: str | None = None) -> Iterator[StoredDocument]:
         """Yield the documents of a collection, page by page."""
@@ -274,7 +270,7 @@ class AsyncClient(_Configurable):
         *,
         transport: httpx.AsyncBaseTransport | None = None,
         label: str = "",
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.options = options
         tls = url.startswith("https")
@@ -285,21 +281,17 @@ class AsyncClient(_Configurable):
     async def send(self, call: ApiCall[T]) -> T:
         """Make a call of :mod:`penstock.client.calls` and return its answer."""
         steps = self._runner.run(call, self.options)
-        step = next(steps)
+        outcome: object = None
         while True:
-            outcome: object = None
-            if isinstance(step, float):
-                await self._sleep(step)
-            else:
-                try:
-                    outcome = await self._http.send(step)
-                except httpx.TransportError as error:
-                    outcome = error
             try:
                 step = steps.send(outcome)
             except StopIteration as done:
                 answer: T = done.value
                 return answer
+            try:
+                outcome = await (self._sleep(step) if isinstance(step, float) else self._http.send(step))
+            except httpx.TransportError as error:
+                outcome = error
 
     async def iter_documents(
         self, collection: str = DEFAULT, path_prefix: str | None = None
