@@ -78,11 +78,12 @@ class TopicQueue:
 
     def service_time_of(self, envelope: Envelope) -> ServiceTime:
         """Look up what is known about messages of this kind; the message remembers it."""
-        kind = getattr(envelope.message, "kind", None) or type(envelope.message)
-        service = self._service_times.get(kind)
-        if service is None:
-            service = self._overall
-            if len(self._service_times) < KINDS_MAX:
+        message = envelope.message
+        service = self._service_times.get(type(message))
+        if service is None:  # first of its class, or of a class that tells kinds apart
+            kind = getattr(message, "kind", None) or type(message)
+            service = self._service_times.get(kind, self._overall)
+            if service is self._overall and len(self._service_times) < KINDS_MAX:
                 service = self._service_times[kind] = ServiceTime()
         envelope.service_time = service
         return service
