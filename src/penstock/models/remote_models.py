@@ -44,22 +44,22 @@ class AdaptiveBatchSize:
     def __init__(self, texts_max: int) -> None:
         self.texts = texts_max
         self._most = texts_max
-        self._taken = 0
+        self._accepted = 0
 
     def __repr__(self) -> str:
         return f"<AdaptiveBatchSize {self.texts} of {self._most}>"
 
     def on_accepted(self) -> None:
         """Record that a batch was accepted."""
-        self._taken += 1
-        if self._taken >= GROW_AFTER_BATCHES and self.texts < self._most:
+        self._accepted += 1
+        if self._accepted >= GROW_AFTER_BATCHES and self.texts < self._most:
             self.texts = min(self._most, 2 * self.texts)
-            self._taken = 0
+            self._accepted = 0
 
     def on_too_large(self, texts: int) -> None:
         """Record that a batch of so many texts was too large."""
         self.texts = min(self.texts, max(1, texts // 2))
-        self._taken = 0
+        self._accepted = 0
 
 
 def non_empty_text(text: str) -> str:
@@ -94,7 +94,8 @@ class _RemoteModel(Generic[T]):
         Raises:
             BatchTooLarge: A text alone is too much.
         """
-        texts, entries = [non_empty_text(text) for text in texts], list[T]()
+        texts = [non_empty_text(text) for text in texts]
+        entries: list[T] = []
         while len(entries) < len(texts):
             batch = texts[len(entries) : len(entries) + self._size.texts]
             message = self._format.request_body(self._model, query, batch)
