@@ -82,10 +82,6 @@ class ModelSource:
                 progress(done, total)
 
         digests |= {name: sha256(path, advance) for name, path in files.items()}
-        self._check(digests)
-        return digests
-
-    def _check(self, digests: dict[str, str]) -> None:
         for name, expected in self.pinned_sha256.items():
             if digests[name] != expected:
                 raise Invalid(
@@ -95,6 +91,7 @@ class ModelSource:
                     field=str(self.files[name]),
                     code="model_checksum",
                 )
+        return digests
 
 
 def sha256(path: Path, progress: Callable[[int], None] = lambda _: None) -> str:
