@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import httpx
+import msgspec
 import numpy as np
 
 from penstock.kernel.context import Clock, Context, Deadline, enforce_deadline, run_all
@@ -194,7 +195,7 @@ class Models:
     def _note(self, place: int, why: str) -> None:
         if why:
             log.warning("%s; started without it", why)
-            self.infos[place] = replace(self.infos[place], note="down at the start")
+            self.infos[place] = msgspec.structs.replace(self.infos[place], note="down at the start")
 
 
 class ModelFactory:
