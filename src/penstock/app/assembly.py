@@ -31,6 +31,7 @@ from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings
 from penstock.models.factory import ModelFactory, Models
 from penstock.models.truncation import truncation_checks
+from penstock.pools.guarded_store import VectorLayout
 from penstock.pools.model_handlers import BULK_NICENESS, model_handlers
 from penstock.pools.process_pool import ProcessPool
 from penstock.pools.thread_pool import ThreadPool
@@ -125,19 +126,16 @@ class Assembly:
         self.core = core = Core(self._dependencies(models))
         self.gate = build_gate(core)
         if stores:
-            core.incompatible |= await self._find_incompatible(models)
+            core.incompatible |= await self._find_incompatible(core.layout)
         points.when_ready(core.guards["store"].reset)
         core.start()
         if not await core.bus.wait_joined():
             log.warning("this process does not receive all its work yet; it will once the broker has assigned it")
 
-    async def _find_incompatible(self, models: Models) -> dict[str, CollectionInfo]:
+    async def _find_incompatible(self, layout: VectorLayout) -> dict[str, CollectionInfo]:
         """Return the collections that another model made."""
-        there, known = (
-            await self._backing_services.store_service.store.run(ListCollections(), Context.background()),
-            model_traits(models),
-        )
-        ours = (known.model, known.dim, known.learned_sparse_model)
+        there = await self._backing_services.store_service.store.run(ListCollections(), Context.background())
+        ours = (layout.model, layout.dim, layout.sparse_model)
         sound = [info for info in there if info.state != STATE_DAMAGED]
         found = {info.name: info for info in sound if (info.model, info.dim, info.sparse) != ours}
         for name, info in found.items():

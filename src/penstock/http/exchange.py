@@ -49,9 +49,6 @@ class UploadTracker:
         self._each_max = max(1, in_flight_max // CLIENT_SHARE_DIVISOR)
         self._by_owner: dict[str, dict[Exchange, None]] = {}
 
-    def __len__(self) -> int:
-        return len({one for of_owner in self._by_owner.values() for one in of_owner})
-
     def add(self, exchange: Exchange, owners: Iterable[str]) -> None:
         """Count a body, and stop the slowest of an owner who has too many."""
         for owner in owners:
@@ -119,6 +116,9 @@ class ClientDisconnected(ConnectionAbortedError):
 class SlowReader(ConnectionAbortedError):
     """The caller did not read its response in time (T2)."""
 
+    def __init__(self) -> None:
+        super().__init__("the client did not read its response in time")
+
 
 @dataclass(slots=True)
 class GateState:
@@ -145,9 +145,9 @@ class GateState:
     unwatched: TimeoutQueue[Exchange] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.reading = TimeoutQueue(self.settings.read_timeout, _on_read_timeout)
+        self.reading = TimeoutQueue(self.settings.read_timeout, lambda one: one.stop(ReadTimeout()))
         self.uploads = UploadTracker(self.settings.max_concurrent)
-        self.writing = TimeoutQueue(self.settings.write_timeout, _on_write_timeout)
+        self.writing = TimeoutQueue(self.settings.write_timeout, lambda one: one.stop(SlowReader()))
         self.unwatched = TimeoutQueue(DISCONNECT_WATCH_DELAY_S, Exchange.watch_for_disconnect)
 
     def check_body_size(self, received: int) -> None:
@@ -391,14 +391,6 @@ def body_too_large_error(limit: int) -> Invalid:
 def memory_short_error() -> Rejected:
     """Return the error for a large body while memory is short."""
     return Rejected("the server is short of memory; send less at a time", code="memory_short")
-
-
-def _on_read_timeout(exchange: Exchange) -> None:
-    exchange.stop(ReadTimeout())
-
-
-def _on_write_timeout(exchange: Exchange) -> None:
-    exchange.stop(SlowReader("the client did not read its response in time"))
 
 
 def _pieces(message: Message) -> Iterator[Message]:

@@ -385,11 +385,7 @@ class _GateRefusals:
         full = Rejected("too much work of this kind is waiting", code="topic_full")
         share = Rejected("too much work of this client is waiting; slow down", code="client_share", by_client=True)
         hopeless = Rejected("what waits already takes longer than the deadline allows", code="hopeless")
-        self.by_topic_code = {
-            "topic_full": PreparedRefusal(full),
-            "client_share": PreparedRefusal(share),
-            "hopeless": PreparedRefusal(hopeless),
-        }
+        self.by_topic_code = {error.code: PreparedRefusal(error) for error in (full, share, hopeless)}
         self.memory_short = PreparedRefusal(memory_short_error())
         self.too_large = PreparedRefusal(body_too_large_error(settings.max_body))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -45,7 +44,6 @@ from penstock.stores.data_model import (
     CollectionInfo,
     Condition,
     DocumentInfo,
-    DocumentInfoPage,
     Match,
     Prefix,
     SnapshotInfo,
@@ -60,6 +58,9 @@ STATUS_STORE_TIMEOUT_S: Final = 1.0
 #: has up to 4 096.
 HEADS_PER_READ: Final = 1_000
 PAGE_CHARACTERS_MAX: Final = 4_194_304
+
+#: Told of the documents whose turn did not come before the deadline.
+EXPIRED_BEFORE_TURN: Final = "the deadline passed before this document's turn came; send it again"
 
 _COLLECTION: Final = "/v1/collections/{name}"
 _DOCUMENTS: Final = "/v1/collections/{name}/documents"
@@ -162,7 +163,9 @@ class Operations:
         check_usable(await self._store.run(DescribeCollection(collection), ctx))
         for first in range(0, len(those), size):
             if ctx.deadline.passed(self._clock.now()):
-                outcomes += _expired_outcomes(those[first:].ids, ctx)
+                # Nothing of the rest was begun.
+                late = Expired(ctx.deadline.operation, EXPIRED_BEFORE_TURN)
+                outcomes += [IndexOutcome(id, DocumentStatus.FAILED, error=late) for id in those[first:].ids]
                 break
             async for outcome in self._core.index.run(collection, those[first : first + size], ctx):
                 outcomes.append(outcome)
@@ -179,13 +182,10 @@ class Operations:
     async def list_documents(self, request: Request) -> responses.DocumentPage:
         """List documents, a page at a time."""
         query: PageQuery = request_state(request.scope).query
-        page = await self._document_page(request.path_params["name"], query, self._context(request))
-        return responses.DocumentPage(page.heads, page.next)
-
-    async def _document_page(self, name: str, query: PageQuery, ctx: Context) -> DocumentInfoPage:
-        """Return a page of documents, read in batches. The page ends early where ids and paths are very long."""
+        name, ctx = request.path_params["name"], self._context(request)
         conditions = (Prefix("path", query.path_prefix),) if query.path_prefix else ()
         heads, after, characters = list[DocumentInfo](), str(query.after) if query.after else None, 0
+        # Read in batches. The page ends early where ids and paths are very long.
         while True:
             missing = min(query.limit - len(heads), HEADS_PER_READ)
             page = await self._store.run(ListDocuments(name, conditions, after, missing), ctx)
@@ -193,7 +193,7 @@ class Operations:
             after = page.next
             characters += sum(len(head.id) + len(head.path) for head in page.heads)
             if after is None or len(heads) >= query.limit or characters >= PAGE_CHARACTERS_MAX:
-                return DocumentInfoPage(heads, after)
+                return responses.DocumentPage(heads, after)
 
     @ApiEndpoint("DELETE", _DOCUMENTS, body=request_bodies.DeleteBody, query=DeleteQuery, error_statuses=(404, 507))
     async def delete_documents(self, request: Request) -> responses.DeleteResponse:
@@ -321,13 +321,6 @@ class Operations:
 
 #: Every endpoint of the API.
 ENDPOINTS: Final = declared_endpoints(Operations)
-
-
-def _expired_outcomes(ids: Sequence[str], ctx: Context) -> list[IndexOutcome]:
-    """Return the outcomes of documents whose turn did not come before the deadline; nothing of them was begun."""
-    detail = "the deadline passed before this document's turn came; send it again"
-    error = Expired(ctx.deadline.operation, detail)
-    return [IndexOutcome(id, DocumentStatus.FAILED, error=error) for id in ids]
 
 
 async def _delete_condition(data: bytes, query: DeleteQuery) -> Condition | None:

@@ -68,9 +68,6 @@ class ProbeThrottle:
     def __init__(self) -> None:
         self._due_s: dict[str, float] = {}
 
-    def __len__(self) -> int:
-        return len(self._due_s)
-
     def delay_s(self, address: str, now_s: float) -> float:
         """Return how long a request should wait, and count it."""
         burst_s = PROBES_BURST / PROBES_PER_S

@@ -147,30 +147,26 @@ def _range(key: str, bounds: Mapping[str, Any]) -> Range:
     where = f"filter.{truncated(key)}"
     if not bounds:
         raise Invalid(f"a range needs at least one of {', '.join(_BOUNDS)}", field=where)
-    said = {name: _bound(bound, f"{where}.{name}") for name, bound in bounds.items() if _known(name, where)}
+    said = {name: _bound(name, bound, where) for name, bound in bounds.items()}
     if len({isinstance(bound, str) for bound in said.values()}) != 1:
         raise Invalid("the bounds of a range are either all numbers or all times", field=where)
     return Range(key, **said)
 
 
-def _known(name: str, where: str) -> bool:
+def _bound(name: str, bound: object, where: str) -> float | str:
+    """Return a bound of a range: a number, or a time in the store's form."""
     if name not in _BOUNDS:
         raise Invalid(f"a range has {', '.join(_BOUNDS)}", field=f"{where}.{truncated(name)}")
-    return True
-
-
-def _bound(bound: object, where: str) -> float | str:
-    """Return a bound: a number, or a time in the store's form."""
+    value: float | str | None = None
     if isinstance(bound, str):
-        when = to_utc_rfc3339(bound)
-        if when is None:
-            raise Invalid("a bound is a number, or a time such as 2024-05-01T12:00:00Z", field=where)
-        return when
-    if not isinstance(bound, int | float) or isinstance(bound, bool):
-        raise Invalid("a bound is a number, or a time such as 2024-05-01T12:00:00Z", field=where)
-    if (wrong := out_of_range_reason(bound)) is not None:
-        raise Invalid(wrong, field=where)
-    return bound
+        value = to_utc_rfc3339(bound)
+    elif isinstance(bound, int | float) and not isinstance(bound, bool):
+        value = bound
+    if value is None:
+        raise Invalid("a bound is a number, or a time such as 2024-05-01T12:00:00Z", field=f"{where}.{name}")
+    if (wrong := out_of_range_reason(value)) is not None:
+        raise Invalid(wrong, field=f"{where}.{name}")
+    return value
 
 
 #: Hits in one answer at most.

@@ -112,7 +112,7 @@ def test_what_is_remembered_of_addresses_is_bounded():
     pace = ProbeThrottle()
     for number in range(10_000):
         pace.delay_s(str(number), 0.0)
-    assert len(pace) == 4096
+    assert len(pace._due_s) == 4096
 
 
 @virtual
