@@ -60,9 +60,6 @@ class ResultCache:
     A cached answer does not contain chunks added since. Chunks that this process removed are not shown any more
     (:meth:`invalidate`). Chunks that another process removed may be shown until the entry expires.
 
-    Args:
-        cache: Bounds the answers' number, size and age.
-
     Bounds: the cache's, and ``TRACKED_COLLECTIONS_MAX`` numbers.
     """
 

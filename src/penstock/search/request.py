@@ -271,11 +271,6 @@ class SearchRequest(SearchFields, frozen=True):
     def from_body(cls, body: SearchBody, collection: str, normalize_language: Callable[[str], str]) -> SearchRequest:
         """Return the message of a body, checked.
 
-        Args:
-            body: The body.
-            collection: The collection to search.
-            normalize_language: As for :func:`parse_filter`.
-
         Raises:
             Invalid: A field is invalid; the error names it.
         """
