@@ -1,4 +1,4 @@
-"""HTTP server: the socket, uvicorn around the app, and the orderly shutdown of both."""
+"""HTTP server: the socket, uvicorn around the app, and the signals that end it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import errno
 import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
 
 import uvicorn
 
-from penstock.app.app import App
 from penstock.http.connection_tracker import ConnectionTracker
 from penstock.http.protocol import BoundedHttpProtocol
 from penstock.kernel.errors import Invalid, Unavailable
@@ -145,35 +144,6 @@ def connections_max() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     return max(soft // 2, soft - RESERVED_FILES) if soft != resource.RLIM_INFINITY else 1_000_000
-
-
-async def shut_down(
-    app: App, server: HttpServer | None, shutdown: ShutdownSignal, drained: Coroutine[Any, Any, bool]
-) -> bool:
-    """End a server in order; the socket accepts and answers 503 until what runs has finished.
-
-    Args:
-        app: To be drained.
-        server: To be ended, if there is one.
-        shutdown: Whose second signal cuts the drain short.
-        drained: Waits until what runs has finished; returns whether it has.
-
-    Returns:
-        Whether everything that ran could finish.
-    """
-    app.begin_drain()
-    draining = asyncio.create_task(drained)
-    hurried = asyncio.create_task(shutdown.forced.wait())
-    try:
-        await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
-        return draining.done() and draining.result()
-    finally:
-        for task in (draining, hurried):
-            task.cancel()
-        await asyncio.gather(draining, hurried, return_exceptions=True)
-        if server is not None:
-            server.force_exit = shutdown.forced.is_set()
-            server.should_exit = True
 
 
 def _bind_error(error: OSError, host: str, port: int, section: str) -> Unavailable | Invalid:

@@ -18,7 +18,7 @@ import uvloop
 
 from penstock.app.app import App, build
 from penstock.app.role import Role
-from penstock.cli.http_server import ShutdownSignal, create_server, shut_down
+from penstock.cli.http_server import HttpServer, ShutdownSignal, create_server
 from penstock.cli.options import SERVER_LOOKUP_SETTINGS, Setup, load_setup, warn_and_drop_secrets
 from penstock.cli.progress_bars import show_model_progress
 from penstock.cli.terminal import stderr_console
@@ -130,6 +130,33 @@ class ServerProcess(ABC):
                 if not await shut_down(app, server, self._stop, self.drained(app)) and self.cut_short:
                     self.console.print(self.cut_short)
         await working
+
+
+async def shut_down(
+    app: App, server: HttpServer | None, shutdown: ShutdownSignal, drained: Coroutine[Any, Any, bool]
+) -> bool:
+    """End a server in order; the socket accepts and answers 503 until what runs has finished.
+
+    Args:
+        app: To be drained.
+        server: To be ended, if there is one.
+        shutdown: Whose second signal cuts the drain short.
+        drained: Waits until what runs has finished; returns whether it has.
+
+    Returns:
+        Whether everything that ran could finish.
+    """
+    app.begin_drain()
+    draining = asyncio.create_task(drained)
+    try:
+        await _first(draining, shutdown.forced.wait())
+        return draining.done() and draining.result()
+    finally:
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)
+        if server is not None:
+            server.force_exit = shutdown.forced.is_set()
+            server.should_exit = True
 
 
 async def _first(task: asyncio.Task[Any], other: Coroutine[Any, Any, Any]) -> None:

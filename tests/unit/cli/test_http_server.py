@@ -3,8 +3,9 @@ import socket
 
 import pytest
 
-from penstock.cli.http_server import ShutdownSignal, bind_socket, shut_down, socket_url
+from penstock.cli.http_server import ShutdownSignal, bind_socket, socket_url
 from penstock.cli.serve import examples
+from penstock.cli.server_process import shut_down
 from penstock.kernel.errors import Invalid, Unavailable
 
 
