@@ -131,12 +131,7 @@ def unpack_message(dead_letter: DeadLetter) -> Message | None:
 
 
 def dead_letter_row(dead_letter: DeadLetter, now_s: float) -> list[str]:
-    """Return a dead letter as a row of the table.
-
-    Args:
-        dead_letter: The dead letter.
-        now_s: Seconds since 1970.
-    """
+    """Return a dead letter as a row of the table."""
     notice = unpack_message(dead_letter)
     return [
         dead_letter.id,

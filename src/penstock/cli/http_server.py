@@ -31,10 +31,6 @@ CLOSE_TIMEOUT_S: Final = 2
 class HttpServer(uvicorn.Server):
     """Uvicorn without its own signal handling. :class:`ShutdownSignal` decides when to end.
 
-    Args:
-        config: Uvicorn's.
-        connections: Its connections' limits.
-
     Attributes:
         connections: Its connections.
         listening: Set once connections are accepted.

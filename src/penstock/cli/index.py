@@ -28,13 +28,6 @@ PENDING: Final = "first-index.pending"
 async def first_index(url: str, settings: Settings, data_dir: Path, path: Path, console: Console) -> None:
     """Index ``path`` into ``default`` unless the data directory holds a collection.
 
-    Args:
-        url: The running server.
-        settings: For the limits of files and requests.
-        data_dir: The data directory.
-        path: What to index.
-        console: Where progress is shown.
-
     Cancellation:
         What is indexed stays; the next start goes on.
     """

@@ -106,9 +106,6 @@ def _speak_utf8() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command.
 
-    Args:
-        arguments: argv without the program's name.
-
     Returns:
         The exit code: 0 done, 1 the command's own "no", 2 an error, 130 interrupted.
     """

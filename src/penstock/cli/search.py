@@ -103,14 +103,7 @@ def _print(answer: SearchResponse, text: str) -> None:
 
 
 def hit_lines(hit: Hit, words: Sequence[str], cwd: Path, width: int | None) -> Iterator[Text]:
-    """Yield a hit line by line; the styles matter only where the console has colour.
-
-    Args:
-        hit: The hit.
-        words: The query's words, pointed out in the text.
-        cwd: The current directory.
-        width: Columns of the terminal, ``None`` where there is none.
-    """
+    """Yield a hit line by line; the styles matter only where the console has colour."""
     yield _headline(hit, cwd)
     room = max(20, (width or PLAIN_WIDTH) - _GUTTER)
     found = best_lines("\n".join(map(strip_controls, hit.text.split("\n"))), max(1, hit.start_line), words, LINES_MAX)

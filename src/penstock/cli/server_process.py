@@ -171,13 +171,7 @@ async def _first(task: asyncio.Task[Any], other: Coroutine[Any, Any, Any]) -> No
 def run_process(
     config: Path | None, flags: Mapping[str, str | None], process: Callable[[Setup], ServerProcess]
 ) -> None:
-    """Read the settings and run a process in a loop of its own.
-
-    Args:
-        config: YAML file, if one was named.
-        flags: Values by flag; ``None`` where it was not given.
-        process: Makes it.
-    """
+    """Read the settings and run a process in a loop of its own."""
     block_sighup()
     setup = load_setup(config, flags)
     warn_and_drop_secrets(setup)
@@ -215,12 +209,7 @@ def on_sighup(heard: Callable[[], None]) -> None:
 
 
 def log_level_reloader(config: Path | None, flags: Mapping[str, str | None]) -> Callable[[], None]:
-    """Return the callback that reads the log level again at SIGHUP.
-
-    Args:
-        config: Its YAML file, if one was named.
-        flags: Its flags; they still come before the file.
-    """
+    """Return the callback that reads the log level again at SIGHUP."""
 
     def read() -> None:
         try:

@@ -42,10 +42,6 @@ SECRET_PLACEHOLDER: Final = "(set)"  # noqa: S105 - a name
 def parse_text(text: str, spec: SettingSpec) -> SettingValue:
     """Read a value from an environment variable or a flag.
 
-    Args:
-        text: As the person wrote it.
-        spec: What is known about the setting.
-
     Returns:
         The value in the unit's base (seconds, bytes, items), within its bounds.
 
@@ -63,10 +59,6 @@ def parse_text(text: str, spec: SettingSpec) -> SettingValue:
 
 def parse_yaml(value: object, spec: SettingSpec) -> SettingValue:
     """Check a value that YAML has typed already.
-
-    Args:
-        value: What the YAML scalar was resolved to.
-        spec: What is known about the setting.
 
     Returns:
         The value in the unit's base, within its bounds.

@@ -40,9 +40,6 @@ def read_settings_file(file: Path) -> FileSettings:
 
     The syntax tree is walked along the known names, so aliases and unknown parts are never expanded.
 
-    Args:
-        file: Path as the person named it.
-
     Returns:
         Values and faults; it never raises for what the file holds or for its absence.
     """

@@ -28,14 +28,7 @@ FLAGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SettingEntry:
-    """Entry of a setting in the table.
-
-    Attributes:
-        section: Field of :class:`Settings`.
-        name: Field of the section's record.
-        spec: Environment name, unit, bounds, one line of documentation.
-        default: The value when it is not set.
-    """
+    """Entry of a setting in the table."""
 
     section: str
     name: str

@@ -254,11 +254,6 @@ def _page(history: StatusHistory, console: Console, width: int, height: int | No
 class LiveScreen:
     """The terminal while the view runs: drawn on the alternate screen, given back as it was.
 
-    Args:
-        history: What is drawn.
-        console: Where.
-        keys_fd: The terminal whose keys are read, ``None`` for none.
-
     Attributes:
         changed: Set when there is something to draw, or it is to end.
     """

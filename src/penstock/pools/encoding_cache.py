@@ -70,12 +70,6 @@ class EncodingCache(Generic[V]):
     ) -> list[V]:
         """Return a vector for each text, in their order; only the unknown ones are encoded.
 
-        Args:
-            texts: The texts.
-            kind: Query or document.
-            ctx: The caller's context.
-            encode: Encodes the unknown ones.
-
         Cancellation: As :meth:`SingleFlight.run`; a text that others wait for is encoded by one of them.
         """
         keys = await self._keys(texts, kind)
@@ -138,11 +132,6 @@ class CachedEmbedder:
 
     A text's dense vector alone and the same with its token vectors are remembered apart: few texts are asked for both
     ways, and one that is costs a second run, not a wrong answer.
-
-    Args:
-        inner: The model.
-        cache: L1.
-        fingerprint: Names the model, its weights and its settings.
     """
 
     def __init__(self, inner: Embedder, cache: KeyValueCache, fingerprint: str) -> None:
@@ -174,13 +163,7 @@ class CachedEmbedder:
 
 
 class CachedSparseEncoder:
-    """A ``SparseEncoder`` with a cache in front of it.
-
-    Args:
-        inner: The model.
-        cache: L2.
-        fingerprint: Names the model, its weights and its settings.
-    """
+    """A ``SparseEncoder`` with a cache in front of it."""
 
     def __init__(self, inner: SparseEncoder, cache: KeyValueCache, fingerprint: str) -> None:
         self._inner = inner

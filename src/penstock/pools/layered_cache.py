@@ -14,11 +14,6 @@ class LayeredCache:
 
     A far cache that fails counts as empty. Only its guard learns of it: the breaker raises an alert and leaves the
     cache alone for a while.
-
-    Args:
-        near: In this process.
-        far: Elsewhere.
-        guard: The far one's breaker.
     """
 
     def __init__(self, near: KeyValueCache, far: KeyValueCache, guard: Guard) -> None:

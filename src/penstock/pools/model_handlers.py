@@ -98,13 +98,7 @@ ModelHandler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 def model_handlers(
     models: Models, threads: ThreadPool, bulk_threads: ThreadPool
 ) -> tuple[ModelHandler, ModelHandler, ModelHandler]:
-    """Return the handlers of the pools embed, sparse and rerank.
-
-    Args:
-        models: The models.
-        threads: Threads for the models of this process.
-        bulk_threads: Their threads for bulk work.
-    """
+    """Return the handlers of the pools embed, sparse and rerank."""
     # A part that another server runs has its own handler; that of the threads is then never called.
     local = ThreadModelHandlers(
         cast("LateInteractionRunner", models.dense),

@@ -187,9 +187,6 @@ POOL_NAMES: Final = frozenset({"embed", "sparse", "rerank", "search", "index", "
 class PoolRegistry:
     """The permits of SPEC §2 by name, ML pools over one budget.
 
-    Args:
-        settings: Their sizes.
-
     Attributes:
         ml_budget: The budget shared by the ML pools (P4).
     """

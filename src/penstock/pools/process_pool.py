@@ -39,12 +39,7 @@ class WorkerDied(Exception):
 
 
 class WorkerProcess:
-    """A process that works on one call at a time. Used by one thread at a time; ``kill`` by any.
-
-    Args:
-        initializer: Run once in the process before the first call.
-        args: Its arguments.
-    """
+    """A process that works on one call at a time. Used by one thread at a time; ``kill`` by any."""
 
     def __init__(self, initializer: Callable[..., None], args: tuple[Any, ...]) -> None:
         context = multiprocessing.get_context("forkserver")

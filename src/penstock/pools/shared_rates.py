@@ -31,9 +31,6 @@ class SharedRates:
         guard: Their breaker: while it is open each server decides alone.
         clock: The loop's clock.
 
-    Attributes:
-        limiter: The rate limiter, which decides.
-
     Bounds: one task, one exchange at a time of ``CLIENTS_PER_EXCHANGE`` clients.
     """
 

@@ -81,13 +81,6 @@ async def compare_collections(
 ) -> CollectionComparison:
     """Compare a collection of two stores.
 
-    Args:
-        source: One of them.
-        target: The other.
-        collection: Its name in the source.
-        target_collection: Its name in the target.
-        rng: Chooses the samples.
-
     Raises:
         PenstockError: One of them does not answer.
     """

@@ -23,12 +23,7 @@ OPERATOR_FIXABLE_CODES: Final = frozenset({"collection_damaged", "directory_gone
 
 
 class CollectionDamaged(Unavailable):
-    """A single collection cannot be opened; all others serve.
-
-    Args:
-        name: The collection.
-        reason: Why it cannot be opened.
-    """
+    """A single collection cannot be opened; all others serve."""
 
     code = "collection_damaged"
     retryable = False

@@ -39,9 +39,6 @@ class ShrinkableCache(Protocol):
 
         For a process that runs short of memory (D5). A cache outside of this process does nothing. Repeated
         calls leave it empty. The bounds stay, so it fills again afterwards.
-
-        Args:
-            share: 0 to 1.
         """
         ...
 

@@ -42,11 +42,7 @@ class LockHolder(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class DirectoryLock:
-    """An exclusive ``flock`` on ``penstock.lock``; the file tells others who holds it.
-
-    Attributes:
-        directory: The data directory.
-    """
+    """An exclusive ``flock`` on ``penstock.lock``; the file tells others who holds it."""
 
     directory: Path
     _fd: int | None = None

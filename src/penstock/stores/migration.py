@@ -78,9 +78,6 @@ class MigrationJournal:
     """Store of one migration's progress, small enough to be written on a command's event loop.
 
     It is a file, replaced as a whole by one rename.
-
-    Args:
-        path: The file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -132,13 +129,6 @@ class MigrationResult:
 
 class Migration:
     """Migration of one collection: moves its points, then compares both stores.
-
-    Args:
-        source: Where the points are.
-        target: Where they are to be.
-        request: Source, target and collection names; its progress is ignored.
-        journal: Records the progress.
-        rng: Draws for jitter and samples.
 
     Attributes:
         total_points: Points of the source, once it has been asked.

@@ -149,15 +149,7 @@ def to_result(
     explain: bool,
     truncated: bool,
 ) -> RetrievalResult:
-    """Return the outcome of a program as the store's result.
-
-    Args:
-        outcome: The program's outcome.
-        point_id_of: Returns a point's id.
-        stages: Milliseconds by stage.
-        explain: Whether each hit's rank in every stage is included.
-        truncated: Whether hits were left out for their size.
-    """
+    """Return the outcome of a program as the store's result."""
     places = outcome.stage_ranks() if explain else {}
     hits = [
         RetrievedHit(point_id_of(point), score, outcome.payloads[point], places.get(point, {}))

@@ -42,9 +42,6 @@ class Heartbeat:
     After a stall it goes on from now. Missed beats are not made up for.
 
     Bounds: one task, and a handful of numbers for each registered call.
-
-    Attributes:
-        histograms: That of the lag.
     """
 
     def __init__(self, clock: Clock, period_s: float = 0.1) -> None:

@@ -172,13 +172,7 @@ class FieldStartsWith:
 
 @dataclass(frozen=True, slots=True)
 class FieldInRange:
-    """The stored field lies between bounds, by their names ``gt``, ``gte``, ``lt``, ``lte``.
-
-    Attributes:
-        field: Path of the field.
-        bounds: The bounds that are there.
-        is_datetime: Whether they are date-times, not numbers.
-    """
+    """The stored field lies between bounds, by their names ``gt``, ``gte``, ``lt``, ``lte``."""
 
     field: str
     bounds: dict[str, Any]

@@ -63,10 +63,6 @@ def retrieve_batch(reader: PointReader, commands: Sequence[Retrieve]) -> list[Re
 class ProgramRun:
     """A retrieval program that runs over one shard.
 
-    Args:
-        reader: Reads the shard's points.
-        command: The search.
-
     Attributes:
         shard: The shard.
         search_step: Its next step, if that is a search in the engine's indexes.

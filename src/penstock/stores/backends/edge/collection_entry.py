@@ -32,11 +32,6 @@ _PASSING: Final = frozenset({"store_locked", "disk_full", "disk_read_only"})
 class CollectionEntry:
     """A collection by its directory. Nothing of a damaged one is changed.
 
-    Args:
-        home: Its directory.
-        cache: Caches values read from its points.
-        on_step: Called at each step of a swap, see :mod:`penstock.stores.backends.edge.generation_builder`.
-
     Attributes:
         home: As given.
         name: Its name.

@@ -66,12 +66,7 @@ def is_file_error(error: BaseException) -> bool:
 
 
 def explain_damage(home: Path, error: BaseException) -> str:
-    """Return why a collection's directory cannot be used.
-
-    Args:
-        home: The directory.
-        error: What opening it has raised.
-    """
+    """Return why a collection's directory cannot be used."""
     if errno_of(error) in (errno.EACCES, errno.EPERM):
         for path in _foreign(home):
             me = _user(os.geteuid())

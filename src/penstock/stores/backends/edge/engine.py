@@ -31,11 +31,7 @@ from penstock.stores.data_model import (
 
 
 class Shard:
-    """An open shard of the engine. It is synchronous, and the store process's one thread owns it.
-
-    Attributes:
-        sparse_name: The name of its sparse vectors.
-    """
+    """An open shard of the engine. It is synchronous, and the store process's one thread owns it."""
 
     def __init__(self, shard: qe.EdgeShard) -> None:
         self._shard = shard

@@ -118,13 +118,7 @@ class StoreReply(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoreNotice(msgspec.Struct, frozen=True):
-    """Status that the store process reports without being asked.
-
-    Attributes:
-        upkeep: Status of the collections' index builds.
-        cache: State of its cache of points.
-        damaged: Why collections cannot be opened, by their names.
-    """
+    """Status that the store process reports without being asked."""
 
     upkeep: list[IndexBuildStatus]
     cache: CacheState

@@ -70,10 +70,6 @@ class InvalidManifest(ValueError):
 def read_manifest(directory: Path, name: str = "") -> Manifest:
     """Read the manifest of a collection's directory.
 
-    Args:
-        directory: The directory.
-        name: The collection's name; by default the directory's.
-
     Raises:
         Unavailable: It cannot be read, or it is not that of the collection (``store_damaged``).
     """

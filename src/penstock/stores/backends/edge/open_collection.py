@@ -56,13 +56,6 @@ class LastKnownState:
 class OpenCollection:
     """An open collection.
 
-    Args:
-        home: Its directory.
-        stated: Its manifest.
-        cache: Caches values read from its points.
-        on_step: Called at each step of a swap, see :mod:`penstock.stores.backends.edge.generation_builder`.
-        last_known: Its state when it was last open.
-
     Attributes:
         home: As given.
         manifest: Its layout, and which generation serves.

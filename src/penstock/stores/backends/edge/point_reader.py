@@ -35,9 +35,6 @@ class PointReader:
     Args:
         shard: Where the points are; another generation of the same points may take its place.
         cache: Remembers, also for other collections.
-
-    Attributes:
-        shard: As given.
     """
 
     def __init__(self, shard: Shard, cache: PointCache) -> None:

@@ -51,12 +51,7 @@ WRITE_SLICE_S: Final = 0.01
 
 
 class StoreProcessServer:
-    """Server of the store process: answers requests from a socket in rounds, and advances index builds between them.
-
-    Args:
-        registry: The collections.
-        connection: The socket.
-    """
+    """Server of the store process: answers requests from a socket in rounds, and advances index builds between them."""
 
     def __init__(self, registry: CollectionRegistry, connection: socket.socket) -> None:
         self._registry = registry

@@ -22,15 +22,7 @@ def arm_query_request(
     filter: Sequence[Condition] = (),
     among: Iterable[qe.PointId] | None = None,
 ) -> qe.QueryRequest:
-    """Return the query of one arm, or the one that scores known candidates exactly.
-
-    Args:
-        vector: The query vector.
-        limit: Points wanted.
-        sparse_name: The name of the shard's sparse vectors.
-        filter: Conditions that all must hold.
-        among: Only these points.
-    """
+    """Return the query of one arm, or the one that scores known candidates exactly."""
     held: list[Any] = [engine_condition(one) for one in filter]
     if among is not None:
         held.append(qe.HasIdCondition(set(among)))

@@ -24,9 +24,6 @@ class EdgeStore:
         settings: When collections are optimised.
         number: Which of the server's store processes it is, from 0; the second's collections are in ``collections-2``.
         processes: Number of store processes; they share the cache's memory.
-
-    Attributes:
-        process: The store process.
     """
 
     def __init__(

@@ -54,11 +54,6 @@ class QdrantRequest:
 class QdrantConnection:
     """A Qdrant server and the connections to it.
 
-    Args:
-        settings: Where it is.
-        clock: The loop's clock.
-        transport: Carries the requests; the network by default.
-
     Attributes:
         url: Where it is, for people.
         prefix: What stands in front of the names of our collections there.
@@ -150,12 +145,7 @@ async def _without_client_timeout(
 
 
 def _translated(error: Exception, collection: str) -> PenstockError:
-    """Return one of our errors for what the client raised.
-
-    Args:
-        error: What it raised.
-        collection: The collection that was asked for; empty for none.
-    """
+    """Return one of our errors for what the client raised."""
     if isinstance(error, UnexpectedResponse):
         return error_of_status(error.status_code or 0, error.content, error.headers, collection)
     if isinstance(error, ResourceExhaustedResponse):

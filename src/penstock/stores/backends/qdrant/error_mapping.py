@@ -40,14 +40,7 @@ _FULL: Final = ("no space left", "disk is full", "out of disk", "not enough disk
 
 
 def error_of_status(status: int, body: bytes, headers: httpx.Headers, collection: str) -> PenstockError:
-    """Return one of our errors for an answer that is no success.
-
-    Args:
-        status: HTTP's.
-        body: The server's message.
-        headers: Its headers.
-        collection: The collection that was asked for; empty for none.
-    """
+    """Return one of our errors for an answer that is no success."""
     said = _said(body)
     told = said or f"status {status}"
     if status == 429:
@@ -81,12 +74,7 @@ def collection_not_found(collection: str) -> Invalid:
 
 
 def rate_limit_error(message: str, retry_after_s: float | None) -> Rejected:
-    """Return the error of a server at its limit.
-
-    Args:
-        message: The server's message.
-        retry_after_s: When to come back, where it says so.
-    """
+    """Return the error of a server at its limit."""
     code = "dependency_busy" if retry_after_s is None else "dependency_limited"
     return Rejected(
         f"the Qdrant server is at its limit: {message}",

@@ -36,11 +36,6 @@ _URL: Final = "concurrency.qdrant.url (QDRANT_URL)"
 async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None) -> None:
     """Check that a Qdrant server answers at the address and accepts the key.
 
-    Args:
-        settings: Where it is.
-        clock: The loop's clock.
-        transport: Carries the requests; the network by default.
-
     Raises:
         Unavailable: It cannot be reached, or does not answer (``store_unreachable``).
         Invalid: It is there, and it is wrong: its address, its key. Or the settings cannot be used.

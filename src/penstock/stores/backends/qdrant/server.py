@@ -16,12 +16,6 @@ from penstock.stores.store_service import StoreService
 class QdrantServer(StoreService):
     """A Qdrant server in the place of store processes of ours.
 
-    Args:
-        settings: Where it is.
-        timeouts: The limit of one operation.
-        clock: The loop's clock.
-        transport: Carries the requests; the network by default.
-
     Raises:
         Invalid: The settings cannot be used.
     """

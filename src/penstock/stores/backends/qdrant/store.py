@@ -70,12 +70,6 @@ class QdrantStore:
 
     Collections that are not Penstock's are left alone: neither listed nor written nor deleted.
 
-    Args:
-        connection: The server.
-        settings: How new collections are spread.
-        timeouts: The limit of one operation.
-        clock: The loop's clock.
-
     Bounds: the layouts of ``CACHED_LAYOUTS_MAX`` collections.
     """
 

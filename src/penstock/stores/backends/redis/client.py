@@ -35,9 +35,6 @@ def pool_connections_max(settings: RedisSettings) -> int:
 class SharedRedisClient:
     """A Redis and the connections to it.
 
-    Args:
-        settings: Where it is.
-
     Bounds: :func:`pool_connections_max`; a call beyond waits for one, as long as an exchange may take.
 
     Raises:

@@ -88,10 +88,6 @@ return answer
 class RedisTokenBuckets:
     """See :class:`penstock.stores.store_service.SharedTokenBuckets`.
 
-    Args:
-        client: Redis.
-        prefix: Begins all names there.
-
     Bounds: a key for each client whose bucket is not full; Redis forgets it when it is.
     """
 
@@ -113,10 +109,6 @@ class RedisTokenBuckets:
 
 class RedisSharedState:
     """See :class:`penstock.stores.store_service.SharedState`. The first operation opens the first connection.
-
-    Args:
-        settings: Where Redis is.
-        prefix: Begins all names there.
 
     Raises:
         Invalid: The URL is not one of Redis.
