@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.kernel.context import Context, LoopClock, point_id
+from penstock.kernel.context import Context, point_id
 from penstock.kernel.late_interaction import quantize
 from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.vectors import SparseVector
@@ -48,6 +48,7 @@ from penstock.stores.data_model import (
     Range,
 )
 from tests.contract.shop import QDRANT
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm
 from tests.fakes.qdrant import qdrant_server, remove_all
 
@@ -240,7 +241,7 @@ def test_both_list_the_same_heads_in_the_same_pages(pair, shelf, name):
     after, seen = None, 0
     for _ in range(DOCUMENTS):
         page = pair.same(lambda store, after=after: store.run(ListDocuments("c", FILTERS[name], after, 7), WORK))
-        seen += len(page.heads)
+        seen += len(page.documents)
         after = page.next
         if after is None:
             break

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from penstock.kernel.context import LoopClock
 from penstock.kernel.settings import TimeoutSettings
 from penstock.stores.backends.edge.sharded_store import ShardedStore
 from penstock.stores.backends.edge.store import EdgeStore
 from tests.contract.shop import QDRANT, QDRANT_FEATURES, Features, Shop
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.qdrant import qdrant_server, remove_all
 

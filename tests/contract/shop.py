@@ -83,8 +83,8 @@ class Shop:
         dense = self.do(search_arm(self.store, collection, ArmQuery(unit(1, 0), 100, conditions), WORK))
         rare = self.do(search_arm(self.store, collection, ArmQuery(sparse(t1=1), 100, conditions), WORK))
         page = self.do(self.store.run(ListDocuments(collection, conditions, None, 100), WORK))
-        assert {s.point for s in dense} == {s.point for s in rare} == {point_id(head.id, 0) for head in page.heads}
-        return {head.id for head in page.heads}
+        assert {s.point for s in dense} == {s.point for s in rare} == {point_id(head.id, 0) for head in page.documents}
+        return {head.id for head in page.documents}
 
 
 def point(id: str, chunk: int = 0, *, dense: Any = None, terms: Any = None, **fields: Any) -> Point:

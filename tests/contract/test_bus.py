@@ -25,12 +25,13 @@ from penstock.bus.local import LocalBus
 from penstock.bus.management import ManagedBus, TopicState
 from penstock.bus.record_codec import RecordCodec
 from penstock.bus.rpc_client import BrokerTransport
-from penstock.kernel.context import Context, Deadline, LoopClock, current_request_id
+from penstock.kernel.context import Context, Deadline, current_request_id
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
 from tests.fakes.broker import FakeBroker, Server
+from tests.fakes.loop_clock import LoopClock
 from tests.rigs import kafka, redis
 
 SPEC_LIMITS = BusSettings(

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.kernel.context import LoopClock
 from penstock.kernel.settings import GuardSettings
 from penstock.pools.guard import Guard
 from penstock.pools.layered_cache import LayeredCache
-from penstock.stores.backends.memory_cache import ENTRY_BYTES, MemoryCache
 from penstock.stores.key_value_cache import KeyValueCache
+from penstock.stores.memory_cache import ENTRY_BYTES, MemoryCache
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 
 
 @dataclass(frozen=True)

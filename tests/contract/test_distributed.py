@@ -22,13 +22,14 @@ from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.distributed import BrokerBus
 from penstock.bus.record_codec import MAGIC, VERSION, MessageTypes, RecordCodec
 from penstock.bus.rpc_client import BrokerTransport
-from penstock.kernel.context import Context, Criticality, LoopClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, TextKind
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
 from penstock.pools.permits import Permits
 from tests.clock import run
 from tests.fakes.broker import FakeBroker, Server
+from tests.fakes.loop_clock import LoopClock
 from tests.rigs import kafka, redis
 
 WORK = Channel("t", ChannelKind.QUEUE)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
 from penstock.models.bm25 import Bm25Runner, Bm25Settings
 from penstock.models.factory import CosineRerankRunner
@@ -30,6 +30,7 @@ from penstock.pools.thread_pool import ThreadPool
 from tests import clock
 from tests.fakes import graphs
 from tests.fakes.endpoint import FakeEndpoint, loopback
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.models import DIM
 
 WORK = Context.background()

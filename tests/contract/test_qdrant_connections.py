@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from penstock.kernel.context import Context, Deadline, LoopClock
+from penstock.kernel.context import Context, Deadline
 from penstock.kernel.errors import Expired, Unavailable
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.stores.backends.qdrant.server import QdrantServer
 from penstock.stores.commands import CreateCollection, ListCollections, UpsertPoints
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm, sparse, unit
 from tests.fakes.qdrant import FakeQdrant, Listening
 

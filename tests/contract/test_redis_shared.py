@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import GuardSettings, RedisSettings
 from penstock.policies.breaker import BreakerState
@@ -21,9 +20,10 @@ from penstock.policies.token_leases import TokenGrant, TokenRequest
 from penstock.pools.guard import Guard
 from penstock.pools.layered_cache import LayeredCache
 from penstock.pools.shared_rates import SharedRates
-from penstock.stores.backends.memory_cache import MemoryCache
 from penstock.stores.backends.redis.client import EXCHANGE_TIMEOUT_S, pool_connections_max
 from penstock.stores.backends.redis.shared import RedisSharedState
+from penstock.stores.memory_cache import MemoryCache
+from tests.fakes.loop_clock import LoopClock
 from tests.rigs import redis
 
 

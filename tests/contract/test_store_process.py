@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.kernel.context import LoopClock, point_id
+from penstock.kernel.context import point_id
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge import process_client
@@ -25,6 +25,7 @@ from penstock.stores.commands import (
 from penstock.stores.data_model import ArmQuery, CollectionInfo, Match
 from penstock.stores.key_value_cache import CacheState
 from tests.contract.shop import METADATA, WORK, point
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm, unit
 
 

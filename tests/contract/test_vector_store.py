@@ -228,8 +228,8 @@ def test_heads_come_in_pages_that_miss_and_repeat_nothing(shop):
     seen, after = [], None
     for _ in range(10):
         page = shop.do(shop.store.run(ListDocuments(name, (Prefix("path", "0/"),), after, 2), WORK))
-        assert len(page.heads) <= 2
-        seen += [head.id for head in page.heads]
+        assert len(page.documents) <= 2
+        seen += [head.id for head in page.documents]
         after = page.next
         if after is None:
             break
@@ -240,10 +240,10 @@ def test_a_page_begins_where_it_should_though_its_first_document_is_gone(shop):
     name = shop.collection()
     shop.put(name, *(point(f"d{n}") for n in range(6)))
     first = shop.do(shop.store.run(ListDocuments(name, (), None, 2), WORK))
-    order = [head.id for head in shop.do(shop.store.run(ListDocuments(name, (), None, 100), WORK)).heads]
+    order = [head.id for head in shop.do(shop.store.run(ListDocuments(name, (), None, 100), WORK)).documents]
     shop.do(shop.store.run(DeleteDocuments(name, (Match("id", [order[2]]),)), WORK))
     second = shop.do(shop.store.run(ListDocuments(name, (), first.next, 100), WORK))
-    assert [head.id for head in second.heads] == order[3:]
+    assert [head.id for head in second.documents] == order[3:]
 
 
 def test_points_come_whole_in_pages_in_the_order_of_their_ids(shop):

@@ -9,10 +9,11 @@ import signal
 import sys
 from pathlib import Path
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge.process_group import EdgeProcessGroup
 from penstock.stores.data_model import CollectionInfo
+from tests.fakes.loop_clock import LoopClock
 
 
 async def main(data_dir: Path, shards: int, planned: str, count: int, name: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
@@ -28,6 +27,7 @@ from penstock.stores.commands import (
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import STATE_CLOSED, STATE_DAMAGED, STATE_OPEN, ArmQuery, CollectionInfo
 from tests.contract.shop import WORK, point
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm, unit
 
 BAD, GOOD = CollectionInfo("bad", 2, "m"), CollectionInfo("good", 2, "m")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.kernel.context import Context, LoopClock, point_id
+from penstock.kernel.context import Context, point_id
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import TimeoutSettings
 from penstock.stores.backends.edge import manifest
@@ -26,6 +26,7 @@ from penstock.stores.backends.edge.process_client import StoreProcessClient
 from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.commands import CreateCollection, DeleteDocuments, FetchPayloads, ListCollections, UpsertPoints
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm, sparse, unit
 
 WORK = Context.background()

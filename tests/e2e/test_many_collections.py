@@ -8,7 +8,6 @@ import shutil
 import time
 from pathlib import Path
 
-from penstock.kernel.context import LoopClock
 from penstock.kernel.settings import TimeoutSettings
 from penstock.stores.backends.edge.collection_lru import OPEN_MAX
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
@@ -18,6 +17,7 @@ from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.commands import CreateCollection, GetDocuments, ListCollections, UpsertPoints
 from penstock.stores.data_model import STATE_CLOSED, STATE_OPEN, CollectionInfo
 from tests.contract.shop import WORK, point
+from tests.fakes.loop_clock import LoopClock
 
 COLLECTIONS = 1000
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from penstock.kernel.context import Context, Deadline, LoopClock
+from penstock.kernel.context import Context, Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.ranking.retrieval import RetrievalQuery
@@ -37,6 +37,7 @@ from penstock.stores.commands import (
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
 from tests.e2e.conftest import environment
 from tests.fakes import archives
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import sparse, unit
 
 DYING = Path(__file__).with_name("dying_restore.py")
@@ -93,7 +94,7 @@ async def held(store):
     """Return the documents of each collection, each found by listing and by searching."""
     found = {}
     for info in await store.run(ListCollections(), WORK):
-        listed = {head.id for head in (await store.run(ListDocuments(info.name, (), None, 100), WORK)).heads}
+        listed = {head.id for head in (await store.run(ListDocuments(info.name, (), None, 100), WORK)).documents}
         assert await searched(store, info.name) == listed
         assert info.documents == len(listed)
         found[info.name] = listed

@@ -16,7 +16,7 @@ from penstock.http.gate import Gate, GateInputs
 from penstock.http.routes import Api as Routes
 from penstock.indexing.chunk.outline import Chunk
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings, Settings
 from penstock.models.contract import TruncationChecks
@@ -25,12 +25,13 @@ from penstock.pools.guarded_store import VectorLayout
 from penstock.pools.permits import Permits, PoolRegistry
 from penstock.search.degradation import LadderController
 from penstock.search.pipeline import ResultCache, SearchPipeline
-from penstock.stores.backends.memory_cache import MemoryCache
 from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
+from penstock.stores.memory_cache import MemoryCache
 from penstock.telemetry.heartbeat import Heartbeat
 from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from penstock.telemetry.metrics import Metrics
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_snapshots import MemorySnapshots
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeReranker, FakeSparseEncoder

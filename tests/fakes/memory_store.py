@@ -43,7 +43,7 @@ from penstock.stores.data_model import (
     CollectionInfo,
     Condition,
     DocumentInfo,
-    DocumentInfoPage,
+    DocumentPage,
     Filter,
     Match,
     Point,
@@ -158,7 +158,7 @@ class MemoryStore:
         found = {place: getattr(there[place], name) for place in command.points if place in there}
         return {place: value for place, value in found.items() if value is not None}
 
-    def _list_documents(self, command: ListDocuments) -> DocumentInfoPage:
+    def _list_documents(self, command: ListDocuments) -> DocumentPage:
         after, limit = command.after or "", command.limit
         found = sorted(
             (place, point.payload)
@@ -166,7 +166,7 @@ class MemoryStore:
             if point.payload.chunk == 0 and matches(point.payload, command.filter) and place >= after
         )
         following = found[limit][0] if len(found) > limit else None
-        return DocumentInfoPage([_head(payload) for _, payload in found[:limit]], following)
+        return DocumentPage([_head(payload) for _, payload in found[:limit]], following)
 
     def _scroll(self, command: ScrollPoints) -> PointPage:
         there = self._of(command.collection)

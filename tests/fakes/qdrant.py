@@ -22,10 +22,11 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 from qdrant_client import AsyncQdrantClient, models
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.stores.backends.qdrant.server import QdrantServer
 from penstock.stores.commands import DropCollection, ListCollections
+from tests.fakes.loop_clock import LoopClock
 
 #: What tells the local mode from a server, as seen with qdrant-client 1.20.
 SHORTCOMINGS = (

@@ -21,12 +21,13 @@ from math import ceil
 import pytest
 
 from penstock.bus.local import LocalBus
-from penstock.kernel.context import Context, Criticality, Deadline, LoopClock, run_all
+from penstock.kernel.context import Context, Criticality, Deadline, run_all
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import BusSettings
 from penstock.pools.permits import Budget, Permits
 from tests.clock import VirtualLoop, quiet, run
+from tests.fakes.loop_clock import LoopClock
 
 _ONE, _MANY = os.environ.get("PENSTOCK_SEED"), os.environ.get("PENSTOCK_SEEDS", "12")
 SEEDS = [int(_ONE)] if _ONE else range(int(_MANY))

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from penstock.core.dependencies import Dependencies
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.messages import EmbedBatch
 from penstock.models.remote_endpoint import ModelEndpoint, ModelEndpointSettings
 from penstock.models.remote_formats import DENSE_FORMATS
@@ -18,6 +18,7 @@ from penstock.models.remote_models import RemoteEmbedder
 from penstock.policies.breaker import BreakerState
 from tests.clock import virtual
 from tests.fakes.endpoint import KEY, FakeEndpoint, always, dead, well
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.models import DIM
 from tests.simulation.replies import Reply, ends, words
 from tests.simulation.world import SMALL, World, changed

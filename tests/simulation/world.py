@@ -24,7 +24,7 @@ from penstock.core.core import Core
 from penstock.core.dependencies import Dependencies, ModelTraits
 from penstock.http.gate import build_gate
 from penstock.indexing.chunk.outline import Chunk
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.messages import AlertTriggered, ChunkText, EmbedBatch, RerankTexts, SparseBatch, Topic
 from penstock.kernel.settings import (
     BusSettings,
@@ -38,14 +38,14 @@ from penstock.kernel.settings import (
     TimeoutSettings,
 )
 from penstock.pools.permits import Permits
-from penstock.stores.backends.memory_cache import MemoryCache
 from penstock.stores.commands import CreateCollection, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
-from penstock.stores.key_value_cache import KeyValueCache
+from penstock.stores.memory_cache import MemoryCache
 from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from tests.clock import VirtualLoop, quiet
 from tests.fakes.api import Caller
 from tests.fakes.faults import Dependency
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, embedding, embeddings, terms, token_vectors
 from tests.simulation.books import Books
@@ -244,9 +244,6 @@ class World:
             }
             return LocalBus(settings.bus, capacities, clock, observer)
 
-        def cache(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> KeyValueCache:
-            return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)
-
         limit = MemoryLimit(MEMORY_BYTES, "setting")
         return Dependencies(
             settings=settings,
@@ -256,7 +253,6 @@ class World:
             store=self.store,
             models=ModelTraits("model", DIM, "sparse", lambda _: True, lambda text: text, late=DIM),
             handlers={"embed": self._embed, "sparse": self._encode, "rerank": self._rerank, "chunk": self._chunk},
-            make_cache=cache,
             make_memory_watch=lambda caches: MemoryWatch(
                 limit, caches, used=lambda _: int(self.memory_share * MEMORY_BYTES)
             ),

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from penstock.app.backing_services import BackingServices
-from penstock.app.local_backends import build_bus, cache_factory
+from penstock.app.local_backends import build_bus
 from penstock.app.role import Role
 from penstock.bus.contract import Handler
 from penstock.core.core import Core
@@ -76,12 +76,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Assembly:
-    """The core and all that it computes with. ``start`` it once, ``close`` it in the end.
-
-    Attributes:
-        core: The core, once this has started.
-        gate: The ASGI application: the core's API behind its gate.
-    """
+    """The core and all that it computes with. ``start`` it once, ``close`` it in the end."""
 
     def __init__(
         self,
@@ -154,7 +149,6 @@ class Assembly:
             await self._models.close()
 
     def _dependencies(self, models: Models) -> Dependencies:
-        """Return the core's dependencies."""
         ml, clock = self._settings.ml, self._clock
         batch_tokens = ml.batch_tokens or models.batch_tokens
         settings = replace(self._settings, ml=replace(ml, batch_tokens=batch_tokens))
@@ -173,7 +167,6 @@ class Assembly:
             models=replace(model_traits(models), truncation=truncation_checks(models, self._bulk_threads.run)),
             handlers=self._pool_handlers(models),
             remote_dependencies=models.remote_pools | ({"store"} if points.remote else set()),
-            make_cache=cache_factory(clock),
             make_shared_cache=shared_cache,
             token_buckets=backing.shared.token_buckets()
             if backing.shared is not None and settings.redis.rates

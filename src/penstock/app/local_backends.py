@@ -16,7 +16,6 @@ from penstock.bus.local import LocalBus
 from penstock.bus.management import ManagedBus
 from penstock.bus.record_codec import MessageTypes, RecordCodec
 from penstock.bus.rpc_client import BrokerTransport
-from penstock.core.dependencies import MakeCache
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.document_records import ChunkBatch
 from penstock.kernel import messages
@@ -25,8 +24,6 @@ from penstock.kernel.messages import Topic
 from penstock.kernel.settings import Settings
 from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.search.request import SearchRequest, SearchResult
-from penstock.stores.backends.memory_cache import MemoryCache
-from penstock.stores.key_value_cache import KeyValueCache
 
 #: Message and reply types of each topic, for (de)serialisation between processes (SPEC B7).
 MESSAGE_TYPES: Final[dict[str, MessageTypes]] = {
@@ -68,12 +65,3 @@ def build_bus(
         observer,
         compatibility_keys,
     )
-
-
-def cache_factory(clock: Clock) -> MakeCache:
-    """Return the factory of this process's own caches."""
-
-    def make(name: str, entries_max: int, bytes_max: int, ttl_s: float) -> KeyValueCache:
-        return MemoryCache(name, entries_max, bytes_max, clock, ttl_s)
-
-    return make

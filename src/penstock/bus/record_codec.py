@@ -154,12 +154,7 @@ _HEADERS: Final = {kind: MAGIC + bytes((VERSION, letter)) for letter, kind in _T
 
 @dataclass(frozen=True, slots=True)
 class MessageTypes:
-    """Types of a topic's messages and replies.
-
-    Attributes:
-        message: The message's type.
-        reply: The reply's type; ``None`` for no reply.
-    """
+    """Types of a topic's messages and replies."""
 
     message: Any = Any
     reply: Any = Any

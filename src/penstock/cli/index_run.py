@@ -223,7 +223,6 @@ class IndexRun:
             self.stats.took_s = time.monotonic() - started_s
 
     async def _listed(self) -> _IndexScope:
-        """Read the collection's listing."""
         known = IndexedDocuments()
         projects: set[str] = set()
         async for one in self._api.iter_documents(self._order.collection):

@@ -298,7 +298,6 @@ class Core:
     # --- Monitoring
 
     def _register_periodic_calls(self) -> None:
-        """Register everything with the heartbeat that must be polled."""
         self._bus_metrics.fills = lambda: [(topic.name, topic.fill_ratio) for topic in self.bus.state()]
         self.heartbeat.every(FAST_PERIOD_S, self.ladder.observe_all)
         self.heartbeat.every(FAST_PERIOD_S, self._bus_metrics.sample_fills)
@@ -313,7 +312,6 @@ class Core:
             breaker.on_state_change = lambda _: self.alert_monitor.evaluate()
 
     def _alert_sources(self) -> Mapping[Measure, MeasureSource]:
-        """Return the sources that the alert monitor reads."""
         return {
             Measure.QUEUE: lambda: [(topic.name, topic.fill_ratio) for topic in self.bus.state()],
             Measure.TASKS: lambda: [("", float(len(asyncio.all_tasks())))],
@@ -324,7 +322,6 @@ class Core:
         }
 
     def _register_metrics(self) -> None:
-        """Register every metric for scrapes (SPEC §10)."""
         limiter = unlabelled("http_rate_limit_clients", lambda: len(self.limiter))
         self.metrics.register_callbacks(
             [

@@ -22,8 +22,6 @@ from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
 from penstock.stores.store_service import SharedTokenBuckets
 from penstock.telemetry.memory_watch import MemoryWatch
 
-#: Makes a cache: its name, entries at most, bytes at most, age at most in seconds.
-MakeCache = Callable[[str, int, int, float], KeyValueCache]
 #: Makes the bus, given its observer.
 MakeBus = Callable[[BusObserver], ManagedBus]
 #: Makes the watch over memory, given the caches that can shrink.
@@ -74,7 +72,6 @@ class Dependencies:
         store: Holds the points.
         models: Traits of the models.
         handlers: Handlers of the model and chunk pools, by pool: the work itself, without guard or limit.
-        make_cache: Makes a cache.
         make_memory_watch: Makes the watch over memory.
         remote_dependencies: Dependencies on other servers, by the names of their guards: ``embed``, ``sparse``,
             ``rerank``, ``store``.
@@ -101,7 +98,6 @@ class Dependencies:
     store: VectorStore
     models: ModelTraits
     handlers: Mapping[str, Handler]
-    make_cache: MakeCache
     make_memory_watch: MakeMemoryWatch
     remote_dependencies: frozenset[str] = frozenset()
     snapshots: SnapshotStore = field(default_factory=SnapshotStore)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
@@ -22,6 +21,7 @@ from penstock.pools.permits import Permits, PoolRegistry
 from penstock.pools.remote_dependency import RemoteDependency
 from penstock.pools.shared_rates import SharedRates
 from penstock.stores.key_value_cache import KeyValueCache
+from penstock.stores.memory_cache import MemoryCache
 
 #: Lowest limit of concurrent calls to a store on another server, however slow it is. Enough for a few searches.
 STORE_CALLS_MIN: Final = 8
@@ -94,10 +94,10 @@ def build_caches(deps: Dependencies, guards: Mapping[str, Guard]) -> dict[str, K
     BM25 vectors are not shared, since making one takes less time than asking for it.
     """
     cache = deps.settings.cache
-    made = {
-        "embed": deps.make_cache("embed", cache.embed_size, cache.embed_bytes, math.inf),
-        "sparse": deps.make_cache("sparse", cache.sparse_size, cache.sparse_bytes, math.inf),
-        "answers": deps.make_cache("answers", cache.answer_size, cache.answer_bytes, cache.answer_ttl),
+    made: dict[str, KeyValueCache] = {
+        "embed": MemoryCache("embed", cache.embed_size, cache.embed_bytes, deps.clock),
+        "sparse": MemoryCache("sparse", cache.sparse_size, cache.sparse_bytes, deps.clock),
+        "answers": MemoryCache("answers", cache.answer_size, cache.answer_bytes, deps.clock, cache.answer_ttl),
     }
     for name in ("embed", *(["sparse"] if deps.models.learned_sparse_model else [])):
         far = deps.make_shared_cache(f"{name}-shared")

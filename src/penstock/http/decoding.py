@@ -211,7 +211,6 @@ async def split_elements(data: memoryview, elements_max: int) -> list[tuple[int,
 
 
 def _scan_slices(data: bytes | memoryview) -> Iterator[StructuralIndex]:
-    """Yield the marks of each slice."""
     quoted, escaped, depth = False, False, 0
     for first in range(0, len(data), SLICE_BYTES):
         text = np.frombuffer(data, np.uint8, min(SLICE_BYTES, len(data) - first), first)

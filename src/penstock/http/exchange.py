@@ -263,7 +263,6 @@ class Exchange:
         return message
 
     def _end_reading(self) -> None:
-        """Stop waiting for the body."""
         if self._reading:
             self._reading = False
             self._state.reading.discard(self)

@@ -287,7 +287,6 @@ class Gate:
             slowest.stop(SlowUploads())
 
     def _release(self, exchange: Exchange) -> None:
-        """Count a request as in flight no more."""
         exchange.close()
         self._running.discard(exchange)
         self.traffic.in_flight = len(self._running)
@@ -395,7 +394,6 @@ def _refusal_of(error: PenstockError) -> tuple[PreparedRefusal, float]:
 
 
 def _read_head(scope: Scope) -> tuple[RequestHead, str]:
-    """Return a request's head and its trace context."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     request_id = headers.get(b"x-request-id")
     if request_id is None or not _REQUEST_ID.fullmatch(request_id):

@@ -211,7 +211,6 @@ def _response(text: str, schema: Schema, media_type: str = JSON) -> dict[str, An
 
 
 def _problems(*statuses: int) -> dict[str, Any]:
-    """Return the answers that refuse a request, by status."""
     return {str(status): {"$ref": f"#/components/responses/{_problem_name(status)}"} for status in sorted(statuses)}
 
 

@@ -44,6 +44,7 @@ from penstock.stores.data_model import (
     CollectionInfo,
     Condition,
     DocumentInfo,
+    DocumentPage,
     Match,
     Prefix,
     SnapshotInfo,
@@ -179,7 +180,7 @@ class Operations:
         return outcomes, done
 
     @ApiEndpoint("GET", _DOCUMENTS, query=PageQuery, error_statuses=(404,))
-    async def list_documents(self, request: Request) -> responses.DocumentPage:
+    async def list_documents(self, request: Request) -> DocumentPage:
         """List documents, a page at a time."""
         query: PageQuery = request_state(request.scope).query
         name, ctx = request.path_params["name"], self._context(request)
@@ -189,11 +190,11 @@ class Operations:
         while True:
             missing = min(query.limit - len(heads), HEADS_PER_READ)
             page = await self._store.run(ListDocuments(name, conditions, after, missing), ctx)
-            heads += page.heads
+            heads += page.documents
             after = page.next
-            characters += sum(len(head.id) + len(head.path) for head in page.heads)
+            characters += sum(len(head.id) + len(head.path) for head in page.documents)
             if after is None or len(heads) >= query.limit or characters >= PAGE_CHARACTERS_MAX:
-                return responses.DocumentPage(heads, after)
+                return DocumentPage(heads, after)
 
     @ApiEndpoint("DELETE", _DOCUMENTS, body=request_bodies.DeleteBody, query=DeleteQuery, error_statuses=(404, 507))
     async def delete_documents(self, request: Request) -> responses.DeleteResponse:
@@ -311,7 +312,6 @@ class Operations:
             self._core.layout.check(info)
 
     def _layout(self, name: str) -> CollectionInfo:
-        """Return a new collection for the server's models."""
         layout, token_dim = self._core.layout, self._core.embedder.token_dim
         return CollectionInfo(name, layout.dim, layout.model, token_dim=token_dim, sparse=layout.sparse_model)
 

@@ -224,7 +224,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return not self._in_message or len(self.cycle.body) > HIGH_WATER_LIMIT
 
     def _response_done(self) -> bool:
-        """Return whether no response is awaited."""
         return self.cycle is None or self.cycle.response_complete
 
     def _feed(self) -> None:
@@ -339,7 +338,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._begin(keep_alive=version != "1.0" and self.parser.should_keep_alive())
 
     def _begin(self, *, keep_alive: bool) -> None:
-        """Start the application on the request whose head is complete."""
         self.cycle = RequestResponseCycle(
             scope=self.scope,
             transport=self._response_transport,  # type: ignore[arg-type]  # all of a transport that a response uses
@@ -397,7 +395,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.resume_parsing()
 
     def _await_next_request(self) -> None:
-        """Wait for the next request."""
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
         self.server_state.mark_idle(self)

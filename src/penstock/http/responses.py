@@ -18,7 +18,7 @@ from penstock.policies.alerts import Severity
 from penstock.policies.breaker import BreakerState
 from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
-from penstock.stores.data_model import CollectionInfo, DocumentInfo, SnapshotInfo
+from penstock.stores.data_model import CollectionInfo, SnapshotInfo
 from penstock.stores.key_value_cache import CacheState, Count
 
 Seconds = Annotated[float, Meta(ge=0)]
@@ -76,13 +76,6 @@ class IndexResponse(msgspec.Struct, frozen=True):
     failed: Count
     chunks: Count
     took_ms: Seconds
-
-
-class DocumentPage(msgspec.Struct, frozen=True):
-    """A page of documents. ``next`` is the ``after`` of the next page, null on the last one."""
-
-    documents: list[DocumentInfo]
-    next: str | None
 
 
 class EmbedResponse(msgspec.Struct, frozen=True):

@@ -39,7 +39,6 @@ SLICED_ITEMS_MIN: Final = 32
 
 
 def _encode_array(value: Any) -> Any:
-    """Return an array as a list of its numbers."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
@@ -151,7 +150,6 @@ class Api:
             raise ConnectionAbortedError("the caller hung up") from None
 
     def _methods(self, scope: Any) -> set[str]:
-        """Return the methods that the path takes."""
         there = [route for route in self._routes if route.matches(scope)[0] is not Match.NONE]
         return {"OPTIONS"}.union(*(route.methods or () for route in there))
 

@@ -69,7 +69,6 @@ class TimeoutQueue(Generic[T]):
         return now_s - self._since_s.get(item, now_s)
 
     def _expire_due(self) -> None:
-        """Expire the items that are due, and set the timer for the next."""
         self._timer = None
         loop = asyncio.get_running_loop()
         now_s = loop.time()

@@ -72,12 +72,7 @@ class IndexOutcome(msgspec.Struct, frozen=True):
 
 
 class ChunkBatch(msgspec.Struct, frozen=True):
-    """A run of one document's chunks, embedded and written in one step.
-
-    Attributes:
-        collection: Name of the collection.
-        chunks: The chunks' payloads, without vectors.
-    """
+    """A run of one document's chunks, embedded and written in one step."""
 
     collection: str
     chunks: list[ChunkPayload]

@@ -111,16 +111,7 @@ class ChunkBatchWriter:
 
 @dataclass(slots=True, kw_only=True)
 class IndexPipeline:
-    """Indexes documents.
-
-    Attributes:
-        store: Finds the indexed documents, and seals the written ones.
-        chunk: Chunks a text (over the topic ``index.chunk``).
-        write: Writes a batch of chunks (over the topic ``index.request``).
-        settings: Sizes.
-        timeouts: Time limit of a document (T4).
-        clock: The loop's clock.
-    """
+    """Indexes documents."""
 
     store: VectorStore
     chunk: ChunkDocument

@@ -40,9 +40,6 @@ def split_identifiers(text: str) -> list[str]:
     `parseHTTPResponse2` gives `parse, http, response, 2`. A plain word gives nothing, since it is
     in the text already.
 
-    Args:
-        text: Source code or prose.
-
     Returns:
         Lower-cased parts in the order of the text, repeats kept (term frequency counts).
 

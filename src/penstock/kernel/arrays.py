@@ -81,7 +81,6 @@ def _view(value: Any) -> NDArray[Any]:
 
 @functools.lru_cache(maxsize=LAYOUTS_MAX)
 def _head(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """Return the bytes in front of an array's numbers."""
     head = msgspec.msgpack.encode((dtype.str, shape))
     return bytes((len(head),)) + head
 

@@ -44,18 +44,6 @@ class MonotonicClock:
     now = staticmethod(time.monotonic)
 
 
-class LoopClock:
-    """The running event loop's clock, so that a virtual loop moves our deadlines too."""
-
-    def now(self) -> float:
-        """Return the running loop's ``time()``.
-
-        Raises:
-            RuntimeError: Outside a running event loop.
-        """
-        return asyncio.get_running_loop().time()
-
-
 async def run_all(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Await every part at once; the first error cancels the rest and is raised itself (W1).
 
@@ -196,10 +184,6 @@ def new_id() -> str:
 
 def point_id(document_id: str, chunk: int) -> str:
     """Return the point id of a chunk, derived from its place so that rewriting is idempotent.
-
-    Args:
-        document_id: The document's id, any Unicode.
-        chunk: The chunk's number within the document, from 0.
 
     Returns:
         A UUID (version 5, RFC 9562) in its text form.

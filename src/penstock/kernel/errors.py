@@ -105,11 +105,7 @@ class Expired(PenstockError):
 
 
 class Unavailable(PenstockError):
-    """A dependency cannot serve now.
-
-    Attributes:
-        dependency: Name of the dependency, e.g. ``store``.
-    """
+    """A dependency cannot serve now."""
 
     code = "unavailable"
     retryable = True

@@ -49,13 +49,7 @@ class TextKind(enum.StrEnum):
 
 
 class EmbedBatch(msgspec.Struct, frozen=True):
-    """Embed these texts in one run of the model; the reply is :class:`penstock.kernel.vectors.Embeddings`.
-
-    Attributes:
-        texts: The texts.
-        kind: Query or document.
-        late: Whether the token vectors are wanted too.
-    """
+    """Embed these texts in one run of the model; the reply is :class:`penstock.kernel.vectors.Embeddings`."""
 
     texts: list[str]
     kind: TextKind

@@ -43,10 +43,6 @@ _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 def check_redis_url(url: str, field: str = REDIS_URL_FIELD) -> str:
     """Check a Redis URL and return its host and port, or the path of its socket, for display.
 
-    Args:
-        url: The address.
-        field: The setting it comes from.
-
     Raises:
         Invalid: It is no address of a Redis, has an option that is none, or names a file that cannot be read. The
             password is not told.

@@ -45,12 +45,6 @@ class Embedder(Protocol):
     ) -> Embeddings:
         """Return the texts' vectors, in their order.
 
-        Args:
-            texts: The texts.
-            kind: Queries or documents.
-            ctx: Request context.
-            late_interaction: Whether token vectors are wanted too.
-
         Raises:
             Rejected: The pool is full.
             Expired: The deadline passed.

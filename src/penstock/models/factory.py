@@ -329,7 +329,6 @@ class ModelFactory:
 
 
 def _section(part: str) -> str:
-    """Return the section of the settings that names the model of a part."""
     return f"models.{part}"
 
 

@@ -32,13 +32,6 @@ _INTEGERS: Final = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 class TextSession:
     """A loaded graph; several threads may run it at once.
 
-    Args:
-        path: The graph.
-        tokenizer: The model's.
-        device: Where it runs; the processor if ``None``.
-        threads: Native threads a call.
-        fused: Whether the graph comes with its operators fused.
-
     Bounds: ``threads`` native threads for each caller; with 1 the caller's own and no other.
 
     Raises:

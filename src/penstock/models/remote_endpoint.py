@@ -132,11 +132,6 @@ class ModelEndpoint:
 
         The time left goes along as ``X-Request-Timeout-Ms``; ending the call at the deadline is the caller's part.
 
-        Args:
-            message: Any value that msgspec encodes.
-            bytes_max: The longest answer that is accepted.
-            ctx: Request context.
-
         Raises:
             PenstockError: See the table above.
 

@@ -70,12 +70,6 @@ def non_empty_text(text: str) -> str:
 class _RemoteModel(Generic[T]):
     """A model behind an endpoint.
 
-    Args:
-        endpoint: The endpoint.
-        wire_format: The endpoint's wire format.
-        batch: Texts in one request at most.
-        model: The model's name there.
-
     Bounds: an answer is read up to what the entries for ``batch`` texts can take.
     """
 

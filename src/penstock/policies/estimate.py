@@ -217,7 +217,6 @@ class Estimates:
 
 
 def _bucket(seconds: float) -> int:
-    """Return the bucket of a value between the shortest and the longest."""
     return math.ceil(math.log(seconds / _SHORTEST_S) / _LOG_GROWTH)
 
 

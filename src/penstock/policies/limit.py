@@ -218,7 +218,6 @@ class AdaptiveLimit:
         return slope
 
     def _means(self) -> list[tuple[str, float]]:
-        """Return the window's mean latency by kind."""
         return [(kind, answers.latency_s / answers.count) for kind, answers in self._answers.items()]
 
     def _load(self) -> float:

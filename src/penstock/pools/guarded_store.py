@@ -68,7 +68,6 @@ class VectorLayout:
 
 
 def _differ_in_fingerprint_only(*models: str) -> bool:
-    """Return whether models of these names differ in their fingerprints alone."""
     names = {found["name"] if (found := _PREPARED.fullmatch(model)) else model for model in models}
     return len(names) == 1 < len(set(models))
 

@@ -70,17 +70,14 @@ class SingleFlight(Generic[V]):
     async def run(self, keys: Sequence[bytes], ctx: Context, do_work: DoWork[V]) -> dict[bytes, V]:
         """Return the value of each key, doing the work only for keys without a flight to follow.
 
+        The same key twice counts once. Others are waited for no longer than the deadline in ``ctx``.
+
         What happens to followers when a leader fails:
 
         - it is cancelled: the most urgent follower, with the latest deadline among its like, leads on;
         - ``Rejected`` or ``Expired``, which speak of the leader's own place and time: followers of the same client
           with no more time get the same error, and one of the others leads on;
         - any other error: every follower gets it. It is not remembered; the next caller tries again.
-
-        Args:
-            keys: The keys wanted; the same one twice counts once.
-            ctx: The caller's context; it waits for others no longer than its deadline.
-            do_work: Does the work.
 
         Raises:
             Expired: The caller's deadline passed while another did the work.

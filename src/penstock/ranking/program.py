@@ -112,9 +112,6 @@ FETCH_STAGE: Final = "fetch"
 def retrieval_program(query: RetrievalQuery) -> RetrievalProgram[P]:
     """Search both arms, fuse, rescore, read payloads, apply signals.
 
-    Args:
-        query: The search, with at least one arm's vector.
-
     Yields:
         Steps. The result to send is a list of ``Ranking`` (``SearchStep``), maxima by point (``CompareTokensStep``), or
         payloads by point (``ReadPayloadsStep``).

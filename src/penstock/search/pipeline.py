@@ -206,13 +206,7 @@ SCORE_RANGE_MIN: Final = 1e-3
 
 
 def texts_to_read(texts: int, candidates: int, full_candidates: int) -> int:
-    """Return how many texts are read where fewer candidates are taken: the same share of them, at least one.
-
-    Args:
-        texts: How many are read otherwise.
-        candidates: Candidates taken from each arm.
-        full_candidates: How many are taken otherwise.
-    """
+    """Return how many texts are read where fewer candidates are taken: the same share of them, at least one."""
     return max(1, min(texts, texts * candidates // full_candidates))
 
 

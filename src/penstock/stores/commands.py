@@ -18,7 +18,7 @@ from penstock.stores.data_model import (
     ChunkPayload,
     CollectionInfo,
     DocumentInfo,
-    DocumentInfoPage,
+    DocumentPage,
     Filter,
     Point,
     PointPage,
@@ -160,7 +160,7 @@ class FetchPayloads(CollectionCommand[Mapping[str, ChunkPayload]], frozen=True):
     points: Sequence[str]
 
 
-class ListDocuments(CollectionCommand[DocumentInfoPage], frozen=True):
+class ListDocuments(CollectionCommand[DocumentPage], frozen=True):
     """Return a page of document heads, in an order that does not change between pages."""
 
     filter: Filter

@@ -136,11 +136,10 @@ class DocumentInfo(msgspec.Struct, frozen=True):
     path: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentInfoPage:
-    """A page of heads and where the next one starts (``None``: this was the last)."""
+class DocumentPage(msgspec.Struct, frozen=True):
+    """A page of documents. ``next`` is the ``after`` of the next page, null on the last one."""
 
-    heads: list[DocumentInfo]
+    documents: list[DocumentInfo]
     next: str | None
 
 

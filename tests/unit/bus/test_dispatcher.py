@@ -22,11 +22,12 @@ from penstock.bus.counters import TopicCounters
 from penstock.bus.dispatcher import BURST_MESSAGES, BURST_S, PARKED_MAX, Dispatcher
 from penstock.bus.local import LocalBus
 from penstock.bus.management import TopicState
-from penstock.kernel.context import Context, Criticality, Deadline, LoopClock
+from penstock.kernel.context import Context, Criticality, Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings
 from penstock.pools.permits import Permits
 from tests.clock import BEGIN_S, VirtualLoop, quiet, run, tick, virtual
+from tests.fakes.loop_clock import LoopClock
 
 LIMITS = BusSettings(
     buffer_size=4, publish_timeout=1.0, request_timeout=30.0, handler_timeout=10.0, client_share=1.0, class_floor=0.0

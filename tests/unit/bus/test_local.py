@@ -12,12 +12,13 @@ import pytest
 from penstock.bus.contract import TopicRefusal
 from penstock.bus.local import LocalBus
 from penstock.bus.management import TopicState
-from penstock.kernel.context import Context, Criticality, Deadline, LoopClock
+from penstock.kernel.context import Context, Criticality, Deadline
 from penstock.kernel.errors import Expired, PenstockError, Rejected
 from penstock.kernel.settings import BusSettings
 from penstock.policies.levels import Level
 from penstock.pools.permits import Permits
 from tests.clock import quiet, virtual
+from tests.fakes.loop_clock import LoopClock
 
 FULL = TopicRefusal("topic_full", 1.0, by_client=False)
 SHARE = TopicRefusal("client_share", 1.0, by_client=True)

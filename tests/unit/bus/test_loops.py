@@ -15,12 +15,13 @@ from penstock.bus.loops import BACKOFF_S, run_forever
 from penstock.bus.membership import Membership
 from penstock.bus.record_codec import RecordCodec
 from penstock.bus.rpc_client import BrokerTransport
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import BusSettings, GuardSettings
 from penstock.pools.permits import Permits
 from tests.clock import virtual
 from tests.fakes.broker import FakeBroker, FakeReader, Server
+from tests.fakes.loop_clock import LoopClock
 
 LIMITS = BusSettings(lease=2.0, ahead=0)
 

@@ -9,13 +9,14 @@ import pytest
 
 from penstock.bus.local import LocalBus
 from penstock.bus.model_clients import PARTS_MAX, BusEmbedder, BusReranker, BusSparseEncoder
-from penstock.kernel.context import Context, Criticality, Deadline, LoopClock
+from penstock.kernel.context import Context, Criticality, Deadline
 from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind, Topic
 from penstock.kernel.settings import BusSettings, MlSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.pools.permits import Permits
 from tests.clock import quiet, virtual
+from tests.fakes.loop_clock import LoopClock
 
 WORK = Context.background("alice")
 TIMEOUTS = TimeoutSettings(embed=3.0, rerank=2.0)

@@ -28,8 +28,8 @@ from penstock.client import (
 )
 from penstock.client.client import DELAY_S_MAX, delay_s
 from penstock.client.errors import error_from
-from penstock.http import responses
 from penstock.http.operations import ENDPOINTS
+from penstock.stores.data_model import DocumentPage
 
 
 def problem(status, headers=None, **members):
@@ -290,7 +290,7 @@ def test_every_member_of_an_answer_is_one_that_the_server_tells():
 
 
 def test_an_answer_of_the_server_is_read():
-    answer = responses.DocumentPage([], "next")
+    answer = DocumentPage([], "next")
     assert calls.list_documents().read(msgspec.json.encode(answer)).next == "next"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from penstock.bus.local import LocalBus
 from penstock.core import callback_metrics
-from penstock.kernel.context import Context, Criticality, LoopClock
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
 from penstock.kernel.settings import BusSettings, DegradationSettings, GuardSettings, Settings
@@ -15,11 +15,12 @@ from penstock.policies.ladder import Rung
 from penstock.pools.guard import Guard
 from penstock.pools.permits import PoolRegistry
 from penstock.search.degradation import LadderController
-from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.memory_cache import MemoryCache
 from penstock.telemetry.catalogue import metric_definition
 from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from penstock.telemetry.metrics import CallbackMetric
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 
 Values = dict[str, dict[tuple[str, ...], float]]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from penstock.core.guards import StoreHealthCheck
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.policies.breaker import BreakerState
 from penstock.pools.guard import Guard
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 
 
 class Store:

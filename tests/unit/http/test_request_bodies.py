@@ -12,10 +12,11 @@ from penstock.http import decoding, documents, request_bodies
 from penstock.http.json_errors import SCANNED_BYTES_MAX, SCANNED_VALUES_MAX, find_invalid_json
 from penstock.http.request_context import RequestState, put_request_state, read_context_headers, request_state
 from penstock.indexing.document_records import Document, DocumentStatus, IndexOutcome
-from penstock.kernel.context import Criticality, LoopClock
+from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Expired, Invalid
 from penstock.search.request import SearchBody
 from tests.clock import run
+from tests.fakes.loop_clock import LoopClock
 
 GOOD = {"id": "a", "text": "t"}
 

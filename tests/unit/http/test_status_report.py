@@ -10,12 +10,12 @@ from msgspec import UNSET
 from penstock.bus.counters import TopicCounters
 from penstock.bus.management import TopicState
 from penstock.http import responses, status_report
-from penstock.kernel.context import LoopClock
 from penstock.kernel.settings import GuardSettings
 from penstock.policies.alerts import ALERT_RULES, RaisedAlert, Timestamp
 from penstock.policies.levels import Level
 from penstock.pools.guard import Guard
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.simulation.world import MEMORY_BYTES, World
 
 

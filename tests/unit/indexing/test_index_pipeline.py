@@ -10,7 +10,7 @@ import pytest
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.document_records import Document, DocumentStatus
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
@@ -25,6 +25,7 @@ from penstock.stores.commands import (
 )
 from penstock.stores.data_model import CollectionInfo
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
 
 WORK = Context.background()

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kernel.context import Context, Criticality, Deadline, LoopClock, MonotonicClock, enforce_deadline
+from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock, enforce_deadline
 from penstock.kernel.errors import Expired
 from tests.clock import BEGIN_S, run, virtual
+from tests.fakes.loop_clock import LoopClock
 
 
 async def limited(seconds: float, body: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import (
@@ -26,6 +26,7 @@ from penstock.models.quantise import Precision
 from tests.clock import BEGIN_S, run, virtual
 from tests.fakes import graphs
 from tests.fakes.endpoint import KEY, FakeEndpoint, always, dead, hanging
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.models import DIM
 
 WORK = Context.background()

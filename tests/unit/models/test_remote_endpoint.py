@@ -10,12 +10,13 @@ import logging
 import httpx
 import pytest
 
-from penstock.kernel.context import Context, LoopClock, enforce_deadline
+from penstock.kernel.context import Context, enforce_deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.models.remote_endpoint import BatchTooLarge, ModelEndpoint, ModelEndpointSettings, retry_after_s
 from penstock.pools.remote_dependency import PAUSE_CODE
 from tests.clock import quiet, virtual
 from tests.fakes.endpoint import KEY, Dripping, FakeEndpoint, always, dead, hanging
+from tests.fakes.loop_clock import LoopClock
 
 WORK = Context.background()
 MESSAGE = {"model": "m", "input": ["alpha"]}

@@ -6,7 +6,7 @@ import httpx
 import numpy as np
 import pytest
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.models.remote_endpoint import BatchTooLarge, ModelEndpoint, ModelEndpointSettings
@@ -20,6 +20,7 @@ from penstock.models.remote_models import (
 )
 from tests.clock import virtual
 from tests.fakes.endpoint import FakeEndpoint, always
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.models import DIM
 
 WORK = Context.background()

@@ -5,13 +5,14 @@ import asyncio
 import numpy as np
 import pytest
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import SparseVector
 from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
-from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.memory_cache import MemoryCache
 from tests.clock import quiet, virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms, token_vectors
 
 WORK = Context.background()

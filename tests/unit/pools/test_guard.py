@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.policies.breaker import BreakerState, CallOutcome
 from penstock.pools.guard import CircuitOpen, Guard, GuardStateChange
 from tests.clock import run, virtual
+from tests.fakes.loop_clock import LoopClock
 
 DOWN = Unavailable("down", dependency="store")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.pools.guard import CircuitOpen, Guard
@@ -33,6 +33,7 @@ from penstock.stores.commands import (
 )
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, embedding, fails_with, terms
 

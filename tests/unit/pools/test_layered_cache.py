@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.policies.breaker import BreakerState
 from penstock.pools.guard import Guard
 from penstock.pools.layered_cache import LayeredCache
-from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.memory_cache import MemoryCache
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 
 
 class Far(MemoryCache):

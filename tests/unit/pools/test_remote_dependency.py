@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.kernel.context import Context, Deadline, LoopClock
+from penstock.kernel.context import Context, Deadline
 from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.policies.breaker import BreakerState
@@ -19,6 +19,7 @@ from penstock.pools.guard import CircuitOpen, Guard
 from penstock.pools.permits import Permits
 from penstock.pools.remote_dependency import PAUSE_CODE, PAUSE_S_MAX, RETRIES_MAX, RemoteDependency
 from tests.clock import BEGIN_S, quiet, virtual
+from tests.fakes.loop_clock import LoopClock
 
 WORK = Context.background()
 #: No retries without savings, so that a test counts what it gives.

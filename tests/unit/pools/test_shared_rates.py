@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.policies.breaker import BreakerState
@@ -14,6 +13,7 @@ from penstock.policies.token_leases import TokenGrant, TokenRequest
 from penstock.pools.guard import Guard
 from penstock.pools.shared_rates import PROBE_S, SharedRates
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.unit.policies.test_token_leases import BURST, RATE, Buckets
 
 SETTINGS = RateSettings(RATE, BURST)

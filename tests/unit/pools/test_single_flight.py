@@ -16,7 +16,7 @@ from penstock.kernel.errors import Broken, Expired, Rejected, Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.pools.encoding_cache import EncodingCache
 from penstock.pools.single_flight import HANDOVERS_MAX, SingleFlight
-from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.memory_cache import MemoryCache
 from tests.clock import BEGIN_S, VirtualLoop, quiet, tick, virtual
 
 WORK = replace(Context.background("anna"), criticality=Criticality.STANDARD)

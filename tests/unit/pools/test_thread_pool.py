@@ -12,12 +12,13 @@ import pytest
 from executors import HandExecutor
 
 from penstock.bus.local import LocalBus
-from penstock.kernel.context import Context, Deadline, LoopClock, enforce_deadline
+from penstock.kernel.context import Context, Deadline, enforce_deadline
 from penstock.kernel.errors import Broken, Expired
 from penstock.kernel.settings import BusSettings
 from penstock.pools.permits import Permits
 from penstock.pools.thread_pool import ThreadPool, await_job
 from tests.clock import BEGIN_S, quiet, virtual
+from tests.fakes.loop_clock import LoopClock
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.kernel.context import Context, Deadline, LoopClock, enforce_deadline
+from penstock.kernel.context import Context, Deadline, enforce_deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import SearchSettings
 from penstock.policies.ladder import Rung
@@ -27,6 +27,7 @@ from penstock.search.request import ArmWeights, SearchRequest, SearchResult
 from penstock.stores.commands import CreateCollection, FetchTokenVectors, StoreCommand, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
 from tests.clock import BEGIN_S, virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, Hook, embedding, fails_with, nothing, takes, terms
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.kernel.context import Context, Deadline, LoopClock, enforce_deadline, point_id
+from penstock.kernel.context import Context, Deadline, enforce_deadline, point_id
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.late_interaction import max_cosines
 from penstock.kernel.settings import SearchSettings
@@ -27,6 +27,7 @@ from penstock.stores.commands import (
 )
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import BEGIN_S, virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms, token_vectors
 

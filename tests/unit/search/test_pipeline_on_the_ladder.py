@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
-from penstock.kernel.context import Context, LoopClock
+from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import SearchSettings
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import CircuitOpen
 from penstock.search.pipeline import ResultCache, SearchPipeline
 from penstock.search.request import ArmWeights, SearchRequest, SearchResult
-from penstock.stores.backends.memory_cache import MemoryCache
 from penstock.stores.commands import CreateCollection, FetchTokenVectors, SearchBatch, StoreCommand, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
+from penstock.stores.memory_cache import MemoryCache
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, fails_with, takes, terms
 

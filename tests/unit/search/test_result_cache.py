@@ -6,14 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.kernel.context import LoopClock
 from penstock.kernel.errors import Unavailable
 from penstock.search import pipeline
 from penstock.search.pipeline import ResultCache
 from penstock.search.request import ArmWeights, SearchHit, SearchRequest, SearchResult, StageRank
-from penstock.stores.backends.memory_cache import MemoryCache
 from penstock.stores.data_model import Match, Range
+from penstock.stores.memory_cache import MemoryCache
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 
 ODD: dict[str, Any] = {"big": 2**63 + 1, "nested": {"list": [1, 2.5, None, True]}, "": "ä😀"}
 HIT = SearchHit("d", 0, 0.5, "p", 1, 2, "text", "", "en", ODD)

@@ -1,6 +1,6 @@
-from penstock.kernel.context import LoopClock
-from penstock.stores.backends.memory_cache import MemoryCache
+from penstock.stores.memory_cache import MemoryCache
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 
 
 @virtual

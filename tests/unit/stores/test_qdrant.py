@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from penstock.kernel.context import Context, Deadline, LoopClock
+from penstock.kernel.context import Context, Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import GuardSettings, QdrantSettings, TimeoutSettings
 from penstock.policies.breaker import BreakerState
@@ -35,6 +35,7 @@ from penstock.stores.commands import (
 )
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import virtual
+from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm, sparse, unit
 from tests.fakes.qdrant import FakeQdrant, refusal, told
 

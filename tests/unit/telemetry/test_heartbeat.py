@@ -5,10 +5,10 @@ import logging
 
 import pytest
 
-from penstock.kernel.context import LoopClock
 from penstock.telemetry.heartbeat import LOGGED_ERROR_TYPES_MAX, Heartbeat
 from penstock.telemetry.metrics import Metrics
 from tests.clock import BEGIN_S, virtual
+from tests.fakes.loop_clock import LoopClock
 
 
 def stall(seconds):

@@ -5,7 +5,6 @@ import os
 
 import pytest
 
-from penstock.kernel.context import LoopClock
 from penstock.policies.levels import Level
 from penstock.telemetry.memory_watch import (
     PROCESSES_MAX,
@@ -16,6 +15,7 @@ from penstock.telemetry.memory_watch import (
     used_bytes,
 )
 from tests.clock import quiet, virtual
+from tests.fakes.loop_clock import LoopClock
 
 GIB = 2**30
 

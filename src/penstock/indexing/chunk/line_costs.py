@@ -74,7 +74,6 @@ class LineCosts:
 
 
 def _batches(lines: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the lines that are counted, some at a time."""
     batch: list[str] = []
     characters = 0
     for line in lines:

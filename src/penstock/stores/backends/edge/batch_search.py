@@ -169,7 +169,6 @@ def _read(reader: PointReader, points: Sequence[int]) -> HitPayloadReader[int]:
 
 
 def _run_programs(runs: Sequence[ProgramRun]) -> None:
-    """Run programs to their ends, one step of each at a time."""
     while active := [run for run in runs if run.search_step or run.read_step]:
         for run in active:
             if run.read_step is not None:

@@ -373,7 +373,6 @@ class CollectionRegistry:
             self._close(self._entries[name])
 
     def _try(self, one: CollectionEntry, *, makes_room: bool = True) -> OpenCollection | None:
-        """Open a collection if that is possible."""
         try:
             return self._open(one, makes_room=makes_room)
         except PenstockError as error:

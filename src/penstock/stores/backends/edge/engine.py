@@ -22,7 +22,7 @@ from penstock.stores.data_model import (
     ChunkPayload,
     Condition,
     DocumentInfo,
-    DocumentInfoPage,
+    DocumentPage,
     Match,
     Point,
     PointPage,
@@ -161,7 +161,7 @@ class Shard:
             )
         return {id: payload_format.decode_payload(one.payload) for id, one in _by_id(points, found)}
 
-    def list_documents(self, conditions: Sequence[Condition], after: str | None, limit: int) -> DocumentInfoPage:
+    def list_documents(self, conditions: Sequence[Condition], after: str | None, limit: int) -> DocumentPage:
         """Return a page of heads in the order of their point ids."""
         request = qe.ScrollRequest(
             offset=after,
@@ -172,7 +172,7 @@ class Shard:
         )
         with _translate_errors():
             found, following = self._shard.scroll(request)
-        return DocumentInfoPage(
+        return DocumentPage(
             [payload_format.decode_document(r.payload) for r in found], str(following) if following else None
         )
 
@@ -272,7 +272,6 @@ def _point(point: Point, sparse: str) -> qe.Point:
 
 
 def _read(payload: dict[str, Any] | None, vectors: Any, sparse: str) -> Point:
-    """Return a point that the engine gives whole."""
     terms = vectors[sparse]
     return Point(
         payload_format.decode_payload(payload),

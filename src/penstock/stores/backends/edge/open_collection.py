@@ -288,7 +288,6 @@ class OpenCollection:
         return held
 
     def _swap_generation(self, renewal: GenerationBuilder, fresh: Shard) -> None:
-        """Let the new generation serve."""
         stated = msgspec.structs.replace(
             self.manifest, generation=self.manifest.next_generation, indexed=renewal.indexed_points
         )

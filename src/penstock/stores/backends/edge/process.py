@@ -96,7 +96,6 @@ class StoreProcessServer:
         return {watched[fd] for fd in ready if fd in watched}
 
     def _advance_builds(self, ready: set[object]) -> None:
-        """Advance the copies and index builds that are ready."""
         for copying in [one for one in self._copies if one in ready]:
             request = self._copies.pop(copying)
             self._registry.collection(_subject(request)).finish_copy(copying)

@@ -45,7 +45,7 @@ from penstock.stores.data_model import (
     STATE_DAMAGED,
     CollectionInfo,
     DocumentInfo,
-    DocumentInfoPage,
+    DocumentPage,
     Point,
     PointPage,
     RetrievalResult,
@@ -189,11 +189,11 @@ class ShardedStore:
     async def _fetch(self, command: CollectionCommand[Mapping[str, T]], ctx: Context) -> Mapping[str, T]:
         return {point: value for values in await self._each(command, ctx) for point, value in values.items()}
 
-    async def _list_documents(self, command: ListDocuments, ctx: Context) -> DocumentInfoPage:
+    async def _list_documents(self, command: ListDocuments, ctx: Context) -> DocumentPage:
         """Read a page of heads in the order of their point ids."""
         pages = await self._each(command, ctx)
-        heads = sorted((point_id(head.id, 0), head) for page in pages for head in page.heads)
-        return DocumentInfoPage(*_merge_page(heads, [page.next for page in pages], command.limit))
+        heads = sorted((point_id(head.id, 0), head) for page in pages for head in page.documents)
+        return DocumentPage(*_merge_page(heads, [page.next for page in pages], command.limit))
 
     async def _get_documents(self, command: GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
         groups = await self._grouped(command.collection, command.document_ids, str, ctx)

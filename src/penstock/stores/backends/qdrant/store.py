@@ -43,7 +43,7 @@ from penstock.stores.data_model import (
     CollectionInfo,
     Condition,
     DocumentInfo,
-    DocumentInfoPage,
+    DocumentPage,
     Match,
     PointPage,
     Range,
@@ -181,7 +181,6 @@ class QdrantStore:
     # --- Reading
 
     async def _retrieve(self, command: Retrieve, ctx: Context) -> RetrievalResult:
-        """Answer a search by several calls to the server."""
         return await program_runner.run_retrieval(self, command, ctx)
 
     async def _search(self, command: SearchBatch, ctx: Context) -> list[list[ScoredPoint]]:
@@ -204,7 +203,7 @@ class QdrantStore:
         found = await self._read(command.collection, command.points, payload_format.CHUNK_PAYLOAD_FIELDS, ctx)
         return {str(one["id"]): payload_format.decode_payload(one["payload"]) for one in found}
 
-    async def _list_documents(self, command: ListDocuments, ctx: Context) -> DocumentInfoPage:
+    async def _list_documents(self, command: ListDocuments, ctx: Context) -> DocumentPage:
         """Read a page of heads in the order of their point ids."""
         body = {
             "filter": conversions.encode_filter([*command.filter, _HEAD]),
@@ -212,7 +211,7 @@ class QdrantStore:
             "with_vector": False,
         }
         points, following = await self._scroll(command, body, ctx)
-        return DocumentInfoPage([payload_format.decode_document(one["payload"]) for one in points], following)
+        return DocumentPage([payload_format.decode_document(one["payload"]) for one in points], following)
 
     async def _get_documents(self, command: GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
         return await self._read_documents(command.collection, command.document_ids, ctx)
@@ -287,7 +286,6 @@ class QdrantStore:
         await self._connection.send(QdrantRequest("PUT", f"{_COLLECTION}/index", name, body, _WRITTEN), ctx)
 
     async def _info(self, found: CollectionMetadata, name: str, there: Any, ctx: Context) -> CollectionInfo:
-        """Return a collection with its counts."""
         counts: dict[str, int] = {}
 
         async def count(what: str, filter: Sequence[Any]) -> None:

@@ -15,7 +15,7 @@ ENTRY_BYTES: Final = 256
 
 
 class MemoryCache:
-    """See :class:`penstock.stores.key_value_cache.KeyValueCache`; no method of it ever waits.
+    """A :class:`penstock.stores.key_value_cache.KeyValueCache` in this process; no method of it ever waits.
 
     Args:
         name: Its name in metrics.
