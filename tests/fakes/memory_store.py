@@ -17,25 +17,8 @@ from penstock.kernel.context import Context, enforce_deadline, point_id
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.vectors import SparseVector
 from penstock.ranking.retrieval import ScoredPoint
-from penstock.stores import program_runner
-from penstock.stores.commands import (
-    CreateCollection,
-    DeleteDocuments,
-    DescribeCollection,
-    DropCollection,
-    FetchPayloads,
-    FetchTokenVectors,
-    GetDocuments,
-    ListCollections,
-    ListDocuments,
-    Retrieve,
-    ScrollPoints,
-    SealDocument,
-    SearchBatch,
-    StoreCommand,
-    TrimDocument,
-    UpsertPoints,
-)
+from penstock.stores import commands, program_runner
+from penstock.stores.commands import StoreCommand
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import (
     ArmQuery,
@@ -84,9 +67,9 @@ class MemoryStore:
         self._points: dict[str, dict[str, Point]] = {}
 
     async def run(self, command: StoreCommand[R], ctx: Context) -> R:
-        if isinstance(command, Retrieve):
+        if isinstance(command, commands.Retrieve):
             return await program_runner.run_retrieval(self, command, ctx)
-        if command == SearchBatch(getattr(command, "collection", ""), []):
+        if command == commands.SearchBatch(getattr(command, "collection", ""), []):
             return []
         self.asked.append(command)
         limited = ctx.within(self._limit_s, "store", asyncio.get_running_loop().time())
@@ -116,17 +99,17 @@ class MemoryStore:
         self._of(name)
         del self._infos[name], self._points[name]
 
-    def _upsert(self, command: UpsertPoints) -> None:
+    def _upsert(self, command: commands.UpsertPoints) -> None:
         there = self._of(command.collection)
         keeps = self._infos[command.collection].token_dim
         kept = [point if keeps else dataclasses.replace(point, token_vectors=None) for point in command.points]
         there.update({_id(point.payload): point for point in kept})
 
-    def _trim(self, command: TrimDocument) -> None:
+    def _trim(self, command: commands.TrimDocument) -> None:
         document = command.document_id
         self._remove(command.collection, lambda payload: payload.id == document and payload.chunk >= command.chunks)
 
-    def _seal(self, command: SealDocument) -> None:
+    def _seal(self, command: commands.SealDocument) -> None:
         head = command.document
         points, place = self._of(command.collection), point_id(head.id, 0)
         if place not in points:
@@ -135,7 +118,7 @@ class MemoryStore:
         payload = msgspec.structs.replace(point.payload, hash=head.hash, chunks=head.chunks)
         points[place] = Point(payload, point.dense, point.sparse, point.token_vectors)
 
-    def _delete(self, command: DeleteDocuments) -> int:
+    def _delete(self, command: commands.DeleteDocuments) -> int:
         gone = self._remove(command.collection, lambda payload: matches(payload, command.filter))
         return sum(payload.chunk == 0 for payload in gone)
 
@@ -153,12 +136,12 @@ class MemoryStore:
         ]
         return sorted(found, key=lambda scored: (-scored.score, scored.point))[: query.limit]
 
-    def _fetch(self, command: FetchPayloads | FetchTokenVectors, name: str) -> dict[str, Any]:
+    def _fetch(self, command: commands.FetchPayloads | commands.FetchTokenVectors, name: str) -> dict[str, Any]:
         there = self._of(command.collection)
         found = {place: getattr(there[place], name) for place in command.points if place in there}
         return {place: value for place, value in found.items() if value is not None}
 
-    def _list_documents(self, command: ListDocuments) -> DocumentPage:
+    def _list_documents(self, command: commands.ListDocuments) -> DocumentPage:
         after, limit = command.after or "", command.limit
         found = sorted(
             (place, point.payload)
@@ -168,12 +151,12 @@ class MemoryStore:
         following = found[limit][0] if len(found) > limit else None
         return DocumentPage([_head(payload) for _, payload in found[:limit]], following)
 
-    def _scroll(self, command: ScrollPoints) -> PointPage:
+    def _scroll(self, command: commands.ScrollPoints) -> PointPage:
         there = self._of(command.collection)
         places = sorted(place for place in there if place >= (command.after or ""))
         return PointPage([there[place] for place in places[: command.limit]], next(iter(places[command.limit :]), None))
 
-    def _get_documents(self, command: GetDocuments) -> dict[str, DocumentInfo]:
+    def _get_documents(self, command: commands.GetDocuments) -> dict[str, DocumentInfo]:
         there = self._of(command.collection)
         places = {document: point_id(document, 0) for document in command.document_ids}
         return {document: _head(there[place].payload) for document, place in places.items() if place in there}
@@ -197,26 +180,26 @@ class MemoryStore:
 
 
 _HANDLERS: dict[type, Callable[[MemoryStore, Any], Any]] = {
-    CreateCollection: lambda store, c: store._create(c.info),
-    ListCollections: lambda store, _: [store._describe(name) for name in sorted(store._infos)],
-    DescribeCollection: lambda store, c: store._describe(c.collection),
-    DropCollection: lambda store, c: store._drop(c.collection),
-    UpsertPoints: MemoryStore._upsert,
-    TrimDocument: MemoryStore._trim,
-    SealDocument: MemoryStore._seal,
-    DeleteDocuments: MemoryStore._delete,
-    SearchBatch: lambda store, c: [store._search(c.collection, query) for query in c.queries],
-    FetchTokenVectors: lambda store, c: store._fetch(c, "token_vectors"),
-    FetchPayloads: lambda store, c: store._fetch(c, "payload"),
-    ListDocuments: MemoryStore._list_documents,
-    GetDocuments: MemoryStore._get_documents,
-    ScrollPoints: MemoryStore._scroll,
+    commands.CreateCollection: lambda store, c: store._create(c.info),
+    commands.ListCollections: lambda store, _: [store._describe(name) for name in sorted(store._infos)],
+    commands.DescribeCollection: lambda store, c: store._describe(c.collection),
+    commands.DropCollection: lambda store, c: store._drop(c.collection),
+    commands.UpsertPoints: MemoryStore._upsert,
+    commands.TrimDocument: MemoryStore._trim,
+    commands.SealDocument: MemoryStore._seal,
+    commands.DeleteDocuments: MemoryStore._delete,
+    commands.SearchBatch: lambda store, c: [store._search(c.collection, query) for query in c.queries],
+    commands.FetchTokenVectors: lambda store, c: store._fetch(c, "token_vectors"),
+    commands.FetchPayloads: lambda store, c: store._fetch(c, "payload"),
+    commands.ListDocuments: MemoryStore._list_documents,
+    commands.GetDocuments: MemoryStore._get_documents,
+    commands.ScrollPoints: MemoryStore._scroll,
 }
 
 
 async def search_arm(store: VectorStore, collection: str, query: ArmQuery, ctx: Context) -> list[ScoredPoint]:
     """Return the best points of one arm."""
-    return (await store.run(SearchBatch(collection, [query]), ctx))[0]
+    return (await store.run(commands.SearchBatch(collection, [query]), ctx))[0]
 
 
 def matches(payload: ChunkPayload, filter: Filter) -> bool:

@@ -136,7 +136,6 @@ class Reader(Protocol):
 
     async def wait_joined(self) -> None:
         """Wait until the channel's records come here, or to other members that share it."""
-        ...
 
     async def poll(self, count: int, wait_s: float) -> list[Delivery]:
         """Return up to ``count`` records, waiting up to ``wait_s`` for the first; empty when there was none.
@@ -150,7 +149,6 @@ class Reader(Protocol):
 
         Cancellation: Nothing is lost: what was on its way comes with a later ``poll``.
         """
-        ...
 
     async def ack(self, delivery: Delivery, reply: ReplyMessage | None = None) -> None:
         """Acknowledge a delivery: it is handled and not delivered again.
@@ -161,7 +159,6 @@ class Reader(Protocol):
         Raises:
             Unavailable: Neither may have happened; it may be delivered again.
         """
-        ...
 
     async def requeue(self, delivery: Delivery) -> None:
         """Have a queue's record delivered to another member soon: it was not begun, or was stopped at shutdown.
@@ -171,7 +168,6 @@ class Reader(Protocol):
         Raises:
             Unavailable: It stays this reader's until the instance ends.
         """
-        ...
 
     async def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Put a record among the dead letters, and only then acknowledge it.
@@ -179,18 +175,15 @@ class Reader(Protocol):
         Raises:
             Unavailable: It may be delivered again, and dead-lettered twice.
         """
-        ...
 
     async def pause(self) -> None:
         """Take no more records; waiting ones go to other members. Deliveries taken stay this reader's. Never raises."""
-        ...
 
     async def close(self) -> None:
         """Leave the channel. A queue's unsettled records are delivered to another member.
 
         Never raises; closing twice is allowed. No ``poll`` is under way.
         """
-        ...
 
 
 class Broker(Protocol):
@@ -207,7 +200,6 @@ class Broker(Protocol):
     @property
     def connections(self) -> int:
         """Number of open connections to its server, or to that of its servers that has most."""
-        ...
 
     async def start(self) -> None:
         """Connect, and make this instance's mailbox; within ``BROKER_TIMEOUT_S``.
@@ -216,11 +208,9 @@ class Broker(Protocol):
             Invalid: The address or the credentials are wrong; ``field`` names the setting. Never shows a password.
             Unavailable: It cannot be reached, or does not answer.
         """
-        ...
 
     async def close(self) -> None:
         """Close all readers, delete the mailbox, disconnect. Never raises; takes ``BROKER_TIMEOUT_S`` at most."""
-        ...
 
     async def heartbeat(self) -> None:
         """Announce that this instance lives, and recreate its state in a broker that was restarted.
@@ -230,7 +220,6 @@ class Broker(Protocol):
         Raises:
             Unavailable: The broker does not answer.
         """
-        ...
 
     async def join(self, channel: Channel) -> Reader:
         """Become a reader of a channel.
@@ -240,7 +229,6 @@ class Broker(Protocol):
         Raises:
             Unavailable: The broker does not answer.
         """
-        ...
 
     async def send(self, channel: Channel, record: bytes, key: str, within_s: float) -> None:
         """Append a record.
@@ -263,7 +251,6 @@ class Broker(Protocol):
 
         Cancellation: It was appended or not.
         """
-        ...
 
     async def depth(self, channel: Channel) -> int:
         """Return how many records wait in the channel or are being handled; at least about.
@@ -271,7 +258,6 @@ class Broker(Protocol):
         Raises:
             Unavailable: The broker does not answer.
         """
-        ...
 
     async def reply(self, address: str, record: bytes) -> None:
         """Put a record into a mailbox; nothing happens if there is no such mailbox.
@@ -279,7 +265,6 @@ class Broker(Protocol):
         Raises:
             Unavailable: It may not be there.
         """
-        ...
 
     async def broadcast(self, record: bytes) -> None:
         """Put a record into the mailbox of every instance, one's own included; at most once, best effort.
@@ -287,7 +272,6 @@ class Broker(Protocol):
         Raises:
             Unavailable: It may be in some.
         """
-        ...
 
     async def receive(self, wait_s: float) -> list[bytes]:
         """Return the records in one's own mailbox, oldest first, waiting up to ``wait_s`` for the first.
@@ -299,7 +283,6 @@ class Broker(Protocol):
 
         Cancellation: Records on their way may be lost, as when this instance ends.
         """
-        ...
 
     async def dead_letters(self, count: int) -> list[DeadLetter]:
         """Return up to ``count`` dead letters, oldest first.
@@ -307,7 +290,6 @@ class Broker(Protocol):
         Raises:
             Unavailable: The broker does not answer.
         """
-        ...
 
     async def requeue_dead_letter(self, letter_id: str) -> bool:
         """Send a dead letter to its channel again, as new, and only then delete it.
@@ -319,7 +301,6 @@ class Broker(Protocol):
             Rejected: ``topic_full``; it stays where it is.
             Unavailable: It may be in both places.
         """
-        ...
 
     async def delete_dead_letter(self, letter_id: str) -> bool:
         """Delete a dead letter; return whether there was one.
@@ -327,4 +308,3 @@ class Broker(Protocol):
         Raises:
             Unavailable: It may still be there.
         """
-        ...

@@ -21,15 +21,12 @@ class Slots(Protocol):
 
     def try_acquire(self, rank: int = Criticality.INTERACTIVE) -> bool:
         """Take a slot if one is free for this class of message; some may be kept for the more urgent ones."""
-        ...
 
     def release(self) -> None:
         """Give a slot back; those registered with ``on_free`` are told."""
-        ...
 
     def on_free(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever a slot may have become free."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,6 @@ class Bus(Protocol):
         follow on each other in one task: a context variable one of them leaves set is seen by the next.
         Service time is estimated for each kind of message: its attribute ``kind`` where it has one, else its class.
         """
-        ...
 
     async def publish(self, topic: str, message: Any, ctx: Context) -> None:
         """Announce an event to every subscriber.
@@ -73,7 +69,6 @@ class Bus(Protocol):
 
         Cancellation: The event has reached some subscribers or none.
         """
-        ...
 
     async def request(self, topic: str, message: Any, ctx: Context) -> Any:
         """Send a request and wait for the reply.
@@ -87,11 +82,9 @@ class Bus(Protocol):
 
         Cancellation: The message is taken out of the buffer, or its handler is cancelled.
         """
-        ...
 
     def fill_ratio(self, topic: str) -> float:
         """Return how full the topic's fullest buffer is, 0 to 1; asked for every HTTP request."""
-        ...
 
     def check_admission(self, topic: str, ctx: Context, level: Level = Level.CRITICAL) -> TopicRefusal | None:
         """Return why a new request should be refused at the gate, ``None`` if it should not (D2).
@@ -102,8 +95,6 @@ class Bus(Protocol):
                 deadline that cannot be met behind what waits.
             level: The fill from which everybody is refused.
         """
-        ...
 
     def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
         """Return whether messages of a class, by default of any, have stood in the topic too long, with hysteresis."""
-        ...

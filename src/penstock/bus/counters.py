@@ -75,15 +75,12 @@ class BusObserver(Protocol):
 
     def started(self, topic: str, ctx: Context, wait_s: float) -> None:
         """Note a message whose turn has come after ``wait_s``; its slack is what ``ctx.deadline`` leaves."""
-        ...
 
     def ended(self, topic: str, service_s: float) -> None:
         """Note a handler that has ended, whichever way, after ``service_s``."""
-        ...
 
     def on_level(self, topic: str, level: Level) -> None:
         """Note that a topic's fill has crossed a level (D1, D2), once for each crossing."""
-        ...
 
 
 class OneSideObserver:

@@ -68,16 +68,13 @@ class BreakerView(Protocol):
     @property
     def dependency(self) -> str:
         """The name of what stands behind it, in errors, logs and metrics."""
-        ...
 
     @property
     def state(self) -> BreakerState:
         """Its state."""
-        ...
 
     def retry_after_s(self) -> float:
         """Return the seconds until a call may be tried again; 0 if it may now."""
-        ...
 
 
 class BusManagement(Protocol):
@@ -85,16 +82,13 @@ class BusManagement(Protocol):
 
     def state(self) -> list[TopicState]:
         """Return every topic's state."""
-        ...
 
     @property
     def breakers(self) -> Sequence[BreakerView]:
         """Circuit breakers of the broker that carries the bus between processes, if there is one."""
-        ...
 
     def unready_reasons(self) -> list[str]:
         """Return why requests cannot be answered now; empty when they can."""
-        ...
 
     async def wait_joined(self) -> bool:
         """Wait until this instance receives the requests that it serves, and the others know.
@@ -102,15 +96,12 @@ class BusManagement(Protocol):
         Returns:
             False if some of them do not come here yet after a few seconds: the broker is busy, or away.
         """
-        ...
 
     async def drain(self) -> None:
         """Take no more requests from other instances, announce it, and wait until those taken have ended."""
-        ...
 
     async def close(self) -> None:
         """Refuse new messages, cancel what waits and what runs, and wait for its end."""
-        ...
 
 
 class ManagedBus(Bus, BusManagement, Protocol):

@@ -24,15 +24,12 @@ class TrackedConnection(Protocol):
 
     def on_head_timeout(self) -> None:
         """Answer that the head of a request did not come in time, and close."""
-        ...
 
     def abort(self) -> None:
         """Close at once; what is still to be sent is lost."""
-        ...
 
     def close(self) -> None:
         """Close when all has been sent."""
-        ...
 
 
 class ConnectionTracker(ServerState):

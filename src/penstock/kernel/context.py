@@ -30,7 +30,6 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return the present in seconds on this clock."""
-        ...
 
 
 class MonotonicClock:

@@ -34,7 +34,6 @@ class Timer(Protocol):
 
     def expire(self) -> None:
         """Handle the expiry. An error goes to the loop's exception handler; the other timers expire all the same."""
-        ...
 
 
 #: The timers of one tick, in the order in which they were added.

@@ -33,12 +33,10 @@ class Embedder(Protocol):
     @property
     def dim(self) -> int:
         """Components of a dense vector."""
-        ...
 
     @property
     def token_dim(self) -> int:
         """Components of a token vector; 0 for a model that gives none."""
-        ...
 
     async def embed(
         self, texts: Sequence[str], kind: TextKind, ctx: Context, *, late_interaction: bool = False
@@ -52,7 +50,6 @@ class Embedder(Protocol):
 
         Cancellation: Nothing is left behind; a run that has begun in a thread is cancelled.
         """
-        ...
 
 
 class SparseEncoder(Protocol):
@@ -63,7 +60,6 @@ class SparseEncoder(Protocol):
 
         Cancellation: As ``Embedder.embed``.
         """
-        ...
 
 
 class Reranker(Protocol):
@@ -74,7 +70,6 @@ class Reranker(Protocol):
 
         Cancellation: As ``Embedder.embed``.
         """
-        ...
 
 
 class DenseRunner(Protocol):
@@ -83,14 +78,12 @@ class DenseRunner(Protocol):
     @property
     def dim(self) -> int:
         """Components of a vector."""
-        ...
 
     def run(self, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return ``float32 [n, dim]``, L2-normalised; several threads may call it at once.
 
         When ``stop`` is cancelled, the run ends as soon as it can and raises ``RunCancelled``.
         """
-        ...
 
 
 class LateInteractionRunner(DenseRunner, Protocol):
@@ -100,7 +93,6 @@ class LateInteractionRunner(DenseRunner, Protocol):
         self, texts: Sequence[str], kind: TextKind, stop: CancellationToken | None = None
     ) -> Embeddings:
         """Return both; otherwise as :meth:`DenseRunner.run`."""
-        ...
 
 
 class SparseRunner(Protocol):
@@ -114,11 +106,9 @@ class SparseRunner(Protocol):
 
     def encode_documents(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:
         """Return one vector per document, in order."""
-        ...
 
     def encode_queries(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:
         """Return one vector per query, in order."""
-        ...
 
 
 class RerankRunner(Protocol):
@@ -126,7 +116,6 @@ class RerankRunner(Protocol):
 
     def run(self, query: str, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return ``float32 [n]``, the higher the more relevant; ``stop`` as of :class:`DenseRunner`."""
-        ...
 
 
 async def _not_known(*_: object) -> None:

@@ -23,15 +23,12 @@ class TokenCounter(Protocol):
     @property
     def tokens_max(self) -> int:
         """Tokens of a text at most, special tokens included."""
-        ...
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of every text, without special tokens."""
-        ...
 
     def truncated(self, text: str, /) -> bool:
         """Return whether the model reads less than the whole text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

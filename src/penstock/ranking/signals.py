@@ -84,17 +84,14 @@ class ChunkView(Protocol):
     @property
     def path(self) -> str:
         """Path shown to people, may be empty."""
-        ...
 
     @property
     def symbol(self) -> str:
         """Qualified enclosing symbol or heading trail, may be empty."""
-        ...
 
     @property
     def text(self) -> str:
         """The chunk's text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

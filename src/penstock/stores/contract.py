@@ -65,7 +65,6 @@ class VectorStore(Protocol):
         Cancellation: A cancelled read leaves nothing behind. A cancelled write may or may not have happened, and
         repeating it is safe (point ids are derived).
         """
-        ...
 
 
 #: Called with the name of each collection that a restore has installed.

@@ -40,11 +40,9 @@ class ShrinkableCache(Protocol):
         For a process that runs short of memory (D5). A cache outside of this process does nothing. Repeated
         calls leave it empty. The bounds stay, so it fills again afterwards.
         """
-        ...
 
     def state(self) -> CacheState:
         """Return the numbers; those of a shared cache are this process's own."""
-        ...
 
 
 class KeyValueCache(ShrinkableCache, Protocol):
@@ -61,8 +59,6 @@ class KeyValueCache(ShrinkableCache, Protocol):
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the cached value of each key, ``None`` for a miss, in their order."""
-        ...
 
     async def put(self, entries: Mapping[bytes, bytes]) -> None:
         """Store entries; one that is larger than the whole cache is not stored."""
-        ...

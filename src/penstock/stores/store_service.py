@@ -27,7 +27,6 @@ class SharedTokenBuckets(Protocol):
         Raises:
             Unavailable: It cannot be reached; the tokens may have been taken.
         """
-        ...
 
 
 class StoreService(ABC):
@@ -99,17 +98,13 @@ class SharedState(Protocol):
 
     def cache(self, name: str) -> KeyValueCache:
         """Return the cache of a name, which the others see too."""
-        ...
 
     def token_buckets(self) -> SharedTokenBuckets:
         """Return the buckets of clients' rates, which the others take from too."""
-        ...
 
     @property
     def connections(self) -> int:
         """Number of open connections."""
-        ...
 
     async def close(self) -> None:
         """Close the connections."""
-        ...

@@ -34,7 +34,6 @@ class Shrinkable(Protocol):
 
     def shrink(self, share: float) -> None:
         """Keep at most ``share`` (0 to 1) of what is held now."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,29 +12,13 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from penstock.kernel.errors import Broken, PenstockError, Unavailable, to_record
+from penstock.stores import commands
 from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.batch_search import retrieve_batch
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.point_reader import point_number
 from penstock.stores.backends.edge.request_queue import collection_of, is_large
-from penstock.stores.commands import (
-    CreateCollection,
-    DeleteDocuments,
-    DescribeCollection,
-    DropCollection,
-    FetchPayloads,
-    FetchTokenVectors,
-    GetDocuments,
-    ListCollections,
-    ListDocuments,
-    Retrieve,
-    ScrollPoints,
-    SealDocument,
-    SearchBatch,
-    StoreCommand,
-    TrimDocument,
-    UpsertPoints,
-)
+from penstock.stores.commands import StoreCommand
 
 log = logging.getLogger(__name__)
 
@@ -60,20 +44,20 @@ def _by_name(points: Sequence[str], read: Callable[[Sequence[int]], dict[int, T]
 
 
 _COMMANDS: Final[dict[type, Callable[[CollectionRegistry, Any], Any]]] = {
-    CreateCollection: lambda shelf, c: shelf.create(c.info),
-    ListCollections: lambda shelf, _: shelf.describe_all(),
-    DescribeCollection: lambda shelf, c: shelf.describe(c.collection),
-    DropCollection: lambda shelf, c: shelf.drop(c.collection),
-    UpsertPoints: _update,
-    TrimDocument: _update,
-    SealDocument: _update,
-    DeleteDocuments: _update,
-    FetchPayloads: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_payloads),
-    ListDocuments: lambda shelf, c: shelf.shard(c.collection).list_documents(c.filter, c.after, c.limit),
-    GetDocuments: lambda shelf, c: shelf.shard(c.collection).get_documents(c.document_ids),
-    ScrollPoints: lambda shelf, c: shelf.shard(c.collection).scroll_points(c.after, c.limit),
-    FetchTokenVectors: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_token_vectors),
-    SearchBatch: lambda shelf, c: shelf.shard(c.collection).search_batch(c.queries),
+    commands.CreateCollection: lambda shelf, c: shelf.create(c.info),
+    commands.ListCollections: lambda shelf, _: shelf.describe_all(),
+    commands.DescribeCollection: lambda shelf, c: shelf.describe(c.collection),
+    commands.DropCollection: lambda shelf, c: shelf.drop(c.collection),
+    commands.UpsertPoints: _update,
+    commands.TrimDocument: _update,
+    commands.SealDocument: _update,
+    commands.DeleteDocuments: _update,
+    commands.FetchPayloads: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_payloads),
+    commands.ListDocuments: lambda shelf, c: shelf.shard(c.collection).list_documents(c.filter, c.after, c.limit),
+    commands.GetDocuments: lambda shelf, c: shelf.shard(c.collection).get_documents(c.document_ids),
+    commands.ScrollPoints: lambda shelf, c: shelf.shard(c.collection).scroll_points(c.after, c.limit),
+    commands.FetchTokenVectors: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_token_vectors),
+    commands.SearchBatch: lambda shelf, c: shelf.shard(c.collection).search_batch(c.queries),
     ipc.InstallCollection: lambda shelf, c: shelf.install(c.collection, Path(c.source), force=c.force),
     ipc.OptimizeCollection: lambda shelf, c: shelf.collection(c.collection).start_build(),
     ipc.ShrinkCache: lambda shelf, c: shelf.cache.shrink(c.share),
@@ -91,7 +75,7 @@ def batch_reads(requests: Iterable[ipc.StoreRequest]) -> list[list[ipc.StoreRequ
     found: list[list[ipc.StoreRequest]] = []
     for request in requests:
         command = request.command
-        if not isinstance(command, Retrieve | SearchBatch) or is_large(command):
+        if not isinstance(command, commands.Retrieve | commands.SearchBatch) or is_large(command):
             found.append([request])
             continue
         kind = (type(command), command.collection)
@@ -105,7 +89,7 @@ def batch_reads(requests: Iterable[ipc.StoreRequest]) -> list[list[ipc.StoreRequ
 
 def handle_batch(shelf: CollectionRegistry, batch: list[ipc.StoreRequest]) -> Iterator[bytes]:
     """Execute one batch of :func:`batch_reads` and yield the reply frames."""
-    if isinstance(batch[0].command, Retrieve):
+    if isinstance(batch[0].command, commands.Retrieve):
         yield from _retrieve_together(shelf, batch)
     elif len(batch) > 1:
         yield from _search_together(shelf, batch)
@@ -114,11 +98,11 @@ def handle_batch(shelf: CollectionRegistry, batch: list[ipc.StoreRequest]) -> It
 
 
 def _retrieve_together(shelf: CollectionRegistry, requests: list[ipc.StoreRequest]) -> Iterator[bytes]:
-    commands: list[Any] = [request.command for request in requests]
+    asked: list[Any] = [request.command for request in requests]
     try:
-        results = retrieve_batch(shelf.reader(commands[0].collection), commands)
+        results = retrieve_batch(shelf.reader(asked[0].collection), asked)
     except Exception as error:  # noqa: BLE001 - the root of these requests: whatever it is, their requesters are told
-        told = shelf.note_error(commands[0].collection, error)
+        told = shelf.note_error(asked[0].collection, error)
         yield from (error_frame(request.number, told) for request in requests)
         return
     for request, result in zip(requests, results, strict=True):
@@ -129,14 +113,14 @@ def _retrieve_together(shelf: CollectionRegistry, requests: list[ipc.StoreReques
 
 
 def _search_together(shelf: CollectionRegistry, requests: list[ipc.StoreRequest]) -> Iterator[bytes]:
-    commands: list[Any] = [request.command for request in requests]
+    asked: list[Any] = [request.command for request in requests]
     try:
-        found = iter(shelf.shard(commands[0].collection).search_batch([s for one in commands for s in one.queries]))
+        found = iter(shelf.shard(asked[0].collection).search_batch([query for one in asked for query in one.queries]))
     except PenstockError:
         # One bad query fails the whole batch: find out which by running them one by one.
         yield from (handle_request(shelf, request) for request in requests)
         return
-    for request, command in zip(requests, commands, strict=True):
+    for request, command in zip(requests, asked, strict=True):
         yield result_frame(request.number, list(islice(found, len(command.queries))))
 
 

@@ -20,26 +20,8 @@ import msgspec
 from penstock.kernel.context import Context, point_id, run_all
 from penstock.kernel.errors import Invalid
 from penstock.ranking.retrieval import ScoredPoint
-from penstock.stores import program_runner
-from penstock.stores.commands import (
-    CollectionCommand,
-    CreateCollection,
-    DeleteDocuments,
-    DescribeCollection,
-    DropCollection,
-    FetchPayloads,
-    FetchTokenVectors,
-    GetDocuments,
-    ListCollections,
-    ListDocuments,
-    Retrieve,
-    ScrollPoints,
-    SealDocument,
-    SearchBatch,
-    StoreCommand,
-    TrimDocument,
-    UpsertPoints,
-)
+from penstock.stores import commands, program_runner
+from penstock.stores.commands import CollectionCommand, StoreCommand
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import (
     STATE_DAMAGED,
@@ -122,30 +104,30 @@ class ShardedStore:
         result: R = await self._HANDLERS[type(command)](self, command, ctx)
         return result
 
-    async def _create(self, command: CreateCollection, ctx: Context) -> CollectionInfo:
+    async def _create(self, command: commands.CreateCollection, ctx: Context) -> CollectionInfo:
         """Create a collection in as many shards as new ones have, or return the same one."""
         info = command.info
-        there = {one.name: one for one in await self._stores[0].run(ListCollections(), ctx)}
+        there = {one.name: one for one in await self._stores[0].run(commands.ListCollections(), ctx)}
         shards = there[info.name].shards if info.name in there else self._shards
-        wanted = CreateCollection(msgspec.structs.replace(info, shards=shards))
+        wanted = commands.CreateCollection(msgspec.structs.replace(info, shards=shards))
         # The first is made last: it is the one that says that the collection is there.
         for store in reversed(self._stores[:shards]):
             await store.run(wanted, ctx)
-        return await self.run(DescribeCollection(info.name), ctx)
+        return await self.run(commands.DescribeCollection(info.name), ctx)
 
-    async def _list(self, command: ListCollections, ctx: Context) -> list[CollectionInfo]:
+    async def _list(self, command: commands.ListCollections, ctx: Context) -> list[CollectionInfo]:
         """Return every collection that the first shard knows."""
         found = await _gather([store.run(command, ctx) for store in self._stores])
         by_name = [{info.name: info for info in infos} for infos in found]
         self._shard_counts = {info.name: info.shards for info in found[0]}
         return [_merge_infos([infos.get(info.name) for infos in by_name[: info.shards]]) for info in found[0]]
 
-    async def _describe(self, command: DescribeCollection, ctx: Context) -> CollectionInfo:
+    async def _describe(self, command: commands.DescribeCollection, ctx: Context) -> CollectionInfo:
         first, *others = await self._of(command.collection, ctx)
         parts = await _gather([_part(store, command, ctx) for store in others])
         return _merge_infos([await first.run(command, ctx), *parts])
 
-    async def _drop(self, command: DropCollection, ctx: Context) -> None:
+    async def _drop(self, command: commands.DropCollection, ctx: Context) -> None:
         """Delete a collection; from the first shard last, so that an interrupted deletion can be repeated."""
         # All are asked: over how many a damaged one is spread may not be known.
         for store in reversed(self._stores):
@@ -156,21 +138,21 @@ class ShardedStore:
                     raise
         self.forget_shard_count(command.collection)
 
-    async def _upsert(self, command: UpsertPoints, ctx: Context) -> None:
+    async def _upsert(self, command: commands.UpsertPoints, ctx: Context) -> None:
         """Write points, each to its document's shard."""
         groups = await self._grouped(command.collection, command.points, lambda point: point.payload.id, ctx)
-        await run_all([store.run(UpsertPoints(command.collection, points), ctx) for store, points in groups])
+        await run_all([store.run(commands.UpsertPoints(command.collection, points), ctx) for store, points in groups])
 
-    async def _trim(self, command: TrimDocument, ctx: Context) -> None:
+    async def _trim(self, command: commands.TrimDocument, ctx: Context) -> None:
         await (await self._with(command.collection, command.document_id, ctx)).run(command, ctx)
 
-    async def _seal(self, command: SealDocument, ctx: Context) -> None:
+    async def _seal(self, command: commands.SealDocument, ctx: Context) -> None:
         await (await self._with(command.collection, command.document.id, ctx)).run(command, ctx)
 
-    async def _delete(self, command: DeleteDocuments, ctx: Context) -> int:
+    async def _delete(self, command: commands.DeleteDocuments, ctx: Context) -> int:
         return sum(await self._each(command, ctx))
 
-    async def _retrieve(self, command: Retrieve, ctx: Context) -> RetrievalResult:
+    async def _retrieve(self, command: commands.Retrieve, ctx: Context) -> RetrievalResult:
         """Answer a search: in the store process if there is one shard, else step by step over all of them."""
         async with self._searched(command.collection):
             stores = await self._of(command.collection, ctx)
@@ -178,7 +160,7 @@ class ShardedStore:
                 return await stores[0].run(command, ctx)
             return await program_runner.run_retrieval(self, command, ctx)
 
-    async def _search(self, command: SearchBatch, ctx: Context) -> list[list[ScoredPoint]]:
+    async def _search(self, command: commands.SearchBatch, ctx: Context) -> list[list[ScoredPoint]]:
         """Ask the arms of every shard, and keep the best.
 
         Scores of the sparse arm weigh terms by how rare they are in their own shard.
@@ -189,18 +171,18 @@ class ShardedStore:
     async def _fetch(self, command: CollectionCommand[Mapping[str, T]], ctx: Context) -> Mapping[str, T]:
         return {point: value for values in await self._each(command, ctx) for point, value in values.items()}
 
-    async def _list_documents(self, command: ListDocuments, ctx: Context) -> DocumentPage:
+    async def _list_documents(self, command: commands.ListDocuments, ctx: Context) -> DocumentPage:
         """Read a page of heads in the order of their point ids."""
         pages = await self._each(command, ctx)
         heads = sorted((point_id(head.id, 0), head) for page in pages for head in page.documents)
         return DocumentPage(*_merge_page(heads, [page.next for page in pages], command.limit))
 
-    async def _get_documents(self, command: GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
+    async def _get_documents(self, command: commands.GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
         groups = await self._grouped(command.collection, command.document_ids, str, ctx)
-        found = await _gather([store.run(GetDocuments(command.collection, ids), ctx) for store, ids in groups])
+        found = await _gather([store.run(commands.GetDocuments(command.collection, ids), ctx) for store, ids in groups])
         return {id: head for heads in found for id, head in heads.items()}
 
-    async def _scroll(self, command: ScrollPoints, ctx: Context) -> PointPage:
+    async def _scroll(self, command: commands.ScrollPoints, ctx: Context) -> PointPage:
         """Read a page of whole points in the order of their ids."""
         pages = await self._each(command, ctx)
         points = sorted(((_id(point), point) for page in pages for point in page.points), key=lambda one: one[0])
@@ -209,7 +191,9 @@ class ShardedStore:
     async def _of(self, collection: str, ctx: Context) -> list[VectorStore]:
         """Return the stores over which a collection is spread."""
         if collection not in self._shard_counts:
-            self._shard_counts[collection] = (await self._stores[0].run(DescribeCollection(collection), ctx)).shards
+            self._shard_counts[collection] = (
+                await self._stores[0].run(commands.DescribeCollection(collection), ctx)
+            ).shards
         shards = self._shard_counts[collection]
         if shards > len(self._stores):
             raise Invalid(
@@ -239,21 +223,21 @@ class ShardedStore:
         return await _gather([store.run(command, ctx) for store in await self._of(command.collection, ctx)])
 
     _HANDLERS: ClassVar[Mapping[type, Callable[[Any, Any, Context], Awaitable[Any]]]] = {
-        CreateCollection: _create,
-        ListCollections: _list,
-        DescribeCollection: _describe,
-        DropCollection: _drop,
-        UpsertPoints: _upsert,
-        TrimDocument: _trim,
-        SealDocument: _seal,
-        DeleteDocuments: _delete,
-        Retrieve: _retrieve,
-        SearchBatch: _search,
-        FetchTokenVectors: _fetch,
-        FetchPayloads: _fetch,
-        ListDocuments: _list_documents,
-        GetDocuments: _get_documents,
-        ScrollPoints: _scroll,
+        commands.CreateCollection: _create,
+        commands.ListCollections: _list,
+        commands.DescribeCollection: _describe,
+        commands.DropCollection: _drop,
+        commands.UpsertPoints: _upsert,
+        commands.TrimDocument: _trim,
+        commands.SealDocument: _seal,
+        commands.DeleteDocuments: _delete,
+        commands.Retrieve: _retrieve,
+        commands.SearchBatch: _search,
+        commands.FetchTokenVectors: _fetch,
+        commands.FetchPayloads: _fetch,
+        commands.ListDocuments: _list_documents,
+        commands.GetDocuments: _get_documents,
+        commands.ScrollPoints: _scroll,
     }
 
 
@@ -286,7 +270,7 @@ def _merge_hits(found: Iterable[Sequence[ScoredPoint]], limit: int) -> list[Scor
     return heapq.nsmallest(limit, (hit for hits in found for hit in hits), key=lambda hit: (-hit.score, hit.point))
 
 
-async def _part(store: VectorStore, command: DescribeCollection, ctx: Context) -> CollectionInfo | None:
+async def _part(store: VectorStore, command: commands.DescribeCollection, ctx: Context) -> CollectionInfo | None:
     """Return a collection as one store knows it; ``None`` if it does not."""
     try:
         return await store.run(command, ctx)

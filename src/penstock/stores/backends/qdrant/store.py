@@ -14,30 +14,13 @@ from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.ranking.retrieval import ScoredPoint
-from penstock.stores import program_runner
+from penstock.stores import commands, program_runner
 from penstock.stores.backends import layout, payload_format
 from penstock.stores.backends.qdrant import collection_schema, conversions
 from penstock.stores.backends.qdrant.client import QdrantConnection, QdrantRequest
 from penstock.stores.backends.qdrant.collection_schema import CollectionMetadata
 from penstock.stores.backends.qdrant.error_mapping import STORE_DEPENDENCY, collection_not_found
-from penstock.stores.commands import (
-    CreateCollection,
-    DeleteDocuments,
-    DescribeCollection,
-    DropCollection,
-    FetchPayloads,
-    FetchTokenVectors,
-    GetDocuments,
-    ListCollections,
-    ListDocuments,
-    Retrieve,
-    ScrollPoints,
-    SealDocument,
-    SearchBatch,
-    StoreCommand,
-    TrimDocument,
-    UpsertPoints,
-)
+from penstock.stores.commands import StoreCommand
 from penstock.stores.data_model import (
     ChunkPayload,
     CollectionInfo,
@@ -85,14 +68,14 @@ class QdrantStore:
     async def run(self, command: StoreCommand[R], ctx: Context) -> R:
         """Execute a command by requests to the server; see :meth:`penstock.stores.contract.VectorStore.run`."""
         # A search has no limit of its own: each of its steps comes back to this as a command.
-        if not isinstance(command, Retrieve):
+        if not isinstance(command, commands.Retrieve):
             ctx = ctx.within(self._timeouts.store, "store", self._clock.now())
         result: R = await self._HANDLERS[type(command)](self, command, ctx)
         return result
 
     # --- Collections
 
-    async def _create(self, command: CreateCollection, ctx: Context) -> CollectionInfo:
+    async def _create(self, command: commands.CreateCollection, ctx: Context) -> CollectionInfo:
         """Create a collection or return the same one; complete one whose creation was interrupted."""
         info = command.info
         layout.check_name(info.name)
@@ -117,7 +100,7 @@ class QdrantStore:
         await run_all([self._index(info.name, *one, ctx) for one in missing])
         return await self._info(found, info.name, there, ctx)
 
-    async def _list(self, _command: ListCollections, ctx: Context) -> list[CollectionInfo]:
+    async def _list(self, _command: commands.ListCollections, ctx: Context) -> list[CollectionInfo]:
         """Return every collection that is Penstock's."""
         listed = await self._connection.send(QdrantRequest("GET", "/collections", accepts_timeout=False), ctx)
         prefix = self._connection.prefix
@@ -135,7 +118,7 @@ class QdrantStore:
             await run_all([describe(name) for name in names[first : first + CONCURRENT_DESCRIBES_MAX]])
         return [found[name] for name in names if name in found]
 
-    async def _describe(self, command: DescribeCollection, ctx: Context) -> CollectionInfo:
+    async def _describe(self, command: commands.DescribeCollection, ctx: Context) -> CollectionInfo:
         name = command.collection
         there = await self._fetch_description(name, ctx)
         kept = collection_schema.read_metadata(there) if there is not None else None
@@ -143,7 +126,7 @@ class QdrantStore:
             raise collection_not_found(name)
         return await self._info(kept, name, there, ctx)
 
-    async def _drop(self, command: DropCollection, ctx: Context) -> None:
+    async def _drop(self, command: commands.DropCollection, ctx: Context) -> None:
         name = command.collection
         self._layouts.pop(name, None)
         await self._layout(name, ctx)
@@ -152,17 +135,17 @@ class QdrantStore:
 
     # --- Writing
 
-    async def _upsert(self, command: UpsertPoints, ctx: Context) -> None:
+    async def _upsert(self, command: commands.UpsertPoints, ctx: Context) -> None:
         kept = await self._layout(command.collection, ctx)
         if command.points:
             body = {"points": [conversions.encode_point(one, kept) for one in command.points]}
             await self._send(QdrantRequest("PUT", _POINTS, command.collection, body, _WRITTEN), ctx)
 
-    async def _trim(self, command: TrimDocument, ctx: Context) -> None:
+    async def _trim(self, command: commands.TrimDocument, ctx: Context) -> None:
         surplus = Range(payload_format.CHUNK_FIELD, gte=float(command.chunks))
         await self._remove(command.collection, [Match("id", [command.document_id]), surplus], ctx)
 
-    async def _seal(self, command: SealDocument, ctx: Context) -> None:
+    async def _seal(self, command: commands.SealDocument, ctx: Context) -> None:
         collection, document = command.collection, command.document
         if not await self._read_documents(collection, [document.id], ctx):
             raise Unavailable(
@@ -173,17 +156,17 @@ class QdrantStore:
         body = {"payload": {"hash": document.hash, "chunks": document.chunks}, "points": [point_id(document.id, 0)]}
         await self._send(QdrantRequest("POST", f"{_POINTS}/payload", collection, body, _WRITTEN), ctx)
 
-    async def _delete(self, command: DeleteDocuments, ctx: Context) -> int:
+    async def _delete(self, command: commands.DeleteDocuments, ctx: Context) -> int:
         documents = await self._count(command.collection, [*command.filter, _HEAD], ctx)
         await self._remove(command.collection, command.filter, ctx)
         return documents
 
     # --- Reading
 
-    async def _retrieve(self, command: Retrieve, ctx: Context) -> RetrievalResult:
+    async def _retrieve(self, command: commands.Retrieve, ctx: Context) -> RetrievalResult:
         return await program_runner.run_retrieval(self, command, ctx)
 
-    async def _search(self, command: SearchBatch, ctx: Context) -> list[list[ScoredPoint]]:
+    async def _search(self, command: commands.SearchBatch, ctx: Context) -> list[list[ScoredPoint]]:
         """Ask several arms at once; those that can match nothing are not asked."""
         kept = await self._layout(command.collection, ctx)
         asked = [conversions.can_match(query) for query in command.queries]
@@ -194,16 +177,18 @@ class QdrantStore:
         answers = iter(await self._send(call, ctx))
         return [conversions.decode_hits(next(answers)) if is_asked else [] for is_asked in asked]
 
-    async def _fetch_token_vectors(self, command: FetchTokenVectors, ctx: Context) -> Mapping[str, TokenVectors]:
+    async def _fetch_token_vectors(
+        self, command: commands.FetchTokenVectors, ctx: Context
+    ) -> Mapping[str, TokenVectors]:
         found = await self._read(command.collection, command.points, [payload_format.TOKEN_VECTORS_FIELD], ctx)
         kept = {str(one["id"]): payload_format.decode_token_vectors(one["payload"]) for one in found}
         return {place: tokens for place, tokens in kept.items() if tokens is not None}
 
-    async def _fetch_payloads(self, command: FetchPayloads, ctx: Context) -> Mapping[str, ChunkPayload]:
+    async def _fetch_payloads(self, command: commands.FetchPayloads, ctx: Context) -> Mapping[str, ChunkPayload]:
         found = await self._read(command.collection, command.points, payload_format.CHUNK_PAYLOAD_FIELDS, ctx)
         return {str(one["id"]): payload_format.decode_payload(one["payload"]) for one in found}
 
-    async def _list_documents(self, command: ListDocuments, ctx: Context) -> DocumentPage:
+    async def _list_documents(self, command: commands.ListDocuments, ctx: Context) -> DocumentPage:
         """Read a page of heads in the order of their point ids."""
         body = {
             "filter": conversions.encode_filter([*command.filter, _HEAD]),
@@ -213,10 +198,10 @@ class QdrantStore:
         points, following = await self._scroll(command, body, ctx)
         return DocumentPage([payload_format.decode_document(one["payload"]) for one in points], following)
 
-    async def _get_documents(self, command: GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
+    async def _get_documents(self, command: commands.GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
         return await self._read_documents(command.collection, command.document_ids, ctx)
 
-    async def _scroll_points(self, command: ScrollPoints, ctx: Context) -> PointPage:
+    async def _scroll_points(self, command: commands.ScrollPoints, ctx: Context) -> PointPage:
         """Read a page of whole points in the order of their ids."""
         kept = await self._layout(command.collection, ctx)
         points, following = await self._scroll(command, {"with_payload": True, "with_vector": True}, ctx)
@@ -327,7 +312,7 @@ class QdrantStore:
         return found
 
     async def _scroll(
-        self, command: ListDocuments | ScrollPoints, wanted: Mapping[str, Any], ctx: Context
+        self, command: commands.ListDocuments | commands.ScrollPoints, wanted: Mapping[str, Any], ctx: Context
     ) -> tuple[list[Any], str | None]:
         """Return a page of points, and where the next one starts."""
         await self._layout(command.collection, ctx)
@@ -337,21 +322,21 @@ class QdrantStore:
         return page["points"], str(following) if following else None
 
     _HANDLERS: ClassVar[Mapping[type, Callable[[Any, Any, Context], Awaitable[Any]]]] = {
-        CreateCollection: _create,
-        ListCollections: _list,
-        DescribeCollection: _describe,
-        DropCollection: _drop,
-        UpsertPoints: _upsert,
-        TrimDocument: _trim,
-        SealDocument: _seal,
-        DeleteDocuments: _delete,
-        Retrieve: _retrieve,
-        SearchBatch: _search,
-        FetchTokenVectors: _fetch_token_vectors,
-        FetchPayloads: _fetch_payloads,
-        ListDocuments: _list_documents,
-        GetDocuments: _get_documents,
-        ScrollPoints: _scroll_points,
+        commands.CreateCollection: _create,
+        commands.ListCollections: _list,
+        commands.DescribeCollection: _describe,
+        commands.DropCollection: _drop,
+        commands.UpsertPoints: _upsert,
+        commands.TrimDocument: _trim,
+        commands.SealDocument: _seal,
+        commands.DeleteDocuments: _delete,
+        commands.Retrieve: _retrieve,
+        commands.SearchBatch: _search,
+        commands.FetchTokenVectors: _fetch_token_vectors,
+        commands.FetchPayloads: _fetch_payloads,
+        commands.ListDocuments: _list_documents,
+        commands.GetDocuments: _get_documents,
+        commands.ScrollPoints: _scroll_points,
     }
 
 
