@@ -145,8 +145,10 @@ class Network:
                 wire.kill()
                 wire.wait()
         for host in self.hosts.values():
-            with contextlib.suppress(Missing):
-                _ip("netns", "del", host.namespace)
+            # With its namespace alone the link would go later, and the next network could not have its name.
+            for what, name in (("link", host.outer), ("netns", host.namespace)):
+                with contextlib.suppress(Missing):
+                    _ip(what, "del", name)
         with contextlib.suppress(Missing):
             _ip("link", "del", f"{self._name}br")
 
