@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.app.local_backends import MESSAGE_TYPES
+from penstock.app.assembly import MESSAGE_TYPES
 from penstock.bus.record_codec import Cancel, HandlerFailure, HandlerReply, Hello, Message, RecordCodec
 from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.messages import TextKind, Topic

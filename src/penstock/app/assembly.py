@@ -13,28 +13,43 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from penstock.app.backing_services import BackingServices
-from penstock.app.local_backends import build_bus
+from penstock.app.external_backends import topic_capacities
 from penstock.app.role import Role
+from penstock.bus.broker import Broker
+from penstock.bus.broker_breaker import BrokerBreaker
 from penstock.bus.contract import Handler
+from penstock.bus.counters import BusObserver
+from penstock.bus.distributed import BrokerBus
+from penstock.bus.local import LocalBus
+from penstock.bus.management import ManagedBus
+from penstock.bus.record_codec import MessageTypes, RecordCodec
+from penstock.bus.rpc_client import BrokerTransport
 from penstock.core.core import Core
 from penstock.core.dependencies import Dependencies, ModelTraits
 from penstock.http.gate import Gate, build_gate
 from penstock.indexing import chunk_worker
 from penstock.indexing.chunk import Chunk
+from penstock.indexing.document_records import ChunkBatch
 from penstock.indexing.model_inputs import dense_text, sparse_query, sparse_text
-from penstock.kernel import allocator
+from penstock.kernel import allocator, messages
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.cores import available_cores
 from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings
+from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.models.factory import ModelFactory, Models
 from penstock.models.truncation import truncation_checks
 from penstock.pools.guarded_store import VectorLayout
 from penstock.pools.model_handlers import BULK_NICENESS, model_handlers
 from penstock.pools.process_pool import ProcessPool
 from penstock.pools.thread_pool import ThreadPool
+from penstock.search.request import SearchRequest, SearchResult
 from penstock.stores.commands import ListCollections
 from penstock.stores.data_model import STATE_DAMAGED, CollectionInfo
 from penstock.stores.directory_watch import DataDirectoryWatch
@@ -70,6 +85,22 @@ def compatibility_keys(models: Models) -> dict[str, str]:
 
 
 log = logging.getLogger(__name__)
+
+#: Message and reply types of each topic, for (de)serialisation between processes (SPEC B7).
+MESSAGE_TYPES: Final[dict[str, MessageTypes]] = {
+    Topic.ML_EMBED: MessageTypes(messages.EmbedBatch, Embeddings),
+    Topic.ML_SPARSE: MessageTypes(messages.SparseBatch, list[SparseVector]),
+    Topic.ML_RERANK: MessageTypes(messages.RerankTexts, NDArray[np.float32]),
+    Topic.SEARCH_REQUEST: MessageTypes(SearchRequest, SearchResult),
+    Topic.INDEX_REQUEST: MessageTypes(ChunkBatch, None),
+    Topic.INDEX_CHUNK: MessageTypes(messages.ChunkText, list[Chunk]),
+    Topic.INDEX_PROGRESS: MessageTypes(messages.IndexProgress, None),
+    Topic.INDEX_COMPLETE: MessageTypes(messages.IndexComplete, None),
+    Topic.COLLECTION_CREATED: MessageTypes(messages.CollectionCreated, None),
+    Topic.COLLECTION_DELETED: MessageTypes(messages.CollectionDeleted, None),
+    Topic.ALERT_TRIGGERED: MessageTypes(messages.AlertTriggered, None),
+    Topic.SEARCH_COMPLETE: MessageTypes(messages.SearchComplete, None),
+}
 
 #: Called with a stage's name, what is done of it and its total.
 Progress = Callable[[str, int, int], None]
@@ -203,3 +234,28 @@ def _release_memory(models: Models) -> None:
     gc.collect()  # a request that failed may have left its body in a reference cycle: 2 to 5 ms
     models.shrink()
     allocator.trim_heap()
+
+
+def build_bus(
+    broker: Broker | None, settings: Settings, clock: Clock, observer: BusObserver, compatibility_keys: dict[str, str]
+) -> ManagedBus:
+    """Return the bus: within this process alone, or over a broker to others.
+
+    Args:
+        broker: From :func:`penstock.app.external_backends.build_broker`.
+        settings: Its buffers, limits and breaker.
+        clock: The loop's clock.
+        observer: Observer of waits, fills and losses.
+        compatibility_keys: What instances must have in common to do each other's work, by topic.
+    """
+    if broker is None:
+        return LocalBus(settings.bus, topic_capacities(settings), clock, observer)
+    codec, breaker = RecordCodec(MESSAGE_TYPES, settings.bus.record_max), BrokerBreaker(broker.name, settings.breaker)
+    return BrokerBus(
+        BrokerTransport(broker, codec, breaker),
+        settings.bus,
+        topic_capacities(settings),
+        clock,
+        observer,
+        compatibility_keys,
+    )

@@ -1,7 +1,6 @@
 """Factories of the backends outside of this process that the settings name: broker, store, shared state.
 
-Each is imported only when it is chosen, since the import of its client takes a while. Backends within the process are
-in :mod:`penstock.app.local_backends`. No other module imports a backend.
+Each is imported only when it is chosen, since the import of its client takes a while. No other module imports one.
 """
 
 from __future__ import annotations

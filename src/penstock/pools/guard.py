@@ -94,7 +94,6 @@ class Guard:
         patience_s: The longest patience, and the one with operations not known yet. At most the operation's
             full limit; less where callers have less time than that (half of it is a good choice).
         random: For the jitter of the open time.
-        patience_s_min: The shortest patience; less than the time that hasty callers have.
 
     Attributes:
         dependency: Its name.
@@ -111,7 +110,6 @@ class Guard:
         *,
         patience_s: float,
         random: Rng,
-        patience_s_min: float = PATIENCE_S_MIN,
     ) -> None:
         self.dependency = dependency
         self.on_state_change: Callable[[GuardStateChange], None] = lambda _: None
@@ -123,7 +121,7 @@ class Guard:
         )
         self._clock = clock
         self._patience_s = patience_s
-        self._patience_s_min = min(patience_s_min, patience_s)
+        self._patience_s_min = min(PATIENCE_S_MIN, patience_s)
         self._random = random
         self._breaker = CircuitBreaker(self._settings, random)
         self._durations = _durations()
@@ -144,7 +142,7 @@ class Guard:
     def patience_s(self, operation: str) -> float:
         """Return the seconds after which a call without an answer counts as hanging.
 
-        ``clamp(PATIENCE_FACTOR × p90, patience_s_min, patience_s)`` of the operation's successful calls; until there
+        ``clamp(PATIENCE_FACTOR × p90, PATIENCE_S_MIN, patience_s)`` of the operation's successful calls; until there
         are enough of them, ``patience_s``. So a dependency that answers in 5 ms and then hangs is found out by
         callers with half a second, and one that always takes its time is not suspected.
         """

@@ -213,7 +213,7 @@ def test_sparse_vectors_travel_in_lists():
 
 
 def test_every_topic_s_types_can_travel():
-    from penstock.app.local_backends import MESSAGE_TYPES
+    from penstock.app.assembly import MESSAGE_TYPES
     from penstock.kernel.messages import Topic
 
     assert set(MESSAGE_TYPES) == set(Topic)
