@@ -42,10 +42,10 @@ from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
 from penstock.http.probes import ProbeThrottle
 from penstock.http.problem import PreparedRefusal
 from penstock.http.request_context import (
+    SCOPE_KEY,
     AdmissionContext,
     ClientIdentifier,
     RequestState,
-    put_request_state,
     read_admission_context,
     request_state,
 )
@@ -190,7 +190,7 @@ class Gate:
         now_s = asyncio.get_running_loop().time()
         arrival, traceparent = _read_head(scope)
         client = self._clients.client_id(scope, arrival.headers)
-        put_request_state(scope, RequestState(client, arrival.request_id.decode(), traceparent, now_s))
+        scope[SCOPE_KEY] = RequestState(client, arrival.request_id.decode(), traceparent, now_s)
         refusal, wait_s = self._admit(scope, arrival, client, now_s)
         if refusal is None and wait_s:
             await asyncio.sleep(wait_s)
@@ -288,10 +288,11 @@ class Gate:
 
     def _release(self, exchange: Exchange) -> None:
         exchange.close()
-        self._running.discard(exchange)
-        self.traffic.in_flight = len(self._running)
-        if not self._running:
-            self._idle.set()
+        if exchange in self._running:
+            self._running.discard(exchange)
+            self.traffic.in_flight = len(self._running)
+            if not self._running:
+                self._idle.set()
 
     def _ratelimit_headers(self, decision: RateDecision) -> Headers:
         """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import math
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -22,7 +22,8 @@ CRITICALITIES: Final = {criticality.name.lower(): criticality for criticality in
 _CRITICALITY_BY_HEADER: Final = {name.encode(): criticality for name, criticality in CRITICALITIES.items()}
 _NEVER: Final = Deadline.never()
 _DIGITS_MAX: Final = len(str(TIMEOUT_MS_MAX))
-_SCOPE_KEY: Final = "penstock.request"
+#: Member of a request's ASGI scope that holds its :class:`RequestState`.
+SCOPE_KEY: Final = "penstock.request"
 
 
 @dataclass(slots=True)
@@ -52,13 +53,8 @@ class RequestState:
 
 def request_state(scope: Mapping[str, Any]) -> RequestState:
     """Return the state that the gate has put into a request's ASGI scope."""
-    state: RequestState = scope[_SCOPE_KEY]
+    state: RequestState = scope[SCOPE_KEY]
     return state
-
-
-def put_request_state(scope: MutableMapping[str, Any], state: RequestState) -> None:
-    """Put a request's state into its ASGI scope."""
-    scope[_SCOPE_KEY] = state
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from penstock.http import decoding, documents, request_bodies
 from penstock.http.json_errors import SCANNED_BYTES_MAX, SCANNED_VALUES_MAX, find_invalid_json
-from penstock.http.request_context import RequestState, put_request_state, read_context_headers, request_state
+from penstock.http.request_context import SCOPE_KEY, RequestState, read_context_headers, request_state
 from penstock.indexing.document_records import Document, DocumentStatus, IndexOutcome
 from penstock.kernel.context import Criticality
 from penstock.kernel.errors import Expired, Invalid
@@ -36,7 +36,7 @@ def request(data: bytes, kind: str = "application/json", **headers: str) -> Requ
     said = {"content-type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
     fields = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
     scope: dict[str, Any] = {"type": "http", "headers": fields}
-    put_request_state(scope, RequestState("c", "r", "", asyncio.get_running_loop().time()))
+    scope[SCOPE_KEY] = RequestState("c", "r", "", asyncio.get_running_loop().time())
     made = Request(scope, receive)
     read_context_headers(made, Criticality.BULK)
     return made
