@@ -27,7 +27,7 @@ from bench.worker import Order, work
 from penstock.kernel.context import Context, Criticality, Deadline, MonotonicClock
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.ranking.retrieval import Arm, RetrievalQuery
-from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.backends.edge.process_client import EdgeStore
 from penstock.stores.commands import (
     CreateCollection,
     DescribeCollection,

@@ -26,7 +26,7 @@ from penstock.kernel.vectors import SparseVector
 from penstock.models.builtin_dense import BuiltinDenseEncoder
 from penstock.models.model_source import find_source
 from penstock.models.prepare import prepare_model
-from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.backends.edge.process_client import EdgeStore
 from penstock.stores.commands import UpsertPoints
 from penstock.stores.data_model import ChunkPayload, Point
 

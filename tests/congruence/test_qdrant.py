@@ -18,7 +18,7 @@ from penstock.kernel.late_interaction import quantize
 from penstock.kernel.settings import TimeoutSettings
 from penstock.kernel.vectors import SparseVector
 from penstock.ranking.retrieval import RetrievalQuery
-from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.backends.edge.process_client import EdgeStore
 from penstock.stores.commands import (
     CreateCollection,
     DeleteDocuments,

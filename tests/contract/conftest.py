@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from penstock.kernel.settings import TimeoutSettings
+from penstock.stores.backends.edge.process_client import EdgeStore
 from penstock.stores.backends.edge.sharded_store import ShardedStore
-from penstock.stores.backends.edge.store import EdgeStore
 from tests.contract.shop import QDRANT, QDRANT_FEATURES, Features, Shop
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore

@@ -12,8 +12,8 @@ from penstock.kernel.context import point_id
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge import process_client
+from penstock.stores.backends.edge.process_client import EdgeStore
 from penstock.stores.backends.edge.process_group import EdgeProcessGroup
-from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.commands import (
     CreateCollection,
     DescribeCollection,

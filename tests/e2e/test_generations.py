@@ -22,8 +22,7 @@ from penstock.stores.backends.edge import manifest
 from penstock.stores.backends.edge.generation_builder import BUILD_STEPS
 from penstock.stores.backends.edge.ipc import OptimizeCollection
 from penstock.stores.backends.edge.manifest import MANIFEST_FILE
-from penstock.stores.backends.edge.process_client import StoreProcessClient
-from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.backends.edge.process_client import EdgeStore, StoreProcessClient
 from penstock.stores.commands import CreateCollection, DeleteDocuments, FetchPayloads, ListCollections, UpsertPoints
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.fakes.loop_clock import LoopClock

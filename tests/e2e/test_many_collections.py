@@ -13,7 +13,7 @@ from penstock.stores.backends.edge.collection_lru import OPEN_MAX
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.engine_config import SEARCH_THREADS
 from penstock.stores.backends.edge.manifest import MANIFEST_FILE
-from penstock.stores.backends.edge.store import EdgeStore
+from penstock.stores.backends.edge.process_client import EdgeStore
 from penstock.stores.commands import CreateCollection, GetDocuments, ListCollections, UpsertPoints
 from penstock.stores.data_model import STATE_CLOSED, STATE_OPEN, CollectionInfo
 from tests.contract.shop import WORK, point

@@ -22,7 +22,7 @@ from penstock.kernel.context import Context, Deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.ranking.retrieval import RetrievalQuery
-from penstock.stores.backends.edge import disk, restore_check, space
+from penstock.stores.backends.edge import disk, restore_check
 from penstock.stores.backends.edge.edge_snapshots import RESTORE_STEPS
 from penstock.stores.backends.edge.process_group import EdgeProcessGroup
 from penstock.stores.commands import (
@@ -241,7 +241,7 @@ async def test_without_room_nothing_changes_and_it_can_be_tried_again(tmp_path, 
     async with fleet(tmp_path) as one:
         await write(one.store)
         before = files(tmp_path)
-        for module, limit in ((space.shutil, "free"), (disk, "written")):
+        for module, limit in ((disk.shutil, "free"), (disk, "written")):
             with monkeypatch.context() as patch:
                 if limit == "free":
                     patch.setattr(module, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1 << 20))

@@ -24,7 +24,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from penstock.kernel.context import Context
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.stores.backends.qdrant.server import QdrantServer
+from penstock.stores.backends.qdrant.store import QdrantServer
 from penstock.stores.commands import DropCollection, ListCollections
 from tests.fakes.loop_clock import LoopClock
 

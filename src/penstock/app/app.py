@@ -10,7 +10,7 @@ from penstock.app.backing_services import BackingServices
 from penstock.app.role import ALL_IN_ONE, Role
 from penstock.kernel.context import Clock, MonotonicClock
 from penstock.kernel.errors import Broken
-from penstock.kernel.file_permissions import restrict_to_owner
+from penstock.kernel.files import restrict_to_owner
 from penstock.kernel.settings import Settings
 from penstock.stores.directory_watch import DataDirectoryWatch
 from penstock.stores.lock import DirectoryLock

@@ -23,14 +23,7 @@ _CLIENT_SHARE = TopicRefusal("client_share", 1.0, by_client=True)
 
 
 class LocalBus:
-    """Bus of one process, with bounded topics in memory.
-
-    Args:
-        settings: Bounds, limits and which mechanisms are on.
-        capacities: Buffers that differ from ``settings.buffer_size``, by topic.
-        clock: The loop's clock.
-        observer: Is told of waits, service times and levels.
-    """
+    """Bus of one process, with bounded topics in memory."""
 
     breakers: Sequence[BreakerView] = ()
 

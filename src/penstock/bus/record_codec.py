@@ -73,13 +73,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
 
 
 class HandlerReply(msgspec.Struct, array_like=True, frozen=True):
-    """Reply: the value that a handler returned.
-
-    Attributes:
-        id: The request's number.
-        topic: The request's topic.
-        body: The reply itself, not yet decoded.
-    """
+    """Reply: the value that a handler returned."""
 
     id: int
     topic: str

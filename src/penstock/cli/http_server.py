@@ -29,12 +29,7 @@ CLOSE_TIMEOUT_S: Final = 2
 
 
 class HttpServer(uvicorn.Server):
-    """Uvicorn without its own signal handling. :class:`ShutdownSignal` decides when to end.
-
-    Attributes:
-        connections: Its connections.
-        listening: Set once connections are accepted.
-    """
+    """Uvicorn without its own signal handling. :class:`ShutdownSignal` decides when to end."""
 
     def __init__(self, config: uvicorn.Config, connections: ConnectionTracker) -> None:
         super().__init__(config)

@@ -44,14 +44,7 @@ class FileFailure(NamedTuple):
 
 @dataclass(slots=True)
 class VanishedDocuments:
-    """Documents that a collection has of a named directory, and how many of them have vanished.
-
-    Attributes:
-        directory: The directory.
-        has_files: Whether a file to index is in it now.
-        listed: Documents that the collection has of it.
-        vanished: Those whose file is gone.
-    """
+    """Documents that a collection has of a named directory, and how many of them have vanished."""
 
     directory: Path
     has_files: bool = False

@@ -181,9 +181,6 @@ class IndexRun:
     The files are walked twice, once to compare and count, once to send what there is to send, so that no list of them
     is kept.
 
-    Attributes:
-        stats: Counts, right at any moment, also after a cancellation.
-
     Bounds: what :class:`IndexedDocuments` takes for each document of the collection, ``IN_FLIGHT_MAX`` requests,
         ``UNREADABLE_MAX`` paths.
     """

@@ -17,7 +17,7 @@ import click
 from penstock import __version__
 from penstock.kernel.cores import SINGLE_THREADED_ENV
 from penstock.kernel.errors import Broken, PenstockError
-from penstock.kernel.file_permissions import set_private_umask
+from penstock.kernel.files import set_private_umask
 
 #: Name → (module, and attribute where it is not `command`; what ``penstock --help`` says about it).
 COMMANDS: Final = {

@@ -88,10 +88,6 @@ def find_server_url(data_dir: Path) -> str:
 class StatusPoller:
     """Polls the server on a data directory for its status, and finds it again after a restart.
 
-    Args:
-        find: Returns where the server listens, or raises ``Unavailable``.
-        connect: Opens its API.
-
     Attributes:
         history: What is known about the server.
         status: Its last answer as it came.

@@ -92,38 +92,7 @@ class AlertPublisher:
 
 
 class Core:
-    """A whole Penstock behind its API, on given dependencies. ``start`` it, ``close`` it.
-
-    Attributes:
-        deps: As given.
-        metrics: Everything that is counted.
-        traffic: HTTP requests in flight and counted, by the gate; and whether the server is draining.
-        limiter: Clients' rates.
-        bus: The message bus.
-        pools: The permits of each pool.
-        guards: A circuit breaker for each dependency, by its name.
-        breakers: The guards, and the broker's breaker where there is one.
-        shared_rates: Clients' rates, where they are shared with other servers.
-        remotes: Limits and retries toward dependencies on other servers, by the same names.
-        caches: Caches by name, without the store's own.
-        all_caches: Every cache that can be shrunk.
-        ladder: The degradation ladder.
-        store: The vector store, behind its guard.
-        results: Cached results of searches.
-        embedder: Dense vectors, from the cache or else over a topic.
-        sparse: Sparse vectors, the same way.
-        reranker: Relevance, over a topic.
-        index: Pipeline that turns documents into points.
-        layout: The models' names and dimensions, which those of a collection must equal.
-        incompatible: Collections of another model than the server's, by name: neither searched nor written.
-        memory_watch: The watch over memory.
-        memory_releaser: Returns freed memory to the system.
-        alert_monitor: Evaluates the alert rules.
-        alert_publisher: Publishes alerts on the bus.
-        heartbeat: Runs the periodic calls.
-        store_health: Health check of the store.
-        started_at_s: When it was built, on the loop's clock.
-    """
+    """A whole Penstock behind its API, on given dependencies. ``start`` it, ``close`` it."""
 
     def __init__(self, deps: Dependencies) -> None:
         # The stages of a query, from the inside out: each is made of those before it.

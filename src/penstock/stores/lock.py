@@ -16,8 +16,7 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import DECODE_ERRORS, Unavailable
-from penstock.kernel.file_permissions import restrict_to_owner
-from penstock.kernel.regular_file import open_regular, read_regular
+from penstock.kernel.files import open_regular, read_regular, restrict_to_owner
 
 log = logging.getLogger(__name__)
 

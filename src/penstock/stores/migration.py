@@ -114,13 +114,7 @@ class MigrationJournal:
 
 @dataclass(frozen=True, slots=True)
 class MigrationResult:
-    """A migration that has ended.
-
-    Attributes:
-        info: The collection in the target, with its counts.
-        resumed_points: Points that an earlier run had moved.
-        comparison: Result of comparing both stores.
-    """
+    """A migration that has ended."""
 
     info: CollectionInfo
     resumed_points: int
@@ -129,11 +123,6 @@ class MigrationResult:
 
 class Migration:
     """Migration of one collection: moves its points, then compares both stores.
-
-    Attributes:
-        total_points: Points of the source, once it has been asked.
-        moved_points: Points moved so far, earlier runs' included.
-        on_progress: Called whenever a page has been moved.
 
     Bounds: two pages in memory; ``PAGE_ATTEMPTS_MAX`` tries of each.
     """

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.stores.backends.edge import space
+from penstock.stores.backends.edge import disk
 from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
 from penstock.stores.backends.edge.collection_lru import CollectionLru
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
@@ -95,7 +95,7 @@ def test_a_dropped_collection_leaves_no_file(tmp_path, shelf):
 
 def test_nothing_is_written_on_a_disk_all_but_full_and_reading_goes_on(monkeypatch, shelf):
     shelf.create(INFO)
-    full = SimpleNamespace(free=space.WRITE_FREE_BYTES_MIN - 1)
+    full = SimpleNamespace(free=disk.WRITE_FREE_BYTES_MIN - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     for write in (lambda: shelf.update(UpsertPoints("c", [])), lambda: shelf.create(CollectionInfo("d", 2, "m"))):
         with pytest.raises(Unavailable, match="less than 96 MiB") as caught:
@@ -113,7 +113,7 @@ def test_nothing_is_opened_on_a_full_disk_where_that_ended_the_process_and_again
 ):
     shelf.create(INFO)
     shelf.close()
-    full = SimpleNamespace(free=space.WRITE_FREE_BYTES_MIN - 1)
+    full = SimpleNamespace(free=disk.WRITE_FREE_BYTES_MIN - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     again = CollectionRegistry(tmp_path)
     again.disk_starved = True

@@ -81,7 +81,7 @@ def test_a_lock_is_held_though_there_is_no_room_to_say_by_whom(tmp_path, monkeyp
     ],
 )
 def test_a_directory_that_cannot_be_used_is_told_with_what_to_do(tmp_path, monkeypatch, number, cure):
-    def refused(*_):
+    def refused(*_, **__):  # a thread of another test may still remove its files
         raise OSError(number, "Refused")
 
     monkeypatch.setattr("penstock.stores.lock.os.open", refused)

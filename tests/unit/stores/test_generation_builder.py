@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from penstock.kernel.errors import Broken, Invalid
-from penstock.stores.backends.edge import generation_builder, manifest, space
+from penstock.stores.backends.edge import disk, generation_builder, manifest
 from penstock.stores.backends.edge import open_collection as module
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
@@ -102,7 +102,7 @@ def test_a_generation_is_begun_when_enough_has_been_written_and_not_again(tmp_pa
 
 
 def test_without_room_it_is_not_begun(tmp_path, shelf, monkeypatch):
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=space.WRITE_FREE_BYTES_MIN + 1))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=disk.WRITE_FREE_BYTES_MIN + 1))
     collection = shelf.collection("c")
     collection.start_build()
     assert collection.build is None
@@ -114,7 +114,7 @@ def test_a_disk_that_gets_full_meanwhile_ends_it(tmp_path, shelf, monkeypatch):
     collection = shelf.collection("c")
     collection.start_build()
     step(shelf)
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: SimpleNamespace(free=space.WRITE_FREE_BYTES_MIN - 1))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=disk.WRITE_FREE_BYTES_MIN - 1))
     shelf.run_maintenance(10.0)
     assert (collection.build, collection.build_status.reason) == (None, "the disk got full")
     assert names(tmp_path) == {"collection.json", "shard"}

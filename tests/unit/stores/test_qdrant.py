@@ -22,7 +22,7 @@ from penstock.pools.guarded_store import GuardedStore
 from penstock.pools.remote_dependency import RemoteDependency
 from penstock.stores.backends.qdrant.collection_schema import METADATA_KEY
 from penstock.stores.backends.qdrant.probe import PROBE_TIMEOUT_S
-from penstock.stores.backends.qdrant.server import QdrantServer
+from penstock.stores.backends.qdrant.store import QdrantServer
 from penstock.stores.commands import (
     CreateCollection,
     DeleteDocuments,

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from penstock.kernel.errors import Broken, Unavailable
-from penstock.stores.backends.edge import updates
+from penstock.stores.backends.edge import engine
 from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.engine import Shard
@@ -90,13 +90,13 @@ def test_nothing_is_counted_before_somebody_asks(tmp_path, shelf, monkeypatch):
 
 def test_they_are_counted_anew_after_an_update_that_failed(shelf, monkeypatch):
     assert told(shelf) == (0, 0)
-    apply = updates.apply_update
+    apply = engine.apply_update
 
     def half(shard, command):
         apply(shard, command)
         raise Broken("a bug")
 
-    monkeypatch.setattr(updates, "apply_update", half)
+    monkeypatch.setattr(engine, "apply_update", half)
     with pytest.raises(Broken):
         shelf.update(UpsertPoints("c", [point("a", 0)]))
     assert told(shelf) == (1, 1)

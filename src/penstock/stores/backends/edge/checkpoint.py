@@ -18,8 +18,8 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import DECODE_ERRORS
-from penstock.kernel.regular_file import read_regular
-from penstock.stores.backends.edge.space import BLOCK_BYTES
+from penstock.kernel.files import read_regular
+from penstock.stores.backends.edge.disk import BLOCK_BYTES
 
 CHECKPOINT_FILE: Final = "closed.json"
 

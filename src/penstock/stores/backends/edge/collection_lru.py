@@ -57,11 +57,7 @@ class CollectionLru:
         self._used_s.pop(name, None)
 
     def eviction_candidates(self, busy: Callable[[str], bool]) -> list[str]:
-        """Return the collections to close before one more is opened, the least recently used first.
-
-        Args:
-            busy: Whether a collection may not be closed now.
-        """
+        """Return the collections to close before one more is opened, the least recently used first."""
         over = len(self._used_s) - self._open_max + 1
         return [name for name in self._used_s if not busy(name)][:over] if over > 0 else []
 

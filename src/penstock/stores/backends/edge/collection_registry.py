@@ -28,8 +28,8 @@ from penstock.stores.backends.edge import damage, manifest, restore_commit
 from penstock.stores.backends.edge.activity import ActivityRecord, create_activity_record
 from penstock.stores.backends.edge.collection_entry import CollectionEntry
 from penstock.stores.backends.edge.collection_lru import CollectionLru
-from penstock.stores.backends.edge.disk import DirectoryCopy
-from penstock.stores.backends.edge.engine import EnginePanicked, Shard
+from penstock.stores.backends.edge.disk import DirectoryCopy, check_write_space, is_disk_full
+from penstock.stores.backends.edge.engine import SPACE_CONSUMING, EnginePanicked, Shard, Update
 from penstock.stores.backends.edge.generation_builder import GenerationBuilder, OnBuildStep, ignore_build_step
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.open_collection import OpenCollection
@@ -37,8 +37,6 @@ from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
 from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.point_reader import PointReader
 from penstock.stores.backends.edge.restore_commit import remove_atomically
-from penstock.stores.backends.edge.space import check_write_space, is_disk_full
-from penstock.stores.backends.edge.updates import SPACE_CONSUMING, Update
 from penstock.stores.backends.layout import check_name, check_same_models, collection_conflict
 from penstock.stores.commands import DescribeCollection, StoreCommand
 from penstock.stores.contract import CollectionDamaged, DirectoryGone

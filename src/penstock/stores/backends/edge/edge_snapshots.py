@@ -22,7 +22,7 @@ from penstock import __version__
 from penstock.kernel.context import Context, enforce_deadline
 from penstock.kernel.errors import Invalid, PenstockError, Rejected, Unavailable
 from penstock.stores.backends.edge import archive, ipc, manifest, restore_check, restore_commit
-from penstock.stores.backends.edge.disk import COPY_FREE_BYTES_MIN, check_cancelled, check_copy_space
+from penstock.stores.backends.edge.disk import COPY_FREE_BYTES_MIN, check_cancelled, check_copy_space, free_bytes
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.process_client import StoreProcessClient
 from penstock.stores.backends.edge.restore_check import ExpectedCollection
@@ -30,7 +30,6 @@ from penstock.stores.backends.edge.restore_commit import DirectoryMove
 from penstock.stores.backends.edge.sharded_store import ShardedStore
 from penstock.stores.backends.edge.snapshot_files import SnapshotFiles
 from penstock.stores.backends.edge.snapshot_format import SnapshotContents, SnapshotHeader, shard_directory_name
-from penstock.stores.backends.edge.space import free_bytes
 from penstock.stores.backends.layout import describe_models
 from penstock.stores.commands import DescribeCollection, DropCollection, ListCollections
 from penstock.stores.contract import CollectionDamaged, OnRestored, SnapshotStore, ignore_restored

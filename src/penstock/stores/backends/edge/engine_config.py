@@ -52,11 +52,7 @@ def sparse_params(*, learned_sparse: bool) -> dict[str, qe.EdgeSparseVectorParam
 
 
 def optimizer_config(*, learned_sparse: bool = False) -> qe.EdgeConfig:
-    """Return the settings under which a copy is optimised; the vectors stay as they are.
-
-    Args:
-        learned_sparse: Whether the shard's sparse vectors carry learned term weights.
-    """
+    """Return the settings under which a copy is optimised; the vectors stay as they are."""
     return qe.EdgeConfig(
         # The engine wants the sparse vectors named; all others stay as they were made.
         max_search_threads=SEARCH_THREADS,

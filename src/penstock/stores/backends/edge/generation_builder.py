@@ -24,11 +24,10 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import Broken, Invalid, PenstockError, Unavailable
-from penstock.stores.backends.edge import ipc, manifest, updates
+from penstock.stores.backends.edge import engine, ipc, manifest
 from penstock.stores.backends.edge.disk import DirectoryCopy
-from penstock.stores.backends.edge.engine import EnginePanicked, Shard
+from penstock.stores.backends.edge.engine import EnginePanicked, Shard, Update
 from penstock.stores.backends.edge.optimiser import Optimiser
-from penstock.stores.backends.edge.updates import Update
 
 #: A longer journal means that writing outruns optimising; the build is aborted.
 JOURNAL_BYTES_MAX: Final = 2 << 30
@@ -267,7 +266,7 @@ class GenerationBuilder:
 def _repeat(shard: Shard, command: Update) -> None:
     """Apply an update once more; one that was refused before is refused again."""
     try:
-        updates.apply_update(shard, command)
+        engine.apply_update(shard, command)
     except (Invalid, Unavailable) as error:
         if error.code != "write_conflict":
             raise

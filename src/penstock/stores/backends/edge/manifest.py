@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, Unavailable
-from penstock.kernel.regular_file import read_regular
+from penstock.kernel.files import read_regular
 from penstock.stores.backends.layout import check_name
 from penstock.stores.data_model import CollectionInfo
 

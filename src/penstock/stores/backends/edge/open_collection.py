@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from penstock.kernel.errors import Invalid, PenstockError, Unavailable
-from penstock.stores.backends.edge import checkpoint, manifest, optimize_policy, updates
+from penstock.stores.backends.edge import checkpoint, engine, manifest, optimize_policy
 from penstock.stores.backends.edge.checkpoint import Checkpoint
-from penstock.stores.backends.edge.disk import DirectoryCopy
-from penstock.stores.backends.edge.engine import EnginePanicked, Shard
+from penstock.stores.backends.edge.disk import DirectoryCopy, disk_bytes, free_bytes
+from penstock.stores.backends.edge.engine import EnginePanicked, Shard, Update
 from penstock.stores.backends.edge.generation_builder import (
     BuildAborted,
     GenerationBuilder,
@@ -27,8 +27,6 @@ from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.point_reader import PointReader
 from penstock.stores.backends.edge.restore_commit import remove_atomically
 from penstock.stores.backends.edge.shard_counts import ShardCounter, ShardCounts
-from penstock.stores.backends.edge.space import disk_bytes, free_bytes
-from penstock.stores.backends.edge.updates import Update
 from penstock.stores.contract import DirectoryGone
 from penstock.stores.data_model import CollectionInfo, IndexBuildStatus
 from penstock.stores.directory_watch import WRITE_FREE_BYTES_MIN
@@ -55,13 +53,6 @@ class LastKnownState:
 
 class OpenCollection:
     """An open collection.
-
-    Attributes:
-        home: As given.
-        manifest: Its layout, and which generation serves.
-        shard: That generation.
-        reader: Reads its points.
-        build_status: Status of its index builds.
 
     Raises:
         Unavailable: Another process holds it (``store_locked``), or it cannot be read.
@@ -127,12 +118,12 @@ class OpenCollection:
     def update(self, command: Update) -> Any:
         """Apply an update; a generation being built will get it too."""
         if not self.manifest.token_dim:
-            command = updates.without_token_vectors(command)
+            command = engine.without_token_vectors(command)
         self._disk_bytes, self._written = None, True
         self.check_directory()
         try:
             counts = self._counts.preview(self.shard, command)
-            result = updates.apply_update(self.shard, command)
+            result = engine.apply_update(self.shard, command)
             # The engine writes to files that have no name any more as if nothing had happened.
             self.check_directory()
             self._counts.commit(counts)
@@ -145,7 +136,7 @@ class OpenCollection:
         finally:
             self.reader.invalidate(command)
         self._updated_s = time.monotonic()
-        self._changed += updates.points_touched(command)
+        self._changed += engine.points_touched(command)
         if self._build is not None:
             try:
                 self._build.record_update(command)

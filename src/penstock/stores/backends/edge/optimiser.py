@@ -29,9 +29,6 @@ _PR_SET_PDEATHSIG: Final = 1
 class Optimiser:
     """Handle of an optimiser process, held by the store process.
 
-    Args:
-        directory: A shard that is not open.
-
     Raises:
         OSError: The process could not be started.
     """

@@ -15,9 +15,8 @@ import msgspec
 
 from penstock.kernel.context import point_id
 from penstock.kernel.late_interaction import TokenVectors
-from penstock.stores.backends.edge.engine import Shard
+from penstock.stores.backends.edge.engine import Shard, Update
 from penstock.stores.backends.edge.point_cache import PointCache
-from penstock.stores.backends.edge.updates import Update
 from penstock.stores.commands import SealDocument, UpsertPoints
 from penstock.stores.data_model import ChunkPayload
 

@@ -21,7 +21,7 @@ import msgspec
 from penstock.kernel import allocator
 from penstock.kernel.allocator import freeze_startup_objects
 from penstock.kernel.errors import PenstockError, Unavailable
-from penstock.kernel.file_permissions import set_private_umask
+from penstock.kernel.files import set_private_umask
 from penstock.policies.reclaim import ReclaimPolicy
 from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.activity import ActivityRecord

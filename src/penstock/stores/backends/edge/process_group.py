@@ -13,9 +13,8 @@ from penstock.kernel.cores import available_cores
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.edge_snapshots import EdgeSnapshots, OnRestoreStep, ignore_restore_step
-from penstock.stores.backends.edge.process_client import StoreProcessClient
+from penstock.stores.backends.edge.process_client import EdgeStore, StoreProcessClient
 from penstock.stores.backends.edge.sharded_store import ShardedStore
-from penstock.stores.backends.edge.store import EdgeStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import CacheState, ShrinkableCache
 from penstock.stores.store_service import StoreService

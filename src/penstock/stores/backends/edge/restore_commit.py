@@ -20,7 +20,7 @@ import msgspec
 
 from penstock.kernel.context import new_id
 from penstock.kernel.errors import DECODE_ERRORS
-from penstock.kernel.regular_file import read_regular
+from penstock.kernel.files import read_regular
 from penstock.stores.backends.edge import manifest
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from penstock.kernel.context import point_id
-from penstock.stores.backends.edge.engine import Shard
-from penstock.stores.backends.edge.updates import Update
+from penstock.stores.backends.edge.engine import Shard, Update
 from penstock.stores.commands import DeleteDocuments, TrimDocument, UpsertPoints
 from penstock.stores.data_model import Condition, Match, Range
 

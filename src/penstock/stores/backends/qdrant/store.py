@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import compress
 from typing import Any, ClassVar, Final, TypeVar
 
+import httpx
 import msgspec
 
 from penstock.kernel.context import Clock, Context, point_id, run_all
@@ -20,7 +21,9 @@ from penstock.stores.backends.qdrant import collection_schema, conversions
 from penstock.stores.backends.qdrant.client import QdrantConnection, QdrantRequest
 from penstock.stores.backends.qdrant.collection_schema import CollectionMetadata
 from penstock.stores.backends.qdrant.error_mapping import STORE_DEPENDENCY, collection_not_found
+from penstock.stores.backends.qdrant.probe import probe
 from penstock.stores.commands import StoreCommand
+from penstock.stores.contract import SnapshotStore
 from penstock.stores.data_model import (
     ChunkPayload,
     CollectionInfo,
@@ -32,6 +35,51 @@ from penstock.stores.data_model import (
     Range,
     RetrievalResult,
 )
+from penstock.stores.store_service import StoreService
+
+
+class QdrantServer(StoreService):
+    """A Qdrant server in the place of store processes of ours.
+
+    Raises:
+        Invalid: The settings cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: QdrantSettings,
+        timeouts: TimeoutSettings,
+        clock: Clock,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._connection = QdrantConnection(settings, clock, transport)
+        self._settings = settings
+        self._clock = clock
+        self._transport = transport
+        self.store = QdrantStore(self._connection, settings, timeouts, clock)
+        self.snapshots = SnapshotStore()
+
+    @property
+    def connections(self) -> int:
+        """Number of open connections."""
+        return self._connection.connections
+
+    async def probe(self, ctx: Context) -> None:
+        """Ask the server for its version, as a health check.
+
+        Raises:
+            PenstockError: See :mod:`penstock.stores.backends.qdrant.error_mapping`.
+        """
+        await self._connection.send(QdrantRequest("GET", "/", accepts_timeout=False), ctx)
+
+    async def start(self) -> None:
+        """See :func:`penstock.stores.backends.qdrant.probe.probe`."""
+        await probe(self._settings, self._clock, self._transport)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._connection.close()
+
 
 R = TypeVar("R")
 

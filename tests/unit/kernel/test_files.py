@@ -1,11 +1,12 @@
-"""What is written is for its owner alone; so is what was written before."""
+"""Files are their owner's alone; what is no plain file is refused at once, what is too long is not read whole."""
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from penstock.kernel.file_permissions import restrict_to_owner, set_private_umask
+from penstock.kernel.files import read_regular, restrict_to_owner, set_private_umask
 
 
 def mode(path):
@@ -60,3 +61,35 @@ def test_nobody_else_gets_anything_of_what_this_process_writes(monkeypatch):
     monkeypatch.setattr(os, "umask", asked.append)
     set_private_umask()
     assert asked == [0o077]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("lay", [pipe, endless, sparse, loop, Path.mkdir])
+def test_what_is_no_small_plain_file_is_refused_at_once(tmp_path, lay):
+    lay(tmp_path / "file")
+    with pytest.raises(OSError, match=r"/file'"):
+        read_regular(tmp_path / "file")
+
+
+def test_a_plain_file_is_read_up_to_its_bound(tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(b"four")
+    assert read_regular(file, 4) == b"four"
+    with pytest.raises(OSError, match="longer than 3 bytes"):
+        read_regular(file, 3)
