@@ -9,11 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, MonotonicClock
 from penstock.kernel.settings import StoreSettings, TimeoutSettings
 from penstock.stores.backends.edge.process_group import EdgeProcessGroup
 from penstock.stores.data_model import CollectionInfo
-from tests.fakes.loop_clock import LoopClock
 
 
 async def main(data_dir: Path, shards: int, planned: str, count: int, name: str) -> None:
@@ -26,7 +25,7 @@ async def main(data_dir: Path, shards: int, planned: str, count: int, name: str)
         if passed == count:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fleet = EdgeProcessGroup(data_dir, TimeoutSettings(), LoopClock(), StoreSettings(shards=shards), die)
+    fleet = EdgeProcessGroup(data_dir, TimeoutSettings(), MonotonicClock(), StoreSettings(shards=shards), die)
     await fleet.start()
     await fleet.snapshots.restore(name, CollectionInfo("", 2, "m"), Context.background(), force=True)
     await fleet.close()
