@@ -38,7 +38,7 @@ from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.point_reader import PointReader
 from penstock.stores.backends.edge.restore_commit import remove_atomically
 from penstock.stores.backends.layout import check_name, check_same_models, collection_conflict
-from penstock.stores.commands import DescribeCollection, StoreCommand
+from penstock.stores.commands import CollectionCommand, DescribeCollection, StoreCommand
 from penstock.stores.contract import CollectionDamaged, DirectoryGone
 from penstock.stores.data_model import CollectionInfo, IndexBuildStatus
 
@@ -144,7 +144,9 @@ class CollectionRegistry:
 
     def needs_opening(self, command: StoreCommand[Any]) -> bool:
         """Return whether a command has to wait until a collection has been opened."""
-        one = self._entries.get(getattr(command, "collection", ""))
+        if not isinstance(command, CollectionCommand):
+            return False
+        one = self._entries.get(command.collection)
         if one is None or one.collection is not None:
             return False
         if isinstance(command, DescribeCollection):
