@@ -61,6 +61,11 @@ def minmax(rankings: Mapping[str, Ranking[P]], weights: Mapping[str, float]) -> 
     return sort_best_first(scores)
 
 
+def in_one_order(ranking: Ranking[P]) -> Ranking[P]:
+    """Return a ranking with equal scores by id: a store may put them in another order after each index build."""
+    return ranking if len(set(ranking.values())) == len(ranking) else sort_best_first(ranking)
+
+
 def sort_best_first(scores: Mapping[P, float]) -> Ranking[P]:
     """Return points by falling score, equal ones by id, so that the same query gives the same order."""
     return {point: -negated for negated, point in sorted([(-score, point) for point, score in scores.items()])}

@@ -7,14 +7,16 @@ the same program is run call by call.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.kernel.errors import Broken, Expired, PenstockError, Rejected, Unavailable
-from penstock.ranking.fusion import minmax, rrf, sort_best_first
+from penstock.ranking.fusion import in_one_order, minmax, rrf, sort_best_first
 from penstock.ranking.retrieval import (
     Arm,
     ArmSearch,
@@ -32,8 +34,8 @@ from penstock.ranking.signals import apply_signals, shortlist_size
 #: The name of the scores by token vectors, beside those of the arms.
 LATE_INTERACTION: Final = "late"
 
-#: Candidates that are rescored, the best of the fusion; where more hits are wanted so many get both exact scores, and
-#: these the comparison of tokens. On three collections it finds as good hits as with all 200.
+#: Candidates that are rescored, the best of the fusion. On three collections it finds as good hits as with all 200.
+#: Where more hits are wanted, the next ones get both exact scores in blocks of their own (:func:`block_ends`).
 RESCORED_CANDIDATES: Final = 64
 
 #: Share of the likeness of their tokens in the likeness of two texts, beside the cosine of the texts as wholes.
@@ -122,27 +124,30 @@ def retrieval_program(query: RetrievalQuery) -> RetrievalProgram[P]:
     failures: dict[str, PenstockError] = {}
     arms: dict[str, Ranking[P]] = {}
     yield from _ask_arms(query, arms, failures)
-    fused = _fused(query, arms)
+    fused: Ranking[P]
+    ends: tuple[int, ...]
+    fused, ends = yield from _deepened(query, arms)
     stages: dict[str, Ranking[P]] = {**arms, "fusion": fused} if len(arms) > 1 else {**arms}
     exact: dict[str, dict[P, float]] = {arm: {**ranking} for arm, ranking in arms.items()}
     ranked, weighed = fused, False
     if query.rerank and len(arms) > 1:
         try:
-            ranked = stages[RERANK_STAGE] = yield from _rescored(query, fused, exact)
+            ranked = stages[RERANK_STAGE] = yield from _rescored(query, fused, ends, exact)
         except RECOVERABLE_ERRORS as error:
             failures[RERANK_STAGE] = error
         else:
             weighed = bool(query.text)
-    count = shortlist_size(query.text, query.limit) if weighed else query.limit
-    best = dict(list(ranked.items())[:count])
+    shortlist = min(shortlist_size(query.text), ends[0]) if weighed else query.limit
+    weighed_ends = (shortlist,) if query.limit <= shortlist else (shortlist, *ends)
+    best = dict(list(ranked.items())[: weighed_ends[-1]])
     if exact.get(LATE_INTERACTION):
         stages[LATE_INTERACTION] = sort_best_first(exact[LATE_INTERACTION])
     payloads: Mapping[P, Any] = (yield ReadPayloadsStep(list(best))) if best else {}
     best = {point: score for point, score in best.items() if point in payloads}
     if weighed:
-        best = stages["signals"] = apply_signals(query.text, best, payloads)
-    first = dict(list(best.items())[: query.limit])
-    return RetrievalOutcome(first, payloads, stages, exact, failures)
+        weigh = partial(apply_signals, query.text, chunks=payloads)
+        best = stages["signals"] = order_in_blocks(best, weighed_ends, weigh)
+    return RetrievalOutcome(dict(list(best.items())[: query.limit]), payloads, stages, exact, failures)
 
 
 def advance(
@@ -191,15 +196,60 @@ def _ask_arms(
         if len(asks) == 1:
             raise
     else:
-        arms.update(zip((ask.arm for ask in asks), found, strict=True))
+        arms.update(zip((ask.arm for ask in asks), map(in_one_order, found), strict=True))
         return
     for ask in asks:
         try:
-            (arms[ask.arm],) = yield SearchStep([ask])
+            arms[ask.arm] = in_one_order(*(yield SearchStep([ask])))
         except RECOVERABLE_ERRORS as error:
             failures[ask.arm] = error
     if not arms:
         raise failures[asks[0].arm]
+
+
+def block_ends(first: int, depth: int) -> tuple[int, ...]:
+    """Return where the blocks of a ranking end of which ``depth`` hits are wanted: ``first``, then twice as many.
+
+    A block is ordered by itself and stands below the one before. So a longer answer begins as the shorter one: what
+    only the longer one looks at cannot rise among the hits of the shorter.
+    """
+    ends = [max(first, 1)]
+    while ends[-1] < depth:
+        ends.append(2 * ends[-1])
+    return tuple(ends)
+
+
+def order_in_blocks(ranking: Ranking[P], ends: Sequence[int], order: Callable[[Ranking[P]], Ranking[P]]) -> Ranking[P]:
+    """Return a ranking with each block ordered by itself; no score is above the last one of the block before."""
+    if len(ranking) <= ends[0]:
+        return order(ranking)
+    entries, ordered, begin, most = list(ranking.items()), dict[P, float](), 0, math.inf
+    for end in ends:
+        block = order(dict(entries[begin:end]))
+        ordered.update((point, min(score, most)) for point, score in block.items())
+        begin, most = end, min(most, min(block.values(), default=most))
+    return ordered
+
+
+def _deepened(
+    query: RetrievalQuery, arms: dict[str, Ranking[P]]
+) -> Generator[ProgramStep[P], Any, tuple[Ranking[P], tuple[int, ...]]]:
+    """Fuse the arms, and return where the blocks end; where the fusion is shorter, ask the arms for twice as many.
+
+    What they find then stands below what they found before.
+    """
+    fused, asked = _fused(query, arms), query.candidates
+    ends = block_ends(min(len(fused), RESCORED_CANDIDATES), query.limit)
+    vectors = {Arm.DENSE: query.dense, Arm.SPARSE: query.sparse}
+    while len(fused) < ends[-1] and any(len(ranking) >= asked for ranking in arms.values()):
+        asked *= 2
+        asks: list[ArmSearch[P]] = [
+            ArmSearch(arm, vector, asked) for arm, vector in vectors.items() if arm in arms and vector is not None
+        ]
+        arms.update(zip((ask.arm for ask in asks), map(in_one_order, (yield SearchStep(asks))), strict=True))
+        lowest = min(fused.values())
+        fused |= {point: min(score, lowest) for point, score in _fused(query, arms).items() if point not in fused}
+    return fused, ends
 
 
 def _fused(query: RetrievalQuery, arms: Mapping[str, Ranking[P]]) -> Ranking[P]:
@@ -210,22 +260,21 @@ def _fused(query: RetrievalQuery, arms: Mapping[str, Ranking[P]]) -> Ranking[P]:
 
 
 def _rescored(
-    query: RetrievalQuery, fused: Ranking[P], scores: dict[str, dict[P, float]]
+    query: RetrievalQuery, fused: Ranking[P], ends: Sequence[int], scores: dict[str, dict[P, float]]
 ) -> Generator[ProgramStep[P], Any, Ranking[P]]:
-    """Complete the scores of the best candidates, compare their tokens, and mix the scores."""
-    chosen = list(fused)[: max(RESCORED_CANDIDATES, query.limit)]
+    """Complete the scores of the best candidates, compare the tokens of the first block, and mix the scores."""
+    chosen = list(fused)[: ends[-1]]
     asks = _unknown(query, chosen, scores)
     if asks:
         for ask, ranking in zip(asks, (yield SearchStep(asks)), strict=True):
             scores[ask.arm].update(ranking)
     if query.token_vectors is not None:
-        maxima: Mapping[P, NDArray[np.float32]] = yield CompareTokensStep(
-            query.token_vectors, chosen[:RESCORED_CANDIDATES]
-        )
+        maxima: Mapping[P, NDArray[np.float32]] = yield CompareTokensStep(query.token_vectors, chosen[: ends[0]])
         if maxima:
             likeness = late_interaction_scores(np.stack(list(maxima.values())))
             scores[LATE_INTERACTION] = dict(zip(maxima, likeness.tolist(), strict=True))
-    return mix_scores(chosen, scores, query.weights)
+    best = {point: fused[point] for point in chosen}
+    return order_in_blocks(best, ends, lambda block: mix_scores(block, scores, query.weights))
 
 
 def _unknown(query: RetrievalQuery, chosen: Sequence[P], scores: Mapping[str, Mapping[P, float]]) -> list[ArmSearch[P]]:

@@ -182,18 +182,18 @@ class SignalFactors:
     test: float = 1.0
 
 
-#: Hits that are weighed, and in proportion to the limit where more are wanted: a test, a use that stands further down
-#: does not come up among the first; a definition may.
-SHORTLIST_MIN: Final = 50
-SHORTLIST_PER_LIMIT: Final = 2
+#: Hits that are weighed together, however many are wanted, and those of a query with identifiers: a test, a use that
+#: stands further down does not come up among the first; a definition may.
+SHORTLIST: Final = 20
+SHORTLIST_OF_IDENTIFIERS: Final = 50
 
 #: The factors that a search uses.
 DEFAULT_SIGNALS: Final = SignalFactors(definition=1.5, test=0.9)
 
 
-def shortlist_size(query: str, limit: int) -> int:
-    """Return how many hits are to be weighed where ``limit`` are wanted."""
-    return max(SHORTLIST_PER_LIMIT * limit, SHORTLIST_MIN if parse_identifiers(query) else 0)
+def shortlist_size(query: str) -> int:
+    """Return how many hits are to be weighed together; it depends on the query alone (``Q1``)."""
+    return SHORTLIST_OF_IDENTIFIERS if parse_identifiers(query) else SHORTLIST
 
 
 def apply_signals(

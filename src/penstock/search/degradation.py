@@ -163,10 +163,10 @@ def plan_search(request: SearchRequest, rung: Rung, settings: SearchSettings) ->
             code="degraded",
             retry_after_s=RETRY_AFTER_S,
         )
-    full = max(settings.candidates, request.limit)
+    # How many hits are wanted does not count: the program asks the arms again where these are too few.
     if served is Rung.FULL:
-        return SearchPlan(arms, full, request.rerank)
-    reduced = min(full, max(settings.candidates_reduced, request.limit))
+        return SearchPlan(arms, settings.candidates, request.rerank)
+    reduced = min(settings.candidates, settings.candidates_reduced)
     if served >= Rung.CACHED_ONLY:
         return SearchPlan((), reduced, rerank=False, from_cache=True)
     if served is Rung.ONE_ARM:
@@ -181,6 +181,6 @@ def _harmed_from(request: SearchRequest, arms: int, settings: SearchSettings) ->
         return Rung.CACHED_ONLY
     if not request.rerank:
         return Rung.ONE_ARM
-    if max(settings.candidates_reduced, request.limit) >= settings.candidates:
+    if settings.candidates_reduced >= settings.candidates:
         return Rung.NO_RERANK
     return Rung.FEWER_CANDIDATES

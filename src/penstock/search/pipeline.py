@@ -25,7 +25,7 @@ from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.models.contract import Embedder, Reranker, SparseEncoder
 from penstock.policies.ladder import Rung
 from penstock.ranking.fusion import sort_best_first
-from penstock.ranking.program import RECOVERABLE_ERRORS, RERANK_STAGE
+from penstock.ranking.program import RECOVERABLE_ERRORS, RERANK_STAGE, block_ends, order_in_blocks
 from penstock.ranking.retrieval import Arm, P, Ranking, RetrievalQuery, StageRank
 from penstock.ranking.signals import apply_signals
 from penstock.search.degradation import (
@@ -388,7 +388,7 @@ class SearchPipeline:
             return []
         request, plan = run.request, run.plan
         wanted = RetrievalQuery(
-            limit=request.limit if cross is None else max(request.limit, CROSS_ENCODER_HITS),
+            limit=request.limit if cross is None else block_ends(CROSS_ENCODER_HITS, request.limit)[-1],
             candidates=plan.candidates,
             dense=run.dense,
             sparse=run.sparse,
@@ -433,8 +433,7 @@ class SearchPipeline:
         """
         best = {one.point: one.score for one in found}
         payloads = {one.point: one.payload for one in found}
-        limit = max(self._settings.candidates, run.request.limit)
-        count = texts_to_read(cross.texts, run.plan.candidates, limit)
+        count = texts_to_read(cross.texts, run.plan.candidates, self._settings.candidates)
         texts = [one.payload.text for one in found[:count]]
         now_s, deadline = self._clock.now(), run.ctx.deadline
         ctx = run.ctx.within(CROSS_ENCODER_TIME_SHARE * deadline.remaining_s(now_s), deadline.operation, now_s)
@@ -447,5 +446,7 @@ class SearchPipeline:
                 raise
             if NO_RERANK not in run.degraded:
                 run.degrade(NO_RERANK, error)
-        best = stages["signals"] = apply_signals(query, best, payloads)
+        best = stages["signals"] = order_in_blocks(
+            best, block_ends(CROSS_ENCODER_HITS, len(best)), lambda block: apply_signals(query, block, payloads)
+        )
         return reorder_hits(found, best, stages)

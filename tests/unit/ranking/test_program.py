@@ -1,5 +1,7 @@
 """The course of a retrieval, driven by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from penstock.kernel.late_interaction import quantize
 from penstock.kernel.vectors import SparseVector
 from penstock.ranking.program import LATE_INTERACTION, RERANK_STAGE, RESCORED_CANDIDATES, advance, retrieval_program
 from penstock.ranking.retrieval import (
+    Arm,
     CompareTokensStep,
     ReadPayloadsStep,
     RetrievalOutcome,
@@ -70,16 +73,86 @@ def test_of_many_candidates_the_best_of_the_fusion_are_rescored():
     assert list(step.points) == list(many)[:RESCORED_CANDIDATES]
 
 
-def test_more_hits_wanted_than_are_compared_get_both_exact_scores():
+def test_more_hits_wanted_than_are_compared_get_both_exact_scores_in_whole_blocks():
     going = retrieval_program(RetrievalQuery(100, 200, DENSE, SPARSE, TOKENS))
     advance(going)
     dense, sparse = ({f"{arm}{number:03}": 1 - number / 1000 for number in range(200)} for arm in "ds")
     step = advance(going, [dense, sparse])
-    assert [len(ask.among) for ask in step.searches] == [50, 50]
+    assert [len(ask.among) for ask in step.searches] == [64, 64]
     step = advance(going, [dict.fromkeys(ask.among, 0.1) for ask in step.searches])
     assert len(step.points) == RESCORED_CANDIDATES
     step = advance(going, {})
     assert len(step.points) == 100
+
+
+def test_more_hits_wanted_than_the_arms_found_are_asked_for_in_twice_as_many():
+    going = retrieval_program(RetrievalQuery(3, 2, DENSE, SPARSE, rerank=False))
+    assert [ask.limit for ask in advance(going).searches] == [2, 2]
+    assert [ask.limit for ask in advance(going, [{"a": 0.9, "b": 0.8}, {"b": 7.0, "a": 5.0}]).searches] == [4, 4]
+    step = advance(going, [{"a": 0.9, "b": 0.8, "d": 0.7}, {"c": 8.0, "b": 7.0, "a": 5.0}])
+    assert step.points == ["b", "a", "c"]
+    outcome = advance(going, reads(step))
+    assert list(outcome.ranked.values()) == sorted(outcome.ranked.values(), reverse=True)
+
+
+def test_arms_that_have_nothing_more_are_not_asked_again():
+    going = retrieval_program(RetrievalQuery(9, 4, DENSE, SPARSE, rerank=False))
+    advance(going)
+    assert isinstance(advance(going, [{"a": 0.9, "b": 0.8}, {"c": 7.0}]), ReadPayloadsStep)
+
+
+def test_equal_scores_of_an_arm_are_ranked_by_id():
+    going = retrieval_program(RetrievalQuery(3, 4, DENSE, None))
+    advance(going)
+    assert advance(going, [{"c": 0.5, "b": 0.5, "a": 0.1}]).points == ["b", "c", "a"]
+
+
+class House:
+    """Arms over some points with random scores, and how a program over them ends."""
+
+    def __init__(self, rng, points):
+        self.scores = {arm: {f"p{n:04}": round(float(rng.random()), 2) for n in range(points)} for arm in Arm}
+        self.tests = {point for point in self.scores[Arm.DENSE] if rng.random() < 0.5}
+
+    def outcome(self, query):
+        going = retrieval_program(query)
+        step = advance(going)
+        while not isinstance(step, RetrievalOutcome):
+            if isinstance(step, SearchStep):
+                step = advance(going, [self.found(ask) for ask in step.searches])
+            elif isinstance(step, CompareTokensStep):
+                step = advance(going, {p: np.full(2, self.scores[Arm.DENSE][p], np.float32) for p in step.points})
+            else:
+                step = advance(going, {p: self.piece(p) for p in step.points})
+        return step
+
+    def found(self, ask):
+        scores = self.scores[ask.arm]
+        among = list(scores) if ask.among is None else ask.among
+        # Equal scores come in an order that depends on how many are asked for.
+        best = sorted(among, key=lambda point: (-scores[point], hash((point, ask.limit))))
+        return {point: scores[point] for point in best[: ask.limit]}
+
+    def piece(self, point):
+        piece = Piece()
+        piece.path = f"tests/{point}.py" if point in self.tests else f"{point}.py"
+        return piece
+
+
+@pytest.mark.parametrize("candidates", [5, 64, 100])
+@pytest.mark.parametrize("points", [3, 30, 300])
+@pytest.mark.parametrize(
+    "wishes", [{}, {"rerank": False}, {"sparse": None}, {"text": "words"}, {"text": "a_name of it"}], ids=str
+)
+def test_a_longer_answer_begins_as_the_shorter(candidates, points, wishes):
+    house = House(np.random.default_rng(points + candidates), points)
+    query = {"dense": DENSE, "sparse": SPARSE, "token_vectors": TOKENS, **wishes}
+    limits = (1, 7, 10, 33, 64, 65, 290)
+    answers = [house.outcome(RetrievalQuery(limit, candidates, **query)).ranked for limit in limits]
+    for shorter, longer in itertools.pairwise(answers):
+        assert list(longer.items())[: len(shorter)] == list(shorter.items())
+        assert list(longer.values()) == sorted(longer.values(), reverse=True)
+    assert len(answers[-1]) == min(290, points)
 
 
 def test_without_rerank_the_fusion_is_read_at_once():

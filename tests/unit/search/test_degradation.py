@@ -20,7 +20,7 @@ def planned(rung: Rung, **wishes) -> SearchPlan:
 
 def test_at_the_foot_of_the_ladder_everything_is_done():
     assert planned(Rung.FULL) == SearchPlan(BOTH, 64, rerank=True)
-    assert planned(Rung.FULL, rerank=False, limit=500) == SearchPlan(BOTH, 500, rerank=False)
+    assert planned(Rung.FULL, rerank=False, limit=500) == SearchPlan(BOTH, 64, rerank=False)
     assert planned(Rung.FULL, weights=ArmWeights(sparse=0)) == SearchPlan((Arm.DENSE,), 64, rerank=True)
 
 
@@ -40,17 +40,20 @@ def test_the_arm_that_is_kept_needs_no_model():
     assert SINGLE_ARM is Arm.SPARSE
 
 
-def test_fewer_candidates_are_never_fewer_than_the_hits_wanted_nor_more_than_usual():
-    assert planned(Rung.NO_RERANK, limit=80).candidates == 80
+def test_how_many_hits_are_wanted_changes_no_candidates():
+    assert planned(Rung.NO_RERANK, limit=80).candidates == 30
+
+
+def test_fewer_candidates_are_never_more_than_usual():
     few = SearchSettings(candidates=20, candidates_reduced=30)
     assert plan_search(SearchRequest("c", query="cat"), Rung.NO_RERANK, few).candidates == 20
+    assert plan_search(SearchRequest("c", query="cat"), Rung.FEWER_CANDIDATES, few) == SearchPlan(BOTH, 20, rerank=True)
 
 
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize(
     ("wishes", "harmless"),
     [
-        ({"limit": 64}, Rung.FEWER_CANDIDATES),
         ({"rerank": False}, Rung.NO_RERANK),
         ({"weights": ArmWeights(dense=0)}, Rung.ONE_ARM),
         ({"weights": ArmWeights(sparse=0)}, Rung.ONE_ARM),

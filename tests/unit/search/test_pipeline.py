@@ -256,7 +256,7 @@ async def test_a_rerank_cut_off_by_the_deadline_expires():
 
 @virtual
 async def test_rerank_gives_every_candidate_every_exact_score():
-    house = await House(candidates=2).fill()
+    house = await House(candidates=3).fill()
     result = await house.search("parse sat", explain=True, limit=4)
     for hit in result.hits:
         assert hit.explain["dense"].score == pytest.approx(float(embedding("parse sat") @ embedding(TEXTS[hit.id])))

@@ -208,7 +208,8 @@ def _is_plain(command: Retrieve) -> bool:
     query = command.query
     both = query.dense is not None and query.sparse is not None
     alike = len({query.weights.get(arm, 1.0) for arm in Arm}) == 1
-    return both and alike and query.fusion == "rrf" and not query.rerank and not query.explain
+    deep = query.limit > query.candidates
+    return both and alike and query.fusion == "rrf" and not (query.rerank or query.explain or deep)
 
 
 def _fused(reader: PointReader, commands: Sequence[Retrieve]) -> list[RetrievalResult]:
