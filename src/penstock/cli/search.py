@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import click
 import msgspec
@@ -22,6 +22,8 @@ NOTHING_FOUND = 1
 LINES_MAX: Final = 6
 PLAIN_WIDTH: Final = 200
 _GUTTER: Final = 9
+#: Other chunks of a document whose lines are told.
+OTHERS_SHOWN_MAX: Final = 5
 WORD_STYLE: Final = "bold yellow"
 WORDS_MAX: Final = 32
 #: A longer word is not pointed out, since it was not typed to be found in a line.
@@ -41,6 +43,10 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
 @click.option("--limit", default=10, show_default=True, metavar="N", help="Hits at most.")
 @click.option("--path-prefix", metavar="PREFIX", help="Only paths that begin so, as they were shown when indexed.")
 @click.option("--language", multiple=True, metavar="NAME", help="Only this language; may be repeated.")
+@click.option(
+    "--group", flag_value="document", help="The best chunk of each document alone; tells where its others are."
+)
+@click.option("--offset", default=0, metavar="N", help="Leave out the first N hits.")
 @click.option("--no-rerank", is_flag=True, help="Leave the order as fused.")
 @json_option
 @with_client_settings()
@@ -68,22 +74,18 @@ async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_j
 
 
 def search_options(
-    *, limit: int, path_prefix: str | None, language: tuple[str, ...], no_rerank: bool, explain: bool
+    *, limit: int, path_prefix: str | None, language: tuple[str, ...], no_rerank: bool, **others: Any
 ) -> SearchOptions:
     """Return the options of the search, without those that have their default."""
-    wanted: dict[str, Any] = {}
+    filter: dict[str, Any] = {}
     if path_prefix:
-        wanted["path_prefix"] = path_prefix.removeprefix("./")
+        filter["path_prefix"] = path_prefix.removeprefix("./")
     if language:
-        wanted["language"] = [one.lower() for one in language]
-    options: SearchOptions = {"limit": limit}
-    if wanted:
-        options["filter"] = wanted
+        filter["language"] = [one.lower() for one in language]
+    options: dict[str, Any] = {"limit": limit, "filter": filter, **others}
     if no_rerank:
         options["rerank"] = False
-    if explain:
-        options["explain"] = True
-    return options
+    return cast("SearchOptions", {name: said for name, said in options.items() if said or name in ("limit", "rerank")})
 
 
 def _print(answer: SearchResponse, text: str) -> None:
@@ -114,6 +116,15 @@ def hit_lines(hit: Hit, words: Sequence[str], cwd: Path, width: int | None) -> I
         yield Text.assemble(
             (f"{number:>6}", "bright_black"), "   ", shown if len(shown) <= room else crop_line(shown, room)
         )
+    if hit.others_total:
+        yield Text(" " * _GUTTER + _other_chunks(hit), "bright_black")
+
+
+def _other_chunks(hit: Hit) -> str:
+    """Return where the other chunks of a grouped hit are, the best ones in the order of the file."""
+    best = sorted((one.start_line, one.end_line) for one in hit.others[:OTHERS_SHOWN_MAX])
+    more = hit.others_total - len(best)
+    return "also " + ", ".join(f"{first}-{last}" for first, last in best) + (f" and {more} more" if more else "")
 
 
 def shown_path(hit: Hit, cwd: Path) -> str:

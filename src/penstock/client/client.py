@@ -10,14 +10,14 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, Unpack
 
 import httpx
 
 from penstock.client import calls
 from penstock.client.calls import DEFAULT, ApiCall
 from penstock.client.errors import NotReachable, error_from, retry_after_s
-from penstock.client.records import StoredDocument
+from penstock.client.records import Hit, SearchOptions, StoredDocument
 from penstock.kernel.errors import Expired
 from penstock.policies.retry import RetryBudget, RetrySettings
 
@@ -67,6 +67,14 @@ def delay_s(attempt: int, asked_s: float, jitter: float) -> float:
     """
     backoff_s = min(DELAY_S_MAX, FIRST_DELAY_S * 2.0 ** min(attempt - 1, 10))
     return max(asked_s, backoff_s) * (1 + jitter / 2)
+
+
+def _following(options: SearchOptions, cursor: str) -> SearchOptions:
+    """Return the options of the next page. An offset counts once, from the beginning."""
+    following = options.copy()
+    following.pop("offset", None)
+    following["cursor"] = cursor
+    return following
 
 
 class _CallRunner:
@@ -221,6 +229,15 @@ class Client(_Configurable):
                 return
             after = page.next
 
+    def iter_search(self, query: str, collection: str = DEFAULT, **options: Unpack[SearchOptions]) -> Iterator[Hit]:
+        """Yield the hits of a search, page by page, ``limit`` on each; 1 000 in all at most."""
+        while True:
+            page = self.search(query, collection, **options)
+            yield from page.hits
+            if page.next is None:
+                return
+            options = _following(options, page.next)
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -305,6 +322,18 @@ class AsyncClient(_Configurable):
             if page.next is None or page.next == after:
                 return
             after = page.next
+
+    async def iter_search(
+        self, query: str, collection: str = DEFAULT, **options: Unpack[SearchOptions]
+    ) -> AsyncIterator[Hit]:
+        """Yield the hits of a search, page by page, ``limit`` on each; 1 000 in all at most."""
+        while True:
+            page = await self.search(query, collection, **options)
+            for one in page.hits:
+                yield one
+            if page.next is None:
+                return
+            options = _following(options, page.next)
 
     async def close(self) -> None:
         """Close the connections."""

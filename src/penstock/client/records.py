@@ -140,6 +140,9 @@ class SearchOptions(TypedDict, total=False):
         weights: Weights of ``dense`` and ``sparse``.
         fusion: ``rrf`` or ``minmax``.
         strict: Whether a degraded answer is refused.
+        group: ``document``: the best chunk of each document alone, the others in :attr:`Hit.others`.
+        offset: Hits left out at the beginning, or after the cursor.
+        cursor: The ``next`` of an answer to the same search.
     """
 
     limit: int
@@ -149,6 +152,18 @@ class SearchOptions(TypedDict, total=False):
     weights: dict[str, float]
     fusion: Literal["rrf", "minmax"]
     strict: bool
+    group: Literal["document"]
+    offset: int
+    cursor: str
+
+
+class OtherHit(msgspec.Struct, frozen=True):
+    """Another chunk of a document whose best chunk is a hit: its number, its lines and its score."""
+
+    chunk: int
+    score: float = 0.0
+    start_line: int = 0
+    end_line: int = 0
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -166,6 +181,8 @@ class Hit(msgspec.Struct, frozen=True):
         chunk: Number of the chunk in its document, from 0.
         metadata: The document's metadata.
         explain: Rank and score by stage, where they were asked for.
+        others: The document's other chunks, 20 at most, where hits are grouped.
+        others_total: How many there are.
     """
 
     id: str
@@ -179,6 +196,8 @@ class Hit(msgspec.Struct, frozen=True):
     chunk: int = 0
     metadata: dict[str, Any] = {}
     explain: dict[str, Any] | None = None
+    others: list[OtherHit] = []
+    others_total: int = 0
 
 
 class SearchResponse(msgspec.Struct, frozen=True):
@@ -189,12 +208,14 @@ class SearchResponse(msgspec.Struct, frozen=True):
         took_ms: Milliseconds in the server.
         stages: Milliseconds by stage.
         degraded: What the answer had to do without. Empty means: as good as it gets.
+        next: The cursor of the next page.
     """
 
     hits: list[Hit]
     took_ms: float = 0.0
     stages: dict[str, float] = {}
     degraded: list[str] = []
+    next: str | None = None
 
 
 class TextEmbeddings(msgspec.Struct, frozen=True):

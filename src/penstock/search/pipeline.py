@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 
@@ -32,13 +33,24 @@ from penstock.search.degradation import (
     CACHED,
     HITS_TRUNCATED,
     NO_RERANK,
+    PAGE_SHIFTED,
     QUERY_TRUNCATED,
     RETRY_AFTER_S,
     SearchPlan,
     failed_arm_word,
     plan_search,
 )
-from penstock.search.request import QUERY_CHARACTERS_MAX, SearchHit, SearchRequest, SearchResult
+from penstock.search.grouping import ranked_groups
+from penstock.search.request import (
+    LIMIT_MAX,
+    QUERY_CHARACTERS_MAX,
+    Page,
+    SearchHit,
+    SearchRequest,
+    SearchResult,
+    make_cursor,
+    requested_page,
+)
 from penstock.stores.commands import Retrieve
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import RetrievedHit
@@ -121,6 +133,7 @@ class SearchRun:
     """State of a running search: plan, vectors, stage times and failures."""
 
     request: SearchRequest
+    page: Page
     ctx: Context
     clock: Clock
     plan: SearchPlan
@@ -165,7 +178,8 @@ class SearchRun:
                 code="degraded",
                 retry_after_s=getattr(error, "retry_after_s", STRICT_RETRY_AFTER_S),
             ) from error
-        self.degraded.append(what)
+        if what not in self.degraded:
+            self.degraded.append(what)
 
 
 def reorder_hits(
@@ -181,24 +195,6 @@ def reorder_hits(
         return RetrievedHit(point, score, one.payload, {**one.stage_ranks, **further} if one.stage_ranks else {})
 
     return [moved(point, score) for point, score in order.items()]
-
-
-def to_search_hit(found: RetrievedHit) -> SearchHit:
-    """Return a retrieved hit in the answer's form; without explanations if none were requested."""
-    payload = found.payload
-    return SearchHit(
-        id=payload.id,
-        chunk=payload.chunk,
-        score=found.score,
-        path=payload.path,
-        start_line=payload.start_line,
-        end_line=payload.end_line,
-        text=payload.text,
-        symbol=payload.symbol,
-        language=payload.language,
-        metadata=payload.metadata,
-        explain=found.stage_ranks or msgspec.UNSET,
-    )
 
 
 #: The range that scores are spread over where the candidates' own range is none, as a share of their size.
@@ -235,8 +231,6 @@ def reorder_by_relevance(ranked: Ranking[P], relevance: Sequence[float]) -> Rank
     first = sort_best_first({point: spread(score) for point, score in zip(read, relevance, strict=True)})
     return {**first, **{point: ranked[point] for point in points[len(read) :]}}
 
-
-EncodeArm = Callable[[SearchRun, str, Context], Awaitable[None]]
 
 #: Hits that a cross-encoder may be given, and to which signals are applied after it.
 CROSS_ENCODER_HITS: Final = 50
@@ -309,13 +303,15 @@ class SearchPipeline:
         Cancellation: The calls to models and store are cancelled.
         """
         request.check()
-        began = self._clock.now()
-        run = SearchRun(request, ctx, self._clock, plan_search(request, self._rung_of(ctx.criticality), self._settings))
+        page, began = requested_page(request), self._clock.now()
+        run = SearchRun(
+            request, page, ctx, self._clock, plan_search(request, self._rung_of(ctx.criticality), self._settings)
+        )
         key = self._result_cache.key(request) if self._result_cache is not None else b""
         if run.plan.from_cache:
             result = await self._from_cache(run, key)
         else:
-            result = SearchResult(await self._search(run), 0.0, run.stages, run.degraded)
+            result = await self._search(run)
         result = msgspec.structs.replace(result, took_ms=round((self._clock.now() - began) * 1000, 3))
         if self._result_cache is not None and not run.plan.from_cache:
             await self._result_cache.put(key, result)
@@ -335,31 +331,50 @@ class SearchPipeline:
             )
         return msgspec.structs.replace(found, stages=run.stages, degraded=[*found.degraded, CACHED])
 
-    async def _search(self, run: SearchRun) -> list[SearchHit]:
-        """Encode, retrieve, and reorder by the cross-encoder if there is one."""
+    async def _search(self, run: SearchRun) -> SearchResult:
+        """Encode, rank, and return the page that was asked for."""
         query = run.request.query[:QUERY_CHARACTERS_MAX]
         if len(query) < len(run.request.query) or not self._fits_dense_model(query):
             run.degraded.append(QUERY_TRUNCATED)
         if run.plan.degraded_word:
             run.degraded.append(run.plan.degraded_word)
-        encoders: dict[Arm, EncodeArm] = {Arm.DENSE: self._dense_vector, Arm.SPARSE: self._sparse_vector}
-        arms, spare = run.plan.arms, run.plan.fallback_arm
-        await run_all([self._encode(run, arm, query, encoders[arm]) for arm in arms])
-        cross = self._cross_encoder if run.plan.rerank and len(arms) > 1 else None
-        found = await self._retrieve(run, query, cross)
+        await run_all([self._encode(run, arm, query) for arm in run.plan.arms])
+        request, depth = run.request, min(run.page.begin + run.request.offset + run.request.limit, LIMIT_MAX)
+        if request.group is None:
+            hits: list[Any] = await self._rank(run, query, depth)
+            points = [hit.point for hit in hits]
+        else:
+            hits = await ranked_groups(partial(self._rank, run, query), depth)
+            points = [group.best.point for group in hits]
+        begin, shifted = run.page.find_begin(points)
+        if shifted:
+            run.degraded.append(PAGE_SHIFTED)
+        begin += request.offset
+        end = min(begin + request.limit, LIMIT_MAX)
+        following = (
+            make_cursor(request, end, points[end - 1]) if begin < end <= len(points) and end < LIMIT_MAX else None
+        )
+        shown = [hit.search_hit() if request.group else SearchHit.of(hit) for hit in hits[begin:end]]
+        return SearchResult(shown, 0.0, run.stages, run.degraded, following)
+
+    async def _rank(self, run: SearchRun, query: str, depth: int) -> list[RetrievedHit]:
+        """Retrieve so many of the best chunks, and let the cross-encoder reorder them if there is one."""
+        cross = self._cross_encoder if run.plan.rerank and len(run.plan.arms) > 1 else None
+        found, spare = await self._retrieve(run, query, depth, cross), run.plan.fallback_arm
         if spare is not None and not found:
             run.dense = run.sparse = None
-            await self._encode(run, spare, query, encoders[spare])
-            found = await self._retrieve(run, query, cross)
+            await self._encode(run, spare, query)
+            found = await self._retrieve(run, query, depth, cross)
         if not run.store_answered:
             raise run.failures[0]
         if cross is not None and found:
             with run.stage("cross"):
                 found = await self._cross_encode(run, query, cross, found)
-        return [to_search_hit(one) for one in found[: run.request.limit]]
+        return found[:depth]
 
-    async def _encode(self, run: SearchRun, arm: Arm, query: str, encode: EncodeArm) -> None:
+    async def _encode(self, run: SearchRun, arm: Arm, query: str) -> None:
         """Encode the query for one arm; record a failure instead of raising it."""
+        encode = self._dense_vector if arm is Arm.DENSE else self._sparse_vector
         try:
             with run.stage(f"{arm}_encode"):
                 await encode(run, query, run.ctx if run.single_arm else self._with_arm_deadline(run.ctx))
@@ -382,13 +397,13 @@ class SearchPipeline:
     async def _sparse_vector(self, run: SearchRun, query: str, ctx: Context) -> None:
         (run.sparse,) = await self._sparse.encode([self._prepare_sparse(query)], TextKind.QUERY, ctx)
 
-    async def _retrieve(self, run: SearchRun, query: str, cross: CrossEncoder | None) -> list[RetrievedHit]:
-        """Retrieve hits by the vectors that have been encoded; none without a vector."""
+    async def _retrieve(self, run: SearchRun, query: str, depth: int, cross: CrossEncoder | None) -> list[RetrievedHit]:
+        """Retrieve so many hits by the vectors that have been encoded; none without a vector."""
         if run.dense is None and run.sparse is None:
             return []
         request, plan = run.request, run.plan
         wanted = RetrievalQuery(
-            limit=request.limit if cross is None else block_ends(CROSS_ENCODER_HITS, request.limit)[-1],
+            limit=depth if cross is None else block_ends(CROSS_ENCODER_HITS, depth)[-1],
             candidates=plan.candidates,
             dense=run.dense,
             sparse=run.sparse,
@@ -413,7 +428,7 @@ class SearchPipeline:
             if run.ctx.deadline.passed(self._clock.now()):
                 raise failure
             self._record_failure(run, NO_RERANK if what == RERANK_STAGE else failed_arm_word(Arm(what)), failure)
-        if answer.truncated and len(answer.hits) < request.limit:
+        if answer.truncated and len(answer.hits) < depth:
             detail = f"an answer holds {RESULT_BYTES_MAX} bytes of texts and metadata, ask for fewer hits"
             run.degrade(HITS_TRUNCATED, Invalid(detail, field="limit"))
         return answer.hits

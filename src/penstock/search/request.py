@@ -2,175 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import re
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final
+import struct
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
-from penstock.kernel.errors import Invalid, truncated
+from penstock.kernel.errors import Invalid
 from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs, WholeNumber
 from penstock.ranking.retrieval import FusionName, StageRank
-from penstock.stores.data_model import Condition, Filter, Match, Prefix, Range, Scalar, out_of_range_reason
-from penstock.stores.timestamps import to_utc_rfc3339
+from penstock.search.filters import FILTER_SCHEMA, parse_filter
+from penstock.stores.data_model import Filter, RetrievedHit
 
-_FIELDS: Final = ("id", "path", "language")
-_BOUNDS: Final = ("gt", "gte", "lt", "lte")
-
-#: Keys of one filter at most. Each is a look-up of its own for every arm and stage of a search.
-KEYS_MAX: Final = 64
-
-#: Values in one filter at most; more would make a single query arbitrarily expensive.
-VALUES_MAX: Final = 1000
-
-#: Characters of a key and of a string that is compared. Metadata of a document is not larger than the latter.
-KEY_CHARACTERS_MAX: Final = 1024
-VALUE_CHARACTERS_MAX: Final = 65_536
-
-#: Characters of a language's name at most, as in a document. Putting it into lower case is slow: 10 MB take up to .2 s.
-LANGUAGE_CHARACTERS_MAX: Final = 64
-
-#: Characters of a path at most, and so of its beginning.
-PREFIX_CHARACTERS_MAX: Final = 4096
-
-
-def _one_or_several(kind: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [kind, {"type": "array", "items": kind, "minItems": 1, "maxItems": VALUES_MAX}]}
-
-
-def _bounded_by(kind: dict[str, Any]) -> dict[str, Any]:
-    bounds = dict.fromkeys(_BOUNDS, kind)
-    return {"type": "object", "properties": bounds, "minProperties": 1, "additionalProperties": False}
-
-
-_TEXT: Final = {"type": "string", "maxLength": VALUE_CHARACTERS_MAX}
-_LANGUAGE: Final = {"type": "string", "maxLength": LANGUAGE_CHARACTERS_MAX}
-_PREFIX: Final = {"type": "string", "maxLength": PREFIX_CHARACTERS_MAX}
-_TIME: Final = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
-_VALUES: Final = _one_or_several({"type": ["string", "number", "boolean"]})
-
-#: JSON Schema of the filters that :func:`parse_filter` accepts.
-FILTER_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "maxProperties": KEYS_MAX,
-    "properties": {
-        "id": _one_or_several(_TEXT),
-        "path": _one_or_several(_TEXT),
-        "language": _one_or_several(_LANGUAGE),
-        "path_prefix": _PREFIX,
-    },
-    "patternProperties": {
-        r"^metadata\.[\s\S]": {"anyOf": [*_VALUES["anyOf"], _bounded_by({"type": "number"}), _bounded_by(_TIME)]}
-    },
-    "additionalProperties": False,
-}
-
-
-def parse_filter(filter: Mapping[str, Any], normalize_language: Callable[[str], str] = str.lower) -> Filter:
-    """Return the conditions, all of which must hold.
-
-    Args:
-        filter: ``id``, ``path``, ``language`` or ``metadata.<key>`` to a value or a list of
-            values; ``path_prefix`` to a string; ``metadata.<key>`` to a range
-            (``gt``, ``gte``, ``lt``, ``lte``: numbers, or RFC 3339 times).
-        normalize_language: Gives a language the name under which it is kept.
-
-    Raises:
-        Invalid: A key is not allowed, which is named, or the filter is too large.
-    """
-    if len(filter) > KEYS_MAX:
-        raise Invalid(f"a filter has at most {KEYS_MAX} keys, and this one {len(filter)}", field="filter")
-    conditions = tuple(_condition(key, value, normalize_language) for key, value in filter.items())
-    values = sum(len(one.values) for one in conditions if isinstance(one, Match))
-    if values > VALUES_MAX:
-        raise Invalid(f"a filter has at most {VALUES_MAX} values over all its keys", field="filter")
-    return conditions
-
-
-def parse_path_prefix(value: object, field: str) -> Prefix:
-    """Return the condition that a path begins with a string.
-
-    Raises:
-        Invalid: It is no string, or longer than any path.
-    """
-    if not isinstance(value, str):
-        raise Invalid("path_prefix must be a string", field=field)
-    if len(value) > PREFIX_CHARACTERS_MAX:
-        raise Invalid(f"path_prefix has at most {PREFIX_CHARACTERS_MAX} characters", field=field)
-    return Prefix("path", value)
-
-
-def _condition(key: str, value: object, named: Callable[[str], str]) -> Condition:
-    where = f"filter.{truncated(key)}"
-    if key == "path_prefix":
-        return parse_path_prefix(value, where)
-    is_metadata = key.startswith("metadata.") and len(key) > len("metadata.")
-    if key not in _FIELDS and not is_metadata:
-        raise Invalid(
-            f"unknown filter {truncated(key)!r}; there are id, path, path_prefix, language and metadata.<key>",
-            field=where,
-        )
-    if len(key) > KEY_CHARACTERS_MAX:
-        raise Invalid(f"a key has at most {KEY_CHARACTERS_MAX} characters", field=where)
-    if isinstance(value, Mapping):
-        if not is_metadata:
-            raise Invalid(f"{key} cannot be filtered by a range", field=where)
-        return _range(key, value)
-    values = value if isinstance(value, list) else [value]
-    if not 1 <= len(values) <= VALUES_MAX:
-        raise Invalid(f"{truncated(key)} needs 1 to {VALUES_MAX} values", field=where)
-    scalars = [_scalar(key, v, where) for v in values]
-    return Match(key, _languages(scalars, named) if key == "language" else scalars)
-
-
-def _languages(values: list[Scalar], named: Callable[[str], str]) -> list[Scalar]:
-    """Return languages as documents store them: normalised, and in lower case as earlier releases stored them."""
-    spelled = (str(value) for value in values)
-    return list(dict.fromkeys(name for value in spelled for name in (named(value), value.lower())))
-
-
-def _scalar(key: str, value: object, where: str) -> Scalar:
-    if not isinstance(value, str | int | float | bool):
-        raise Invalid(f"{truncated(key)} is compared with strings, numbers or booleans", field=where)
-    if key in _FIELDS and not isinstance(value, str):
-        raise Invalid(f"{key} is compared with strings", field=where)
-    most = LANGUAGE_CHARACTERS_MAX if key == "language" else VALUE_CHARACTERS_MAX
-    if isinstance(value, str) and len(value) > most:
-        raise Invalid(f"a value has at most {most} characters", field=where)
-    if (wrong := out_of_range_reason(value)) is not None:
-        raise Invalid(wrong, field=where)
-    return value
-
-
-def _range(key: str, bounds: Mapping[str, Any]) -> Range:
-    where = f"filter.{truncated(key)}"
-    if not bounds:
-        raise Invalid(f"a range needs at least one of {', '.join(_BOUNDS)}", field=where)
-    said = {name: _bound(name, bound, where) for name, bound in bounds.items()}
-    if len({isinstance(bound, str) for bound in said.values()}) != 1:
-        raise Invalid("the bounds of a range are either all numbers or all times", field=where)
-    return Range(key, **said)
-
-
-def _bound(name: str, bound: object, where: str) -> float | str:
-    """Return a bound of a range: a number, or a time in the store's form."""
-    if name not in _BOUNDS:
-        raise Invalid(f"a range has {', '.join(_BOUNDS)}", field=f"{where}.{truncated(name)}")
-    value: float | str | None = None
-    if isinstance(bound, str):
-        value = to_utc_rfc3339(bound)
-    elif isinstance(bound, int | float) and not isinstance(bound, bool):
-        value = bound
-    if value is None:
-        raise Invalid("a bound is a number, or a time such as 2024-05-01T12:00:00Z", field=f"{where}.{name}")
-    if (wrong := out_of_range_reason(value)) is not None:
-        raise Invalid(wrong, field=f"{where}.{name}")
-    return value
-
-
-#: Hits in one answer at most.
+#: Hits in one answer at most, and on all its pages together.
 LIMIT_MAX: Final = 1000
+
+#: A cursor as an answer gives it.
+CURSOR: Final = r"^[A-Za-z0-9_-]{32}$"
 
 #: A character that can be looked for: neither white space nor, in whatever dialect this is read, a separator or a mark.
 VISIBLE_CHARACTER: Final = r"[^\s\x1c-\x1f\x85\ufeff]"
@@ -185,13 +38,16 @@ _VISIBLE: Final = re.compile(VISIBLE_CHARACTER)
 
 Weight = Annotated[float, Meta(ge=0, le=WEIGHT_MAX)]
 
-#: The bounds of these are checked by :meth:`SearchFields.check` and :func:`parse_filter`, whose errors say more.
+#: The bounds of these are checked by :meth:`SearchFields.check` and by ``parse_filter``, whose errors say more.
 Query = Annotated[str, Meta(extra_json_schema={"minLength": 1, "pattern": VISIBLE_CHARACTER})]
 if TYPE_CHECKING:
     #: Once the record is made, the field is an integer.
     Limit = int
+    Offset = int
 else:
     Limit = Annotated[WholeNumber, Meta(extra_json_schema={"minimum": 1, "maximum": LIMIT_MAX})]
+    Offset = Annotated[WholeNumber, Meta(extra_json_schema={"minimum": 0, "maximum": LIMIT_MAX - 1})]
+Cursor = Annotated[str, Meta(extra_json_schema={"pattern": CURSOR})]
 FilterConditions = Annotated[dict[str, Any], Meta(extra_json_schema=FILTER_SCHEMA)]
 
 
@@ -214,6 +70,9 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
         weights: Weights of the dense and the sparse arm in the fusion.
         fusion: Method that fuses the rankings of the arms.
         strict: Whether the request is refused rather than answered with a degraded result.
+        group: `document`: the best chunk of each document, with its other chunks in `others`.
+        offset: Number of hits to leave out at the beginning, or after the cursor. No hit is given below place 1000.
+        cursor: The `next` of an answer to the same search; the hits that follow are wanted.
     """
 
     query: Query
@@ -224,11 +83,15 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
     weights: OrNull[ArmWeights] = ArmWeights()
     fusion: OrNull[FusionName] = "rrf"
     strict: OrNull[bool] = False
+    group: Literal["document"] | None = None
+    offset: OrNull[Offset] = 0
+    cursor: Cursor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.limit) is float:
-            msgspec.structs.force_setattr(self, "limit", int(self.limit))
+        for name in ("limit", "offset"):
+            if type(value := getattr(self, name)) is float:
+                msgspec.structs.force_setattr(self, name, int(value))
 
     def check(self) -> None:
         """Refuse an invalid request.
@@ -240,6 +103,11 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
             raise Invalid("the query is empty", field="query", code="empty_query")
         if not 1 <= self.limit <= LIMIT_MAX:
             raise Invalid(f"limit must lie between 1 and {LIMIT_MAX}", field="limit")
+        if not 0 <= self.offset < LIMIT_MAX:
+            raise Invalid(
+                f"offset must lie between 0 and {LIMIT_MAX - 1}: no hit is given below place {LIMIT_MAX}",
+                field="offset",
+            )
         for name in ("dense", "sparse"):
             # Written such that NaN is refused too.
             if not 0 <= getattr(self.weights, name) <= WEIGHT_MAX:
@@ -277,10 +145,96 @@ class SearchRequest(SearchFields, frozen=True):
         said = {name: getattr(body, name) for name in SearchFields.__struct_fields__}
         # The rest is never read. One character of it tells the pipeline that the query is too long.
         said["query"] = body.query[: QUERY_CHARACTERS_MAX + 1]
-        said["filter"] = parse_filter(body.filter, normalize_language)
+        said["filter"] = parse_filter(body.filter, normalize_language) if body.filter else ()
         made = cls(collection, **said)
         made.check()
         return made
+
+
+class Page(NamedTuple):
+    """Place of a page: how many hits stand before it, and the digest of the last of them if a cursor told it."""
+
+    begin: int
+    after: bytes = b""
+
+    def find_begin(self, points: Sequence[str]) -> tuple[int, bool]:
+        """Return where the page begins in an order, and whether the order has changed since the page before.
+
+        Where it has, the page begins after the hit that was the last one shown, wherever that is now; if it is gone,
+        at the same place.
+        """
+        if not self.after or (len(points) >= self.begin and _point_digest(points[self.begin - 1]) == self.after):
+            return self.begin, False
+        places = (place for place, point in enumerate(points, 1) if _point_digest(point) == self.after)
+        return next(places, self.begin), True
+
+
+#: Version, digest of the request, hits so far, digest of the last one; then a checksum.
+_CURSOR: Final = struct.Struct(">B8sH8s")
+_CURSOR_VERSION: Final = 1
+_CHECKSUM_BYTES: Final = 5
+
+#: Fields of a request that do not decide about the order of its hits.
+_ORDERLESS: Final = {"limit": 10, "offset": 0, "cursor": None, "explain": False, "strict": False}
+
+
+def make_cursor(request: SearchRequest, hits: int, last_point: str) -> str:
+    """Return the cursor of the page after so many hits."""
+    body = _CURSOR.pack(_CURSOR_VERSION, _order_digest(request), hits, _point_digest(last_point))
+    return base64.urlsafe_b64encode(body + _digest(body, _CHECKSUM_BYTES)).decode()
+
+
+def requested_page(request: SearchRequest) -> Page:
+    """Return the page that a request's cursor names, or its first one.
+
+    Raises:
+        Invalid: The cursor is not whole, or belongs to another search (``invalid_cursor``).
+    """
+    if request.cursor is None:
+        return Page(0)
+    try:
+        data = base64.b64decode(request.cursor, altchars=b"-_", validate=True)
+        version, order, hits, after = _CURSOR.unpack(data[:-_CHECKSUM_BYTES])
+    except (ValueError, binascii.Error, struct.error):
+        version, order, hits, after, data = 0, b"", 0, b"", b""
+    if version != _CURSOR_VERSION or _digest(data[:-_CHECKSUM_BYTES], _CHECKSUM_BYTES) != data[-_CHECKSUM_BYTES:]:
+        detail = "`cursor` must be the `next` of an answer, and this one was cut or changed; search again without it"
+        raise Invalid(detail, field="cursor", code="invalid_cursor")
+    if order != _order_digest(request):
+        detail = (
+            "`cursor` belongs to another search: repeat that one with every field but `limit`, `offset`, `explain` and"
+            " `strict` as it was, or search without a cursor"
+        )
+        raise Invalid(detail, field="cursor", code="invalid_cursor")
+    return Page(hits, after)
+
+
+def _order_digest(request: SearchRequest) -> bytes:
+    return _digest(msgspec.msgpack.encode(msgspec.structs.replace(request, **_ORDERLESS)), 8)
+
+
+def _point_digest(point: str) -> bytes:
+    return _digest(point.encode(), 8)
+
+
+def _digest(data: bytes, size: int) -> bytes:
+    return hashlib.blake2b(data, digest_size=size).digest()
+
+
+class OtherChunk(msgspec.Struct, frozen=True):
+    """A chunk of a document whose best chunk is a hit.
+
+    Attributes:
+        chunk: Number of the chunk in its document, from 0.
+        score: Its score.
+        start_line: First line, from 1.
+        end_line: Last line, inclusive.
+    """
+
+    chunk: int
+    score: float
+    start_line: int
+    end_line: int
 
 
 class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -299,6 +253,9 @@ class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
         metadata: The document's metadata.
         explain: Ranks and scores by stage (``dense``, ``sparse``, ``fusion``, ``rerank``,
             ``signals``).
+        others: The document's other chunks among those that were ranked with this one, best first, 20 at most; where
+            hits are grouped.
+        others_total: How many there are.
     """
 
     id: str
@@ -312,6 +269,27 @@ class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
     language: str
     metadata: dict[str, Any]
     explain: dict[str, StageRank] | msgspec.UnsetType = msgspec.UNSET
+    others: list[OtherChunk] | msgspec.UnsetType = msgspec.UNSET
+    others_total: int | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(cls, found: RetrievedHit, **parts: Any) -> SearchHit:
+        """Return a retrieved hit in the answer's form, with the parts that were requested."""
+        payload = found.payload
+        return cls(
+            id=payload.id,
+            chunk=payload.chunk,
+            score=found.score,
+            path=payload.path,
+            start_line=payload.start_line,
+            end_line=payload.end_line,
+            text=payload.text,
+            symbol=payload.symbol,
+            language=payload.language,
+            metadata=payload.metadata,
+            explain=found.stage_ranks or msgspec.UNSET,
+            **parts,
+        )
 
 
 class SearchResult(msgspec.Struct, frozen=True):
@@ -323,9 +301,11 @@ class SearchResult(msgspec.Struct, frozen=True):
         stages: Milliseconds by stage; the arms run at the same time.
         degraded: Parts that were left out or cut, in the words of :mod:`penstock.search.degradation`; empty
             when the answer is as good as it gets.
+        next: The cursor of the next page, null where no hit can follow.
     """
 
     hits: list[SearchHit]
     took_ms: float
     stages: dict[str, float]
     degraded: list[str]
+    next: str | None = None

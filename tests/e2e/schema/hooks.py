@@ -10,7 +10,7 @@ from schemathesis.generation.meta import CoverageScenario
 from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 
 from penstock.http.decoding import NDJSON
-from penstock.search.request import VALUES_MAX
+from penstock.search.filters import VALUES_MAX
 
 #: Whoever grants less than this may find that it was too little, with nothing wrong on either side.
 SHORT_MS = 10_000
@@ -51,6 +51,7 @@ def filter_failure(_context: Any, failure: Failure, case: schemathesis.Case, res
         or _only_a_header_is_unknown(failure, case)
         or _ids_are_not_distinct(failure, response)
         or _lists_are_long_together(failure, case)
+        or _cursor_is_of_no_answer(failure, response)
         or _documents_were_deleted_not_their_list(failure)
     )
 
@@ -98,6 +99,11 @@ def _lists_are_long_together(failure: Failure, case: schemathesis.Case) -> bool:
     if not isinstance(failure, RejectedPositiveData) or not conditions:
         return False
     return sum(len(one) if isinstance(one, list) else 1 for one in conditions.values()) > VALUES_MAX
+
+
+def _cursor_is_of_no_answer(failure: Failure, response: Response) -> bool:
+    """Say whether a cursor was made up: JSON Schema has no word for those that were given."""
+    return isinstance(failure, RejectedPositiveData) and response.json()["code"] == "invalid_cursor"
 
 
 def _documents_were_deleted_not_their_list(failure: Failure) -> bool:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from penstock.cli.search import best_lines, crop_line, hit_lines, query_words, search_options, shown_path
-from penstock.client import Hit
+from penstock.client import Hit, OtherHit
 
 CWD = Path("/srv/project")
 TEXT = "def parse(text):\n    '''Parse a JSON string.'''\n\n    return load(text)\n"
@@ -138,10 +138,24 @@ def test_a_word_that_is_wider_than_the_line_is_shown_from_its_beginning():
 def test_a_request_says_only_what_was_asked_for():
     plain = {"limit": 10, "path_prefix": None, "language": (), "no_rerank": False, "explain": False}
     assert search_options(**plain) == {"limit": 10}
+    assert search_options(**plain, group=None, offset=0) == {"limit": 10}
     wishes = {"limit": 3, "path_prefix": "./src/", "language": ("Python", "go"), "no_rerank": True, "explain": True}
-    assert search_options(**wishes) == {
+    assert search_options(**wishes, group="document", offset=5) == {
         "limit": 3,
+        "group": "document",
+        "offset": 5,
         "filter": {"path_prefix": "src/", "language": ["python", "go"]},
         "rerank": False,
         "explain": True,
     }
+
+
+def test_a_grouped_hit_tells_where_the_other_chunks_of_its_document_are():
+    others = [OtherHit(number, start_line=first, end_line=first + 9) for number, first in enumerate((90, 40, 60))]
+    assert printed(hit(others=others, others_total=3), "parse", terminal=False).endswith(
+        "         also 40-49, 60-69, 90-99\n"
+    )
+    many = [OtherHit(number, start_line=number, end_line=number) for number in range(1, 21)]
+    assert "also 1-1, 2-2, 3-3, 4-4, 5-5 and 25 more" in printed(
+        hit(others=many, others_total=30), "parse", terminal=False
+    )

@@ -197,6 +197,37 @@ def test_the_listing_is_awaited_page_by_page():
     assert len(script.requests) == 2
 
 
+def answers():
+    hits = [
+        {"id": "a", "score": 1.0, "others": [{"chunk": 1, "score": 0.5}], "others_total": 1},
+        {"id": "b", "score": 0},
+    ]
+    return Script(
+        httpx.Response(200, json={"hits": hits[:1], "next": "x" * 32}), httpx.Response(200, json={"hits": hits[1:]})
+    )
+
+
+def test_hits_are_read_page_by_page():
+    script = answers()
+    with Client("http://x", transport=httpx.MockTransport(script.answer)) as client:
+        found = list(client.iter_search("q", "c", limit=1, offset=2, group="document"))
+    assert [(one.id, one.others_total) for one in found] == [("a", 1), ("b", 0)]
+    first, second = (json.loads(request.content) for request in script.requests)
+    assert first == {"query": "q", "limit": 1, "offset": 2, "group": "document"}
+    assert second == {"query": "q", "limit": 1, "cursor": "x" * 32, "group": "document"}
+
+
+def test_hits_are_awaited_page_by_page():
+    script = answers()
+
+    async def ids():
+        async with AsyncClient("http://x", transport=httpx.MockTransport(script.answer)) as client:
+            return [one.id async for one in client.iter_search("q")]
+
+    assert asyncio.run(ids()) == ["a", "b"]
+    assert json.loads(script.requests[1].content) == {"query": "q", "cursor": "x" * 32}
+
+
 def test_ids_are_deleted_in_the_body(talk):
     deleted, script = talk([httpx.Response(200, json={"deleted": 2})], calls.delete_documents("c", ids=["a", "b"]))
     assert deleted == 2

@@ -369,7 +369,7 @@ async def test_a_search_finds_and_tells():
     api = await filled("cat", "dog")
     answer = await api.ask("POST", "/v1/search", {"query": "cat", "limit": 1, "explain": True})
     assert answer.status == 200
-    assert set(answer.json) == {"hits", "took_ms", "stages", "degraded"}
+    assert set(answer.json) == {"hits", "took_ms", "stages", "degraded", "next"}
     (hit,) = answer.json["hits"]
     assert (hit["id"], hit["chunk"], hit["path"], hit["start_line"], hit["end_line"]) == ("cat", 0, "src/cat.py", 1, 1)
     assert hit["explain"]["dense"]["rank"] == 1
@@ -385,6 +385,15 @@ async def test_a_search_finds_and_tells():
         ({"query": "q", "limit": 10**9}, 422, "invalid", "limit"),
         ({"query": "q", "limit": 10**30}, 422, "invalid", "limit"),
         ('{"query":"q","weights":{"dense":NaN}}', 400, "malformed", "weights.dense"),
+        ({"query": "q", "offset": -1}, 422, "invalid", "offset"),
+        ({"query": "q", "offset": 1000}, 422, "invalid", "offset"),
+        ({"query": "q", "offset": 10**30}, 422, "invalid", "offset"),
+        ({"query": "q", "offset": "5"}, 422, "invalid", "offset"),
+        ({"query": "q", "group": "language"}, 422, "invalid", "group"),
+        ({"query": "q", "cursor": ""}, 422, "invalid_cursor", "cursor"),
+        ({"query": "q", "cursor": "ä" * 32}, 422, "invalid_cursor", "cursor"),
+        ({"query": "q", "cursor": "A" * 32}, 422, "invalid_cursor", "cursor"),
+        ({"query": "q", "cursor": 7}, 422, "invalid", "cursor"),
         ({"query": "q", "weights": {"dense": 0, "sparse": 0}}, 422, "invalid", "weights"),
         ({"query": "q", "filter": {"paths": "a"}}, 422, "invalid", "filter.paths"),
         ({"query": "q", "filter": {"metadata.at": {"gte": "soon"}}}, 422, "invalid", "filter.metadata.at.gte"),

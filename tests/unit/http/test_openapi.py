@@ -12,7 +12,7 @@ from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import ProblemDetails
 from penstock.indexing.document_records import Document
 from penstock.kernel.errors import Invalid
-from penstock.search import request
+from penstock.search.filters import parse_filter
 from penstock.search.request import SearchBody, SearchRequest
 from tests.fakes.api import Api
 
@@ -200,7 +200,7 @@ def test_every_body_has_an_example_that_decodes(endpoint):
 
 def test_the_example_of_a_filter_is_one():
     example = DOCUMENT["paths"]["/v1/search"]["post"]["requestBody"]["content"]["application/json"]["example"]
-    assert request.parse_filter(example["filter"])
+    assert parse_filter(example["filter"])
 
 
 def test_bounds_are_told():

@@ -2,7 +2,7 @@ import pytest
 
 from penstock.indexing.language import canonical_language
 from penstock.kernel.errors import Invalid
-from penstock.search.request import (
+from penstock.search.filters import (
     KEY_CHARACTERS_MAX,
     KEYS_MAX,
     LANGUAGE_CHARACTERS_MAX,
