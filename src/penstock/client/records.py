@@ -143,6 +143,7 @@ class SearchOptions(TypedDict, total=False):
         group: ``document``: the best chunk of each document alone, the others in :attr:`Hit.others`.
         offset: Hits left out at the beginning, or after the cursor.
         cursor: The ``next`` of an answer to the same search.
+        highlights: Whether each hit tells where its text holds words of the query.
     """
 
     limit: int
@@ -155,6 +156,7 @@ class SearchOptions(TypedDict, total=False):
     group: Literal["document"]
     offset: int
     cursor: str
+    highlights: bool
 
 
 class OtherHit(msgspec.Struct, frozen=True):
@@ -183,6 +185,7 @@ class Hit(msgspec.Struct, frozen=True):
         explain: Rank and score by stage, where they were asked for.
         others: The document's other chunks, 20 at most, where hits are grouped.
         others_total: How many there are.
+        highlights: Ranges of the text that hold words of the query, for ``text[start:end]``, where they were asked for.
     """
 
     id: str
@@ -198,6 +201,7 @@ class Hit(msgspec.Struct, frozen=True):
     explain: dict[str, Any] | None = None
     others: list[OtherHit] = []
     others_total: int = 0
+    highlights: list[tuple[int, int]] = []
 
 
 class SearchResponse(msgspec.Struct, frozen=True):

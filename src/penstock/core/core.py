@@ -223,6 +223,7 @@ class Core:
             clock=deps.clock,
             prepare_sparse=traits.sparse_query,
             fits_dense_model=traits.fits_dense_model,
+            word_terms=traits.word_terms,
             rung_of=self.ladder.rung,
             result_cache=self.results,
             cross_encoder=CrossEncoder(self.reranker, settings.rerank_model.texts)
