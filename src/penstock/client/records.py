@@ -129,6 +129,40 @@ class IndexReport(msgspec.Struct, frozen=True):
     took_ms: float = 0.0
 
 
+class DocumentChunk(msgspec.Struct, frozen=True):
+    """A chunk of a document that was read: its number from 0, its lines, its symbol and its text."""
+
+    chunk: int
+    text: str
+    start_line: int = 0
+    end_line: int = 0
+    symbol: str = ""
+
+
+class FullDocument(msgspec.Struct, frozen=True):
+    """A document with its chunks.
+
+    Attributes:
+        id: Its id.
+        chunks: Those that were asked for, in their order.
+        path: Its path.
+        language: Name of the language.
+        metadata: Its metadata.
+        hash: Content hash; empty while it is being written.
+        total: How many chunks it has.
+        next: Number of the chunk that follows.
+    """
+
+    id: str
+    chunks: list[DocumentChunk]
+    path: str = ""
+    language: str = ""
+    metadata: dict[str, Any] = {}
+    hash: str = ""
+    total: int = 0
+    next: int | None = None
+
+
 class SearchOptions(TypedDict, total=False):
     """Options of a search. Those left out have the server's default.
 
