@@ -28,7 +28,18 @@ from penstock.stores.commands import (
     TrimDocument,
     UpsertPoints,
 )
-from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, DocumentInfo, Match, Point, Prefix, Range
+from penstock.stores.data_model import (
+    TEXT_FOLDED,
+    TEXT_PLAIN,
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    DocumentInfo,
+    Match,
+    Point,
+    Prefix,
+    Range,
+)
 from tests.contract.shop import (
     METADATA,
     WANTED,
@@ -69,6 +80,16 @@ def test_creating_twice_returns_the_collection_that_is_there(shop):
     name = shop.collection()
     shop.put(name, point("a"))
     assert shop.do(shop.store.run(CreateCollection(CollectionInfo(name, 2, "m")), WORK)).documents == 1
+
+
+@pytest.mark.parametrize("version", [TEXT_PLAIN, TEXT_FOLDED])
+def test_a_collection_keeps_the_version_of_its_text(shop, version):
+    name = shop.fresh()
+    shop.do(shop.store.run(DropCollection(name), WORK))
+    shop.do(shop.store.run(CreateCollection(CollectionInfo(name, 2, "m", text=version)), WORK))
+    again = CreateCollection(CollectionInfo(name, 2, "m", text=TEXT_FOLDED))
+    assert shop.do(shop.store.run(again, WORK)).text == version
+    assert shop.do(shop.store.run(DescribeCollection(name), WORK)).text == version
 
 
 @pytest.mark.parametrize(

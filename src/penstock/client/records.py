@@ -52,6 +52,7 @@ class Collection(msgspec.Struct, frozen=True):
         state: ``open``, ``closed`` (its next use opens it) or ``damaged``.
         reason: Why it is damaged.
         token_dim: Dimension of its token vectors; 0 for none, and then no late interaction.
+        text: Version of the text of which its BM25 vectors are made; 2 is searchable by words in every script.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Collection(msgspec.Struct, frozen=True):
     state: str = "open"
     reason: str = ""
     token_dim: int = msgspec.field(default=0, name="late")
+    text: int = 1
 
 
 class StoredDocument(msgspec.Struct, frozen=True):
@@ -129,40 +131,6 @@ class IndexReport(msgspec.Struct, frozen=True):
     took_ms: float = 0.0
 
 
-class DocumentChunk(msgspec.Struct, frozen=True):
-    """A chunk of a document that was read: its number from 0, its lines, its symbol and its text."""
-
-    chunk: int
-    text: str
-    start_line: int = 0
-    end_line: int = 0
-    symbol: str = ""
-
-
-class FullDocument(msgspec.Struct, frozen=True):
-    """A document with its chunks.
-
-    Attributes:
-        id: Its id.
-        chunks: Those that were asked for, in their order.
-        path: Its path.
-        language: Name of the language.
-        metadata: Its metadata.
-        hash: Content hash; empty while it is being written.
-        total: How many chunks it has.
-        next: Number of the chunk that follows.
-    """
-
-    id: str
-    chunks: list[DocumentChunk]
-    path: str = ""
-    language: str = ""
-    metadata: dict[str, Any] = {}
-    hash: str = ""
-    total: int = 0
-    next: int | None = None
-
-
 class SearchOptions(TypedDict, total=False):
     """Options of a search. Those left out have the server's default.
 
@@ -177,7 +145,6 @@ class SearchOptions(TypedDict, total=False):
         group: ``document``: the best chunk of each document alone, the others in :attr:`Hit.others`.
         offset: Hits left out at the beginning, or after the cursor.
         cursor: The ``next`` of an answer to the same search.
-        highlights: Whether each hit tells where its text holds words of the query.
     """
 
     limit: int
@@ -190,7 +157,6 @@ class SearchOptions(TypedDict, total=False):
     group: Literal["document"]
     offset: int
     cursor: str
-    highlights: bool
 
 
 class OtherHit(msgspec.Struct, frozen=True):
@@ -219,7 +185,6 @@ class Hit(msgspec.Struct, frozen=True):
         explain: Rank and score by stage, where they were asked for.
         others: The document's other chunks, 20 at most, where hits are grouped.
         others_total: How many there are.
-        highlights: Ranges of the text that hold words of the query, for ``text[start:end]``, where they were asked for.
     """
 
     id: str
@@ -235,7 +200,6 @@ class Hit(msgspec.Struct, frozen=True):
     explain: dict[str, Any] | None = None
     others: list[OtherHit] = []
     others_total: int = 0
-    highlights: list[tuple[int, int]] = []
 
 
 class SearchResponse(msgspec.Struct, frozen=True):

@@ -28,6 +28,11 @@ STATE_OPEN: Final = "open"
 STATE_CLOSED: Final = "closed"
 STATE_DAMAGED: Final = "damaged"
 
+#: Versions of the text that BM25 reads. The first is as the engine cuts it into words. The second is folded
+#: (:mod:`penstock.models.text_folding`), so that scripts without spaces have words and accents need not be typed.
+TEXT_PLAIN: Final = 1
+TEXT_FOLDED: Final = 2
+
 #: Integers that every store keeps exactly: what fits into 64 bits, with a sign or without one.
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
@@ -163,6 +168,8 @@ class CollectionInfo(msgspec.Struct, frozen=True):
             were any, or by a model that gives none: its hits are ranked without late interaction.
         state: ``open``, ``closed`` (its next use opens it) or ``damaged`` (it cannot be opened).
         reason: Why it is damaged; empty otherwise.
+        text: Version of the text of which its BM25 vectors are made: 1 for a collection that was made before there was
+            another, 2 for one that is searchable by words in every script. Its queries are prepared the same way.
     """
 
     name: str
@@ -179,6 +186,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     sparse: str = ""
     state: Annotated[str, Meta(extra_json_schema={"enum": [STATE_OPEN, STATE_CLOSED, STATE_DAMAGED]})] = STATE_OPEN
     reason: str = ""
+    text: int = TEXT_PLAIN
 
 
 if TYPE_CHECKING:

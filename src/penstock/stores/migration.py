@@ -174,7 +174,9 @@ class Migration:
         fresh = msgspec.structs.replace(self._request, created_at=there.created_at, after=None, moved=0, copied=False)
         noted = self._journal.read()
         going_on = noted is not None and noted.same_migration(fresh)
-        wanted = CollectionInfo(self._name, there.dim, there.model, token_dim=there.token_dim, sparse=there.sparse)
+        wanted = CollectionInfo(
+            self._name, there.dim, there.model, token_dim=there.token_dim, sparse=there.sparse, text=there.text
+        )
         if not going_on:
             await self._check_free()
         made = await self._target.run(CreateCollection(wanted), self._ctx)

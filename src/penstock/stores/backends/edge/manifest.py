@@ -18,7 +18,7 @@ import msgspec
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, Unavailable
 from penstock.kernel.files import read_regular
 from penstock.stores.backends.layout import check_name
-from penstock.stores.data_model import CollectionInfo
+from penstock.stores.data_model import TEXT_FOLDED, TEXT_PLAIN, CollectionInfo
 
 MANIFEST_FILE: Final = "collection.json"
 
@@ -31,7 +31,12 @@ SHARDS_MAX: Final = 64
 COUNT_MAX: Final = 1 << 60
 TEXT_CHARACTERS_MAX: Final = 512
 
-_BOUNDS: Final = {"dim": (1, DIM_MAX), "late": (0, DIM_MAX), "shards": (1, SHARDS_MAX)}
+_BOUNDS: Final = {
+    "dim": (1, DIM_MAX),
+    "late": (0, DIM_MAX),
+    "shards": (1, SHARDS_MAX),
+    "text": (TEXT_PLAIN, TEXT_FOLDED),
+}
 
 #: The first generation's directory; later ones are ``g2``, ``g3``, ….
 FIRST_GENERATION: Final = "shard"

@@ -297,4 +297,5 @@ def _merge_infos(parts: Sequence[CollectionInfo | None]) -> CollectionInfo:
         disk_bytes=sum(info.disk_bytes for info in infos),
         indexed=sum(info.indexed for info in infos),
         upkeep=next((info.upkeep for info in infos if info.upkeep), ""),
+        text=min(info.text for info in infos),
     )

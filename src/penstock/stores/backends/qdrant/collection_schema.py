@@ -12,7 +12,7 @@ import msgspec
 
 from penstock.ranking.retrieval import Arm
 from penstock.stores.backends import layout, payload_format
-from penstock.stores.data_model import CollectionInfo
+from penstock.stores.data_model import TEXT_PLAIN, CollectionInfo
 
 #: Key of Penstock's own record in a collection's metadata.
 METADATA_KEY: Final = "penstock"
@@ -34,6 +34,7 @@ class CollectionMetadata(msgspec.Struct, frozen=True):
         token_dim: Components of a token vector; 0 for none.
         sparse: Name of the model of its sparse vectors; empty for BM25.
         format: The layout's version.
+        text: Version of the text of which its BM25 vectors are made.
     """
 
     model: str
@@ -42,6 +43,7 @@ class CollectionMetadata(msgspec.Struct, frozen=True):
     token_dim: int = msgspec.field(default=0, name="late")
     sparse: str = ""
     format: int = FORMAT_VERSION
+    text: int = TEXT_PLAIN
 
     @property
     def sparse_vector_name(self) -> str:
@@ -51,7 +53,13 @@ class CollectionMetadata(msgspec.Struct, frozen=True):
     def info(self, name: str) -> CollectionInfo:
         """Return the contract's record of the collection, without counts."""
         return CollectionInfo(
-            name, self.dim, self.model, created_at=self.created_at, token_dim=self.token_dim, sparse=self.sparse
+            name,
+            self.dim,
+            self.model,
+            created_at=self.created_at,
+            token_dim=self.token_dim,
+            sparse=self.sparse,
+            text=self.text,
         )
 
 

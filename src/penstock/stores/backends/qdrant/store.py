@@ -130,7 +130,7 @@ class QdrantStore:
         there = await self._fetch_description(info.name, ctx)
         if there is None:
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-            wanted = CollectionMetadata(info.model, info.dim, now, info.token_dim, info.sparse)
+            wanted = CollectionMetadata(info.model, info.dim, now, info.token_dim, info.sparse, text=info.text)
             there = await self._make(info.name, wanted, ctx)
         found = collection_schema.read_metadata(there)
         if found is None:
