@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import unquote
 
 from penstock.bus.local import LocalBus
 from penstock.core.dependencies import ModelTraits
@@ -24,6 +23,7 @@ from penstock.models.contract import TruncationChecks
 from penstock.policies.alerts import RaisedAlert
 from penstock.pools.guarded_store import VectorLayout
 from penstock.pools.permits import Permits, PoolRegistry
+from penstock.pools.text_versions import TextVersions
 from penstock.search.degradation import LadderController
 from penstock.search.pipeline import ResultCache, SearchPipeline
 from penstock.stores.commands import CreateCollection
@@ -151,7 +151,7 @@ def scope(method: str, path: str, headers: Mapping[str, str] | None = None) -> d
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": unquote(plain),
+        "path": plain,
         "raw_path": plain.encode(),
         "query_string": query.encode(),
         "root_path": "",
@@ -190,7 +190,7 @@ class FakeCore:
         self.store = MemoryStore()
         self.embedder, self.sparse, self.reranker = FakeEmbedder(), FakeSparseEncoder(), FakeReranker()
         self.bus = LocalBus(settings.bus, {}, clock)
-        traits = ModelTraits("m", DIM, "sparse", lambda _: True, lambda text: text)
+        traits = ModelTraits("m", DIM, "sparse", lambda _: True)
         self.deps = SimpleNamespace(
             settings=settings,
             clock=clock,
@@ -211,16 +211,18 @@ class FakeCore:
         self.breakers: list[Any] = []
         self.all_caches: list[Any] = []
         self.started_at_s = 0.0
+        self.text_versions = TextVersions(self.store, clock, shared=False)
         search = SearchPipeline(
             embedder=self.embedder,
             sparse=self.sparse,
             store=self.store,
             settings=settings.search,
             clock=clock,
-            prepare_sparse=traits.sparse_query,
+            prepare_sparse=traits.sparse_inputs.query,
+            text_version=self.text_versions.version,
             fits_dense_model=traits.fits_dense_model,
         )
-        writer = ChunkBatchWriter(self.embedder, self.sparse, self.store)
+        writer = ChunkBatchWriter(self.embedder, self.sparse, self.store, self.text_versions.version)
         self.index = IndexPipeline(
             store=self.store,
             chunk=_one_chunk,
@@ -230,6 +232,10 @@ class FakeCore:
             clock=clock,
         )
         self.bus.subscribe(Topic.SEARCH_REQUEST, search.run, Permits("search", 16))
+
+    def forget(self, collection: str) -> None:
+        self.results.invalidate(collection)
+        self.text_versions.forget(collection)
 
     def unready_reasons(self) -> list[str]:
         self.told += 1

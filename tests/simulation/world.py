@@ -24,6 +24,7 @@ from penstock.core.core import Core
 from penstock.core.dependencies import Dependencies, ModelTraits
 from penstock.http.gate import build_gate
 from penstock.indexing.chunk.outline import Chunk
+from penstock.indexing.model_inputs import SparseInputs, sparse_text
 from penstock.kernel.context import Context
 from penstock.kernel.messages import AlertTriggered, ChunkText, EmbedBatch, RerankTexts, SparseBatch, Topic
 from penstock.kernel.settings import (
@@ -52,6 +53,8 @@ from tests.simulation.books import Books
 from tests.simulation.replies import Reply, reply_of
 
 #: What the whole machine has; the memory watch is told how much of it is in use.
+#: A search is traced by its own files.
+SPARSE_INPUTS = SparseInputs(lambda text, _: text, sparse_text, lambda text, _: text)
 MEMORY_BYTES = 1_000_000_000
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 
@@ -251,7 +254,7 @@ class World:
             clock=clock,
             make_bus=bus,
             store=self.store,
-            models=ModelTraits("model", DIM, "sparse", lambda _: True, lambda text: text, late=DIM),
+            models=ModelTraits("model", DIM, "sparse", lambda _: True, SPARSE_INPUTS, late=DIM),
             handlers={"embed": self._embed, "sparse": self._encode, "rerank": self._rerank, "chunk": self._chunk},
             make_memory_watch=lambda caches: MemoryWatch(
                 limit, caches, used=lambda _: int(self.memory_share * MEMORY_BYTES)

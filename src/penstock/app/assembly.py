@@ -36,21 +36,19 @@ from penstock.http.gate import Gate, build_gate
 from penstock.indexing import chunk_worker
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.document_records import ChunkBatch
-from penstock.indexing.model_inputs import dense_text, sparse_query, sparse_text
+from penstock.indexing.model_inputs import BM25_INPUTS, LEARNED_INPUTS
 from penstock.kernel import allocator, messages
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.cores import available_cores
 from penstock.kernel.messages import ChunkText, Topic
 from penstock.kernel.settings import Settings
 from penstock.kernel.vectors import Embeddings, SparseVector
-from penstock.models.bm25 import Bm25Runner
 from penstock.models.factory import ModelFactory, Models
 from penstock.models.truncation import truncation_checks
 from penstock.pools.guarded_store import VectorLayout
 from penstock.pools.model_handlers import BULK_NICENESS, model_handlers
 from penstock.pools.process_pool import ProcessPool
 from penstock.pools.thread_pool import ThreadPool
-from penstock.search.highlights import folded_word
 from penstock.search.request import SearchRequest, SearchResult
 from penstock.stores.commands import ListCollections
 from penstock.stores.data_model import STATE_DAMAGED, CollectionInfo
@@ -60,10 +58,7 @@ from penstock.telemetry.memory_watch import MemoryWatch, find_memory_limit
 
 
 def model_traits(models: Models) -> ModelTraits:
-    """Return the traits of the models that the core depends on.
-
-    Identifiers are split for BM25 alone: a learned model has its own notion of what a word means.
-    """
+    """Return the traits of the models that the core depends on."""
     dense, sparse, _ = models.infos
     learned = models.has_learned_sparse
     return ModelTraits(
@@ -72,12 +67,10 @@ def model_traits(models: Models) -> ModelTraits:
         late=models.token_dim,
         sparse=sparse.name,
         fits_dense_model=lambda text: not models.tokenizer.truncated(text),
-        sparse_query=(lambda text: text) if learned else sparse_query,
-        sparse_text=dense_text if learned else sparse_text,
+        sparse_inputs=LEARNED_INPUTS if learned else BM25_INPUTS,
         learned_sparse_model=sparse.name if learned else "",
         has_cross_encoder=models.has_cross_encoder,
         infos=tuple(models.infos),
-        word_terms=models.sparse.word_terms if isinstance(models.sparse, Bm25Runner) else folded_word,
     )
 
 

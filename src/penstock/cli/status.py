@@ -12,7 +12,7 @@ from penstock.cli.session import connect
 from penstock.cli.status_rates import parse_status
 from penstock.cli.terminal import print_json, print_table, stdout_console, strip_controls
 from penstock.client import Collection, Status, calls
-from penstock.stores.data_model import STATE_DAMAGED
+from penstock.stores.data_model import STATE_DAMAGED, TEXT_FOLDED
 from penstock.stores.lock import find_lock_holder
 
 
@@ -46,7 +46,7 @@ def _print(status: Status, server: dict[str, Any] | None) -> None:
     print_table(console, header, map(collection_row, status.collections), numbers=header[1:])
     for one in [*damage_lines(status), *warning_lines(status)]:
         console.print(one, soft_wrap=True)
-    if plain := without_late_interaction(status):
+    for plain in filter(None, [without_late_interaction(status), with_plain_text(status)]):
         console.print(f"\n{plain}")
     if server:
         rows = [[f"pool {one.name}", str(one.active), str(one.limit)] for one in status.pools]
@@ -96,4 +96,12 @@ def without_late_interaction(status: Status) -> str:
     plain = [one.name for one in status.collections if not one.token_dim and one.state != STATE_DAMAGED]
     names = strip_controls(", ".join(plain))
     why = "without token vectors, so ranked without late interaction until deleted and indexed again"
+    return f"{why}: {names}" if names else ""
+
+
+def with_plain_text(status: Status) -> str:
+    """Return what is to be said of collections whose text is not folded; empty if there are none."""
+    plain = [one.name for one in status.collections if one.text < TEXT_FOLDED and one.state != STATE_DAMAGED]
+    names = strip_controls(", ".join(plain))
+    why = "text: 1, so not searchable by words in scripts without spaces until deleted and indexed again"
     return f"{why}: {names}" if names else ""

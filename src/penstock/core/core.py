@@ -31,6 +31,7 @@ from penstock.policies.bucket import RateLimiter, RateSettings
 from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guarded_store import GuardedStore, VectorLayout
 from penstock.pools.permits import PoolRegistry
+from penstock.pools.text_versions import TextVersions
 from penstock.search.degradation import LadderController
 from penstock.search.pipeline import CrossEncoder, ResultCache, SearchPipeline
 from penstock.stores.contract import VectorStore
@@ -199,8 +200,10 @@ class Core:
         self.incompatible: dict[str, CollectionInfo] = {}
         self.results = ResultCache(self.caches["answers"])
         self.store: VectorStore = GuardedStore(
-            deps.store, self.guards["store"], self.results.invalidate, self.layout, self.remotes.get("store")
+            deps.store, self.guards["store"], self.forget, self.layout, self.remotes.get("store")
         )
+        shared = "store" in deps.remote_dependencies
+        self._text_versions = TextVersions(self.store, deps.clock, shared=shared)
         embedder = BusEmbedder(
             self.bus, deps.clock, settings.timeouts, settings.ml, dim=traits.dim, token_dim=traits.late
         )
@@ -221,16 +224,22 @@ class Core:
             store=self.store,
             settings=settings.search,
             clock=deps.clock,
-            prepare_sparse=traits.sparse_query,
+            prepare_sparse=traits.sparse_inputs.query,
+            text_version=self._text_versions.version,
             fits_dense_model=traits.fits_dense_model,
-            word_terms=traits.word_terms,
             rung_of=self.ladder.rung,
             result_cache=self.results,
             cross_encoder=CrossEncoder(self.reranker, settings.rerank_model.texts)
             if traits.has_cross_encoder
             else None,
         )
-        self._subscribe(search, ChunkBatchWriter(self.embedder, self.sparse, self.store, traits.sparse_text))
+        version, compose = self._text_versions.version, traits.sparse_inputs.chunk
+        self._subscribe(search, ChunkBatchWriter(self.embedder, self.sparse, self.store, version, compose))
+
+    def forget(self, collection: str) -> None:
+        """Forget what is remembered of a collection from which something was removed, or that was replaced."""
+        self.results.invalidate(collection)
+        self._text_versions.forget(collection)
 
     def _sparse(self) -> CachedSparseEncoder:
         bus, parts, caches = self.bus, self.deps, self.caches

@@ -10,13 +10,12 @@ from pathlib import Path
 from penstock.bus.contract import Handler
 from penstock.bus.counters import BusObserver
 from penstock.bus.management import ManagedBus
-from penstock.indexing.model_inputs import sparse_text
+from penstock.indexing.model_inputs import BM25_INPUTS, SparseInputs
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.settings import Settings
 from penstock.models.contract import ModelInfo, TruncationChecks
 from penstock.policies.jitter import Rng
 from penstock.pools.permits import POOL_NAMES
-from penstock.search.highlights import WordTerms, folded_word
 from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
@@ -39,28 +38,24 @@ class ModelTraits:
         late: Components of its token vectors; 0 for a model without.
         sparse: The sparse model's name and settings.
         fits_dense_model: Whether the dense model reads the whole of a text.
-        sparse_query: A query's text as the sparse model wants it.
-        sparse_text: A chunk's text, path and symbol as the sparse model wants them.
+        sparse_inputs: Texts as the sparse model wants them.
         learned_sparse_model: Name of a model of learned sparse vectors; empty for BM25. A collection remembers it.
         has_cross_encoder: Whether the reranker reads query and text together, so that searches have it read their best
             again.
         infos: The models, for people.
         truncation: Finds texts that a model does not read whole.
-        word_terms: Terms by which a word is searched, for highlights.
     """
 
     model: str
     dim: int
     sparse: str
     fits_dense_model: Callable[[str], bool]
-    sparse_query: Callable[[str], str]
-    sparse_text: Callable[[str, str, str], str] = sparse_text
+    sparse_inputs: SparseInputs = BM25_INPUTS
     learned_sparse_model: str = ""
     has_cross_encoder: bool = False
     infos: tuple[ModelInfo, ...] = ()
     late: int = 0
     truncation: TruncationChecks = field(default_factory=TruncationChecks)
-    word_terms: WordTerms = folded_word
 
 
 @dataclass(frozen=True, slots=True)

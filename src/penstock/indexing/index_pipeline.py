@@ -36,7 +36,7 @@ from penstock.kernel.vectors import Embeddings
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.stores.commands import GetDocuments, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.contract import VectorStore
-from penstock.stores.data_model import ChunkPayload, DocumentInfo, Point
+from penstock.stores.data_model import TEXT_FOLDED, ChunkPayload, DocumentInfo, Point
 
 #: Bytes of metadata that one document may have stored in all: its metadata is stored with every chunk, where filters
 #: find it. So much is allowed in any case, 64 KB of it with 16 chunks for instance.
@@ -50,8 +50,10 @@ METADATA_PER_CHARACTER_MAX: Final = 8
 #: which searches wait.
 BATCH_METADATA_BYTES_MAX: Final = 131_072
 
-#: Characters of chunks in which identifiers are looked for before the event loop runs other tasks: some 5 ms.
+#: Characters of chunks that are composed before the event loop runs other tasks: some 5 ms. Those beyond ASCII take
+#: longer by a factor.
 SLICE_CHARACTERS: Final = 131_072
+FOLDING_FACTOR: Final = 10
 
 ChunkDocument = Callable[[ChunkText, Context], Awaitable[list[Chunk]]]
 WriteBatch = Callable[[ChunkBatch, Context], Awaitable[None]]
@@ -65,13 +67,15 @@ class ChunkBatchWriter:
         embedder: Makes dense vectors, and token vectors if it can.
         sparse: Makes sparse vectors.
         store: Takes the points.
-        compose_sparse: A chunk's text, path and symbol as the sparse model wants them.
+        text_version: Returns the version of a collection's text. A text of ASCII is the same in each.
+        compose_sparse: A chunk's text, path and symbol as the sparse model wants them in a version.
     """
 
     embedder: Embedder
     sparse: SparseEncoder
     store: VectorStore
-    compose_sparse: Callable[[str, str, str], str] = sparse_text
+    text_version: Callable[[str, Context], Awaitable[int]]
+    compose_sparse: Callable[[str, str, str, int], str] = sparse_text
 
     async def write(self, batch: ChunkBatch, ctx: Context) -> None:
         """Embed and write.
@@ -80,7 +84,7 @@ class ChunkBatchWriter:
         """
         chunks = batch.chunks
         dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
-        sparse_texts = await self._composed(chunks)
+        sparse_texts = await self._composed(batch, ctx)
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:
@@ -97,12 +101,15 @@ class ChunkBatchWriter:
         points = [Point(*parts) for parts in zip(chunks, embedded.dense, vectors["sparse"], late, strict=True)]
         await self.store.run(UpsertPoints(batch.collection, points), ctx)
 
-    async def _composed(self, chunks: Sequence[ChunkPayload]) -> list[str]:
+    async def _composed(self, batch: ChunkBatch, ctx: Context) -> list[str]:
         """Return the chunks as the sparse model wants them, yielding to the event loop between long ones."""
         texts, characters = [], 0
-        for one in chunks:
-            texts.append(self.compose_sparse(one.text, one.path, one.symbol))
-            characters += len(one.text)
+        for one in batch.chunks:
+            parts = one.text, one.path, one.symbol
+            plain = all(map(str.isascii, parts))
+            version = TEXT_FOLDED if plain else await self.text_version(batch.collection, ctx)
+            texts.append(self.compose_sparse(*parts, version))
+            characters += len(one.text) * (1 if plain else FOLDING_FACTOR)
             if characters >= SLICE_CHARACTERS:
                 characters = 0
                 await asyncio.sleep(0)

@@ -1,11 +1,17 @@
-"""Model inputs of a chunk: its text, with a header made of its path and symbol."""
+"""Model inputs: a chunk's text with its path and symbol, and a query's text, as each model wants them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Final
+
+from penstock.kernel.messages import TextKind
+from penstock.models.text_folding import LETTERS_FOLLOW, fold_document, fold_query
+from penstock.stores.data_model import TEXT_FOLDED, TEXT_PLAIN
 
 _WORD: Final = re.compile(r"\w+(?:-\w+)*")
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -78,17 +84,47 @@ def header_tokens(path: str) -> int:
     return HEADER_TOKENS_MAX if path else 0
 
 
-def sparse_text(text: str, path: str, symbol: str) -> str:
-    """Return the text that the sparse model encodes: path, symbol and chunk, then the parts of identifiers.
+def sparse_text(text: str, path: str, symbol: str, version: int = TEXT_FOLDED) -> str:
+    """Return the text that BM25 encodes: path, symbol and chunk, and the parts of identifiers.
 
     The tokenizer cuts ``snake_case`` and dots by itself; ``parseHTTPResponse`` would be one term
     without its parts beside it. Prose has next to no such words, so one rule serves all.
     """
-    whole = f"{path} {symbol}\n{text}"
-    return f"{whole}\n{' '.join(split_identifiers(whole))}"
+    whole, sign, letters = _folded(fold_document, f"{path} {symbol}\n{text}", version).partition(LETTERS_FOLLOW)
+    return f"{whole}\n{' '.join(split_identifiers(whole))}{sign}{letters}"
 
 
-def sparse_query(text: str) -> str:
+def sparse_query(text: str, version: int = TEXT_FOLDED) -> str:
     """Return a query with the parts of its compound identifiers beside them."""
+    text = _folded(fold_query, text, version)
     parts = split_identifiers(text)
     return f"{text} {' '.join(parts)}" if parts else text
+
+
+def _folded(fold: Callable[[str], str], text: str, version: int) -> str:
+    return text if version == TEXT_PLAIN or text.isascii() else fold(text)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseInputs:
+    """Inputs of a sparse model.
+
+    Attributes:
+        query: A query's text in a version.
+        chunk: A chunk's text, path and symbol in a version.
+        text: A text that belongs to no collection.
+    """
+
+    query: Callable[[str, int], str]
+    chunk: Callable[[str, str, str, int], str]
+    text: Callable[[str, TextKind], str]
+
+
+BM25_INPUTS: Final = SparseInputs(
+    sparse_query, sparse_text, lambda text, kind: (fold_query if kind is TextKind.QUERY else fold_document)(text)
+)
+
+#: A learned model has its own notion of what a word means, so its texts are those of the dense model.
+LEARNED_INPUTS: Final = SparseInputs(
+    lambda text, _: text, lambda text, path, symbol, _: dense_text(text, path, symbol), lambda text, _: text
+)

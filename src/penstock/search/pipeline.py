@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,7 +41,6 @@ from penstock.search.degradation import (
     plan_search,
 )
 from penstock.search.grouping import ranked_groups
-from penstock.search.highlights import Highlighter, WordTerms, folded_word
 from penstock.search.request import (
     LIMIT_MAX,
     QUERY_CHARACTERS_MAX,
@@ -54,7 +53,7 @@ from penstock.search.request import (
 )
 from penstock.stores.commands import Retrieve
 from penstock.stores.contract import VectorStore
-from penstock.stores.data_model import RetrievedHit
+from penstock.stores.data_model import TEXT_FOLDED, RetrievedHit
 from penstock.stores.key_value_cache import KeyValueCache
 from penstock.stores.program_runner import RESULT_BYTES_MAX
 
@@ -260,12 +259,12 @@ class SearchPipeline:
         store: Holds the points.
         settings: Candidates per arm.
         clock: The loop's clock.
-        prepare_sparse: The query's text for the sparse arm (identifiers split, as in documents).
+        prepare_sparse: The query's text for the sparse arm (identifiers split, as in documents) in a version.
+        text_version: Returns the version of a collection's text. A query of ASCII is the same in each.
         fits_dense_model: Whether the dense model reads the whole of a text.
         rung_of: The degradation ladder's rung for a class now, asked once for each search.
         result_cache: Cached answers for the rung that gives nothing else; without a cache that rung refuses.
         cross_encoder: Reads query and text together; the best candidates of both arms are ordered by it.
-        word_terms: Terms by which a word is searched, for highlights.
     """
 
     def __init__(  # noqa: PLR0913 - a composition root passes each part by name
@@ -276,12 +275,12 @@ class SearchPipeline:
         store: VectorStore,
         settings: SearchSettings,
         clock: Clock,
-        prepare_sparse: Callable[[str], str],
+        prepare_sparse: Callable[[str, int], str],
+        text_version: Callable[[str, Context], Awaitable[int]],
         fits_dense_model: Callable[[str], bool],
         rung_of: Callable[[Criticality], Rung] = lambda _: Rung.FULL,
         result_cache: ResultCache | None = None,
         cross_encoder: CrossEncoder | None = None,
-        word_terms: WordTerms = folded_word,
     ) -> None:
         self._embedder = embedder
         self._sparse = sparse
@@ -289,11 +288,11 @@ class SearchPipeline:
         self._settings = settings
         self._clock = clock
         self._prepare_sparse = prepare_sparse
+        self._text_version = text_version
         self._fits_dense_model = fits_dense_model
         self._rung_of = rung_of
         self._result_cache = result_cache
         self._cross_encoder = cross_encoder
-        self._word_terms = word_terms
 
     async def run(self, request: SearchRequest, ctx: Context) -> SearchResult:
         """Answer one search.
@@ -359,10 +358,6 @@ class SearchPipeline:
             make_cursor(request, end, points[end - 1]) if begin < end <= len(points) and end < LIMIT_MAX else None
         )
         shown = [hit.search_hit() if request.group else SearchHit.of(hit) for hit in hits[begin:end]]
-        if request.highlights:
-            ranges = await Highlighter(query, self._word_terms).ranges([hit.text for hit in shown])
-            replace = msgspec.structs.replace
-            shown = [replace(hit, highlights=found) for hit, found in zip(shown, ranges, strict=True)]
         return SearchResult(shown, 0.0, run.stages, run.degraded, following)
 
     async def _rank(self, run: SearchRun, query: str, depth: int) -> list[RetrievedHit]:
@@ -403,7 +398,8 @@ class SearchPipeline:
         run.dense = embedded.dense[0]
 
     async def _sparse_vector(self, run: SearchRun, query: str, ctx: Context) -> None:
-        (run.sparse,) = await self._sparse.encode([self._prepare_sparse(query)], TextKind.QUERY, ctx)
+        version = TEXT_FOLDED if query.isascii() else await self._text_version(run.request.collection, ctx)
+        (run.sparse,) = await self._sparse.encode([self._prepare_sparse(query, version)], TextKind.QUERY, ctx)
 
     async def _retrieve(self, run: SearchRun, query: str, depth: int, cross: CrossEncoder | None) -> list[RetrievedHit]:
         """Retrieve so many hits by the vectors that have been encoded; none without a vector."""

@@ -1,4 +1,4 @@
-from penstock.cli.status import collection_row, damage_lines, warning_lines, without_late_interaction
+from penstock.cli.status import collection_row, damage_lines, warning_lines, with_plain_text, without_late_interaction
 from penstock.cli.status_rates import parse_status
 
 
@@ -21,6 +21,13 @@ def test_collections_without_token_vectors_are_named():
     told = without_late_interaction(with_collections(old, new, older))
     assert told.endswith("until deleted and indexed again: old, older")
     assert without_late_interaction(with_collections(new)) == ""
+
+
+def test_collections_of_plain_text_are_named():
+    told = with_plain_text(with_collections({"name": "old"}, {"name": "new", "text": 2}))
+    assert told.startswith("text: 1, ")
+    assert told.endswith(": old")
+    assert with_plain_text(with_collections({"name": "new", "text": 2})) == ""
 
 
 def test_a_damaged_collection_is_named_with_its_reason_and_once():

@@ -23,7 +23,7 @@ from penstock.stores.commands import (
     TrimDocument,
     UpsertPoints,
 )
-from penstock.stores.data_model import CollectionInfo
+from penstock.stores.data_model import TEXT_FOLDED, CollectionInfo
 from tests.clock import virtual
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
@@ -52,13 +52,17 @@ class Models:
 WRITES = (UpsertPoints, TrimDocument, SealDocument)
 
 
+async def newest(_collection, _ctx):
+    return TEXT_FOLDED
+
+
 class House:
     """A pipeline with its parts; one chunk for each line."""
 
     def __init__(self, **index):
         self.store = MemoryStore()
         self.models = Models()
-        self.writer = ChunkBatchWriter(self.models, self.models, self.store)
+        self.writer = ChunkBatchWriter(self.models, self.models, self.store, newest)
         self.pipeline = IndexPipeline(
             store=self.store,
             chunk=self.cut,

@@ -9,6 +9,8 @@ from penstock.indexing.model_inputs import (
     sparse_query,
     sparse_text,
 )
+from penstock.models.text_folding import LETTERS_FOLLOW
+from penstock.stores.data_model import TEXT_PLAIN
 
 
 def test_a_place_is_the_path_and_symbol_in_words():
@@ -46,3 +48,17 @@ def test_a_query_keeps_its_words_and_gains_parts():
 @given(st.text(max_size=200), st.text(max_size=300), st.text(max_size=100))
 def test_a_place_never_outgrows_what_is_kept_free(text, path, symbol):
     assert len(dense_text(text, path, symbol)) <= len(text) + HEADER_CHARACTERS_MAX + 1
+
+
+def test_a_text_follows_the_version_of_its_collection():
+    assert sparse_query("数据库", TEXT_PLAIN) == "数据库"
+    assert sparse_query("数据库").split() == ["数据", "据库"]
+    assert sparse_text("résumé", "a.md", "", TEXT_PLAIN).split() == ["a.md", "résumé"]
+    assert sparse_text("résumé", "a.md", "").split() == ["a.md", "resume"]
+
+
+def test_identifiers_beside_chinese_letters_are_split():
+    assert {"loadTenantConfig", "load", "tenant", "config"} <= set(
+        sparse_text("调用loadTenantConfig加载", "", "").partition(LETTERS_FOLLOW)[0].split()
+    )
+    assert {"parseBody", "parse", "body"} <= set(sparse_query("调用parseBody").split())

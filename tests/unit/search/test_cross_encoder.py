@@ -25,7 +25,7 @@ from penstock.search.pipeline import (
 )
 from penstock.search.request import ArmWeights, SearchRequest, SearchResult
 from penstock.stores.commands import CreateCollection, FetchTokenVectors, StoreCommand, UpsertPoints
-from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
+from penstock.stores.data_model import TEXT_FOLDED, ChunkPayload, CollectionInfo, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
@@ -33,6 +33,10 @@ from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, Hook, embed
 
 WORK = Context.background()
 TEXTS = {f"d{n}": f"the cat number {n}" for n in range(30)} | {"last": "something else"}
+
+
+async def newest(_collection: str, _ctx: Context) -> int:
+    return TEXT_FOLDED
 
 
 class Backwards:
@@ -72,7 +76,8 @@ class House:
             store=self.store,
             settings=SearchSettings(candidates=20, candidates_reduced=8),
             clock=LoopClock(),
-            prepare_sparse=lambda text: text,
+            prepare_sparse=lambda text, _: text,
+            text_version=newest,
             fits_dense_model=lambda _: True,
             rung_of=lambda _: self.rung,
             cross_encoder=CrossEncoder(self.cross, self.texts) if crossed else None,

@@ -25,7 +25,7 @@ from penstock.stores.commands import (
     StoreCommand,
     UpsertPoints,
 )
-from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.stores.data_model import TEXT_FOLDED, ArmQuery, ChunkPayload, CollectionInfo, Match, Point
 from tests.clock import BEGIN_S, virtual
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
@@ -34,6 +34,10 @@ from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, 
 WORK = Context.background()
 TEXTS = {"cat": "the cat sat", "dog": "a dog sat", "parse": "parse json text", "mat": "on the mat"}
 DOWN = Unavailable("down", dependency="model")
+
+
+async def newest(_collection: str, _ctx: Context) -> int:
+    return TEXT_FOLDED
 
 
 @dataclass
@@ -73,7 +77,8 @@ class House:
             store=self.store,
             settings=SearchSettings(candidates=self.candidates),
             clock=LoopClock(),
-            prepare_sparse=lambda text: text.replace("_", " "),
+            prepare_sparse=lambda text, _: text.replace("_", " "),
+            text_version=newest,
             fits_dense_model=self.reads_whole,
         )
         request = SearchRequest(wishes.pop("collection", "c"), query=query, **wishes)

@@ -16,7 +16,7 @@ from penstock.pools.guard import CircuitOpen
 from penstock.search.pipeline import ResultCache, SearchPipeline
 from penstock.search.request import ArmWeights, SearchRequest, SearchResult
 from penstock.stores.commands import CreateCollection, FetchTokenVectors, SearchBatch, StoreCommand, UpsertPoints
-from penstock.stores.data_model import ChunkPayload, CollectionInfo, Point
+from penstock.stores.data_model import TEXT_FOLDED, ChunkPayload, CollectionInfo, Point
 from penstock.stores.memory_cache import MemoryCache
 from tests.clock import virtual
 from tests.fakes.loop_clock import LoopClock
@@ -26,6 +26,10 @@ from tests.fakes.models import DIM, FakeEmbedder, FakeSparseEncoder, embedding, 
 WORK = Context.background()
 TEXTS = {"cat": "the cat sat", "dog": "a dog sat", "parse": "parse json text", "mat": "on the mat"}
 DOWN = Unavailable("down", dependency="model")
+
+
+async def newest(_collection: str, _ctx: Context) -> int:
+    return TEXT_FOLDED
 
 
 @dataclass
@@ -49,7 +53,8 @@ class House:
             store=self.store,
             settings=SearchSettings(candidates=4, candidates_reduced=2),
             clock=LoopClock(),
-            prepare_sparse=lambda text: text,
+            prepare_sparse=lambda text, _: text,
+            text_version=newest,
             fits_dense_model=lambda text: "endless" not in text,
             rung_of=lambda _: self.rung,
             result_cache=self.answers if self.remembers else None,
