@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 from penstock.bus.local import LocalBus
 from penstock.core.dependencies import ModelTraits
@@ -151,7 +152,7 @@ def scope(method: str, path: str, headers: Mapping[str, str] | None = None) -> d
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": plain,
+        "path": unquote(plain),
         "raw_path": plain.encode(),
         "query_string": query.encode(),
         "root_path": "",

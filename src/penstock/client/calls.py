@@ -16,6 +16,7 @@ from penstock.client.records import (
     Alert,
     Collection,
     DocumentListing,
+    FullDocument,
     IndexReport,
     NewDocument,
     SearchOptions,
@@ -145,6 +146,12 @@ def list_documents(
     query = {"limit": str(limit), "after": after, "path_prefix": path_prefix}
     told = {name: value for name, value in query.items() if value is not None}
     return ApiCall("GET", f"{_collection(collection)}/documents", DocumentListing, query=told)
+
+
+def get_document(id: str, collection: str = DEFAULT, *, chunk: int = 0, limit: int = 100) -> ApiCall[FullDocument]:
+    """Read a document by its id: so many of its chunks, from the one of a number on."""
+    query = {"id": id, "chunk": str(chunk), "limit": str(limit)}
+    return ApiCall("GET", f"{_collection(collection)}/document", FullDocument, query=query)
 
 
 def delete_documents(

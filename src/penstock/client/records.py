@@ -131,6 +131,40 @@ class IndexReport(msgspec.Struct, frozen=True):
     took_ms: float = 0.0
 
 
+class DocumentChunk(msgspec.Struct, frozen=True):
+    """A chunk of a document that was read: its number from 0, its lines, its symbol and its text."""
+
+    chunk: int
+    text: str
+    start_line: int = 0
+    end_line: int = 0
+    symbol: str = ""
+
+
+class FullDocument(msgspec.Struct, frozen=True):
+    """A document with its chunks.
+
+    Attributes:
+        id: Its id.
+        chunks: Those that were asked for, in their order.
+        path: Its path.
+        language: Name of the language.
+        metadata: Its metadata.
+        hash: Content hash; empty while it is being written.
+        total: How many chunks it has.
+        next: Number of the chunk that follows.
+    """
+
+    id: str
+    chunks: list[DocumentChunk]
+    path: str = ""
+    language: str = ""
+    metadata: dict[str, Any] = {}
+    hash: str = ""
+    total: int = 0
+    next: int | None = None
+
+
 class SearchOptions(TypedDict, total=False):
     """Options of a search. Those left out have the server's default.
 
@@ -145,6 +179,7 @@ class SearchOptions(TypedDict, total=False):
         group: ``document``: the best chunk of each document alone, the others in :attr:`Hit.others`.
         offset: Hits left out at the beginning, or after the cursor.
         cursor: The ``next`` of an answer to the same search.
+        highlights: Whether each hit tells where its text holds words of the query.
     """
 
     limit: int
@@ -157,6 +192,7 @@ class SearchOptions(TypedDict, total=False):
     group: Literal["document"]
     offset: int
     cursor: str
+    highlights: bool
 
 
 class OtherHit(msgspec.Struct, frozen=True):
@@ -185,6 +221,7 @@ class Hit(msgspec.Struct, frozen=True):
         explain: Rank and score by stage, where they were asked for.
         others: The document's other chunks, 20 at most, where hits are grouped.
         others_total: How many there are.
+        highlights: Ranges of the text that hold words of the query, for ``text[start:end]``, where they were asked for.
     """
 
     id: str
@@ -200,6 +237,7 @@ class Hit(msgspec.Struct, frozen=True):
     explain: dict[str, Any] | None = None
     others: list[OtherHit] = []
     others_total: int = 0
+    highlights: list[tuple[int, int]] = []
 
 
 class SearchResponse(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from penstock.kernel.settings import Settings
 from penstock.models.contract import ModelInfo, TruncationChecks
 from penstock.policies.jitter import Rng
 from penstock.pools.permits import POOL_NAMES
+from penstock.search.highlights import WordTerms, folded_word
 from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
@@ -44,6 +45,7 @@ class ModelTraits:
             again.
         infos: The models, for people.
         truncation: Finds texts that a model does not read whole.
+        word_terms: Terms by which a word is searched, for highlights.
     """
 
     model: str
@@ -56,6 +58,7 @@ class ModelTraits:
     infos: tuple[ModelInfo, ...] = ()
     late: int = 0
     truncation: TruncationChecks = field(default_factory=TruncationChecks)
+    word_terms: WordTerms = folded_word
 
 
 @dataclass(frozen=True, slots=True)

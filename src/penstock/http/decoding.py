@@ -22,7 +22,7 @@ from penstock.http import request_bodies
 from penstock.http.json_errors import InvalidField, find_invalid_json
 from penstock.http.problem import UnsupportedMediaType
 from penstock.http.request_bodies import Ids, PathPrefix
-from penstock.indexing.document_records import PATH_CHARACTERS_MAX
+from penstock.indexing.document_records import ID_CHARACTERS_MAX, PATH_CHARACTERS_MAX
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, truncated
 from penstock.search.request import SearchBody
 
@@ -61,6 +61,10 @@ S = TypeVar("S", bound=msgspec.Struct)
 #: Documents on one page of a document list at most.
 PAGE_DOCUMENTS_MAX: Final = 10_000
 
+#: Chunks of a document read at once at most, and the largest number of one.
+CHUNKS_READ_MAX: Final = 1000
+CHUNK_NUMBER_MAX: Final = 2**31 - 1
+
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The query of an endpoint that takes none."""
@@ -78,6 +82,28 @@ class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     after: uuid.UUID | UnsetType = UNSET
     limit: Annotated[int, Meta(ge=1, le=PAGE_DOCUMENTS_MAX)] = 1000
     path_prefix: Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX)] = ""
+
+
+class ChunksQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of a document that is read.
+
+    Attributes:
+        chunk: Number of the first chunk wanted, from 0: the `next` of the answer before.
+        limit: Number of chunks wanted at most.
+    """
+
+    chunk: Annotated[int, Meta(ge=0, le=CHUNK_NUMBER_MAX)] = 0
+    limit: Annotated[int, Meta(ge=1, le=CHUNKS_READ_MAX)] = 100
+
+
+class LookupQuery(ChunksQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Query parameters of a document that is read by its id, whatever characters that has.
+
+    Attributes:
+        id: The document's id.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX)]
 
 
 class DeleteQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from penstock.http.exchange import RETRY_AFTER_STATUSES
 from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import MEDIA_TYPE, TITLES, ProblemDetails
 from penstock.http.request_context import CRITICALITIES
-from penstock.indexing.document_records import Document
+from penstock.indexing.document_records import ID_CHARACTERS_MAX, Document
 from penstock.kernel.records import TIMEOUT_MS_MAX
 from penstock.search.request import SearchBody
 from penstock.stores.data_model import COLLECTION_NAME
@@ -101,6 +101,12 @@ _COLLECTION: Final[Schema] = {
     "description": "The collection's name: letters, digits, `-`, `_`, `.`; 64 at most",
     "schema": {"type": "string", "pattern": f"^{COLLECTION_NAME}$"},
     "example": "default",
+}
+
+_DOCUMENT_ID: Final[Schema] = {
+    "description": "The document's id, percent-encoded",
+    "schema": {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS_MAX},
+    "example": "notes",
 }
 
 _SNAPSHOT: Final[Schema] = {"description": "The snapshot's name", "schema": {"type": "string"}}
@@ -195,7 +201,7 @@ def _operation_id(text: str) -> str:
 
 def _tag(path: str) -> str:
     """Return the group a route is shown in: what its path is about."""
-    if "documents" in path:
+    if "/document" in path:
         return "documents"
     if path.endswith("/search"):
         return "search"
@@ -237,7 +243,7 @@ def _headers(*names: str) -> dict[str, Any]:
 
 def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
     for name in _PATH_PARAMETER.findall(path):
-        said = _COLLECTION if path.startswith("/v1/collections/") else _SNAPSHOT
+        said = _DOCUMENT_ID if name == "id" else _COLLECTION if path.startswith("/v1/collections/") else _SNAPSHOT
         yield {"name": name, "in": "path", "required": True, **said}
 
 

@@ -14,7 +14,8 @@ from starlette.requests import Request
 
 from penstock.core.core import Core
 from penstock.http import decoding, documents, request_bodies, responses
-from penstock.http.decoding import DeleteQuery, PageQuery
+from penstock.http.decoding import ChunksQuery, DeleteQuery, LookupQuery, PageQuery
+from penstock.http.document_reading import read_document
 from penstock.http.endpoints import ApiEndpoint, declared_endpoints
 from penstock.http.probes import CachedValue
 from penstock.http.request_context import build_context, request_state
@@ -80,6 +81,7 @@ _SEARCH: Final = ApiEndpoint(
     criticality=Criticality.INTERACTIVE,
     error_statuses=(404, 409),
 )
+_DOCUMENT: Final = ApiEndpoint("GET", f"{_DOCUMENTS}/{{id}}", query=ChunksQuery, error_statuses=(404,))
 
 
 class Operations:
@@ -201,6 +203,18 @@ class Operations:
             characters += sum(len(head.id) + len(head.path) for head in page.documents)
             if after is None or len(heads) >= query.limit or characters >= PAGE_CHARACTERS_MAX:
                 return DocumentPage(heads, after)
+
+    @_DOCUMENT
+    @replace(_DOCUMENT, path=f"{_COLLECTION}/document", query=LookupQuery)
+    async def get_document(self, request: Request) -> responses.DocumentText:
+        """Read a document by its id, with its chunks in their order.
+
+        The id is the rest of the path, percent-encoded, or a query parameter: a client may take `.`, `..` and `//` in a
+        path for something else.
+        """
+        query: ChunksQuery = request_state(request.scope).query
+        id = query.id if isinstance(query, LookupQuery) else request.path_params["id"]
+        return await read_document(self._store, request.path_params["name"], id, query, self._context(request))
 
     @ApiEndpoint("DELETE", _DOCUMENTS, body=request_bodies.DeleteBody, query=DeleteQuery, error_statuses=(404, 507))
     async def delete_documents(self, request: Request) -> responses.DeleteResponse:

@@ -15,6 +15,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 #: Codes whose status differs from their family's.
 _STATUS_BY_CODE: Final = {
     "collection_not_found": 404,
+    "document_not_found": 404,
+    "chunk_not_found": 404,
     "snapshot_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -46,6 +46,48 @@ class DeleteResponse(msgspec.Struct, frozen=True):
     """Number of documents, collections or snapshots deleted."""
 
     deleted: Count
+
+
+class ChunkText(msgspec.Struct, frozen=True):
+    """A chunk of a document that is read.
+
+    Attributes:
+        chunk: Its number, from 0.
+        start_line: First line, from 1.
+        end_line: Last line, inclusive.
+        symbol: Qualified enclosing symbol or heading trail, may be empty.
+        text: The chunk, as in the source.
+    """
+
+    chunk: int
+    start_line: int
+    end_line: int
+    symbol: str
+    text: str
+
+
+class DocumentText(msgspec.Struct, frozen=True):
+    """A document with its chunks.
+
+    Attributes:
+        id: Its id.
+        path: Its path, may be empty.
+        language: Lower-case language name, may be empty.
+        metadata: Its metadata.
+        hash: Content hash; empty while it is being written.
+        total: How many chunks it has; 0 while it is being written.
+        chunks: Those that were asked for, in their order; 4 MB of them at most.
+        next: Number of the chunk that follows, null after the last one.
+    """
+
+    id: str
+    path: str
+    language: str
+    metadata: dict[str, Any]
+    hash: str
+    total: int
+    chunks: list[ChunkText]
+    next: int | None
 
 
 class DocumentOutcome(msgspec.Struct, frozen=True):

@@ -183,7 +183,8 @@ def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> R
         count(status)
         return Response(await encode_in_slices(record), status, media_type=JSON)
 
-    return Route(endpoint.path, answer, methods=[endpoint.method], name=endpoint.operation)
+    # An id may hold slashes, encoded or not.
+    return Route(endpoint.path.replace("{id}", "{id:path}"), answer, methods=[endpoint.method], name=endpoint.operation)
 
 
 async def _decoded(endpoint: ApiEndpoint, data: bytes) -> Any:

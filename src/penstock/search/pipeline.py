@@ -41,6 +41,7 @@ from penstock.search.degradation import (
     plan_search,
 )
 from penstock.search.grouping import ranked_groups
+from penstock.search.highlights import Highlighter, WordTerms, folded_word
 from penstock.search.request import (
     LIMIT_MAX,
     QUERY_CHARACTERS_MAX,
@@ -265,6 +266,7 @@ class SearchPipeline:
         rung_of: The degradation ladder's rung for a class now, asked once for each search.
         result_cache: Cached answers for the rung that gives nothing else; without a cache that rung refuses.
         cross_encoder: Reads query and text together; the best candidates of both arms are ordered by it.
+        word_terms: Terms by which a word is searched, for highlights.
     """
 
     def __init__(  # noqa: PLR0913 - a composition root passes each part by name
@@ -281,6 +283,7 @@ class SearchPipeline:
         rung_of: Callable[[Criticality], Rung] = lambda _: Rung.FULL,
         result_cache: ResultCache | None = None,
         cross_encoder: CrossEncoder | None = None,
+        word_terms: WordTerms = folded_word,
     ) -> None:
         self._embedder = embedder
         self._sparse = sparse
@@ -293,6 +296,7 @@ class SearchPipeline:
         self._rung_of = rung_of
         self._result_cache = result_cache
         self._cross_encoder = cross_encoder
+        self._word_terms = word_terms
 
     async def run(self, request: SearchRequest, ctx: Context) -> SearchResult:
         """Answer one search.
@@ -358,6 +362,10 @@ class SearchPipeline:
             make_cursor(request, end, points[end - 1]) if begin < end <= len(points) and end < LIMIT_MAX else None
         )
         shown = [hit.search_hit() if request.group else SearchHit.of(hit) for hit in hits[begin:end]]
+        if request.highlights:
+            ranges = await Highlighter(query, self._word_terms).ranges([hit.text for hit in shown])
+            replace = msgspec.structs.replace
+            shown = [replace(hit, highlights=found) for hit, found in zip(shown, ranges, strict=True)]
         return SearchResult(shown, 0.0, run.stages, run.degraded, following)
 
     async def _rank(self, run: SearchRun, query: str, depth: int) -> list[RetrievedHit]:

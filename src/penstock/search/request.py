@@ -73,6 +73,7 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
         group: `document`: the best chunk of each document, with its other chunks in `others`.
         offset: Number of hits to leave out at the beginning, or after the cursor. No hit is given below place 1000.
         cursor: The `next` of an answer to the same search; the hits that follow are wanted.
+        highlights: Whether each hit tells where its text holds words of the query.
     """
 
     query: Query
@@ -86,6 +87,7 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
     group: Literal["document"] | None = None
     offset: OrNull[Offset] = 0
     cursor: Cursor | None = None
+    highlights: OrNull[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,7 +177,7 @@ _CURSOR_VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 5
 
 #: Fields of a request that do not decide about the order of its hits.
-_ORDERLESS: Final = {"limit": 10, "offset": 0, "cursor": None, "explain": False, "strict": False}
+_ORDERLESS: Final = {"limit": 10, "offset": 0, "cursor": None, "explain": False, "strict": False, "highlights": False}
 
 
 def make_cursor(request: SearchRequest, hits: int, last_point: str) -> str:
@@ -221,6 +223,10 @@ def _digest(data: bytes, size: int) -> bytes:
     return hashlib.blake2b(data, digest_size=size).digest()
 
 
+#: Two numbers: the first character, and the one after the last.
+TextRange = Annotated[list[Annotated[int, Meta(ge=0)]], Meta(min_length=2, max_length=2)]
+
+
 class OtherChunk(msgspec.Struct, frozen=True):
     """A chunk of a document whose best chunk is a hit.
 
@@ -256,6 +262,8 @@ class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
         others: The document's other chunks among those that were ranked with this one, best first, 20 at most; where
             hits are grouped.
         others_total: How many there are.
+        highlights: Ranges of the text that hold words of the query, in Unicode code points: the first one and the one
+            after the last; 100 at most, where they are wanted.
     """
 
     id: str
@@ -271,6 +279,7 @@ class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
     explain: dict[str, StageRank] | msgspec.UnsetType = msgspec.UNSET
     others: list[OtherChunk] | msgspec.UnsetType = msgspec.UNSET
     others_total: int | msgspec.UnsetType = msgspec.UNSET
+    highlights: list[TextRange] | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(cls, found: RetrievedHit, **parts: Any) -> SearchHit:

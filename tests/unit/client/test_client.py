@@ -228,6 +228,14 @@ def test_hits_are_awaited_page_by_page():
     assert json.loads(script.requests[1].content) == {"query": "q", "cursor": "x" * 32}
 
 
+def test_a_document_is_read_by_any_id(talk):
+    answer = {"id": "../a b?#%2F//é", "chunks": [{"chunk": 3, "text": "t"}], "total": 9, "next": 4}
+    found, script = talk([httpx.Response(200, json=answer)], calls.get_document(answer["id"], "c", chunk=3, limit=1))
+    assert (found.id, found.chunks[0].text, found.next) == (answer["id"], "t", 4)
+    assert script.requests[0].url.path == "/v1/collections/c/document"
+    assert dict(script.requests[0].url.params) == {"id": answer["id"], "chunk": "3", "limit": "1"}
+
+
 def test_ids_are_deleted_in_the_body(talk):
     deleted, script = talk([httpx.Response(200, json={"deleted": 2})], calls.delete_documents("c", ids=["a", "b"]))
     assert deleted == 2
@@ -289,6 +297,7 @@ ROUTES = {
         calls.delete_collection("name"),
         calls.index_documents([], "name"),
         calls.list_documents("name"),
+        calls.get_document("id", "name"),
         calls.delete_documents("name"),
         calls.embed([]),
         calls.sparse([]),
@@ -304,8 +313,9 @@ ROUTES = {
 
 
 def test_every_endpoint_has_a_method_of_both_clients():
-    # A search of the collection `default` has a second route.
-    assert {(one.method, one.path) for one in ENDPOINTS} - {("POST", "/v1/search")} == ROUTES
+    # A search of the collection `default` has a second route, and so has a document whose id suits a path.
+    second = {("POST", "/v1/search"), ("GET", "/v1/collections/{name}/documents/{id}")}
+    assert {(one.method, one.path) for one in ENDPOINTS} - second == ROUTES
     for operation in (one.operation for one in ENDPOINTS):
         assert inspect.signature(getattr(Client, operation)) == inspect.signature(getattr(AsyncClient, operation))
         assert getattr(Client, operation).__doc__ == getattr(calls, operation).__doc__

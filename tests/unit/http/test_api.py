@@ -139,7 +139,9 @@ async def test_no_route_reads_a_body_of_another_kind(kind):
         if endpoint.method == "GET":
             continue
         caller = Caller(api.gate)
-        answer = await caller.ask(endpoint.method, endpoint.path.format(name="default"), "{}", {"content-type": kind})
+        answer = await caller.ask(
+            endpoint.method, endpoint.path.format(name="default", id="a"), "{}", {"content-type": kind}
+        )
         assert (answer.status, answer.json["field"], caller.received) == (415, "content-type", 0), endpoint.path
         assert "application/json" in answer.headers["accept"]
         assert ("x-ndjson" in answer.headers["accept"]) is endpoint.ndjson
