@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.http.decoding import ChunksQuery
-from penstock.http.responses import ChunkText, DocumentText
+from penstock.http.responses import StoredChunk, DocumentText
 from penstock.kernel.context import Context, point_id
 from penstock.kernel.errors import Invalid, truncated
 from penstock.stores.commands import FetchPayloads, GetDocuments
@@ -46,10 +46,10 @@ async def read_document(store: VectorStore, collection: str, id: str, query: Chu
         metadata=first.metadata,
         hash=head.hash,
         total=head.chunks,
-        chunks=[_chunk_text(payload) for payload in found],
+        chunks=[_stored_chunk(payload) for payload in found],
         next=following if more else None,
     )
 
 
-def _chunk_text(payload: ChunkPayload) -> ChunkText:
-    return ChunkText(payload.chunk, payload.start_line, payload.end_line, payload.symbol, payload.text)
+def _stored_chunk(payload: ChunkPayload) -> StoredChunk:
+    return StoredChunk(payload.chunk, payload.start_line, payload.end_line, payload.symbol, payload.text)

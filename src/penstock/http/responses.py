@@ -48,7 +48,7 @@ class DeleteResponse(msgspec.Struct, frozen=True):
     deleted: Count
 
 
-class ChunkText(msgspec.Struct, frozen=True):
+class StoredChunk(msgspec.Struct, frozen=True):
     """A chunk of a document that is read.
 
     Attributes:
@@ -86,7 +86,7 @@ class DocumentText(msgspec.Struct, frozen=True):
     metadata: dict[str, Any]
     hash: str
     total: int
-    chunks: list[ChunkText]
+    chunks: list[StoredChunk]
     next: int | None
 
 
