@@ -25,6 +25,7 @@ from penstock.stores.data_model import (
     ArmQuery,
     CollectionInfo,
     DocumentInfo,
+    Except,
     Match,
     Prefix,
     Range,
@@ -218,6 +219,15 @@ def test_a_path_prefix_is_plain_characters(shop, prefix):
 
 #: The integers that are kept exactly, at their borders and where doubles begin to round.
 BORDERS = (INTEGER_MIN, -(2**53) - 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, INTEGER_MAX)
+
+
+def test_documents_can_be_left_out(shop):
+    name = shop.collection()
+    odd = "/srv/a b:ü\n"
+    shop.put(name, point("a"), point("b"), point(odd))
+    assert shop.found(name, Except("id", ["a"])) == {"b", odd}
+    assert shop.found(name, Except("id", ["a", odd]), Match("id", ["a", "b"])) == {"b"}
+    assert shop.found(name, Except("id", ["absent"])) == {"a", "b", odd}
 
 
 def test_integers_of_64_bits_come_back_and_are_found_as_they_went_in(shop):

@@ -27,6 +27,7 @@ from penstock.stores.data_model import (
     Condition,
     DocumentInfo,
     DocumentPage,
+    Except,
     Filter,
     Match,
     Point,
@@ -209,6 +210,8 @@ def _holds(payload: ChunkPayload, condition: Condition) -> bool:
     values = list(_values(payload, condition.key))
     if isinstance(condition, Match):
         return any(_same(value, wanted) for value in values for wanted in condition.values)
+    if isinstance(condition, Except):
+        return not any(value in condition.values for value in values)
     if isinstance(condition, Prefix):
         return any(isinstance(value, str) and value.startswith(condition.prefix) for value in values)
     return any(_within(value, condition) for value in values)

@@ -38,7 +38,7 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
 
 
 @click.command("search")
-@click.argument("query", nargs=-1, required=True)
+@click.argument("query", nargs=-1)
 @collection_option
 @click.option("--limit", default=10, show_default=True, metavar="N", help="Hits at most.")
 @click.option("--path-prefix", metavar="PREFIX", help="Only paths that begin so, as they were shown when indexed.")
@@ -46,6 +46,7 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
 @click.option(
     "--group", flag_value="document", help="The best chunk of each document alone; tells where its others are."
 )
+@click.option("--like", metavar="ID", help="In the place of a query: what is like the document of this id.")
 @click.option("--offset", default=0, metavar="N", help="Leave out the first N hits.")
 @click.option("--no-rerank", is_flag=True, help="Leave the order as fused.")
 @json_option
@@ -58,8 +59,11 @@ async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_j
 
     Exit code 1 if nothing was found, 2 on an error.
     """
-    text = " ".join(query)
-    call = calls.search(text, collection, **search_options(**wishes, explain=as_json))
+    text, like = " ".join(query), wishes.pop("like")
+    if bool(like) == bool(text.strip()):
+        raise click.UsageError("say what to look for: either a query, or --like ID")
+    wishes["like"] = {"id": like} if like else None
+    call = calls.search(text or None, collection, **search_options(**wishes, explain=as_json))
     if not setup.data_dir.exists():
         message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
         raise Invalid(message, code="collection_not_found")

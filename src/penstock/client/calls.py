@@ -86,11 +86,11 @@ class ApiCall(Generic[T]):
         return answer
 
 
-def search(query: str, collection: str = DEFAULT, **options: Unpack[SearchOptions]) -> ApiCall[SearchResponse]:
+def search(query: str | None, collection: str = DEFAULT, **options: Unpack[SearchOptions]) -> ApiCall[SearchResponse]:
     """Search a collection.
 
     Args:
-        query: What to look for, in words or code.
+        query: What to look for, in words or code; ``None`` with the option ``like``.
         collection: Its name.
         **options: See :class:`~penstock.client.records.SearchOptions`.
     """

@@ -229,7 +229,9 @@ class Client(_Configurable):
                 return
             after = page.next
 
-    def iter_search(self, query: str, collection: str = DEFAULT, **options: Unpack[SearchOptions]) -> Iterator[Hit]:
+    def iter_search(
+        self, query: str | None, collection: str = DEFAULT, **options: Unpack[SearchOptions]
+    ) -> Iterator[Hit]:
         """Yield the hits of a search, page by page, ``limit`` on each; 1 000 in all at most."""
         while True:
             page = self.search(query, collection, **options)
@@ -325,7 +327,7 @@ class AsyncClient(_Configurable):
             after = page.next
 
     async def iter_search(
-        self, query: str, collection: str = DEFAULT, **options: Unpack[SearchOptions]
+        self, query: str | None, collection: str = DEFAULT, **options: Unpack[SearchOptions]
     ) -> AsyncIterator[Hit]:
         """Yield the hits of a search, page by page, ``limit`` on each; 1 000 in all at most."""
         while True:

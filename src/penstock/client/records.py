@@ -180,6 +180,7 @@ class SearchOptions(TypedDict, total=False):
         offset: Hits left out at the beginning, or after the cursor.
         cursor: The ``next`` of an answer to the same search.
         highlights: Whether each hit tells where its text holds words of the query.
+        like: A document (``id``) or a chunk of it (``chunk``) to which similar ones are wanted; the query is ``None``.
     """
 
     limit: int
@@ -193,6 +194,7 @@ class SearchOptions(TypedDict, total=False):
     offset: int
     cursor: str
     highlights: bool
+    like: dict[str, str | int]
 
 
 class OtherHit(msgspec.Struct, frozen=True):

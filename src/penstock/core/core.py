@@ -32,8 +32,9 @@ from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guarded_store import GuardedStore, VectorLayout
 from penstock.pools.permits import PoolRegistry
 from penstock.pools.text_versions import TextVersions
+from penstock.search.cross_encoder import CrossEncoder
 from penstock.search.degradation import LadderController
-from penstock.search.pipeline import CrossEncoder, ResultCache, SearchPipeline
+from penstock.search.pipeline import ResultCache, SearchPipeline
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import CollectionInfo
 from penstock.stores.key_value_cache import ShrinkableCache

@@ -22,9 +22,10 @@ from penstock.http import request_bodies
 from penstock.http.json_errors import InvalidField, find_invalid_json
 from penstock.http.problem import UnsupportedMediaType
 from penstock.http.request_bodies import Ids, PathPrefix
-from penstock.indexing.document_records import ID_CHARACTERS_MAX, PATH_CHARACTERS_MAX
+from penstock.indexing.document_records import PATH_CHARACTERS_MAX
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, truncated
-from penstock.search.request import SearchBody
+from penstock.search.request import CHUNK_NUMBER_MAX, SearchBody
+from penstock.stores.data_model import ID_CHARACTERS_MAX
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -61,9 +62,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 #: Documents on one page of a document list at most.
 PAGE_DOCUMENTS_MAX: Final = 10_000
 
-#: Chunks of a document read at once at most, and the largest number of one.
+#: Chunks of a document read at once at most.
 CHUNKS_READ_MAX: Final = 1000
-CHUNK_NUMBER_MAX: Final = 2**31 - 1
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

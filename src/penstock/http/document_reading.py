@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.http.decoding import ChunksQuery
-from penstock.http.responses import StoredChunk, DocumentText
+from penstock.http.responses import DocumentText, StoredChunk
 from penstock.kernel.context import Context, point_id
 from penstock.kernel.errors import Invalid, truncated
 from penstock.stores.commands import FetchPayloads, GetDocuments

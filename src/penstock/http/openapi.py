@@ -20,10 +20,10 @@ from penstock.http.exchange import RETRY_AFTER_STATUSES
 from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import MEDIA_TYPE, TITLES, ProblemDetails
 from penstock.http.request_context import CRITICALITIES
-from penstock.indexing.document_records import ID_CHARACTERS_MAX, Document
+from penstock.indexing.document_records import Document
 from penstock.kernel.records import TIMEOUT_MS_MAX
 from penstock.search.request import SearchBody
-from penstock.stores.data_model import COLLECTION_NAME
+from penstock.stores.data_model import COLLECTION_NAME, ID_CHARACTERS_MAX
 from penstock.telemetry.metrics import CONTENT_TYPE
 
 REF: Final = "#/components/schemas/{name}"

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from penstock.indexing.document_records import ID_CHARACTERS_MAX, PATH_CHARACTERS_MAX, Document, DocumentFields
+from penstock.indexing.document_records import PATH_CHARACTERS_MAX, Document, DocumentFields
 from penstock.kernel.messages import TextKind
 from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs
+from penstock.stores.data_model import ID_CHARACTERS_MAX
 
 #: Texts in one request to a model.
 TEXTS_MAX: Final = 1000
@@ -115,6 +116,12 @@ SCHEMA_RULES: Final[dict[str, Any]] = {
         "oneOf": [
             {"required": ["ids"], "properties": {"ids": {"type": "array"}, "path_prefix": {"type": "null"}}},
             {"required": ["path_prefix"], "properties": {"path_prefix": {"type": "string"}, "ids": {"type": "null"}}},
+        ]
+    },
+    "SearchBody": {
+        "oneOf": [
+            {"required": ["query"], "properties": {"query": {"type": "string"}, "like": {"type": "null"}}},
+            {"required": ["like"], "properties": {"like": {"type": "object"}, "query": {"type": "null"}}},
         ]
     },
     "ArmWeights": {

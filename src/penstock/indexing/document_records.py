@@ -12,10 +12,9 @@ from msgspec import Meta
 
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.records import NullAsDefault, OrNull
-from penstock.stores.data_model import ChunkPayload
+from penstock.stores.data_model import ID_CHARACTERS_MAX, ChunkPayload
 
-#: Characters of a document's id, and of its path.
-ID_CHARACTERS_MAX: Final = 4096
+#: Characters of a document's path at most.
 PATH_CHARACTERS_MAX: Final = 4096
 
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from penstock.indexing.chunk.outline import Chunk
 from penstock.indexing.document_records import (
-    ID_CHARACTERS_MAX,
     ChunkBatch,
     Document,
     DocumentStatus,
@@ -36,7 +35,7 @@ from penstock.kernel.vectors import Embeddings
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.stores.commands import GetDocuments, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.contract import VectorStore
-from penstock.stores.data_model import TEXT_FOLDED, ChunkPayload, DocumentInfo, Point
+from penstock.stores.data_model import ID_CHARACTERS_MAX, TEXT_FOLDED, ChunkPayload, DocumentInfo, Point
 
 #: Bytes of metadata that one document may have stored in all: its metadata is stored with every chunk, where filters
 #: find it. So much is allowed in any case, 64 KB of it with 16 chunks for instance.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,12 +23,19 @@ from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.vectors import DenseVectors, SparseVector
-from penstock.models.contract import Embedder, Reranker, SparseEncoder
+from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.ladder import Rung
-from penstock.ranking.fusion import sort_best_first
 from penstock.ranking.program import RECOVERABLE_ERRORS, RERANK_STAGE, block_ends, order_in_blocks
-from penstock.ranking.retrieval import Arm, P, Ranking, RetrievalQuery, StageRank
+from penstock.ranking.retrieval import Arm, Ranking, RetrievalQuery
 from penstock.ranking.signals import apply_signals
+from penstock.search.cross_encoder import (
+    CROSS_ENCODER_HITS,
+    CROSS_ENCODER_TIME_SHARE,
+    CrossEncoder,
+    reorder_by_relevance,
+    reorder_hits,
+    texts_to_read,
+)
 from penstock.search.degradation import (
     CACHED,
     HITS_TRUNCATED,
@@ -42,6 +49,7 @@ from penstock.search.degradation import (
 )
 from penstock.search.grouping import ranked_groups
 from penstock.search.highlights import Highlighter, WordTerms, folded_word
+from penstock.search.likeness import StoredVectors, read_vectors
 from penstock.search.request import (
     LIMIT_MAX,
     QUERY_CHARACTERS_MAX,
@@ -54,7 +62,7 @@ from penstock.search.request import (
 )
 from penstock.stores.commands import Retrieve
 from penstock.stores.contract import VectorStore
-from penstock.stores.data_model import TEXT_FOLDED, RetrievedHit
+from penstock.stores.data_model import TEXT_FOLDED, Except, RetrievedHit
 from penstock.stores.key_value_cache import KeyValueCache
 from penstock.stores.program_runner import RESULT_BYTES_MAX
 
@@ -142,6 +150,7 @@ class SearchRun:
     degraded: list[str] = field(default_factory=list)
     dense: DenseVectors | None = None
     sparse: SparseVector | None = None
+    like: StoredVectors | None = None
     token_vectors: TokenVectors | None = None
     failures: list[PenstockError] = field(default_factory=list)
     store_answered: bool = False
@@ -183,72 +192,8 @@ class SearchRun:
             self.degraded.append(what)
 
 
-def reorder_hits(
-    found: Sequence[RetrievedHit], order: Ranking[str], stages: Mapping[str, Ranking[str]]
-) -> list[RetrievedHit]:
-    """Return hits in another order; hits with explanations also get the ranks of the given stages."""
-    by_point = {one.point: one for one in found}
-    ranks = {name: {point: rank for rank, point in enumerate(stage, 1)} for name, stage in stages.items()}
-
-    def moved(point: str, score: float) -> RetrievedHit:
-        one = by_point[point]
-        further = {name: StageRank(ranks[name].get(point), stage.get(point)) for name, stage in stages.items()}
-        return RetrievedHit(point, score, one.payload, {**one.stage_ranks, **further} if one.stage_ranks else {})
-
-    return [moved(point, score) for point, score in order.items()]
-
-
-#: The range that scores are spread over where the candidates' own range is none, as a share of their size.
-SCORE_RANGE_MIN: Final = 1e-3
-
-
-def texts_to_read(texts: int, candidates: int, full_candidates: int) -> int:
-    """Return how many texts are read where fewer candidates are taken: the same share of them, at least one."""
-    return max(1, min(texts, texts * candidates // full_candidates))
-
-
-def reorder_by_relevance(ranked: Ranking[P], relevance: Sequence[float]) -> Ranking[P]:
-    """Return the ranking with its first ones in the order of their relevance.
-
-    Their scores are spread over the range that those had before: whatever scale the model has (logits, probabilities),
-    they stay above those that it has not read, and later factors on scores have the same effect as before.
-
-    Args:
-        ranked: Best first.
-        relevance: The model's scores of the first ones, higher is better.
-    """
-    points, scores = list(ranked), list(ranked.values())
-    read = points[: len(relevance)]
-    if not read:
-        return dict(ranked)
-    low, high = scores[len(read) - 1], scores[0]
-    high = max(high, low + SCORE_RANGE_MIN * max(abs(low), 1.0))
-    least, most = min(relevance), max(relevance)
-    span = most - least
-
-    def spread(score: float) -> float:
-        return low + (high - low) * ((score - least) / span if span > 0 else 0.0)
-
-    first = sort_best_first({point: spread(score) for point, score in zip(read, relevance, strict=True)})
-    return {**first, **{point: ranked[point] for point in points[len(read) :]}}
-
-
-#: Hits that a cross-encoder may be given, and to which signals are applied after it.
-CROSS_ENCODER_HITS: Final = 50
-
 #: The share of the time left that an arm may take where there are two.
 ARM_TIME_SHARE: Final = 0.8
-
-#: The share of the time left that a cross-encoder may take.
-CROSS_ENCODER_TIME_SHARE: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class CrossEncoder:
-    """A cross-encoder, and how many texts of a search it reads."""
-
-    reranker: Reranker
-    texts: int
 
 
 class SearchPipeline:
@@ -340,6 +285,8 @@ class SearchPipeline:
 
     async def _search(self, run: SearchRun) -> SearchResult:
         """Encode, rank, and return the page that was asked for."""
+        if run.request.like is not None:
+            run.like = await read_vectors(self._store, run.request.collection, run.request.like, run.ctx)
         query = run.request.query[:QUERY_CHARACTERS_MAX]
         if len(query) < len(run.request.query) or not self._fits_dense_model(query):
             run.degraded.append(QUERY_TRUNCATED)
@@ -370,7 +317,7 @@ class SearchPipeline:
 
     async def _rank(self, run: SearchRun, query: str, depth: int) -> list[RetrievedHit]:
         """Retrieve so many of the best chunks, and let the cross-encoder reorder them if there is one."""
-        cross = self._cross_encoder if run.plan.rerank and len(run.plan.arms) > 1 else None
+        cross = self._cross_encoder if run.plan.rerank and len(run.plan.arms) > 1 and query else None
         found, spare = await self._retrieve(run, query, depth, cross), run.plan.fallback_arm
         if spare is not None and not found:
             run.dense = run.sparse = None
@@ -401,11 +348,17 @@ class SearchPipeline:
 
     async def _dense_vector(self, run: SearchRun, query: str, ctx: Context) -> None:
         """Set the query's dense vector ``float32 [dim]`` and the token vectors of the same run of the model."""
+        if run.like is not None:
+            run.dense = run.like.dense
+            return
         embedded = await self._embedder.embed([query], TextKind.QUERY, ctx, late_interaction=True)
         run.token_vectors = embedded.late[0] if embedded.late else None
         run.dense = embedded.dense[0]
 
     async def _sparse_vector(self, run: SearchRun, query: str, ctx: Context) -> None:
+        if run.like is not None:
+            run.sparse = run.like.sparse
+            return
         version = TEXT_FOLDED if query.isascii() else await self._text_version(run.request.collection, ctx)
         (run.sparse,) = await self._sparse.encode([self._prepare_sparse(query, version)], TextKind.QUERY, ctx)
 
@@ -426,9 +379,10 @@ class SearchPipeline:
             text=query if cross is None else "",
             explain=request.explain,
         )
+        itself = () if request.like is None else (Except("id", [request.like.id]),)
         with run.stage("retrieve"):
             try:
-                answer = await self._store.run(Retrieve(request.collection, wanted, request.filter), run.ctx)
+                answer = await self._store.run(Retrieve(request.collection, wanted, request.filter + itself), run.ctx)
             except RECOVERABLE_ERRORS as error:
                 if plan.fallback_arm is None or run.ctx.deadline.passed(self._clock.now()):
                     raise

@@ -17,13 +17,16 @@ from penstock.kernel.errors import Invalid
 from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs, WholeNumber
 from penstock.ranking.retrieval import FusionName, StageRank
 from penstock.search.filters import FILTER_SCHEMA, parse_filter
-from penstock.stores.data_model import Filter, RetrievedHit
+from penstock.stores.data_model import ID_CHARACTERS_MAX, Filter, RetrievedHit
 
 #: Hits in one answer at most, and on all its pages together.
 LIMIT_MAX: Final = 1000
 
 #: A cursor as an answer gives it.
 CURSOR: Final = r"^[A-Za-z0-9_-]{32}$"
+
+#: The largest number of a chunk.
+CHUNK_NUMBER_MAX: Final = 2**31 - 1
 
 #: A character that can be looked for: neither white space nor, in whatever dialect this is read, a separator or a mark.
 VISIBLE_CHARACTER: Final = r"[^\s\x1c-\x1f\x85\ufeff]"
@@ -58,11 +61,24 @@ class ArmWeights(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     sparse: OrNull[Weight] = 1.0
 
 
+class Like(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A document in the place of a query.
+
+    Attributes:
+        id: Its id; it is no hit itself.
+        chunk: Number of the chunk of it that counts, from 0. Without one, its first 8 chunks together.
+    """
+
+    id: Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX)]
+    chunk: Annotated[int, Meta(ge=0, le=CHUNK_NUMBER_MAX)] | None = None
+
+
 class SearchFields(NullAsDefault, frozen=True, kw_only=True):
     """Fields of a search that its body and its message have alike.
 
     Attributes:
-        query: What to look for, in words or code.
+        query: What to look for, in words or code; or else `like` must be given.
+        like: A document, or a chunk of one, to which similar ones are wanted, in the place of a query.
         limit: Number of hits to return at most.
         filter: Conditions that all must hold.
         rerank: Whether candidates are rescored after the fusion.
@@ -76,7 +92,8 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
         highlights: Whether each hit tells where its text holds words of the query.
     """
 
-    query: Query
+    query: OrNull[Query] = ""
+    like: Like | None = None
     limit: OrNull[Limit] = 10
     filter: Filter = ()
     rerank: OrNull[bool] = True
@@ -101,7 +118,10 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
         Raises:
             Invalid: A field is invalid; the error names it.
         """
-        if not _VISIBLE.search(self.query):
+        if self.like is not None:
+            if self.query:
+                raise Invalid("say either query or like", field="like")
+        elif not _VISIBLE.search(self.query):
             raise Invalid("the query is empty", field="query", code="empty_query")
         if not 1 <= self.limit <= LIMIT_MAX:
             raise Invalid(f"limit must lie between 1 and {LIMIT_MAX}", field="limit")

@@ -21,6 +21,9 @@ from penstock.ranking.retrieval import StageRank
 #: A collection's name, as a regular expression over all of it.
 COLLECTION_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
+#: Characters of a document's id at most.
+ID_CHARACTERS_MAX: Final = 4096
+
 Scalar = str | int | float | bool
 
 #: States of a collection.
@@ -54,6 +57,13 @@ class Match(msgspec.Struct, frozen=True, tag="match"):
     values: list[Scalar]
 
 
+class Except(msgspec.Struct, frozen=True, tag="except"):
+    """The field, a string that every point has, equals none of the values."""
+
+    key: str
+    values: list[str]
+
+
 class Prefix(msgspec.Struct, frozen=True, tag="prefix"):
     """The field, a string, starts with ``prefix``."""
 
@@ -71,7 +81,7 @@ class Range(msgspec.Struct, frozen=True, tag="range"):
     lte: float | str | None = None
 
 
-Condition = Match | Prefix | Range
+Condition = Match | Except | Prefix | Range
 
 #: Conditions that must all hold; empty matches everything.
 Filter = tuple[Condition, ...]

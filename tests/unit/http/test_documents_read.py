@@ -4,10 +4,9 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from penstock.indexing.document_records import ID_CHARACTERS_MAX
 from penstock.kernel.context import Context
 from penstock.stores.commands import UpsertPoints
-from penstock.stores.data_model import ChunkPayload, Point
+from penstock.stores.data_model import ID_CHARACTERS_MAX, ChunkPayload, Point
 from tests.clock import virtual
 from tests.fakes.api import Api
 from tests.fakes.models import embedding, terms

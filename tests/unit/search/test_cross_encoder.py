@@ -16,13 +16,13 @@ from penstock.kernel.context import Context, Deadline, enforce_deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import SearchSettings
 from penstock.policies.ladder import Rung
-from penstock.search.pipeline import (
+from penstock.search.cross_encoder import (
     CROSS_ENCODER_TIME_SHARE,
     CrossEncoder,
-    SearchPipeline,
     reorder_by_relevance,
     texts_to_read,
 )
+from penstock.search.pipeline import SearchPipeline
 from penstock.search.request import ArmWeights, SearchRequest, SearchResult
 from penstock.stores.commands import CreateCollection, FetchTokenVectors, StoreCommand, UpsertPoints
 from penstock.stores.data_model import TEXT_FOLDED, ChunkPayload, CollectionInfo, Point

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from penstock.kernel.late_interaction import LEVEL_MAX, TokenVectors
-from penstock.stores.data_model import ChunkPayload, Condition, DocumentInfo, Prefix, Range, Scalar
+from penstock.stores.data_model import ChunkPayload, Condition, DocumentInfo, Except, Prefix, Range, Scalar
 from penstock.stores.timestamps import to_utc_rfc3339
 
 #: Prefix of metadata keys in conditions.
@@ -163,6 +163,14 @@ class FieldIn:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldNotIn:
+    """The stored field holds something, and none of the values."""
+
+    field: str
+    values: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class FieldStartsWith:
     """The stored field, a keyword, begins with ``prefix``, which is not empty."""
 
@@ -179,7 +187,7 @@ class FieldInRange:
     is_datetime: bool
 
 
-FieldTest = FieldIn | FieldStartsWith | FieldInRange
+FieldTest = FieldIn | FieldNotIn | FieldStartsWith | FieldInRange
 
 
 def to_field_test(condition: Condition) -> FieldTest | None:
@@ -188,6 +196,8 @@ def to_field_test(condition: Condition) -> FieldTest | None:
     if isinstance(condition, Prefix):
         # Qdrant's own prefix of nothing matches nothing.
         return FieldStartsWith(key, condition.prefix) if condition.prefix else None
+    if isinstance(condition, Except):
+        return FieldNotIn(key, list(condition.values))
     of_metadata = key.startswith(METADATA_PREFIX)
     if isinstance(condition, Range):
         path = f'{RANGES_FIELD}."{range_key(key.removeprefix(METADATA_PREFIX))}"'

@@ -58,6 +58,8 @@ def engine_condition(wanted: Condition) -> Any:
     match payload_format.to_field_test(wanted):
         case payload_format.FieldIn(field, values):
             return qe.FieldCondition(field, match=qe.MatchAny(values))
+        case payload_format.FieldNotIn(field, values):
+            return qe.FieldCondition(field, match=qe.MatchExcept(values))
         case payload_format.FieldStartsWith(field, prefix):
             return qe.FieldCondition(field, match=qe.MatchPrefix(prefix))
         case payload_format.FieldInRange(field, bounds, timed):

@@ -82,6 +82,8 @@ def _condition(condition: Condition) -> dict[str, Any] | None:
             # A list of both is refused; a field of ours holds either integers or strings.
             wanted = int if field == payload_format.CHUNK_FIELD else str
             return {"key": field, "match": {"any": [value for value in values if type(value) is wanted]}}
+        case payload_format.FieldNotIn(field, values):
+            return {"key": field, "match": {"except": values}}
         case payload_format.FieldStartsWith(field, prefix):
             return {"key": field, "match": {"prefix": prefix}}
         case payload_format.FieldInRange(field, bounds, _):
