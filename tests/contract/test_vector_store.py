@@ -12,15 +12,20 @@ import pytest
 from penstock.kernel.context import Deadline, point_id
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.stores.commands import (
+    CountDocuments,
     CreateCollection,
     DeleteDocuments,
     DescribeCollection,
     DropCollection,
+    DropSource,
     FetchPayloads,
+    FetchPoints,
     FetchTokenVectors,
     GetDocuments,
     ListCollections,
     ListDocuments,
+    ListSources,
+    PutSource,
     Retrieve,
     ScrollPoints,
     SealDocument,
@@ -40,6 +45,7 @@ from penstock.stores.data_model import (
     Prefix,
     Range,
 )
+from penstock.stores.sources import SourceFailure, SourceRecord, SourceRoot, SourceRun
 from tests.contract.shop import (
     METADATA,
     WANTED,
@@ -143,6 +149,11 @@ def test_a_dropped_collection_is_gone_and_may_be_made_anew(shop):
         ListDocuments("absent", (), None, 1),
         GetDocuments("absent", []),
         ScrollPoints("absent", None, 1),
+        CountDocuments("absent", ()),
+        FetchPoints("absent", [point_id("a", 0)]),
+        ListSources("absent"),
+        PutSource("absent", SourceRecord("s")),
+        DropSource("absent", "s"),
     ],
     ids=lambda command: command.operation,
 )
@@ -298,6 +309,43 @@ def test_a_page_of_points_may_begin_where_there_is_none(shop):
     assert page.next is None
 
 
+def test_points_are_fetched_whole_by_their_ids(shop):
+    name = with_tokens(shop)
+    wanted = with_tokens_points()["both"]
+    (one,) = shop.do(shop.store.run(FetchPoints(name, [point_id("both", 0), point_id("absent", 0)]), WORK))
+    assert (one.payload, one.dense.tolist()) == (wanted.payload, wanted.dense.tolist())
+    assert one.sparse.indices.tolist() == wanted.sparse.indices.tolist()
+    assert one.token_vectors.tolist() == wanted.token_vectors.tolist()
+
+
+def test_a_head_tells_its_source(shop):
+    name = shop.collection()
+    shop.put(name, point("s:a", source="s"), point("s:b"))
+    heads = shop.do(shop.store.run(GetDocuments(name, ["s:a", "s:b"]), WORK))
+    assert {id: head.source for id, head in heads.items()} == {"s:a": "s", "s:b": ""}
+    assert shop.found(name, Match("source", ["s"])) == {"s:a"}
+
+
+# Sources
+
+
+def test_records_of_sources_are_kept_by_name_and_go_with_the_collection(shop):
+    name = shop.fresh()
+    run = SourceRun(1, 2, 3, 4, 5, [SourceFailure("a/\u202eb", "too_large")])
+    first = SourceRecord("π r²", [SourceRoot("host", "/p/q", "2026-01-01")], "c0ffee", "2026-01-02", run)
+    for source in (SourceRecord("s"), first, SourceRecord("s", commit="new")):
+        shop.do(shop.store.run(PutSource(name, source), WORK))
+    assert shop.do(shop.store.run(ListSources(name), WORK)) == [SourceRecord("s", commit="new"), first]
+    shop.do(shop.store.run(DropSource(name, "s"), WORK))
+    shop.do(shop.store.run(DropSource(name, "absent"), WORK))
+    assert shop.do(shop.store.run(ListSources(name), WORK)) == [first]
+    shop.put(name, point("a"))
+    assert shop.do(shop.store.run(DescribeCollection(name), WORK)).documents == 1
+    shop.do(shop.store.run(DropCollection(name), WORK))
+    shop.do(shop.store.run(CreateCollection(CollectionInfo(name, 2, "m")), WORK))
+    assert shop.do(shop.store.run(ListSources(name), WORK)) == []
+
+
 # Deleting
 
 
@@ -308,21 +356,23 @@ def test_a_page_of_points_may_begin_where_there_is_none(shop):
         (Match("path", ["x/1"]), {"a"}),
         (Prefix("path", "x/"), {"a", "b"}),
         (Match("language", ["go"]), {"c"}),
+        (Match("source", ["s"]), {"a"}),
         (Match("metadata.k", [1]), {"a"}),
         (Range("metadata.k", gte=2), {"b", "c"}),
         (Match("id", ["absent"]), set()),
     ],
-    ids=["ids", "path", "prefix", "language", "metadata", "range", "nothing"],
+    ids=["ids", "path", "prefix", "language", "source", "metadata", "range", "nothing"],
 )
 def test_delete_takes_every_chunk_and_counts_documents(shop, condition, gone):
     name = shop.collection()
     for chunk in range(3):
         shop.put(
             name,
-            point("a", chunk, path="x/1", metadata={"k": 1}),
+            point("a", chunk, path="x/1", source="s", metadata={"k": 1}),
             point("b", chunk, path="x/2", metadata={"k": 2}),
             point("c", chunk, path="y", language="go", metadata={"k": 3}),
         )
+    assert shop.do(shop.store.run(CountDocuments(name, (condition,)), WORK)) == len(gone)
     assert shop.do(shop.store.run(DeleteDocuments(name, (condition,)), WORK)) == len(gone)
     info = shop.do(shop.store.run(DescribeCollection(name), WORK))
     assert (info.documents, info.chunks) == (3 - len(gone), 9 - 3 * len(gone))

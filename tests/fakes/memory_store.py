@@ -35,6 +35,7 @@ from penstock.stores.data_model import (
     Prefix,
     Range,
 )
+from penstock.stores.sources import SourceRecord
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 
@@ -66,6 +67,7 @@ class MemoryStore:
         self.asked: list[StoreCommand[Any]] = []
         self._infos: dict[str, CollectionInfo] = {}
         self._points: dict[str, dict[str, Point]] = {}
+        self._sources: dict[str, dict[str, SourceRecord]] = {}
 
     async def run(self, command: StoreCommand[R], ctx: Context) -> R:
         if isinstance(command, commands.Retrieve):
@@ -90,13 +92,14 @@ class MemoryStore:
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             self._infos[info.name] = msgspec.structs.replace(info, created_at=now)
             self._points[info.name] = {}
+            self._sources[info.name] = {}
         elif (there.dim, there.model, there.sparse) != (info.dim, info.model, info.sparse):
             raise Invalid("another layout", field="collection", code="collection_conflict")
         return self._describe(info.name)
 
     def _drop(self, name: str) -> None:
         self._of(name)
-        del self._infos[name], self._points[name]
+        del self._infos[name], self._points[name], self._sources[name]
 
     def _upsert(self, command: commands.UpsertPoints) -> None:
         there = self._of(command.collection)
@@ -160,6 +163,26 @@ class MemoryStore:
         places = {document: point_id(document, 0) for document in command.document_ids}
         return {document: _head(there[place].payload) for document, place in places.items() if place in there}
 
+    def _count_documents(self, command: commands.CountDocuments) -> int:
+        points = self._of(command.collection).values()
+        return sum(point.payload.chunk == 0 and matches(point.payload, command.filter) for point in points)
+
+    def _fetch_points(self, command: commands.FetchPoints) -> list[Point]:
+        there = self._of(command.collection)
+        return [there[place] for place in command.points if place in there]
+
+    def _list_sources(self, collection: str) -> list[SourceRecord]:
+        self._of(collection)
+        return [source for _, source in sorted(self._sources[collection].items())]
+
+    def _put_source(self, command: commands.PutSource) -> None:
+        self._of(command.collection)
+        self._sources[command.collection][command.source.name] = command.source
+
+    def _drop_source(self, command: commands.DropSource) -> None:
+        self._of(command.collection)
+        self._sources[command.collection].pop(command.name, None)
+
     def _of(self, collection: str) -> dict[str, Point]:
         if collection not in self._points:
             raise Invalid(f"no collection {collection!r}", field="collection", code="collection_not_found")
@@ -192,6 +215,11 @@ _HANDLERS: dict[type, Callable[[MemoryStore, Any], Any]] = {
     commands.FetchPayloads: lambda store, c: store._fetch(c, "payload"),
     commands.ListDocuments: MemoryStore._list_documents,
     commands.GetDocuments: MemoryStore._get_documents,
+    commands.CountDocuments: MemoryStore._count_documents,
+    commands.FetchPoints: MemoryStore._fetch_points,
+    commands.ListSources: lambda store, c: store._list_sources(c.collection),
+    commands.PutSource: MemoryStore._put_source,
+    commands.DropSource: MemoryStore._drop_source,
     commands.ScrollPoints: MemoryStore._scroll,
 }
 
@@ -296,7 +324,7 @@ def _id(payload: ChunkPayload) -> str:
 
 
 def _head(payload: ChunkPayload) -> DocumentInfo:
-    return DocumentInfo(payload.id, payload.hash, payload.chunks, payload.path)
+    return DocumentInfo(payload.id, payload.hash, payload.chunks, payload.path, payload.source)
 
 
 def unit(*components: float) -> np.ndarray:

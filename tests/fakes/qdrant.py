@@ -148,6 +148,16 @@ async def _describe(server: FakeQdrant, name: str, _said: Any) -> Any:
     return {**found, "payload_schema": server.fields[name]}
 
 
+async def _update(server: FakeQdrant, name: str, said: Any) -> Any:
+    """Merge metadata as a server does: a key whose value is null is removed."""
+    kept = server._local._client.collections[name].config.metadata
+    for key, value in said["metadata"].items():
+        kept.pop(key, None)
+        if value is not None:
+            kept[key] = value
+    return True
+
+
 async def _drop(server: FakeQdrant, name: str, _said: Any) -> Any:
     return await server._local.delete_collection(name)
 
@@ -220,6 +230,7 @@ _ROUTES: dict[str, Callable[..., Awaitable[Any]]] = {
     "GET /collections": _collections,
     f"GET {_NAME}": _describe,
     f"PUT {_NAME}": _create,
+    f"PATCH {_NAME}": _update,
     f"DELETE {_NAME}": _drop,
     f"PUT {_NAME}/index": _index,
     f"PUT {_NAME}/points": _upsert,

@@ -24,6 +24,7 @@ from penstock.stores.data_model import (
     PointPage,
     RetrievalResult,
 )
+from penstock.stores.sources import SourceRecord
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -172,6 +173,40 @@ class GetDocuments(CollectionCommand[dict[str, DocumentInfo]], frozen=True):
     """Return the heads of those of the documents that exist, by id."""
 
     document_ids: Sequence[str]
+
+
+class CountDocuments(CollectionCommand[int], frozen=True):
+    """Return how many documents match."""
+
+    filter: Filter
+
+
+class FetchPoints(CollectionCommand[list[Point]], frozen=True):
+    """Return those of the points that exist, with all their vectors."""
+
+    points: Sequence[str]
+
+
+class ListSources(CollectionCommand[list[SourceRecord]], frozen=True):
+    """Return the records of the collection's sources, by name."""
+
+
+class PutSource(CollectionCommand[None], frozen=True):
+    """Write the record of a source, replacing the one of its name; durable on return.
+
+    Raises:
+        Invalid: The collection has too many sources (``too_many_sources``).
+    """
+
+    writes = True
+    source: SourceRecord
+
+
+class DropSource(CollectionCommand[None], frozen=True):
+    """Delete the record of a source, if there is one."""
+
+    writes = True
+    name: str
 
 
 class ScrollPoints(CollectionCommand[PointPage], frozen=True):

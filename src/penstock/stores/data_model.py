@@ -102,6 +102,7 @@ class ChunkPayload(msgspec.Struct, frozen=True, omit_defaults=True):
         metadata: The document's own metadata.
         hash: On chunk 0 only: the document's content hash; empty while it is being written.
         chunks: On chunk 0 only: number of chunks in the document.
+        source: Name of the source that the document belongs to; empty for none.
     """
 
     id: str
@@ -115,6 +116,7 @@ class ChunkPayload(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, object] = msgspec.field(default_factory=dict)
     hash: str = ""
     chunks: int = 0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +138,21 @@ class Point:
 
 
 class DocumentInfo(msgspec.Struct, frozen=True):
-    """A document's id, hash, chunk count and path, as recorded with its first chunk.
+    """A document's id, hash, chunk count, path and source, as recorded with its first chunk.
 
     Attributes:
         id: The document's id.
         hash: Content hash; empty when the document was not completely written.
         chunks: How many chunks it has.
         path: Its path, may be empty.
+        source: Name of the source that it belongs to; empty for none.
     """
 
     id: str
     hash: str
     chunks: int
     path: str = ""
+    source: str = ""
 
 
 class DocumentPage(msgspec.Struct, frozen=True):

@@ -23,6 +23,8 @@ from penstock.stores.commands import (
     CreateCollection,
     DescribeCollection,
     ListCollections,
+    ListSources,
+    PutSource,
     ScrollPoints,
     StoreCommand,
     UpsertPoints,
@@ -157,6 +159,8 @@ class Migration:
         self.on_progress()
         if not state.copied:
             await self._copy(state)
+        for source in await self._with_retries(self._source, ListSources(self._request.collection)):
+            await self._with_retries(self._target, PutSource(self._name, source))
         comparison = await compare_collections(
             self._source, self._target, self._request.collection, self._name, self._rng
         )

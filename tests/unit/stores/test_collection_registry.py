@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import qdrant_edge
 
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.stores.backends.edge import disk
@@ -11,9 +12,11 @@ from penstock.stores.backends.edge.checkpoint import CHECKPOINT_FILE
 from penstock.stores.backends.edge.collection_lru import CollectionLru
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
 from penstock.stores.backends.edge.manifest import MANIFEST_FILE
-from penstock.stores.commands import UpsertPoints
+from penstock.stores.commands import ListSources, UpsertPoints
 from penstock.stores.contract import CollectionDamaged
-from penstock.stores.data_model import STATE_CLOSED, STATE_DAMAGED, STATE_OPEN, CollectionInfo, DocumentInfo
+from penstock.stores.data_model import STATE_CLOSED, STATE_DAMAGED, STATE_OPEN, CollectionInfo, DocumentInfo, Match
+from penstock.stores.sources import SourceRecord
+from tests.contract.shop import point
 
 INFO = CollectionInfo("c", 2, "m")
 
@@ -165,3 +168,31 @@ def test_a_head_that_is_gone_cannot_be_sealed(shelf):
     with pytest.raises(Unavailable) as caught:
         shelf.shard("c").seal_document(DocumentInfo("a", "h", 1))
     assert caught.value.code == "write_conflict"
+
+
+def test_sources_are_listed_without_opening_their_collection_and_outlive_a_restart(tmp_path, shelf):
+    shelf.create(INFO)
+    shelf.put_source("c", SourceRecord("s"))
+    shelf.put_source("c", SourceRecord("gone"))
+    shelf.drop_source("c", "gone")
+    shelf.close()
+    again = CollectionRegistry(tmp_path)
+    try:
+        assert again.list_sources("c") == [SourceRecord("s")]
+        assert not again.needs_opening(ListSources("c"))
+        assert again.describe_all()[0].state == STATE_CLOSED
+        with pytest.raises(Invalid):
+            again.list_sources("absent")
+    finally:
+        again.close()
+
+
+def test_a_collection_made_before_there_were_sources_is_filtered_by_them(shelf):
+    shelf.create(INFO)
+    shard = shelf.shard("c")
+    shard._update(qdrant_edge.UpdateOperation.delete_field_index("source"))
+    shard.upsert([point("s:a", source="s"), point("b")])
+    assert shard.count_documents([Match("source", ["s"])]) == 1
+    assert [head.id for head in shard.list_documents([Match("source", ["s"])], None, 9).documents] == ["s:a"]
+    assert shard.delete([Match("source", ["s"])]) == 1
+    assert shard.count() == 1

@@ -1,9 +1,10 @@
 import msgspec
 import pytest
 
-from penstock.kernel.errors import Unavailable
+from penstock.kernel.errors import Invalid, Unavailable
 from penstock.stores.backends.edge import manifest
 from penstock.stores.backends.edge.manifest import FIRST_GENERATION, MANIFEST_FILE, Manifest
+from penstock.stores.sources import ROOT_CHARACTERS_MAX, SOURCES_MAX, SourceRecord, SourceRoot
 
 STATED = Manifest("c", 2, "m")
 
@@ -73,3 +74,42 @@ def test_sweeping_leaves_what_the_manifest_names_and_what_is_not_ours(tmp_path):
         (tmp_path / name).write_text("{}")
     manifest.remove_stale_generations(tmp_path, Manifest("c", 2, "m", generation="g2"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [MANIFEST_FILE, "g2", "notes"]
+
+
+def test_sources_are_written_and_read(tmp_path):
+    stated = manifest.with_source(STATED, SourceRecord("s", [SourceRoot("h", "/p")]))
+    manifest.write_manifest(tmp_path, stated)
+    assert manifest.read_manifest(tmp_path, "c").sources["s"].root_on("h") == "/p"
+    assert manifest.without_source(stated, "s") == manifest.without_source(STATED, "absent") == STATED
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"a/b": SourceRecord("a/b")},
+        {"": SourceRecord("s")},
+        {"a": SourceRecord("b")},
+        {f"s{number}": SourceRecord(f"s{number}") for number in range(SOURCES_MAX + 1)},
+        {"s": SourceRecord("s", [SourceRoot("h", "/" * (ROOT_CHARACTERS_MAX + 1))])},
+        {"s": SourceRecord("s", [SourceRoot("h", "/p")] * 100)},
+    ],
+    ids=range(6),
+)
+def test_sources_that_no_collection_can_have_are_refused(tmp_path, sources):
+    manifest.write_manifest(tmp_path, msgspec.structs.replace(STATED, sources=sources))
+    with pytest.raises(Unavailable, match=MANIFEST_FILE):
+        manifest.read_manifest(tmp_path, "c")
+
+
+def test_one_source_too_many_is_refused_by_number_and_by_size():
+    full = STATED
+    for number in range(SOURCES_MAX):
+        full = manifest.with_source(full, SourceRecord(f"s{number}"))
+    assert manifest.with_source(full, SourceRecord("s0", commit="new")).sources["s0"].commit == "new"
+    with pytest.raises(Invalid) as caught:
+        manifest.with_source(full, SourceRecord("more"))
+    assert caught.value.code == "too_many_sources"
+    roots = [SourceRoot(f"h{number}", "/" * ROOT_CHARACTERS_MAX) for number in range(4)]
+    large = {f"s{number}": SourceRecord(f"s{number}", roots) for number in range(15)}
+    with pytest.raises(Invalid, match="no room"):
+        manifest.with_source(msgspec.structs.replace(STATED, sources=large), SourceRecord("more", roots))

@@ -7,13 +7,16 @@ from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge import ipc
 from penstock.stores.backends.edge.request_queue import ROUND_READS_MAX, WAITING_MAX, RequestQueue
 from penstock.stores.commands import (
+    CountDocuments,
     CreateCollection,
     DescribeCollection,
     FetchPayloads,
+    FetchPoints,
     FetchTokenVectors,
     GetDocuments,
     ListCollections,
     ListDocuments,
+    ListSources,
     Retrieve,
     ScrollPoints,
     SearchBatch,
@@ -107,7 +110,8 @@ def test_the_end_waits_for_everything_before_it():
 def test_commands_that_change_something_are_writes():
     writes = {command for command in get_args(ipc.AnyCommand) if command.writes}
     reads = {ListCollections, DescribeCollection, Retrieve, SearchBatch, FetchTokenVectors, FetchPayloads}
-    reads |= {ListDocuments, GetDocuments, ScrollPoints, ipc.Ping, ipc.ShrinkCache}
+    reads |= {ListDocuments, GetDocuments, ScrollPoints, CountDocuments, FetchPoints, ListSources}
+    reads |= {ipc.Ping, ipc.ShrinkCache}
     assert set(get_args(ipc.AnyCommand)) - writes == reads
 
 

@@ -98,10 +98,10 @@ _ASCII: Final = LEVEL_MAX + 1
 CHUNK_PAYLOAD_FIELDS: Final = [field.name for field in msgspec.structs.fields(ChunkPayload)]
 
 #: Fields from which a document's head is read.
-DOCUMENT_FIELDS: Final = ["id", "hash", "chunks", "path"]
+DOCUMENT_FIELDS: Final = ["id", "hash", "chunks", "path", "source"]
 
 #: Indexed payload fields that hold keywords, and whether they are asked by prefix as well.
-KEYWORD_FIELDS: Final = {"id": False, "path": True, "language": False, FACETS_FIELD: False}
+KEYWORD_FIELDS: Final = {"id": False, "path": True, "language": False, "source": False, FACETS_FIELD: False}
 
 #: The indexed payload field that holds integers.
 CHUNK_FIELD: Final = "chunk"
@@ -151,6 +151,7 @@ def decode_document(stored: dict[str, Any] | None) -> DocumentInfo:
         hash=fields.get("hash", ""),
         chunks=fields.get("chunks", 0),
         path=fields.get("path", ""),
+        source=fields.get("source", ""),
     )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import logging
 import os
 import shutil
@@ -23,12 +22,12 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.kernel.errors import Invalid, PenstockError, Unavailable
+from penstock.kernel.errors import Invalid, PenstockError
 from penstock.stores.backends.edge import damage, manifest, restore_commit
 from penstock.stores.backends.edge.activity import ActivityRecord, create_activity_record
 from penstock.stores.backends.edge.collection_entry import CollectionEntry
 from penstock.stores.backends.edge.collection_lru import CollectionLru
-from penstock.stores.backends.edge.disk import DirectoryCopy, check_write_space, is_disk_full
+from penstock.stores.backends.edge.disk import DirectoryCopy, check_write_space, is_disk_full, lock_directory
 from penstock.stores.backends.edge.engine import SPACE_CONSUMING, EnginePanicked, Shard, Update
 from penstock.stores.backends.edge.generation_builder import GenerationBuilder, OnBuildStep, ignore_build_step
 from penstock.stores.backends.edge.manifest import Manifest
@@ -38,9 +37,10 @@ from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.point_reader import PointReader
 from penstock.stores.backends.edge.restore_commit import remove_atomically
 from penstock.stores.backends.layout import check_name, check_same_models, collection_conflict
-from penstock.stores.commands import CollectionCommand, DescribeCollection, StoreCommand
+from penstock.stores.commands import CollectionCommand, DescribeCollection, ListSources, StoreCommand
 from penstock.stores.contract import CollectionDamaged, DirectoryGone
 from penstock.stores.data_model import CollectionInfo, IndexBuildStatus
+from penstock.stores.sources import SourceRecord
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class CollectionRegistry:
         self._lru = CollectionLru()
         self._closed_statuses: dict[str, IndexBuildStatus] = {}
         root.mkdir(parents=True, exist_ok=True)
-        self._fd = _locked(root)
+        self._fd = lock_directory(root)
         try:
             restore_commit.finish_committed(root)
             self._discover()
@@ -144,7 +144,7 @@ class CollectionRegistry:
 
     def needs_opening(self, command: StoreCommand[Any]) -> bool:
         """Return whether a command has to wait until a collection has been opened."""
-        if not isinstance(command, CollectionCommand):
+        if not isinstance(command, CollectionCommand) or isinstance(command, ListSources):
             return False
         one = self._entries.get(command.collection)
         if one is None or one.collection is not None:
@@ -176,6 +176,26 @@ class CollectionRegistry:
         if isinstance(command, SPACE_CONSUMING):
             check_write_space(self._root)
         return collection.update(command)
+
+    def list_sources(self, name: str) -> list[SourceRecord]:
+        """Return the records of a collection's sources, by name; it is not opened for that."""
+        one = self._entry(name)
+        stated = one.collection.manifest if one.collection is not None else one.manifest
+        return [] if stated is None else [stated.sources[source] for source in sorted(stated.sources)]
+
+    def put_source(self, name: str, source: SourceRecord) -> None:
+        """Write the record of a source of a collection."""
+        self.check_root()
+        collection = self.collection(name)
+        check_write_space(self._root)
+        collection.write_manifest(manifest.with_source(collection.manifest, source))
+
+    def drop_source(self, name: str, source: str) -> None:
+        """Delete the record of a source of a collection."""
+        self.check_root()
+        collection = self.collection(name)
+        if source in collection.manifest.sources:
+            collection.write_manifest(manifest.without_source(collection.manifest, source))
 
     def create(self, wanted: CollectionInfo) -> CollectionInfo:
         """Create a collection, or return the one that has the same layout.
@@ -477,23 +497,3 @@ def _is_collection(entry: Path) -> bool:
         return False
     except PermissionError:
         return True
-
-
-def _locked(root: Path) -> int | None:
-    """Lock a directory against other store processes; its descriptor also identifies the directory later.
-
-    Raises:
-        Unavailable: Another one holds it (``store_locked``).
-    """
-    fd = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise Unavailable(
-            "another process holds this data directory's store", dependency="store", code="store_locked"
-        ) from None
-    except OSError as error:
-        # Some network file systems lock files only; the engine's own lock has to do.
-        log.debug("%s cannot be locked: %s", root, error)
-    return fd

@@ -6,6 +6,8 @@ The engine's files are mapped and mostly holes. Only their data is copied.
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
 import shutil
 import threading
@@ -15,6 +17,8 @@ from typing import Final
 
 from penstock.kernel.errors import Unavailable
 from penstock.stores.directory_watch import WRITE_FREE_BYTES_MIN
+
+log = logging.getLogger(__name__)
 
 #: Unit of ``st_blocks``.
 BLOCK_BYTES: Final = 512
@@ -177,3 +181,23 @@ def check_copy_space(directory: Path) -> None:
     """
     if shutil.disk_usage(directory).free < COPY_FREE_BYTES_MIN:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def lock_directory(root: Path) -> int | None:
+    """Lock a directory against other store processes; its descriptor also identifies the directory later.
+
+    Raises:
+        Unavailable: Another one holds it (``store_locked``).
+    """
+    fd = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise Unavailable(
+            "another process holds this data directory's store", dependency="store", code="store_locked"
+        ) from None
+    except OSError as error:
+        # Some network file systems lock files only; the engine's own lock has to do.
+        log.debug("%s cannot be locked: %s", root, error)
+    return fd

@@ -149,9 +149,13 @@ class Shard:
 
     def delete(self, conditions: Sequence[Condition]) -> int:
         """Delete the chunks that match; return how many documents that were."""
-        documents = self.count([*conditions, Match("chunk", [0])])
+        documents = self.count_documents(conditions)
         self._update(qe.UpdateOperation.delete_points_by_filter(query_builder.engine_filter(conditions)))
         return documents
+
+    def count_documents(self, conditions: Sequence[Condition]) -> int:
+        """Count the documents that match."""
+        return self.count([*conditions, Match("chunk", [0])])
 
     def count(self, conditions: Sequence[Condition] = ()) -> int:
         """Count the points that match."""
@@ -216,6 +220,12 @@ class Shard:
             found = self._shard.retrieve(ids, with_payload=payload_format.DOCUMENT_FIELDS, with_vector=False)
         heads = (payload_format.decode_document(one.payload) for one in found)
         return {head.id: head for head in heads}
+
+    def fetch_points(self, points: Sequence[str]) -> list[Point]:
+        """Return those of the points that exist, with all their vectors."""
+        with _translate_errors():
+            found = self._shard.retrieve(list(points), with_payload=True, with_vector=True)
+        return [_read(one.payload, one.vector, self.sparse_name) for one in found]
 
     def scroll_points(self, after: str | None, limit: int) -> PointPage:
         """Return a page of whole points in the order of their ids."""

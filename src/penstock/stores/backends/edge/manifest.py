@@ -11,19 +11,21 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, Unavailable
 from penstock.kernel.files import read_regular
 from penstock.stores.backends.layout import check_name
 from penstock.stores.data_model import TEXT_FOLDED, TEXT_PLAIN, CollectionInfo
+from penstock.stores.sources import SOURCES_MAX, SourceRecord, check_source_name
 
 MANIFEST_FILE: Final = "collection.json"
 
-#: A longer file is no manifest.
-MANIFEST_BYTES_MAX: Final = 64 << 10
+#: A longer file is no manifest. Some hundred bytes are the layout, the others the sources.
+MANIFEST_BYTES_MAX: Final = 256 << 10
 
 #: The largest numbers and the longest texts that a manifest may hold.
 DIM_MAX: Final = 65_536
@@ -56,10 +58,12 @@ class Manifest(CollectionInfo, frozen=True):
     Attributes:
         generation: Name of the directory that holds the points.
         format: Number of the directory's layout.
+        sources: Records of its sources, by name.
     """
 
     generation: str = FIRST_GENERATION
     format: int = FORMAT_VERSION
+    sources: Annotated[dict[str, SourceRecord], Meta(max_length=SOURCES_MAX)] = msgspec.field(default_factory=dict)
 
     @property
     def next_generation(self) -> str:
@@ -127,6 +131,36 @@ def check_manifest(manifest: Manifest) -> None:
             raise InvalidManifest(f"{field} is {value}, and must be {least} to {most}")
         if isinstance(value, str) and not (len(value) <= TEXT_CHARACTERS_MAX and value.isprintable()):
             raise InvalidManifest(f"{field} is {value[:TEXT_CHARACTERS_MAX]!r}")
+    for name, source in manifest.sources.items():
+        try:
+            check_source_name(name)
+        except Invalid as error:
+            raise InvalidManifest(f"{name[:TEXT_CHARACTERS_MAX]!r} is no source: {error.detail}") from error
+        if name != source.name:
+            raise InvalidManifest(f"the source {name!r} is recorded as {source.name!r}")
+
+
+def with_source(manifest: Manifest, source: SourceRecord) -> Manifest:
+    """Return the manifest with the record of a source.
+
+    Raises:
+        Invalid: There is no room for it (``too_many_sources``).
+    """
+    changed = msgspec.structs.replace(manifest, sources={**manifest.sources, source.name: source})
+    if len(changed.sources) > SOURCES_MAX or len(_written(changed)) > MANIFEST_BYTES_MAX:
+        raise Invalid(
+            f"collection {manifest.name!r} has {len(manifest.sources)} sources and no room for more;"
+            " forget one, or index into another collection",
+            field="source",
+            code="too_many_sources",
+        )
+    return changed
+
+
+def without_source(manifest: Manifest, name: str) -> Manifest:
+    """Return the manifest without the record of a source."""
+    others = {other: source for other, source in manifest.sources.items() if other != name}
+    return msgspec.structs.replace(manifest, sources=others)
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -137,11 +171,15 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     """
     draft = directory / f".{MANIFEST_FILE}"
     with draft.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(manifest)))
+        file.write(_written(manifest))
         file.flush()
         os.fsync(file.fileno())
     draft.replace(directory / MANIFEST_FILE)
     fsync_directory(directory)
+
+
+def _written(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest))
 
 
 def fsync_directory(directory: Path) -> None:

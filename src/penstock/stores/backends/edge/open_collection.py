@@ -144,6 +144,17 @@ class OpenCollection:
                 self.abort_build(str(error))
         return result
 
+    def write_manifest(self, stated: Manifest) -> None:
+        """Replace the manifest by one that differs in the sources alone.
+
+        Raises:
+            DirectoryGone: The open files are not those in the directory.
+            OSError: It could not be written; the old one is still there.
+        """
+        self.check_directory()
+        manifest.write_manifest(self.home, stated)
+        self.manifest, self._disk_bytes = stated, None
+
     def check_directory(self) -> None:
         """Refuse to go on if the open files are not those in the directory.
 

@@ -182,6 +182,16 @@ class ShardedStore:
         found = await _gather([store.run(commands.GetDocuments(command.collection, ids), ctx) for store, ids in groups])
         return {id: head for heads in found for id, head in heads.items()}
 
+    async def _count_documents(self, command: commands.CountDocuments, ctx: Context) -> int:
+        return sum(await self._each(command, ctx))
+
+    async def _fetch_points(self, command: commands.FetchPoints, ctx: Context) -> list[Point]:
+        return [point for points in await self._each(command, ctx) for point in points]
+
+    async def _in_first(self, command: StoreCommand[R], ctx: Context) -> R:
+        """Execute a command on the first shard, whose record of the collection has its sources."""
+        return await self._stores[0].run(command, ctx)
+
     async def _scroll(self, command: commands.ScrollPoints, ctx: Context) -> PointPage:
         """Read a page of whole points in the order of their ids."""
         pages = await self._each(command, ctx)
@@ -237,6 +247,11 @@ class ShardedStore:
         commands.FetchPayloads: _fetch,
         commands.ListDocuments: _list_documents,
         commands.GetDocuments: _get_documents,
+        commands.CountDocuments: _count_documents,
+        commands.FetchPoints: _fetch_points,
+        commands.ListSources: _in_first,
+        commands.PutSource: _in_first,
+        commands.DropSource: _in_first,
         commands.ScrollPoints: _scroll,
     }
 

@@ -6,6 +6,7 @@ deleted with the collection, so that it cannot be left behind or forgotten.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 import msgspec
@@ -13,9 +14,14 @@ import msgspec
 from penstock.ranking.retrieval import Arm
 from penstock.stores.backends import layout, payload_format
 from penstock.stores.data_model import TEXT_PLAIN, CollectionInfo
+from penstock.stores.sources import SourceRecord
 
 #: Key of Penstock's own record in a collection's metadata.
 METADATA_KEY: Final = "penstock"
+
+#: Beginning of the keys of the sources' records. Qdrant merges each key into the metadata by itself, so servers that
+#: write the records of two sources at once do not overwrite each other's.
+_SOURCE_KEY_PREFIX: Final = "penstock.source."
 
 #: The layout's version.
 FORMAT_VERSION: Final = 1
@@ -71,6 +77,22 @@ def read_metadata(description: Any) -> CollectionMetadata | None:
     except msgspec.ValidationError:
         return None
     return found if found.format == FORMAT_VERSION else None
+
+
+def read_sources(description: Any) -> list[SourceRecord]:
+    """Return the records of the sources from a collection's description, by name; unreadable ones are left out."""
+    found: list[SourceRecord] = []
+    for key, value in sorted((description["config"].get("metadata") or {}).items()):
+        if key.startswith(_SOURCE_KEY_PREFIX) and value is not None:
+            with contextlib.suppress(msgspec.ValidationError):
+                found.append(msgspec.convert(value, SourceRecord))
+    return found
+
+
+def source_request(name: str, source: SourceRecord | None) -> dict[str, Any]:
+    """Return the request that writes a source's record, or deletes it: Qdrant removes a key whose value is null."""
+    value = None if source is None else msgspec.to_builtins(source)
+    return {"metadata": {f"{_SOURCE_KEY_PREFIX}{name}": value}}
 
 
 def create_request(metadata: CollectionMetadata, shards: int, replicas: int) -> dict[str, Any]:

@@ -31,10 +31,12 @@ from penstock.stores.data_model import (
     DocumentInfo,
     DocumentPage,
     Match,
+    Point,
     PointPage,
     Range,
     RetrievalResult,
 )
+from penstock.stores.sources import SOURCES_MAX, SourceRecord
 from penstock.stores.store_service import StoreService
 
 
@@ -205,7 +207,7 @@ class QdrantStore:
         await self._send(QdrantRequest("POST", f"{_POINTS}/payload", collection, body, _WRITTEN), ctx)
 
     async def _delete(self, command: commands.DeleteDocuments, ctx: Context) -> int:
-        documents = await self._count(command.collection, [*command.filter, _HEAD], ctx)
+        documents = await self._count_documents(commands.CountDocuments(command.collection, command.filter), ctx)
         await self._remove(command.collection, command.filter, ctx)
         return documents
 
@@ -248,6 +250,36 @@ class QdrantStore:
 
     async def _get_documents(self, command: commands.GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
         return await self._read_documents(command.collection, command.document_ids, ctx)
+
+    async def _count_documents(self, command: commands.CountDocuments, ctx: Context) -> int:
+        return await self._count(command.collection, [*command.filter, _HEAD], ctx)
+
+    async def _fetch_points(self, command: commands.FetchPoints, ctx: Context) -> list[Point]:
+        kept = await self._layout(command.collection, ctx)
+        body = {"ids": list(command.points), "with_payload": True, "with_vector": True}
+        found = await self._send(QdrantRequest("POST", _POINTS, command.collection, body), ctx)
+        return [conversions.decode_point(one, kept) for one in found]
+
+    async def _list_sources(self, command: commands.ListSources, ctx: Context) -> list[SourceRecord]:
+        there = await self._fetch_description(command.collection, ctx)
+        if there is None or collection_schema.read_metadata(there) is None:
+            raise collection_not_found(command.collection)
+        return collection_schema.read_sources(there)
+
+    async def _put_source(self, command: commands.PutSource, ctx: Context) -> None:
+        there = await self._list_sources(commands.ListSources(command.collection), ctx)
+        if len({command.source.name, *(one.name for one in there)}) > SOURCES_MAX:
+            detail = f"collection {command.collection!r} has {SOURCES_MAX} sources already; forget one"
+            raise Invalid(detail, field="source", code="too_many_sources")
+        await self._write_source(command.collection, command.source.name, command.source, ctx)
+
+    async def _drop_source(self, command: commands.DropSource, ctx: Context) -> None:
+        await self._write_source(command.collection, command.name, None, ctx)
+
+    async def _write_source(self, collection: str, name: str, source: SourceRecord | None, ctx: Context) -> None:
+        await self._layout(collection, ctx)
+        body = collection_schema.source_request(name, source)
+        await self._send(QdrantRequest("PATCH", _COLLECTION, collection, body), ctx)
 
     async def _scroll_points(self, command: commands.ScrollPoints, ctx: Context) -> PointPage:
         """Read a page of whole points in the order of their ids."""
@@ -384,6 +416,11 @@ class QdrantStore:
         commands.FetchPayloads: _fetch_payloads,
         commands.ListDocuments: _list_documents,
         commands.GetDocuments: _get_documents,
+        commands.CountDocuments: _count_documents,
+        commands.FetchPoints: _fetch_points,
+        commands.ListSources: _list_sources,
+        commands.PutSource: _put_source,
+        commands.DropSource: _drop_source,
         commands.ScrollPoints: _scroll_points,
     }
 
