@@ -33,6 +33,7 @@ ON_THE_WAY = (
     "pools",
     "stores/backends",
     "stores/contract.py",
+    "stores/sources.py",
     "indexing/index_pipeline.py",
     "kernel",
 )
@@ -124,6 +125,7 @@ def test_every_error_code_is_documented_with_its_status_and_no_other():
         request_bodies.TextsBody,
         request_bodies.RerankBody,
         request_bodies.RestoreBody,
+        request_bodies.SourceBody,
     ],
 )
 def test_every_field_of_a_body_is_documented(record):

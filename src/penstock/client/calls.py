@@ -19,9 +19,12 @@ from penstock.client.records import (
     FullDocument,
     IndexReport,
     NewDocument,
+    RootDirectory,
+    RunSummary,
     SearchOptions,
     SearchResponse,
     Snapshot,
+    Source,
     SparseEmbeddings,
     Status,
     TextEmbeddings,
@@ -169,6 +172,31 @@ def delete_documents(
     )
 
 
+def list_sources(collection: str | None = None) -> ApiCall[list[Source]]:
+    """List the sources of a collection, or of every collection."""
+    query = {} if collection is None else {"collection": collection}
+    return ApiCall("GET", "/v1/sources", list[Source], "sources", query=query)
+
+
+def put_source(
+    name: str,
+    collection: str = DEFAULT,
+    *,
+    root: RootDirectory | None = None,
+    commit: str = "",
+    run: RunSummary | None = None,
+) -> ApiCall[Source]:
+    """Register a source, or tell its directory on a host, or the counts of a completed run."""
+    directory = None if root is None else {"host": root.host, "path": root.path}
+    body = _json(collection=collection, root=directory, commit=commit, run=run)
+    return ApiCall("PUT", _source(name), Source, body=body)
+
+
+def delete_source(name: str, collection: str = DEFAULT) -> ApiCall[int]:
+    """Delete a source with its documents, and return how many there were."""
+    return ApiCall("DELETE", _source(name), int, "deleted", query={"collection": collection})
+
+
 def embed(texts: Sequence[str], kind: Literal["document", "query"] = "document") -> ApiCall[TextEmbeddings]:
     """Embed texts as dense vectors."""
     return ApiCall("POST", "/v1/embed", TextEmbeddings, body=_json(texts=texts, kind=kind))
@@ -223,6 +251,13 @@ def alerts() -> ApiCall[list[Alert]]:
 
 def _json(**members: Any) -> bytes:
     return msgspec.json.encode(members)
+
+
+def _source(name: str) -> str:
+    if not name or "/" in name or name in (".", ".."):
+        detail = f"{name!r} cannot be a source's name, which has no '/' and no dot at its beginning"
+        raise Invalid(detail, field="source", code="invalid_source")
+    return f"/v1/sources/{quote(name, safe='')}"
 
 
 def _collection(name: str) -> str:

@@ -71,12 +71,13 @@ class Collection(msgspec.Struct, frozen=True):
 
 
 class StoredDocument(msgspec.Struct, frozen=True):
-    """A document in a listing. ``hash`` is empty where it was written incompletely."""
+    """A document in a listing. ``hash`` is empty where it was written incompletely, ``source`` where it has none."""
 
     id: str
     hash: str = ""
     chunks: int = 0
     path: str = ""
+    source: str = ""
 
 
 class DocumentListing(msgspec.Struct, frozen=True):
@@ -95,6 +96,8 @@ class NewDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         path: Path shown with its hits, and matched by ``path_prefix``.
         language: Its language; guessed from the path when empty.
         metadata: JSON object to filter by, returned with hits.
+        source: Name of the source that it belongs to; its id is then the source, a colon and a path.
+        replaces: Id of a document that this one takes the place of; the vectors are kept where the contents are equal.
     """
 
     id: str
@@ -102,6 +105,8 @@ class NewDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     path: str = ""
     language: str = ""
     metadata: dict[str, Any] = {}
+    source: str = ""
+    replaces: str = ""
 
 
 class IndexedDocument(msgspec.Struct, frozen=True):
@@ -323,6 +328,58 @@ class Snapshot(msgspec.Struct, frozen=True):
     collections: list[str] = []
     reason: str = ""
     left_out: list[str] = []
+
+
+class RootDirectory(msgspec.Struct, frozen=True):
+    """Directory of a source on one host, and when it was last indexed."""
+
+    host: str = ""
+    path: str = ""
+    seen_at: str = ""
+
+
+class RunFailure(msgspec.Struct, frozen=True):
+    """A file that could not be indexed: its path below the source's root, and the code of the reason."""
+
+    path: str = ""
+    code: str = ""
+
+
+class RunSummary(msgspec.Struct, frozen=True):
+    """Counts of an index run over a source, and the first of the files that failed."""
+
+    indexed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    failed: int = 0
+    kept: int = 0
+    failures: list[RunFailure] = []
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A source: a named tree in a collection.
+
+    Attributes:
+        name: Its name.
+        collection: Its collection.
+        documents: Number of its documents.
+        roots: Its directory on each host that has fed it, the latest first.
+        commit: Commit of its git repository at the last completed run.
+        completed_at: When a run was last completed, RFC 3339 in UTC; empty for never.
+        run: Counts of the last completed run.
+    """
+
+    name: str
+    collection: str = ""
+    documents: int = 0
+    roots: list[RootDirectory] = []
+    commit: str = ""
+    completed_at: str = ""
+    run: RunSummary = RunSummary()
+
+    def root_on(self, host: str) -> str:
+        """Return the source's directory on a host; empty where that host has not fed it."""
+        return next((one.path for one in self.roots if one.host == host), "")
 
 
 class TopicSummary(msgspec.Struct, frozen=True):

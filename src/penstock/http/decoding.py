@@ -118,6 +118,26 @@ class DeleteQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path_prefix: PathPrefix | UnsetType = UNSET
 
 
+class SourcesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query parameters of a list of sources.
+
+    Attributes:
+        collection: List only the sources of this collection.
+    """
+
+    collection: str | UnsetType = UNSET
+
+
+class SourceQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query parameters that name a source's collection.
+
+    Attributes:
+        collection: The source's collection.
+    """
+
+    collection: str = "default"
+
+
 def decode_query(text: bytes, record_type: type[S]) -> S:
     """Decode a query string.
 

@@ -278,7 +278,15 @@ def _too_many(what: str) -> Invalid:
 def _document(data: memoryview, where: str) -> Document:
     body = decode_json(data, request_bodies.RawDocument, where)
     metadata = _metadata(body.metadata, f"{where}metadata")
-    return Document(body.id, body.text, body.path, canonical_language(body.language), metadata)
+    return Document(
+        id=body.id,
+        text=body.text,
+        path=body.path,
+        language=canonical_language(body.language),
+        source=body.source,
+        replaces=body.replaces,
+        metadata=metadata,
+    )
 
 
 def _metadata(raw: msgspec.Raw, field: str, *, locate_error: bool = True) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from penstock.indexing.document_records import Document
 from penstock.kernel.records import TIMEOUT_MS_MAX
 from penstock.search.request import SearchBody
 from penstock.stores.data_model import COLLECTION_NAME, ID_CHARACTERS_MAX
+from penstock.stores.sources import SOURCE_NAME
 from penstock.telemetry.metrics import CONTENT_TYPE
 
 REF: Final = "#/components/schemas/{name}"
@@ -47,6 +48,7 @@ _TAGS: Final = {
     "search": "Ask a collection.",
     "documents": "Put documents in, list them, take them out.",
     "collections": "Make, describe and delete collections.",
+    "sources": "Named trees whose documents are kept up to date.",
     "snapshots": "Keep everything in one file, and get it back.",
     "models": "The models by themselves.",
     "server": "How the server is, for people and for monitoring.",
@@ -73,6 +75,7 @@ _EXAMPLES: Final[dict[type, Any]] = {
     request_bodies.DeleteBody: {"ids": ["notes"]},
     request_bodies.CollectionBody: {},
     request_bodies.RestoreBody: {"force": False},
+    request_bodies.SourceBody: {"root": {"host": "laptop", "path": "/home/me/src/penstock"}},
     request_bodies.TextsBody: {"texts": ["parse a JSON string"], "kind": "query"},
     request_bodies.RerankBody: {"query": "parse a JSON string", "texts": ["json.loads(text)", "open(path).read()"]},
 }
@@ -109,7 +112,16 @@ _DOCUMENT_ID: Final[Schema] = {
     "example": "notes",
 }
 
+_SOURCE: Final[Schema] = {
+    "description": "The source's name: no `/`, `\\`, `:` and control characters; 128 at most",
+    "schema": {"type": "string", "pattern": f"^{SOURCE_NAME}$"},
+    "example": "penstock",
+}
+
 _SNAPSHOT: Final[Schema] = {"description": "The snapshot's name", "schema": {"type": "string"}}
+
+#: Parameters of paths, by the path's second part.
+_PATH_PARAMETERS: Final = {"collections": _COLLECTION, "snapshots": _SNAPSHOT, "sources": _SOURCE}
 
 #: Headers of answers, by the name under which the document's components have them.
 _HEADERS: Final[dict[str, Schema]] = {
@@ -207,6 +219,8 @@ def _tag(path: str) -> str:
         return "search"
     if "snapshots" in path:
         return "snapshots"
+    if "sources" in path:
+        return "sources"
     if "collections" in path:
         return "collections"
     return "server" if path.endswith("status") else "models"
@@ -243,7 +257,7 @@ def _headers(*names: str) -> dict[str, Any]:
 
 def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
     for name in _PATH_PARAMETER.findall(path):
-        said = _DOCUMENT_ID if name == "id" else _COLLECTION if path.startswith("/v1/collections/") else _SNAPSHOT
+        said = _DOCUMENT_ID if name == "id" else _PATH_PARAMETERS[path.split("/")[2]]
         yield {"name": name, "in": "path", "required": True, **said}
 
 

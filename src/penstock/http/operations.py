@@ -13,8 +13,8 @@ from msgspec import UNSET
 from starlette.requests import Request
 
 from penstock.core.core import Core
-from penstock.http import decoding, documents, request_bodies, responses
-from penstock.http.decoding import ChunksQuery, DeleteQuery, LookupQuery, PageQuery
+from penstock.http import decoding, documents, request_bodies, responses, sources
+from penstock.http.decoding import ChunksQuery, DeleteQuery, LookupQuery, PageQuery, SourceQuery, SourcesQuery
 from penstock.http.document_reading import read_document
 from penstock.http.endpoints import ApiEndpoint, declared_endpoints
 from penstock.http.probes import CachedValue
@@ -73,6 +73,7 @@ INLINE_CHARACTERS_MAX: Final = 8_000
 _COLLECTION: Final = "/v1/collections/{name}"
 _DOCUMENTS: Final = "/v1/collections/{name}/documents"
 _SNAPSHOT: Final = "/v1/snapshots/{name}"
+_SOURCE: Final = "/v1/sources/{name}"
 
 _SEARCH: Final = ApiEndpoint(
     "POST",
@@ -227,6 +228,25 @@ class Operations:
             return responses.DeleteResponse(0)
         name, ctx = request.path_params["name"], self._context(request)
         return responses.DeleteResponse(await self._store.run(DeleteDocuments(name, (condition,)), ctx))
+
+    @ApiEndpoint("GET", "/v1/sources", query=SourcesQuery, error_statuses=(404,))
+    async def list_sources(self, request: Request) -> responses.SourceList:
+        """List the sources of a collection, or of every collection."""
+        query: SourcesQuery = request_state(request.scope).query
+        collection = None if query.collection is UNSET else query.collection
+        return await sources.list_sources(self._store, collection, self._context(request))
+
+    @ApiEndpoint("PUT", _SOURCE, error_statuses=(404, 507))
+    async def put_source(self, request: Request, body: request_bodies.SourceBody) -> responses.SourceInfo:
+        """Register a source, or write what a run tells of it."""
+        return await sources.put_source(self._store, request.path_params["name"], body, self._context(request))
+
+    @ApiEndpoint("DELETE", _SOURCE, query=SourceQuery, error_statuses=(404, 507))
+    async def delete_source(self, request: Request) -> responses.DeleteResponse:
+        """Delete a source with its documents."""
+        query: SourceQuery = request_state(request.scope).query
+        name, ctx = request.path_params["name"], self._context(request)
+        return responses.DeleteResponse(await sources.delete_source(self._store, name, query.collection, ctx))
 
     @ApiEndpoint("POST", "/v1/embed", topics=(Topic.ML_EMBED,))
     async def embed(self, request: Request, body: request_bodies.TextsBody) -> responses.EmbedResponse:

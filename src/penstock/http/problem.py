@@ -18,6 +18,7 @@ _STATUS_BY_CODE: Final = {
     "document_not_found": 404,
     "chunk_not_found": 404,
     "snapshot_not_found": 404,
+    "source_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "collection_conflict": 409,

@@ -9,8 +9,9 @@ from msgspec import Meta
 
 from penstock.indexing.document_records import PATH_CHARACTERS_MAX, Document, DocumentFields
 from penstock.kernel.messages import TextKind
-from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs
+from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs, WholeNumber
 from penstock.stores.data_model import ID_CHARACTERS_MAX
+from penstock.stores.sources import FAILURES_MAX, RootPath, ShortText, SourceFailure, SourceRun
 
 #: Texts in one request to a model.
 TEXTS_MAX: Final = 1000
@@ -26,6 +27,7 @@ METADATA_BYTES_MAX: Final = 65_536
 METADATA_DEPTH_MAX: Final = 32
 
 Texts = Annotated[list[str], Meta(min_length=1, max_length=TEXTS_MAX)]
+DocumentCount = Annotated[WholeNumber, Meta(ge=0, le=10**12)]
 #: An empty one is refused by the operation, whose error says what to do instead.
 Ids = Annotated[list[Annotated[str, Meta(max_length=ID_CHARACTERS_MAX)]], Meta(max_length=IDS_MAX)]
 PathPrefix = Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX, extra_json_schema={"minLength": 1})]
@@ -70,6 +72,68 @@ class DeleteBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
 
 class CollectionBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     """Options of a new collection. There are none yet."""
+
+
+class HostDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A directory on a host: the host's name, and the absolute path there."""
+
+    host: Annotated[ShortText, Meta(min_length=1)]
+    path: Annotated[RootPath, Meta(min_length=1)]
+
+
+class FailedFile(NullAsDefault, frozen=True, forbid_unknown_fields=True):
+    """A file that could not be indexed: its path below the source's root, and the code of the reason."""
+
+    path: RootPath
+    code: OrNull[ShortText] = ""
+
+
+class RunCounts(NullAsDefault, frozen=True, forbid_unknown_fields=True):
+    """Counts of an index run over a source.
+
+    Attributes:
+        indexed: Documents indexed.
+        unchanged: Documents that were as the collection has them.
+        removed: Documents removed.
+        failed: Files that failed.
+        kept: Documents kept although their files are gone, since too many are.
+        failures: The first of the files that failed.
+    """
+
+    indexed: OrNull[DocumentCount] = 0
+    unchanged: OrNull[DocumentCount] = 0
+    removed: OrNull[DocumentCount] = 0
+    failed: OrNull[DocumentCount] = 0
+    kept: OrNull[DocumentCount] = 0
+    failures: OrNull[Annotated[list[FailedFile], Meta(max_length=FAILURES_MAX)]] = msgspec.field(default_factory=list)
+
+    def recorded(self) -> SourceRun:
+        """Return the run as it is recorded."""
+        # A client whose only number is a float writes 5.0.
+        return SourceRun(
+            int(self.indexed),
+            int(self.unchanged),
+            int(self.removed),
+            int(self.failed),
+            int(self.kept),
+            [SourceFailure(one.path, one.code) for one in self.failures],
+        )
+
+
+class SourceBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
+    """News of a source from an index run. Members that are left out stay as they are.
+
+    Attributes:
+        collection: The source's collection.
+        root: The source's directory on the host that feeds it.
+        commit: Commit of its git repository, told with `run`.
+        run: Counts of a completed run.
+    """
+
+    collection: OrNull[str] = "default"
+    root: HostDirectory | None = None
+    commit: OrNull[ShortText] = ""
+    run: RunCounts | None = None
 
 
 class RestoreBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):

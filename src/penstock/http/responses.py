@@ -20,6 +20,7 @@ from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
 from penstock.stores.data_model import CollectionInfo, SnapshotInfo
 from penstock.stores.key_value_cache import CacheState, Count
+from penstock.stores.sources import SourceRoot, SourceRun
 
 Seconds = Annotated[float, Meta(ge=0)]
 Rfc3339 = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -40,6 +41,34 @@ class SnapshotList(msgspec.Struct, frozen=True):
     """All snapshots, by name."""
 
     snapshots: list[SnapshotInfo]
+
+
+class SourceInfo(msgspec.Struct, frozen=True):
+    """A source: a named tree in a collection.
+
+    Attributes:
+        name: Its name.
+        collection: Its collection.
+        documents: Number of its documents.
+        roots: Its directory on each host that has fed it, the latest first.
+        commit: Commit of its git repository at the last completed run; empty for none.
+        completed_at: When a run was last completed, RFC 3339 in UTC; empty for never.
+        run: Counts of the last completed run.
+    """
+
+    name: str
+    collection: str
+    documents: Count
+    roots: list[SourceRoot]
+    commit: str
+    completed_at: str
+    run: SourceRun
+
+
+class SourceList(msgspec.Struct, frozen=True):
+    """Sources, by collection and name."""
+
+    sources: list[SourceInfo]
 
 
 class DeleteResponse(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from msgspec import Meta
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.records import NullAsDefault, OrNull
 from penstock.stores.data_model import ID_CHARACTERS_MAX, ChunkPayload
+from penstock.stores.sources import NAME_CHARACTERS_MAX
 
 #: Characters of a document's path at most.
 PATH_CHARACTERS_MAX: Final = 4096
@@ -26,12 +27,17 @@ class DocumentFields(NullAsDefault, frozen=True):
         text: The whole text.
         path: Path shown with its hits and matched by `path_prefix`.
         language: Name of its language, in any case. Guessed from the path when empty.
+        source: Name of the source that it belongs to. Its id is then the source, a colon and a path.
+        replaces: Id of a document that this one takes the place of. That one is deleted once this one is there. If its
+            text, path, language and metadata are the same, its vectors are kept.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX)]
     text: str
     path: OrNull[Annotated[str, Meta(max_length=PATH_CHARACTERS_MAX)]] = ""
     language: OrNull[Annotated[str, Meta(max_length=64)]] = ""
+    source: OrNull[Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]] = ""
+    replaces: OrNull[Annotated[str, Meta(max_length=ID_CHARACTERS_MAX)]] = ""
 
 
 class Document(DocumentFields, frozen=True, forbid_unknown_fields=True):

@@ -8,7 +8,8 @@ the repetition harmless.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -27,15 +28,23 @@ from penstock.indexing.document_records import (
 )
 from penstock.indexing.language import language_of
 from penstock.indexing.model_inputs import dense_text, header_tokens, sparse_text
-from penstock.kernel.context import Clock, Context, run_all
+from penstock.kernel.context import Clock, Context, point_id, run_all
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError
 from penstock.kernel.messages import ChunkText, TextKind
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings
 from penstock.models.contract import Embedder, SparseEncoder
-from penstock.stores.commands import GetDocuments, SealDocument, TrimDocument, UpsertPoints
+from penstock.stores.commands import (
+    DeleteDocuments,
+    FetchPoints,
+    GetDocuments,
+    SealDocument,
+    TrimDocument,
+    UpsertPoints,
+)
 from penstock.stores.contract import VectorStore
-from penstock.stores.data_model import ID_CHARACTERS_MAX, TEXT_FOLDED, ChunkPayload, DocumentInfo, Point
+from penstock.stores.data_model import ID_CHARACTERS_MAX, TEXT_FOLDED, ChunkPayload, DocumentInfo, Match, Point
+from penstock.stores.sources import check_document_source
 
 #: Bytes of metadata that one document may have stored in all: its metadata is stored with every chunk, where filters
 #: find it. So much is allowed in any case, 64 KB of it with 16 chunks for instance.
@@ -171,19 +180,41 @@ class IndexPipeline:
             raise Invalid("a document's id must not be empty", field="id")
         if len(document.id) > ID_CHARACTERS_MAX:
             raise Invalid(f"a document's id has at most {ID_CHARACTERS_MAX} characters", field="id")
+        check_document_source(document.id, document.source)
         if ctx.deadline.passed(self.clock.now()):
             raise Expired(ctx.deadline.operation)
         first_line = document.text[:200].partition("\n")[0]
         language = document.language or language_of(document.path, first_line)
         digest = await _digest(document, language)
-        known = (await self.store.run(GetDocuments(collection, [document.id]), ctx)).get(document.id)
-        if known is not None and known.hash == digest:
+        wanted = [document.id, document.replaces] if document.replaces else [document.id]
+        heads = await self.store.run(GetDocuments(collection, wanted), ctx)
+        outcome = await self._write(collection, document, language, digest, heads, ctx)
+        if document.replaces in heads and document.replaces != document.id:
+            # Last: until now an interruption leaves the one that is replaced, and the next attempt finds it again.
+            await self.store.run(DeleteDocuments(collection, (Match("id", [document.replaces]),)), ctx)
+        return outcome
+
+    async def _write(
+        self,
+        collection: str,
+        document: Document,
+        language: str,
+        digest: str,
+        heads: Mapping[str, DocumentInfo],
+        ctx: Context,
+    ) -> IndexOutcome:
+        """Write a document unless it is there already; ``heads`` are its own and that of the one that it replaces."""
+        known, old = heads.get(document.id), heads.get(document.replaces)
+        if known is not None and (known.hash, known.source) == (digest, document.source):
             return IndexOutcome(document.id, DocumentStatus.UNCHANGED, known.chunks)
+        for same in (old, known):
+            if same is not None and same.hash == digest and await self._copy(collection, document, same, known, ctx):
+                return IndexOutcome(document.id, DocumentStatus.INDEXED, same.chunks)
         to_cut = ChunkText(document.text, language, header_tokens(document.path))
         cut = await self.chunk(to_cut, self._limited(ctx))
         metadata_bytes = len(msgspec.json.encode(document.metadata))
         _check_metadata(metadata_bytes, len(cut), len(document.text))
-        size = max(1, min(self.settings.segment_chunks, BATCH_METADATA_BYTES_MAX // metadata_bytes))
+        size = self._batch_chunks(document)
         # A document without a word still has a head, so that it counts and is not read again.
         whole = _ChunkedDocument(document, language, cut or [Chunk("", 1, 1, "")], size)
         await self._write_all(collection, whole, digest, known, ctx)
@@ -194,7 +225,7 @@ class IndexPipeline:
     ) -> None:
         """Write every chunk such that the head carries the hash only when all of it is there."""
         count, size = len(cut.chunks), cut.size
-        head = DocumentInfo(cut.document.id, digest, count, cut.document.path)
+        head = DocumentInfo(cut.document.id, digest, count, cut.document.path, cut.document.source)
         # A head without a hash was left by an interrupted write of unknown length.
         surplus = known is not None and (known.chunks > count or not known.hash)
         if count <= size and not surplus:
@@ -206,6 +237,29 @@ class IndexPipeline:
         if known is not None:
             await self.store.run(TrimDocument(collection, head.id, count), ctx)
         await self.store.run(SealDocument(collection, head), ctx)
+
+    async def _copy(
+        self, collection: str, document: Document, old: DocumentInfo, known: DocumentInfo | None, ctx: Context
+    ) -> bool:
+        """Write a document with the vectors of another one of the same content; return whether it could be done."""
+        size = self._batch_chunks(document)
+        for first in range(0, old.chunks, size):
+            numbers = range(first, min(first + size, old.chunks))
+            points = await self.store.run(FetchPoints(collection, [point_id(old.id, n) for n in numbers]), ctx)
+            if len(points) < len(numbers):
+                return False
+            moved = [_moved(point, document) for point in points]
+            await self.store.run(UpsertPoints(collection, moved), self._limited(ctx))
+        if known is not None:
+            await self.store.run(TrimDocument(collection, document.id, old.chunks), ctx)
+        head = DocumentInfo(document.id, old.hash, old.chunks, document.path, document.source)
+        await self.store.run(SealDocument(collection, head), ctx)
+        return True
+
+    def _batch_chunks(self, document: Document) -> int:
+        """Return how many of a document's chunks are written at once."""
+        metadata_bytes = len(msgspec.json.encode(document.metadata))
+        return max(1, min(self.settings.segment_chunks, BATCH_METADATA_BYTES_MAX // metadata_bytes))
 
     async def _segment(self, collection: str, chunks: list[ChunkPayload], ctx: Context) -> None:
         await self.write(ChunkBatch(collection, chunks), self._limited(ctx))
@@ -237,6 +291,7 @@ class _ChunkedDocument:
                 symbol=chunk.symbol,
                 language=self.language,
                 metadata=document.metadata,
+                source=document.source,
             )
             for number, chunk in enumerate(self.chunks[first:end], first)
         ]
@@ -264,6 +319,12 @@ def _check_metadata(size: int, chunks: int, characters: int) -> None:
             f" together may have {most} bytes; shorten the metadata or split the document",
             field="metadata",
         )
+
+
+def _moved(point: Point, document: Document) -> Point:
+    """Return a point of another document as one of this; its head is not sealed yet."""
+    payload = msgspec.structs.replace(point.payload, id=document.id, source=document.source, hash="", chunks=0)
+    return dataclasses.replace(point, payload=payload)
 
 
 def _sealed(payload: ChunkPayload, head: DocumentInfo) -> ChunkPayload:

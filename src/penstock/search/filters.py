@@ -9,7 +9,7 @@ from penstock.kernel.errors import Invalid, truncated
 from penstock.stores.data_model import Condition, Filter, Match, Prefix, Range, Scalar, out_of_range_reason
 from penstock.stores.timestamps import to_utc_rfc3339
 
-_FIELDS: Final = ("id", "path", "language")
+_FIELDS: Final = ("id", "path", "language", "source")
 _BOUNDS: Final = ("gt", "gte", "lt", "lte")
 
 #: Keys of one filter at most. Each is a look-up of its own for every arm and stage of a search.
@@ -53,6 +53,7 @@ FILTER_SCHEMA: Final[dict[str, Any]] = {
         "path": _one_or_several(_TEXT),
         "language": _one_or_several(_LANGUAGE),
         "path_prefix": _PREFIX,
+        "source": _one_or_several(_TEXT),
     },
     "patternProperties": {
         r"^metadata\.[\s\S]": {"anyOf": [*_VALUES["anyOf"], _bounded_by({"type": "number"}), _bounded_by(_TIME)]}
@@ -65,7 +66,7 @@ def parse_filter(filter: Mapping[str, Any], normalize_language: Callable[[str], 
     """Return the conditions, all of which must hold.
 
     Args:
-        filter: ``id``, ``path``, ``language`` or ``metadata.<key>`` to a value or a list of
+        filter: ``id``, ``path``, ``language``, ``source`` or ``metadata.<key>`` to a value or a list of
             values; ``path_prefix`` to a string; ``metadata.<key>`` to a range
             (``gt``, ``gte``, ``lt``, ``lte``: numbers, or RFC 3339 times).
         normalize_language: Gives a language the name under which it is kept.
@@ -102,7 +103,7 @@ def _condition(key: str, value: object, named: Callable[[str], str]) -> Conditio
     is_metadata = key.startswith("metadata.") and len(key) > len("metadata.")
     if key not in _FIELDS and not is_metadata:
         raise Invalid(
-            f"unknown filter {truncated(key)!r}; there are id, path, path_prefix, language and metadata.<key>",
+            f"unknown filter {truncated(key)!r}; there are id, path, path_prefix, language, source and metadata.<key>",
             field=where,
         )
     if len(key) > KEY_CHARACTERS_MAX:

@@ -142,8 +142,8 @@ class SearchBody(SearchFields, frozen=True, kw_only=True, forbid_unknown_fields=
     """Search request.
 
     Attributes:
-        filter: Conditions that all must hold: `id`, `path`, `language` or `metadata.<key>` to a value
-            or a list of values; `path_prefix` to a string; `metadata.<key>` to a range of numbers or
+        filter: Conditions that all must hold: `id`, `path`, `language`, `source` or `metadata.<key>` to a
+            value or a list of values; `path_prefix` to a string; `metadata.<key>` to a range of numbers or
             times, `{"gte": 2020, "lt": 2024}` (`gt`, `gte`, `lt`, `lte`). 64 conditions and 1000 values at most.
         timeout_ms: Time limit in milliseconds, if tighter than the server's own.
     """

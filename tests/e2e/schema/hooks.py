@@ -50,6 +50,7 @@ def filter_failure(_context: Any, failure: Failure, case: schemathesis.Case, res
         or _only_a_line_failed(failure, case, response)
         or _only_a_header_is_unknown(failure, case)
         or _ids_are_not_distinct(failure, response)
+        or _ids_are_not_of_their_source(failure, response)
         or _lists_are_long_together(failure, case)
         or _cursor_is_of_no_answer(failure, response)
         or _documents_were_deleted_not_their_list(failure)
@@ -91,6 +92,11 @@ def _only_a_header_is_unknown(failure: Failure, case: schemathesis.Case) -> bool
 def _ids_are_not_distinct(failure: Failure, response: Response) -> bool:
     """Say whether two documents had one id: JSON Schema has no word for it."""
     return isinstance(failure, RejectedPositiveData) and response.json()["code"] == "duplicate_id"
+
+
+def _ids_are_not_of_their_source(failure: Failure, response: Response) -> bool:
+    """Say whether a document's id did not begin with its source: JSON Schema has no word for it."""
+    return isinstance(failure, RejectedPositiveData) and response.json()["code"] == "invalid_source"
 
 
 def _lists_are_long_together(failure: Failure, case: schemathesis.Case) -> bool:

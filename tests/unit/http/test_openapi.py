@@ -169,7 +169,7 @@ def test_an_answer_requires_all_that_is_always_written_and_tells_no_default():
 def test_a_filter_that_the_schema_takes_is_one():
     grammar = resolved(SCHEMAS["SearchBody"])["properties"]["filter"]["anyOf"][0]
     assert grammar["additionalProperties"] is False
-    assert set(grammar["properties"]) == {"id", "path", "language", "path_prefix"}
+    assert set(grammar["properties"]) == {"id", "path", "language", "path_prefix", "source"}
     (key,) = grammar["patternProperties"]
     assert re.search(key, "metadata.a\nb")
     assert not re.search(key, "metadata.")

@@ -391,3 +391,98 @@ async def test_large_metadata_makes_small_segments_so_that_searches_need_not_wai
     assert (outcome.status, outcome.chunks) == (DocumentStatus.INDEXED, 9)
     assert house.operations() == ["upsert_points"] * 5 + ["seal_document"]
     assert len(await house.lines("a")) == 9
+
+
+SOURCE = Document("s:a.py", text("one", "two", "three"), "a.py", source="s", replaces="/p/a.py")
+OLD = Document("/p/a.py", SOURCE.text, "a.py")
+
+
+@virtual
+@pytest.mark.parametrize("segment_chunks", [2, 32])
+async def test_a_document_under_another_id_keeps_its_vectors(segment_chunks):
+    house = await House(segment_chunks=segment_chunks).open()
+    await house.index(OLD)
+    before = {point.payload.chunk: point for point in house.store._points["c"].values()}
+    house.models.texts.clear()
+    (outcome,) = await house.index(SOURCE)
+    assert (outcome.status, outcome.chunks, house.models.texts) == (DocumentStatus.INDEXED, 3, [])
+    assert await house.head("/p/a.py") is None
+    points = sorted(house.store._points["c"].values(), key=lambda point: point.payload.chunk)
+    assert [(point.payload.id, point.payload.source, point.payload.text) for point in points] == [
+        ("s:a.py", "s", line) for line in ("one", "two", "three")
+    ]
+    assert all(point.dense is before[point.payload.chunk].dense for point in points)
+    head = await house.head("s:a.py")
+    assert (head.chunks, bool(head.hash), head.source) == (3, True, "s")
+
+
+@virtual
+async def test_a_document_that_differs_from_the_one_it_replaces_is_embedded():
+    house = await House().open()
+    await house.index(Document("/p/a.py", "zero", "a.py"))
+    house.models.texts.clear()
+    assert (await house.index(SOURCE))[0].status is DocumentStatus.INDEXED
+    assert len(house.models.texts) == 3
+    assert await house.head("/p/a.py") is None
+
+
+@virtual
+async def test_a_replacement_interrupted_at_any_write_is_finished_by_the_next_attempt():
+    for writes in range(6):
+        house = await House(segment_chunks=2).open()
+        await house.index(OLD)
+        house.models.texts.clear()
+        seen = 0
+
+        async def dying(command, limit=writes):
+            nonlocal seen
+            seen += command.writes
+            if command.writes and seen > limit:
+                raise Unavailable("killed", dependency="store")
+
+        house.store.hook = dying
+        (outcome,) = await house.index(SOURCE)
+        finished = outcome.status is not DocumentStatus.FAILED
+        heads = [await house.head(id) for id in ("s:a.py", "/p/a.py")]
+        assert any(head is not None and head.hash for head in heads), writes
+
+        async def nothing(_):
+            return None
+
+        house.store.hook = nothing
+        await house.index(SOURCE)
+        assert (await house.head("s:a.py")).hash
+        assert await house.head("/p/a.py") is None
+        assert house.models.texts == [], writes
+    assert finished
+
+
+@virtual
+async def test_a_replaced_document_whose_chunks_are_missing_is_embedded():
+    house = await House().open()
+    await house.index(OLD)
+    await house.store.run(TrimDocument("c", "/p/a.py", 2), WORK)
+    house.models.texts.clear()
+    assert (await house.index(SOURCE))[0].chunks == 3
+    assert len(house.models.texts) == 3
+
+
+@virtual
+async def test_a_document_that_joins_a_source_keeps_its_vectors():
+    house = await House().open()
+    await house.index(Document("s:a.py", "one", "a.py"))
+    house.models.texts.clear()
+    (outcome,) = await house.index(Document("s:a.py", "one", "a.py", source="s"))
+    assert (outcome.status, house.models.texts) == (DocumentStatus.INDEXED, [])
+    assert (await house.head("s:a.py")).source == "s"
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("id", "source"),
+    [("a.py", "s"), ("s:", "s"), ("t:a.py", "s"), ("s/t:a", "s/t"), ("s:t:a", "s:t"), ("s\n:a", "s\n"), (" :a", " ")],
+)
+async def test_a_document_that_is_not_its_sources_is_refused(id, source):
+    house = await House().open()
+    (outcome,) = await house.index(Document(id, "one", source=source))
+    assert (outcome.status, outcome.error.code) == (DocumentStatus.FAILED, "invalid_source")
