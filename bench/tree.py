@@ -59,7 +59,7 @@ def index(root: Path, data_dir: Path, collection: str = "default") -> dict[str, 
 def dense_texts(root: Path, tokenizer: TextTokenizer) -> list[str]:
     """Return what the model is given of a tree, chunk by chunk, as the server makes it."""
     settings, budget, found = Settings(), tokenizer.tokens_max - SPECIAL_TOKENS, []
-    for one in find_files([IndexRoot(root, root)], settings.index.max_file):
+    for one in find_files([IndexRoot(root, root, root.name)], settings.index.max_file):
         raw = encode_document(one, settings.index.max_file, settings.http.max_body)
         document = msgspec.json.decode(raw, type=Document)
         limit = budget - header_tokens(document.path)

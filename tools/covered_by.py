@@ -30,6 +30,7 @@ SUITES: Final = ("unit", "contract", "simulation", "congruence", "e2e", "docs", 
 
 #: Commands that the command line loads by their name, and the tests that run them.
 RUN_BY_NAME: Final = {
+    "cli/collections.py": ("unit/cli/test_main.py", "e2e/test_sources.py"),
     "cli/config.py": ("unit/cli/test_main.py", "e2e/test_command_line.py"),
     "cli/evaluate.py": ("e2e/test_command_line.py",),
     "cli/migrate.py": ("unit/cli/test_main.py", "e2e/test_migration.py"),

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from penstock.cli.index_progress import IndexStats, VanishedDocuments, progress_display
 from penstock.cli.index_run import IndexOptions, IndexRun
-from penstock.cli.local_files import find_files, resolve_roots
+from penstock.cli.index_sources import KnownSources, resolve_sources
+from penstock.cli.local_files import find_files, resolve_path
 from penstock.cli.main import INTERRUPTED
 from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
 from penstock.cli.session import connect
@@ -50,15 +51,28 @@ FAILURES_SHOWN_MAX = 20
 @click.command("index")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
 @collection_option
+@click.option("--source", default="", metavar="NAME", help="Name of the source (default: its repository's or root's).")
 @click.option("--dry-run", is_flag=True, help="List what would be indexed, and why the rest would not.")
 @click.option("--force", is_flag=True, help="Index even / or the home directory.")
 @click.option("--prune", is_flag=True, help="Remove vanished files' documents even if they are most of a directory's.")
 @json_option
 @with_client_settings("concurrency.index.", "concurrency.http.")
 def command(  # noqa: PLR0913 - one for each option
-    setup: Setup, paths: tuple[Path, ...], collection: str, *, dry_run: bool, force: bool, prune: bool, as_json: bool
+    setup: Setup,
+    paths: tuple[Path, ...],
+    collection: str,
+    source: str,
+    *,
+    dry_run: bool,
+    force: bool,
+    prune: bool,
+    as_json: bool,
 ) -> int:
     """Index files and directories.
+
+    A tree becomes a source, named after its repository or else its directory: `penstock sources` lists them. A tree
+    that has moved is the same source, and so is one on another machine. A path inside a source brings that part up to
+    date, and a directory around sources all of them.
 
     Follows .gitignore; leaves out binary files, files over 1 MB, lock files and vendored trees. Files that have not
     changed since the last run are not indexed again, changed ones are replaced, vanished ones removed. Works through
@@ -69,7 +83,7 @@ def command(  # noqa: PLR0913 - one for each option
 
     Exit code 1 if some files failed or nothing was removed of such a directory, 2 on an error.
     """
-    order = IndexOptions(paths, collection, force, prune)
+    order = IndexOptions(paths, collection, force, prune, source)
     if dry_run:
         _list(setup, order, as_json=as_json)
         return 0
@@ -94,7 +108,8 @@ def command(  # noqa: PLR0913 - one for each option
 
 async def _index(setup: Setup, order: IndexOptions, stats: IndexStats, console: Console, *, quiet: bool) -> None:
     # Refused before a model is prepared for it.
-    resolve_roots(order.paths, (), force=order.force)
+    for path in order.paths:
+        resolve_path(path, force=order.force)
     async with connect(setup) as api:
         with progress_display(console, quiet=quiet) as shown:
             await IndexRun(api, setup.settings, order, stats, shown).run()
@@ -106,6 +121,8 @@ def print_report(stats: IndexStats, collection: str, console: Console, *, as_jso
         console.print(f"failed: {strip_controls(failure.path)}: {strip_controls(failure.detail)}", soft_wrap=True)
     if stats.failed > FAILURES_SHOWN_MAX:
         console.print(f"… and {stats.failed - FAILURES_SHOWN_MAX} more; --json lists them")
+    for note in stats.notes:
+        console.print(f"note: {strip_controls(note)}", soft_wrap=True)
     for loss in stats.kept_directories:
         console.print(_told(loss, collection), soft_wrap=True)
     if as_json:
@@ -142,7 +159,7 @@ def summary_lines(stats: IndexStats, collection: str) -> list[str]:
 
 
 def _list(setup: Setup, order: IndexOptions, *, as_json: bool) -> None:
-    roots = resolve_roots(order.paths, (), force=order.force)
+    roots = resolve_sources(order.paths, KnownSources(), name=order.source, force=order.force)
     skipped: list[dict[str, str]] = []
     files = size = skips = 0
 
@@ -156,11 +173,11 @@ def _list(setup: Setup, order: IndexOptions, *, as_json: bool) -> None:
 
     targets = find_files(roots, setup.settings.index.max_file, skip)
     if as_json:
-        would_index = [{"path": one.id, "bytes": one.size} for one in targets]
+        would_index = [{"path": one.file, "bytes": one.size} for one in targets]
         print_json({"collection": order.collection, "would_index": would_index, "skipped": skipped})
         return
     for one in targets:
-        click.echo(f"index  {strip_controls(one.id)}")
+        click.echo(f"index  {strip_controls(one.file)}")
         files, size = files + 1, size + one.size
     click.echo(f"{files} files to index, {size / 1e6:.1f} MB; {skips} skipped", err=True)
 

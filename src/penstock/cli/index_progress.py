@@ -18,9 +18,12 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
 from penstock.cli.terminal import logs_above
 from penstock.cli.text_charts import format_duration
+from penstock.client import RunFailure, RunSummary
 
 #: Failures listed with their reason; the count goes on.
 ERRORS_MAX: Final = 1000
+#: Failures recorded with a source.
+SOURCE_FAILURES_MAX: Final = 5
 
 #: What a file costs besides its bytes, as bytes: a request, two messages, a write. Measured with files of one line and
 #: of many.
@@ -60,12 +63,40 @@ class VanishedDocuments:
 
 
 @dataclass(slots=True)
+class SourceStats:
+    """Counts of one run over one source.
+
+    Bounds:
+        ``failures`` holds ``SOURCE_FAILURES_MAX`` entries at most.
+    """
+
+    root: str
+    indexed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    failed: int = 0
+    kept: int = 0
+    failures: list[RunFailure] = field(default_factory=list)
+
+    def add_failure(self, path: str, code: str) -> None:
+        """Count a file that failed."""
+        self.failed += 1
+        if len(self.failures) < SOURCE_FAILURES_MAX:
+            self.failures.append(RunFailure(path, code))
+
+    def summary(self) -> RunSummary:
+        """Return the counts as they are recorded with the source."""
+        return RunSummary(self.indexed, self.unchanged, self.removed, self.failed, self.kept, self.failures)
+
+
+@dataclass(slots=True)
 class IndexStats:
     """Counts of one run, written by the run and read by the display and the summary.
 
     Bounds:
         ``errors`` holds ``ERRORS_MAX`` entries at most, ``kept_directories`` one for each directory that the user named
-        and from which nothing was removed, since too much had vanished.
+        and from which nothing was removed, since too much had vanished, ``sources`` one for each source of the run, and
+        ``notes`` one for each source of the collection.
     """
 
     indexed: int = 0
@@ -83,6 +114,8 @@ class IndexStats:
     skipped: Counter[str] = field(default_factory=Counter)
     errors: list[FileFailure] = field(default_factory=list)
     kept_directories: list[VanishedDocuments] = field(default_factory=list)
+    sources: dict[str, SourceStats] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def work_bytes_done(self) -> int:
@@ -122,6 +155,19 @@ class IndexStats:
             "chunks": self.chunks,
             "took_s": round(self.took_s, 3),
             "errors": [one._asdict() for one in self.errors],
+            "sources": [
+                {
+                    "name": name,
+                    "root": one.root,
+                    "indexed": one.indexed,
+                    "unchanged": one.unchanged,
+                    "removed": one.removed,
+                    "failed": one.failed,
+                    "kept": one.kept,
+                }
+                for name, one in sorted(self.sources.items())
+            ],
+            "notes": self.notes,
             "kept": [
                 {"path": str(one.directory), "documents": one.listed, "vanished": one.vanished}
                 for one in self.kept_directories

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from penstock.cli.index_progress import IndexStats, ProgressDisplay, VanishedDocuments
+from penstock.cli.index_progress import IndexStats, ProgressDisplay, SourceStats, VanishedDocuments
+from penstock.cli.index_sources import KnownSources, resolve_sources
+from penstock.cli.indexed_documents import IndexedDocuments
 from penstock.cli.local_files import (
     IndexableFile,
     IndexRoot,
     encode_document,
     find_files,
     hash_file,
+    innermost_root,
     is_below,
     is_below_any,
     project_of,
-    resolve_roots,
+    resolve_path,
 )
-from penstock.client import AsyncClient, IndexedDocument, Problem
+from penstock.client import AsyncClient, IndexedDocument, Problem, RootDirectory, StoredDocument
 from penstock.indexing.file_reader import FileChanged
+from penstock.indexing.git_repository import open_repository
 from penstock.indexing.walk import SkipReason
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Expired, Invalid
 from penstock.kernel.settings import Settings
+from penstock.stores.sources import document_id
 
 #: Small requests keep the bar moving and the loss of an interruption small; two of them keep the models busy, more
 #: only wait longer.
@@ -47,10 +51,8 @@ COMPARE_BATCH_FILES: Final = 100
 #: Unreadable files and directories remembered, so that what is listed below them is not removed; with more of them
 #: nothing is removed at all.
 UNREADABLE_MAX: Final = 1000
-#: Of an id or a hash. Two ids of a million share one with a chance of 1 : 10⁷; then one of them is sent once too often,
-#: or its removal is put off.
-DIGEST_BYTES: Final = 8
-_NO_HASH: Final = bytes(DIGEST_BYTES)
+#: Files by which a tree is recognised that was renamed.
+SAMPLE_FILES: Final = 100
 #: Seconds between updates of the display while nothing happens.
 REFRESH_S: Final = 1.0
 
@@ -63,116 +65,75 @@ class IndexOptions:
     collection: str
     force: bool = False
     prune: bool = False
-
-
-class IndexedDocuments:
-    """The documents of a listing at a few bytes each, so that a million of them fit into a small process.
-
-    Fill it with :meth:`add`, then :meth:`freeze` it, then query it.
-
-    Bounds: 18 bytes for each document, and three times that during :meth:`freeze`.
-    """
-
-    def __init__(self) -> None:
-        self._rows = bytearray()
-        self._ids: NDArray[np.uint64] = np.empty(0, np.uint64)
-        self._hashes: NDArray[np.uint64] = self._ids
-        self._seen: NDArray[np.bool_] = np.empty(0, np.bool_)
-        self._current: NDArray[np.bool_] = self._seen
-
-    def add(self, id_: str, hash_: str) -> None:
-        """Add a document. An empty hash marks one that was written incompletely."""
-        self._rows += _digest(id_) + (_digest(hash_) if hash_ else _NO_HASH)
-
-    def freeze(self) -> None:
-        """Put the documents in order; none can be added afterwards."""
-        table = np.frombuffer(bytes(self._rows), np.uint64).reshape(-1, 2)
-        self._rows.clear()
-        order = np.argsort(table[:, 0], kind="stable")
-        self._ids, self._hashes = table[order, 0], table[order, 1]
-        self._seen = np.zeros(len(order), np.bool_)
-        self._current = np.zeros(len(order), np.bool_)
-
-    def is_unchanged(self, id_: str, hash_file: Callable[[], str]) -> bool:
-        """Note that a document's file exists, and return whether it is as the collection has it.
-
-        Args:
-            id_: The document's id.
-            hash_file: Returns the file's hash; called only for one that is listed and was written whole.
-        """
-        row = self._row(id_)
-        if row is None:
-            return False
-        self._seen[row] = True
-        self._current[row] = bool(self._hashes[row]) and self._hashes[row] == _number(hash_file())
-        return bool(self._current[row])
-
-    def was_unchanged(self, id_: str) -> bool:
-        """Return whether the document was found unchanged."""
-        row = self._row(id_)
-        return row is not None and bool(self._current[row])
-
-    def has_vanished(self, id_: str) -> bool:
-        """Return whether the document was listed and its file has not been seen."""
-        row = self._row(id_)
-        return row is not None and not self._seen[row]
-
-    @property
-    def unseen(self) -> int:
-        """Documents whose file has not been seen."""
-        return len(self._seen) - int(self._seen.sum())
-
-    def _row(self, id_: str) -> int | None:
-        wanted = _number(id_)
-        row = int(np.searchsorted(self._ids, wanted))
-        return row if row < len(self._ids) and self._ids[row] == wanted else None
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(errors="surrogatepass"), digest_size=DIGEST_BYTES).digest()
-
-
-def _number(text: str) -> np.uint64:
-    number: np.uint64 = np.frombuffer(_digest(text), np.uint64)[0]
-    return number
+    source: str = ""
 
 
 @dataclass(slots=True)
 class _IndexScope:
-    """Scope of an index run: the named roots, the collection's documents, and what has vanished.
+    """Scope of an index run: its roots, the collection's documents, and what has vanished.
 
     Attributes:
-        roots: The paths that the user named.
-        known: The documents that the collection holds.
+        roots: The paths to index, with their sources.
+        known: The documents that the collection holds of sources, and those without one by the path of their file.
+        sources: The sources that the collection has.
         unreadable: Files and directories that could not be read. Documents listed below them have not vanished.
-        losses: The documents that have vanished from each directory that the user named.
+        losses: The documents that have vanished from each directory that is indexed.
     """
 
     roots: Sequence[IndexRoot]
     known: IndexedDocuments
+    sources: KnownSources
     unreadable: list[Path] = field(default_factory=list)
     losses: list[VanishedDocuments] = field(default_factory=list)
 
-    def note_file(self, id_: str) -> None:
+    def note_file(self, file: str) -> None:
         """Note that a file is there."""
         for loss in self.losses:
-            loss.has_files = loss.has_files or is_below(id_, str(loss.directory))
+            loss.has_files = loss.has_files or is_below(file, str(loss.directory))
 
-    def count_document(self, id_: str) -> None:
+    def is_unchanged(self, one: IndexableFile, file_bytes_max: int) -> bool:
+        """Note that a file exists, and return whether the collection has it as it is and by its own id."""
+        # Whatever the hash: one that still has its path for an id is sent, to be given its own.
+        legacy = self.known.note(one.file)
+        return self.known.is_unchanged(one.id, partial(hash_file, one, file_bytes_max)) and not legacy
+
+    def was_unchanged(self, one: IndexableFile) -> bool:
+        """Return whether a file was found unchanged."""
+        return self.known.was_unchanged(one.id) and not self.known.holds(one.file)
+
+    def file_of(self, one: StoredDocument) -> str:
+        """Return the path that a listed document's file has or had, empty where it is none of the run's sources."""
+        if not one.source:
+            return one.id if project_of(one.id, one.path) is not None else ""
+        project = next((root.project for root in self.roots if root.source == one.source), None)
+        below = one.id.removeprefix(document_id(one.source, ""))
+        return "" if project is None else os.path.join(project, below)  # noqa: PTH118 - as the walk writes it
+
+    def count_document(self, one: StoredDocument) -> None:
         """Count a listed document."""
-        around = [loss for loss in self.losses if is_below(id_, str(loss.directory))]
-        vanished = bool(around) and self.may_remove(id_)
+        file = self.file_of(one)
+        around = [loss for loss in self.losses if is_below(file, str(loss.directory))]
+        if not around or self.is_superseded(one):
+            return
+        vanished = self.may_remove(one)
         for loss in around:
             loss.listed += 1
             loss.vanished += vanished
 
-    def may_remove(self, id_: str) -> bool:
-        """Return whether a listed document has vanished from below what the user named."""
+    def may_remove(self, one: StoredDocument) -> bool:
+        """Return whether a listed document has vanished from below what is indexed."""
+        file = self.file_of(one)
         return (
-            self.known.has_vanished(id_)
-            and is_below_any(id_, [root.path for root in self.roots])
-            and not is_below_any(id_, self.unreadable)
+            bool(file)
+            and self.known.has_vanished(one.id)
+            and innermost_root(file, self.roots) is not None
+            and not is_below_any(file, self.unreadable)
         )
+
+    def is_superseded(self, one: StoredDocument) -> bool:
+        """Return whether a listed document's file belongs to another source by now, which lies inside of its own."""
+        root = innermost_root(self.file_of(one), self.roots)
+        return bool(one.source) and root is not None and root.source != one.source
 
 
 class IndexRun:
@@ -206,31 +167,105 @@ class IndexRun:
             Finished documents stay; an interrupted one is incomplete and is sent again by the next run.
         """
         # Before anything is sent: a wrong path must not leave an empty collection behind.
-        resolve_roots(self._order.paths, (), force=self._order.force)
+        for path in self._order.paths:
+            resolve_path(path, force=self._order.force)
         self._display.show_stage("Reading the collection's listing")
         await self._api.create_collection(self._order.collection)
         scope = await self._listed()
         started_s = time.monotonic()
         try:
             await self._compare(scope)
+            await self._register(scope)
             if self.stats.files_total:
                 await self._send(scope)
             await self._remove(scope)
+            await self._record(scope)
         finally:
             self.stats.took_s = time.monotonic() - started_s
 
     async def _listed(self) -> _IndexScope:
-        known = IndexedDocuments()
+        documents = IndexedDocuments()
         projects: set[str] = set()
         async for one in self._api.iter_documents(self._order.collection):
-            known.add(one.id, one.hash)
-            if (project := project_of(one.id, one.path)) is not None:
+            # One that is no source's may have any id, also one that a source's document will have.
+            if one.source:
+                documents.add(one.id, one.hash)
+            elif (project := project_of(one.id, one.path)) is not None:
+                documents.add(one.id, one.hash)
                 projects.add(project)
-        known.freeze()
-        paths = [Path(project) for project in sorted(projects)]
-        roots = await asyncio.to_thread(resolve_roots, self._order.paths, paths, force=self._order.force)
+        documents.freeze()
+        listed = await self._api.list_sources(self._order.collection)
+        known = KnownSources(
+            by_name={source.name: source for source in listed}, projects=[Path(one) for one in sorted(projects)]
+        )
+        order = self._order
+        roots = await asyncio.to_thread(resolve_sources, order.paths, known, name=order.source, force=order.force)
+        if not order.source:
+            roots = [await asyncio.to_thread(self._renamed, root, known, documents) for root in roots]
+        for root in roots:
+            self.stats.sources.setdefault(root.source, SourceStats(str(root.project)))
         losses = [VanishedDocuments(root.path) for root in roots if root.path.is_dir()]
-        return _IndexScope(roots, known, losses=losses)
+        return _IndexScope(roots, documents, known, losses=losses)
+
+    def _renamed(self, root: IndexRoot, known: KnownSources, documents: IndexedDocuments) -> IndexRoot:
+        """Return a root under the name of the source whose tree it was before it was renamed, if it was one."""
+        for name in known.missing() if root.source not in known.by_name else ():
+            before = replace(root, source=name)
+            sample = list(islice(find_files([before], self._file_bytes_max), SAMPLE_FILES))
+            same = sum(documents.holds(one.id, hash_file(one, self._file_bytes_max)) for one in sample)
+            if 2 * same > len(sample):
+                return before
+        return root
+
+    # --- Sources
+
+    async def _register(self, scope: _IndexScope) -> None:
+        """Register the sources that are new here, before anything of them is sent.
+
+        Raises:
+            Invalid: The tree is another one than that of its name, whose directory is gone (``source_conflict``).
+        """
+        moved = [root for root in scope.roots if scope.sources.has_moved(root)]
+        if moved and not self._order.prune:
+            await self._check_moved(scope, moved)
+        for name, counts in self.stats.sources.items():
+            before = scope.sources.root_of(name)
+            if before not in ("", counts.root):
+                self.stats.notes.append(f"the source {name} was at {before} and is at {counts.root} now")
+            root = RootDirectory(scope.sources.host, counts.root)
+            await self._api.put_source(name, self._order.collection, root=root)
+        self.stats.notes += scope.sources.hints(scope.roots)
+
+    async def _check_moved(self, scope: _IndexScope, moved: Sequence[IndexRoot]) -> None:
+        """Refuse trees of which most documents are not there: they only have the name of a source that has gone."""
+        listed: Counter[str] = Counter()
+        vanished: Counter[str] = Counter()
+        async for one in self._api.iter_documents(self._order.collection):
+            listed[one.source] += 1
+            vanished[one.source] += scope.known.has_vanished(one.id)
+        for root in moved:
+            if 2 * vanished[root.source] > listed[root.source]:
+                before = scope.sources.root_of(root.source)
+                raise Invalid(
+                    f"the source {root.source!r} was the tree at {before}, which is gone, and {root.project} has"
+                    f" {listed[root.source] - vanished[root.source]} of its {listed[root.source]} documents: it seems"
+                    " to be another tree; give it another name with --source, or say --prune if it is the same",
+                    field="source",
+                    code="source_conflict",
+                )
+
+    async def _record(self, scope: _IndexScope) -> None:
+        """Record the completed run with each source; forget one whose tree has another name now."""
+        for name, counts in self.stats.sources.items():
+            repository = await asyncio.to_thread(open_repository, Path(counts.root))
+            commit = repository.commit if repository is not None else ""
+            await self._api.put_source(name, self._order.collection, commit=commit, run=counts.summary())
+        whole = {str(root.project): root.source for root in scope.roots if root.path == root.project}
+        for name, directory in scope.sources.roots():
+            successor = whole.get(str(directory))
+            if successor is not None and name not in self.stats.sources:
+                self.stats.removed += await self._api.delete_source(name, self._order.collection)
+                self.stats.notes.append(f"the source {name} was the same tree as {successor}, and is forgotten")
 
     # --- Compare
 
@@ -252,9 +287,10 @@ class IndexRun:
                 scope.unreadable.append(path)
 
         for one in find_files(scope.roots, self._file_bytes_max, skip):
-            scope.note_file(one.id)
-            if scope.known.is_unchanged(one.id, partial(hash_file, one, self._file_bytes_max)):
+            scope.note_file(one.file)
+            if scope.is_unchanged(one, self._file_bytes_max):
                 self.stats.unchanged += 1
+                self.stats.sources[one.source].unchanged += 1
             else:
                 self.stats.files_total += 1
                 self.stats.bytes_total += one.size
@@ -289,10 +325,11 @@ class IndexRun:
     def _encoded(self, scope: _IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:
         """Yield encoded documents; runs in a thread, one at a time."""
         for one in find_files(scope.roots, self._file_bytes_max):
-            if scope.known.was_unchanged(one.id):
+            if scope.was_unchanged(one):
                 continue
+            legacy = scope.known.holds(one.file)
             try:
-                yield one, encode_document(one, self._file_bytes_max, self._body_bytes_max)
+                yield one, encode_document(one, self._file_bytes_max, self._body_bytes_max, replaces_legacy=legacy)
             except (FileChanged, Invalid) as error:
                 self._count(one, None, Problem(code=error.code, detail=error.detail))
 
@@ -319,14 +356,18 @@ class IndexRun:
         """Count a file as done; ``problem`` is what to say of one that has no outcome."""
         self.stats.files_done += 1
         self.stats.bytes_done += one.size
+        counts = self.stats.sources[one.source]
         if outcome is not None and outcome.status == "indexed":
             self.stats.indexed += 1
+            counts.indexed += 1
             self.stats.chunks += outcome.chunks
         elif outcome is not None and outcome.status == "unchanged":
             self.stats.unchanged += 1
+            counts.unchanged += 1
         else:
             problem = problem if outcome is None else outcome.error or Problem()
-            self.stats.add_failure(one.id, problem.code or "failed", problem.message)
+            self.stats.add_failure(one.file, problem.code or "failed", problem.message)
+            counts.add_failure(one.path, problem.code or "failed")
 
     # --- Remove
 
@@ -341,13 +382,19 @@ class IndexRun:
         self._display.show_stage("Removing vanished documents")
         if not self._order.prune:
             async for one in self._api.iter_documents(self._order.collection):
-                scope.count_document(one.id)
+                scope.count_document(one)
             self.stats.kept_directories = [loss for loss in scope.losses if loss.looks_unmounted]
         kept = [loss.directory for loss in self.stats.kept_directories]
         waiting: list[str] = []
         async for one in self._api.iter_documents(self._order.collection):
-            if scope.may_remove(one.id) and not is_below_any(one.id, kept):
-                waiting.append(one.id)
+            if not scope.may_remove(one):
+                continue
+            counts = self.stats.sources.get(one.source) or SourceStats("")
+            if is_below_any(scope.file_of(one), kept) and not scope.is_superseded(one):
+                counts.kept += 1
+                continue
+            counts.removed += 1
+            waiting.append(one.id)
             if len(waiting) == REMOVE_IDS_MAX:
                 await self._drop(waiting)
                 waiting = []

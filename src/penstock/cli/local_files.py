@@ -13,8 +13,9 @@ import msgspec
 from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged, read_text
 from penstock.indexing.language import language_of
-from penstock.indexing.walk import FoundFile, project_root, refuse_broad_root, walk
+from penstock.indexing.walk import FoundFile, refuse_broad_root, walk
 from penstock.kernel.errors import Invalid
+from penstock.stores.sources import document_id
 
 UNREADABLE_NAME: Final = "unreadable_name"
 FIRST_LINE_CHARS: Final = 200
@@ -25,38 +26,40 @@ class IndexableFile:
     """A file that belongs in the collection.
 
     Attributes:
-        id: The document's id: the file's absolute real path.
-        path: The path shown to people, relative to the project's root.
+        id: The document's id: its source, a colon and its path.
+        path: The path shown to people, relative to the source's root.
         size: Bytes when it was found.
+        file: Absolute real path of the file, which was the id in earlier releases.
+        source: Name of its source.
     """
 
     id: str
     path: str
     size: int
+    file: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class IndexRoot:
-    """A path that the user named, and the directory that shown paths below it are relative to."""
+    """A path to index: with the root of its source, which shown paths are relative to, and the source's name."""
 
     path: Path
     project: Path
+    source: str
 
 
-def resolve_roots(paths: Sequence[Path], known_roots: Sequence[Path], *, force: bool) -> list[IndexRoot]:
-    """Return the named paths, resolved, with the directories that shown paths are relative to.
+def resolve_path(path: Path, *, force: bool) -> Path:
+    """Return a named path, absolute and without links.
 
     Raises:
-        Invalid: A path is absent (``path_not_found``), or too broad and not forced (``root_too_broad``).
+        Invalid: It is absent (``path_not_found``), or too broad and not forced (``root_too_broad``).
     """
-    roots = []
-    for path in paths:
-        if not os.path.lexists(path):
-            raise Invalid(f"{path}: no such file or directory", field="path", code="path_not_found")
-        if not force:
-            refuse_broad_root(path)
-        roots.append(IndexRoot(path.resolve(), project_root(path, known_roots)))
-    return roots
+    if not os.path.lexists(path):
+        raise Invalid(f"{path}: no such file or directory", field="path", code="path_not_found")
+    if not force:
+        refuse_broad_root(path)
+    return path.resolve()
 
 
 def find_files(
@@ -65,7 +68,7 @@ def find_files(
     """Yield the files below the roots, one by one: however many there are, none is kept.
 
     Args:
-        roots: From :func:`resolve_roots`.
+        roots: What is indexed.
         file_bytes_max: Larger files are skipped.
         on_skip: Called with each skipped file or directory and the reason.
     """
@@ -87,8 +90,16 @@ def hash_file(one: IndexableFile, file_bytes_max: int) -> str:
     return document_hash(text, one.path, language, {})
 
 
-def encode_document(one: IndexableFile, file_bytes_max: int, body_bytes_max: int) -> bytes:
+def encode_document(
+    one: IndexableFile, file_bytes_max: int, body_bytes_max: int, *, replaces_legacy: bool = False
+) -> bytes:
     """Return the document of a file as JSON.
+
+    Args:
+        one: The file.
+        file_bytes_max: A larger file has none.
+        body_bytes_max: Bytes of a request.
+        replaces_legacy: Whether it takes the place of a document whose id is the file's path.
 
     Raises:
         Invalid: There is none; the code says why.
@@ -97,18 +108,21 @@ def encode_document(one: IndexableFile, file_bytes_max: int, body_bytes_max: int
     try:
         text, language = _read(one, file_bytes_max)
     except FileNotFoundError as error:
-        raise Invalid(f"{one.id} was removed while it was to be read", code="file_vanished") from error
+        raise Invalid(f"{one.file} was removed while it was to be read", code="file_vanished") from error
     except OSError as error:
-        raise Invalid(f"{one.id} cannot be read: {error.strerror or error}", code="file_unreadable") from error
-    document = msgspec.json.encode({"id": one.id, "text": text, "path": one.path, "language": language})
+        raise Invalid(f"{one.file} cannot be read: {error.strerror or error}", code="file_unreadable") from error
+    fields = {"id": one.id, "text": text, "path": one.path, "language": language, "source": one.source}
+    if replaces_legacy:
+        fields["replaces"] = one.file
+    document = msgspec.json.encode(fields)
     if len(document) > body_bytes_max:
-        message = f"{one.id} takes {len(document)} bytes as a request, more than the {body_bytes_max} allowed"
+        message = f"{one.file} takes {len(document)} bytes as a request, more than the {body_bytes_max} allowed"
         raise Invalid(message, code="too_large")
     return document
 
 
 def _read(one: IndexableFile, file_bytes_max: int) -> tuple[str, str]:
-    file = Path(one.id)
+    file = Path(one.file)
     text = read_text(file, file_bytes_max)
     return text, language_of(file, text[:FIRST_LINE_CHARS].partition("\n")[0])
 
@@ -119,17 +133,25 @@ def indexable_file(file: Path, size: int, roots: Sequence[IndexRoot]) -> Indexab
     Args:
         file: Absolute real path, below at least one of ``roots``.
         size: Its bytes.
-        roots: What the user named; the innermost decides how the path is shown.
+        roots: What is indexed; the innermost decides which source the file belongs to.
     """
     name = str(file)
     try:
         name.encode()
     except UnicodeEncodeError:
         return None
+    root = innermost_root(name, roots)
+    if root is None:
+        return None
+    project = str(root.project)
+    shown = Path(os.path.relpath(name, project) if is_below(name, project) else file.name).as_posix()
+    return IndexableFile(document_id(root.source, shown), shown, size, name, root.source)
+
+
+def innermost_root(name: str, roots: Sequence[IndexRoot]) -> IndexRoot | None:
+    """Return the innermost of the roots that an absolute path lies in, if there is one."""
     around = [root for root in roots if is_below(name, str(root.path))]
-    project = str(max(around, key=lambda root: len(str(root.path))).project) if around else str(file.parent)
-    shown = os.path.relpath(name, project) if is_below(name, project) else file.name
-    return IndexableFile(name, Path(shown).as_posix(), size)
+    return max(around, key=lambda root: len(str(root.path)), default=None)
 
 
 def project_of(id_: str, path: str) -> str | None:

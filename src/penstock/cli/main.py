@@ -25,6 +25,9 @@ COMMANDS: Final = {
     "worker": ("worker", "Do the work of some pools for servers elsewhere."),
     "index": ("index", "Index files and directories."),
     "search": ("search", "Search a collection."),
+    "sources": ("sources:sources", "Show the trees that are indexed, and how fresh they are."),
+    "forget": ("sources:forget", "Remove a source and its documents."),
+    "collections": ("collections", "List or delete collections."),
     "status": ("status", "Show collections and what the server is doing."),
     "snapshot": ("snapshots:snapshot", "Save every collection in one file."),
     "snapshots": ("snapshots:snapshots", "List or delete the snapshots in the data directory."),
@@ -44,6 +47,7 @@ BROKEN_PIPE: Final = 141
 
 _HINTS: Final = {
     "collection_not_found": "`penstock status` lists collections; `penstock index PATH --collection NAME` makes one",
+    "source_not_found": "`penstock sources` lists sources",
     "overloaded": "the server has more work than it can do; try again a little later",
     "timeout": "ask for less, or raise the limit (`penstock config` names it)",
     "server_lost": "what was acknowledged is safe; start the server again and repeat the command to go on",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -14,8 +15,9 @@ from rich.text import Text
 from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
-from penstock.client import Hit, SearchOptions, SearchResponse, calls
+from penstock.client import Hit, SearchOptions, SearchResponse, Source, calls
 from penstock.kernel.errors import Invalid
+from penstock.stores.sources import SEPARATOR
 
 NOTHING_FOUND = 1
 
@@ -42,6 +44,7 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
 @collection_option
 @click.option("--limit", default=10, show_default=True, metavar="N", help="Hits at most.")
 @click.option("--path-prefix", metavar="PREFIX", help="Only paths that begin so, as they were shown when indexed.")
+@click.option("--source", multiple=True, metavar="NAME", help="Only this source; may be repeated.")
 @click.option("--language", multiple=True, metavar="NAME", help="Only this language; may be repeated.")
 @click.option(
     "--group", flag_value="document", help="The best chunk of each document alone; tells where its others are."
@@ -67,23 +70,34 @@ async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_j
     if not setup.data_dir.exists():
         message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
         raise Invalid(message, code="collection_not_found")
+    sources: list[Source] = []
     async with connect(setup) as api:
         told = await api.send(call.untyped())
-    answer = msgspec.convert(told, SearchResponse)
+        answer = msgspec.convert(told, SearchResponse)
+        if not as_json and any(SEPARATOR in hit.id for hit in answer.hits):
+            sources = await api.list_sources(collection)
     if as_json:
         print_json(told)
     else:
-        _print(answer, text)
+        _print(answer, text, {one.name: one.root_on(socket.gethostname()) for one in sources})
     return 0 if answer.hits else NOTHING_FOUND
 
 
 def search_options(
-    *, limit: int, path_prefix: str | None, language: tuple[str, ...], no_rerank: bool, **others: Any
+    *,
+    limit: int,
+    path_prefix: str | None,
+    source: tuple[str, ...],
+    language: tuple[str, ...],
+    no_rerank: bool,
+    **others: Any,
 ) -> SearchOptions:
     """Return the options of the search, without those that have their default."""
     filter: dict[str, Any] = {}
     if path_prefix:
         filter["path_prefix"] = path_prefix.removeprefix("./")
+    if source:
+        filter["source"] = list(source)
     if language:
         filter["language"] = [one.lower() for one in language]
     options: dict[str, Any] = {"limit": limit, "filter": filter, **others}
@@ -92,7 +106,7 @@ def search_options(
     return cast("SearchOptions", {name: said for name, said in options.items() if said or name in ("limit", "rerank")})
 
 
-def _print(answer: SearchResponse, text: str) -> None:
+def _print(answer: SearchResponse, text: str, roots: Mapping[str, str]) -> None:
     console, aside = stdout_console(), stderr_console()
     if answer.degraded:
         aside.print(f"degraded: {strip_controls(', '.join(answer.degraded))}", style="yellow", soft_wrap=True)
@@ -102,15 +116,15 @@ def _print(answer: SearchResponse, text: str) -> None:
     for number, hit in enumerate(answer.hits):
         if number:
             console.print()
-        for line in hit_lines(hit, words, cwd, console.width if console.is_terminal else None):
+        for line in hit_lines(hit, words, shown_path(hit, cwd, roots), console.width if console.is_terminal else None):
             console.print(line)
     if answer.hits and aside.is_terminal and console.is_terminal:
         aside.print(f"\n{len(answer.hits)} hits in {answer.took_ms:.0f} ms", style="bright_black")
 
 
-def hit_lines(hit: Hit, words: Sequence[str], cwd: Path, width: int | None) -> Iterator[Text]:
-    """Yield a hit line by line; the styles matter only where the console has colour."""
-    yield _headline(hit, cwd)
+def hit_lines(hit: Hit, words: Sequence[str], path: str, width: int | None) -> Iterator[Text]:
+    """Yield a hit line by line, below its path; the styles matter only where the console has colour."""
+    yield _headline(hit, path)
     room = max(20, (width or PLAIN_WIDTH) - _GUTTER)
     found = best_lines("\n".join(map(strip_controls, hit.text.split("\n"))), max(1, hit.start_line), words, LINES_MAX)
     indent = min((_indent(text.plain) for _, text in found), default=0)
@@ -131,20 +145,30 @@ def _other_chunks(hit: Hit) -> str:
     return "also " + ", ".join(f"{first}-{last}" for first, last in best) + (f" and {more} more" if more else "")
 
 
-def shown_path(hit: Hit, cwd: Path) -> str:
-    """Return a path that opens from the current directory where the hit is a file, else the path as indexed."""
-    if not hit.id.startswith("/"):
+def shown_path(hit: Hit, cwd: Path, roots: Mapping[str, str]) -> str:
+    """Return a path that opens from the current directory where the hit is a file here, else what tells it best.
+
+    Args:
+        hit: The hit.
+        cwd: The current directory.
+        roots: The directory of each source on this host; empty for a source that only other hosts feed.
+    """
+    source, _, path = hit.id.partition(SEPARATOR)
+    if source in roots and path == hit.path:
+        if not roots[source]:
+            return hit.id
+        file = Path(roots[source]) / path
+    elif hit.id.startswith("/") and hit.id.endswith(f"/{hit.path}"):
+        # An earlier release indexed it. An id may look like a path without being one; only files are opened.
+        file = Path(hit.id)
+    else:
         return hit.path or hit.id
-    file = Path(hit.id)
-    if file.is_relative_to(cwd):
-        return str(file.relative_to(cwd))
-    # An id may look like a path without being one; only files are opened.
-    return hit.id if hit.id.endswith(f"/{hit.path}") else hit.path or hit.id
+    return str(file.relative_to(cwd) if file.is_relative_to(cwd) else file)
 
 
-def _headline(hit: Hit, cwd: Path) -> Text:
+def _headline(hit: Hit, shown: str) -> Text:
     return Text.assemble(
-        (strip_controls(shown_path(hit, cwd)), "bold cyan"),
+        (strip_controls(shown), "bold cyan"),
         (f":{hit.start_line}-{hit.end_line}" if hit.start_line else "", "cyan"),
         (f"  {strip_controls(hit.symbol)}" if hit.symbol else "", "green"),
         (f"  {hit.score:.4f}", "bright_black"),

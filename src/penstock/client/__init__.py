@@ -10,9 +10,6 @@ from penstock.client.calls import ApiCall
 from penstock.client.client import AsyncClient, CallOptions, Client
 from penstock.client.errors import NotReachable
 from penstock.client.records import (
-    Alert,
-    BreakerSummary,
-    CacheSummary,
     Collection,
     DocumentChunk,
     DocumentListing,
@@ -20,14 +17,9 @@ from penstock.client.records import (
     Hit,
     IndexedDocument,
     IndexReport,
-    LadderRung,
-    MemorySummary,
-    ModelSummary,
     NewDocument,
     OtherHit,
-    PoolSummary,
     Problem,
-    ProcessSummary,
     RootDirectory,
     RunFailure,
     RunSummary,
@@ -37,11 +29,21 @@ from penstock.client.records import (
     Source,
     SparseEmbeddings,
     SparseTerms,
-    Status,
     StoredDocument,
     TextEmbeddings,
     TextRanking,
     TextScore,
+)
+from penstock.client.status_records import (
+    Alert,
+    BreakerSummary,
+    CacheSummary,
+    LadderRung,
+    MemorySummary,
+    ModelSummary,
+    PoolSummary,
+    ProcessSummary,
+    Status,
     TopicSummary,
     TrafficSummary,
 )

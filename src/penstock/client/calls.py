@@ -13,7 +13,6 @@ from urllib.parse import quote
 import msgspec
 
 from penstock.client.records import (
-    Alert,
     Collection,
     DocumentListing,
     FullDocument,
@@ -26,10 +25,10 @@ from penstock.client.records import (
     Snapshot,
     Source,
     SparseEmbeddings,
-    Status,
     TextEmbeddings,
     TextRanking,
 )
+from penstock.client.status_records import Alert, Status
 from penstock.kernel.errors import DECODE_ERRORS, Broken, Invalid
 
 T = TypeVar("T")

@@ -1,8 +1,10 @@
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ from penstock.cli import index_run as run_module
 from penstock.cli import local_files
 from penstock.cli.index_progress import IndexStats
 from penstock.cli.index_run import UNREADABLE_MAX, IndexOptions, IndexRun
-from penstock.client import IndexedDocument, IndexReport, Problem, StoredDocument
+from penstock.client import IndexedDocument, IndexReport, Problem, Source, StoredDocument
 from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged
 from penstock.kernel.errors import Expired, Invalid, Unavailable
@@ -29,13 +31,32 @@ class FakeIndex:
         self.error = None
         self.in_flight = 0
         self.in_flight_max = 0
+        self.sources = {}
+        self.replaced = []
+
+    async def list_sources(self, collection):
+        counts = Counter(source for _, _, source in self.stored.values())
+        return [msgspec.structs.replace(one, documents=counts[name]) for name, one in sorted(self.sources.items())]
+
+    async def put_source(self, name, collection, *, root=None, commit="", run=None):
+        one = self.sources.get(name, Source(name, collection))
+        if root is not None:
+            one = msgspec.structs.replace(one, roots=[root])
+        if run is not None:
+            one = msgspec.structs.replace(one, run=run, commit=commit, completed_at="now")
+        self.sources[name] = one
+
+    async def delete_source(self, name, collection):
+        del self.sources[name]
+        gone = [id_ for id_, (_, _, source) in self.stored.items() if source == name]
+        return await self.delete_documents(collection, ids=gone)
 
     async def create_collection(self, name):
         self.name = name
 
     async def iter_documents(self, collection):
-        for id_, (hash_, path) in sorted(self.stored.items()):
-            yield StoredDocument(id_, hash_, 1, path)
+        for id_, (hash_, path, source) in sorted(self.stored.items()):
+            yield StoredDocument(id_, hash_, 1, path, source)
 
     async def index_documents(self, documents, collection):
         batch = msgspec.json.encode({"documents": documents})
@@ -50,11 +71,14 @@ class FakeIndex:
         return IndexReport([self._store(document) for document in documents])
 
     def _store(self, document):
-        name = Path(document["id"]).name
+        name = Path(document["path"]).name
         if name in self.refuse:
             return IndexedDocument(document["id"], "failed", error=Problem(code=self.refuse[name], detail="no"))
         digest = document_hash(document["text"], document["path"], document["language"], {})
-        self.stored[document["id"]] = (digest, document["path"])
+        self.stored[document["id"]] = (digest, document["path"], document["source"])
+        if document.get("replaces") is not None:
+            self.replaced += [document["replaces"]]
+            self.stored.pop(document["replaces"], None)
         return IndexedDocument(document["id"], "indexed", chunks=2)
 
     async def delete_documents(self, collection, *, ids):
@@ -83,9 +107,9 @@ def tree(tmp_path):
     return root
 
 
-def run(server, *paths, settings=None, prune=False):
+def run(server, *paths, settings=None, prune=False, source=""):
     tally = IndexStats()
-    order = IndexOptions(paths, "default", prune=prune)
+    order = IndexOptions(paths, "default", prune=prune, source=source)
     asyncio.run(IndexRun(server, settings or Settings(), order, tally, FakeDisplay()).run())
     return tally
 
@@ -102,13 +126,13 @@ def test_the_second_run_sends_nothing(tree):
     assert len(server.requests) == sent
 
 
-def test_documents_are_named_after_real_paths_and_shown_from_the_root(tree, tmp_path):
+def test_documents_are_named_after_their_source_and_shown_from_its_root(tree, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(tree)
     server = FakeIndex()
     run(server, link)
-    assert {id_: path for id_, (_, path) in server.stored.items()} == {
-        str(tree / name): name for name in ("a.py", "b.py", "c.md")
+    assert {id_: (path, source) for id_, (_, path, source) in server.stored.items()} == {
+        f"tree:{name}": (name, "tree") for name in ("a.py", "b.py", "c.md")
     }
 
 
@@ -118,7 +142,7 @@ def test_changed_files_are_sent_and_vanished_ones_removed(tree):
     (tree / "a.py").write_text("another text\n")
     (tree / "b.py").unlink()
     assert counts(run(server, tree)) == (1, 1, 1, 0)
-    assert set(server.stored) == {str(tree / "a.py"), str(tree / "c.md")}
+    assert set(server.stored) == {"tree:a.py", "tree:c.md"}
 
 
 def test_a_part_of_the_tree_keeps_the_paths_of_the_whole(tree):
@@ -127,7 +151,7 @@ def test_a_part_of_the_tree_keeps_the_paths_of_the_whole(tree):
     server = FakeIndex()
     run(server, tree)
     assert counts(run(server, tree / "sub")) == (0, 1, 0, 0)
-    assert server.stored[str(tree / "sub" / "d.py")][1] == "sub/d.py"
+    assert server.stored["tree:sub/d.py"][1] == "sub/d.py"
 
 
 def test_skips_are_counted_by_reason(tree):
@@ -239,11 +263,11 @@ def test_vanished_files_are_removed_only_below_the_named_paths(tree, tmp_path):
     (other / "kept.py").write_text("x\n")
     server = FakeIndex()
     run(server, tree, other)
-    server.stored["note-1"] = ("h", "")
+    server.stored["note-1"] = ("h", "", "")
     (tree / "a.py").unlink()
     (other / "kept.py").unlink()
     assert counts(run(server, tree)) == (0, 2, 1, 0)
-    assert str(other / "kept.py") in server.stored
+    assert "other:kept.py" in server.stored
     assert "note-1" in server.stored
 
 
@@ -262,7 +286,7 @@ def test_what_cannot_be_read_now_has_not_vanished(tree, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert counts(run(server, tree)) == (0, 2, 1, 0)
-    assert str(tree / "shut" / "d.py") in server.stored
+    assert "tree:shut/d.py" in server.stored
 
 
 def test_with_too_much_unreadable_nothing_is_removed(tree, monkeypatch):
@@ -288,9 +312,9 @@ def test_a_file_that_vanishes_before_it_is_sent_fails_alone(tree, monkeypatch):
     (tree / "d.py").write_text("d\n")
     encoded = run_module.encode_document
 
-    def vanishing(one, *limits):
+    def vanishing(one, *limits, **how):
         (tree / "b.py").unlink(missing_ok=True)
-        return encoded(one, *limits)
+        return encoded(one, *limits, **how)
 
     monkeypatch.setattr(run_module, "encode_document", vanishing)
     tally = run(FakeIndex(), tree)
@@ -446,3 +470,211 @@ def test_a_named_file_that_is_not_indexed_any_more_is_removed(tree):
     run(server, tree / "a.py")
     (tree / "a.py").write_text("")
     assert counts(run(server, tree / "a.py")) == (0, 0, 1, 0)
+
+
+def make_legacy(server, tree):
+    """Turn what is stored of a tree into what an earlier release stored: ids are the paths of the files."""
+    server.stored = {str(tree / path): (hash_, path, "") for hash_, path, _ in server.stored.values()}
+    server.sources = {}
+
+
+def test_documents_of_an_earlier_release_are_given_ids_of_their_source(tree, tmp_path):
+    (tree / "gone.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree)
+    make_legacy(server, tree)
+    server.stored["/elsewhere/a.py"] = ("h", "a.py", "")
+    server.stored[str(tree / "note")] = ("h", "no/path/of/it", "")
+    (tree / "gone.py").unlink()
+    (tree / "b.py").write_text("changed\n")
+    tally = run(server, tree)
+    assert counts(tally) == (3, 0, 1, 0)
+    assert sorted(server.replaced) == [str(tree / name) for name in ("a.py", "b.py", "c.md")]
+    assert sorted(server.stored) == ["/elsewhere/a.py", str(tree / "note"), "tree:a.py", "tree:b.py", "tree:c.md"]
+    assert counts(run(server, tree)) == (0, 3, 0, 0)
+
+
+def test_a_migration_that_was_interrupted_goes_on(tree):
+    server = FakeIndex()
+    run(server, tree)
+    new = dict(server.stored)
+    make_legacy(server, tree)
+    # One is there under both ids: the server was killed before it deleted the old one.
+    server.stored["tree:a.py"] = new["tree:a.py"]
+    run(server, tree)
+    assert server.stored == new
+
+
+def test_an_earlier_release_s_empty_tree_is_kept(tree):
+    server = FakeIndex()
+    run(server, tree)
+    make_legacy(server, tree)
+    empty(tree)
+    tally = run(server, tree)
+    assert (len(server.stored), len(tally.kept_directories)) == (3, 1)
+
+
+def test_a_tree_that_has_moved_is_the_same_source(tree, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    (tmp_path / "elsewhere").mkdir()
+    moved = tree.rename(tmp_path / "elsewhere" / "tree")
+    tally = run(server, moved)
+    assert counts(tally) == (0, 3, 0, 0)
+    assert tally.notes == [f"the source tree was at {tree} and is at {moved} now"]
+    assert server.sources["tree"].roots[0].path == str(moved)
+    # A mount point without its disk is no tree.
+    tree.mkdir()
+    assert counts(run(server, moved)) == (0, 3, 0, 0)
+
+
+def test_another_tree_of_the_name_is_told_and_asks_for_a_name(tree, tmp_path):
+    other = tmp_path / "other" / "tree"
+    other.mkdir(parents=True)
+    (other / "x.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree)
+    with pytest.raises(Invalid, match="--source other-tree") as caught:
+        run(server, other)
+    assert caught.value.code == "source_conflict"
+    assert len(server.stored) == 3
+    assert counts(run(server, other, source="mine")) == (1, 0, 0, 0)
+    assert "mine:x.py" in server.stored
+    assert counts(run(server, other)) == (0, 1, 0, 0)
+    with pytest.raises(Invalid, match="another"):
+        run(server, tree, source="mine")
+
+
+def test_two_trees_of_one_name_cannot_be_named_at_once(tree, tmp_path):
+    other = tmp_path / "other" / "tree"
+    other.mkdir(parents=True)
+    (other / "x.py").write_text("x\n")
+    with pytest.raises(Invalid, match="--source"):
+        run(FakeIndex(), tree, other)
+    with pytest.raises(Invalid, match="--source"):
+        run(FakeIndex(), tree, other, source="both")
+
+
+def test_a_tree_that_only_has_the_name_of_one_that_is_gone_is_refused(tree, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    shutil.rmtree(tree)
+    other = tmp_path / "other" / "tree"
+    other.mkdir(parents=True)
+    (other / "x.py").write_text("x\n")
+    with pytest.raises(Invalid, match="another tree") as caught:
+        run(server, other)
+    assert caught.value.code == "source_conflict"
+    assert sorted(server.stored) == ["tree:a.py", "tree:b.py", "tree:c.md"]
+    assert counts(run(server, other, prune=True)) == (1, 0, 3, 0)
+
+
+def test_a_directory_that_is_gone_is_told_when_a_new_source_comes(tree, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    shutil.rmtree(tree)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.py").write_text("x\n")
+    (note,) = run(server, other).notes
+    assert "`penstock forget tree` removes them" in note
+    assert "--source tree" in note
+    assert run(server, other).notes == []
+
+
+def test_a_tree_whose_directory_was_renamed_is_recognised(tree, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    renamed = tree.rename(tmp_path / "renamed")
+    (renamed / "new.py").write_text("x\n")
+    assert counts(run(server, renamed)) == (1, 3, 0, 0)
+    assert set(server.sources) == {"tree"}
+    assert counts(run(server, renamed)) == (0, 4, 0, 0)
+
+
+def test_a_tree_that_gets_another_name_is_there_once(tree):
+    server = FakeIndex()
+    run(server, tree)
+    tally = run(server, tree, source="mine")
+    assert counts(tally) == (3, 0, 3, 0)
+    assert (sorted(server.stored), set(server.sources)) == (["mine:a.py", "mine:b.py", "mine:c.md"], {"mine"})
+    assert tally.notes == ["the source tree was the same tree as mine, and is forgotten"]
+
+
+def test_a_path_inside_a_source_belongs_to_it_and_a_directory_around_updates_all(tree, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "sub").mkdir()
+    (tree / "sub" / "d.py").write_text("d\n")
+    assert counts(run(server, tree / "sub")) == (1, 0, 0, 0)
+    assert "tree:sub/d.py" in server.stored
+    (tmp_path / "loose.py").write_text("x\n")
+    (tree / "a.py").unlink()
+    tally = run(server, tmp_path)
+    assert counts(tally) == (1, 3, 1, 0)
+    assert f"{tmp_path.name}:loose.py" in server.stored
+    assert set(tally.sources) == {"tree", tmp_path.name}
+
+
+def test_a_source_inside_of_another_takes_its_documents_over(tree, tmp_path):
+    server = FakeIndex()
+    run(server, tmp_path)
+    assert len(server.stored) == 3
+    assert counts(run(server, tree, source="inner")) == (3, 0, 0, 0)
+    # Those of the outer one are not lost, and no reason to doubt that its disk is there.
+    tally = run(server, tmp_path)
+    assert (counts(tally), tally.kept_directories) == ((0, 3, 3, 0), [])
+    assert sorted(server.stored) == ["inner:a.py", "inner:b.py", "inner:c.md"]
+
+
+def test_a_run_is_recorded_with_its_source(tree):
+    server = FakeIndex()
+    server.refuse = {"b.py": "timeout"}
+    run(server, tree)
+    record = server.sources["tree"]
+    assert (record.roots[0].path, record.run.indexed, record.run.failed) == (str(tree), 2, 1)
+    assert [(one.path, one.code) for one in record.run.failures] == [("b.py", "timeout")]
+    empty(tree)
+    run(server, tree)
+    assert server.sources["tree"].run.kept == 2
+
+
+def test_an_interrupted_run_leaves_a_source_that_was_never_completed(tree):
+    server = FakeIndex()
+    server.error = Unavailable("gone", dependency="server")
+    with pytest.raises(Unavailable):
+        run(server, tree)
+    assert (server.sources["tree"].completed_at, server.sources["tree"].roots[0].path) == ("", str(tree))
+
+
+def test_a_document_of_the_api_with_an_id_of_the_source_is_taken_over_but_never_removed(tree):
+    server = FakeIndex()
+    server.stored["tree:a.py"] = ("h", "a.py", "")
+    server.stored["tree:gone.py"] = ("h", "gone.py", "")
+    assert counts(run(server, tree)) == (3, 0, 0, 0)
+    assert server.stored["tree:a.py"][2] == "tree"
+    assert "tree:gone.py" in server.stored
+
+
+def test_a_root_that_vanishes_during_the_run_loses_nothing(tree, monkeypatch):
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "a.py").write_text("changed\n")
+    encode = run_module.encode_document
+
+    def vanishing(*how, **named):
+        shutil.rmtree(tree, ignore_errors=True)
+        return encode(*how, **named)
+
+    monkeypatch.setattr(run_module, "encode_document", vanishing)
+    tally = run(server, tree)
+    assert (len(server.stored), tally.removed, tally.failed) == (3, 0, 1)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "a\nb", "x" * 300, "..", " "])
+def test_a_name_that_no_source_can_have_is_refused_before_anything_is_sent(tree, name):
+    server = FakeIndex()
+    with pytest.raises(Invalid) as caught:
+        run(server, tree, source=name)
+    assert caught.value.code == "invalid_source"
+    assert (server.stored, server.sources) == ({}, {})

@@ -3,7 +3,14 @@ from pathlib import Path
 from rich.console import Console
 
 from penstock.cli.index import print_report, summary_lines
-from penstock.cli.index_progress import ERRORS_MAX, IndexStats, Throughput, VanishedDocuments, progress_line
+from penstock.cli.index_progress import (
+    ERRORS_MAX,
+    IndexStats,
+    SourceStats,
+    Throughput,
+    VanishedDocuments,
+    progress_line,
+)
 
 
 def test_the_progress_line_tells_files_chunks_rate_and_time_left():
@@ -19,6 +26,7 @@ def test_the_object_has_exactly_the_promised_members():
     tally.skipped.update({"binary": 2, "a": 1})
     tally.add_failure("/p/x", "timeout", "too slow")
     tally.kept_directories.append(VanishedDocuments(Path("/p/disk"), listed=5, vanished=5))
+    tally.sources["p"] = SourceStats("/p", indexed=2, kept=5)
     assert tally.as_json("docs") == {
         "collection": "docs",
         "indexed": 2,
@@ -29,6 +37,8 @@ def test_the_object_has_exactly_the_promised_members():
         "chunks": 9,
         "took_s": 1.235,
         "errors": [{"path": "/p/x", "code": "timeout", "detail": "too slow"}],
+        "sources": [{"name": "p", "root": "/p", "indexed": 2, "unchanged": 0, "removed": 0, "failed": 0, "kept": 5}],
+        "notes": [],
         "kept": [{"path": "/p/disk", "documents": 5, "vanished": 5}],
     }
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli.index_run import IndexedDocuments
+from penstock.cli.indexed_documents import IndexedDocuments
 
 
 def known(listing):

@@ -12,22 +12,23 @@ ROOT = Path("/p")
 
 
 def one(name, size=1):
-    return IndexableFile(f"/p/{name}", name, size)
+    return IndexableFile(f"p:{name}", name, size, f"/p/{name}", "p")
 
 
-def test_shown_paths_are_relative_to_the_innermost_named_roots_project():
-    roots = [IndexRoot(Path("/p"), Path("/p")), IndexRoot(Path("/p/sub/deep"), Path("/p/sub"))]
+def test_a_file_belongs_to_the_source_of_the_innermost_root():
+    roots = [IndexRoot(Path("/p"), Path("/p"), "p"), IndexRoot(Path("/p/sub/deep"), Path("/p/sub"), "s")]
     assert indexable_file(Path("/p/a.py"), 1, roots).path == "a.py"
     assert indexable_file(Path("/p/sub/deep/b.py"), 1, roots).path == "deep/b.py"
-    assert indexable_file(Path("/p/sub/deep/b.py"), 1, roots).id == "/p/sub/deep/b.py"
+    assert indexable_file(Path("/p/sub/deep/b.py"), 1, roots).id == "s:deep/b.py"
+    assert indexable_file(Path("/p/sub/deep/b.py"), 1, roots).file == "/p/sub/deep/b.py"
 
 
 def test_a_named_file_is_shown_relative_to_its_project():
-    assert indexable_file(Path("/p/src/a.py"), 1, [IndexRoot(Path("/p/src/a.py"), Path("/p"))]).path == "src/a.py"
+    assert indexable_file(Path("/p/src/a.py"), 1, [IndexRoot(Path("/p/src/a.py"), Path("/p"), "p")]).path == "src/a.py"
 
 
 def test_a_name_that_is_no_text_has_no_document():
-    assert indexable_file(Path("/p/b\udcff"), 1, [IndexRoot(ROOT, ROOT)]) is None
+    assert indexable_file(Path("/p/b\udcff"), 1, [IndexRoot(ROOT, ROOT, "p")]) is None
 
 
 @pytest.mark.parametrize(

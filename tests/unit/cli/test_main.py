@@ -41,7 +41,7 @@ def test_every_command_of_the_table_exists_and_carries_its_name():
         assert text.endswith(".")
 
 
-GROUPS = {"dlq": ("list", "retry", "drop"), "snapshots": ("list", "delete")}
+GROUPS = {"dlq": ("list", "retry", "drop"), "snapshots": ("list", "delete"), "collections": ("list", "delete")}
 
 
 @pytest.mark.parametrize(

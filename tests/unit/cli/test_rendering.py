@@ -38,7 +38,7 @@ def printed(one, query, *, terminal):
         color_system="standard" if terminal else None,
         soft_wrap=True,
     )
-    for text in hit_lines(one, query_words(query), CWD, 80 if terminal else None):
+    for text in hit_lines(one, query_words(query), shown_path(one, CWD, {}), 80 if terminal else None):
         console.print(text)
     return out.getvalue()
 
@@ -78,10 +78,16 @@ def test_brackets_in_a_file_are_not_markup():
         ({"id": "note-7", "path": "notes/7"}, "notes/7"),
         ({"id": "note-7", "path": ""}, "note-7"),
         ({"id": "/issue/7", "path": "Issue seven"}, "Issue seven"),
+        ({"id": "here:src/a.py"}, "src/a.py"),
+        ({"id": "there:src/a.py"}, "/there/src/a.py"),
+        ({"id": "remote:src/a.py"}, "remote:src/a.py"),
+        ({"id": "unknown:src/a.py"}, "src/a.py"),
+        ({"id": "here:7", "path": "Issue seven"}, "Issue seven"),
     ],
 )
 def test_the_path_opens_from_the_current_directory(changes, path):
-    assert shown_path(hit(**changes), CWD) == path
+    roots = {"here": str(CWD), "there": "/there", "remote": ""}
+    assert shown_path(hit(**changes), CWD, roots) == path
 
 
 def test_hits_without_lines_or_symbol_have_a_short_headline():
@@ -136,15 +142,16 @@ def test_a_word_that_is_wider_than_the_line_is_shown_from_its_beginning():
 
 
 def test_a_request_says_only_what_was_asked_for():
-    plain = {"limit": 10, "path_prefix": None, "language": (), "no_rerank": False, "explain": False}
+    plain = {"limit": 10, "path_prefix": None, "source": (), "language": (), "no_rerank": False, "explain": False}
     assert search_options(**plain) == {"limit": 10}
     assert search_options(**plain, group=None, offset=0) == {"limit": 10}
-    wishes = {"limit": 3, "path_prefix": "./src/", "language": ("Python", "go"), "no_rerank": True, "explain": True}
+    narrowed = {"path_prefix": "./src/", "source": ("a", "b"), "language": ("Python", "go")}
+    wishes = {"limit": 3, "no_rerank": True, "explain": True, **narrowed}
     assert search_options(**wishes, group="document", offset=5) == {
         "limit": 3,
         "group": "document",
         "offset": 5,
-        "filter": {"path_prefix": "src/", "language": ["python", "go"]},
+        "filter": {"path_prefix": "src/", "source": ["a", "b"], "language": ["python", "go"]},
         "rerank": False,
         "explain": True,
     }

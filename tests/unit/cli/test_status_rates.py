@@ -13,7 +13,7 @@ from penstock.cli.status_rates import (
     rates,
     total,
 )
-from penstock.client import records
+from penstock.client import status_records
 from penstock.http import responses, routes
 from penstock.kernel.errors import Broken
 from penstock.stores.key_value_cache import CacheState
@@ -122,16 +122,16 @@ def test_unknown_members_are_ignored_and_those_of_another_type_are_told():
 @pytest.mark.parametrize(
     ("record", "answer"),
     [
-        (records.Status, responses.ServerStatus),
-        (records.TopicSummary, responses.TopicStatus),
-        (records.PoolSummary, responses.PoolStatus),
-        (records.BreakerSummary, responses.BreakerStatus),
-        (records.LadderRung, responses.RungStatus),
-        (records.CacheSummary, CacheState),
-        (records.MemorySummary, responses.MemoryStatus),
-        (records.TrafficSummary, responses.TrafficStatus),
-        (records.ProcessSummary, responses.ProcessStatus),
-        (records.Alert, responses.AlertStatus),
+        (status_records.Status, responses.ServerStatus),
+        (status_records.TopicSummary, responses.TopicStatus),
+        (status_records.PoolSummary, responses.PoolStatus),
+        (status_records.BreakerSummary, responses.BreakerStatus),
+        (status_records.LadderRung, responses.RungStatus),
+        (status_records.CacheSummary, CacheState),
+        (status_records.MemorySummary, responses.MemoryStatus),
+        (status_records.TrafficSummary, responses.TrafficStatus),
+        (status_records.ProcessSummary, responses.ProcessStatus),
+        (status_records.Alert, responses.AlertStatus),
     ],
 )
 def test_every_member_that_is_read_is_one_that_the_server_tells(record, answer):

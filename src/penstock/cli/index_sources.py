@@ -1,0 +1,147 @@
+"""Sources of an index run: which source each named path belongs to, and whether its tree is the one that it was."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.cli.local_files import IndexRoot, is_below, resolve_path
+from penstock.client import Source
+from penstock.indexing.git_repository import open_repository
+from penstock.indexing.walk import project_root
+from penstock.kernel.errors import Invalid
+from penstock.stores.sources import allowed_name, check_source_name
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSources:
+    """The sources that a collection has already.
+
+    Attributes:
+        host: Name of this host.
+        by_name: The sources.
+        projects: Directories that documents without a source were indexed from, by an earlier release.
+    """
+
+    host: str = field(default_factory=socket.gethostname)
+    by_name: Mapping[str, Source] = field(default_factory=dict)
+    projects: Sequence[Path] = ()
+
+    def roots(self) -> Iterator[tuple[str, Path]]:
+        """Yield each source that this host has fed, and its directory here, whether that exists or not."""
+        for name, source in self.by_name.items():
+            if path := source.root_on(self.host):
+                yield name, Path(path)
+
+    def missing(self) -> list[str]:
+        """Return the sources whose directory on this host is gone."""
+        return [name for name, directory in self.roots() if not directory.is_dir()]
+
+    def has_moved(self, root: IndexRoot) -> bool:
+        """Return whether a root's source was fed from another directory of this host, which is gone."""
+        before = self.root_of(root.source)
+        return before not in ("", str(root.project))
+
+    def hints(self, roots: Sequence[IndexRoot]) -> Iterator[str]:
+        """Yield a line for each source whose directory is gone and may be what is now indexed under another name.
+
+        Args:
+            roots: What is indexed.
+        """
+        is_new = any(root.source not in self.by_name for root in roots)
+        for name, directory in self.roots():
+            near = is_new or any(is_below(str(directory), str(root.path)) for root in roots)
+            if near and not directory.is_dir() and all(root.source != name for root in roots):
+                documents = self.by_name[name].documents
+                yield (
+                    f"the source {name} has {documents} documents, and its directory {directory} is gone: `penstock"
+                    f" forget {name}` removes them; if the tree has moved, index it with `--source {name}`"
+                )
+
+    def root_of(self, name: str) -> str:
+        """Return the directory of a source on this host, empty where there is none."""
+        source = self.by_name.get(name)
+        return "" if source is None else source.root_on(self.host)
+
+
+def resolve_sources(paths: Sequence[Path], known: KnownSources, *, name: str = "", force: bool) -> list[IndexRoot]:
+    """Return the named paths with their sources, and the roots of other sources below them.
+
+    A path belongs to the innermost source around it. Where there is none, it registers one: its repository, or else
+    the directory.
+
+    Args:
+        paths: What the user named.
+        known: The sources that are there.
+        name: Name of the source that the user wants; empty for the one that the paths have.
+        force: Whether a path may be very broad.
+
+    Raises:
+        Invalid: A path is absent (``path_not_found``) or too broad (``root_too_broad``), a name is not allowed
+            (``invalid_source``), or it is that of another tree (``source_conflict``).
+    """
+    if name:
+        check_source_name(name)
+    roots: list[IndexRoot] = []
+    for path in paths:
+        one = _root(resolve_path(path, force=force), known, name)
+        for before in (Path(known.root_of(one.source) or one.project), *(r.project for r in roots if _same(r, one))):
+            if before != one.project and _is_there(before):
+                raise _conflict(one, before)
+        roots.append(one)
+    taken, projects = {root.source for root in roots}, {root.project for root in roots}
+    for source, directory in known.roots():
+        around = any(is_below(str(directory), str(root.path)) for root in roots)
+        if around and source not in taken and directory not in projects and directory.is_dir():
+            roots.append(IndexRoot(directory, directory, source))
+    return roots
+
+
+def _is_there(directory: Path) -> bool:
+    """Return whether a tree is there. Where its disk is not mounted, there may be an empty directory."""
+    try:
+        return any(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+
+
+def _same(one: IndexRoot, other: IndexRoot) -> bool:
+    return one.source == other.source
+
+
+def _root(path: Path, known: KnownSources, name: str) -> IndexRoot:
+    """Return a path with its source, and that one's root."""
+    around = [
+        (directory, source)
+        for source, directory in known.roots()
+        if path.is_relative_to(directory) and (not name or source == name)
+    ]
+    if around:
+        directory, source = max(around, key=lambda one: len(one[0].parts))
+        return IndexRoot(path, directory, source)
+    project = project_root(path, known.projects)
+    return IndexRoot(path, project, name or default_name(project))
+
+
+def default_name(project: Path) -> str:
+    """Return the name of a source of that root: its repository's, or else the directory's."""
+    repository = open_repository(project)
+    for name in (repository.name if repository is not None else "", project.name):
+        if allowed := allowed_name(name.encode(errors="replace").decode()):
+            return allowed
+    return "root"
+
+
+def _conflict(one: IndexRoot, before: Path) -> Invalid:
+    project = one.project
+    other = project.name if project.name != one.source else f"{project.parent.name}-{project.name}"
+    return Invalid(
+        f"the source {one.source!r} is the tree at {before}, and {project} is another one;"
+        f" give it another name, such as --source {allowed_name(other) or 'NAME'}",
+        field="source",
+        code="source_conflict",
+    )
