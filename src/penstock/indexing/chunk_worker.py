@@ -7,15 +7,15 @@ import resource
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from penstock.indexing.chunk import Chunk, chunk_text
-from penstock.indexing.language import PLAIN_TEXT
+from penstock.indexing.chunk import PLAIN_NOTEBOOK, Chunk, chunk_text
+from penstock.indexing.language import NOTEBOOK, PLAIN_TEXT
 from penstock.kernel.errors import Broken, Invalid
 from penstock.kernel.messages import ChunkText
 from penstock.models.token_estimate import TokenCounter
@@ -109,7 +109,7 @@ def chunk_message(message: ChunkText) -> list[Chunk]:
 def _bounded(one: Chunk) -> Iterator[Chunk]:
     """Yield a chunk, in pieces where it has few tokens and very many characters: blanks, or one endless word."""
     for first in range(0, max(1, len(one.text)), CHARACTERS_MAX):
-        yield replace(one, text=one.text[first : first + CHARACTERS_MAX])
+        yield msgspec.structs.replace(one, text=one.text[first : first + CHARACTERS_MAX])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,4 +141,5 @@ class FallbackChunker:
             "the grammar for %s crashed over a text or took too long or too much memory; the text is cut by its lines",
             message.language,
         )
-        return await self.run(partial(chunk_message, msgspec.structs.replace(message, language=PLAIN_TEXT)))
+        plain = PLAIN_NOTEBOOK if message.language == NOTEBOOK else PLAIN_TEXT
+        return await self.run(partial(chunk_message, msgspec.structs.replace(message, language=plain)))

@@ -289,7 +289,7 @@ class _ChunkedDocument:
                 start_line=chunk.start_line,
                 end_line=chunk.end_line,
                 symbol=chunk.symbol,
-                language=self.language,
+                language=chunk.language or self.language,
                 metadata=document.metadata,
                 source=document.source,
             )

@@ -6,6 +6,8 @@ from pathlib import PurePath
 from typing import Final
 
 PLAIN_TEXT: Final = "text"
+#: A document whose chunks have the languages of its cells.
+NOTEBOOK: Final = "notebook"
 
 _EXTENSIONS: Final[dict[str, str]] = {
     "python": "py pyi pyw pyx pxd",
@@ -71,7 +73,8 @@ _EXTENSIONS: Final[dict[str, str]] = {
     "css": "css",
     "scss": "scss sass less",
     "xml": "xml xsd xsl xslt svg plist csproj props targets rng",
-    "json": "json jsonc json5 jsonl ndjson ipynb geojson webmanifest",
+    "json": "json jsonc json5 jsonl ndjson geojson webmanifest",
+    NOTEBOOK: "ipynb",
     "yaml": "yaml yml",
     "toml": "toml",
     "ini": "ini cfg conf properties editorconfig env desktop service",
@@ -131,6 +134,8 @@ _ALIASES: Final = {
     "f#": "fsharp",
     "objective-c": "objc",
     "python3": "python",
+    "jupyter": NOTEBOOK,
+    "ir": "r",
     "plaintext": PLAIN_TEXT,
     "plain text": PLAIN_TEXT,
 }

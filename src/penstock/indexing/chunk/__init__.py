@@ -2,22 +2,30 @@
 
 Enters: text, its language, a token budget and a way to count tokens. Leaves: chunks in order; every line that is not
 blank is in one of them (an over-long line in several). Refuses nothing: what cannot be parsed is cut at blank lines.
+A notebook is cut cell by cell; its lines are those of its JSON.
 Read next: `outline.py` (the records that are exchanged), `syntax.py` (code), `documents.py`, `unit_packing.py`.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import islice
 from typing import Final
+
+from msgspec.structs import replace
 
 from penstock.indexing.chunk.documents import outline_markdown, outline_prose, outline_restructured
 from penstock.indexing.chunk.line_costs import LineCosts
 from penstock.indexing.chunk.outline import Chunk, Outline, ParseLimit, TokenCount
 from penstock.indexing.chunk.syntax import outline_syntax
 from penstock.indexing.chunk.unit_packing import chunks_of, pack
+from penstock.indexing.language import NOTEBOOK, PLAIN_TEXT
+from penstock.indexing.notebook import NotebookCell, read_cells
 
-__all__ = ["Chunk", "TokenCount", "chunk_text"]
+__all__ = ["PLAIN_NOTEBOOK", "Chunk", "TokenCount", "chunk_text"]
+
+#: A notebook whose code no grammar is asked about.
+PLAIN_NOTEBOOK: Final = f"{NOTEBOOK}/{PLAIN_TEXT}"
 
 #: A longer text was written by a machine. It is cut by its lines, window by window: what is noted of each line, and a
 #: syntax tree all the more, takes many times the memory of the text.
@@ -62,14 +70,37 @@ def chunk_text(
     """
     if tokens_max < 1:
         raise ValueError("tokens_max must be positive")
-    cut: Iterator[Chunk]
-    if len(text) > OUTLINED_CHARS_MAX:
-        cut = (one for first, window in _windows(text) for one in _lines_of(window, first, tokens_max, count))
-    else:
-        ledger = LineCosts(text.split("\n"), count)
-        outline = _outline(text, language, ledger, tokens_max, parse_limit)
-        cut = chunks_of(ledger, pack(ledger, outline, tokens_max), tokens_max, count)
-    return list(islice(cut, None if chunks_max is None else chunks_max + 1))
+
+    def cut(part: str, language: str, parsed: str | None = None) -> Iterator[Chunk]:
+        if len(part) > OUTLINED_CHARS_MAX:
+            return (one for first, window in _windows(part) for one in _lines_of(window, first, tokens_max, count))
+        ledger = LineCosts(part.split("\n"), count)
+        outline = _outline(part if parsed is None else parsed, language, ledger, tokens_max, parse_limit)
+        return chunks_of(ledger, pack(ledger, outline, tokens_max), tokens_max, count)
+
+    chunks = cut(text, language)
+    if language in {NOTEBOOK, PLAIN_NOTEBOOK}:
+        cells = read_cells(text)
+        if cells is None:
+            chunks = (replace(one, language="json") for one in cut(text, "json"))
+        else:
+            chunks = _cut_cells(cells, cut, is_plain=language == PLAIN_NOTEBOOK)
+    return list(islice(chunks, None if chunks_max is None else chunks_max + 1))
+
+
+Cut = Callable[[str, str, str], Iterator[Chunk]]
+#: What a notebook's shell adds to its language: commands of its own and of the system, and questions.
+_MAGIC: Final = re.compile(r"^[ \t]*+[%!?].*", re.MULTILINE)
+
+
+def _cut_cells(cells: Sequence[NotebookCell], cut: Cut, *, is_plain: bool) -> Iterator[Chunk]:
+    """Cut each cell by itself, so that the lines of a chunk follow each other in the file as well."""
+    for cell in cells:
+        lines, numbers = cell.lines()
+        text = "\n".join(lines)
+        for one in cut(text, PLAIN_TEXT if is_plain else cell.language, _MAGIC.sub("", text)):
+            start, end = numbers[one.start_line - 1] + 1, numbers[one.end_line - 1] + 1
+            yield replace(one, start_line=start, end_line=end, language=cell.language)
 
 
 def _windows(text: str) -> Iterator[tuple[int, str]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+import msgspec
+
 #: Model tokens of each string, special tokens not counted. Must add up over lines (as WordPiece
 #: does).
 TokenCount = Callable[[Sequence[str]], list[int]]
@@ -19,8 +21,7 @@ BoundaryScore = Callable[[int], float]
 ParseLimit = Callable[[int], AbstractContextManager[object]]
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
     """A piece of a file that is embedded and found as one.
 
     Attributes:
@@ -30,12 +31,14 @@ class Chunk:
         end_line: Last line, included.
         symbol: Qualified name of the enclosing definition (`JSONDecoder.decode`) or heading trail
             (`Install > Docker`), empty where there is none.
+        language: Its language where the document has several, as a notebook has; else empty.
     """
 
     text: str
     start_line: int
     end_line: int
     symbol: str
+    language: str = ""
 
 
 class UnitKind(Enum):
