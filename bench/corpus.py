@@ -183,7 +183,7 @@ def _sources(data: Path) -> Iterator[tuple[str, str]]:
     for found in walk([LIBRARY]):
         if isinstance(found, FoundFile) and found.path.suffix == ".py" and "site-packages" not in found.path.parts:
             try:
-                yield read_text(found.path), "python"
+                yield read_text(found.path).text, "python"
             except PenstockError:
                 continue
 

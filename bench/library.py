@@ -81,7 +81,7 @@ def files() -> list[Path]:
 
 def documents() -> list[dict[str, str]]:
     """Return the files as documents; ids and paths are relative to the library."""
-    return [{"id": name, "path": name, "text": read_text(path)} for name, path in _named(files())]
+    return [{"id": name, "path": name, "text": read_text(path).text} for name, path in _named(files())]
 
 
 def questions() -> list[Question]:

@@ -16,8 +16,8 @@ TEXTS = {
     "mixed.txt": "rambutan \u00e9 in one, ".encode() + "\u00e9 in another\n".encode("latin-1"),
     "windows.txt": b"jackfruit\r\nand\r\nlines\r\n",
     "blank.txt": b" \n\t\n\n",
-    "one_word.txt": b"a" * 990_000,
-    "one_line.js": b"tamarind=1;" + b"[]" * 5_000,
+    "one_word.md": b"a" * 990_000,
+    "one_line.md": b"tamarind=1;" + b"[]" * 5_000,
     "controls.txt": b"soursop \x1b[31m\x07\x08 rings\n",
 }
 
@@ -29,16 +29,17 @@ def test_odd_texts_are_indexed_found_and_given_back(tmp_path, data_dir):
         (root / name).write_bytes(data)
     report = penstock_json("index", root, "--data-dir", data_dir)
     assert (report["indexed"], report["failed"], report["errors"]) == (len(TEXTS), 0, [])
+    assert report["encodings"] == {"cp1252": 1, "utf-16-le": 1, "utf-8+cp1252": 1}
     for query, name, text in (
         (HEBREW.split(maxsplit=1)[0], "hebrew.md", HEBREW),
         (ARABIC.split(maxsplit=1)[0], "arabic.txt", ARABIC),
         ("walks home", "family.txt", FAMILY),
         ("kumquat", "wide.txt", "kumquat in sixteen bits\n"),
         ("mangosteen", "marked.txt", "mangosteen behind a mark\n"),
-        ("durian", "latin.txt", "un durian \ufffd peau \ufffdpaisse\n"),
-        ("rambutan", "mixed.txt", "rambutan \u00e9 in one, \ufffd in another\n"),
+        ("durian", "latin.txt", "un durian \u00e0 peau \u00e9paisse\n"),
+        ("rambutan", "mixed.txt", "rambutan \u00e9 in one, \u00e9 in another\n"),
         ("jackfruit", "windows.txt", "jackfruit\r\nand\r\nlines\r\n"),
-        ("tamarind", "one_line.js", None),
+        ("tamarind", "one_line.md", None),
         ("soursop", "controls.txt", "soursop \x1b[31m\x07\x08 rings\n"),
     ):
         hits = penstock_json("search", query, "--limit", "1", "--data-dir", data_dir)["hits"]

@@ -54,6 +54,9 @@ FAILURES_SHOWN_MAX = 20
 @click.option("--source", default="", metavar="NAME", help="Name of the source (default: its repository's or root's).")
 @click.option("--dry-run", is_flag=True, help="List what would be indexed, and why the rest would not.")
 @click.option("--force", is_flag=True, help="Index even / or the home directory.")
+@click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Index what matches, as in .gitignore, even if it is left out."
+)
 @click.option("--prune", is_flag=True, help="Remove vanished files' documents even if they are most of a directory's.")
 @json_option
 @with_client_settings("concurrency.index.", "concurrency.http.")
@@ -65,6 +68,7 @@ def command(  # noqa: PLR0913 - one for each option
     *,
     dry_run: bool,
     force: bool,
+    include: tuple[str, ...],
     prune: bool,
     as_json: bool,
 ) -> int:
@@ -74,16 +78,17 @@ def command(  # noqa: PLR0913 - one for each option
     that has moved is the same source, and so is one on another machine. A path inside a source brings that part up to
     date, and a directory around sources all of them.
 
-    Follows .gitignore; leaves out binary files, files over 1 MB, lock files and vendored trees. Files that have not
-    changed since the last run are not indexed again, changed ones are replaced, vanished ones removed. Works through
-    the server if one runs on the data directory. Ctrl-C is safe: the next run goes on.
+    Follows .gitignore; leaves out vendored trees, lock files, minified and generated files, data, secrets, binary files
+    and files over 1 MB. A line such as !vendor/ in .penstockignore includes what is left out, and so does --include for
+    this run. Files that have not changed since the last run are not indexed again, changed ones are replaced, vanished
+    ones removed. Works through the server if one runs on the data directory. Ctrl-C is safe: the next run goes on.
 
     Nothing is removed of a directory that is empty or has lost more than half of its documents, and at least five: its
     disk may not be mounted. Say --prune if the files are really gone.
 
     Exit code 1 if some files failed or nothing was removed of such a directory, 2 on an error.
     """
-    order = IndexOptions(paths, collection, force, prune, source)
+    order = IndexOptions(paths, collection, force, prune, source, include)
     if dry_run:
         _list(setup, order, as_json=as_json)
         return 0
@@ -153,6 +158,9 @@ def summary_lines(stats: IndexStats, collection: str) -> list[str]:
     if stats.skipped:
         reasons = ", ".join(f"{reason} {count}" for reason, count in stats.skipped.most_common())
         lines.append(f"skipped {stats.skipped.total()}: {reasons}")
+    if stats.encodings:
+        names = ", ".join(f"{encoding} {count}" for encoding, count in stats.encodings.most_common())
+        lines.append(f"not UTF-8 {stats.encodings.total()}: read as {names}")
     rate = f", {stats.chunks / stats.took_s:.0f} chunks/s" if stats.chunks and stats.took_s > 0 else ""
     lines.append(f"{stats.chunks} chunks in {stats.took_s:.1f} s{rate}")
     return lines
@@ -171,7 +179,7 @@ def _list(setup: Setup, order: IndexOptions, *, as_json: bool) -> None:
         else:
             click.echo(f"skip   {strip_controls(str(path))}  ({reason})")
 
-    targets = find_files(roots, setup.settings.index.max_file, skip)
+    targets = find_files(roots, setup.settings.index.max_file, skip, order.include)
     if as_json:
         would_index = [{"path": one.file, "bytes": one.size} for one in targets]
         print_json({"collection": order.collection, "would_index": would_index, "skipped": skipped})

@@ -93,6 +93,8 @@ class SourceStats:
 class IndexStats:
     """Counts of one run, written by the run and read by the display and the summary.
 
+    ``encodings`` counts the files that were sent and are not UTF-8.
+
     Bounds:
         ``errors`` holds ``ERRORS_MAX`` entries at most, ``kept_directories`` one for each directory that the user named
         and from which nothing was removed, since too much had vanished, ``sources`` one for each source of the run, and
@@ -112,6 +114,7 @@ class IndexStats:
     bytes_in_flight: int = 0
     took_s: float = 0.0
     skipped: Counter[str] = field(default_factory=Counter)
+    encodings: Counter[str] = field(default_factory=Counter)
     errors: list[FileFailure] = field(default_factory=list)
     kept_directories: list[VanishedDocuments] = field(default_factory=list)
     sources: dict[str, SourceStats] = field(default_factory=dict)
@@ -152,6 +155,7 @@ class IndexStats:
             "removed": self.removed,
             "failed": self.failed,
             "skipped": dict(sorted(self.skipped.items())),
+            "encodings": dict(sorted(self.encodings.items())),
             "chunks": self.chunks,
             "took_s": round(self.took_s, 3),
             "errors": [one._asdict() for one in self.errors],

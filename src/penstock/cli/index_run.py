@@ -31,9 +31,10 @@ from penstock.cli.local_files import (
     resolve_path,
 )
 from penstock.client import AsyncClient, IndexedDocument, Problem, RootDirectory, StoredDocument
+from penstock.indexing.encoding import UnreadableText
+from penstock.indexing.exclusion import SkipReason
 from penstock.indexing.file_reader import FileChanged
 from penstock.indexing.git_repository import open_repository
-from penstock.indexing.walk import SkipReason
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Expired, Invalid
 from penstock.kernel.settings import Settings
@@ -66,6 +67,7 @@ class IndexOptions:
     force: bool = False
     prune: bool = False
     source: str = ""
+    include: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -286,7 +288,7 @@ class IndexRun:
             if reason == SkipReason.UNREADABLE and len(scope.unreadable) <= UNREADABLE_MAX:
                 scope.unreadable.append(path)
 
-        for one in find_files(scope.roots, self._file_bytes_max, skip):
+        for one in find_files(scope.roots, self._file_bytes_max, skip, self._order.include):
             scope.note_file(one.file)
             if scope.is_unchanged(one, self._file_bytes_max):
                 self.stats.unchanged += 1
@@ -324,12 +326,16 @@ class IndexRun:
 
     def _encoded(self, scope: _IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:
         """Yield encoded documents; runs in a thread, one at a time."""
-        for one in find_files(scope.roots, self._file_bytes_max):
+        for one in find_files(scope.roots, self._file_bytes_max, include=self._order.include):
             if scope.was_unchanged(one):
                 continue
             legacy = scope.known.holds(one.file)
             try:
-                yield one, encode_document(one, self._file_bytes_max, self._body_bytes_max, replaces_legacy=legacy)
+                yield one, self._encode(one, replaces_legacy=legacy)
+            except UnreadableText as error:
+                scope.known.forget_file(one.id)
+                scope.known.forget_file(one.file)
+                self._skip(one, error.reason)
             except (FileChanged, Invalid) as error:
                 self._count(one, None, Problem(code=error.code, detail=error.detail))
 
@@ -351,6 +357,19 @@ class IndexRun:
         for one, _ in batch:
             self._count(one, outcomes.get(one.id), problem)
         self._display.update(self.stats)
+
+    def _encode(self, one: IndexableFile, *, replaces_legacy: bool) -> bytes:
+        def note_encoding(encoding: str) -> None:
+            self.stats.encodings[encoding] += 1
+
+        limits = self._file_bytes_max, self._body_bytes_max
+        return encode_document(one, *limits, note_encoding, replaces_legacy=replaces_legacy)
+
+    def _skip(self, one: IndexableFile, reason: SkipReason) -> None:
+        """Count a file that turned out to have no text when it was read."""
+        self.stats.files_done += 1
+        self.stats.bytes_done += one.size
+        self.stats.skipped[str(reason)] += 1
 
     def _count(self, one: IndexableFile, outcome: IndexedDocument | None, problem: Problem) -> None:
         """Count a file as done; ``problem`` is what to say of one that has no outcome."""

@@ -69,6 +69,12 @@ class IndexedDocuments:
         row = self._row(id_)
         return row is not None and (not hash_ or bool(self._hashes[row] == _number(hash_)))
 
+    def forget_file(self, id_: str) -> None:
+        """Note that a document's file has no text to index any more."""
+        row = self._row(id_)
+        if row is not None:
+            self._seen[row] = False
+
     def was_unchanged(self, id_: str) -> bool:
         """Return whether the document was found unchanged."""
         row = self._row(id_)

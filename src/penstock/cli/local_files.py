@@ -10,10 +10,13 @@ from typing import Final
 
 import msgspec
 
+from penstock.indexing import notebook
 from penstock.indexing.document_records import document_hash
+from penstock.indexing.encoding import UTF_8, DecodedText, UnreadableText
+from penstock.indexing.exclusion import SkipReason
 from penstock.indexing.file_reader import FileChanged, read_text
-from penstock.indexing.language import language_of
-from penstock.indexing.walk import FoundFile, refuse_broad_root, walk
+from penstock.indexing.language import NOTEBOOK, language_of
+from penstock.indexing.walk import NOTEBOOK_SIZE_FACTOR, FoundFile, refuse_broad_root, walk
 from penstock.kernel.errors import Invalid
 from penstock.stores.sources import document_id
 
@@ -63,7 +66,10 @@ def resolve_path(path: Path, *, force: bool) -> Path:
 
 
 def find_files(
-    roots: Sequence[IndexRoot], file_bytes_max: int, on_skip: Callable[[Path, str], None] = lambda _path, _reason: None
+    roots: Sequence[IndexRoot],
+    file_bytes_max: int,
+    on_skip: Callable[[Path, str], None] = lambda _path, _reason: None,
+    include: Sequence[str] = (),
 ) -> Iterator[IndexableFile]:
     """Yield the files below the roots, one by one: however many there are, none is kept.
 
@@ -71,8 +77,9 @@ def find_files(
         roots: What is indexed.
         file_bytes_max: Larger files are skipped.
         on_skip: Called with each skipped file or directory and the reason.
+        include: Patterns of what is not skipped, relative to each root.
     """
-    for entry in walk([root.path for root in roots], file_bytes_max):
+    for entry in walk([root.path for root in roots], file_bytes_max, include):
         if not isinstance(entry, FoundFile):
             on_skip(entry.path, str(entry.reason))
         elif (one := indexable_file(entry.path, entry.size, roots)) is not None:
@@ -84,14 +91,19 @@ def find_files(
 def hash_file(one: IndexableFile, file_bytes_max: int) -> str:
     """Return a file's content hash; empty for one that cannot be read: it is tried again later."""
     try:
-        text, language = _read(one, file_bytes_max)
+        read, language = _read(one, file_bytes_max)
     except (OSError, FileChanged, Invalid):
         return ""
-    return document_hash(text, one.path, language, {})
+    return document_hash(read.text, one.path, language, {})
 
 
 def encode_document(
-    one: IndexableFile, file_bytes_max: int, body_bytes_max: int, *, replaces_legacy: bool = False
+    one: IndexableFile,
+    file_bytes_max: int,
+    body_bytes_max: int,
+    on_encoding: Callable[[str], None] = lambda _encoding: None,
+    *,
+    replaces_legacy: bool = False,
 ) -> bytes:
     """Return the document of a file as JSON.
 
@@ -99,32 +111,48 @@ def encode_document(
         one: The file.
         file_bytes_max: A larger file has none.
         body_bytes_max: Bytes of a request.
+        on_encoding: Called with the encoding of a file that is not UTF-8.
         replaces_legacy: Whether it takes the place of a document whose id is the file's path.
 
     Raises:
+        UnreadableText: The file has no text to index.
         Invalid: There is none; the code says why.
         FileChanged: The file kept changing.
     """
     try:
-        text, language = _read(one, file_bytes_max)
+        read, language = _read(one, file_bytes_max)
     except FileNotFoundError as error:
         raise Invalid(f"{one.file} was removed while it was to be read", code="file_vanished") from error
     except OSError as error:
         raise Invalid(f"{one.file} cannot be read: {error.strerror or error}", code="file_unreadable") from error
-    fields = {"id": one.id, "text": text, "path": one.path, "language": language, "source": one.source}
+    fields = {"id": one.id, "text": read.text, "path": one.path, "language": language, "source": one.source}
     if replaces_legacy:
         fields["replaces"] = one.file
     document = msgspec.json.encode(fields)
     if len(document) > body_bytes_max:
         message = f"{one.file} takes {len(document)} bytes as a request, more than the {body_bytes_max} allowed"
         raise Invalid(message, code="too_large")
+    if read.encoding != UTF_8:
+        on_encoding(read.encoding)
     return document
 
 
-def _read(one: IndexableFile, file_bytes_max: int) -> tuple[str, str]:
+def _read(one: IndexableFile, file_bytes_max: int) -> tuple[DecodedText, str]:
+    """Return a file's text and language; of a notebook, the cells."""
     file = Path(one.file)
-    text = read_text(file, file_bytes_max)
-    return text, language_of(file, text[:FIRST_LINE_CHARS].partition("\n")[0])
+    if file.suffix == notebook.SUFFIX:
+        return _read_notebook(file, file_bytes_max), NOTEBOOK
+    read = read_text(file, file_bytes_max)
+    return read, language_of(file, read.text[:FIRST_LINE_CHARS].partition("\n")[0])
+
+
+def _read_notebook(file: Path, file_bytes_max: int) -> DecodedText:
+    read = read_text(file, file_bytes_max * NOTEBOOK_SIZE_FACTOR)
+    cells = notebook.condense(read.text)
+    text = read.text if cells is None else cells
+    if len(text) > file_bytes_max:
+        raise UnreadableText(SkipReason.TOO_LARGE)
+    return DecodedText(text, read.encoding)
 
 
 def indexable_file(file: Path, size: int, roots: Sequence[IndexRoot]) -> IndexableFile | None:

@@ -1,23 +1,14 @@
 """The text of one file, whole and unchanged while it was read."""
 
-import codecs
 import os
 import stat
 from pathlib import Path
 from typing import Final
 
+from penstock.indexing.encoding import DecodedText, decode
 from penstock.kernel.errors import Invalid, PenstockError
 
 READ_ATTEMPTS_MAX: Final = 3
-
-#: Longest mark first: that of UTF-32 begins with that of UTF-16.
-_MARKS: Final = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
 
 
 class FileChanged(PenstockError):
@@ -31,10 +22,20 @@ class FileChanged(PenstockError):
         self.path = path
 
 
-def read_text(path: Path, bytes_max: int = 1_000_000) -> str:
+def read_text(path: Path, bytes_max: int = 1_000_000) -> DecodedText:
     """Return a file's text as it was at one moment, without byte order mark; line ends are as in the file.
 
-    Bytes that are no valid text become U+FFFD.
+    Raises:
+        FileChanged: Size or modification time changed during each of `READ_ATTEMPTS_MAX` readings.
+        UnreadableText: The file is no text, or its encoding is not known.
+        Invalid: Not a regular file (`not_a_file`) or larger than `bytes_max` (`too_large`).
+        OSError: The file is gone or may not be read.
+    """
+    return decode(read_bytes(path, bytes_max))
+
+
+def read_bytes(path: Path, bytes_max: int) -> bytes:
+    """Return a file's bytes as they were at one moment.
 
     Raises:
         FileChanged: Size or modification time changed during each of `READ_ATTEMPTS_MAX` readings.
@@ -44,8 +45,7 @@ def read_text(path: Path, bytes_max: int = 1_000_000) -> str:
     for _ in range(READ_ATTEMPTS_MAX):
         data = _read_once(path, bytes_max)
         if data is not None:
-            mark, encoding = next(((mark, named) for mark, named in _MARKS if data.startswith(mark)), (b"", "utf-8"))
-            return data[len(mark) :].decode(encoding, errors="replace")
+            return data
     raise FileChanged(path)
 
 

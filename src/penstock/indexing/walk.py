@@ -1,8 +1,7 @@
 """File walk: finds the files to index below the named paths, and the reasons why others are skipped."""
 
 # Strings and os.path, because a Path for each entry would double the walk's time.
-# Lists of names are read as lists of names, not as columns of quotes.
-# ruff: noqa: PTH116, PTH119, PTH120, SIM905
+# ruff: noqa: PTH116, PTH120
 
 from __future__ import annotations
 
@@ -11,76 +10,26 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from penstock.indexing import notebook
+from penstock.indexing.exclusion import (
+    SNIFF_BYTES,
+    VENDORED_DIRECTORIES,
+    VENDORED_MARKERS,
+    SkipReason,
+    extension_of,
+    is_binary,
+    judge_content,
+    judge_name,
+)
 from penstock.indexing.ignore import IGNORE_FILES, IgnoreChain, enclosing_rules, work_tree_root
+from penstock.indexing.inclusion import CHOICE_FILES, Choice, ChoiceChain, enclosing_choices
 from penstock.kernel.errors import Invalid
 
-VENDORED_DIRECTORIES: Final = frozenset(
-    """
-    .git .hg .svn .bzr .jj CVS _darcs
-    node_modules bower_components jspm_packages vendor third_party thirdparty site-packages
-    dist-packages .venv .tox .nox .eggs .mypy_cache .ruff_cache .pytest_cache .hypothesis
-    __pycache__ .ipynb_checkpoints .idea .gradle .terraform .bundle .yarn .pnpm-store .next .nuxt
-    .svelte-kit .parcel-cache .cache .penstock Pods DerivedData
-    """.split()
-)
-
-#: A directory that holds one of these is an environment or a data directory, whatever its name.
-VENDORED_MARKERS: Final = frozenset({"pyvenv.cfg", "penstock.lock"})
-
-LOCK_FILES: Final = frozenset(
-    """
-    package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml bun.lock bun.lockb deno.lock
-    poetry.lock uv.lock pdm.lock Pipfile.lock pixi.lock conda-lock.yml pylock.toml
-    requirements.lock requirements-lock.txt requirements-dev.lock
-    Cargo.lock Gemfile.lock Podfile.lock Package.resolved composer.lock mix.lock rebar.lock
-    go.sum go.work.sum gradle.lockfile packages.lock.json paket.lock pubspec.lock flake.lock
-    Chart.lock .terraform.lock.hcl MODULE.bazel.lock
-    """.split()
-)
-
-BINARY_EXTENSIONS: Final = frozenset(
-    """
-    pyc pyo pyd so dylib dll exe o a class jar war ear wasm node pdb ilk elf ko
-    zip gz tgz bz2 xz zst lz4 7z rar tar whl egg deb rpm apk dmg iso img cab msi
-    png jpg jpeg gif bmp ico icns webp tif tiff psd avif heic jp2 xcf
-    mp3 mp4 m4a m4v wav ogg oga ogv flac aac avi mov mkv webm wmv
-    ttf otf woff woff2 eot
-    pdf doc docx xls xlsx ppt pptx odt ods odp epub mobi
-    sqlite sqlite3 mdb parquet feather arrow npy npz h5 hdf5 pkl pickle joblib pt pth onnx
-    safetensors gguf tflite mo gmo swp swo keystore jks p12 pfx der
-    """.split()
-)
-
-
-def is_binary_name(name: str) -> bool:
-    """Tell whether the extension alone says that the file is not text."""
-    return name.rpartition(".")[2].lower() in BINARY_EXTENSIONS and "." in name[1:]
-
-
-SNIFF_BYTES: Final = 8_192
-#: Byte order marks of encodings in which text holds NUL bytes.
-_WIDE_MARKS: Final = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
-
-
-class SkipReason(StrEnum):
-    """Reason why a file, or a directory with all that is in it, is not indexed."""
-
-    IGNORED = "ignored"
-    VENDORED = "vendored"
-    LOCK_FILE = "lock_file"
-    BINARY = "binary"
-    TOO_LARGE = "too_large"
-    EMPTY = "empty"
-    SYMLINK = "symlink"
-    SYMLINK_OUTSIDE = "symlink_outside"
-    SYMLINK_LOOP = "symlink_loop"
-    SYMLINK_BROKEN = "symlink_broken"
-    NOT_A_FILE = "not_a_file"
-    UNREADABLE = "unreadable"
+#: A notebook may be so many times as large as other files: most of it are outputs, which are not indexed.
+NOTEBOOK_SIZE_FACTOR: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +48,19 @@ class SkippedPath:
     reason: SkipReason
 
 
-def walk(paths: Sequence[Path], file_bytes_max: int = 1_000_000) -> Iterator[FoundFile | SkippedPath]:
+def walk(
+    paths: Sequence[Path], file_bytes_max: int = 1_000_000, include: Sequence[str] = ()
+) -> Iterator[FoundFile | SkippedPath]:
     """Walk `paths` in sorted order, with `.gitignore` semantics.
 
-    A named path is a root: names that are skipped elsewhere (`vendor`, a lock file) are not skipped
-    there, and ignore rules from above that exclude the root itself are dropped. Links are never
-    followed. Nothing but regular files is opened. A file below two of the roots comes once.
+    A named path is a root: what is skipped elsewhere (`vendor`, a lock file) is not skipped there, and ignore rules
+    from above that exclude the root itself are dropped. Links are never followed. Nothing but regular files is opened.
+    A file below two of the roots comes once.
+
+    Args:
+        paths: Files and directories.
+        file_bytes_max: Larger files are skipped.
+        include: Patterns of what is not skipped, as in `.gitignore` and relative to each of the paths.
 
     Yields:
         Each file, and each skipped file or directory with its reason.
@@ -118,14 +74,14 @@ def walk(paths: Sequence[Path], file_bytes_max: int = 1_000_000) -> Iterator[Fou
             roots.append(path.resolve(strict=True))
         except (OSError, RuntimeError) as error:
             raise Invalid(f"{path}: no such file or directory", field="path", code="path_not_found") from error
-    return _walk_roots(list(dict.fromkeys(roots)), file_bytes_max)
+    walker = _Walker(tuple(map(str, dict.fromkeys(roots))), file_bytes_max, tuple(include))
+    return _walk_roots(list(dict.fromkeys(roots)), walker)
 
 
-def _walk_roots(roots: Sequence[Path], file_bytes_max: int) -> Iterator[FoundFile | SkippedPath]:
-    walker = _Walker(tuple(map(str, roots)), file_bytes_max)
+def _walk_roots(roots: Sequence[Path], walker: _Walker) -> Iterator[FoundFile | SkippedPath]:
     reported: set[Path] = set()
     nested = any(one != other and one.is_relative_to(other) for one in roots for other in roots)
-    for root in roots:
+    for root in sorted(roots, key=lambda root: -len(root.parts)) if nested else roots:
         for entry in walker.root(root):
             if not nested:
                 yield entry
@@ -134,10 +90,29 @@ def _walk_roots(roots: Sequence[Path], file_bytes_max: int) -> Iterator[FoundFil
                 yield entry
 
 
+class _Place(NamedTuple):
+    """A directory to walk.
+
+    Attributes:
+        path: Its absolute path.
+        rules: Ignore rules that hold for it.
+        choices: The user's choices that hold for it.
+        reason: Why it is left out; what is in it is skipped but for what is included.
+        is_chosen: Whether the user named or included it.
+    """
+
+    path: str
+    rules: IgnoreChain
+    choices: ChoiceChain
+    reason: SkipReason | None = None
+    is_chosen: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class _Walker:
     roots: tuple[str, ...]
     file_bytes_max: int
+    include: tuple[str, ...]
 
     def root(self, root: Path) -> Iterator[FoundFile | SkippedPath]:
         try:
@@ -146,61 +121,82 @@ class _Walker:
             yield SkippedPath(root, SkipReason.UNREADABLE)
             return
         if not stat.S_ISDIR(status.st_mode):
-            yield self._file(str(root), status)
+            yield self._file(str(root), status, root.name, is_chosen=True)
             return
-        chain = enclosing_rules(root)
-        yield from self._tree(str(root), IgnoreChain() if chain is None else chain)
+        rules = enclosing_rules(root)
+        choices = enclosing_choices(root, self.include)
+        yield from self._tree(_Place(str(root), IgnoreChain() if rules is None else rules, choices, is_chosen=True))
 
-    def _tree(self, root: str, chain: IgnoreChain) -> Iterator[FoundFile | SkippedPath]:
+    def _tree(self, place: _Place) -> Iterator[FoundFile | SkippedPath]:
         # An explicit stack: a path may be nested deeper than Python recurses.
-        stack = [self._directory(root, chain, is_root=True)]
+        stack = [self._directory(place)]
         while stack:
             step = next(stack[-1], None)
             if step is None:
                 stack.pop()
-            elif isinstance(step, FoundFile | SkippedPath):
-                yield step
+            elif isinstance(step, _Place):
+                stack.append(self._directory(step))
             else:
-                stack.append(self._directory(*step))
+                yield step
 
-    def _directory(
-        self, directory: str, chain: IgnoreChain, *, is_root: bool = False
-    ) -> Iterator[FoundFile | SkippedPath | tuple[str, IgnoreChain]]:
-        """Yield a directory's files and skips, and subdirectories (path, rules) to walk."""
+    def _directory(self, place: _Place) -> Iterator[FoundFile | SkippedPath | _Place]:
+        """Yield a directory's files and skips, and subdirectories to walk."""
         try:
-            with os.scandir(directory) as scan:
+            with os.scandir(place.path) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError:
-            yield SkippedPath(Path(directory), SkipReason.UNREADABLE)
+            yield SkippedPath(Path(place.path), SkipReason.UNREADABLE)
             return
         names = {entry.name for entry in entries}
-        if not is_root and not VENDORED_MARKERS.isdisjoint(names):
-            yield SkippedPath(Path(directory), SkipReason.VENDORED)
+        if not place.is_chosen and not VENDORED_MARKERS.isdisjoint(names):
+            yield SkippedPath(Path(place.path), SkipReason.VENDORED)
             return
         if not names.isdisjoint(IGNORE_FILES):
-            chain = chain.descend(directory, names)
+            place = place._replace(rules=place.rules.descend(place.path, names))
+        if not names.isdisjoint(CHOICE_FILES):
+            place = place._replace(choices=place.choices.descend(place.path, names))
         for entry in entries:
-            yield self._entry(entry, chain)
+            yield self._entry(entry, place)
 
-    def _entry(self, entry: os.DirEntry[str], chain: IgnoreChain) -> FoundFile | SkippedPath | tuple[str, IgnoreChain]:
+    def _entry(self, entry: os.DirEntry[str], place: _Place) -> FoundFile | SkippedPath | _Place:
         try:
             if entry.is_symlink():
-                return self._link(entry, chain)
+                return self._link(entry, place.rules)
             is_directory = entry.is_dir(follow_symlinks=False)
-            # `.git` is a file in submodules and linked work trees.
-            if (is_directory and entry.name in VENDORED_DIRECTORIES) or entry.name == ".git":
-                return SkippedPath(Path(entry.path), SkipReason.VENDORED)
-            if chain.files and chain.ignores(entry.path, is_directory=is_directory):
-                return SkippedPath(Path(entry.path), SkipReason.IGNORED)
+            choices, choice = place.choices, None
+            if choices.asked or choices.files:
+                choice = choices.choice(entry.path, is_directory=is_directory)
+            reason = self._reason(entry, place, choice, is_directory=is_directory)
             if is_directory:
-                return entry.path, chain
-            return self._file(entry.path, entry.stat(follow_symlinks=False), entry.name)
+                if reason is not None and not choices.leads_on(entry.path):
+                    return SkippedPath(Path(entry.path), reason)
+                return _Place(entry.path, place.rules, choices, reason, choice is not None)
+            if reason is not None:
+                return SkippedPath(Path(entry.path), reason)
+            return self._file(entry.path, entry.stat(follow_symlinks=False), entry.name, is_chosen=choice is not None)
         except OSError:
             return SkippedPath(Path(entry.path), SkipReason.UNREADABLE)
 
-    def _link(self, entry: os.DirEntry[str], chain: IgnoreChain) -> SkippedPath:
+    def _reason(
+        self, entry: os.DirEntry[str], place: _Place, choice: Choice | None, *, is_directory: bool
+    ) -> SkipReason | None:
+        """Return why an entry is left out whatever it holds; what the user chose stands above it."""
+        reason = place.reason
+        # `.git` is a file in submodules and linked work trees.
+        if entry.name == ".git" or (is_directory and reason is None and entry.name in VENDORED_DIRECTORIES):
+            reason = SkipReason.VENDORED
+        if choice is not None and entry.name != ".git":
+            if choice is not Choice.SPARED:
+                return None if choice is Choice.INCLUDED else SkipReason.IGNORED
+            reason = reason if reason is SkipReason.IGNORED else None
+        rules = place.rules
+        if reason is None and rules.files and rules.ignores(entry.path, is_directory=is_directory):
+            reason = SkipReason.IGNORED
+        return reason
+
+    def _link(self, entry: os.DirEntry[str], rules: IgnoreChain) -> SkippedPath:
         path = Path(entry.path)
-        if chain.files and chain.ignores(entry.path, is_directory=False):
+        if rules.files and rules.ignores(entry.path, is_directory=False):
             return SkippedPath(path, SkipReason.IGNORED)
         target = os.path.realpath(entry.path)
         try:
@@ -213,40 +209,45 @@ class _Walker:
         inside = any(_is_within(target, root) for root in self.roots)
         return SkippedPath(path, SkipReason.SYMLINK if inside else SkipReason.SYMLINK_OUTSIDE)
 
-    def _file(self, path: str, status: os.stat_result, name: str = "") -> FoundFile | SkippedPath:
-        """Judge a file; `name` is empty for one that the user named, which may be a lock file."""
+    def _file(self, path: str, status: os.stat_result, name: str, *, is_chosen: bool) -> FoundFile | SkippedPath:
+        """Judge a file by its kind and, unless the user named or included it, by its name and its beginning."""
         reason: SkipReason | None = None
+        extension = extension_of(name)
         if not stat.S_ISREG(status.st_mode):
             reason = SkipReason.NOT_A_FILE
-        elif name in LOCK_FILES:
-            reason = SkipReason.LOCK_FILE
+        elif not is_chosen and (by_name := judge_name(name, extension)) is not None:
+            reason = by_name
         elif status.st_size == 0:
             reason = SkipReason.EMPTY
-        elif is_binary_name(os.path.basename(path)):
-            reason = SkipReason.BINARY
-        elif status.st_size > self.file_bytes_max:
+        elif status.st_size > self.file_bytes_max and not self._is_notebook(name, status.st_size):
             reason = SkipReason.TOO_LARGE
+        elif isinstance(head := _read_head(path), SkipReason):
+            reason = head
+        elif is_chosen:
+            reason = SkipReason.BINARY if is_binary(head) else None
         else:
-            reason = _sniff(path)
+            reason = judge_content(extension, head, status.st_size)
         return SkippedPath(Path(path), reason) if reason is not None else FoundFile(Path(path), status.st_size)
+
+    def _is_notebook(self, name: str, size: int) -> bool:
+        return name.endswith(notebook.SUFFIX) and size <= self.file_bytes_max * NOTEBOOK_SIZE_FACTOR
 
 
 def _is_within(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
 
 
-def _sniff(path: str) -> SkipReason | None:
-    """Return why the file's first bytes forbid indexing it, if they do."""
+def _read_head(path: str) -> bytes | SkipReason:
+    """Return the file's first bytes, or why there are none."""
     try:
         # Non-blocking, because a FIFO may have taken the file's place since it was looked at.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            head = os.read(descriptor, SNIFF_BYTES)
+            return os.read(descriptor, SNIFF_BYTES)
         finally:
             os.close(descriptor)
     except OSError:
         return SkipReason.UNREADABLE
-    return SkipReason.BINARY if b"\x00" in head and not head.startswith(_WIDE_MARKS) else None
 
 
 def project_root(path: Path, known_roots: Iterable[Path] = ()) -> Path:

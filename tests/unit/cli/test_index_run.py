@@ -200,7 +200,7 @@ def test_requests_are_bounded_in_number_and_in_documents(tree):
 
 
 def test_a_file_larger_than_a_request_is_never_sent(tree):
-    (tree / "large.txt").write_text("x" * 5000)
+    (tree / "large.txt").write_text("a word " * 800)
     server = FakeIndex()
     tally = run(server, tree, settings=Settings(http=HttpSettings(max_body=4000)))
     assert counts(tally) == (3, 0, 0, 1)
@@ -241,7 +241,7 @@ def test_a_cancelled_run_has_counted_what_was_done(tree):
         return answer
 
     server.index_documents = first_only
-    (tree / "large.txt").write_text("x" * 20_000)
+    (tree / "large.txt").write_text("a word " * 3000)
 
     async def main():
         task = asyncio.create_task(
@@ -385,9 +385,9 @@ def test_an_unchanged_tree_is_walked_once(tree, monkeypatch):
     run(server, tree)
     find = run_module.find_files
 
-    def counted(*how):
+    def counted(*how, **options):
         walks.append(how)
-        return find(*how)
+        return find(*how, **options)
 
     monkeypatch.setattr(run_module, "find_files", counted)
     assert counts(run(server, tree)) == (0, 3, 0, 0)
@@ -678,3 +678,56 @@ def test_a_name_that_no_source_can_have_is_refused_before_anything_is_sent(tree,
         run(server, tree, source=name)
     assert caught.value.code == "invalid_source"
     assert (server.stored, server.sources) == ({}, {})
+
+
+def test_text_of_other_encodings_is_sent_as_text_and_counted(tree):
+    (tree / "a.py").write_bytes("# Größe\n".encode("latin-1"))
+    (tree / "b.py").write_bytes("Bestand\n".encode("utf-16"))
+    server = FakeIndex()
+    tally = run(server, tree)
+    assert tally.encodings == {"cp1252": 1, "utf-16-le": 1}
+    assert server.stored["tree:a.py"][0] == document_hash("# Größe\n", "a.py", "python", {})
+    assert counts(run(server, tree)) == (0, 3, 0, 0)
+
+
+def test_what_turns_out_to_be_no_text_is_skipped_and_its_document_removed(tree):
+    server = FakeIndex()
+    run(server, tree)
+    (tree / "a.py").write_bytes(b"x = 1\n" * 2000 + b"\0\1")
+    (tree / "d.txt").write_bytes(b"one \x81 and two \x8d\n")
+    tally = run(server, tree)
+    assert counts(tally) == (0, 2, 1, 0)
+    assert tally.skipped == {"binary": 1, "unknown_encoding": 1}
+    assert tally.files_done == tally.files_total
+    assert "tree:a.py" not in server.stored
+
+
+def test_a_notebook_is_sent_as_its_cells_however_large_its_pictures(tree):
+    cells = [{"cell_type": "code", "source": ["x = 1"], "outputs": [{"data": {"image/png": "A" * 2_000_000}}]}]
+    book = tree / "d.ipynb"
+    book.write_text(msgspec.json.encode({"cells": cells, "metadata": {}}).decode())
+    server = FakeIndex()
+    assert counts(run(server, tree)) == (4, 0, 0, 0)
+    cells[0]["outputs"] = []
+    book.write_text(msgspec.json.encode({"cells": cells, "metadata": {}}).decode())
+    assert counts(run(server, tree)) == (0, 4, 0, 0)
+
+
+def test_a_notebook_of_too_many_cells_and_one_of_too_many_bytes_are_skipped(tree):
+    cells = [{"cell_type": "code", "source": ["x = 1\n" * 200_000]}]
+    (tree / "d.ipynb").write_text(msgspec.json.encode({"cells": cells}).decode())
+    with (tree / "e.ipynb").open("wb") as file:
+        file.truncate(100_000_000)
+    tally = run(FakeIndex(), tree)
+    assert counts(tally) == (3, 0, 0, 0)
+    assert tally.skipped == {"too_large": 2}
+
+
+def test_patterns_of_the_run_include_what_is_left_out(tree):
+    (tree / "vendor").mkdir()
+    (tree / "vendor" / "own.py").write_text("own\n")
+    server, tally = FakeIndex(), IndexStats()
+    order = IndexOptions([tree], "default", include=["vendor/"])
+    asyncio.run(IndexRun(server, Settings(), order, tally, FakeDisplay()).run())
+    assert "tree:vendor/own.py" in server.stored
+    assert tally.skipped == {}

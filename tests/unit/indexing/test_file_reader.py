@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.indexing.encoding import UnreadableText
+from penstock.indexing.exclusion import SkipReason
 from penstock.indexing.file_reader import FileChanged, read_text
 from penstock.kernel.errors import Invalid
 
@@ -16,15 +18,28 @@ from penstock.kernel.errors import Invalid
         (b"\xef\xbb\xbfa", "a"),
         ("aé".encode("utf-16"), "aé"),
         (b"\xfe\xff\x00a", "a"),
-        (b"a\xffb", "a\ufffdb"),
-        (b"\xff\xfea", "\ufffd"),
+        ("für".encode("latin-1"), "für"),
         (b"", ""),
     ],
 )
 def test_bytes_become_text(tmp_path: Path, data: bytes, text: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(data)
-    assert read_text(path) == text
+    assert read_text(path).text == text
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"words\n" * 2000 + b"\0")
+    with pytest.raises(UnreadableText) as raised:
+        read_text(tmp_path / "a")
+    assert raised.value.reason is SkipReason.BINARY
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="the system has no such device")  # noqa: PTH110
+def test_a_device_is_refused() -> None:
+    with pytest.raises(Invalid) as raised:
+        read_text(Path("/dev/zero"))
+    assert raised.value.code == "not_a_file"
 
 
 def test_fifo_is_refused_without_waiting(tmp_path: Path) -> None:
@@ -63,7 +78,7 @@ def test_file_that_changed_once_is_read_again(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "a"
     path.write_text("old")
     _changing(path, 2, monkeypatch)
-    assert read_text(path) == "xxxx"
+    assert read_text(path).text == "xxxx"
 
 
 def test_file_that_keeps_changing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
