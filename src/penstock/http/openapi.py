@@ -263,8 +263,11 @@ def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
 
 def _query_parameters(record: type[msgspec.Struct]) -> Iterable[dict[str, Any]]:
     (_,), schemas = msgspec.json.schema_components([record])
-    for name, schema in _with_descriptions(schemas[record.__name__], record)["properties"].items():
-        yield {"name": name, "in": "query", "description": schema.pop("description").rstrip("."), "schema": schema}
+    described = _with_descriptions(schemas[record.__name__], record)
+    for name, schema in described["properties"].items():
+        required = {"required": True} if name in described.get("required", ()) else {}
+        text = schema.pop("description").rstrip(".")
+        yield {"name": name, "in": "query", "description": text, **required, "schema": schema}
 
 
 def _plain_paths() -> dict[str, Any]:

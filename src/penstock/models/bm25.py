@@ -14,7 +14,7 @@ import numpy as np
 import qdrant_edge
 
 from penstock.kernel.vectors import SparseVector
-from penstock.models.text_folding import LETTERS_FOLLOW
+from penstock.models.text_folding import LETTERS_FOLLOW, fold_query
 from penstock.models.tokenizer import well_formed
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Bm25Runner:
             )
         )
         self._word_terms = lru_cache(CACHED_WORDS_MAX)(
-            lambda word: tuple(self._bm25.embed_query(well_formed(word)).indices)
+            lambda word: tuple(self._bm25.embed_query(well_formed(fold_query(word))).indices)
         )
 
     def encode_documents(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:

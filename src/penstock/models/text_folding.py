@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final
 
@@ -74,6 +75,20 @@ def fold_document(text: str) -> str:
         return text
     folded, letters = _fold(text)
     return f"{folded}{LETTERS_FOLLOW}{letters}" if letters else folded
+
+
+def pair_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the overlapping pairs of letters stand in runs of scripts without spaces, and letters alone."""
+    for run in _UNSPACED.finditer(text):
+        letters = [(run.start() + letter.start(), run.start() + letter.end()) for letter in _LETTER.finditer(run[0])]
+        if len(letters) == 1:
+            yield letters[0]
+        yield from ((first[0], second[1]) for first, second in pairwise(letters))
+
+
+def without_pairs(text: str) -> str:
+    """Return a text as long with spaces in the place of the runs of scripts without spaces."""
+    return text if text.isascii() else _UNSPACED.sub(lambda run: " " * len(run[0]), text)
 
 
 def _fold(text: str) -> tuple[str, str]:

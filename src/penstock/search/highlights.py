@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Final
 
+from penstock.models.text_folding import pair_spans, without_pairs
+
 #: Returns the terms by which a word is searched: none for a stop word, the same for words of one stem.
 WordTerms = Callable[[str], Collection[Hashable]]
 
@@ -64,15 +66,24 @@ class Highlighter:
         found: list[list[list[int]]] = []
         for text in texts:
             found.append([])
-            for match in _WORD.finditer(text, 0, CHARACTERS_MAX) if self._wanted else ():
-                found[-1] += self._ranges_of(match)
+            for part in self._parts_of(text[:CHARACTERS_MAX]) if self._wanted else ():
+                found[-1] += part
                 if len(found[-1]) >= RANGES_MAX:
-                    del found[-1][RANGES_MAX:]
                     break
                 if self._spent >= SLICE_WORDS:
                     self._spent = 0
                     await asyncio.sleep(0)
+            found[-1] = _merged(found[-1])[:RANGES_MAX]
         return found
+
+    def _parts_of(self, text: str) -> Iterator[list[list[int]]]:
+        """Yield the ranges of each word, and of each pair of letters in a script without spaces."""
+        for match in _WORD.finditer(without_pairs(text)):
+            yield self._ranges_of(match)
+        if not text.isascii():
+            for start, end in pair_spans(text):
+                self._spent += 1
+                yield [[start, end]] if self._is_wanted(text[start:end]) else []
 
     def _ranges_of(self, match: re.Match[str]) -> list[list[int]]:
         """Return the range of a word that is wanted, or of its parts that are."""
@@ -93,6 +104,17 @@ class Highlighter:
             self._spent += NEW_WORD_COST
             known = self._known[word] = not self._wanted.isdisjoint(self._word_terms(word))
         return known
+
+
+def _merged(ranges: list[list[int]]) -> list[list[int]]:
+    """Return ranges in their order; those that overlap, as pairs of letters do, become one."""
+    merged: list[list[int]] = []
+    for start, end in sorted(ranges):
+        if merged and start < merged[-1][1]:
+            merged[-1][1] = max(end, merged[-1][1])
+        else:
+            merged.append([start, end])
+    return merged
 
 
 def _parts(word: str) -> Iterator[re.Match[str]]:
