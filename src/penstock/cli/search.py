@@ -12,7 +12,7 @@ import click
 import msgspec
 from rich.text import Text
 
-from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
+from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.client import Hit, SearchOptions, SearchResponse, Source, calls
@@ -41,7 +41,9 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
 
 @click.command("search")
 @click.argument("query", nargs=-1)
-@collection_option
+@click.option(
+    "--collection", default="default", show_default=True, metavar="NAME[,NAME…]", help="Collection, or several at once."
+)
 @click.option("--limit", default=10, show_default=True, metavar="N", help="Hits at most.")
 @click.option("--path-prefix", metavar="PREFIX", help="Only paths that begin so, as they were shown when indexed.")
 @click.option("--source", multiple=True, metavar="NAME", help="Only this source; may be repeated.")
@@ -66,7 +68,10 @@ async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_j
     if bool(like) == bool(text.strip()):
         raise click.UsageError("say what to look for: either a query, or --like ID")
     wishes["like"] = {"id": like} if like else None
-    call = calls.search(text or None, collection, **search_options(**wishes, explain=as_json))
+    names = collection.split(",")
+    call = calls.search(
+        text or None, names if len(names) > 1 else collection, **search_options(**wishes, explain=as_json)
+    )
     if not setup.data_dir.exists():
         message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
         raise Invalid(message, code="collection_not_found")
@@ -74,13 +79,23 @@ async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_j
     async with connect(setup) as api:
         told = await api.send(call.untyped())
         answer = msgspec.convert(told, SearchResponse)
-        if not as_json and any(SEPARATOR in hit.id for hit in answer.hits):
-            sources = await api.list_sources(collection)
+        if not as_json:
+            for name in {hit.collection or collection for hit in answer.hits if SEPARATOR in hit.id}:
+                sources += await api.list_sources(name)
     if as_json:
         print_json(told)
     else:
-        _print(answer, text, {one.name: one.root_on(socket.gethostname()) for one in sources})
+        _print(answer, text, source_roots(sources))
     return 0 if answer.hits else NOTHING_FOUND
+
+
+def source_roots(sources: Sequence[Source]) -> dict[str, str]:
+    """Return the directory of each source on this host; empty where two collections have two of one name."""
+    roots: dict[str, str] = {}
+    for one in sources:
+        root = one.root_on(socket.gethostname())
+        roots[one.name] = root if roots.get(one.name, root) == root else ""
+    return roots
 
 
 def search_options(
@@ -110,6 +125,8 @@ def _print(answer: SearchResponse, text: str, roots: Mapping[str, str]) -> None:
     console, aside = stdout_console(), stderr_console()
     if answer.degraded:
         aside.print(f"degraded: {strip_controls(', '.join(answer.degraded))}", style="yellow", soft_wrap=True)
+    for one in answer.left_out:
+        aside.print(strip_controls(f"not searched: {one.collection}: {one.detail}"), style="yellow", soft_wrap=True)
     if not answer.hits:
         aside.print("Nothing was found.")
     words, cwd = query_words(text), Path.cwd()
@@ -168,6 +185,7 @@ def shown_path(hit: Hit, cwd: Path, roots: Mapping[str, str]) -> str:
 
 def _headline(hit: Hit, shown: str) -> Text:
     return Text.assemble(
+        (f"{strip_controls(hit.collection)}  " if hit.collection else "", "bright_black"),
         (strip_controls(shown), "bold cyan"),
         (f":{hit.start_line}-{hit.end_line}" if hit.start_line else "", "cyan"),
         (f"  {strip_controls(hit.symbol)}" if hit.symbol else "", "green"),

@@ -88,15 +88,20 @@ class ApiCall(Generic[T]):
         return answer
 
 
-def search(query: str | None, collection: str = DEFAULT, **options: Unpack[SearchOptions]) -> ApiCall[SearchResponse]:
-    """Search a collection.
+def search(
+    query: str | None, collection: str | Sequence[str] = DEFAULT, **options: Unpack[SearchOptions]
+) -> ApiCall[SearchResponse]:
+    """Search a collection, or several at once.
 
     Args:
         query: What to look for, in words or code; ``None`` with the option ``like``.
-        collection: Its name.
+        collection: Its name, or the names of several.
         **options: See :class:`~penstock.client.records.SearchOptions`.
     """
-    return ApiCall("POST", f"{_collection(collection)}/search", SearchResponse, body=_json(query=query, **options))
+    if isinstance(collection, str):
+        return ApiCall("POST", f"{_collection(collection)}/search", SearchResponse, body=_json(query=query, **options))
+    body = _json(query=query, collections=list(collection), **options)
+    return ApiCall("POST", "/v1/search", SearchResponse, body=body)
 
 
 def list_collections() -> ApiCall[list[Collection]]:

@@ -8,7 +8,7 @@ import functools
 import inspect
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, Unpack
 
@@ -230,7 +230,7 @@ class Client(_Configurable):
             after = page.next
 
     def iter_search(
-        self, query: str | None, collection: str = DEFAULT, **options: Unpack[SearchOptions]
+        self, query: str | None, collection: str | Sequence[str] = DEFAULT, **options: Unpack[SearchOptions]
     ) -> Iterator[Hit]:
         """Yield the hits of a search, page by page, ``limit`` on each; 1 000 in all at most."""
         while True:
@@ -330,7 +330,7 @@ class AsyncClient(_Configurable):
             after = page.next
 
     async def iter_search(
-        self, query: str | None, collection: str = DEFAULT, **options: Unpack[SearchOptions]
+        self, query: str | None, collection: str | Sequence[str] = DEFAULT, **options: Unpack[SearchOptions]
     ) -> AsyncIterator[Hit]:
         """Yield the hits of a search, page by page, ``limit`` on each; 1 000 in all at most."""
         while True:

@@ -226,6 +226,7 @@ class Hit(msgspec.Struct, frozen=True):
         chunk: Number of the chunk in its document, from 0.
         metadata: The document's metadata.
         explain: Rank and score by stage, where they were asked for.
+        collection: Its collection, where several were searched.
         others: The document's other chunks, 20 at most, where hits are grouped.
         others_total: How many there are.
         highlights: Ranges of the text that hold words of the query, for ``text[start:end]``, where they were asked for.
@@ -242,9 +243,18 @@ class Hit(msgspec.Struct, frozen=True):
     chunk: int = 0
     metadata: dict[str, Any] = {}
     explain: dict[str, Any] | None = None
+    collection: str = ""
     others: list[OtherHit] = []
     others_total: int = 0
     highlights: list[tuple[int, int]] = []
+
+
+class MissingCollection(msgspec.Struct, frozen=True):
+    """A collection that could not be searched: its name, the code of the problem, and what is wrong."""
+
+    collection: str
+    code: str = ""
+    detail: str = ""
 
 
 class SearchResponse(msgspec.Struct, frozen=True):
@@ -256,6 +266,7 @@ class SearchResponse(msgspec.Struct, frozen=True):
         stages: Milliseconds by stage.
         degraded: What the answer had to do without. Empty means: as good as it gets.
         next: The cursor of the next page.
+        left_out: Collections that could not be searched, where others could.
     """
 
     hits: list[Hit]
@@ -263,6 +274,7 @@ class SearchResponse(msgspec.Struct, frozen=True):
     stages: dict[str, float] = {}
     degraded: list[str] = []
     next: str | None = None
+    left_out: list[MissingCollection] = []
 
 
 class TextEmbeddings(msgspec.Struct, frozen=True):

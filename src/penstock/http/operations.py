@@ -54,8 +54,6 @@ from penstock.stores.data_model import (
     SnapshotInfo,
 )
 
-DEFAULT_COLLECTION: Final = "default"
-
 #: Seconds that the store has to list its collections for a status, so that a status never waits for a slow store.
 STATUS_STORE_TIMEOUT_S: Final = 1.0
 
@@ -98,15 +96,16 @@ class Operations:
     @_SEARCH
     @replace(_SEARCH, path=f"{_COLLECTION}/search")
     async def search(self, request: Request, body: SearchBody) -> SearchResult:
-        """Search a collection: the one in the path, or else `default`."""
-        collection = request.path_params.get("name", DEFAULT_COLLECTION)
-        asked = SearchRequest.from_body(body, collection, canonical_language)
+        """Search a collection: the one in the path, or else those of `collections`, or else `default`."""
+        asked = SearchRequest.from_body(body, request.path_params.get("name"), canonical_language)
+        names = asked.collections or (asked.collection,)
         ctx = self._context(request, body.timeout_ms)
         ctx = ctx.within(self._core.deps.settings.timeouts.search, "search", self._clock.now())
         request_state(request.scope).deadline_s = ctx.deadline.at_s
-        self._refuse_incompatible(collection)
+        for name in names:
+            self._refuse_incompatible(name)
         result: SearchResult = await self._bus.request(Topic.SEARCH_REQUEST, asked, ctx)
-        done = SearchComplete(collection, len(result.hits), result.took_ms, tuple(result.degraded))
+        done = SearchComplete(", ".join(names), len(result.hits), result.took_ms, tuple(result.degraded))
         await self._bus.publish(Topic.SEARCH_COMPLETE, done, ctx)
         return result
 

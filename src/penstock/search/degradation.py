@@ -10,6 +10,8 @@ The words in ``degraded`` are part of the API and do not change:
 ``no_rerank``       the candidates were not reranked: because of load, or because it failed
 ``one_arm``         only one arm was asked, because of load
 ``hits_truncated``  the last hits were left out: an answer holds 4 MB of texts and metadata
+``collection_left_out``
+                    one of several collections could not be searched; ``left_out`` names it
 ``page_shifted``    the order has changed since the page before: hits may be missing or come twice
 ``cached``          the answer comes from the cache; it is as old as ``ANSWER_CACHE_TTL`` at most
 =================== ==========================================================================
@@ -105,6 +107,7 @@ ONE_ARM: Final = "one_arm"
 CACHED: Final = "cached"
 HITS_TRUNCATED: Final = "hits_truncated"
 PAGE_SHIFTED: Final = "page_shifted"
+COLLECTION_LEFT_OUT: Final = "collection_left_out"
 
 #: The word of each rung on which the pipeline still works.
 RUNG_WORDS: Final = {Rung.FEWER_CANDIDATES: RERANK_REDUCED, Rung.NO_RERANK: NO_RERANK, Rung.ONE_ARM: ONE_ARM}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from penstock.ranking.program import RESCORED_CANDIDATES, block_ends
 from penstock.search.request import LIMIT_MAX, OtherChunk, SearchHit
+from penstock.search.several_collections import collection_of
 from penstock.stores.data_model import RetrievedHit
 
 #: Other chunks of a document that are told; ``others_total`` counts all.
@@ -34,13 +35,13 @@ class DocumentGroup:
     end: int
     others: list[RetrievedHit] = field(default_factory=list)
 
-    def search_hit(self) -> SearchHit:
-        """Return the best chunk as a hit, with ``OTHERS_MAX`` others at most."""
+    def search_hit(self, **parts: Any) -> SearchHit:
+        """Return the best chunk as a hit, with ``OTHERS_MAX`` others at most and the parts that were requested."""
         others = [
             OtherChunk(one.payload.chunk, one.score, one.payload.start_line, one.payload.end_line)
             for one in self.others[:OTHERS_MAX]
         ]
-        return SearchHit.of(self.best, others=others, others_total=len(self.others))
+        return SearchHit.of(self.best, others=others, others_total=len(self.others), **parts)
 
 
 async def ranked_groups(rank: RankChunks, wanted: int) -> list[DocumentGroup]:
@@ -63,11 +64,12 @@ def group_by_document(ranked: Sequence[RetrievedHit]) -> list[DocumentGroup]:
     A chunk is folded in if it stands in the block of the best one or above that block's end, so that the group is the
     same however many chunks were looked at.
     """
-    groups: dict[str, DocumentGroup] = {}
+    groups: dict[tuple[str, str], DocumentGroup] = {}
     for place, hit in enumerate(ranked, 1):
-        group = groups.get(hit.payload.id)
+        document = collection_of(hit), hit.payload.id
+        group = groups.get(document)
         if group is None:
-            groups[hit.payload.id] = DocumentGroup(hit, block_ends(RESCORED_CANDIDATES, place)[-1])
+            groups[document] = DocumentGroup(hit, block_ends(RESCORED_CANDIDATES, place)[-1])
         elif place <= group.end:
             group.others.append(hit)
     return list(groups.values())

@@ -11,14 +11,14 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from penstock.kernel.context import Clock, Context, Criticality, run_all
-from penstock.kernel.errors import DECODE_ERRORS, Broken, Invalid, PenstockError, Rejected
+from penstock.kernel.errors import DECODE_ERRORS, Broken, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
@@ -38,6 +38,7 @@ from penstock.search.cross_encoder import (
 )
 from penstock.search.degradation import (
     CACHED,
+    COLLECTION_LEFT_OUT,
     HITS_TRUNCATED,
     NO_RERANK,
     PAGE_SHIFTED,
@@ -60,6 +61,7 @@ from penstock.search.request import (
     make_cursor,
     requested_page,
 )
+from penstock.search.several_collections import collection_of, left_out, merge_collections
 from penstock.stores.commands import Retrieve
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import TEXT_FOLDED, Except, RetrievedHit
@@ -95,7 +97,8 @@ class ResultCache:
         Requests that differ in ``explain`` or ``strict`` only share one.
         """
         plain = msgspec.structs.replace(request, explain=False, strict=False)
-        place = (self._epoch, self._removals.get(request.collection, 0), plain)
+        removals = [self._removals.get(one, 0) for one in request.collections or (request.collection,)]
+        place = (self._epoch, removals, plain)
         return hashlib.blake2b(msgspec.msgpack.encode(place), digest_size=KEY_BYTES).digest()
 
     def invalidate(self, collection: str) -> None:
@@ -151,6 +154,8 @@ class SearchRun:
     dense: DenseVectors | None = None
     sparse: SparseVector | None = None
     like: StoredVectors | None = None
+    parts: dict[str, SearchRun] = field(default_factory=dict)
+    left_out: dict[str, PenstockError] = field(default_factory=dict)
     token_vectors: TokenVectors | None = None
     failures: list[PenstockError] = field(default_factory=list)
     store_answered: bool = False
@@ -294,12 +299,17 @@ class SearchPipeline:
             run.degraded.append(run.plan.degraded_word)
         await run_all([self._encode(run, arm, query) for arm in run.plan.arms])
         request, depth = run.request, min(run.page.begin + run.request.offset + run.request.limit, LIMIT_MAX)
+        rank = partial(self._rank, run, query)
+        if request.collections:
+            await self._begin_parts(run, query)
+            rank = partial(self._rank_parts, run, query)
         if request.group is None:
-            hits: list[Any] = await self._rank(run, query, depth)
-            points = [hit.point for hit in hits]
+            found = await rank(depth)
+            hits: list[Any] = found
         else:
-            hits = await ranked_groups(partial(self._rank, run, query), depth)
-            points = [group.best.point for group in hits]
+            hits = await ranked_groups(rank, depth)
+            found = [group.best for group in hits]
+        points = [hit.point for hit in found]
         begin, shifted = run.page.find_begin(points)
         if shifted:
             run.degraded.append(PAGE_SHIFTED)
@@ -309,11 +319,54 @@ class SearchPipeline:
             make_cursor(request, end, points[end - 1]) if begin < end <= len(points) and end < LIMIT_MAX else None
         )
         shown = [hit.search_hit() if request.group else SearchHit.of(hit) for hit in hits[begin:end]]
+        if request.collections:
+            names = map(collection_of, found[begin:end])
+            shown = [msgspec.structs.replace(hit, collection=name) for hit, name in zip(shown, names, strict=True)]
         if request.highlights:
             ranges = await Highlighter(query, self._word_terms).ranges([hit.text for hit in shown])
-            replace = msgspec.structs.replace
-            shown = [replace(hit, highlights=found) for hit, found in zip(shown, ranges, strict=True)]
-        return SearchResult(shown, 0.0, run.stages, run.degraded, following)
+            shown = [msgspec.structs.replace(hit, highlights=one) for hit, one in zip(shown, ranges, strict=True)]
+        missing = left_out(run.left_out) if run.left_out else msgspec.UNSET
+        return SearchResult(shown, 0.0, run.stages, run.degraded, following, missing)
+
+    async def _begin_parts(self, run: SearchRun, query: str) -> None:
+        """Make a run for each of several collections; they share the query's vectors.
+
+        Only the words of a text that is not ASCII may be prepared differently in each of them.
+        """
+        for name in run.request.collections:
+            request = msgspec.structs.replace(run.request, collection=name, collections=())
+            part = run.parts[name] = replace(run, request=request, parts={}, left_out={}, stages={}, degraded=[])
+            part.failures = list(run.failures)
+        if not query.isascii() and run.sparse is not None and run.like is None:
+            await run_all([self._encode(part, Arm.SPARSE, query) for part in run.parts.values()])
+
+    async def _rank_parts(self, run: SearchRun, query: str, depth: int) -> list[RetrievedHit]:
+        """Rank each of several collections by itself and put the hits into one order.
+
+        Raises:
+            Invalid: One of them does not exist, or another model made it.
+            PenstockError: None of them could be searched.
+        """
+        found: dict[str, list[RetrievedHit]] = {}
+
+        async def rank(name: str, part: SearchRun) -> None:
+            try:
+                found[name] = await self._rank(part, query, depth)
+            except (Unavailable, Broken, Rejected) as error:
+                run.left_out[name] = error
+
+        await run_all([rank(name, part) for name, part in run.parts.items() if name not in run.left_out])
+        if not found:
+            raise next(iter(run.left_out.values()))
+        for error in run.left_out.values():
+            run.degrade(COLLECTION_LEFT_OUT, error)
+        parts = [run.parts[name] for name in run.request.collections if name in found]
+        for part in parts:
+            run.degraded += [word for word in part.degraded if word not in run.degraded]
+            run.stages |= {stage: max(took_ms, run.stages.get(stage, 0.0)) for stage, took_ms in part.stages.items()}
+        alike = all(part.degraded == parts[0].degraded for part in parts)
+        ranked = {part.request.collection: found[part.request.collection] for part in parts}
+        return merge_collections(ranked, comparable=alike)[:depth]
 
     async def _rank(self, run: SearchRun, query: str, depth: int) -> list[RetrievedHit]:
         """Retrieve so many of the best chunks, and let the cross-encoder reorder them if there is one."""

@@ -19,6 +19,9 @@ from penstock.ranking.retrieval import FusionName, StageRank
 from penstock.search.filters import FILTER_SCHEMA, parse_filter
 from penstock.stores.data_model import ID_CHARACTERS_MAX, Filter, RetrievedHit
 
+#: The collection of a search that names none.
+DEFAULT_COLLECTION: Final = "default"
+
 #: Hits in one answer at most, and on all its pages together.
 LIMIT_MAX: Final = 1000
 
@@ -138,6 +141,14 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
             raise Invalid("at least one arm needs a weight above 0", field="weights")
 
 
+#: Collections of one search at most. Each is searched like one by itself.
+COLLECTIONS_MAX: Final = 16
+
+Collections = Annotated[
+    list[str], Meta(extra_json_schema={"minItems": 1, "maxItems": COLLECTIONS_MAX, "uniqueItems": True})
+]
+
+
 class SearchBody(SearchFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Search request.
 
@@ -145,32 +156,65 @@ class SearchBody(SearchFields, frozen=True, kw_only=True, forbid_unknown_fields=
         filter: Conditions that all must hold: `id`, `path`, `language`, `source` or `metadata.<key>` to a
             value or a list of values; `path_prefix` to a string; `metadata.<key>` to a range of numbers or
             times, `{"gte": 2020, "lt": 2024}` (`gt`, `gte`, `lt`, `lte`). 64 conditions and 1000 values at most.
+        collections: Names of the collections to search at once, in the place of the one in the path.
         timeout_ms: Time limit in milliseconds, if tighter than the server's own.
     """
 
     filter: OrNull[FilterConditions] = msgspec.field(default_factory=dict)  # type: ignore[assignment] # not parsed yet
+    collections: Collections | None = None
     timeout_ms: TimeoutMs | None = None
 
 
 class SearchRequest(SearchFields, frozen=True):
-    """Message of a search: its fields, the filter parsed, and the collection of its path."""
+    """Message of a search: its fields, the filter parsed, and its collection.
+
+    Attributes:
+        collection: The collection; the first one of several.
+        collections: All of them, where several are searched.
+    """
 
     collection: str
+    collections: tuple[str, ...] = ()
 
     @classmethod
-    def from_body(cls, body: SearchBody, collection: str, normalize_language: Callable[[str], str]) -> SearchRequest:
+    def from_body(
+        cls, body: SearchBody, collection: str | None, normalize_language: Callable[[str], str]
+    ) -> SearchRequest:
         """Return the message of a body, checked.
+
+        Args:
+            body: The body.
+            collection: The collection of the path; ``None`` for a path without one.
+            normalize_language: Gives a language the name under which it is kept.
 
         Raises:
             Invalid: A field is invalid; the error names it.
         """
+        collections = _checked_collections(body.collections, collection)
         said = {name: getattr(body, name) for name in SearchFields.__struct_fields__}
         # The rest is never read. One character of it tells the pipeline that the query is too long.
         said["query"] = body.query[: QUERY_CHARACTERS_MAX + 1]
         said["filter"] = parse_filter(body.filter, normalize_language) if body.filter else ()
-        made = cls(collection, **said)
+        made = cls(collections[0], collections if body.collections else (), **said)
         made.check()
         return made
+
+
+def _checked_collections(wanted: list[str] | None, of_path: str | None) -> tuple[str, ...]:
+    """Return the collections to search.
+
+    Raises:
+        Invalid: They are none, too many, not distinct, or beside one in the path.
+    """
+    if wanted is None:
+        return (of_path or DEFAULT_COLLECTION,)
+    if of_path is not None:
+        raise Invalid("the path names a collection already; POST /v1/search takes several", field="collections")
+    if not 1 <= len(wanted) <= COLLECTIONS_MAX:
+        raise Invalid(f"a search has 1 to {COLLECTIONS_MAX} collections", field="collections")
+    if len(set(wanted)) < len(wanted):
+        raise Invalid("a collection is named twice; name it once", field="collections")
+    return tuple(wanted)
 
 
 class Page(NamedTuple):
@@ -277,6 +321,7 @@ class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
         symbol: Qualified enclosing symbol or heading trail, may be empty.
         language: Lower-case language name, may be empty.
         metadata: The document's metadata.
+        collection: Its collection, where several were searched.
         explain: Ranks and scores by stage (``dense``, ``sparse``, ``fusion``, ``rerank``,
             ``signals``).
         others: The document's other chunks among those that were ranked with this one, best first, 20 at most; where
@@ -297,6 +342,7 @@ class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
     language: str
     metadata: dict[str, Any]
     explain: dict[str, StageRank] | msgspec.UnsetType = msgspec.UNSET
+    collection: str | msgspec.UnsetType = msgspec.UNSET
     others: list[OtherChunk] | msgspec.UnsetType = msgspec.UNSET
     others_total: int | msgspec.UnsetType = msgspec.UNSET
     highlights: list[TextRange] | msgspec.UnsetType = msgspec.UNSET
@@ -321,6 +367,20 @@ class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
         )
 
 
+class LeftOut(msgspec.Struct, frozen=True):
+    """A collection that could not be searched, where others could.
+
+    Attributes:
+        collection: Its name.
+        code: Code of the problem.
+        detail: What is wrong, and what to do.
+    """
+
+    collection: str
+    code: str
+    detail: str
+
+
 class SearchResult(msgspec.Struct, frozen=True):
     """Result of a search: hits, times, and what was left out.
 
@@ -331,6 +391,7 @@ class SearchResult(msgspec.Struct, frozen=True):
         degraded: Parts that were left out or cut, in the words of :mod:`penstock.search.degradation`; empty
             when the answer is as good as it gets.
         next: The cursor of the next page, null where no hit can follow.
+        left_out: Collections that could not be searched, where there are some.
     """
 
     hits: list[SearchHit]
@@ -338,3 +399,4 @@ class SearchResult(msgspec.Struct, frozen=True):
     stages: dict[str, float]
     degraded: list[str]
     next: str | None = None
+    left_out: list[LeftOut] | msgspec.UnsetType = msgspec.UNSET

@@ -166,3 +166,7 @@ def test_a_grouped_hit_tells_where_the_other_chunks_of_its_document_are():
     assert "also 1-1, 2-2, 3-3, 4-4, 5-5 and 25 more" in printed(
         hit(others=many, others_total=30), "parse", terminal=False
     )
+
+
+def test_a_hit_of_several_collections_tells_its_own():
+    assert printed(hit(collection="notes"), "parse", terminal=False).startswith("notes  src/a.py:10-14  parse")

@@ -228,6 +228,14 @@ def test_hits_are_awaited_page_by_page():
     assert json.loads(script.requests[1].content) == {"query": "q", "cursor": "x" * 32}
 
 
+def test_several_collections_are_named_in_the_body(talk):
+    answer = {"hits": [{"id": "a", "score": 1, "collection": "c"}], "left_out": [{"collection": "d", "code": "x"}]}
+    found, script = talk([httpx.Response(200, json=answer)], calls.search("q", ["c", "d"], limit=3))
+    assert (found.hits[0].collection, found.left_out[0].collection) == ("c", "d")
+    assert script.requests[0].url.path == "/v1/search"
+    assert json.loads(script.requests[0].content) == {"query": "q", "collections": ["c", "d"], "limit": 3}
+
+
 def test_a_document_is_read_by_any_id(talk):
     answer = {"id": "../a b?#%2F//é", "chunks": [{"chunk": 3, "text": "t"}], "total": 9, "next": 4}
     found, script = talk([httpx.Response(200, json=answer)], calls.get_document(answer["id"], "c", chunk=3, limit=1))

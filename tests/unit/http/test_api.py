@@ -388,6 +388,13 @@ async def test_a_search_finds_and_tells():
         ({"query": "q", "limit": 10**30}, 422, "invalid", "limit"),
         ('{"query":"q","weights":{"dense":NaN}}', 400, "malformed", "weights.dense"),
         ({}, 422, "empty_query", "query"),
+        ({"query": "q", "collections": []}, 422, "invalid", "collections"),
+        ({"query": "q", "collections": "default"}, 422, "invalid", "collections"),
+        ({"query": "q", "collections": ["default"] * 2}, 422, "invalid", "collections"),
+        ({"query": "q", "collections": [f"c{n}" for n in range(17)]}, 422, "invalid", "collections"),
+        ({"query": "q", "collections": [f"c{n}" for n in range(10_000)]}, 422, "invalid", "filter"),
+        ({"query": "q", "collections": ["default", "absent"]}, 404, "collection_not_found", "collection"),
+        ({"query": "q", "collections": ["default", "../x"]}, 404, "collection_not_found", "collection"),
         ({"query": "q", "like": {"id": "a"}}, 422, "invalid", "like"),
         ({"like": {"id": ""}}, 422, "invalid", "like.id"),
         ({"like": {"id": "a", "chunk": -1}}, 422, "invalid", "like.chunk"),
@@ -415,6 +422,19 @@ async def test_a_search_finds_and_tells():
 async def test_a_bad_search_is_refused_by_name(body, status, code, field):
     answer = await (await filled()).ask("POST", "/v1/search", body)
     assert (answer.status, answer.json["code"], answer.json["field"]) == (status, code, field)
+
+
+@virtual
+async def test_several_collections_are_searched_by_the_route_without_one():
+    api = await filled("cat", "dog")
+    await api.ask("PUT", "/v1/collections/more")
+    documents = {"documents": [{"id": "cat", "text": "text about cat"}]}
+    await api.ask("POST", "/v1/collections/more/documents", documents)
+    body = {"query": "cat", "collections": ["default", "more"], "limit": 2}
+    answer = await api.ask("POST", "/v1/search", body)
+    assert [(hit["id"], hit["collection"]) for hit in answer.json["hits"]] == [("cat", "default"), ("cat", "more")]
+    refused = await api.ask("POST", "/v1/collections/default/search", body)
+    assert (refused.status, refused.json["field"]) == (422, "collections")
 
 
 @virtual

@@ -27,7 +27,7 @@ IDS = [f"{method} {path}" for method, path, _ in OPERATIONS]
 KEYWORDS = {
     "$ref", "title", "description", "type", "properties", "required", "additionalProperties", "items", "enum", "anyOf",
     "oneOf", "default", "minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength", "minItems", "maxItems",
-    "minProperties", "maxProperties", "patternProperties", "pattern", "format", "examples",
+    "uniqueItems", "minProperties", "maxProperties", "patternProperties", "pattern", "format", "examples",
 }  # fmt: skip
 TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}
 
