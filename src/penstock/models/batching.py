@@ -13,13 +13,12 @@ one thread a call and both cores of the reference machine busy: 384 tokens take 
 take 41 ms (p95 51). Without VNNI they
 take about twice that; queries do not wait there either, because bulk work yields to them."""
 
-CALL_TOKENS_MAX = 64
-"""Padded tokens of one call of the model. With one thread a call, grouping gains nothing for chunks
-of 85 or 165 tokens, and alone their vectors do not depend on their neighbours; queries of 10 tokens
-gain 40 %."""
+ONE_TEXT = 0
+"""The budget with which every text is a group of its own.
 
-PADDING_TOKENS_MAX = 16
-"""Padding worth having in one call: a further call costs about as much as 8 tokens."""
+A processor runs each text alone. Its eight-bit activations share one scale in a run, so that a vector would depend on
+the texts beside it: cosines to itself down to .944. Runs of several texts are no faster: 121 to 151 chunks/s alone,
+115 to 149 in runs of 512 padded tokens (two threads of one core each, 158 tokens a chunk)."""
 
 
 def plan_batches(lengths: Sequence[int], tokens_max: int, padding_max: int | None = None) -> list[list[int]]:

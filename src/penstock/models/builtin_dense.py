@@ -48,7 +48,7 @@ class BuiltinDenseEncoder:
     """Runs a prepared sentence encoder; several threads may call it at once.
 
     Bounds: ``threads`` native threads for each caller (with 1 the caller's own thread and no
-    other); calls of ``device.call_tokens_max`` padded tokens or of one text.
+    other); calls of one text, or of ``device.call_tokens_max`` padded tokens.
     """
 
     def __init__(self, prepared: PreparedModel, threads: int = 1, device: Device | None = None) -> None:
@@ -57,9 +57,8 @@ class BuiltinDenseEncoder:
         Args:
             prepared: The result of ``prepare_model``.
             threads: Native threads a call; callers times threads must not exceed the cores.
-            device: Where it runs; the processor if ``None``. With no tokens a call every text runs alone: its vector
-                is then the same to the last bit whatever it came with, at two thirds of the throughput for texts of
-                10 tokens.
+            device: Where it runs; the processor if ``None``. There every text runs alone, so that its vector is the
+                same to the last bit whatever it came with.
 
         Raises:
             Broken: ONNX Runtime refuses the graph.

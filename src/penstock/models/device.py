@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from penstock.kernel.errors import Invalid, Unavailable
-from penstock.models.batching import CALL_TOKENS_MAX, PADDING_TOKENS_MAX, SLICE_TOKENS_MAX
+from penstock.models.batching import ONE_TEXT, SLICE_TOKENS_MAX
 from penstock.models.quantise import Precision, best_precision
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Device:
         name: ``cpu`` or ``cuda``.
         providers: ONNX Runtime's execution providers, the wanted one first.
         precision: Number format of the prepared graph.
-        call_tokens_max: Padded tokens of one call of the model.
+        call_tokens_max: Padded tokens of one call of the model; ``ONE_TEXT`` for a call of each text.
         padding_tokens_max: Padding worth having in one call.
         batch_tokens: Padded tokens of one message to the pool.
     """
@@ -42,8 +42,8 @@ class Device:
 
 
 def cpu_device() -> Device:
-    """Return this machine's processor: eight-bit products, calls of one text or a few short ones."""
-    return Device("cpu", (CPU,), best_precision(), CALL_TOKENS_MAX, PADDING_TOKENS_MAX, SLICE_TOKENS_MAX)
+    """Return this machine's processor: eight-bit products, each text by itself."""
+    return Device("cpu", (CPU,), best_precision(), ONE_TEXT, ONE_TEXT, SLICE_TOKENS_MAX)
 
 
 def gpu_device() -> Device:

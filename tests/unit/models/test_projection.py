@@ -62,7 +62,7 @@ def test_a_vocabulary_without_words_still_has_a_sample() -> None:
 
 
 def test_the_run_with_token_vectors_gives_the_same_dense_ones(tiny: ModelSource, tmp_path: Path) -> None:
-    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path), device=replace(cpu_device(), call_tokens_max=0))
+    runner = BuiltinDenseEncoder(prepare_model(tiny, tmp_path))
     texts = ["bano deki", "", "rise souki banlo to ta ti me"]
     for kind in TextKind:
         embedded = runner.run_with_token_vectors(texts, kind)
