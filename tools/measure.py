@@ -190,7 +190,10 @@ def _spread(values: list[int]) -> str:
 
 
 class Trace:
-    """Profile function for ``sys.setprofile``: the files, functions and calls of the package that a request enters."""
+    """Profile function for ``sys.setprofile``: the files, functions and calls of the package that a request enters.
+
+    What the store runs is left out: it is a process of its own, and only the fake that stands for it runs here.
+    """
 
     def __init__(self, left_out: Callable[[], bool]) -> None:
         self.files: Counter[str] = Counter()
@@ -200,7 +203,8 @@ class Trace:
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
         """Count a call."""
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(str(SOURCE)) and not self._left_out():
+        ours = event == "call" and code.co_filename.startswith(str(SOURCE))
+        if ours and not self._left_out() and not _in_store(frame):
             self.files[str(Path(code.co_filename).relative_to(SOURCE))] += 1
             self.functions.add((code.co_filename, code.co_qualname, code.co_firstlineno))
 
@@ -209,6 +213,13 @@ class Trace:
         """Counts, and the files by name."""
         counts = {"files": len(self.files), "functions": len(self.functions), "calls": self.files.total()}
         return counts | {"names": sorted(self.files)}
+
+
+def _in_store(frame: FrameType | None) -> bool:
+    """Return whether a call comes from the fake store."""
+    while frame is not None and not frame.f_code.co_filename.endswith("fakes/memory_store.py"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def traces() -> dict[str, dict[str, Any]]:
