@@ -15,11 +15,12 @@ from bench.library import Place, Question
 from bench.report import Figure, Report
 from bench.workbench import workbench
 from penstock.client import AsyncClient, Problem, SearchOptions, calls
+from penstock.ranking.program import RESCORED_CANDIDATES
 from penstock.ranking.signals import DEFAULT_SIGNALS, SignalFactors, apply_signals
 from penstock.search.request import SearchHit
 
-#: Chunks asked for: as many as the default weighs again.
-DEPTH = 50
+#: Chunks asked for: all that the signals see.
+DEPTH = RESCORED_CANDIDATES
 BATCH = 4
 #: Half of the questions chose the factors; the other half had no part in it.
 HALVES = ("choosing", "proof")
@@ -33,7 +34,9 @@ NOTHING = SignalFactors()
 VARIANTS: Mapping[str, SignalFactors] = {
     "no signal": NOTHING,
     "tests below": replace(NOTHING, test=DEFAULT_SIGNALS.test),
-    "definitions above mentions": replace(NOTHING, definition=DEFAULT_SIGNALS.definition),
+    "definitions above mentions": replace(
+        NOTHING, definition=DEFAULT_SIGNALS.definition, other_case=DEFAULT_SIGNALS.other_case
+    ),
     "all signals": DEFAULT_SIGNALS,
 }
 

@@ -147,8 +147,7 @@ class OnnxSparseEncoder(_OnnxModel):
     ``[n, vocabulary]`` is taken as the weights themselves. They carry learned term weights, so no IDF is
     applied to a collection of theirs.
 
-    Bounds: ``vector_checks.TERMS_MAX`` terms a text. A call of one text of 256 tokens with 30 000 terms each makes 31 MB
-        of logits.
+    Bounds: ``vector_checks.TERMS_MAX`` terms a text. One of 256 tokens with 30 000 terms each makes 31 MB of logits.
     """
 
     OUTPUTS = ("sparse_embedding", "sentence_embedding", "logits")

@@ -29,7 +29,7 @@ from penstock.ranking.retrieval import (
     RetrievalQuery,
     SearchStep,
 )
-from penstock.ranking.signals import apply_signals, shortlist_size
+from penstock.ranking.signals import apply_signals
 
 #: The name of the scores by token vectors, beside those of the arms.
 LATE_INTERACTION: Final = "late"
@@ -137,16 +137,14 @@ def retrieval_program(query: RetrievalQuery) -> RetrievalProgram[P]:
             failures[RERANK_STAGE] = error
         else:
             weighed = bool(query.text)
-    shortlist = min(shortlist_size(query.text), ends[0]) if weighed else query.limit
-    weighed_ends = (shortlist,) if query.limit <= shortlist else (shortlist, *ends)
-    best = dict(list(ranked.items())[: weighed_ends[-1]])
+    best = dict(list(ranked.items())[: ends[-1] if weighed else query.limit])
     if exact.get(LATE_INTERACTION):
         stages[LATE_INTERACTION] = sort_best_first(exact[LATE_INTERACTION])
     payloads: Mapping[P, Any] = (yield ReadPayloadsStep(list(best))) if best else {}
     best = {point: score for point, score in best.items() if point in payloads}
     if weighed:
         weigh = partial(apply_signals, query.text, chunks=payloads)
-        best = stages["signals"] = order_in_blocks(best, weighed_ends, weigh)
+        best = stages["signals"] = order_in_blocks(best, ends, weigh)
     return RetrievalOutcome(dict(list(best.items())[: query.limit]), payloads, stages, exact, failures)
 
 

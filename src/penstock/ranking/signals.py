@@ -1,19 +1,27 @@
-"""Signals: score factors from a hit's path and from the identifiers that it defines. Pure.
+"""Signals: what a query and a chunk's path, definitions and exact terms say beside the scores. Pure.
 
-They were chosen and evaluated on questions about Python's library (``docs/benchmarks/code.md``). A text without a path
-is only affected by a query that asks for an identifier which it defines.
+They were chosen and evaluated on questions about 11 repositories and about Python's library
+(``docs/benchmarks/code.md``). A text without a path is only affected by a query that asks for an identifier which it
+defines, or for an exact term which it holds.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
+from penstock.ranking.exact_terms import exact_shares, parse_exact_terms
 from penstock.ranking.fusion import sort_best_first
+from penstock.ranking.identifiers import ChunkView, find_definition, parse_identifiers
+from penstock.ranking.names import match_names
 from penstock.ranking.retrieval import P, Ranking
+
+#: Paths of which it is cached what they name.
+CACHED_PATHS_MAX: Final = 16_384
 
 _TEST_PATH: Final = re.compile(
     r"""
@@ -33,178 +41,153 @@ def is_about_tests(query: str) -> bool:
     return _ABOUT_TESTS.search(query) is not None
 
 
+@lru_cache(maxsize=CACHED_PATHS_MAX)
 def is_test_path(path: str) -> bool:
     """Return whether a path names a test."""
     return _TEST_PATH.search(path) is not None
 
 
-#: Identifiers taken from one query; a pasted program has hundreds and asks for none of them.
-IDENTIFIERS_MAX: Final = 8
-#: Characters of a query in which identifiers are looked for.
-PARSED_CHARACTERS_MAX: Final = 1000
-#: Queries whose identifiers are cached.
-CACHED_QUERIES_MAX: Final = 64
-#: Occurrences of an identifier in one chunk that are examined, and characters of the text before and after each.
-OCCURRENCES_MAX: Final = 20
-BEFORE_CHARACTERS_MAX: Final = 160
-AFTER_CHARACTERS_MAX: Final = 400
-
-_TOKEN: Final = re.compile(r"[^\W\d]\w*(?:(?:\.|::|->|\#)[^\W\d]\w*)*")
-_PART: Final = re.compile(r"\w+")
-_HUMP: Final = re.compile(r"[a-z0-9][A-Z]|[A-Z][A-Z][a-z]")
-_PLURAL_OF_CAPITALS: Final = re.compile(r"\A[A-Z]+s")
-
-#: ``async def``, ``export default class``, ``func (s *Server)``, ``function tree.``
-_KEYWORD_BEFORE: Final = re.compile(
-    r"""
-    (?<![\w.])
-    (?: def|class|func|fn|function|fun|sub|proc|macro|struct|enum|union|interface|trait|typedef|type|module|namespace
-      | protocol|extension|object|record|const|let|var|val|define )
-    [ \t]+ (?:\([^()\n]*\)[ \t]*)? (?:\w+(?:\.|::?))* $
-    """,
-    re.VERBOSE,
+_DOCUMENTATION_PATH: Final = re.compile(
+    r"\.(md|mdx|markdown|rst|txt|adoc|asciidoc|org)$ | (^|/)(docs?|documentation|examples?)/",
+    re.VERBOSE | re.IGNORECASE,
 )
-#: ``= 5`` and ``: int = 5``.
-_ASSIGNED: Final = re.compile(r"\A[ \t]*(?::[^=\n]{1,80})?=(?!=)")
-#: ``public static List<T>``, ``int Tree::``, but no statement.
-_HEAD_BEFORE: Final = re.compile(
-    r"""
-    \A (?![ \t]*(?:if|else|elif|while|until|unless|for|switch|match|case|guard|return|await|throw|new|in|not|and|or)\b)
-    [ \t]* (?:[\w<>\[\],*&:~]+[ \t]+)* [*&]* (?:\w+::)*
-    """,
-    re.VERBOSE,
+_ABOUT_DOCUMENTATION: Final = re.compile(
+    r"\b(docs?|documentation|documented|readme|changelog|release\ notes|guides?|tutorials?|examples?)\b",
+    re.VERBOSE | re.IGNORECASE,
 )
-#: ``(const Key& key) const {``
-_BODY_AFTER: Final = re.compile(r"\A[ \t]*\([^;{}]{0,300}\)[^;{}()]{0,80}\{")
 
 
-class ChunkView(Protocol):
-    """The parts of a chunk in which identifiers are looked for."""
-
-    @property
-    def path(self) -> str:
-        """Path shown to people, may be empty."""
-
-    @property
-    def symbol(self) -> str:
-        """Qualified enclosing symbol or heading trail, may be empty."""
-
-    @property
-    def text(self) -> str:
-        """The chunk's text."""
+def is_about_documentation(query: str) -> bool:
+    """Return whether the query itself asks for documentation."""
+    return _ABOUT_DOCUMENTATION.search(query) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Identifier:
-    """An identifier: ``json.JSONDecoder.decode`` is ``decode`` in ``json`` and ``JSONDecoder``, all in lower case."""
-
-    word: str
-    qualifiers: frozenset[str] = frozenset()
-
-
-@lru_cache(maxsize=CACHED_QUERIES_MAX)
-def parse_identifiers(query: str) -> tuple[Identifier, ...]:
-    """Return the identifiers that a query asks for.
-
-    Bounds: ``IDENTIFIERS_MAX`` identifiers in the first ``PARSED_CHARACTERS_MAX`` characters; the results of the last
-        ``CACHED_QUERIES_MAX`` queries are cached, since a search asks more than once.
-    """
-    text = query[:PARSED_CHARACTERS_MAX].strip()
-    names: dict[Identifier, None] = {}
-    for found in _TOKEN.finditer(text):
-        if _is_name(found, text):
-            *around, last = _PART.findall(found[0].lower())
-            names[Identifier(last, frozenset(around))] = None
-        if len(names) == IDENTIFIERS_MAX:
-            break
-    return tuple(names)
-
-
-def defines_identifier(chunk: ChunkView, identifier: Identifier) -> bool:
-    """Return whether a chunk holds the beginning of an identifier's definition.
-
-    The identifier's qualifiers must be in the chunk's symbol or path: ``asyncio.gather`` is not defined by the
-    ``gather`` of a test.
-
-    Bounds: ``OCCURRENCES_MAX`` occurrences of the identifier are examined.
-    """
-    text, place = chunk.text.lower(), -1
-    for _ in range(OCCURRENCES_MAX):
-        place = text.find(identifier.word, place + 1)
-        if place < 0:
-            return False
-        if _begins_definition(text, place, place + len(identifier.word)):
-            around = _PART.findall(f"{chunk.path} {chunk.symbol}".lower())
-            return identifier.qualifiers.issubset(around)
-    return False
-
-
-def _is_name(found: re.Match[str], text: str) -> bool:
-    token = found[0]
-    if len(token) < 2:
-        return False
-    alone = text.rstrip("()") == token
-    called = text[found.end() : found.end() + 1] == "("
-    quoted = text[max(0, found.start() - 1) : found.start()] == "`" == text[found.end() : found.end() + 1]
-    joined = len(_PART.findall(token)) > 1 or "_" in token
-    humped = _HUMP.search(token) is not None and _PLURAL_OF_CAPITALS.fullmatch(token) is None
-    return alone or called or quoted or joined or humped
-
-
-def _begins_definition(text: str, start: int, end: int) -> bool:
-    """Return whether a definition begins with the word at a place of a text in lower case.
-
-    Made for the languages that people index most: a keyword before the name, a constant at the margin, or a head with
-    an opening brace, as of a function in C, Java or the shell.
-    """
-    margin = text.rfind("\n", 0, start) + 1
-    before = text[max(margin, start - BEFORE_CHARACTERS_MAX) : start]
-    after = text[end : end + AFTER_CHARACTERS_MAX]
-    if _PART.match(after):
-        return False
-    return (
-        _KEYWORD_BEFORE.search(before) is not None
-        or (_ASSIGNED.match(after) is not None and before in ("", "export "))
-        or (_BODY_AFTER.match(after) is not None and _HEAD_BEFORE.fullmatch(before) is not None)
-    )
+@lru_cache(maxsize=CACHED_PATHS_MAX)
+def is_documentation_path(path: str) -> bool:
+    """Return whether a path names documentation or an example."""
+    return _DOCUMENTATION_PATH.search(path) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class SignalFactors:
-    """Factors on the score of a hit; 1 changes nothing.
+    """Factors on the score of a hit, of which 1 changes nothing, and bonuses in shares of the best score.
 
     Attributes:
-        definition: It defines an identifier that the query asks for, so that it stands above those that use it.
-        test: It is a test, and the query is not about tests.
+        definition: Factor: it defines an identifier that the query asks for, so that it stands above those that use it.
+        other_case: Factor: it does so in letters of another case than the query's.
+        test: Factor: it is a test, and the query is not about tests.
+        documentation: Factor: it is documentation beside code, and the query is not about documentation.
+        exact: Bonus: it holds the query's exact terms (:mod:`penstock.ranking.exact_terms`).
+        name: Bonus: its file's name holds the query's words (:mod:`penstock.ranking.names`).
+        whole_name: Bonus: the query holds every word of its file's name.
+        several: Bonus of a file's best chunk: several of the file's chunks are good.
+        repeat: Factor for each better chunk of the same file.
     """
 
     definition: float = 1.0
+    other_case: float = 1.0
     test: float = 1.0
+    documentation: float = 1.0
+    exact: float = 0.0
+    name: float = 0.0
+    whole_name: float = 0.0
+    several: float = 0.0
+    repeat: float = 1.0
 
 
-#: Hits that are weighed together, however many are wanted, and those of a query with identifiers: a test, a use that
-#: stands further down does not come up among the first; a definition may.
-SHORTLIST: Final = 20
-SHORTLIST_OF_IDENTIFIERS: Final = 50
-
-#: The factors that a search uses.
-DEFAULT_SIGNALS: Final = SignalFactors(definition=1.5, test=0.9)
-
-
-def shortlist_size(query: str) -> int:
-    """Return how many hits are to be weighed together; it depends on the query alone (``Q1``)."""
-    return SHORTLIST_OF_IDENTIFIERS if parse_identifiers(query) else SHORTLIST
+#: What a search uses.
+DEFAULT_SIGNALS: Final = SignalFactors(
+    definition=1.5,
+    other_case=1.2,
+    test=0.65,
+    documentation=0.8,
+    exact=0.5,
+    name=0.25,
+    whole_name=0.08,
+    several=0.15,
+    repeat=0.84,
+)
 
 
 def apply_signals(
     query: str, candidates: Ranking[P], chunks: Mapping[P, ChunkView], signals: SignalFactors = DEFAULT_SIGNALS
 ) -> Ranking[P]:
-    """Return the candidates by their scores times the factors of their identifiers and paths."""
-    names, tests_wanted = parse_identifiers(query), is_about_tests(query)
+    """Return the candidates by their scores with the signals of a query, their chunks and their files."""
+    if not candidates:
+        return candidates
+    scores = _definitions_raised(query, candidates, chunks, signals)
+    low, best = min(candidates.values()), max(map(abs, candidates.values()))
+    if parse_exact_terms(query):
+        for point, share in exact_shares(query, {point: chunks[point].text for point in candidates}).items():
+            scores[point] += signals.exact * best * share
+    files: dict[str, list[P]] = {}
+    for point in candidates:
+        files.setdefault(chunks[point].path, []).append(point)
+    files.pop("", None)
+    if files:
+        _weigh_files(query, scores, files, (low, best), signals)
+    return sort_best_first(scores)
 
-    def factor(piece: ChunkView) -> float:
-        definition = signals.definition if any(defines_identifier(piece, name) for name in names) else 1.0
-        return definition * (signals.test if is_test_path(piece.path) and not tests_wanted else 1.0)
 
-    # A score below 0 must fall with a small factor as well.
-    return sort_best_first({p: score + abs(score) * (factor(chunks[p]) - 1) for p, score in candidates.items()})
+def _scaled(score: float, factor: float) -> float:
+    """Return a score times a factor; one below 0 must fall with a small factor as well."""
+    return score + abs(score) * (factor - 1)
+
+
+def _definitions_raised(
+    query: str, candidates: Ranking[P], chunks: Mapping[P, ChunkView], signals: SignalFactors
+) -> dict[P, float]:
+    identifiers = parse_identifiers(query)
+    if not identifiers:
+        return dict(candidates)
+    factors = (1.0, signals.other_case, signals.definition)
+    return {
+        point: _scaled(score, factors[find_definition(chunks[point], identifiers)])
+        for point, score in candidates.items()
+    }
+
+
+def _place_factors(query: str, paths: Iterable[str], signals: SignalFactors) -> dict[str, float]:
+    """Return the factor of each path, below 1 for a test or documentation that the query does not ask for."""
+    test = 1.0 if is_about_tests(query) else signals.test
+    factors = {path: test if is_test_path(path) else 1.0 for path in paths}
+    prose = [] if is_about_documentation(query) else [path for path in factors if is_documentation_path(path)]
+    if len(prose) < len(factors):  # where nothing else was found, there is nothing to be below of
+        factors.update((path, factors[path] * signals.documentation) for path in prose)
+    return factors
+
+
+def _weigh_files(
+    query: str,
+    scores: dict[P, float],
+    files: Mapping[str, Sequence[P]],
+    scale: tuple[float, float],
+    signals: SignalFactors,
+) -> None:
+    """Raise and lower the chunks of each file, in place.
+
+    A file's further evidence is the sum of the square roots of the scores of its chunks but the best, each score scaled
+    to 0…1 among the candidates.
+
+    Args:
+        query: The query.
+        scores: Scores by chunk.
+        files: Chunks by path.
+        scale: The least and the best score of a candidate.
+        signals: The factors.
+    """
+    low, best = scale
+    span = best - low or 1.0
+    names, places = match_names(query, files), _place_factors(query, files, signals)
+    evidence = {
+        path: sum(sorted([math.sqrt((scores[point] - low) / span) for point in points if scores[point] > low])[:-1])
+        for path, points in files.items()
+    }
+    several = best * signals.several / max(1.0, *evidence.values())
+    for path, points in files.items():
+        name, factor = names[path], places[path]
+        bonus = best * (signals.name * name.share + signals.whole_name * name.whole)
+        first = several * evidence[path]
+        for point in sorted(points, key=lambda point: (-scores[point], point)) if len(points) > 1 else points:
+            scores[point] = _scaled(scores[point] + bonus + first, factor)
+            factor, first = factor * signals.repeat, 0.0

@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from penstock.ranking.signals import IDENTIFIERS_MAX, Identifier, defines_identifier, parse_identifiers
+from penstock.ranking.identifiers import IDENTIFIERS_MAX, Definition, Identifier, find_definition, parse_identifiers
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Piece:
         ("urlsplit", [("urlsplit", [])]),
         ("JSONDecoder.decode", [("decode", ["jsondecoder"])]),
         ("Vec::push", [("push", ["vec"])]),
-        ("how does urlOpen work", [("urlopen", [])]),
+        ("how does urlOpen work", [("urlOpen", [])]),
         ("what calls raw_decode and __init__", [("raw_decode", []), ("__init__", [])]),
         ("decode_header()", [("decode_header", [])]),
         ("what does shield() do", [("shield", [])]),
@@ -59,7 +59,7 @@ def test_a_pasted_program_gives_few_names():
     ],
 )
 def test_definitions_are_known_in_many_languages(text):
-    assert defines_identifier(Piece(text=text), Identifier("find"))
+    assert find_definition(Piece(text=text), [Identifier("find")])
 
 
 @pytest.mark.parametrize(
@@ -75,23 +75,34 @@ def test_definitions_are_known_in_many_languages(text):
     ],
 )
 def test_uses_are_no_definitions(text):
-    assert not defines_identifier(Piece(text=text), Identifier("find"))
+    assert not find_definition(Piece(text=text), [Identifier("find")])
+
+
+def test_a_definition_in_letters_of_another_case_is_told_from_one_as_typed():
+    both = Piece(text="def formatter(): ...\n\nclass Formatter: ...")
+    assert find_definition(both, [Identifier("Formatter")]) is Definition.AS_TYPED
+    assert find_definition(both, [Identifier("formatter")]) is Definition.AS_TYPED
+    assert find_definition(both, [Identifier("FORMATTER")]) is Definition.OTHER_CASE
+
+
+def test_a_letter_whose_lower_case_is_longer_hides_no_definition():
+    assert find_definition(Piece(text='NAME = "İ"\ndef find(): ...'), [Identifier("find")]) is Definition.AS_TYPED
 
 
 def test_a_name_inside_a_longer_word_is_nothing():
-    assert not defines_identifier(Piece(text="def find_all(refind):"), Identifier("find"))
+    assert not find_definition(Piece(text="def find_all(refind):"), [Identifier("find")])
 
 
 def test_what_stands_around_a_name_must_be_there_too():
     piece = Piece("asyncio/tasks.py", "gather", "def gather(*fs):")
-    assert defines_identifier(piece, Identifier("gather"))
-    assert defines_identifier(piece, Identifier("gather", frozenset({"asyncio"})))
-    assert not defines_identifier(piece, Identifier("gather", frozenset({"trio"})))
+    assert find_definition(piece, [Identifier("gather")])
+    assert find_definition(piece, [Identifier("gather", frozenset({"asyncio"}))])
+    assert not find_definition(piece, [Identifier("gather", frozenset({"trio"}))])
     method = Piece("tree.py", "Tree.find", "    def find(self):")
-    assert defines_identifier(method, Identifier("find", frozenset({"tree"})))
+    assert find_definition(method, [Identifier("find", frozenset({"tree"}))])
 
 
 @pytest.mark.timeout(5)
 def test_a_text_that_means_harm_is_matched_in_bounded_time():
     for text in ("x find(" * 1200, "find(\n" * 1400, "a " * 4000 + "find", "(" * 8000, "\n".join(["int find ("] * 700)):
-        defines_identifier(Piece(text=text), Identifier("find"))
+        find_definition(Piece(text=text), [Identifier("find")])

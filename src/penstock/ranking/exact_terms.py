@@ -1,0 +1,78 @@
+"""Exact terms of a query: codes, versions, addresses and quoted phrases, which a text holds or does not. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from penstock.ranking.retrieval import P
+
+#: Exact terms taken from one query, from its first characters.
+TERMS_MAX: Final = 8
+PARSED_CHARACTERS_MAX: Final = 1000
+#: Fewer characters are a count rather than a code.
+CODE_CHARACTERS_MIN: Final = 3
+#: Occurrences of a term in one text that are examined.
+OCCURRENCES_MAX: Final = 20
+
+_QUOTED: Final = re.compile(r'"([^"\n]{2,200})"|“([^”\n]{2,200})”')
+#: ``ORA-01017``, ``2.31.0``, ``10.0.0.1``, ``fe80::1``, ``0x80070005``, ``B12-345/X``.
+_CODE: Final = re.compile(r"[\w.:/+#@-]+")
+#: What stands around a code in a sentence.
+_PUNCTUATION: Final = "()[]{}<>.,;:!?'\"`“”-/"
+#: What a term may not be a part of: ``1.2.3`` is not in ``1.2.30``, nor in ``11.2.3``, nor in ``1.2.3.4``.
+_JOINED_BEFORE: Final = re.compile(r"\w\Z|\d[-.]\Z")
+_JOINED_AFTER: Final = re.compile(r"\w|[-.]\d")
+
+
+@lru_cache(maxsize=64)
+def parse_exact_terms(query: str) -> tuple[str, ...]:
+    """Return the exact terms that a query asks for, in lower case; identifiers are not among them.
+
+    Bounds: ``TERMS_MAX`` terms in the first ``PARSED_CHARACTERS_MAX`` characters; those of the last 64 queries are
+        cached.
+    """
+    text = query[:PARSED_CHARACTERS_MAX].lower()
+    quoted = [" ".join((found[1] or found[2]).split()) for found in _QUOTED.finditer(text)]
+    words = [word.strip(_PUNCTUATION) for word in _QUOTED.sub(" ", text).split()]
+    codes = [word for word in words if len(word) >= CODE_CHARACTERS_MIN and _is_code(word)]
+    return tuple(dict.fromkeys(term for term in (*quoted, *codes) if term))[:TERMS_MAX]
+
+
+def exact_shares(query: str, texts: Mapping[P, str]) -> dict[P, float]:
+    """Return how much of a query's exact terms each text holds, 0 to 1; no entry for one that holds none.
+
+    A term counts by the share of the other texts that do not hold it: what all of them hold tells nothing.
+    """
+    terms = parse_exact_terms(query)
+    shares: dict[P, float] = {}
+    if not terms:
+        return shares
+    phrases = any(" " in term for term in terms)
+    prepared = {point: " ".join(text.lower().split()) if phrases else text.lower() for point, text in texts.items()}
+    others = max(1, len(texts) - 1)
+    for term in terms:
+        held = [point for point, text in prepared.items() if _holds(text, term)]
+        for point in held:
+            shares[point] = shares.get(point, 0.0) + (len(texts) - len(held)) / others / len(terms)
+    return shares
+
+
+def _is_code(word: str) -> bool:
+    return any(map(str.isdigit, word)) and _CODE.fullmatch(word) is not None
+
+
+def _holds(text: str, term: str) -> bool:
+    """Return whether a text holds a term that stands alone, in its first ``OCCURRENCES_MAX`` occurrences."""
+    end = 0
+    for _ in range(OCCURRENCES_MAX):
+        start = text.find(term, end)
+        if start < 0:
+            return False
+        end = start + len(term)
+        around = text[max(0, start - 2) : start], text[end : end + 2]
+        if not _JOINED_BEFORE.search(around[0]) and not _JOINED_AFTER.match(around[1]):
+            return True
+    return False
