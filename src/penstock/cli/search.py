@@ -15,7 +15,7 @@ from rich.text import Text
 from penstock.cli.options import Setup, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
-from penstock.client import Hit, SearchOptions, SearchResponse, Source, calls
+from penstock.client import FacetCounts, Hit, SearchOptions, SearchResponse, Source, calls
 from penstock.kernel.errors import Invalid
 from penstock.stores.sources import SEPARATOR
 
@@ -52,6 +52,7 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
     "--group", flag_value="document", help="The best chunk of each document alone; tells where its others are."
 )
 @click.option("--like", metavar="ID", help="In the place of a query: what is like the document of this id.")
+@click.option("--facet", "facets", multiple=True, metavar="NAME", help="Count language, source, folder, metadata.KEY.")
 @click.option("--offset", default=0, metavar="N", help="Leave out the first N hits.")
 @click.option("--no-rerank", is_flag=True, help="Leave the order as fused.")
 @json_option
@@ -135,6 +136,8 @@ def _print(answer: SearchResponse, text: str, roots: Mapping[str, str]) -> None:
             console.print()
         for line in hit_lines(hit, words, shown_path(hit, cwd, roots), console.width if console.is_terminal else None):
             console.print(line)
+    for facet in answer.facets:
+        console.print(facet_line(facet), style="cyan", soft_wrap=True)
     if answer.hits and aside.is_terminal and console.is_terminal:
         aside.print(f"\n{len(answer.hits)} hits in {answer.took_ms:.0f} ms", style="bright_black")
 
@@ -181,6 +184,13 @@ def shown_path(hit: Hit, cwd: Path, roots: Mapping[str, str]) -> str:
     else:
         return hit.path or hit.id
     return str(file.relative_to(cwd) if file.is_relative_to(cwd) else file)
+
+
+def facet_line(facet: FacetCounts) -> str:
+    """Return a facet as a line of its values and counts."""
+    values = ", ".join(f"{one.value} {one.count}" for one in facet.values) or "none"
+    more = f" and {facet.more} more" if facet.more else ""
+    return strip_controls(f"{facet.field} of {facet.counted}: {values}{more}")
 
 
 def _headline(hit: Hit, shown: str) -> Text:

@@ -185,6 +185,7 @@ class SearchOptions(TypedDict, total=False):
         offset: Hits left out at the beginning, or after the cursor.
         cursor: The ``next`` of an answer to the same search.
         highlights: Whether each hit tells where its text holds words of the query.
+        facets: Names of facets to count: ``language``, ``source``, ``folder``, ``collection``, ``metadata.<key>``.
         like: A document (``id``) or a chunk of it (``chunk``) to which similar ones are wanted; the query is ``None``.
     """
 
@@ -199,6 +200,7 @@ class SearchOptions(TypedDict, total=False):
     offset: int
     cursor: str
     highlights: bool
+    facets: list[str]
     like: dict[str, str | int]
 
 
@@ -249,6 +251,22 @@ class Hit(msgspec.Struct, frozen=True):
     highlights: list[tuple[int, int]] = []
 
 
+class FacetCount(msgspec.Struct, frozen=True):
+    """A value of a facet, and how often it occurs."""
+
+    value: str | int | float | bool
+    count: int
+
+
+class FacetCounts(msgspec.Struct, frozen=True):
+    """A facet: its most frequent values, over how many chunks or documents, and how many values there are besides."""
+
+    field: str
+    values: list[FacetCount]
+    counted: int = 0
+    more: int = 0
+
+
 class MissingCollection(msgspec.Struct, frozen=True):
     """A collection that could not be searched: its name, the code of the problem, and what is wrong."""
 
@@ -267,6 +285,7 @@ class SearchResponse(msgspec.Struct, frozen=True):
         degraded: What the answer had to do without. Empty means: as good as it gets.
         next: The cursor of the next page.
         left_out: Collections that could not be searched, where others could.
+        facets: The facets that were asked for.
     """
 
     hits: list[Hit]
@@ -275,6 +294,7 @@ class SearchResponse(msgspec.Struct, frozen=True):
     degraded: list[str] = []
     next: str | None = None
     left_out: list[MissingCollection] = []
+    facets: list[FacetCounts] = []
 
 
 class TextEmbeddings(msgspec.Struct, frozen=True):

@@ -44,6 +44,15 @@ class DocumentGroup:
         return SearchHit.of(self.best, others=others, others_total=len(self.others), **parts)
 
 
+def within(ranked: list[RetrievedHit], depth: int, rank: RankChunks) -> RankChunks:
+    """Return a way to the best chunks that begins with those known already: as many as ``depth`` where there are."""
+
+    async def best(count: int) -> list[RetrievedHit]:
+        return ranked[:count] if count <= depth or len(ranked) < depth else await rank(count)
+
+    return best
+
+
 async def ranked_groups(rank: RankChunks, wanted: int) -> list[DocumentGroup]:
     """Return the groups of at least so many documents, best first, if there are so many.
 

@@ -48,12 +48,14 @@ from penstock.search.degradation import (
     failed_arm_word,
     plan_search,
 )
-from penstock.search.grouping import ranked_groups
+from penstock.search.facets import COUNTED_CHUNKS, count_facets
+from penstock.search.grouping import RankChunks, ranked_groups, within
 from penstock.search.highlights import Highlighter, WordTerms, folded_word
 from penstock.search.likeness import StoredVectors, read_vectors
 from penstock.search.request import (
     LIMIT_MAX,
     QUERY_CHARACTERS_MAX,
+    Facet,
     Page,
     SearchHit,
     SearchRequest,
@@ -299,10 +301,15 @@ class SearchPipeline:
             run.degraded.append(run.plan.degraded_word)
         await run_all([self._encode(run, arm, query) for arm in run.plan.arms])
         request, depth = run.request, min(run.page.begin + run.request.offset + run.request.limit, LIMIT_MAX)
-        rank = partial(self._rank, run, query)
+        rank: RankChunks = partial(self._rank, run, query)
         if request.collections:
             await self._begin_parts(run, query)
             rank = partial(self._rank_parts, run, query)
+        facets: list[Facet] | msgspec.UnsetType = msgspec.UNSET
+        if request.facets:
+            widest = await rank(COUNTED_CHUNKS)
+            facets = await count_facets(request.facets, widest, by_document=request.group is not None)
+            rank = within(widest, COUNTED_CHUNKS, rank)
         if request.group is None:
             found = await rank(depth)
             hits: list[Any] = found
@@ -326,7 +333,7 @@ class SearchPipeline:
             ranges = await Highlighter(query, self._word_terms).ranges([hit.text for hit in shown])
             shown = [msgspec.structs.replace(hit, highlights=one) for hit, one in zip(shown, ranges, strict=True)]
         missing = left_out(run.left_out) if run.left_out else msgspec.UNSET
-        return SearchResult(shown, 0.0, run.stages, run.degraded, following, missing)
+        return SearchResult(shown, 0.0, run.stages, run.degraded, following, missing, facets)
 
     async def _begin_parts(self, run: SearchRun, query: str) -> None:
         """Make a run for each of several collections; they share the query's vectors.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from penstock.kernel.errors import Invalid
+from penstock.kernel.errors import Invalid, truncated
 from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs, WholeNumber
 from penstock.ranking.retrieval import FusionName, StageRank
 from penstock.search.filters import FILTER_SCHEMA, parse_filter
@@ -57,6 +57,43 @@ Cursor = Annotated[str, Meta(extra_json_schema={"pattern": CURSOR})]
 FilterConditions = Annotated[dict[str, Any], Meta(extra_json_schema=FILTER_SCHEMA)]
 
 
+#: Facets of one search at most, characters of a name, and the names beside ``metadata.<key>``.
+FACETS_MAX: Final = 8
+FACET_CHARACTERS_MAX: Final = 1024
+_FACETS: Final = ("language", "source", "folder", "collection")
+
+_FACET_NAME: Final = {"type": "string", "pattern": rf"^(?:{'|'.join(_FACETS)}|metadata\.[\s\S]+)$"}
+FacetNames = Annotated[
+    tuple[str, ...],
+    Meta(
+        extra_json_schema={
+            "items": {**_FACET_NAME, "maxLength": FACET_CHARACTERS_MAX},
+            "maxItems": FACETS_MAX,
+            "uniqueItems": True,
+        }
+    ),
+]
+
+
+def check_facets(names: Sequence[str]) -> None:
+    """Refuse facets that there are not.
+
+    Raises:
+        Invalid: A name is unknown, too long or there twice, or they are too many.
+    """
+    if len(names) > FACETS_MAX:
+        raise Invalid(f"a search has at most {FACETS_MAX} facets", field="facets")
+    for place, name in enumerate(names):
+        field = f"facets[{place}]"
+        if name not in _FACETS and not (name.startswith("metadata.") and len(name) > len("metadata.")):
+            detail = f"there is no facet {truncated(name)!r}; there are {', '.join(_FACETS)} and metadata.<key>"
+            raise Invalid(detail, field=field)
+        if len(name) > FACET_CHARACTERS_MAX:
+            raise Invalid(f"a facet's name has at most {FACET_CHARACTERS_MAX} characters", field=field)
+        if name in names[:place]:
+            raise Invalid("a facet is named twice; name it once", field=field)
+
+
 class ArmWeights(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     """Weights of the dense and the sparse arm in the fusion; 0 leaves an arm out."""
 
@@ -93,6 +130,8 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
         offset: Number of hits to leave out at the beginning, or after the cursor. No hit is given below place 1000.
         cursor: The `next` of an answer to the same search; the hits that follow are wanted.
         highlights: Whether each hit tells where its text holds words of the query.
+        facets: Names of facets to count among the best 256 chunks: `language`, `source`, `folder`, `collection` or
+            `metadata.<key>`; 8 at most.
     """
 
     query: OrNull[Query] = ""
@@ -108,6 +147,7 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
     offset: OrNull[Offset] = 0
     cursor: Cursor | None = None
     highlights: OrNull[bool] = False
+    facets: OrNull[FacetNames] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +173,7 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
                 f"offset must lie between 0 and {LIMIT_MAX - 1}: no hit is given below place {LIMIT_MAX}",
                 field="offset",
             )
+        check_facets(self.facets)
         for name in ("dense", "sparse"):
             # Written such that NaN is refused too.
             if not 0 <= getattr(self.weights, name) <= WEIGHT_MAX:
@@ -241,7 +282,15 @@ _CURSOR_VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 5
 
 #: Fields of a request that do not decide about the order of its hits.
-_ORDERLESS: Final = {"limit": 10, "offset": 0, "cursor": None, "explain": False, "strict": False, "highlights": False}
+_ORDERLESS: Final = {
+    "limit": 10,
+    "offset": 0,
+    "cursor": None,
+    "explain": False,
+    "strict": False,
+    "highlights": False,
+    "facets": (),
+}
 
 
 def make_cursor(request: SearchRequest, hits: int, last_point: str) -> str:
@@ -367,6 +416,34 @@ class SearchHit(msgspec.Struct, frozen=True, omit_defaults=False):
         )
 
 
+class FacetValue(msgspec.Struct, frozen=True):
+    """A value of a facet.
+
+    Attributes:
+        value: The value; a folder ends with a slash, as `path_prefix` takes it.
+        count: How many chunks have it, or documents where hits are grouped.
+    """
+
+    value: str | int | float | bool
+    count: int
+
+
+class Facet(msgspec.Struct, frozen=True):
+    """A facet: values and how often each occurs among the best 256 chunks of the search.
+
+    Attributes:
+        field: Its name.
+        values: Those that occur most, 50 at most, the most frequent first.
+        counted: How many chunks were counted, or documents where hits are grouped.
+        more: How many further values there are.
+    """
+
+    field: str
+    values: list[FacetValue]
+    counted: int
+    more: int
+
+
 class LeftOut(msgspec.Struct, frozen=True):
     """A collection that could not be searched, where others could.
 
@@ -392,6 +469,7 @@ class SearchResult(msgspec.Struct, frozen=True):
             when the answer is as good as it gets.
         next: The cursor of the next page, null where no hit can follow.
         left_out: Collections that could not be searched, where there are some.
+        facets: The facets that were asked for, in their order.
     """
 
     hits: list[SearchHit]
@@ -400,3 +478,4 @@ class SearchResult(msgspec.Struct, frozen=True):
     degraded: list[str]
     next: str | None = None
     left_out: list[LeftOut] | msgspec.UnsetType = msgspec.UNSET
+    facets: list[Facet] | msgspec.UnsetType = msgspec.UNSET

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from penstock.cli.search import best_lines, crop_line, hit_lines, query_words, search_options, shown_path
-from penstock.client import Hit, OtherHit
+from penstock.cli.search import best_lines, crop_line, facet_line, hit_lines, query_words, search_options, shown_path
+from penstock.client import FacetCount, FacetCounts, Hit, OtherHit
 
 CWD = Path("/srv/project")
 TEXT = "def parse(text):\n    '''Parse a JSON string.'''\n\n    return load(text)\n"
@@ -170,3 +170,9 @@ def test_a_grouped_hit_tells_where_the_other_chunks_of_its_document_are():
 
 def test_a_hit_of_several_collections_tells_its_own():
     assert printed(hit(collection="notes"), "parse", terminal=False).startswith("notes  src/a.py:10-14  parse")
+
+
+def test_a_facet_is_a_line():
+    counts = [FacetCount("python", 12), FacetCount("go\x1b", 3)]
+    assert facet_line(FacetCounts("language", counts, 256, 2)) == "language of 256: python 12, go� 3 and 2 more"
+    assert facet_line(FacetCounts("metadata.x", [], 7)) == "metadata.x of 7: none"
