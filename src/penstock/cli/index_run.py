@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from penstock.cli.index_progress import IndexStats, ProgressDisplay, SourceStats, VanishedDocuments
-from penstock.cli.index_sources import KnownSources, resolve_sources
+from penstock.cli.index_sources import KnownSources, included, resolve_sources
 from penstock.cli.indexed_documents import IndexedDocuments
 from penstock.cli.local_files import (
     IndexableFile,
@@ -204,6 +204,7 @@ class IndexRun:
         roots = await asyncio.to_thread(resolve_sources, order.paths, known, name=order.source, force=order.force)
         if not order.source:
             roots = [await asyncio.to_thread(self._renamed, root, known, documents) for root in roots]
+        roots = [replace(root, include=known.include_of(root.source)) for root in roots]
         for root in roots:
             self.stats.sources.setdefault(root.source, SourceStats(str(root.project)))
         losses = [VanishedDocuments(root.path) for root in roots if root.path.is_dir()]
@@ -235,7 +236,8 @@ class IndexRun:
             if before not in ("", counts.root):
                 self.stats.notes.append(f"the source {name} was at {before} and is at {counts.root} now")
             root = RootDirectory(scope.sources.host, counts.root)
-            await self._api.put_source(name, self._order.collection, root=root)
+            include = await asyncio.to_thread(included, name, scope.roots, self._order.include)
+            await self._api.put_source(name, self._order.collection, root=root, include=include)
         self.stats.notes += scope.sources.hints(scope.roots)
 
     async def _check_moved(self, scope: _IndexScope, moved: Sequence[IndexRoot]) -> None:

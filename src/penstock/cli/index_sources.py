@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from penstock.cli.local_files import IndexRoot, is_below, resolve_path
 from penstock.client import Source
 from penstock.indexing.git_repository import open_repository
-from penstock.indexing.walk import project_root
+from penstock.indexing.walk import is_left_out, project_root
 from penstock.kernel.errors import Invalid
-from penstock.stores.sources import allowed_name, check_source_name
+from penstock.stores.sources import INCLUDE_MAX, PATTERN_CHARACTERS_MAX, allowed_name, check_source_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,59 @@ class KnownSources:
                     f" forget {name}` removes them; if the tree has moved, index it with `--source {name}`"
                 )
 
+    def include_of(self, name: str) -> Sequence[str]:
+        """Return the patterns that are kept with a source."""
+        source = self.by_name.get(name)
+        return () if source is None else source.include
+
     def root_of(self, name: str) -> str:
         """Return the directory of a source on this host, empty where there is none."""
         source = self.by_name.get(name)
         return "" if source is None else source.root_on(self.host)
+
+
+def included(source: str, roots: Sequence[IndexRoot], include: Sequence[str]) -> list[str]:
+    """Return the patterns to keep with a source, so that the next run does not undo what this one included.
+
+    They are those that are kept already, those of the run, and the named paths that are left out elsewhere.
+
+    Args:
+        source: The source's name.
+        roots: What is indexed.
+        include: Patterns of the run, relative to each path.
+
+    Raises:
+        Invalid: There are too many (``too_many_patterns``).
+    """
+    patterns: dict[str, None] = {}
+    for root in roots:
+        if root.source != source:
+            continue
+        patterns |= dict.fromkeys(root.include)
+        if root.path == root.project:
+            patterns |= dict.fromkeys(include)
+            continue
+        below = "/" + _GLOB.sub(r"\\\g<0>", root.path.relative_to(root.project).as_posix())
+        if is_left_out(root.path, root.project):
+            patterns[below + "/" * root.path.is_dir()] = None
+        patterns |= dict.fromkeys(f"{below}/{_anchored(pattern)}" for pattern in include)
+    if len(patterns) > INCLUDE_MAX or any(len(one) > PATTERN_CHARACTERS_MAX for one in patterns):
+        raise Invalid(
+            f"the source {source!r} can keep {INCLUDE_MAX} patterns of {PATTERN_CHARACTERS_MAX} characters; write them"
+            " into its .penstockignore instead, each after a '!'",
+            field="include",
+            code="too_many_patterns",
+        )
+    return list(patterns)
+
+
+#: Characters that stand for more than themselves in a pattern.
+_GLOB: Final = re.compile(r"[*?\[\\]")
+
+
+def _anchored(pattern: str) -> str:
+    """Return a pattern that is relative to a directory: one without a slash takes names at any depth."""
+    return pattern.lstrip("/") if "/" in pattern.rstrip("/") else f"**/{pattern}"
 
 
 def resolve_sources(paths: Sequence[Path], known: KnownSources, *, name: str = "", force: bool) -> list[IndexRoot]:

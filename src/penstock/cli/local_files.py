@@ -15,6 +15,7 @@ from penstock.indexing.document_records import document_hash
 from penstock.indexing.encoding import UTF_8, DecodedText, UnreadableText
 from penstock.indexing.exclusion import SkipReason
 from penstock.indexing.file_reader import FileChanged, read_text
+from penstock.indexing.inclusion import Inclusion
 from penstock.indexing.language import NOTEBOOK, language_of
 from penstock.indexing.walk import NOTEBOOK_SIZE_FACTOR, FoundFile, refuse_broad_root, walk
 from penstock.kernel.errors import Invalid
@@ -45,11 +46,19 @@ class IndexableFile:
 
 @dataclass(frozen=True, slots=True)
 class IndexRoot:
-    """A path to index: with the root of its source, which shown paths are relative to, and the source's name."""
+    """A path to index: with the root of its source, which shown paths are relative to, and the source's name.
+
+    Attributes:
+        path: The path.
+        project: The source's root.
+        source: The source's name.
+        include: Patterns that an earlier run has kept with the source, relative to its root.
+    """
 
     path: Path
     project: Path
     source: str
+    include: Sequence[str] = ()
 
 
 def resolve_path(path: Path, *, force: bool) -> Path:
@@ -77,9 +86,11 @@ def find_files(
         roots: What is indexed.
         file_bytes_max: Larger files are skipped.
         on_skip: Called with each skipped file or directory and the reason.
-        include: Patterns of what is not skipped, relative to each root.
+        include: Patterns of what is not skipped, relative to each path.
     """
-    for entry in walk([root.path for root in roots], file_bytes_max, include):
+    inclusions = [Inclusion(root.project, root.include, is_kept=True) for root in roots if root.include]
+    inclusions += [Inclusion(root.path, include) for root in roots if include]
+    for entry in walk([root.path for root in roots], file_bytes_max, inclusions):
         if not isinstance(entry, FoundFile):
             on_skip(entry.path, str(entry.reason))
         elif (one := indexable_file(entry.path, entry.size, roots)) is not None:

@@ -189,10 +189,11 @@ def put_source(
     root: RootDirectory | None = None,
     commit: str = "",
     run: RunSummary | None = None,
+    include: Sequence[str] | None = None,
 ) -> ApiCall[Source]:
-    """Register a source, or tell its directory on a host, or the counts of a completed run."""
+    """Register a source, or tell its directory on a host, the counts of a completed run, or what it includes."""
     directory = None if root is None else {"host": root.host, "path": root.path}
-    body = _json(collection=collection, root=directory, commit=commit, run=run)
+    body = _json(collection=collection, root=directory, commit=commit, run=run, include=include)
     return ApiCall("PUT", _source(name), Source, body=body)
 
 

@@ -399,6 +399,7 @@ class Source(msgspec.Struct, frozen=True):
         commit: Commit of its git repository at the last completed run.
         completed_at: When a run was last completed, RFC 3339 in UTC; empty for never.
         run: Counts of the last completed run.
+        include: Patterns of what is indexed although it is left out elsewhere.
     """
 
     name: str
@@ -408,6 +409,7 @@ class Source(msgspec.Struct, frozen=True):
     commit: str = ""
     completed_at: str = ""
     run: RunSummary = RunSummary()
+    include: list[str] = []
 
     def root_on(self, host: str) -> str:
         """Return the source's directory on a host; empty where that host has not fed it."""

@@ -11,7 +11,7 @@ from penstock.indexing.document_records import PATH_CHARACTERS_MAX, Document, Do
 from penstock.kernel.messages import TextKind
 from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs, WholeNumber
 from penstock.stores.data_model import ID_CHARACTERS_MAX
-from penstock.stores.sources import FAILURES_MAX, RootPath, ShortText, SourceFailure, SourceRun
+from penstock.stores.sources import FAILURES_MAX, Patterns, RootPath, ShortText, SourceFailure, SourceRun
 
 #: Texts in one request to a model.
 TEXTS_MAX: Final = 1000
@@ -128,12 +128,14 @@ class SourceBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
         root: The source's directory on the host that feeds it.
         commit: Commit of its git repository, told with `run`.
         run: Counts of a completed run.
+        include: Patterns of what is indexed although it is left out elsewhere, as in `.gitignore`.
     """
 
     collection: OrNull[str] = "default"
     root: HostDirectory | None = None
     commit: OrNull[ShortText] = ""
     run: RunCounts | None = None
+    include: Patterns | None = None
 
 
 class RestoreBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):

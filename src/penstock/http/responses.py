@@ -20,7 +20,7 @@ from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
 from penstock.stores.data_model import CollectionInfo, SnapshotInfo
 from penstock.stores.key_value_cache import CacheState, Count
-from penstock.stores.sources import SourceRoot, SourceRun
+from penstock.stores.sources import Patterns, SourceRoot, SourceRun
 
 Seconds = Annotated[float, Meta(ge=0)]
 Rfc3339 = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
@@ -54,6 +54,7 @@ class SourceInfo(msgspec.Struct, frozen=True):
         commit: Commit of its git repository at the last completed run; empty for none.
         completed_at: When a run was last completed, RFC 3339 in UTC; empty for never.
         run: Counts of the last completed run.
+        include: Patterns of what is indexed although it is left out elsewhere.
     """
 
     name: str
@@ -63,6 +64,7 @@ class SourceInfo(msgspec.Struct, frozen=True):
     commit: str
     completed_at: str
     run: SourceRun
+    include: Patterns
 
 
 class SourceList(msgspec.Struct, frozen=True):

@@ -51,6 +51,8 @@ async def put_source(
         source = source.with_root(SourceRoot(body.root.host, body.root.path, now))
     if body.run is not None:
         source = msgspec.structs.replace(source, run=body.run.recorded(), commit=body.commit or "", completed_at=now)
+    if body.include is not None:
+        source = msgspec.structs.replace(source, include=body.include)
     await store.run(PutSource(body.collection, source), ctx)
     return await _info(store, body.collection, source, ctx)
 
@@ -83,4 +85,5 @@ async def _info(store: VectorStore, collection: str, source: SourceRecord, ctx: 
         commit=source.commit,
         completed_at=source.completed_at,
         run=source.run,
+        include=source.include,
     )

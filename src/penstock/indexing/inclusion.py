@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from penstock.indexing.file_reader import FileChanged, read_bytes
 from penstock.indexing.ignore import RULE_FILE_BYTES_MAX, IgnoreRules, parse_rules, work_tree_root
@@ -28,6 +28,20 @@ CHOICE_FILE: Final = ".penstockignore"
 _SHARED_FILE: Final = ".ignore"
 #: Later names win over earlier ones in the same directory.
 CHOICE_FILES: Final = (_SHARED_FILE, CHOICE_FILE)
+
+
+class Inclusion(NamedTuple):
+    """Patterns of what is not left out, as in `.gitignore` and without `!`.
+
+    Attributes:
+        base: Directory that they are relative to.
+        patterns: The patterns.
+        is_kept: Whether they come from an earlier run; files of choices then stand above them.
+    """
+
+    base: Path
+    patterns: Collection[str]
+    is_kept: bool = False
 
 
 class Choice(Enum):
@@ -120,10 +134,15 @@ class ChoiceChain:
         return ChoiceChain(self.asked, self.files + found) if found else self
 
 
-def enclosing_choices(root: Path, include: Collection[str]) -> ChoiceChain:
+def enclosing_choices(root: Path, include: Iterable[Inclusion]) -> ChoiceChain:
     """Return the choices that hold for a root: those of the user, and of files above it in its git work tree."""
-    asked = (parse_choices(str(root), [f"!{pattern}" for pattern in include]),) if include else ()
-    chain = ChoiceChain(asked)
+    asked: list[ChoiceRules] = []
+    kept: list[ChoiceRules] = []
+    for one in include:
+        if root.is_relative_to(one.base):
+            rules = parse_choices(str(one.base), [f"!{pattern}" for pattern in one.patterns])
+            (kept if one.is_kept else asked).append(rules)
+    chain = ChoiceChain(tuple(asked), tuple(kept))
     directory = work_tree_root(root)
     if directory is not None:
         for part in root.relative_to(directory).parts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from penstock.indexing.exclusion import (
     judge_name,
 )
 from penstock.indexing.ignore import IGNORE_FILES, IgnoreChain, enclosing_rules, work_tree_root
-from penstock.indexing.inclusion import CHOICE_FILES, Choice, ChoiceChain, enclosing_choices
+from penstock.indexing.inclusion import CHOICE_FILES, Choice, ChoiceChain, Inclusion, enclosing_choices
 from penstock.kernel.errors import Invalid
 
 #: A notebook may be so many times as large as other files: most of it are outputs, which are not indexed.
@@ -49,7 +50,7 @@ class SkippedPath:
 
 
 def walk(
-    paths: Sequence[Path], file_bytes_max: int = 1_000_000, include: Sequence[str] = ()
+    paths: Sequence[Path], file_bytes_max: int = 1_000_000, include: Sequence[Inclusion] = ()
 ) -> Iterator[FoundFile | SkippedPath]:
     """Walk `paths` in sorted order, with `.gitignore` semantics.
 
@@ -60,7 +61,7 @@ def walk(
     Args:
         paths: Files and directories.
         file_bytes_max: Larger files are skipped.
-        include: Patterns of what is not skipped, as in `.gitignore` and relative to each of the paths.
+        include: Patterns of what is not skipped.
 
     Yields:
         Each file, and each skipped file or directory with its reason.
@@ -112,7 +113,7 @@ class _Place(NamedTuple):
 class _Walker:
     roots: tuple[str, ...]
     file_bytes_max: int
-    include: tuple[str, ...]
+    include: tuple[Inclusion, ...]
 
     def root(self, root: Path) -> Iterator[FoundFile | SkippedPath]:
         try:
@@ -121,7 +122,7 @@ class _Walker:
             yield SkippedPath(root, SkipReason.UNREADABLE)
             return
         if not stat.S_ISDIR(status.st_mode):
-            yield self._file(str(root), status, root.name, is_chosen=True)
+            yield self.judge(str(root), status, root.name, is_chosen=True)
             return
         rules = enclosing_rules(root)
         choices = enclosing_choices(root, self.include)
@@ -173,7 +174,7 @@ class _Walker:
                 return _Place(entry.path, place.rules, choices, reason, choice is not None)
             if reason is not None:
                 return SkippedPath(Path(entry.path), reason)
-            return self._file(entry.path, entry.stat(follow_symlinks=False), entry.name, is_chosen=choice is not None)
+            return self.judge(entry.path, entry.stat(follow_symlinks=False), entry.name, is_chosen=choice is not None)
         except OSError:
             return SkippedPath(Path(entry.path), SkipReason.UNREADABLE)
 
@@ -209,7 +210,7 @@ class _Walker:
         inside = any(_is_within(target, root) for root in self.roots)
         return SkippedPath(path, SkipReason.SYMLINK if inside else SkipReason.SYMLINK_OUTSIDE)
 
-    def _file(self, path: str, status: os.stat_result, name: str, *, is_chosen: bool) -> FoundFile | SkippedPath:
+    def judge(self, path: str, status: os.stat_result, name: str, *, is_chosen: bool) -> FoundFile | SkippedPath:
         """Judge a file by its kind and, unless the user named or included it, by its name and its beginning."""
         reason: SkipReason | None = None
         extension = extension_of(name)
@@ -231,6 +232,19 @@ class _Walker:
 
     def _is_notebook(self, name: str, size: int) -> bool:
         return name.endswith(notebook.SUFFIX) and size <= self.file_bytes_max * NOTEBOOK_SIZE_FACTOR
+
+
+def is_left_out(path: Path, top: Path) -> bool:
+    """Tell whether a walk of `top` leaves out `path`, which lies below it, unless the user chooses otherwise."""
+    directories = [one for one in (path, *path.parents) if one.is_relative_to(top) and one != top and one.is_dir()]
+    marked = any(os.path.lexists(one / marker) for one in directories for marker in VENDORED_MARKERS)
+    if marked or any(one.name in VENDORED_DIRECTORIES for one in directories) or enclosing_rules(path) is None:
+        return True
+    if path.is_dir():
+        return False
+    walker, status = _Walker((), sys.maxsize, ()), path.stat()
+    chosen, unchosen = (walker.judge(str(path), status, path.name, is_chosen=is_chosen) for is_chosen in (True, False))
+    return isinstance(chosen, FoundFile) and isinstance(unchosen, SkippedPath)
 
 
 def _is_within(path: str, root: str) -> bool:

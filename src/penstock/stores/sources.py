@@ -21,6 +21,8 @@ ROOT_CHARACTERS_MAX: Final = 4096
 TEXT_CHARACTERS_MAX: Final = 256
 ROOTS_MAX: Final = 4
 FAILURES_MAX: Final = 5
+INCLUDE_MAX: Final = 64
+PATTERN_CHARACTERS_MAX: Final = 1024
 
 #: Stands in a document's id between the source and the path below its root.
 SEPARATOR: Final = ":"
@@ -37,6 +39,8 @@ _FORBIDDEN: Final = re.compile(f"[{_NEVER}]")
 SourceName = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX)]
 RootPath = Annotated[str, Meta(max_length=ROOT_CHARACTERS_MAX)]
 ShortText = Annotated[str, Meta(max_length=TEXT_CHARACTERS_MAX)]
+Pattern = Annotated[str, Meta(min_length=1, max_length=PATTERN_CHARACTERS_MAX)]
+Patterns = Annotated[list[Pattern], Meta(max_length=INCLUDE_MAX)]
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -90,6 +94,7 @@ class SourceRecord(msgspec.Struct, frozen=True):
         commit: Commit of its git repository at the last completed run; empty for none.
         completed_at: When a run was last completed, RFC 3339 in UTC; empty for never.
         run: Counts of the last completed run.
+        include: Patterns of what is indexed although it is left out elsewhere, relative to the root.
     """
 
     name: SourceName
@@ -97,6 +102,7 @@ class SourceRecord(msgspec.Struct, frozen=True):
     commit: ShortText = ""
     completed_at: ShortText = ""
     run: SourceRun = SourceRun()
+    include: Patterns = []
 
     def root_on(self, host: str) -> str:
         """Return the source's directory on a host; empty where that host has not fed it."""

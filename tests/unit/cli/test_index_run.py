@@ -38,10 +38,12 @@ class FakeIndex:
         counts = Counter(source for _, _, source in self.stored.values())
         return [msgspec.structs.replace(one, documents=counts[name]) for name, one in sorted(self.sources.items())]
 
-    async def put_source(self, name, collection, *, root=None, commit="", run=None):
+    async def put_source(self, name, collection, *, root=None, commit="", run=None, include=None):
         one = self.sources.get(name, Source(name, collection))
         if root is not None:
             one = msgspec.structs.replace(one, roots=[root])
+        if include is not None:
+            one = msgspec.structs.replace(one, include=include)
         if run is not None:
             one = msgspec.structs.replace(one, run=run, commit=commit, completed_at="now")
         self.sources[name] = one
@@ -731,3 +733,83 @@ def test_patterns_of_the_run_include_what_is_left_out(tree):
     asyncio.run(IndexRun(server, Settings(), order, tally, FakeDisplay()).run())
     assert "tree:vendor/own.py" in server.stored
     assert tally.skipped == {}
+
+
+@pytest.fixture
+def own(tree):
+    """A repository with code of its own where others keep what is not theirs."""
+    (tree / ".git").mkdir()
+    files = ("shop/vendor/account.py", "models/a.mo", "odd[1]/vendor/x.py", "third_party/x.py", "build/made.py")
+    for name in files:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(f"text of {name}\n")
+    (tree / "bundle.min.js").write_text("x\n")
+    (tree / ".gitignore").write_text("build/\n")
+    return tree
+
+
+def included_run(server, *paths, include=()):
+    tally = IndexStats()
+    order = IndexOptions(paths, "default", include=include)
+    asyncio.run(IndexRun(server, Settings(), order, tally, FakeDisplay()).run())
+    return tally
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("shop/vendor", "/shop/vendor/"),
+        ("shop/vendor/account.py", "/shop/vendor/account.py"),
+        ("odd[1]/vendor", "/odd\\[1]/vendor/"),
+        ("bundle.min.js", "/bundle.min.js"),
+        ("build", "/build/"),
+    ],
+)
+def test_a_named_path_that_is_left_out_stays_included(own, name, pattern):
+    server = FakeIndex()
+    run(server, own)
+    assert counts(run(server, own / name)) == (1, 0, 0, 0)
+    assert server.sources["tree"].include == [pattern]
+    assert counts(run(server, own))[2:] == (0, 0)
+    assert counts(run(server, own / "shop"))[2:] == (0, 0)
+    assert any(id_.startswith(f"tree:{name}") for id_ in server.stored)
+
+
+def test_a_named_path_that_is_not_left_out_is_not_kept(own):
+    server = FakeIndex()
+    run(server, own / "models", own / "models" / "a.mo", own)
+    assert server.sources["tree"].include == []
+
+
+@pytest.mark.parametrize(
+    ("below", "pattern", "kept", "ids"),
+    [
+        ("", "vendor/", "vendor/", {"tree:shop/vendor/account.py", "tree:odd[1]/vendor/x.py"}),
+        ("shop", "vendor/", "/shop/**/vendor/", {"tree:shop/vendor/account.py"}),
+        ("shop", "vendor/account.py", "/shop/vendor/account.py", {"tree:shop/vendor/account.py"}),
+        ("shop", "/vendor", "/shop/vendor", {"tree:shop/vendor/account.py"}),
+    ],
+)
+def test_patterns_of_a_run_stay(own, below, pattern, kept, ids):
+    server = FakeIndex()
+    run(server, own)
+    before = set(server.stored)
+    included_run(server, own / below, include=[pattern])
+    assert server.sources["tree"].include == [kept]
+    assert set(server.stored) - before == ids
+    assert counts(run(server, own)) == (0, len(server.stored), 0, 0)
+
+
+def test_a_file_of_choices_takes_back_what_was_included(own):
+    server = FakeIndex()
+    included_run(server, own, include=["vendor/"])
+    (own / ".penstockignore").write_text("/shop/vendor/\n")
+    assert counts(run(server, own))[2] == 1
+    assert "tree:shop/vendor/account.py" not in server.stored
+
+
+def test_too_many_patterns_are_refused_before_anything_is_sent(own):
+    server = FakeIndex()
+    with pytest.raises(Invalid, match=r"\.penstockignore"):
+        included_run(server, own, include=[f"{number}/" for number in range(100)])
+    assert server.stored == {}

@@ -39,6 +39,14 @@ async def test_a_source_is_registered_and_told_of_a_run():
 
 
 @virtual
+async def test_what_a_source_includes_stays_until_it_is_told_otherwise():
+    api = await with_documents()
+    await api.ask("PUT", "/v1/sources/s", {"include": ["vendor/", "*.svg"]})
+    assert (await api.ask("PUT", "/v1/sources/s", ROOT)).json["include"] == ["vendor/", "*.svg"]
+    assert (await api.ask("PUT", "/v1/sources/s", {"include": []})).json["include"] == []
+
+
+@virtual
 async def test_sources_are_listed_of_one_collection_or_of_all():
     api = await (await with_documents()).with_collection("other")
     await api.ask("PUT", "/v1/sources/s", ROOT)
@@ -84,6 +92,9 @@ async def test_a_name_that_no_source_can_have_is_refused(name):
         {"root": {"host": "h", "path": "/" * 4097}},
         {"run": {"indexed": -1}},
         {"run": {"failures": [{"path": "x", "code": "y"}] * 6}},
+        {"include": ["vendor/"] * 65},
+        {"include": ["x" * 1025]},
+        {"include": [""]},
     ],
     ids=str,
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.indexing.inclusion import Inclusion
 from penstock.indexing.walk import FoundFile, walk
 
 TREE = {
@@ -36,7 +37,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def found(root: Path, *include: str, below: str = "") -> set[str]:
-    entries = walk([root / below], include=include)
+    entries = walk([root / below], include=[Inclusion(root / below, include)])
     names = {str(entry.path.relative_to(root)) for entry in entries if isinstance(entry, FoundFile)}
     return {name for name in names if not name.rpartition("/")[2].startswith((".gitignore", ".penstock", ".ignore"))}
 
