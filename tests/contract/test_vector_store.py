@@ -26,10 +26,12 @@ from penstock.stores.commands import (
     ListDocuments,
     ListSources,
     PutSource,
+    ReplaceSparse,
     Retrieve,
     ScrollPoints,
     SealDocument,
     SearchBatch,
+    SetTextVersion,
     TrimDocument,
     UpsertPoints,
 )
@@ -44,6 +46,7 @@ from penstock.stores.data_model import (
     Point,
     Prefix,
     Range,
+    SparseReplacement,
 )
 from penstock.stores.sources import SourceFailure, SourceRecord, SourceRoot, SourceRun
 from tests.contract.shop import (
@@ -96,6 +99,38 @@ def test_a_collection_keeps_the_version_of_its_text(shop, version):
     again = CreateCollection(CollectionInfo(name, 2, "m", text=TEXT_FOLDED))
     assert shop.do(shop.store.run(again, WORK)).text == version
     assert shop.do(shop.store.run(DescribeCollection(name), WORK)).text == version
+
+
+def test_the_version_of_a_text_is_recorded(shop):
+    name = shop.fresh()
+    for text, renewing in ((TEXT_PLAIN, True), (TEXT_FOLDED, False)):
+        for _ in range(2):
+            shop.do(shop.store.run(SetTextVersion(name, text, renewing), WORK))
+        info = shop.do(shop.store.run(DescribeCollection(name), WORK))
+        assert (info.text, info.renewing, info.model, info.dim) == (text, renewing, "m", 2)
+
+
+def test_sparse_vectors_are_replaced_and_nothing_else(shop):
+    name = shop.collection()
+    one, other = point("a"), point("b")
+    shop.put(name, one, other)
+    replaced = [SparseReplacement("a", 0, sparse(t77=2.0)), SparseReplacement("gone", 3, sparse(t77=1.0))]
+    shop.do(shop.store.run(ReplaceSparse(name, replaced), WORK))
+    found = {p.payload.id: p for p in shop.do(shop.store.run(ScrollPoints(name, None, 10), WORK)).points}
+    assert sorted(found) == ["a", "b"]
+    assert (found["a"].sparse.indices.tolist(), found["a"].sparse.values.tolist()) == ([77], [2.0])
+    assert found["b"].sparse.indices.tolist() == other.sparse.indices.tolist()
+    assert found["a"].payload == one.payload
+    assert found["a"].dense.tolist() == pytest.approx(one.dense.tolist())
+    (hits,) = shop.do(shop.store.run(SearchBatch(name, [ArmQuery(sparse(t77=1.0), 5)]), WORK))
+    assert [hit.point for hit in hits] == [point_id("a", 0)]
+
+
+def test_replacing_sparse_vectors_of_points_that_are_gone_does_nothing(shop):
+    name = shop.collection()
+    shop.do(shop.store.run(ReplaceSparse(name, [SparseReplacement("gone", 3, sparse(t77=1.0))]), WORK))
+    shop.do(shop.store.run(ReplaceSparse(name, []), WORK))
+    assert shop.do(shop.store.run(DescribeCollection(name), WORK)).chunks == 0
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,18 @@ class MemoryStore:
         kept = [point if keeps else dataclasses.replace(point, token_vectors=None) for point in command.points]
         there.update({_id(point.payload): point for point in kept})
 
+    def _replace_sparse(self, command: commands.ReplaceSparse) -> None:
+        there = self._of(command.collection)
+        for one in command.points:
+            place = point_id(one.document_id, one.chunk)
+            if place in there:
+                there[place] = dataclasses.replace(there[place], sparse=one.sparse)
+
+    def _set_text_version(self, command: commands.SetTextVersion) -> None:
+        self._of(command.collection)
+        info = self._infos[command.collection]
+        self._infos[command.collection] = msgspec.structs.replace(info, text=command.text, renewing=command.renewing)
+
     def _trim(self, command: commands.TrimDocument) -> None:
         document = command.document_id
         self._remove(command.collection, lambda payload: payload.id == document and payload.chunk >= command.chunks)
@@ -207,6 +219,8 @@ _HANDLERS: dict[type, Callable[[MemoryStore, Any], Any]] = {
     commands.DescribeCollection: lambda store, c: store._describe(c.collection),
     commands.DropCollection: lambda store, c: store._drop(c.collection),
     commands.UpsertPoints: MemoryStore._upsert,
+    commands.ReplaceSparse: MemoryStore._replace_sparse,
+    commands.SetTextVersion: MemoryStore._set_text_version,
     commands.TrimDocument: MemoryStore._trim,
     commands.SealDocument: MemoryStore._seal,
     commands.DeleteDocuments: MemoryStore._delete,

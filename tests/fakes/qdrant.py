@@ -100,6 +100,8 @@ class FakeQdrant(httpx.AsyncBaseTransport):
                 result = await operation(self, name, said)
             except (ValueError, AssertionError) as error:
                 return refusal(400, str(error))
+            except KeyError as missing:
+                return refusal(404, f"Not found: No point with id {missing} found")
         return told({"result": to_jsonable_python(result, exclude_none=True), "status": "ok", "time": 0.0})
 
 
@@ -219,6 +221,12 @@ async def _payload(server: FakeQdrant, name: str, said: Any) -> Any:
     return _UPDATED
 
 
+async def _vectors(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.UpdateVectors, said)
+    await server._local.update_vectors(name, asked.points)
+    return _UPDATED
+
+
 def _read(model: Any, said: Any) -> Any:
     return model.model_validate(said)
 
@@ -232,6 +240,7 @@ _ROUTES: dict[str, Callable[..., Awaitable[Any]]] = {
     f"PUT {_NAME}": _create,
     f"PATCH {_NAME}": _update,
     f"DELETE {_NAME}": _drop,
+    f"PUT {_NAME}/points/vectors": _vectors,
     f"PUT {_NAME}/index": _index,
     f"PUT {_NAME}/points": _upsert,
     f"POST {_NAME}/points": _retrieve,

@@ -23,6 +23,7 @@ from penstock.stores.data_model import (
     Point,
     PointPage,
     RetrievalResult,
+    SparseReplacement,
 )
 from penstock.stores.sources import SourceRecord
 
@@ -97,6 +98,21 @@ class UpsertPoints(CollectionCommand[None], frozen=True):
 
     writes = checks_layout = True
     points: Sequence[Point]
+
+
+class ReplaceSparse(CollectionCommand[None], frozen=True):
+    """Replace the sparse vectors of those of the points that exist; everything else of them stays."""
+
+    writes = checks_layout = True
+    points: Sequence[SparseReplacement]
+
+
+class SetTextVersion(CollectionCommand[None], frozen=True):
+    """Record the version of a collection's text; updates that came before it have been applied on return."""
+
+    writes = True
+    text: int
+    renewing: bool
 
 
 class TrimDocument(CollectionCommand[None], frozen=True):

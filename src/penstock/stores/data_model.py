@@ -36,6 +36,9 @@ STATE_DAMAGED: Final = "damaged"
 TEXT_PLAIN: Final = 1
 TEXT_FOLDED: Final = 2
 
+#: The version of a collection that is being renewed: some of its points are of each, and new ones of the second.
+TEXT_RENEWING: Final = 0
+
 #: Integers that every store keeps exactly: what fits into 64 bits, with a sign or without one.
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**64 - 1
@@ -137,6 +140,21 @@ class Point:
     token_vectors: TokenVectors | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SparseReplacement:
+    """A point's new sparse vector.
+
+    Attributes:
+        document_id: The point's document.
+        chunk: Number of the chunk in it.
+        sparse: The vector.
+    """
+
+    document_id: str
+    chunk: int
+    sparse: SparseVector
+
+
 class DocumentInfo(msgspec.Struct, frozen=True):
     """A document's id, hash, chunk count, path and source, as recorded with its first chunk.
 
@@ -182,6 +200,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
             were any, or by a model that gives none: its hits are ranked without late interaction.
         state: ``open``, ``closed`` (its next use opens it) or ``damaged`` (it cannot be opened).
         reason: Why it is damaged; empty otherwise.
+        renewing: Whether a renewal of its BM25 vectors to the newest version has begun and not ended.
         text: Version of the text of which its BM25 vectors are made: 1 for a collection that was made before there was
             another, 2 for one that is searchable by words in every script. Its queries are prepared the same way.
     """
@@ -201,6 +220,12 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     state: Annotated[str, Meta(extra_json_schema={"enum": [STATE_OPEN, STATE_CLOSED, STATE_DAMAGED]})] = STATE_OPEN
     reason: str = ""
     text: int = TEXT_PLAIN
+    renewing: bool = False
+
+    @property
+    def text_version(self) -> int:
+        """The version by which queries and documents are prepared."""
+        return TEXT_RENEWING if self.renewing else self.text
 
 
 if TYPE_CHECKING:

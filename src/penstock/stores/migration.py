@@ -179,7 +179,13 @@ class Migration:
         noted = self._journal.read()
         going_on = noted is not None and noted.same_migration(fresh)
         wanted = CollectionInfo(
-            self._name, there.dim, there.model, token_dim=there.token_dim, sparse=there.sparse, text=there.text
+            self._name,
+            there.dim,
+            there.model,
+            token_dim=there.token_dim,
+            sparse=there.sparse,
+            text=there.text,
+            renewing=there.renewing,
         )
         if not going_on:
             await self._check_free()

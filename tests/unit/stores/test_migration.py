@@ -31,7 +31,7 @@ from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 
 WORK = Context.background()
-INFO = CollectionInfo("c", 3, "m", token_dim=4, text=2)
+INFO = CollectionInfo("c", 3, "m", token_dim=4, text=1, renewing=True)
 ORDER = MigrationState("here", "there", "c", "c")
 POINTS = 5 * PAGE_POINTS // 2
 
@@ -111,7 +111,8 @@ async def test_every_point_arrives_whole(journal):
     assert moved.comparison.matches
     assert seen == [0, PAGE_POINTS, 2 * PAGE_POINTS, POINTS]
     assert all(same_point(source._points["c"][place], target._points["c"][place]) for place in source._points["c"])
-    assert (moved.info.token_dim, moved.info.dim, moved.info.model, moved.info.text) == (4, 3, "m", 2)
+    assert (moved.info.token_dim, moved.info.dim, moved.info.model) == (4, 3, "m")
+    assert (moved.info.text, moved.info.renewing) == (1, True)
     assert journal.state is None
 
 

@@ -49,6 +49,10 @@ _COMMANDS: Final[dict[type, Callable[[CollectionRegistry, Any], Any]]] = {
     commands.DescribeCollection: lambda shelf, c: shelf.describe(c.collection),
     commands.DropCollection: lambda shelf, c: shelf.drop(c.collection),
     commands.UpsertPoints: _update,
+    commands.ReplaceSparse: _update,
+    commands.SetTextVersion: lambda shelf, c: shelf.collection(c.collection).set_text_version(
+        c.text, renewing=c.renewing
+    ),
     commands.TrimDocument: _update,
     commands.SealDocument: _update,
     commands.DeleteDocuments: _update,

@@ -19,7 +19,7 @@ from penstock.ranking.retrieval import Arm, ScoredPoint
 from penstock.stores.backends import payload_format
 from penstock.stores.backends.edge import engine_config, query_builder
 from penstock.stores.backends.layout import LEARNED_SPARSE
-from penstock.stores.commands import DeleteDocuments, SealDocument, TrimDocument, UpsertPoints
+from penstock.stores.commands import DeleteDocuments, ReplaceSparse, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.data_model import (
     ArmQuery,
     ChunkPayload,
@@ -30,20 +30,22 @@ from penstock.stores.data_model import (
     Point,
     PointPage,
     Range,
+    SparseReplacement,
 )
 
 #: Commands that change points, applied the same on arrival and on replay.
-Update = UpsertPoints | TrimDocument | SealDocument | DeleteDocuments
+Update = UpsertPoints | ReplaceSparse | TrimDocument | SealDocument | DeleteDocuments
 
 _UPDATES: Final[dict[type, Callable[[Shard, Any], Any]]] = {
     UpsertPoints: lambda shard, c: shard.upsert(c.points),
+    ReplaceSparse: lambda shard, c: shard.replace_sparse(c.points),
     TrimDocument: lambda shard, c: shard.trim_document(c.document_id, c.chunks),
     SealDocument: lambda shard, c: shard.seal_document(c.document),
     DeleteDocuments: lambda shard, c: shard.delete(c.filter),
 }
 
 #: Updates that take space on the disk; the others are applied even when it is full.
-SPACE_CONSUMING: Final = (UpsertPoints, SealDocument)
+SPACE_CONSUMING: Final = (UpsertPoints, ReplaceSparse, SealDocument)
 
 
 def apply_update(shard: Shard, command: Update) -> Any:
@@ -60,7 +62,7 @@ def without_token_vectors(command: Update) -> Update:
 
 def points_touched(command: Update) -> int:
     """Return about how many points the command touches; a filter counts as one."""
-    return len(command.points) if isinstance(command, UpsertPoints) else 1
+    return len(command.points) if isinstance(command, UpsertPoints | ReplaceSparse) else 1
 
 
 class Shard:
@@ -126,6 +128,16 @@ class Shard:
     def upsert(self, points: Iterable[Point]) -> None:
         """Write points in one operation of the engine's log."""
         self._update(qe.UpdateOperation.upsert_points([_point(p, self.sparse_name) for p in points]))
+
+    def replace_sparse(self, points: Iterable[SparseReplacement]) -> None:
+        """Replace the sparse vectors of those of the points that exist."""
+        vectors = {point_id(one.document_id, one.chunk): one.sparse for one in points}
+        there = self.existing(list(vectors))
+        replaced = [
+            qe.PointVectors(one, {self.sparse_name: query_builder.engine_sparse_vector(vectors[one])}) for one in there
+        ]
+        if replaced:
+            self._update(qe.UpdateOperation.update_vectors(replaced))
 
     def trim_document(self, document_id: str, chunks: int) -> None:
         """Delete the document's chunks numbered ``chunks`` and above."""

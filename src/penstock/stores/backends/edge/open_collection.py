@@ -145,7 +145,7 @@ class OpenCollection:
         return result
 
     def write_manifest(self, stated: Manifest) -> None:
-        """Replace the manifest by one that differs in the sources alone.
+        """Replace the manifest by one that names the same generation.
 
         Raises:
             DirectoryGone: The open files are not those in the directory.
@@ -154,6 +154,10 @@ class OpenCollection:
         self.check_directory()
         manifest.write_manifest(self.home, stated)
         self.manifest, self._disk_bytes = stated, None
+
+    def set_text_version(self, text: int, *, renewing: bool) -> None:
+        """Record the version of the text; see :meth:`write_manifest`."""
+        self.write_manifest(msgspec.structs.replace(self.manifest, text=text, renewing=renewing))
 
     def check_directory(self) -> None:
         """Refuse to go on if the open files are not those in the directory.

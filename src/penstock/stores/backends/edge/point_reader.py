@@ -17,7 +17,7 @@ from penstock.kernel.context import point_id
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.stores.backends.edge.engine import Shard, Update
 from penstock.stores.backends.edge.point_cache import PointCache
-from penstock.stores.commands import SealDocument, UpsertPoints
+from penstock.stores.commands import ReplaceSparse, SealDocument, UpsertPoints
 from penstock.stores.data_model import ChunkPayload
 
 #: What a payload takes up beside its texts and metadata, and what a byte of metadata as JSON becomes in memory at most:
@@ -65,6 +65,8 @@ class PointReader:
 
     def invalidate(self, command: Update) -> None:
         """Drop the cached values that an update changes, whether it has succeeded or not."""
+        if isinstance(command, ReplaceSparse):
+            return
         if isinstance(command, UpsertPoints):
             changed = [point_number(point_id(point.payload.id, point.payload.chunk)) for point in command.points]
         elif isinstance(command, SealDocument):

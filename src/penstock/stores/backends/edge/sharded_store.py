@@ -143,6 +143,15 @@ class ShardedStore:
         groups = await self._grouped(command.collection, command.points, lambda point: point.payload.id, ctx)
         await run_all([store.run(commands.UpsertPoints(command.collection, points), ctx) for store, points in groups])
 
+    async def _replace_sparse(self, command: commands.ReplaceSparse, ctx: Context) -> None:
+        """Replace sparse vectors, each in its document's shard."""
+        groups = await self._grouped(command.collection, command.points, lambda point: point.document_id, ctx)
+        await run_all([store.run(commands.ReplaceSparse(command.collection, points), ctx) for store, points in groups])
+
+    async def _set_text_version(self, command: commands.SetTextVersion, ctx: Context) -> None:
+        """Record the version in every shard; whatever part of them has it, :func:`_merge_infos` makes sense of it."""
+        await self._each(command, ctx)
+
     async def _trim(self, command: commands.TrimDocument, ctx: Context) -> None:
         await (await self._with(command.collection, command.document_id, ctx)).run(command, ctx)
 
@@ -238,6 +247,8 @@ class ShardedStore:
         commands.DescribeCollection: _describe,
         commands.DropCollection: _drop,
         commands.UpsertPoints: _upsert,
+        commands.ReplaceSparse: _replace_sparse,
+        commands.SetTextVersion: _set_text_version,
         commands.TrimDocument: _trim,
         commands.SealDocument: _seal,
         commands.DeleteDocuments: _delete,
@@ -313,4 +324,5 @@ def _merge_infos(parts: Sequence[CollectionInfo | None]) -> CollectionInfo:
         indexed=sum(info.indexed for info in infos),
         upkeep=next((info.upkeep for info in infos if info.upkeep), ""),
         text=min(info.text for info in infos),
+        renewing=any(info.renewing for info in infos),
     )

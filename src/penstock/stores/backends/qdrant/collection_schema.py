@@ -41,6 +41,7 @@ class CollectionMetadata(msgspec.Struct, frozen=True):
         sparse: Name of the model of its sparse vectors; empty for BM25.
         format: The layout's version.
         text: Version of the text of which its BM25 vectors are made.
+        renewing: Whether they are being renewed.
     """
 
     model: str
@@ -50,6 +51,7 @@ class CollectionMetadata(msgspec.Struct, frozen=True):
     sparse: str = ""
     format: int = FORMAT_VERSION
     text: int = TEXT_PLAIN
+    renewing: bool = False
 
     @property
     def sparse_vector_name(self) -> str:
@@ -66,6 +68,7 @@ class CollectionMetadata(msgspec.Struct, frozen=True):
             token_dim=self.token_dim,
             sparse=self.sparse,
             text=self.text,
+            renewing=self.renewing,
         )
 
 

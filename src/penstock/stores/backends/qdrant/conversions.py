@@ -12,7 +12,7 @@ from penstock.kernel.vectors import SparseVector
 from penstock.ranking.retrieval import Arm, ScoredPoint
 from penstock.stores.backends import layout, payload_format
 from penstock.stores.backends.qdrant.collection_schema import CollectionMetadata
-from penstock.stores.data_model import ArmQuery, Condition, Filter, Point
+from penstock.stores.data_model import ArmQuery, Condition, Filter, Point, SparseReplacement
 
 #: Parameters of a search; without them the scores of dense vectors would be those of their int8 form.
 _SEARCHING: Final = {"quantization": {"rescore": True, "oversampling": layout.OVERSAMPLING}}
@@ -27,6 +27,11 @@ def encode_point(stored_point: Point, metadata: CollectionMetadata) -> dict[str,
     stored = stored_point.payload
     payload = payload_format.encode_payload(stored, stored_point.token_vectors if metadata.token_dim else None)
     return {"id": point_id(stored.id, stored.chunk), "vector": vectors, "payload": payload}
+
+
+def encode_sparse_replacement(point: str, replaced: SparseReplacement, metadata: CollectionMetadata) -> dict[str, Any]:
+    """Return a point's new sparse vector."""
+    return {"id": point, "vector": {metadata.sparse_vector_name: _sparse(replaced.sparse)}}
 
 
 def decode_point(stored: Any, metadata: CollectionMetadata) -> Point:

@@ -132,7 +132,9 @@ class QdrantStore:
         there = await self._fetch_description(info.name, ctx)
         if there is None:
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-            wanted = CollectionMetadata(info.model, info.dim, now, info.token_dim, info.sparse, text=info.text)
+            wanted = CollectionMetadata(
+                info.model, info.dim, now, info.token_dim, info.sparse, text=info.text, renewing=info.renewing
+            )
             there = await self._make(info.name, wanted, ctx)
         found = collection_schema.read_metadata(there)
         if found is None:
@@ -190,6 +192,35 @@ class QdrantStore:
         if command.points:
             body = {"points": [conversions.encode_point(one, kept) for one in command.points]}
             await self._send(QdrantRequest("PUT", _POINTS, command.collection, body, _WRITTEN), ctx)
+
+    async def _replace_sparse(self, command: commands.ReplaceSparse, ctx: Context) -> None:
+        kept = await self._layout(command.collection, ctx)
+        vectors = {point_id(one.document_id, one.chunk): one for one in command.points}
+        there = await self._existing(command.collection, list(vectors), ctx)
+        if not there:
+            return
+        points = [conversions.encode_sparse_replacement(one, vectors[one], kept) for one in there]
+        try:
+            await self._send(
+                QdrantRequest("PUT", f"{_POINTS}/vectors", command.collection, {"points": points}, _WRITTEN), ctx
+            )
+        except (Broken, Invalid):
+            # A point that has been deleted in between is reported after all others have been written.
+            if len(await self._existing(command.collection, there, ctx)) == len(there):
+                raise
+
+    async def _existing(self, collection: str, points: Sequence[str], ctx: Context) -> list[str]:
+        """Return the ids of those of the points that exist."""
+        return [str(one["id"]) for one in await self._read(collection, points, [payload_format.CHUNK_FIELD], ctx)]
+
+    async def _set_text_version(self, command: commands.SetTextVersion, ctx: Context) -> None:
+        """Record the version in the collection's metadata, of which the server keeps the other keys."""
+        name = command.collection
+        self._layouts.pop(name, None)
+        stated = msgspec.structs.replace(await self._layout(name, ctx), text=command.text, renewing=command.renewing)
+        body = {"metadata": {collection_schema.METADATA_KEY: msgspec.to_builtins(stated)}}
+        await self._send(QdrantRequest("PATCH", _COLLECTION, name, body), ctx)
+        self._layouts.pop(name, None)
 
     async def _trim(self, command: commands.TrimDocument, ctx: Context) -> None:
         surplus = Range(payload_format.CHUNK_FIELD, gte=float(command.chunks))
@@ -407,6 +438,8 @@ class QdrantStore:
         commands.DescribeCollection: _describe,
         commands.DropCollection: _drop,
         commands.UpsertPoints: _upsert,
+        commands.ReplaceSparse: _replace_sparse,
+        commands.SetTextVersion: _set_text_version,
         commands.TrimDocument: _trim,
         commands.SealDocument: _seal,
         commands.DeleteDocuments: _delete,
