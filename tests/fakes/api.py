@@ -17,6 +17,7 @@ from penstock.http.gate import Gate, GateInputs
 from penstock.http.routes import Api as Routes
 from penstock.indexing.chunk.outline import Chunk
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
+from penstock.indexing.text_renewal import TextRenewal
 from penstock.kernel.context import Context
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings, Settings
@@ -224,6 +225,7 @@ class FakeCore:
             fits_dense_model=traits.fits_dense_model,
         )
         writer = ChunkBatchWriter(self.embedder, self.sparse, self.store, self.text_versions.version)
+        self.renewal = TextRenewal(self.store, self.sparse, traits.sparse_inputs.chunk, self.forget)
         self.index = IndexPipeline(
             store=self.store,
             chunk=_one_chunk,

@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "forget": ("sources:forget", "Remove a source and its documents."),
     "collections": ("collections", "List or delete collections."),
     "status": ("status", "Show collections and what the server is doing."),
+    "renew": ("renew", "Make collections of older releases searchable by words in every script."),
     "snapshot": ("snapshots:snapshot", "Save every collection in one file."),
     "snapshots": ("snapshots:snapshots", "List or delete the snapshots in the data directory."),
     "restore": ("snapshots:restore", "Restore the collections of a snapshot."),

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from penstock.cli.options import Setup, json_option, with_client_settings
+from penstock.cli.renew import older
 from penstock.cli.session import connect
 from penstock.cli.status_rates import parse_status
 from penstock.cli.terminal import print_json, print_table, stdout_console, strip_controls
 from penstock.client import Collection, Status, calls
-from penstock.stores.data_model import STATE_DAMAGED, TEXT_FOLDED
+from penstock.stores.data_model import STATE_DAMAGED
 from penstock.stores.lock import find_lock_holder
 
 
@@ -101,7 +102,6 @@ def without_late_interaction(status: Status) -> str:
 
 def with_plain_text(status: Status) -> str:
     """Return what is to be said of collections whose text is not folded; empty if there are none."""
-    plain = [one.name for one in status.collections if one.text < TEXT_FOLDED and one.state != STATE_DAMAGED]
-    names = strip_controls(", ".join(plain))
-    why = "text: 1, so not searchable by words in scripts without spaces until deleted and indexed again"
+    names = strip_controls(", ".join(older(status.collections)))
+    why = "text: 1, so not searchable by words in scripts without spaces until `penstock renew`"
     return f"{why}: {names}" if names else ""

@@ -119,6 +119,11 @@ def get_collection(name: str) -> ApiCall[Collection]:
     return ApiCall("GET", _collection(name), Collection)
 
 
+def renew_collection(name: str) -> ApiCall[int]:
+    """Renew the BM25 vectors of a collection of `text: 1`, and return how many chunks have new ones."""
+    return ApiCall("POST", f"{_collection(name)}/renew", int, "renewed", read_timeout_s=SNAPSHOT_READ_TIMEOUT_S)
+
+
 def delete_collection(name: str) -> ApiCall[int]:
     """Delete a collection with everything in it."""
     return ApiCall("DELETE", _collection(name), int, "deleted")

@@ -53,6 +53,7 @@ class Collection(msgspec.Struct, frozen=True):
         reason: Why it is damaged.
         token_dim: Dimension of its token vectors; 0 for none, and then no late interaction.
         text: Version of the text of which its BM25 vectors are made; 2 is searchable by words in every script.
+        renewing: Whether a renewal to the newest version has begun and not ended.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Collection(msgspec.Struct, frozen=True):
     reason: str = ""
     token_dim: int = msgspec.field(default=0, name="late")
     text: int = 1
+    renewing: bool = False
 
 
 class StoredDocument(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from penstock.core.dependencies import Dependencies
 from penstock.core.guards import StoreHealthCheck, build_caches, build_guards, build_remote, build_shared_rates
 from penstock.core.traffic import Traffic
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
+from penstock.indexing.text_renewal import TextRenewal
 from penstock.kernel.context import Context
 from penstock.kernel.messages import AlertTriggered, Topic
 from penstock.models.batching import SLICE_TOKENS_MAX
@@ -31,7 +32,7 @@ from penstock.policies.bucket import RateLimiter, RateSettings
 from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guarded_store import GuardedStore, VectorLayout
 from penstock.pools.permits import PoolRegistry
-from penstock.pools.text_versions import TextVersions
+from penstock.pools.text_versions import SHARED_LIFETIME_S, TextVersions
 from penstock.search.cross_encoder import CrossEncoder
 from penstock.search.degradation import LadderController
 from penstock.search.pipeline import ResultCache, SearchPipeline
@@ -235,6 +236,8 @@ class Core:
             if traits.has_cross_encoder
             else None,
         )
+        settle_s = SHARED_LIFETIME_S + settings.timeouts.store if shared else 0.0
+        self.renewal = TextRenewal(self.store, self.sparse, traits.sparse_inputs.chunk, self.forget, settle_s)
         version, compose = self._text_versions.version, traits.sparse_inputs.chunk
         self._subscribe(search, ChunkBatchWriter(self.embedder, self.sparse, self.store, version, compose))
 

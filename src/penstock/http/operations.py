@@ -136,6 +136,16 @@ class Operations:
         await self._bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), ctx)
         return responses.DeleteResponse(1)
 
+    @ApiEndpoint("POST", f"{_COLLECTION}/renew", criticality=Criticality.BULK, error_statuses=(404, 409, 507))
+    async def renew_collection(self, request: Request) -> responses.RenewResponse:
+        """Renew the BM25 vectors of a collection of `text: 1`, so that words of every script are found.
+
+        It is searched and written meanwhile. Repeat the request if it was interrupted.
+        """
+        name, ctx = request.path_params["name"], self._context(request)
+        self._refuse_incompatible(name)
+        return responses.RenewResponse(await self._core.renewal.run(name, ctx))
+
     @ApiEndpoint(
         "POST",
         _DOCUMENTS,

@@ -73,6 +73,12 @@ class SourceList(msgspec.Struct, frozen=True):
     sources: list[SourceInfo]
 
 
+class RenewResponse(msgspec.Struct, frozen=True):
+    """Number of chunks whose BM25 vectors were made of the newest version of their text."""
+
+    renewed: Count
+
+
 class DeleteResponse(msgspec.Struct, frozen=True):
     """Number of documents, collections or snapshots deleted."""
 

@@ -92,32 +92,39 @@ class ChunkBatchWriter:
         """
         chunks = batch.chunks
         dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
-        sparse_texts = await self._composed(batch, ctx)
+        version = await self._version(batch, ctx)
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:
             vectors["dense"] = await self.embedder.embed(dense_texts, TextKind.DOCUMENT, ctx, late_interaction=True)
 
-        async def encode() -> None:
-            vectors["sparse"] = await self.sparse.encode(sparse_texts, TextKind.DOCUMENT, ctx)
+        async def encode(version: int) -> None:
+            texts = await self._composed(chunks, version)
+            vectors["sparse"] = await self.sparse.encode(texts, TextKind.DOCUMENT, ctx)
 
-        await run_all([embed(), encode()])
+        await run_all([embed(), encode(version)])
         embedded: Embeddings = vectors["dense"]
         if not np.isfinite(embedded.dense).all():
             raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
+        # The dense model takes seconds, and a renewal of the collection may have begun.
+        if (newest := await self._version(batch, ctx)) != version:
+            await encode(newest)
         late = embedded.late if embedded.late is not None else [None] * len(chunks)
         points = [Point(*parts) for parts in zip(chunks, embedded.dense, vectors["sparse"], late, strict=True)]
         await self.store.run(UpsertPoints(batch.collection, points), ctx)
 
-    async def _composed(self, batch: ChunkBatch, ctx: Context) -> list[str]:
+    async def _version(self, batch: ChunkBatch, ctx: Context) -> int:
+        """Return the version for a batch; nothing is asked about chunks of ASCII."""
+        if all(one.text.isascii() and one.path.isascii() and one.symbol.isascii() for one in batch.chunks):
+            return TEXT_FOLDED
+        return await self.text_version(batch.collection, ctx)
+
+    async def _composed(self, chunks: Sequence[ChunkPayload], version: int) -> list[str]:
         """Return the chunks as the sparse model wants them, yielding to the event loop between long ones."""
         texts, characters = [], 0
-        for one in batch.chunks:
-            parts = one.text, one.path, one.symbol
-            plain = all(map(str.isascii, parts))
-            version = TEXT_FOLDED if plain else await self.text_version(batch.collection, ctx)
-            texts.append(self.compose_sparse(*parts, version))
-            characters += len(one.text) * (1 if plain else FOLDING_FACTOR)
+        for one in chunks:
+            texts.append(self.compose_sparse(one.text, one.path, one.symbol, version))
+            characters += len(one.text) * (1 if one.text.isascii() else FOLDING_FACTOR)
             if characters >= SLICE_CHARACTERS:
                 characters = 0
                 await asyncio.sleep(0)

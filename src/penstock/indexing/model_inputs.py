@@ -11,7 +11,7 @@ from typing import Final
 
 from penstock.kernel.messages import TextKind
 from penstock.models.text_folding import LETTERS_FOLLOW, fold_document, fold_query
-from penstock.stores.data_model import TEXT_FOLDED, TEXT_PLAIN
+from penstock.stores.data_model import TEXT_FOLDED, TEXT_PLAIN, TEXT_RENEWING
 
 _WORD: Final = re.compile(r"\w+(?:-\w+)*")
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -90,12 +90,16 @@ def sparse_text(text: str, path: str, symbol: str, version: int = TEXT_FOLDED) -
     The tokenizer cuts ``snake_case`` and dots by itself; ``parseHTTPResponse`` would be one term
     without its parts beside it. Prose has next to no such words, so one rule serves all.
     """
+    # While a collection is renewed, what is added is of the new version.
     whole, sign, letters = _folded(fold_document, f"{path} {symbol}\n{text}", version).partition(LETTERS_FOLLOW)
     return f"{whole}\n{' '.join(split_identifiers(whole))}{sign}{letters}"
 
 
 def sparse_query(text: str, version: int = TEXT_FOLDED) -> str:
     """Return a query with the parts of its compound identifiers beside them."""
+    if version == TEXT_RENEWING:
+        # Some of the documents have the terms of each; those of the other weigh nothing where they are not found.
+        return f"{sparse_query(text, TEXT_PLAIN)} {sparse_query(text, TEXT_FOLDED)}"
     text = _folded(fold_query, text, version)
     parts = split_identifiers(text)
     return f"{text} {' '.join(parts)}" if parts else text

@@ -48,7 +48,7 @@ class TextVersions:
         if now_s < until_s:
             return version
         forgotten = self._forgotten
-        version = (await self._store.run(DescribeCollection(collection), ctx)).text
+        version = (await self._store.run(DescribeCollection(collection), ctx)).text_version
         # What was asked before a change must not be remembered after it.
         if forgotten == self._forgotten:
             if len(self._versions) >= VERSIONS_MAX:

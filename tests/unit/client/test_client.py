@@ -302,6 +302,7 @@ ROUTES = {
         calls.list_collections(),
         calls.create_collection("name"),
         calls.get_collection("name"),
+        calls.renew_collection("name"),
         calls.delete_collection("name"),
         calls.index_documents([], "name"),
         calls.list_documents("name"),
