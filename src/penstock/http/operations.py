@@ -98,7 +98,7 @@ class Operations:
     async def search(self, request: Request, body: SearchBody) -> SearchResult:
         """Search a collection: the one in the path, or else those of `collections`, or else `default`."""
         asked = SearchRequest.from_body(body, request.path_params.get("name"), canonical_language)
-        names = asked.collections or (asked.collection,)
+        names = asked.names
         ctx = self._context(request, body.timeout_ms)
         ctx = ctx.within(self._core.deps.settings.timeouts.search, "search", self._clock.now())
         request_state(request.scope).deadline_s = ctx.deadline.at_s

@@ -99,7 +99,7 @@ class ResultCache:
         Requests that differ in ``explain`` or ``strict`` only share one.
         """
         plain = msgspec.structs.replace(request, explain=False, strict=False)
-        removals = [self._removals.get(one, 0) for one in request.collections or (request.collection,)]
+        removals = [self._removals.get(one, 0) for one in request.names]
         place = (self._epoch, removals, plain)
         return hashlib.blake2b(msgspec.msgpack.encode(place), digest_size=KEY_BYTES).digest()
 
@@ -292,15 +292,15 @@ class SearchPipeline:
 
     async def _search(self, run: SearchRun) -> SearchResult:
         """Encode, rank, and return the page that was asked for."""
-        if run.request.like is not None:
-            run.like = await read_vectors(self._store, run.request.collection, run.request.like, run.ctx)
+        if run.request.like:
+            run.like = await read_vectors(self._store, run.request.names[0], run.request.like, run.ctx)
         query = run.request.query[:QUERY_CHARACTERS_MAX]
         if len(query) < len(run.request.query) or not self._fits_dense_model(query):
             run.degraded.append(QUERY_TRUNCATED)
         if run.plan.degraded_word:
             run.degraded.append(run.plan.degraded_word)
         await run_all([self._encode(run, arm, query) for arm in run.plan.arms])
-        request, depth = run.request, min(run.page.begin + run.request.offset + run.request.limit, LIMIT_MAX)
+        request, depth = run.request, min(run.page.begin + (run.request.offset or 0) + run.request.limit, LIMIT_MAX)
         rank: RankChunks = partial(self._rank, run, query)
         if request.collections:
             await self._begin_parts(run, query)
@@ -308,9 +308,9 @@ class SearchPipeline:
         facets: list[Facet] | msgspec.UnsetType = msgspec.UNSET
         if request.facets:
             widest = await rank(COUNTED_CHUNKS)
-            facets = await count_facets(request.facets, widest, by_document=request.group is not None)
+            facets = await count_facets(request.facets, widest, by_document=bool(request.group))
             rank = within(widest, COUNTED_CHUNKS, rank)
-        if request.group is None:
+        if not request.group:
             found = await rank(depth)
             hits: list[Any] = found
         else:
@@ -320,7 +320,7 @@ class SearchPipeline:
         begin, shifted = run.page.find_begin(points)
         if shifted:
             run.degraded.append(PAGE_SHIFTED)
-        begin += request.offset
+        begin += request.offset or 0
         end = min(begin + request.limit, LIMIT_MAX)
         following = (
             make_cursor(request, end, points[end - 1]) if begin < end <= len(points) and end < LIMIT_MAX else None
@@ -341,7 +341,7 @@ class SearchPipeline:
         Only the words of a text that is not ASCII may be prepared differently in each of them.
         """
         for name in run.request.collections:
-            request = msgspec.structs.replace(run.request, collection=name, collections=())
+            request = msgspec.structs.replace(run.request, collection=name)
             part = run.parts[name] = replace(run, request=request, parts={}, left_out={}, stages={}, degraded=[])
             part.failures = list(run.failures)
         if not query.isascii() and run.sparse is not None and run.like is None:
@@ -419,7 +419,7 @@ class SearchPipeline:
         if run.like is not None:
             run.sparse = run.like.sparse
             return
-        version = TEXT_FOLDED if query.isascii() else await self._text_version(run.request.collection, ctx)
+        version = TEXT_FOLDED if query.isascii() else await self._text_version(run.request.names[0], ctx)
         (run.sparse,) = await self._sparse.encode([self._prepare_sparse(query, version)], TextKind.QUERY, ctx)
 
     async def _retrieve(self, run: SearchRun, query: str, depth: int, cross: CrossEncoder | None) -> list[RetrievedHit]:
@@ -439,7 +439,7 @@ class SearchPipeline:
             text=query if cross is None else "",
             explain=request.explain,
         )
-        itself = () if request.like is None else (Except("id", [request.like.id]),)
+        itself = (Except("id", [request.like.id]),) if request.like else ()
         with run.stage("retrieve"):
             try:
                 answer = await self._store.run(Retrieve(request.collection, wanted, request.filter + itself), run.ctx)

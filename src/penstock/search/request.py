@@ -8,7 +8,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -44,6 +44,14 @@ _VISIBLE: Final = re.compile(VISIBLE_CHARACTER)
 
 Weight = Annotated[float, Meta(ge=0, le=WEIGHT_MAX)]
 
+T = TypeVar("T")
+if TYPE_CHECKING:
+    #: A field that release 0.1.0 does not know. It is false until it is given, and not written to the bus until then.
+    Later = Annotated[T, "or left out"]
+else:
+    Later = T | None | msgspec.UnsetType
+LEFT_OUT: Final[Any] = msgspec.UNSET
+
 #: The bounds of these are checked by :meth:`SearchFields.check` and by ``parse_filter``, whose errors say more.
 Query = Annotated[str, Meta(extra_json_schema={"minLength": 1, "pattern": VISIBLE_CHARACTER})]
 if TYPE_CHECKING:
@@ -62,16 +70,13 @@ FACETS_MAX: Final = 8
 FACET_CHARACTERS_MAX: Final = 1024
 _FACETS: Final = ("language", "source", "folder", "collection")
 
-_FACET_NAME: Final = {"type": "string", "pattern": rf"^(?:{'|'.join(_FACETS)}|metadata\.[\s\S]+)$"}
+_FACET_NAME: Final = {
+    "pattern": rf"^(?:{'|'.join(_FACETS)}|metadata\.[\s\S]+)$",
+    "maxLength": FACET_CHARACTERS_MAX,
+}
 FacetNames = Annotated[
-    tuple[str, ...],
-    Meta(
-        extra_json_schema={
-            "items": {**_FACET_NAME, "maxLength": FACET_CHARACTERS_MAX},
-            "maxItems": FACETS_MAX,
-            "uniqueItems": True,
-        }
-    ),
+    tuple[Annotated[str, Meta(extra_json_schema=_FACET_NAME)], ...],
+    Meta(extra_json_schema={"maxItems": FACETS_MAX, "uniqueItems": True}),
 ]
 
 
@@ -135,7 +140,7 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
     """
 
     query: OrNull[Query] = ""
-    like: Like | None = None
+    like: Later[Like] = LEFT_OUT
     limit: OrNull[Limit] = 10
     filter: Filter = ()
     rerank: OrNull[bool] = True
@@ -143,11 +148,11 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
     weights: OrNull[ArmWeights] = ArmWeights()
     fusion: OrNull[FusionName] = "rrf"
     strict: OrNull[bool] = False
-    group: Literal["document"] | None = None
-    offset: OrNull[Offset] = 0
-    cursor: Cursor | None = None
-    highlights: OrNull[bool] = False
-    facets: OrNull[FacetNames] = ()
+    group: Later[Literal["document"]] = LEFT_OUT
+    offset: Later[Offset] = LEFT_OUT
+    cursor: Later[Cursor] = LEFT_OUT
+    highlights: Later[bool] = LEFT_OUT
+    facets: Later[FacetNames] = LEFT_OUT
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -161,19 +166,19 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
         Raises:
             Invalid: A field is invalid; the error names it.
         """
-        if self.like is not None:
+        if self.like:
             if self.query:
                 raise Invalid("say either query or like", field="like")
         elif not _VISIBLE.search(self.query):
             raise Invalid("the query is empty", field="query", code="empty_query")
         if not 1 <= self.limit <= LIMIT_MAX:
             raise Invalid(f"limit must lie between 1 and {LIMIT_MAX}", field="limit")
-        if not 0 <= self.offset < LIMIT_MAX:
+        if self.offset and not 0 < self.offset < LIMIT_MAX:
             raise Invalid(
                 f"offset must lie between 0 and {LIMIT_MAX - 1}: no hit is given below place {LIMIT_MAX}",
                 field="offset",
             )
-        check_facets(self.facets)
+        check_facets(self.facets or ())
         for name in ("dense", "sparse"):
             # Written such that NaN is refused too.
             if not 0 <= getattr(self.weights, name) <= WEIGHT_MAX:
@@ -210,12 +215,21 @@ class SearchRequest(SearchFields, frozen=True):
     """Message of a search: its fields, the filter parsed, and its collection.
 
     Attributes:
-        collection: The collection; the first one of several.
-        collections: All of them, where several are searched.
+        collection: The collection, or several, each followed by a comma, which no name has. An instance of an earlier
+            release knows no collection of such a name, and refuses rather than searches one of them.
     """
 
     collection: str
-    collections: tuple[str, ...] = ()
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        """The collections of a search of several; none otherwise."""
+        return tuple(self.collection.split(",")[:-1])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The collections that are searched, one or several."""
+        return self.collections or (self.collection,)
 
     @classmethod
     def from_body(
@@ -231,31 +245,34 @@ class SearchRequest(SearchFields, frozen=True):
         Raises:
             Invalid: A field is invalid; the error names it.
         """
-        collections = _checked_collections(body.collections, collection)
         said = {name: getattr(body, name) for name in SearchFields.__struct_fields__}
         # The rest is never read. One character of it tells the pipeline that the query is too long.
         said["query"] = body.query[: QUERY_CHARACTERS_MAX + 1]
         said["filter"] = parse_filter(body.filter, normalize_language) if body.filter else ()
-        made = cls(collections[0], collections if body.collections else (), **said)
+        made = cls(_checked_collection(body.collections, collection), **said)
         made.check()
         return made
 
 
-def _checked_collections(wanted: list[str] | None, of_path: str | None) -> tuple[str, ...]:
-    """Return the collections to search.
+def _checked_collection(wanted: list[str] | None, of_path: str | None) -> str:
+    """Return the collection to search, or several, each followed by a comma.
 
     Raises:
-        Invalid: They are none, too many, not distinct, or beside one in the path.
+        Invalid: They are none, too many, not distinct, or beside one in the path, or a name has a comma.
     """
+    for name in wanted or (of_path or DEFAULT_COLLECTION,):
+        if "," in name:
+            detail = f"no collection is named {truncated(name)!r}: a name has no comma"
+            raise Invalid(detail, field="collection", code="collection_not_found")
     if wanted is None:
-        return (of_path or DEFAULT_COLLECTION,)
+        return of_path or DEFAULT_COLLECTION
     if of_path is not None:
         raise Invalid("the path names a collection already; POST /v1/search takes several", field="collections")
     if not 1 <= len(wanted) <= COLLECTIONS_MAX:
         raise Invalid(f"a search has 1 to {COLLECTIONS_MAX} collections", field="collections")
     if len(set(wanted)) < len(wanted):
         raise Invalid("a collection is named twice; name it once", field="collections")
-    return tuple(wanted)
+    return "".join(f"{name}," for name in wanted)
 
 
 class Page(NamedTuple):
@@ -284,12 +301,9 @@ _CHECKSUM_BYTES: Final = 5
 #: Fields of a request that do not decide about the order of its hits.
 _ORDERLESS: Final = {
     "limit": 10,
-    "offset": 0,
-    "cursor": None,
     "explain": False,
     "strict": False,
-    "highlights": False,
-    "facets": (),
+    **dict.fromkeys(("offset", "cursor", "highlights", "facets"), LEFT_OUT),
 }
 
 
@@ -305,7 +319,7 @@ def requested_page(request: SearchRequest) -> Page:
     Raises:
         Invalid: The cursor is not whole, or belongs to another search (``invalid_cursor``).
     """
-    if request.cursor is None:
+    if request.cursor is LEFT_OUT:
         return Page(0)
     try:
         data = base64.b64decode(request.cursor, altchars=b"-_", validate=True)
@@ -476,6 +490,6 @@ class SearchResult(msgspec.Struct, frozen=True):
     took_ms: float
     stages: dict[str, float]
     degraded: list[str]
-    next: str | None = None
+    next: Later[str | None] = LEFT_OUT
     left_out: list[LeftOut] | msgspec.UnsetType = msgspec.UNSET
     facets: list[Facet] | msgspec.UnsetType = msgspec.UNSET

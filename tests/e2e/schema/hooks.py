@@ -53,6 +53,7 @@ def filter_failure(_context: Any, failure: Failure, case: schemathesis.Case, res
         or _ids_are_not_of_their_source(failure, response)
         or _lists_are_long_together(failure, case)
         or _cursor_is_of_no_answer(failure, response)
+        or _collections_are_named_twice(failure, case)
         or _documents_were_deleted_not_their_list(failure)
     )
 
@@ -105,6 +106,12 @@ def _lists_are_long_together(failure: Failure, case: schemathesis.Case) -> bool:
     if not isinstance(failure, RejectedPositiveData) or not conditions:
         return False
     return sum(len(one) if isinstance(one, list) else 1 for one in conditions.values()) > VALUES_MAX
+
+
+def _collections_are_named_twice(failure: Failure, case: schemathesis.Case) -> bool:
+    """Say whether a body named collections beside the one of the path: the two routes have one body."""
+    several = isinstance(case.body, dict) and case.body.get("collections") is not None
+    return isinstance(failure, RejectedPositiveData) and several and "{name}" in case.operation.label
 
 
 def _cursor_is_of_no_answer(failure: Failure, response: Response) -> bool:

@@ -402,6 +402,7 @@ async def test_a_search_finds_and_tells():
         ({"query": "q", "collections": [f"c{n}" for n in range(17)]}, 422, "invalid", "collections"),
         ({"query": "q", "collections": [f"c{n}" for n in range(10_000)]}, 422, "invalid", "filter"),
         ({"query": "q", "collections": ["default", "absent"]}, 404, "collection_not_found", "collection"),
+        ({"query": "q", "collections": ["default", "a,b"]}, 404, "collection_not_found", "collection"),
         ({"query": "q", "collections": ["default", "../x"]}, 404, "collection_not_found", "collection"),
         ({"query": "q", "like": {"id": "a"}}, 422, "invalid", "like"),
         ({"like": {"id": ""}}, 422, "invalid", "like.id"),
@@ -441,8 +442,12 @@ async def test_several_collections_are_searched_by_the_route_without_one():
     body = {"query": "cat", "collections": ["default", "more"], "limit": 2}
     answer = await api.ask("POST", "/v1/search", body)
     assert [(hit["id"], hit["collection"]) for hit in answer.json["hits"]] == [("cat", "default"), ("cat", "more")]
+    single = await api.ask("POST", "/v1/search", {"query": "cat", "collections": ["more"]})
+    assert [hit["collection"] for hit in single.json["hits"]] == ["more"]
     refused = await api.ask("POST", "/v1/collections/default/search", body)
     assert (refused.status, refused.json["field"]) == (422, "collections")
+    refused = await api.ask("POST", "/v1/collections/default,more,/search", {"query": "cat"})
+    assert (refused.status, refused.json["code"]) == (404, "collection_not_found")
 
 
 @virtual
