@@ -112,7 +112,7 @@ def _grow(tree: Path, chance: random.Random) -> None:
 
 
 def _kept_by_git(root: Path) -> set[str]:
-    command = ["git", "-C", str(root), "ls-files", "-z", "--others", "--exclude-standard"]
+    command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, capture_output=True, check=True, env=os.environ | NO_CONFIGURATION).stdout
     return {os.fsdecode(name) for name in listed.split(b"\0") if name}
 
@@ -141,12 +141,31 @@ def _differences(root: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.fixture(autouse=True)
+def without_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be ignored because the user's own configuration of git says so."""
+    for name, value in {**NO_CONFIGURATION, "HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def _track(root: Path, chance: random.Random, version: int) -> None:
+    """Add some of the files to the index, whether they are ignored or not."""
+    files = [str(file.relative_to(root)) for file in root.rglob("*") if file.is_file() and ".git" not in file.parts]
+    names = "\0".join(chance.sample(sorted(files), len(files) // 10)).encode()
+    command = ["git", "-C", str(root), "-c", f"index.version={version}", "add", "-f", "--pathspec-from-file=-"]
+    literally = os.environ | {"GIT_LITERAL_PATHSPECS": "1"}
+    subprocess.run([*command, "--pathspec-file-nul"], input=names, check=True, env=literally)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_generated_rules_keep_what_git_keeps(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("version", [0, 2, 4])
+def test_generated_rules_keep_what_git_keeps(tmp_path: Path, seed: int, version: int) -> None:
     _repository(tmp_path)
     chance = random.Random(seed)
-    for number in range(TREES):
+    for number in range(TREES // 3 if version else TREES):
         _grow(tmp_path / f"t{number}", chance)
+    if version:
+        _track(tmp_path, chance, version)
     assert _differences(tmp_path) == {}
 
 

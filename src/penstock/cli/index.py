@@ -78,11 +78,11 @@ def command(  # noqa: PLR0913 - one for each option
     that has moved is the same source, and so is one on another machine. A path inside a source brings that part up to
     date, and a directory around sources all of them.
 
-    Follows .gitignore; leaves out vendored trees, lock files, minified and generated files, data, secrets, binary files
-    and files over 1 MB. A line such as !vendor/ in .penstockignore includes what is left out; so do --include and a
-    path's name, and both are kept for the next run. Files that have not changed since the last run are not indexed
-    again, changed ones are replaced, vanished ones removed. Works through the server if one runs on the data directory.
-    Ctrl-C is safe: the next run goes on.
+    Leaves out what git ignores and does not track, vendored trees, lock files, minified and generated files, data,
+    secrets, binary files and files over 1 MB. A line such as !vendor/ in .penstockignore includes what is left out; so
+    do --include and a path's name, and both are kept for the next run. Files that have not changed since the last run
+    are not indexed again, changed ones are replaced, vanished ones removed. Works through the server if one runs on the
+    data directory. Ctrl-C is safe: the next run goes on.
 
     Nothing is removed of a directory that is empty or has lost more than half of its documents, and at least five: its
     disk may not be mounted. Say --prune if the files are really gone.

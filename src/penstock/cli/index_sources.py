@@ -12,6 +12,7 @@ from typing import Final
 from penstock.cli.local_files import IndexRoot, is_below, resolve_path
 from penstock.client import Source
 from penstock.indexing.git_repository import open_repository
+from penstock.indexing.ignore import work_tree_root
 from penstock.indexing.walk import is_left_out, project_root
 from penstock.kernel.errors import Invalid
 from penstock.stores.sources import INCLUDE_MAX, PATTERN_CHARACTERS_MAX, allowed_name, check_source_name
@@ -166,16 +167,27 @@ def _same(one: IndexRoot, other: IndexRoot) -> bool:
 
 def _root(path: Path, known: KnownSources, name: str) -> IndexRoot:
     """Return a path with its source, and that one's root."""
+    linked = _linked_tree(path)
     around = [
         (directory, source)
         for source, directory in known.roots()
-        if path.is_relative_to(directory) and (not name or source == name)
+        if path.is_relative_to(directory)
+        and (not name or source == name)
+        # A linked work tree inside of a source is no part of it: it holds the same files once more.
+        and (linked is None or directory.is_relative_to(linked))
     ]
     if around:
         directory, source = max(around, key=lambda one: len(one[0].parts))
         return IndexRoot(path, directory, source)
     project = project_root(path, known.projects)
     return IndexRoot(path, project, name or default_name(project))
+
+
+def _linked_tree(path: Path) -> Path | None:
+    """Return the linked work tree of git that a path lies in, if it does."""
+    top = work_tree_root(path)
+    repository = open_repository(top) if top is not None else None
+    return top if repository is not None and repository.is_linked else None
 
 
 def default_name(project: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,47 +64,76 @@ class GitRepository:
 
     def _origin_name(self) -> str:
         """Return the last part of the URL of ``origin``, empty where there is none."""
-        inside = False
-        for line in read_bounded(self.common_dir / "config", CONFIG_BYTES_MAX).split("\n"):
-            key, given, url = line.partition("=")
-            if key.lstrip().startswith("["):
-                inside = "".join(key.split()).lower() == '[remote"origin"]'
-            elif inside and given and key.strip().lower() == "url":
-                return url.strip().strip('"').rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git")
-        return ""
+        url = config_value(self.common_dir / "config", 'remote"origin"', "url") or ""
+        return url.rstrip("/").replace(":", "/").rpartition("/")[2].removesuffix(".git")
+
+    def global_excludes(self, environ: Mapping[str, str] = os.environ) -> Path | None:
+        """Return the file of patterns that git ignores in every repository (``core.excludesFile``), if it names one."""
+        home = Path(environ.get("HOME") or "/")
+        user = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "git"
+        files = [self.common_dir / "config"]
+        files += [Path(environ["GIT_CONFIG_GLOBAL"])] if "GIT_CONFIG_GLOBAL" in environ else [home / ".gitconfig"]
+        files += [] if "GIT_CONFIG_GLOBAL" in environ else [user / "config"]
+        files += [] if environ.get("GIT_CONFIG_NOSYSTEM") else [Path("/etc/gitconfig")]
+        for file in files:
+            if (value := config_value(file, "core", "excludesfile")) is not None:
+                expanded = home / value[2:] if value.startswith("~/") else self.work_tree / value
+                return expanded if value and "\0" not in value else None
+        return user / "ignore"
 
 
 def open_repository(work_tree: Path) -> GitRepository | None:
     """Return the repository of a directory that holds ``.git``; ``None`` where that is none."""
-    git = work_tree / ".git"
-    if git.is_dir():
-        git_dir = git
-    else:
-        text = read_bounded(git, SMALL_FILE_BYTES_MAX)
-        if not text.startswith("gitdir:"):
-            return None
+    git_dir = work_tree / ".git"
+    if not git_dir.is_dir():
+        text = read_bounded(git_dir, SMALL_FILE_BYTES_MAX)
         git_dir = _absolute(work_tree, text.removeprefix("gitdir:").strip())
-    if not (git_dir / "HEAD").is_file():
-        return None
+        if not text.startswith("gitdir:") or not (git_dir / "HEAD").is_file():
+            return None
     common = read_bounded(git_dir / "commondir", SMALL_FILE_BYTES_MAX).strip()
     return GitRepository(work_tree, git_dir, _absolute(git_dir, common) if common else git_dir)
 
 
-def read_bounded(path: Path, bytes_max: int) -> str:
-    """Return a file's text, empty where there is no such plain file or it is larger than ``bytes_max``.
+def config_value(file: Path, section: str, key: str) -> str | None:
+    """Return a value of a configuration file of git's, the last one; ``None`` where it has none.
 
-    Bytes that are no UTF-8 are lone surrogates in it.
+    Files that it includes are not read.
+
+    Args:
+        file: The file.
+        section: Its section in lower case and without spaces, such as ``core`` or ``remote"origin"``.
+        key: The key in lower case.
     """
+    found, inside = None, False
+    for line in read_bounded(file, CONFIG_BYTES_MAX).split("\n"):
+        name, given, value = line.partition("=")
+        if name.lstrip().startswith("["):
+            inside = "".join(name.split()).lower() == f"[{section}]"
+        elif inside and given and name.strip().lower() == key:
+            value = value.strip()
+            # A quoted value ends with its quote, another one with a comment.
+            quoted = value.startswith('"')
+            found = value[1:].partition('"')[0] if quoted else value.partition(" #")[0].partition(" ;")[0].rstrip()
+    return found
+
+
+def read_bounded(path: Path, bytes_max: int) -> str:
+    """Return a file's text as :func:`read_bytes` returns its bytes; those that are no UTF-8 are lone surrogates."""
+    return read_bytes(path, bytes_max).decode(errors="surrogateescape")
+
+
+def read_bytes(path: Path, bytes_max: int) -> bytes:
+    """Return a file's bytes, none where there is no such plain file or it is larger than ``bytes_max``."""
     try:
         # Non-blocking, so that a FIFO cannot hang the reader.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_size > bytes_max:
-                return ""
-            return file.read(bytes_max).decode(errors="surrogateescape")
+                return b""
+            return file.read(bytes_max)
     except (OSError, ValueError):
-        return ""
+        return b""
 
 
 def _absolute(base: Path, path: str) -> Path:

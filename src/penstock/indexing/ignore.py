@@ -12,18 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from penstock.indexing.git_index import WorkTree
+from penstock.indexing.git_repository import open_repository
 from penstock.indexing.wildmatch import Glob, literal_prefix_length
 
 log = logging.getLogger(__name__)
 
-#: Later names win over earlier ones in the same directory.
-IGNORE_FILES: Final = (".gitignore", ".ignore")
+#: Entries of a directory that change which rules hold in it. A repository has rules of its own, and of files of rules
+#: the later ones win over the earlier ones.
+IGNORE_FILES: Final = (".git", ".gitignore", ".ignore")
 #: What is read of a rule file, and how many of its rules are used; the log tells of a file with more.
 RULE_FILE_BYTES_MAX: Final = 1_000_000
 RULES_MAX: Final = 10_000
 #: Bytes of a rule, as many as a path may have. Each class of a pattern takes kilobytes while it is read.
 RULE_BYTES_MAX: Final = 4096
-_EXCLUDE: Final = ".git/info/exclude"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +80,14 @@ class IgnoreRules:
 
     Attributes:
         base: Absolute directory.
+        of_git: Whether git reads the file: then what is tracked is not ignored.
         rules: Those that have to be tried one by one.
         names: The last of those that are a mere name, of which a file may have thousands.
         directory_names: The same for directories only.
     """
 
     base: str
+    of_git: bool = True
     rules: list[_PatternRule] = field(default_factory=list)
     names: dict[str, tuple[int, bool]] = field(default_factory=dict)
     directory_names: dict[str, tuple[int, bool]] = field(default_factory=dict)
@@ -126,17 +130,18 @@ class IgnoreRules:
         self.rules.append(_PatternRule(number, ignores, directories_only, is_path, begin, rest))
 
 
-def parse_rules(base: str, lines: Iterable[str]) -> IgnoreRules:
+def parse_rules(base: str, lines: Iterable[str], *, of_git: bool = True) -> IgnoreRules:
     """Read ignore rules as git does.
 
     Args:
         base: Absolute directory that the patterns are relative to.
         lines: Lines of a `.gitignore`; bytes that are no UTF-8 are lone surrogates in them.
+        of_git: Whether git reads the file.
 
     Bounds:
         The first `RULES_MAX` rules, of at most `RULE_BYTES_MAX` bytes each.
     """
-    rules, overlong = IgnoreRules(base), 0
+    rules, overlong = IgnoreRules(base, of_git), 0
     used = [line for line in lines if line and not line.startswith("#")]
     if len(used) > RULES_MAX:
         log.warning("an ignore file in %r has more than %d rules; the others are not used", base, RULES_MAX)
@@ -165,16 +170,15 @@ def _trimmed(line: str) -> str:
     return line[: end + 1] if escapes % 2 and end < len(line) else line[:end]
 
 
-def _read_rules(base: str, name: str) -> IgnoreRules | None:
+def _read_rules(base: str, path: str, *, in_tree: bool = True) -> IgnoreRules | None:
     """Return the rules of a file, `None` where it has none; as in git, a link in the tree is not followed."""
-    path = os.path.join(base, name)
     try:
-        status = os.stat(path) if name == _EXCLUDE else os.lstat(path)
+        status = os.lstat(path) if in_tree else os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             return None
         with open(path, "rb") as file:
             text = file.read(RULE_FILE_BYTES_MAX + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         log.warning("the ignore rules in %r cannot be read and are not used: %s", path, error.strerror or error)
@@ -183,35 +187,66 @@ def _read_rules(base: str, name: str) -> IgnoreRules | None:
         log.warning("%r has more than %d bytes; the rules after them are not used", path, RULE_FILE_BYTES_MAX)
         text = text[:RULE_FILE_BYTES_MAX].rpartition(b"\n")[0]
     lines = text.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape").split("\n")
-    rules = parse_rules(base, lines)
+    rules = parse_rules(base, lines, of_git=not path.endswith("/.ignore"))
     return rules if rules.rules or rules.names or rules.directory_names else None
 
 
 @dataclass(frozen=True, slots=True)
 class IgnoreChain:
-    """All rule files that hold in one directory, the weakest first."""
+    """All rule files that hold in one directory, the weakest first.
+
+    Attributes:
+        files: Their rules; in a work tree there is at least one.
+        work_tree: The git work tree that the directory is in.
+    """
 
     files: tuple[IgnoreRules, ...] = ()
+    work_tree: WorkTree | None = None
 
     def ignores(self, path: str, *, is_directory: bool) -> bool:
-        """Tell whether an entry of this chain's directory is ignored; the nearest file decides."""
+        """Tell whether an entry of this chain's directory is ignored; the nearest file decides.
+
+        What git tracks is ignored by other files than git's alone. A linked work tree holds the files of the one that
+        it lies in once more, and is ignored.
+        """
+        tree = self.work_tree
+        if is_directory and tree is not None and tree.holds_linked_tree(path):
+            return True
+        # No rule of git's takes back in what is in an ignored directory.
+        inside = tree is not None and tree.is_partly_ignored(path)
         for rules in reversed(self.files):
+            if inside and rules.of_git:
+                continue
             verdict = rules.verdict(path, is_directory=is_directory)
             if verdict is not None:
+                if verdict and rules.of_git and tree is not None:
+                    return not tree.tracks(path, is_directory=is_directory)
                 return verdict
-        return False
+        return inside and tree is not None and not tree.tracks(path, is_directory=is_directory)
 
     def descend(self, directory: str, names: Iterable[str] = IGNORE_FILES) -> "IgnoreChain":
         """Return the chain that holds inside `directory`, reading its rule files.
 
         Args:
             directory: Absolute path, one below this chain's directory.
-            names: The rule files that exist there, where the caller knows them.
+            names: The entries of `IGNORE_FILES` that exist there, where the caller knows them.
         """
         wanted = set(names)
-        read = (_read_rules(directory, name) for name in IGNORE_FILES if name in wanted)
+        chain = self._entered(directory) if ".git" in wanted else self
+        read = (_read_rules(directory, os.path.join(directory, name)) for name in IGNORE_FILES[1:] if name in wanted)
         found = tuple(rules for rules in read if rules is not None)
-        return IgnoreChain(self.files + found) if found else self
+        return IgnoreChain(chain.files + found, chain.work_tree) if found else chain
+
+    def _entered(self, directory: str) -> "IgnoreChain":
+        """Return the chain that holds in a work tree: git's rules from outside of it do not."""
+        repository = open_repository(Path(directory))
+        if repository is None:
+            return self
+        files = [repository.global_excludes(), repository.common_dir / "info" / "exclude"]
+        read = [_read_rules(directory, str(file), in_tree=False) for file in files if file is not None]
+        others = tuple(rules for rules in self.files if not rules.of_git)
+        own = tuple(rules for rules in read if rules is not None) or (IgnoreRules(directory),)
+        return IgnoreChain(others + own, WorkTree(repository))
 
 
 def work_tree_root(path: Path) -> Path | None:
@@ -236,8 +271,7 @@ def enclosing_rules(path: Path) -> IgnoreChain | None:
     directory = work_tree_root(path)
     if directory is None:
         return IgnoreChain()
-    excluded = _read_rules(str(directory), _EXCLUDE)
-    chain = IgnoreChain((excluded,) if excluded is not None else ())
+    chain = IgnoreChain()
     for part in path.relative_to(directory).parts:
         chain, directory = chain.descend(str(directory)), directory / part
         if chain.ignores(str(directory), is_directory=directory.is_dir()):

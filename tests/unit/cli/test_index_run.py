@@ -813,3 +813,19 @@ def test_too_many_patterns_are_refused_before_anything_is_sent(own):
     with pytest.raises(Invalid, match=r"\.penstockignore"):
         included_run(server, own, include=[f"{number}/" for number in range(100)])
     assert server.stored == {}
+
+
+def test_a_linked_work_tree_inside_of_a_source_is_a_source_of_its_own(tree):
+    server = FakeIndex()
+    (tree / ".git").mkdir()
+    linked = tree / ".worktrees" / "one"
+    linked.mkdir(parents=True)
+    (tree / ".git" / "worktrees" / "one").mkdir(parents=True)
+    (tree / ".git" / "worktrees" / "one" / "HEAD").write_text("ref: refs/heads/one\n")
+    (tree / ".git" / "worktrees" / "one" / "commondir").write_text("../..\n")
+    (linked / ".git").write_text(f"gitdir: {tree}/.git/worktrees/one\n")
+    (linked / "a.py").write_text("text of a.py\n")
+    assert counts(run(server, tree)) == (3, 0, 0, 0)
+    assert counts(run(server, linked)) == (1, 0, 0, 0)
+    assert "tree@one:a.py" in server.stored
+    assert counts(run(server, tree)) == (0, 4, 0, 0)

@@ -110,4 +110,6 @@ def test_a_broken_repository_does_no_harm(tmp_path: Path, file: str, text: str) 
 def test_a_pipe_in_the_place_of_a_file_of_gits_is_no_hang(repository: Path) -> None:
     (repository / ".git" / "HEAD").unlink()
     os.mkfifo(repository / ".git" / "HEAD")
-    assert open_repository(repository) is None
+    found = open_repository(repository)
+    assert found is not None
+    assert found.commit == ""
