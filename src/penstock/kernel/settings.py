@@ -90,8 +90,10 @@ class DenseModelSettings:
     )
     batch: int = count(32, "DENSE_BATCH", "openai, tei: texts in one request at most", most=2048)
     tokens: int = count(256, "DENSE_TOKENS", "openai, tei: tokens of a chunk, counted roughly", least=64, most=32_768)
-    query_prefix: str = text("", "DENSE_QUERY_PREFIX", "openai, tei: put in front of every query")
-    document_prefix: str = text("", "DENSE_DOCUMENT_PREFIX", "openai, tei: put in front of every chunk")
+    query_prefix: str = text(
+        "", "DENSE_QUERY_PREFIX", "put in front of every query; empty: what the model's files or its name say"
+    )
+    document_prefix: str = text("", "DENSE_DOCUMENT_PREFIX", "put in front of every chunk; empty: as for queries")
 
 
 @dataclass(frozen=True, slots=True)

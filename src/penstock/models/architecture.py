@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 TOKENS_MAX = 256
 """Default cut of a text: what all-MiniLM-L6-v2 was trained on (``sentence_bert_config.json``)."""
 
+#: Of sentence-transformers.
+POOLING_CONFIG: Final = "1_Pooling/config.json"
+MEAN: Final = "mean_tokens"
+CLS: Final = "cls_token"
+
 _TOKENS_MIN = 3  # the two special tokens and one of the text
 
 _CHECKS = {
@@ -30,7 +35,7 @@ _CHECKS = {
 
 @dataclass(frozen=True, slots=True)
 class BertConfig:
-    """Architecture parameters of a BERT encoder (Devlin et al. 2018, arXiv:1810.04805)."""
+    """Architecture parameters of a BERT encoder (Devlin et al. 2018, arXiv:1810.04805), and its pooling."""
 
     layers: int
     heads: int
@@ -40,26 +45,27 @@ class BertConfig:
     positions: int
     epsilon: float
     tokens_max: int
+    pooling: str = MEAN
 
 
 def read_bert_config(config: Path) -> BertConfig:
     """Read and check the architecture.
 
     Beside ``config.json`` the files of sentence-transformers are honoured where they exist:
-    ``sentence_bert_config.json`` (longest text) and ``1_Pooling/config.json`` (must be mean
-    pooling).
+    ``sentence_bert_config.json`` (longest text) and ``1_Pooling/config.json`` (mean or CLS).
 
     Raises:
-        Invalid: The file cannot be read, or the model is not a BERT encoder with mean pooling.
+        Invalid: The file cannot be read, or the model is not a BERT encoder with mean or CLS pooling.
     """
     record = _object(config)
     for key, allowed in _CHECKS.items():
         if record.get(key) not in allowed:
             given = f"{key} is {record.get(key)!r}, only {allowed[0]!r} is supported (BERT-shaped encoders)"
             raise _unsupported(config, given)
-    pooling = config.parent / "1_Pooling" / "config.json"
-    if pooling.is_file() and pooling_modes(_object(pooling)) != {"mean_tokens"}:
-        raise _unsupported(pooling, "only mean pooling is supported")
+    pooling = config.parent / POOLING_CONFIG
+    modes = pooling_modes(_object(pooling)) if pooling.is_file() else {MEAN}
+    if modes not in ({MEAN}, {CLS}):
+        raise _unsupported(pooling, "only mean and CLS pooling are supported")
     longest = config.parent / "sentence_bert_config.json"
     limits = _object(longest) if longest.is_file() else {}
     try:
@@ -73,6 +79,7 @@ def read_bert_config(config: Path) -> BertConfig:
             positions=positions,
             epsilon=float(record.get("layer_norm_eps", 1e-12)),
             tokens_max=min(int(limits.get("max_seq_length") or TOKENS_MAX), positions),
+            pooling=modes.pop(),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _unsupported(config, f"a size is missing or not a number: {error}") from error

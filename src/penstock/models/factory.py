@@ -10,7 +10,6 @@ A model whose pool works on other instances is neither loaded, prepared nor call
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -43,10 +42,12 @@ from penstock.models.model_source import find_source
 from penstock.models.onnx_files import OnnxFiles, find_directory, find_on_hub
 from penstock.models.onnx_models import OnnxCrossEncoder, OnnxDenseEncoder, OnnxSparseEncoder
 from penstock.models.prepare import describe_model, prepare_model
+from penstock.models.prompts import NO_PROMPTS, Prompts, find_prompts
 from penstock.models.remote_endpoint import ModelEndpoint, ModelEndpointSettings
 from penstock.models.remote_formats import DENSE_FORMATS, RERANK_FORMATS, SPARSE_FORMATS
 from penstock.models.remote_models import RemoteCosineReranker, RemoteEmbedder, RemoteReranker, RemoteSparseEncoder
 from penstock.models.token_estimate import LazyTokenizer, TokenCounter, TokenEstimator
+from penstock.models.tokenizer import TextTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Models:
         tokenizer: Counts the tokens of chunks.
         infos: The models as the status shows them, in the order dense, sparse, rerank.
         local_pools: The parts that are run or called from this process, by the names of guards.
+        prompts: What the dense model wants in front of its texts, if it runs in this process.
     """
 
     dense: DenseRunner | RemoteEmbedder | OffloadedModel
@@ -90,6 +92,7 @@ class Models:
     tokenizer: TokenCounter
     infos: list[ModelInfo]
     local_pools: frozenset[str]
+    prompts: Prompts = NO_PROMPTS
     _endpoints: list[ModelEndpoint] = field(default_factory=list)
 
     @property
@@ -225,6 +228,7 @@ class ModelFactory:
         dense = {"embed"} if "rerank" in local_pools and settings.rerank_model.kind == "builtin" else set()
         self._runs = (local_pools & MODEL_POOLS) | dense
         self._endpoints: list[ModelEndpoint] = []
+        self._prompts = NO_PROMPTS
 
     def load(self, progress: ProgressCallback) -> Models:
         """Find, prepare and load what runs in this process; blocks.
@@ -239,7 +243,9 @@ class ModelFactory:
         sparse, sparse_used = self._sparse()
         rerank, rerank_used = self._rerank(dense)
         used = [dense_used, sparse_used, rerank_used]
-        return Models(dense, sparse, rerank, dense.dim, tokenizer, used, self._runs, self._endpoints)
+        return Models(
+            dense, sparse, rerank, dense.dim, tokenizer, used, self._runs, self._prompts, _endpoints=self._endpoints
+        )
 
     def _dense(
         self, progress: ProgressCallback
@@ -248,32 +254,46 @@ class ModelFactory:
         if chosen.kind == "builtin":
             return self._builtin(progress)
         if chosen.kind == "onnx":
-            encoder = OnnxDenseEncoder(_files("dense", chosen))
-            info = ModelInfo("dense", chosen.kind, encoder.model)
-            if "embed" in self._runs:
-                return encoder, encoder.tokenizer, info
-            # Only the graph gives the number of components of its vectors.
-            tokenizer = LazyTokenizer(encoder.tokenizer.path, encoder.tokenizer.tokens_max)
-            return OffloadedModel(encoder.model, encoder.dim), tokenizer, info
+            return self._onnx_dense(chosen)
         wire_format = DENSE_FORMATS[chosen.kind]
         endpoint = self._endpoint("dense", chosen, wire_format.path)
-        prefixes = {TextKind.QUERY: chosen.query_prefix, TextKind.DOCUMENT: chosen.document_prefix}
-        embedder = RemoteEmbedder(endpoint, wire_format, chosen.batch, chosen.model, dim=chosen.dim, prefixes=prefixes)
-        info = ModelInfo("dense", chosen.kind, _remote_name(chosen), endpoint.url)
+        prompts = Prompts(chosen.query_prefix, chosen.document_prefix)
+        embedder = RemoteEmbedder(endpoint, wire_format, chosen.batch, chosen.model, dim=chosen.dim, prompts=prompts)
+        info = ModelInfo("dense", chosen.kind, prompts.named(f"{chosen.kind}/{chosen.model}"), endpoint.url)
         return embedder, TokenEstimator(chosen.tokens), info
+
+    def _found_prompts(self, directory: Path, name: str) -> Prompts:
+        """Return the prompts of a model that runs here: those set, else its own."""
+        chosen, own = self._settings.dense_model, find_prompts(directory, name)
+        self._prompts = Prompts(chosen.query_prefix or own.query, chosen.document_prefix or own.document)
+        return self._prompts
+
+    def _onnx_dense(self, chosen: DenseModelSettings) -> tuple[DenseRunner | OffloadedModel, TokenCounter, ModelInfo]:
+        files = _files("dense", chosen)
+        encoder, prompts = OnnxDenseEncoder(files), self._found_prompts(files.tokenizer.parent, files.name)
+        name, tokenizer = prompts.named(encoder.model), prompts.leave_room(encoder.tokenizer)
+        info = ModelInfo("dense", chosen.kind, name)
+        if "embed" in self._runs:
+            return encoder, tokenizer, info
+        # Only the graph gives the number of components of its vectors.
+        return OffloadedModel(name, encoder.dim), LazyTokenizer(tokenizer.path, tokenizer.tokens_max), info
 
     def _builtin(self, progress: ProgressCallback) -> tuple[DenseRunner | OffloadedModel, TokenCounter, ModelInfo]:
         """Return the built-in model, or its description where other instances run it."""
         wanted, runs = self._settings.model, "embed" in self._runs
         source = find_source(wanted, needs_weights=runs)
         device = choose_device(wanted.device, available_providers(), wanted.precision)
+        prompts = self._found_prompts(source.config.parent, source.name)
         if not runs:
             told = describe_model(source, device.precision)
-            model = OffloadedModel(told.model, told.dim, told.token_dim, device.batch_tokens)
-            tokenizer = LazyTokenizer(told.tokenizer_path, told.tokens_max)
-            return model, tokenizer, ModelInfo("dense", "builtin", told.model)
+            name = prompts.named(told.model)
+            model = OffloadedModel(name, told.dim, told.token_dim, device.batch_tokens)
+            tokens_max = told.tokens_max
+            if prompts != NO_PROMPTS:
+                tokens_max = prompts.leave_room(TextTokenizer(told.tokenizer_path, tokens_max)).tokens_max
+            return model, LazyTokenizer(told.tokenizer_path, tokens_max), ModelInfo("dense", "builtin", name)
         loaded = BuiltinDenseEncoder(prepare_model(source, self._cache, progress, device.precision), device=device)
-        return loaded, loaded.tokenizer, ModelInfo("dense", "builtin", loaded.model)
+        return loaded, prompts.leave_room(loaded.tokenizer), ModelInfo("dense", "builtin", prompts.named(loaded.model))
 
     def _sparse(self) -> tuple[SparseRunner | RemoteSparseEncoder | OffloadedModel, ModelInfo]:
         chosen = self._settings.sparse_model
@@ -307,8 +327,8 @@ class ModelFactory:
         if isinstance(dense, OffloadedModel):
             return OffloadedModel(info.name), info
         if isinstance(dense, BuiltinDenseEncoder):
-            return LateInteractionReranker(dense), info
-        return CosineRerankRunner(dense), info
+            return LateInteractionReranker(dense, self._prompts), info
+        return CosineRerankRunner(dense, self._prompts), info
 
     def _graph(
         self, part: str, chosen: _ModelSettings, load: Callable[[OnnxFiles], T]
@@ -338,12 +358,6 @@ def _files(part: str, chosen: _ModelSettings) -> OnnxFiles:
     return find_on_hub(chosen.model, chosen.revision, _section(part))
 
 
-def _remote_name(chosen: DenseModelSettings) -> str:
-    """Return the name of the vectors, which includes the document prefix, since another prefix gives other vectors."""
-    prefix = chosen.document_prefix.encode()
-    return f"{chosen.kind}/{chosen.model}" + (f"-{hashlib.sha256(prefix).hexdigest()[:8]}" if prefix else "")
-
-
 @dataclass(frozen=True, slots=True)
 class LateInteractionReranker:
     """Late interaction: cosine and MaxSim of query and text, half and half.
@@ -352,11 +366,13 @@ class LateInteractionReranker:
     """
 
     runner: LateInteractionRunner
+    prompts: Prompts = NO_PROMPTS
 
     def run(self, query: str, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return the scores, ``float32 [n]``, in the order of ``texts``; ``stop`` ends the run early."""
-        asked = self.runner.run_with_token_vectors([query], TextKind.QUERY, stop)
-        told = self.runner.run_with_token_vectors(texts, TextKind.DOCUMENT, stop)
+        asked = self.runner.run_with_token_vectors(self.prompts.applied([query], TextKind.QUERY), TextKind.QUERY, stop)
+        documents = self.prompts.applied(texts, TextKind.DOCUMENT)
+        told = self.runner.run_with_token_vectors(documents, TextKind.DOCUMENT, stop)
         if asked.late is None or told.late is None:
             raise ValueError("the model gave no token vectors")
         cosines = told.dense @ asked.dense[0]
@@ -373,9 +389,13 @@ class CosineRerankRunner:
     """
 
     runner: DenseRunner
+    prompts: Prompts = NO_PROMPTS
 
     def run(self, query: str, texts: Sequence[str], stop: CancellationToken | None = None) -> Floats:
         """Return the cosines, ``float32 [n]``, in the order of ``texts``; ``stop`` ends the run early."""
-        vectors = self.runner.run([query, *texts], stop)
+        asked, documents = (
+            self.prompts.applied(part, kind) for part, kind in (([query], TextKind.QUERY), (texts, TextKind.DOCUMENT))
+        )
+        vectors = self.runner.run([*asked, *documents], stop)
         scores: Floats = vectors[1:] @ vectors[0]
         return scores

@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from penstock.models.architecture import CLS
 from penstock.models.quantise import Precision, symmetric
 
 if TYPE_CHECKING:
@@ -159,13 +160,22 @@ class _GraphBuilder:
         return self._fused("DynamicQuantizeMatMul", inputs, name + ".product")
 
     def pooling(self, hidden: str) -> None:
-        """Mean over the unmasked tokens, L2-normalised: the divisor cancels, a sum will do."""
+        """Mean over the unmasked tokens, or the first token's state, L2-normalised."""
         self._node("Identity", [hidden], "tokens")
         one = self._constant("axis_1", np.array([1], np.int64))
+        if self._shape.pooling == CLS:
+            place = self._constant("place_0", np.array([0], np.int64))
+            pooled = self._node("Gather", [hidden, place], "first", axis=1)
+        else:
+            pooled = self._sum_unmasked(hidden, one)
+        total = self._node("Squeeze", [pooled, one], "sum")
+        self._node("LpNormalization", [total], "sentence", axis=1, p=2)
+
+    def _sum_unmasked(self, hidden: str, one: str) -> str:
+        """Return the sum over the unmasked tokens: the mean's divisor cancels when it is normalised."""
         mask = self._node("Cast", ["attention_mask"], "mask", to=TensorProto.FLOAT)
         row = self._node("Unsqueeze", [mask, one], "mask_row")
-        total = self._node("Squeeze", [self._node("MatMul", [row, hidden], "sums"), one], "sum")
-        self._node("LpNormalization", [total], "sentence", axis=1, p=2)
+        return self._node("MatMul", [row, hidden], "sums")
 
     def model(self) -> onnx.ModelProto:
         """Return the finished model."""

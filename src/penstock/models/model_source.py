@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import ModelSettings
 from penstock.models import hub
+from penstock.models.architecture import POOLING_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,9 +54,11 @@ class ModelSource:
 
     def stamps(self) -> dict[str, dict[str, str | int]]:
         """Return path, size and time of every file, by file name; they spare hashing 91 MB at every start."""
-        status = {name: path.stat() for name, path in self.files.items()}
+        pooling = self.config.parent / POOLING_CONFIG
+        files = self.files | ({POOLING_CONFIG: pooling} if pooling.is_file() else {})
+        status = {name: path.stat() for name, path in files.items()}
         return {
-            name: {"path": str(self.files[name].resolve()), "size": one.st_size, "mtime_ns": one.st_mtime_ns}
+            name: {"path": str(files[name].resolve()), "size": one.st_size, "mtime_ns": one.st_mtime_ns}
             for name, one in status.items()
         }
 

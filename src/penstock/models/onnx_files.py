@@ -11,17 +11,17 @@ from typing import Any, Final
 
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.models import hub
-from penstock.models.architecture import pooling_modes, read_json
+from penstock.models.architecture import POOLING_CONFIG, pooling_modes, read_json
 from penstock.models.model_source import sha256
+from penstock.models.prompts import PROMPTS_CONFIG
 
 #: Where a graph may lie in a directory or repository; the first that is there counts.
 GRAPHS: Final = ("model.onnx", "onnx/model.onnx")
 TOKENIZER: Final = "tokenizer.json"
 CONFIG: Final = "config.json"
 TOKENIZER_CONFIG: Final = "tokenizer_config.json"
-POOLING: Final = "1_Pooling/config.json"
 #: Read where they are there.
-OPTIONAL: Final = (CONFIG, TOKENIZER_CONFIG, POOLING)
+OPTIONAL: Final = (CONFIG, TOKENIZER_CONFIG, POOLING_CONFIG, PROMPTS_CONFIG)
 
 #: Tokens after which a text is cut where nothing says more or less.
 TOKENS_MAX: Final = 512
@@ -119,7 +119,7 @@ def _absent(repository: str, section: str, why: str) -> Unavailable:
 
 
 def _files(name: str, graph: Path, directory: Path) -> OnnxFiles:
-    return OnnxFiles(name, graph, directory / TOKENIZER, _tokens_max(directory), _pooling(directory / POOLING))
+    return OnnxFiles(name, graph, directory / TOKENIZER, _tokens_max(directory), _pooling(directory / POOLING_CONFIG))
 
 
 def _tokens_max(directory: Path) -> int:

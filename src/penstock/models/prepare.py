@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.kernel.errors import Unavailable
-from penstock.models.architecture import SafetensorsFile, read_bert_config
+from penstock.models.architecture import MEAN, SafetensorsFile, read_bert_config
 from penstock.models.model_source import sha256
 from penstock.models.projection import token_dim_for
 from penstock.models.quantise import Precision, best_precision
@@ -142,7 +142,8 @@ class ModelDescription:
     Attributes:
         name: Name of the model.
         fingerprint: Sixteen hexadecimal digits over weights, tokenizer, config, precision and
-            ``VECTORS_VERSION``: vectors of two fingerprints must not be mixed.
+            ``VECTORS_VERSION``, and pooling where it is not the mean: vectors of two fingerprints must
+            not be mixed.
         dim: Components of a dense vector.
         token_dim: Components of a token vector.
         tokens_max: Tokens after which a text is cut, special tokens included.
@@ -183,7 +184,7 @@ def describe_model(source: ModelSource, precision: Precision) -> ModelDescriptio
     """
     with translate_os_errors(source.config.parent):
         shape = read_bert_config(source.config)
-        fingerprint = _fingerprint(source.checksums(), precision)
+        fingerprint = _fingerprint(source.checksums(), precision, shape.pooling)
         token_dim = token_dim_for(shape.hidden)
         return ModelDescription(source.name, fingerprint, shape.hidden, token_dim, shape.tokens_max, source.tokenizer)
 
@@ -237,7 +238,7 @@ def _build(source: ModelSource, cache_dir: Path, report: ProgressCallback, preci
     shape = read_bert_config(source.config)
     stamps = source.stamps()
     digests = source.checksums(lambda done, total: report("checking", done, total))
-    fingerprint = _fingerprint(digests, precision)
+    fingerprint = _fingerprint(digests, precision, shape.pooling)
     final = cache_dir / f"{_slug(source.name)}-{fingerprint}"
     manifest: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -287,8 +288,9 @@ def _write(
     add_projection(directory / _GRAPH, TextTokenizer(directory / _TOKENIZER, shape.tokens_max))
 
 
-def _fingerprint(digests: dict[str, str], precision: Precision) -> str:
-    text = json.dumps([VECTORS_VERSION, precision, sorted(digests.items())])
+def _fingerprint(digests: dict[str, str], precision: Precision, pooling: str) -> str:
+    other = [] if pooling == MEAN else [pooling]
+    text = json.dumps([VECTORS_VERSION, precision, sorted(digests.items()), *other])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

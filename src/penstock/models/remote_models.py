@@ -6,10 +6,9 @@ retries: :class:`penstock.pools.remote_dependency.RemoteDependency` wraps these 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Invalid
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
+from penstock.models.prompts import NO_PROMPTS, Prompts
 from penstock.models.remote_endpoint import BatchTooLarge, ModelEndpoint
 from penstock.models.remote_formats import (
     BODY_OVERHEAD_BYTES,
@@ -34,8 +34,6 @@ T = TypeVar("T")
 
 #: Accepted batches in a row after which the batch size is doubled.
 GROW_AFTER_BATCHES: Final = 100
-
-NO_PREFIXES: Final[Mapping[TextKind, str]] = MappingProxyType({})
 
 
 class AdaptiveBatchSize:
@@ -120,7 +118,7 @@ class RemoteEmbedder(_RemoteModel[DenseVectors]):
         batch: Texts in one request at most.
         model: The model's name there.
         dim: Dimension that every vector must have; 0 as long as it is not known.
-        prefixes: What the model expects in front of its texts, by kind (``query: `` and ``passage: `` for instance).
+        prompts: What the model expects in front of its texts.
     """
 
     token_dim = 0
@@ -133,11 +131,11 @@ class RemoteEmbedder(_RemoteModel[DenseVectors]):
         model: str = "",
         *,
         dim: int = 0,
-        prefixes: Mapping[TextKind, str] = NO_PREFIXES,
+        prompts: Prompts = NO_PROMPTS,
     ) -> None:
         super().__init__(endpoint, wire_format, batch, model)
         self.dim = dim
-        self._prefixes = prefixes
+        self._prompts = prompts
 
     async def embed(
         self,
@@ -155,10 +153,9 @@ class RemoteEmbedder(_RemoteModel[DenseVectors]):
 
         Cancellation: The request is closed.
         """
-        prefix = self._prefixes.get(kind, "")
         with _blamed(kind):
             rows = await self._call(
-                [prefix + text for text in texts], lambda _: NUMBER_BYTES_MAX * (self.dim or DIM_MAX), ctx
+                self._prompts.applied(texts, kind), lambda _: NUMBER_BYTES_MAX * (self.dim or DIM_MAX), ctx
             )
         return Embeddings(np.array(rows, np.float32).reshape(len(rows), -1 if rows else self.dim))
 

@@ -24,6 +24,7 @@ from penstock.models.contract import (
     SparseRunner,
 )
 from penstock.models.factory import Models
+from penstock.models.prompts import NO_PROMPTS, Prompts
 from penstock.pools.thread_pool import ThreadPool
 
 #: A thread so nice gets a tenth of what an ordinary one gets where both want the same core (Linux: 110 to 1024).
@@ -40,6 +41,7 @@ class ThreadModelHandlers:
         threads: Threads of the models; as many as cores, whatever the permits admit.
         bulk_threads: Threads of bulk work: as many again, of a priority so low that they stand still while the others
             compute (``BULK_NICENESS``); the same as the others by default.
+        prompts: What the dense model wants in front of its texts.
     """
 
     def __init__(
@@ -49,8 +51,11 @@ class ThreadModelHandlers:
         rerank: RerankRunner,
         threads: ThreadPool,
         bulk_threads: ThreadPool | None = None,
+        *,
+        prompts: Prompts = NO_PROMPTS,
     ) -> None:
         self._dense = dense
+        self._prompts = prompts
         self._sparse = sparse
         self._rerank = rerank
         self._threads = threads
@@ -61,12 +66,11 @@ class ThreadModelHandlers:
 
         Cancellation: The run is asked to stop; this returns when it has.
         """
-        stop, threads = CancellationToken(), self._threads_for(ctx)
+        stop, threads, kind = CancellationToken(), self._threads_for(ctx), message.kind
+        texts = self._prompts.applied(message.texts, kind)
         if message.late:
-            return await threads.run(
-                partial(self._dense.run_with_token_vectors, message.texts, message.kind, stop), stop.cancel
-            )
-        return Embeddings(await threads.run(partial(self._dense.run, message.texts, stop), stop.cancel))
+            return await threads.run(partial(self._dense.run_with_token_vectors, texts, kind, stop), stop.cancel)
+        return Embeddings(await threads.run(partial(self._dense.run, texts, stop), stop.cancel))
 
     async def sparse(self, message: SparseBatch, ctx: Context) -> list[SparseVector]:
         """Return one sparse vector for each text; queries that are encoded at once are not handed to a thread.
@@ -106,6 +110,7 @@ def model_handlers(
         cast("RerankRunner", models.rerank),
         threads,
         bulk_threads,
+        prompts=models.prompts,
     )
     remote = models.remote_pools
     return (

@@ -22,6 +22,7 @@ from penstock.kernel.settings import (
 )
 from penstock.models.contract import OffloadedModel
 from penstock.models.factory import CHECK_TIMEOUT_S, MODEL_POOLS, ModelFactory, Models
+from penstock.models.prompts import Prompts
 from penstock.models.quantise import Precision
 from tests.clock import BEGIN_S, run, virtual
 from tests.fakes import graphs
@@ -151,6 +152,19 @@ def test_ready_graphs_are_read_from_their_directories(tmp_path):
         frozenset(),
     )
     assert models.tokenizer.count(["alpha beta"]) == [2]
+
+
+def test_a_named_model_has_its_prompts_and_its_chunks_leave_room_for_them(tmp_path):
+    def use(name, **settings):
+        path = str(graphs.write(tmp_path / name, "dense"))
+        return load(Settings(dense_model=DenseModelSettings(kind="onnx", path=path, **settings)))
+
+    plain, named = use("plain"), use("e5-small")
+    assert (plain.prompts, named.prompts) == (Prompts(), Prompts("query: ", "passage: "))
+    assert named.tokenizer.tokens_max < plain.tokenizer.tokens_max
+    assert plain.infos[0].name.removeprefix("plain") in named.infos[0].name
+    assert named.infos[0].name != f"e5-small{plain.infos[0].name.removeprefix('plain')}"
+    assert use("e5-small", document_prefix="text: ").prompts == Prompts("query: ", "text: ")
 
 
 def test_a_graph_without_a_directory_comes_from_the_hub_at_a_commit():

@@ -42,6 +42,18 @@ def test_token_output_equals_numpy_bert_in_a_padded_batch(tiny: ModelSource, tmp
         np.testing.assert_allclose(states[: len(row)], tiny_bert.forward(tiny_bert.tensors(0), row)[1], atol=1e-4)
 
 
+def test_cls_pooling_takes_the_first_tokens_state_and_makes_another_model(tmp_path: Path) -> None:
+    source = tiny_bert.write(tmp_path / "source")
+    mean = BuiltinDenseEncoder(prepare_model(source, tmp_path / "models", precision=Precision.FLOAT32))
+    (source.config.parent / "1_Pooling").mkdir()
+    (source.config.parent / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    first = BuiltinDenseEncoder(prepare_model(source, tmp_path / "models", precision=Precision.FLOAT32))
+    assert first.model != mean.model
+    for row, vector in zip(first.tokenizer.token_ids(TEXTS), first.run(TEXTS), strict=True):
+        state = tiny_bert.forward(tiny_bert.tensors(0), row)[1][0]
+        np.testing.assert_allclose(vector, state / np.linalg.norm(state), atol=2e-5)
+
+
 @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT7])
 def test_integer_graph_stays_close(tiny: ModelSource, tmp_path: Path, precision: Precision) -> None:
     if precision is Precision.INT8 and best_precision() is not Precision.INT8:

@@ -168,8 +168,8 @@ def test_other_pooling_is_refused(tmp_path: Path) -> None:
     source = tiny_bert.write(tmp_path / "source")
     pooling = source.config.parent / "1_Pooling" / "config.json"
     pooling.parent.mkdir()
-    pooling.write_text(json.dumps({"word_embedding_dimension": 32, "pooling_mode_cls_token": True}))
-    with pytest.raises(Invalid, match="mean pooling"):
+    pooling.write_text(json.dumps({"word_embedding_dimension": 32, "pooling_mode_max_tokens": True}))
+    with pytest.raises(Invalid, match="mean and CLS pooling"):
         prepare_model(source, tmp_path / "models")
 
 

@@ -9,6 +9,7 @@ import pytest
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.messages import TextKind
+from penstock.models.prompts import Prompts
 from penstock.models.remote_endpoint import BatchTooLarge, ModelEndpoint, ModelEndpointSettings
 from penstock.models.remote_formats import DENSE_FORMATS, RERANK_FORMATS, SPARSE_FORMATS
 from penstock.models.remote_models import (
@@ -28,8 +29,7 @@ DOCUMENT, QUERY = TextKind.DOCUMENT, TextKind.QUERY
 
 
 def embedder(transport: FakeEndpoint, dim: int = DIM, batch: int = 32, **prefixes: str) -> RemoteEmbedder:
-    by_kind = {TextKind(kind): prefix for kind, prefix in prefixes.items()}
-    return RemoteEmbedder(at("/embed", transport), DENSE_FORMATS["tei"], batch, dim=dim, prefixes=by_kind)
+    return RemoteEmbedder(at("/embed", transport), DENSE_FORMATS["tei"], batch, dim=dim, prompts=Prompts(**prefixes))
 
 
 def at(path: str, transport: FakeEndpoint) -> ModelEndpoint:

@@ -14,6 +14,7 @@ from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
 from penstock.models.cancellation import CancellationToken
+from penstock.models.prompts import Prompts
 from penstock.pools.model_handlers import ThreadModelHandlers
 from tests.clock import virtual
 
@@ -91,6 +92,13 @@ async def test_a_batch_is_one_run_of_the_dense_model(workers: ThreadModelHandler
     assert embedded.dense.tolist() == [[1], [3], [2]]
     assert embedded.late is None
     assert threads.calls == 1
+
+
+@virtual
+async def test_texts_have_the_prompt_of_their_kind(threads: Threads) -> None:
+    handlers = ThreadModelHandlers(Dense(), Sparse(), Rerank(), threads, prompts=Prompts("ask: ", "tell: "))
+    for kind, length in ((TextKind.QUERY, 6), (TextKind.DOCUMENT, 7)):
+        assert (await handlers.embed(EmbedBatch(["a"], kind), WORK)).dense.tolist() == [[length]]
 
 
 @virtual
