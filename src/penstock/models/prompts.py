@@ -23,7 +23,7 @@ _PASSAGES: Final = "Represent this sentence for searching relevant passages: "
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What a model wants in front of its texts; empty for nothing."""
+    """The words in front of a model's texts; empty for none."""
 
     query: str = ""
     document: str = ""
@@ -46,15 +46,19 @@ class Prompts:
 
 NO_PROMPTS: Final = Prompts()
 
+_E5: Final = re.compile(r"(multilingual-)?e5-(small|base|large)(-v2)?")
+_BGE: Final = re.compile(r"bge-(small|base|large)-en(-v1\.5)?")
+_ARCTIC: Final = re.compile(r"snowflake-arctic-embed-(xs|s|m|l|m-long|m-v1\.5)|mxbai-embed-large-v1")
+_NOMIC: Final = re.compile(r"nomic-embed-text-v1(\.5)?")
+_CODE_RANK: Final = re.compile(r"coderankembed")
 #: Prompts by name, where the model's files do not tell. From the models' cards.
-_KNOWN: Final = (
-    (re.compile(r"(multilingual-)?e5-(small|base|large)(-v2)?"), Prompts("query: ", "passage: ")),
-    (re.compile(r"bge-(small|base|large)-en(-v1\.5)?"), Prompts(_PASSAGES)),
-    (re.compile(r"snowflake-arctic-embed-(xs|s|m|l|m-long|m-v1\.5)"), Prompts(_PASSAGES)),
-    (re.compile(r"mxbai-embed-large-v1"), Prompts(_PASSAGES)),
-    (re.compile(r"nomic-embed-text-v1(\.5)?"), Prompts("search_query: ", "search_document: ")),
-    (re.compile(r"coderankembed"), Prompts("Represent this query for searching relevant code: ")),
-)
+_KNOWN: Final = {
+    _E5: Prompts("query: ", "passage: "),
+    _BGE: Prompts(_PASSAGES),
+    _ARCTIC: Prompts(_PASSAGES),
+    _NOMIC: Prompts("search_query: ", "search_document: "),
+    _CODE_RANK: Prompts("Represent this query for searching relevant code: "),
+}
 
 
 def find_prompts(directory: Path, name: str) -> Prompts:
@@ -69,7 +73,7 @@ def find_prompts(directory: Path, name: str) -> Prompts:
     told = record.get("prompts") if isinstance(record, dict) else None
     if isinstance(told, dict) and any(told.values()):
         return Prompts(_first(told, _QUERY_NAMES), _first(told, _DOCUMENT_NAMES))
-    return next((prompts for known, prompts in _KNOWN if known.fullmatch(name.lower())), NO_PROMPTS)
+    return next((prompts for known, prompts in _KNOWN.items() if known.fullmatch(name.lower())), NO_PROMPTS)
 
 
 def _first(told: dict[str, object], names: Sequence[str]) -> str:
