@@ -117,7 +117,8 @@ class _IndexScope:
         around = [loss for loss in self.losses if is_below(file, str(loss.directory))]
         if not around or self.is_superseded(one):
             return
-        vanished = self.may_remove(one)
+        # A file that is left out by now is there: its disk is mounted.
+        vanished = self.may_remove(one) and not os.path.lexists(file)
         for loss in around:
             loss.listed += 1
             loss.vanished += vanished

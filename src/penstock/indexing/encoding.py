@@ -73,8 +73,9 @@ def decode(data: bytes) -> DecodedText:
 def _decode_legacy(data: bytes) -> DecodedText:
     if len(data) - len(data.translate(None, CONTROLS)) > len(data) // _CONTROL_SHARE:
         raise UnreadableText(SkipReason.BINARY)
-    for encoding in (_declared(data), _mostly_utf8(data), _guessed(data), _WESTERN):
-        found = _try(data, encoding) if encoding else None
+    for propose in (_declared, _mostly_utf8, _guessed, lambda _data: _WESTERN):
+        encoding = propose(data)
+        found = None if encoding is None else _try(data, encoding)
         if found is not None:
             return found
     raise UnreadableText(SkipReason.UNKNOWN_ENCODING)
@@ -174,7 +175,7 @@ _SUPERSETS: Final = {
 _HIGH: Final = re.compile(rb"[\x80-\xff]")
 
 
-def _guessed(data: bytes) -> str | None:
+def _guessed(data: bytes) -> str:
     # Loaded for the first file that needs it: most trees have none.
     from chardetng_py import EncodingDetector  # noqa: PLC0415
 

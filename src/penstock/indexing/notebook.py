@@ -94,15 +94,17 @@ def read_cells(text: str) -> list[NotebookCell] | None:
 
 def _located(data: bytes, notebook: _RawNotebook) -> Iterator[NotebookCell]:
     kernel = _kernel_language(notebook.metadata)
-    place = line = 0
+    place = line = counted = 0
     raw_cells = [*(notebook.cells or ()), *(raw for sheet in notebook.worksheets or () for raw in sheet.cells)]
     for raw in map(bytes, raw_cells):
         cell = msgspec.json.decode(raw, type=_RawCell)
         key, source = (b"source", bytes(cell.source)) if cell.source != _NOTHING else (b"input", bytes(cell.input))
+        # Cells lie one behind the other, so each is found at once.
         begin = data.index(raw, place)
+        place = begin + len(raw)
         within = begin + _value_place(raw, key, source)
-        line += data.count(b"\n", place, within)
-        place = within
+        line += data.count(b"\n", counted, within)
+        counted = within
         if cell.cell_type == "code":
             yield NotebookCell(canonical_language(cell.language) if cell.language else kernel, source, line)
         else:

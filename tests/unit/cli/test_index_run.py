@@ -829,3 +829,15 @@ def test_a_linked_work_tree_inside_of_a_source_is_a_source_of_its_own(tree):
     assert counts(run(server, linked)) == (1, 0, 0, 0)
     assert "tree@one:a.py" in server.stored
     assert counts(run(server, tree)) == (0, 4, 0, 0)
+
+
+def test_files_that_are_left_out_by_now_are_removed_however_many_they_are(tree):
+    for number in range(9):
+        (tree / f"table{number}.csv").write_text("name,place\nAda,London\n")
+    server = FakeIndex()
+    assert counts(run(server, tree)) == (12, 0, 0, 0)
+    for number in range(9):
+        (tree / f"table{number}.csv").write_text("1,2,3,4\n" * 900)
+    tally = run(server, tree)
+    assert counts(tally) == (0, 3, 9, 0)
+    assert tally.kept_directories == []

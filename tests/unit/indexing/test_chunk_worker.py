@@ -40,6 +40,12 @@ def test_text_whose_grammar_kills_its_process_is_cut_by_its_lines(caplog: pytest
     assert "the grammar for shell crashed over a text or took too long" in caplog.text
 
 
+def test_notebook_whose_grammar_kills_its_process_stays_a_notebook() -> None:
+    processes = Processes("notebook")
+    assert cut(processes, "notebook") == [CHUNK]
+    assert processes.languages == ["notebook", "notebook/text"]
+
+
 def test_other_texts_are_cut_once() -> None:
     processes = Processes("shell")
     assert cut(processes, "python") == [CHUNK]
