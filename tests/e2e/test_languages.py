@@ -64,6 +64,15 @@ def test_words_of_scripts_without_spaces_are_found(client):
         assert [(hit["id"], hit["text"]) for hit in found] == [(text, text) for text, _ in pairs]
 
 
+def test_words_that_the_dense_model_cannot_read_are_found_first_by_default(client):
+    fill(client, "zh", {text: text for text, _ in languages.CHINESE})
+    for text, word in languages.CHINESE:
+        answer = client.post("/v1/collections/zh/search", json={"query": word, "strict": True}).json()
+        assert (answer["hits"][0]["id"], answer["degraded"]) == (text, [])
+    unknown = client.post("/v1/collections/zh/search", json={"query": "饕餮"}).json()
+    assert unknown["hits"]
+
+
 def test_identifiers_that_touch_chinese_letters_are_found(client):
     fill(client, "mixed", MIXED)
     asked = {"zstdmt": "logs", "loadTenantConfig": "config", "E40917": "stock", "FOO_TIMEOUT": "limit"}

@@ -69,6 +69,7 @@ def model_traits(models: Models) -> ModelTraits:
         late=models.token_dim,
         sparse=sparse.name,
         fits_dense_model=lambda text: not models.tokenizer.truncated(text),
+        knows_letters=(lambda _: True) if learned else models.tokenizer.knows,
         sparse_inputs=LEARNED_INPUTS if learned else BM25_INPUTS,
         learned_sparse_model=sparse.name if learned else "",
         has_cross_encoder=models.has_cross_encoder,

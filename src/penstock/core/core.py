@@ -229,6 +229,7 @@ class Core:
             prepare_sparse=traits.sparse_inputs.query,
             text_version=self._text_versions.version,
             fits_dense_model=traits.fits_dense_model,
+            knows_letters=traits.knows_letters,
             word_terms=traits.word_terms,
             rung_of=self.ladder.rung,
             result_cache=self.results,

@@ -39,6 +39,7 @@ class ModelTraits:
         late: Components of its token vectors; 0 for a model without.
         sparse: The sparse model's name and settings.
         fits_dense_model: Whether the dense model reads the whole of a text.
+        knows_letters: Whether the dense model's vocabulary has most of a text.
         sparse_inputs: Texts as the sparse model wants them.
         learned_sparse_model: Name of a model of learned sparse vectors; empty for BM25. A collection remembers it.
         has_cross_encoder: Whether the reranker reads query and text together, so that searches have it read their best
@@ -53,6 +54,7 @@ class ModelTraits:
     sparse: str
     fits_dense_model: Callable[[str], bool]
     sparse_inputs: SparseInputs = BM25_INPUTS
+    knows_letters: Callable[[str], bool] = lambda _: True
     learned_sparse_model: str = ""
     has_cross_encoder: bool = False
     infos: tuple[ModelInfo, ...] = ()

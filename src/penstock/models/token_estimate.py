@@ -30,6 +30,9 @@ class TokenCounter(Protocol):
     def truncated(self, text: str, /) -> bool:
         """Return whether the model reads less than the whole text."""
 
+    def knows(self, text: str, /) -> bool:
+        """Return whether the vocabulary has at least half of a text's tokens."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenEstimator:
@@ -44,6 +47,10 @@ class TokenEstimator:
     def truncated(self, _text: str, /) -> bool:
         """Return ``False``: the model's limit is not known here, and it is larger than a chunk."""
         return False
+
+    def knows(self, _text: str, /) -> bool:
+        """Return ``True``: the vocabulary is not known here."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,10 @@ class LazyTokenizer:
     def truncated(self, text: str, /) -> bool:
         """Return whether the model reads less than the whole text."""
         return self._loaded.truncated(text)
+
+    def knows(self, text: str, /) -> bool:
+        """Return whether the vocabulary has at least half of a text's tokens."""
+        return self._loaded.knows(text)
 
     @cached_property
     def _loaded(self) -> TextTokenizer:

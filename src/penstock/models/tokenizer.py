@@ -31,6 +31,9 @@ WORD_TOKENS_MAX = 100
 """So many tokens beyond the window a first reading must give: the word that it cuts in two may give other tokens than
 the whole one, and WordPiece reads at most 100 letters of a word."""
 
+UNKNOWN_TOKENS = ("[UNK]", "<unk>")
+"""Names of the token for what a vocabulary does not have, of WordPiece and of SentencePiece; others know every byte."""
+
 
 class TextTokenizer:
     """Tokenizer of one model; thread-safe, and it travels to worker processes by its path.
@@ -56,6 +59,8 @@ class TextTokenizer:
             raise Invalid(f"cannot read the tokenizer {path}: {error}", field=str(path), code="tokenizer") from error
         padding = self._cut.padding or {}
         self.pad_id = int(padding.get("pad_id", self._cut.token_to_id("[PAD]") or 0))
+        unknown = (self._whole.token_to_id(name) for name in UNKNOWN_TOKENS)
+        self._unknown_id: int | None = next((id for id in unknown if id is not None), None)
         for tokenizer in (self._whole, self._cut):
             tokenizer.no_padding()
             tokenizer.no_truncation()
@@ -88,6 +93,14 @@ class TextTokenizer:
         """Return the tokens of every text, uncut and without special tokens."""
         encoded = self._whole.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
         return [len(encoding.ids) for encoding in encoded]
+
+    def knows(self, text: str) -> bool:
+        """Return whether the vocabulary has at least half of a text's tokens, so that its vector means something."""
+        if text.isascii() or self._unknown_id is None:
+            return True
+        # The first characters tell: what comes after the window is not read at all.
+        ids = self._whole.encode(well_formed(text[: self.tokens_max]), add_special_tokens=False).ids
+        return 2 * ids.count(self._unknown_id) <= len(ids)
 
     def whole_words(self) -> list[str]:
         """Return the vocabulary's whole words of two letters and more, in the order of their ids."""

@@ -30,7 +30,7 @@ from penstock.kernel.settings import DegradationSettings, SearchSettings
 from penstock.policies.ladder import Ladder, LadderSettings, Rung, RungChange, serve_at
 from penstock.policies.levels import LevelSettings
 from penstock.ranking.retrieval import Arm
-from penstock.search.request import SearchRequest
+from penstock.search.request import ArmWeights, SearchRequest
 
 log = logging.getLogger(__name__)
 
@@ -147,11 +147,22 @@ class SearchPlan:
     degraded_word: str = ""
 
 
-def plan_search(request: SearchRequest, rung: Rung, settings: SearchSettings) -> SearchPlan:
+def plan_search(
+    request: SearchRequest, rung: Rung, settings: SearchSettings, *, dense_reads: bool = True
+) -> SearchPlan:
     """Return the plan by which a request is served on a rung.
 
     A rung that takes nothing from the request leaves it as it is: a request without rerank has no candidates
     to lose, one that weights a single arm has no arm to spare.
+
+    A query of letters that the dense model does not know has a vector that says nothing about it. Unless the request
+    weights the arms itself, its words are searched, and the other arm only if they find nothing.
+
+    Args:
+        request: The request.
+        rung: The ladder's.
+        settings: Candidates per arm.
+        dense_reads: Whether the dense model knows the query's letters.
 
     Raises:
         Rejected: The ladder stands at its end (``overloaded``), or the request is strict and would
@@ -159,6 +170,9 @@ def plan_search(request: SearchRequest, rung: Rung, settings: SearchSettings) ->
     """
     weights = {Arm.DENSE: request.weights.dense, Arm.SPARSE: request.weights.sparse}
     arms = tuple(arm for arm in Arm if weights[arm] > 0)
+    words_alone = not dense_reads and request.weights == ArmWeights()
+    if words_alone:
+        arms = (Arm.SPARSE,)
     served = serve_at(rung, strict=request.strict, degraded_from=_harmed_from(request, len(arms), settings))
     if served is Rung.REFUSE:
         if rung is Rung.REFUSE:
@@ -169,6 +183,8 @@ def plan_search(request: SearchRequest, rung: Rung, settings: SearchSettings) ->
             retry_after_s=RETRY_AFTER_S,
         )
     # How many hits are wanted does not count: the program asks the arms again where these are too few.
+    if served is Rung.FULL and words_alone:
+        return SearchPlan(arms, settings.candidates, rerank=False, fallback_arm=Arm.DENSE)
     if served is Rung.FULL:
         return SearchPlan(arms, settings.candidates, request.rerank)
     reduced = min(settings.candidates, settings.candidates_reduced)

@@ -215,6 +215,7 @@ class SearchPipeline:
         prepare_sparse: The query's text for the sparse arm (identifiers split, as in documents) in a version.
         text_version: Returns the version of a collection's text. A query of ASCII is the same in each.
         fits_dense_model: Whether the dense model reads the whole of a text.
+        knows_letters: Whether the dense model's vocabulary has most of a query.
         rung_of: The degradation ladder's rung for a class now, asked once for each search.
         result_cache: Cached answers for the rung that gives nothing else; without a cache that rung refuses.
         cross_encoder: Reads query and text together; the best candidates of both arms are ordered by it.
@@ -232,6 +233,7 @@ class SearchPipeline:
         prepare_sparse: Callable[[str, int], str],
         text_version: Callable[[str, Context], Awaitable[int]],
         fits_dense_model: Callable[[str], bool],
+        knows_letters: Callable[[str], bool] = lambda _: True,
         rung_of: Callable[[Criticality], Rung] = lambda _: Rung.FULL,
         result_cache: ResultCache | None = None,
         cross_encoder: CrossEncoder | None = None,
@@ -245,6 +247,7 @@ class SearchPipeline:
         self._prepare_sparse = prepare_sparse
         self._text_version = text_version
         self._fits_dense_model = fits_dense_model
+        self._knows_letters = knows_letters
         self._rung_of = rung_of
         self._result_cache = result_cache
         self._cross_encoder = cross_encoder
@@ -263,9 +266,9 @@ class SearchPipeline:
         """
         request.check()
         page, began = requested_page(request), self._clock.now()
-        run = SearchRun(
-            request, page, ctx, self._clock, plan_search(request, self._rung_of(ctx.criticality), self._settings)
-        )
+        reads, rung = self._knows_letters(request.query), self._rung_of(ctx.criticality)
+        plan = plan_search(request, rung, self._settings, dense_reads=reads)
+        run = SearchRun(request, page, ctx, self._clock, plan)
         key = self._result_cache.key(request) if self._result_cache is not None else b""
         if run.plan.from_cache:
             result = await self._from_cache(run, key)

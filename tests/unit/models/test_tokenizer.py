@@ -82,3 +82,11 @@ def test_a_first_reading_gives_the_tokens_of_the_whole_text(tokenizer: TextToken
         (whole,) = tokenizer._cut.encode_batch([text])
         assert tokenizer.token_ids([text]) == [whole.ids]
         assert tokenizer.truncated(text) == (tokenizer.count([text])[0] > tokenizer.text_tokens_max)
+
+
+def test_a_text_is_known_where_the_vocabulary_has_half_of_it(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.knows("")
+    assert tokenizer.knows("no word of it, but ASCII")
+    assert tokenizer.knows("ba 茶")
+    assert not tokenizer.knows("ba 茶叶")
+    assert tokenizer.knows("ba " * 200 + "茶" * 1000)

@@ -36,6 +36,16 @@ def test_each_rung_takes_more():
     assert caught.value.code == "overloaded"
 
 
+def test_words_alone_are_searched_where_the_dense_model_does_not_know_the_letters():
+    def unread(rung, **wishes):
+        return plan_search(SearchRequest("c", query="茶叶", **wishes), rung, SETTINGS, dense_reads=False)
+
+    words = SearchPlan((Arm.SPARSE,), 64, rerank=False, fallback_arm=Arm.DENSE)
+    assert unread(Rung.FULL) == unread(Rung.NO_RERANK, strict=True) == unread(Rung.ONE_ARM) == words
+    assert unread(Rung.FULL, weights=ArmWeights(dense=2)).arms == BOTH
+    assert unread(Rung.CACHED_ONLY).from_cache
+
+
 def test_the_arm_that_is_kept_needs_no_model():
     assert SINGLE_ARM is Arm.SPARSE
 
