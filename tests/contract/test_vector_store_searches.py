@@ -1,12 +1,14 @@
 """The contract of ``VectorStore`` where it is searched: arms, whole searches, conditions."""
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from penstock.kernel.context import point_id
+from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores import program_runner
 from penstock.stores.commands import (
     CreateCollection,
@@ -219,6 +221,21 @@ def test_a_path_prefix_is_plain_characters(shop, prefix):
 
 #: The integers that are kept exactly, at their borders and where doubles begin to round.
 BORDERS = (INTEGER_MIN, -(2**53) - 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, INTEGER_MAX)
+
+
+@pytest.mark.parametrize("rerank", [True, False])
+def test_a_longer_answer_begins_as_the_shorter_though_many_chunks_are_equal(shop, rerank):
+    name = shop.collection()
+    shop.put(name, *(point(f"d{n}", dense=unit(1, n % 5), terms=sparse(t1=1, t2=n % 3 + 1)) for n in range(90)))
+    query = RetrievalQuery(1, 8, unit(1, 0), sparse(t1=1, t2=1), rerank=rerank)
+    answers = []
+    for limit in (1, 5, 8, 9, 16, 30, 90):
+        found = shop.do(shop.store.run(Retrieve(name, replace(query, limit=limit)), WORK)).hits
+        assert len(found) == limit
+        assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+        answers.append([hit.point for hit in found])
+    assert all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(answers))
+    assert len(set(answers[-1])) == 90
 
 
 def test_documents_can_be_left_out(shop):

@@ -6,12 +6,14 @@ the id itself.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import qdrant_edge as qe
 from numpy.typing import NDArray
@@ -50,14 +52,20 @@ def retrieve_batch(reader: PointReader, commands: Sequence[Retrieve]) -> list[Re
     Raises:
         EnginePanicked: The engine panicked; no search is answered.
     """
-    results: dict[int, RetrievalResult | PenstockError] = {}
     plain = [number for number, command in enumerate(commands) if _is_plain(command)]
-    if plain:
-        results.update(zip(plain, _fused(reader, [commands[number] for number in plain]), strict=False))
-    others = [ProgramRun(reader, command) for number, command in enumerate(commands) if number not in results]
-    _run_programs(others)
-    rest = iter(others)
-    return [results[number] if number in results else next(rest).result() for number in range(len(commands))]
+    fused = dict(zip(plain, _fused(reader, [commands[number] for number in plain]) if plain else (), strict=False))
+    deep = {number for number in fused if _is_deep(commands[number])}
+    others = [number for number in range(len(commands)) if number not in fused or number in deep]
+    runs = {number: ProgramRun(reader, commands[number]) for number in others}
+    _run_programs(list(runs.values()))
+
+    def result(number: int) -> RetrievalResult | PenstockError:
+        if number not in runs:
+            return fused[number]
+        found = runs[number].result()
+        return found if number not in deep else _below(fused[number], found, commands[number].query.limit)
+
+    return [result(number) for number in range(len(commands))]
 
 
 class ProgramRun:
@@ -208,8 +216,26 @@ def _is_plain(command: Retrieve) -> bool:
     query = command.query
     both = query.dense is not None and query.sparse is not None
     alike = len({query.weights.get(arm, 1.0) for arm in Arm}) == 1
-    deep = query.limit > query.candidates
-    return both and alike and query.fusion == "rrf" and not (query.rerank or query.explain or deep)
+    return both and alike and query.fusion == "rrf" and not query.rerank and not query.explain
+
+
+def _is_deep(command: Retrieve) -> bool:
+    """Return whether more hits are wanted than the engine is asked for."""
+    return command.query.limit > command.query.candidates
+
+
+def _below(
+    first: RetrievalResult, found: RetrievalResult | PenstockError, limit: int
+) -> RetrievalResult | PenstockError:
+    """Return the engine's hits and below them what a program has found besides, so that no order depends on the limit.
+
+    The two may differ where an arm has equal scores, or by a rounding.
+    """
+    if isinstance(found, PenstockError) or not first.hits or first.truncated:
+        return found if isinstance(found, PenstockError) else first
+    shown, lowest = {hit.point for hit in first.hits}, first.hits[-1].score
+    rest = (msgspec.structs.replace(hit, score=min(hit.score, lowest)) for hit in found.hits if hit.point not in shown)
+    return dataclasses.replace(found, hits=list(islice(chain(first.hits, rest), limit)))
 
 
 def _fused(reader: PointReader, commands: Sequence[Retrieve]) -> list[RetrievalResult]:
@@ -258,7 +284,7 @@ def _fusion(shard: Shard, command: Retrieve) -> qe.QueryRequest:
     ]
     fusion: Any = qe.Fusion.Rrf(ENGINE_RRF_K, ENGINE_WEIGHTS)
     return qe.QueryRequest(
-        limit=wanted.limit,
+        limit=min(wanted.limit, wanted.candidates),
         prefetches=arms,
         query=fusion,
         with_payload=False,
