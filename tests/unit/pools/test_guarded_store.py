@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, point_id
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import GuardSettings
 from penstock.pools.guard import CircuitOpen, Guard
@@ -14,24 +14,40 @@ from penstock.stores.backends.edge.sharded_store import ShardedStore
 from penstock.stores.backends.qdrant.store import QdrantStore
 from penstock.stores.commands import (
     CollectionCommand,
+    CountDocuments,
     CreateCollection,
     DeleteDocuments,
     DescribeCollection,
     DropCollection,
+    DropSource,
     FetchPayloads,
+    FetchPoints,
     FetchTokenVectors,
     GetDocuments,
     ListCollections,
     ListDocuments,
+    ListSources,
+    PutSource,
+    ReplaceSparse,
     Retrieve,
     ScrollPoints,
     SealDocument,
     SearchBatch,
+    SetTextVersion,
     StoreCommand,
     TrimDocument,
     UpsertPoints,
 )
-from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
+from penstock.stores.data_model import (
+    ArmQuery,
+    ChunkPayload,
+    CollectionInfo,
+    DocumentInfo,
+    Match,
+    Point,
+    SparseReplacement,
+)
+from penstock.stores.sources import SourceRecord
 from tests.clock import virtual
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
@@ -49,6 +65,13 @@ COMMANDS: list[StoreCommand[object]] = [
     ListCollections(),
     DescribeCollection("c"),
     UPSERT,
+    ReplaceSparse("c", [SparseReplacement("d", 0, terms("a dog"))]),
+    SetTextVersion("c", 2, renewing=False),
+    PutSource("c", SourceRecord("tree")),
+    ListSources("c"),
+    DropSource("c", "tree"),
+    CountDocuments("c", ()),
+    FetchPoints("c", [point_id("d", 0)]),
     SealDocument("c", DocumentInfo("d", "h", 1)),
     TrimDocument("c", "d", 1),
     SEARCH,
