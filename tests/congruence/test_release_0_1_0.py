@@ -18,7 +18,7 @@ from penstock.app.assembly import MESSAGE_TYPES
 from penstock.bus.record_codec import Cancel, HandlerFailure, HandlerReply, Hello, Message, RecordCodec
 from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.messages import TextKind, Topic
-from penstock.search.request import SearchRequest
+from penstock.search.request import Like, SearchRequest
 from penstock.telemetry.catalogue import CATALOGUE, FORMER_NAMES
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -50,6 +50,19 @@ def test_a_record_is_read_and_written_as_it_was(name: str) -> None:
     else:
         again = record
     assert it.encode(again) == RECORDS[name]
+
+
+def test_fields_that_it_does_not_know_are_written_when_they_are_given() -> None:
+    it = codec()
+    plain = it.decode_body(read(f"message {Topic.SEARCH_REQUEST}"))
+    given = msgspec.structs.replace(
+        plain, like=Like("a", 1), group="document", offset=2, cursor="x" * 32, highlights=True, facets=("language",)
+    )
+    written = it._encode_body(Topic.SEARCH_REQUEST, given)
+    assert msgspec.msgpack.decode(written, type=SearchRequest) == given
+    assert set(msgspec.msgpack.decode(it._encode_body(Topic.SEARCH_REQUEST, plain))) < set(
+        msgspec.msgpack.decode(written)
+    )
 
 
 def test_every_topic_has_a_message_and_every_reply_that_is_not_empty_is_there() -> None:

@@ -26,6 +26,18 @@ def ask_all(url: str) -> None:
         assert answer.hits[0].id == "note 2"
         assert answer.hits[0].metadata == {"n": 2}
         assert "dense" in answer.hits[0].explain
+        whole = client.search("a note", "c", highlights=True, facets=["metadata.n"], group="document")
+        assert [one.id for one in client.iter_search("a note", "c", limit=1)] == [one.id for one in whole.hits]
+        assert {one.text[slice(*one.highlights[0])] for one in whole.hits} == {"note"}
+        assert {(one.value, one.count) for one in whole.facets[0].values} == {(0, 1), (1, 1), (2, 1)}
+        document = client.get_document("note 2", "c", limit=1)
+        assert (document.chunks[0].text, document.metadata, document.next) == (NOTES[2].text, {"n": 2}, None)
+        alike = client.search(None, "c", like={"id": "note 2"})
+        assert {one.id for one in alike.hits} == {"note 0", "note 1"}
+        client.create_collection("d")
+        both = client.search("number 2", ["c", "d"])
+        assert {one.collection for one in both.hits} == {"c"}
+        assert client.delete_collection("d") == 1
         assert client.list_documents("c", limit=2).next
         assert {one.id for one in client.iter_documents("c")} == {one.id for one in NOTES}
         assert client.get_collection("c").documents == 3

@@ -9,7 +9,18 @@ import pytest
 from penstock.kernel.errors import Unavailable
 from penstock.search import pipeline
 from penstock.search.pipeline import ResultCache
-from penstock.search.request import ArmWeights, SearchHit, SearchRequest, SearchResult, StageRank
+from penstock.search.request import (
+    ArmWeights,
+    Facet,
+    FacetValue,
+    LeftOut,
+    Like,
+    OtherChunk,
+    SearchHit,
+    SearchRequest,
+    SearchResult,
+    StageRank,
+)
 from penstock.stores.data_model import Match, Range
 from penstock.stores.memory_cache import MemoryCache
 from tests.clock import virtual
@@ -102,3 +113,32 @@ async def test_a_cache_that_fails_remembers_nothing():
     cache = ResultCache(Failing("answers", 1, 1, LoopClock()))
     await cache.put(b"k", RESULT)
     assert await cache.get(b"k") is None
+
+
+@virtual
+async def test_every_part_of_an_answer_comes_back():
+    parts = {"others": [OtherChunk(1, 0.4, 5, 9)], "others_total": 3, "highlights": [[0, 4]], "collection": "c"}
+    facet = Facet("metadata.k", [FacetValue(True, 2), FacetValue(1, 1), FacetValue("1", 1), FacetValue(0.5, 1)], 4, 0)
+    whole = SearchResult(
+        [msgspec.structs.replace(HIT, **parts)], 3.0, {}, [], "x" * 32, [LeftOut("d", "code", "detail")], [facet]
+    )
+    cache = remembering()
+    await cache.put(b"k", whole)
+    found = await cache.get(b"k")
+    assert found == whole
+    assert [type(one.value) for one in found.facets[0].values] == [bool, int, str, float]
+
+
+def test_what_decides_about_an_answer_decides_about_its_key():
+    cache, change = remembering(), msgspec.structs.replace
+    said = [
+        {},
+        {"group": "document"},
+        {"offset": 1},
+        {"cursor": "x" * 32},
+        {"highlights": True},
+        {"facets": ("language",)},
+        {"query": "", "like": Like("a")},
+        {"query": "", "like": Like("a", 0)},
+    ]
+    assert len({cache.key(change(REQUEST, **fields)) for fields in said}) == len(said)
