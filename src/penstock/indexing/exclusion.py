@@ -9,7 +9,7 @@ write, and prose is never judged by its lines.
 
 import codecs
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -91,6 +91,8 @@ _TEMPLATE: Final = frozenset("example sample template dist defaults schema".spli
 
 _WEB: Final = frozenset("js mjs cjs jsx ts css html htm".split())
 _PROSE: Final = frozenset("md markdown mdx rst txt adoc org tex html htm log".split())
+#: Templates, and prose: they have the words of a generated file without being one.
+_TALKING: Final = _PROSE | frozenset("in tmpl tpl template j2 jinja jinja2 mustache hbs ejs erb eex m4".split())
 #: Formats whose content may be records as well as text; source is not judged by its digits.
 _RECORDS: Final = frozenset("json jsonl ndjson geojson topojson csv tsv txt dat xml yaml yml".split())
 #: Formats in which a key is kept rather than talked about.
@@ -179,7 +181,7 @@ def judge_content(extension: str, head: bytes, size: int) -> SkipReason | None:
     """
     if (b"\0" in head and is_binary(head)) or (extension in _AMBIGUOUS and not _is_plain(head)):
         return SkipReason.BINARY
-    if extension not in _PROSE and _says_generated(head):
+    if extension not in _TALKING and _says_generated(head):
         return SkipReason.GENERATED
     if extension in _KEEPING and (reason := _judge_kept(extension, head)) is not None:
         return reason
@@ -199,7 +201,17 @@ def _judge_kept(extension: str, head: bytes) -> SkipReason | None:
 
 #: The top of a file, in which a tool says that it wrote it.
 _HEADER_BYTES: Final = 1_024
-_COMMENT: Final = (b"#", b"//", b"/*", b"*", b"--", b";", b"%", b"<!--", b'"""', b"'''", b"(*", b"{-", b"@generated")
+_COMMENT: Final = (b"#", b"//", b"/*", b"*", b"--", b";", b"%", b"<!--", b'"""', b"'''", b"(*", b"{-")
+_BLOCKS: Final = {
+    b"/*": b"*/",
+    b"<!--": b"-->",
+    b"(*": b"*)",
+    b"{-": b"-}",
+    b'"""': b'"""',
+    b"'''": b"'''",
+}
+#: What stands above a file's first comment and is no code yet. A file with code above the comment writes such files.
+_PREAMBLE: Final = (*_COMMENT, b"<?", b"'use strict'", b'"use strict"', b"@charset", b"@echo")
 _MARK: Final = re.compile(rb"@generated\b|<auto-?generated", re.IGNORECASE)
 _FORBIDS: Final = re.compile(
     rb"(?:do not|don't|should not|must not|not be|never) (?:manually |be )?(?:edit|modif|chang|touch)", re.IGNORECASE
@@ -212,11 +224,29 @@ def _says_generated(head: bytes) -> bool:
     if place < 0 and (place := head.find(b"ENERATED", 0, _HEADER_BYTES)) < 0:
         return False
     above, below = head[:place].split(b"\n"), head[place : place + _HEADER_BYTES].split(b"\n")
+    has_code, in_comment = _scan_header(above[:-1])
+    if has_code:
+        return False
     lines = [*above[-3:-1], above[-1] + below[0], *below[1:3]]
-    comment = b" ".join(line for line in map(bytes.strip, lines) if line.startswith(_COMMENT))
+    comment = b" ".join(line for line in map(bytes.strip, lines) if in_comment or line.startswith(_COMMENT))
     if _MARK.search(comment) is not None:
         return True
     return b"generated" in comment.lower() and _FORBIDS.search(comment) is not None
+
+
+def _scan_header(lines: Iterable[bytes]) -> tuple[bool, bool]:
+    """Tell whether there is code among the lines, and whether the last one is within a comment of several lines."""
+    closing = b""
+    for line in map(bytes.strip, lines):
+        if closing:
+            closing = b"" if closing in line else closing
+            continue
+        opening = next((one for one in _BLOCKS if line.startswith(one)), b"")
+        if opening and _BLOCKS[opening] not in line[len(opening) :]:
+            closing = _BLOCKS[opening]
+        elif line and not line.startswith(_PREAMBLE):
+            return True, False
+    return False, bool(closing)
 
 
 #: A part of a beginning that is looked at first. Data are the same all over, and the whole takes ten times as long.
