@@ -27,7 +27,8 @@ from penstock.pools.guarded_store import VectorLayout
 from penstock.pools.permits import Permits, PoolRegistry
 from penstock.pools.text_versions import TextVersions
 from penstock.search.degradation import LadderController
-from penstock.search.pipeline import ResultCache, SearchPipeline
+from penstock.search.pipeline import SearchPipeline
+from penstock.search.result_cache import ResultCache
 from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
 from penstock.stores.memory_cache import MemoryCache

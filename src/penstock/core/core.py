@@ -35,7 +35,8 @@ from penstock.pools.permits import PoolRegistry
 from penstock.pools.text_versions import SHARED_LIFETIME_S, TextVersions
 from penstock.search.cross_encoder import CrossEncoder
 from penstock.search.degradation import LadderController
-from penstock.search.pipeline import ResultCache, SearchPipeline
+from penstock.search.pipeline import SearchPipeline
+from penstock.search.result_cache import ResultCache
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import CollectionInfo
 from penstock.stores.key_value_cache import ShrinkableCache

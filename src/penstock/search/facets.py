@@ -39,7 +39,7 @@ async def count_facets(fields: Sequence[str], ranked: Sequence[RetrievedHit], *,
     """
     hits: Collection[RetrievedHit] = ranked
     if by_document:
-        hits = {(collection_of(hit), hit.payload.id): hit for hit in reversed(ranked)}.values()
+        hits = {(collection_of(hit.point), hit.payload.id): hit for hit in reversed(ranked)}.values()
     facets, spent = [], 0
     for field in fields:
         # Neither 1 and true nor 1 and "1" are one value, as they are to a filter.
@@ -67,7 +67,7 @@ def _values(field: str, hit: RetrievedHit) -> Iterator[Scalar]:
         # What is after the root of an absolute path.
         value = payload.path[: payload.path.find("/", 1) + 1]
     else:
-        value = collection_of(hit) if field == "collection" else getattr(payload, field)
+        value = collection_of(hit.point) if field == "collection" else getattr(payload, field)
     return iter((value,) if value and len(value) <= VALUE_CHARACTERS_MAX else ())
 
 

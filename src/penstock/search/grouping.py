@@ -75,7 +75,7 @@ def group_by_document(ranked: Sequence[RetrievedHit]) -> list[DocumentGroup]:
     """
     groups: dict[tuple[str, str], DocumentGroup] = {}
     for place, hit in enumerate(ranked, 1):
-        document = collection_of(hit), hit.payload.id
+        document = collection_of(hit.point), hit.payload.id
         group = groups.get(document)
         if group is None:
             groups[document] = DocumentGroup(hit, block_ends(RESCORED_CANDIDATES, place)[-1])

@@ -6,8 +6,6 @@ the pipeline answers from the other.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from penstock.kernel.context import Clock, Context, Criticality, run_all
-from penstock.kernel.errors import DECODE_ERRORS, Broken, Invalid, PenstockError, Rejected, Unavailable
+from penstock.kernel.errors import Broken, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
@@ -52,88 +50,21 @@ from penstock.search.facets import COUNTED_CHUNKS, count_facets
 from penstock.search.grouping import RankChunks, ranked_groups, within
 from penstock.search.highlights import Highlighter, WordTerms, folded_word
 from penstock.search.likeness import StoredVectors, read_vectors
+from penstock.search.pages import Page, make_cursor, requested_page
 from penstock.search.request import (
     LIMIT_MAX,
     QUERY_CHARACTERS_MAX,
     Facet,
-    Page,
     SearchHit,
     SearchRequest,
     SearchResult,
-    make_cursor,
-    requested_page,
 )
+from penstock.search.result_cache import ResultCache
 from penstock.search.several_collections import collection_of, left_out, merge_collections
 from penstock.stores.commands import Retrieve
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import TEXT_FOLDED, Except, RetrievedHit
-from penstock.stores.key_value_cache import KeyValueCache
 from penstock.stores.program_runner import RESULT_BYTES_MAX
-
-#: Collections whose removals are counted one by one; beyond that all answers are invalidated at once.
-TRACKED_COLLECTIONS_MAX: Final = 10_000
-
-KEY_BYTES: Final = 16
-
-#: Bytes of hits that are encoded before the event loop is released.
-SLICE_BYTES: Final = 262_144
-
-
-class ResultCache:
-    """Answers by request, none older than the cache's time to live.
-
-    A cached answer does not contain chunks added since. Chunks that this process removed are not shown any more
-    (:meth:`invalidate`). Chunks that another process removed may be shown until the entry expires.
-
-    Bounds: the cache's, and ``TRACKED_COLLECTIONS_MAX`` numbers.
-    """
-
-    def __init__(self, cache: KeyValueCache) -> None:
-        self._cache = cache
-        self._removals: dict[str, int] = {}
-        self._epoch = 0
-
-    def key(self, request: SearchRequest) -> bytes:
-        """Return a request's key as of now; take it before the search, not after.
-
-        Requests that differ in ``explain`` or ``strict`` only share one.
-        """
-        plain = msgspec.structs.replace(request, explain=False, strict=False)
-        removals = [self._removals.get(one, 0) for one in request.names]
-        place = (self._epoch, removals, plain)
-        return hashlib.blake2b(msgspec.msgpack.encode(place), digest_size=KEY_BYTES).digest()
-
-    def invalidate(self, collection: str) -> None:
-        """Invalidate every answer from a collection from which chunks were removed."""
-        if len(self._removals) >= TRACKED_COLLECTIONS_MAX and collection not in self._removals:
-            self._removals.clear()
-            self._epoch += 1
-        self._removals[collection] = self._removals.get(collection, 0) + 1
-
-    async def put(self, key: bytes, result: SearchResult) -> None:
-        """Store an answer without its explanations; a degraded one names its degradation itself."""
-        hits, size = [], 0
-        for hit in result.hits:
-            hits.append(msgspec.Raw(msgspec.msgpack.encode(msgspec.structs.replace(hit, explain=msgspec.UNSET))))
-            size += len(memoryview(hits[-1]))
-            if size >= SLICE_BYTES:
-                size = 0
-                await asyncio.sleep(0)
-        # A record's fields are not checked when it is made: bytes that are MessagePack already stand for any of them.
-        data = msgspec.msgpack.encode(msgspec.structs.replace(result, hits=hits))
-        try:
-            await self._cache.put({key: data})
-        except PenstockError:
-            return
-
-    async def get(self, key: bytes) -> SearchResult | None:
-        """Return a cached answer; ``None`` if there is none, or the cache fails."""
-        try:
-            (data,) = await self._cache.get([key])
-            return None if data is None else msgspec.msgpack.decode(data, type=SearchResult)
-        except (PenstockError, *DECODE_ERRORS):
-            return None
-
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +87,7 @@ class SearchRun:
     dense: DenseVectors | None = None
     sparse: SparseVector | None = None
     like: StoredVectors | None = None
+    wanted: int = LIMIT_MAX
     parts: dict[str, SearchRun] = field(default_factory=dict)
     left_out: dict[str, PenstockError] = field(default_factory=dict)
     token_vectors: TokenVectors | None = None
@@ -304,6 +236,9 @@ class SearchPipeline:
             run.degraded.append(run.plan.degraded_word)
         await run_all([self._encode(run, arm, query) for arm in run.plan.arms])
         request, depth = run.request, min(run.page.begin + (run.request.offset or 0) + run.request.limit, LIMIT_MAX)
+        if not request.group:
+            # Facets look deeper, and tell themselves how many they have counted.
+            run.wanted = depth
         rank: RankChunks = partial(self._rank, run, query)
         if request.collections:
             await self._begin_parts(run, query)
@@ -319,24 +254,35 @@ class SearchPipeline:
         else:
             hits = await ranked_groups(rank, depth)
             found = [group.best for group in hits]
-        points = [hit.point for hit in found]
+        result = await self._page(run, query, hits, [hit.point for hit in found])
+        return msgspec.structs.replace(result, facets=facets)
+
+    async def _page(self, run: SearchRun, query: str, hits: list[Any], points: list[str]) -> SearchResult:
+        """Return the page of an order that was asked for.
+
+        Args:
+            run: The search.
+            query: The query, empty for none.
+            hits: Hits or groups of them, best first.
+            points: The point of each.
+        """
+        request = run.request
         begin, shifted = run.page.find_begin(points)
         if shifted:
             run.degraded.append(PAGE_SHIFTED)
         begin += request.offset or 0
         end = min(begin + request.limit, LIMIT_MAX)
-        following = (
-            make_cursor(request, end, points[end - 1]) if begin < end <= len(points) and end < LIMIT_MAX else None
-        )
+        more = begin < end <= len(points) and end < LIMIT_MAX
         shown = [hit.search_hit() if request.group else SearchHit.of(hit) for hit in hits[begin:end]]
         if request.collections:
-            names = map(collection_of, found[begin:end])
+            names = map(collection_of, points[begin:end])
             shown = [msgspec.structs.replace(hit, collection=name) for hit, name in zip(shown, names, strict=True)]
         if request.highlights:
             ranges = await Highlighter(query, self._word_terms).ranges([hit.text for hit in shown])
             shown = [msgspec.structs.replace(hit, highlights=one) for hit, one in zip(shown, ranges, strict=True)]
+        following = make_cursor(request, end, points[end - 1]) if more else None
         missing = left_out(run.left_out) if run.left_out else msgspec.UNSET
-        return SearchResult(shown, 0.0, run.stages, run.degraded, following, missing, facets)
+        return SearchResult(shown, 0.0, run.stages, run.degraded, following, missing)
 
     async def _begin_parts(self, run: SearchRun, query: str) -> None:
         """Make a run for each of several collections; they share the query's vectors.
@@ -457,7 +403,7 @@ class SearchPipeline:
             if run.ctx.deadline.passed(self._clock.now()):
                 raise failure
             self._record_failure(run, NO_RERANK if what == RERANK_STAGE else failed_arm_word(Arm(what)), failure)
-        if answer.truncated and len(answer.hits) < depth:
+        if answer.truncated and len(answer.hits) < min(depth, run.wanted):
             detail = f"an answer holds {RESULT_BYTES_MAX} bytes of texts and metadata, ask for fewer hits"
             run.degrade(HITS_TRUNCATED, Invalid(detail, field="limit"))
         return answer.hits

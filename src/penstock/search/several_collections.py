@@ -32,9 +32,9 @@ def merge_collections(ranked: Mapping[str, Sequence[RetrievedHit]], *, comparabl
     return [hit for _, hit in named]
 
 
-def collection_of(hit: RetrievedHit) -> str:
-    """Return the collection of a merged hit; empty for one of a search of a single collection."""
-    return hit.point.rpartition(_SEPARATOR)[0]
+def collection_of(point: str) -> str:
+    """Return the collection of a merged hit's point; empty for one of a search of a single collection."""
+    return point.rpartition(_SEPARATOR)[0]
 
 
 def left_out(errors: Mapping[str, PenstockError]) -> list[LeftOut]:

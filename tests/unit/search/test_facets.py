@@ -1,6 +1,7 @@
 """Counts of values among the best chunks of a search."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -102,3 +103,18 @@ async def test_facets_go_with_groups():
     answer = await house.search("cat", facets=("language",), group="document", limit=2)
     (facet,) = answer.facets
     assert (facet.counted, len(answer.hits)) == (4, 2)
+
+
+@virtual
+async def test_what_facets_do_not_read_any_more_is_no_lack_of_hits():
+    house = await House().fill()
+    heavy = [replace(point(f"h{n}", f"cat {n}"), payload=heavy_payload(n)) for n in range(100)]
+    await house.store.run(UpsertPoints("c", heavy), WORK)
+    answer = await house.search("cat", facets=("metadata.k",), limit=10)
+    assert (answer.degraded, len(answer.hits)) == ([], 10)
+    assert 10 < answer.facets[0].counted < 100
+    assert (await house.search("cat", limit=100)).degraded == ["hits_truncated"]
+
+
+def heavy_payload(n: int) -> ChunkPayload:
+    return ChunkPayload(f"h{n}", 0, f"cat {n}", metadata={"k": n % 3, "much": "x" * 60_000})

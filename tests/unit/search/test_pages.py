@@ -4,11 +4,14 @@ import asyncio
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Invalid
 from penstock.search.grouping import group_by_document, ranked_groups
-from penstock.search.request import LIMIT_MAX, Page, SearchRequest, make_cursor, requested_page
+from penstock.search.pages import Page, make_cursor, requested_page
+from penstock.search.request import CURSOR, LIMIT_MAX, SearchRequest
 from penstock.stores.commands import DeleteDocuments, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, Match, Point, RetrievedHit
 from tests.clock import virtual
@@ -142,6 +145,13 @@ async def test_the_other_chunks_of_a_document_are_folded_into_its_best():
 
 def ranked(*documents: str) -> list[RetrievedHit]:
     return [RetrievedHit(str(n), -float(n), ChunkPayload(id, n, ""), {}) for n, id in enumerate(documents)]
+
+
+@given(st.text(max_size=40) | st.from_regex(CURSOR))
+def test_whatever_is_given_for_a_cursor_is_refused(cursor):
+    with pytest.raises(Invalid) as caught:
+        requested_page(msgspec.structs.replace(REQUEST, cursor=cursor))
+    assert caught.value.code == "invalid_cursor"
 
 
 def test_a_group_is_the_same_however_many_chunks_were_looked_at():

@@ -13,8 +13,9 @@ from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailab
 from penstock.kernel.settings import SearchSettings
 from penstock.policies.ladder import Rung
 from penstock.pools.guard import CircuitOpen
-from penstock.search.pipeline import ResultCache, SearchPipeline
+from penstock.search.pipeline import SearchPipeline
 from penstock.search.request import ArmWeights, SearchRequest, SearchResult
+from penstock.search.result_cache import ResultCache
 from penstock.stores.commands import CreateCollection, FetchTokenVectors, SearchBatch, StoreCommand, UpsertPoints
 from penstock.stores.data_model import TEXT_FOLDED, ChunkPayload, CollectionInfo, Point
 from penstock.stores.memory_cache import MemoryCache

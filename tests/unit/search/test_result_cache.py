@@ -7,8 +7,7 @@ import msgspec
 import pytest
 
 from penstock.kernel.errors import Unavailable
-from penstock.search import pipeline
-from penstock.search.pipeline import ResultCache
+from penstock.search import result_cache
 from penstock.search.request import (
     ArmWeights,
     Facet,
@@ -21,6 +20,7 @@ from penstock.search.request import (
     SearchResult,
     StageRank,
 )
+from penstock.search.result_cache import ResultCache
 from penstock.stores.data_model import Match, Range
 from penstock.stores.memory_cache import MemoryCache
 from tests.clock import virtual
@@ -84,7 +84,7 @@ async def test_a_removal_forgets_the_answers_of_its_collection_also_those_on_the
     await cache.put(other_key, RESULT)
     assert await cache.get(cache.key(REQUEST)) is None
     assert await cache.get(cache.key(other)) == RESULT
-    monkeypatch.setattr(pipeline, "TRACKED_COLLECTIONS_MAX", 1)
+    monkeypatch.setattr(result_cache, "TRACKED_COLLECTIONS_MAX", 1)
     before = cache.key(REQUEST)
     cache.invalidate("third")
     assert await cache.get(cache.key(other)) is None

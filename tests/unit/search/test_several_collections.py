@@ -4,8 +4,8 @@ import pytest
 
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Invalid, Rejected, Unavailable
-from penstock.search.pipeline import ResultCache
 from penstock.search.request import SearchRequest, SearchResult
+from penstock.search.result_cache import ResultCache
 from penstock.search.several_collections import merge_collections
 from penstock.stores.commands import CollectionCommand, CreateCollection, SearchBatch, StoreCommand, UpsertPoints
 from penstock.stores.contract import CollectionDamaged
