@@ -184,6 +184,9 @@ class SearchFields(NullAsDefault, frozen=True, kw_only=True):
             raise Invalid("at least one arm needs a weight above 0", field="weights")
 
 
+#: Characters of a collection's name at most.
+NAME_CHARACTERS_MAX: Final = 64
+
 #: Collections of one search at most. Each is searched like one by itself.
 COLLECTIONS_MAX: Final = 16
 
@@ -255,11 +258,13 @@ def _checked_collection(wanted: list[str] | None, of_path: str | None) -> str:
     """Return the collection to search, or several, each followed by a comma.
 
     Raises:
-        Invalid: They are none, too many, not distinct, or beside one in the path, or a name has a comma.
+        Invalid: They are none, too many, not distinct, or beside one in the path, or a name cannot be one.
     """
     for name in wanted or (of_path or DEFAULT_COLLECTION,):
-        if "," in name:
-            detail = f"no collection is named {truncated(name)!r}: a name has no comma"
+        if "," in name or len(name) > NAME_CHARACTERS_MAX:
+            detail = (
+                f"no collection is named {truncated(name)!r}: a name has {NAME_CHARACTERS_MAX} characters and no comma"
+            )
             raise Invalid(detail, field="collection", code="collection_not_found")
     if wanted is None:
         return of_path or DEFAULT_COLLECTION

@@ -402,6 +402,7 @@ async def test_a_search_finds_and_tells():
         ({"query": "q", "collections": [f"c{n}" for n in range(17)]}, 422, "invalid", "collections"),
         ({"query": "q", "collections": [f"c{n}" for n in range(10_000)]}, 422, "invalid", "filter"),
         ({"query": "q", "collections": ["default", "absent"]}, 404, "collection_not_found", "collection"),
+        ({"query": "q", "collections": ["default", "x" * 65]}, 404, "collection_not_found", "collection"),
         ({"query": "q", "collections": ["default", "a,b"]}, 404, "collection_not_found", "collection"),
         ({"query": "q", "collections": ["default", "../x"]}, 404, "collection_not_found", "collection"),
         ({"query": "q", "like": {"id": "a"}}, 422, "invalid", "like"),

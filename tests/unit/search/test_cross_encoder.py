@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,18 @@ async def test_the_best_are_put_in_the_order_that_the_cross_encoder_gives_and_th
     assert (after.degraded, "cross" in after.stages) == ([], True)
     scores = [hit.score for hit in after.hits]
     assert scores == sorted(scores, reverse=True)
+
+
+@virtual
+async def test_a_longer_answer_begins_as_the_shorter():
+    house = await House(texts=20).fill()
+    more = [f"the cat number {n}" for n in range(150)]
+    points = [Point(ChunkPayload(f"m{n}", 0, text), embedding(text), terms(text)) for n, text in enumerate(more)]
+    await house.store.run(UpsertPoints("c", points), WORK)
+    answers = [await house.search(limit=limit) for limit in (1, 10, 49, 60, 101, 150)]
+    for shorter, longer in pairwise(answers):
+        assert longer.hits[: len(shorter.hits)] == shorter.hits
+    assert [len(answer.hits) for answer in answers] == [1, 10, 49, 60, 101, 150]
 
 
 @virtual
