@@ -26,15 +26,23 @@ def age(data_dir):
         path.write_text(json.dumps(stated))
 
 
+@pytest.fixture(params=[1, 2])
+def begin(request, serve, tmp_path):
+    """Return a function that starts servers of so many store processes."""
+    config = tmp_path / "shards.yaml"
+    config.write_text(f"store:\n  shards: {request.param}\n")
+    return lambda: serve("--config", str(config))
+
+
 @pytest.fixture
-def aged(serve, data_dir):
+def aged(begin, data_dir):
     """A data directory with a collection of plain text."""
-    server = serve()
+    server = begin()
     with server.client() as client:
         client.put("/v1/collections/old").raise_for_status()
     server.terminate()
     age(data_dir)
-    server = serve()
+    server = begin()
     documents = [{"id": id, "text": text} for id, text in TEXTS.items()]
     with server.client() as client:
         told = client.post("/v1/collections/old/documents", json={"documents": documents}).json()
@@ -68,17 +76,17 @@ def renew_and_kill(server, after_s):
     return bool(ended)
 
 
-def test_a_renewal_that_is_killed_is_gone_on_with(serve, aged):
+def test_a_renewal_that_is_killed_is_gone_on_with(begin, aged):
     luck = random.Random(29)
     for _ in range(KILLS):
-        server = serve()
+        server = begin()
         with server.client() as client:
             # What was found before is found at every moment: a whole text, by its own words.
             id = luck.choice(sorted(TEXTS))
             assert id in by_words(client, TEXTS[id])
         if renew_and_kill(server, luck.uniform(0.01, 0.3)):
             break
-    server = serve()
+    server = begin()
     with server.client() as client:
         assert client.post("/v1/collections/old/renew").status_code == 200
         told = client.get("/v1/collections/old").json()
@@ -86,12 +94,13 @@ def test_a_renewal_that_is_killed_is_gone_on_with(serve, aged):
         for _, word in languages.CHINESE:
             assert by_words(client, word) >= {f"{word} {copy}" for copy in range(COPIES)}
     server.terminate()
-    server = serve()
+    server = begin()
     with server.client() as client:
         assert client.get("/v1/collections/old").json()["text"] == 2
         assert by_words(client, "茶叶")
 
 
+@pytest.mark.parametrize("begin", [1], indirect=True)
 def test_the_command_renews_what_status_shows_as_old(aged):
     (old,) = penstock_json("status", "--data-dir", aged)["collections"]
     assert (old["name"], old["text"]) == ("old", 1)

@@ -126,6 +126,7 @@ async def test_a_snapshot_of_the_first_release_is_restored(tmp_path, shards):
     async with fleet(tmp_path, shards) as one:
         restored = await one.snapshots.restore(name, LAYOUT, WORK, force=False)
         assert {info.name: info.documents for info in restored} == {"alpha": 3, "beta": 2}
+        assert {(info.text, info.renewing) for info in restored} == {(1, False)}
         assert await held(one.store) == RELEASED
         with pytest.raises(Invalid) as caught:
             await one.snapshots.restore(name, LAYOUT, WORK, force=False)
