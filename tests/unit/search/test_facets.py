@@ -80,6 +80,8 @@ def test_values_are_bounded_and_the_most_frequent_come_first():
     many = {"metadata": {"k": list(range(VALUES_PER_DOCUMENT_MAX * 2))}}
     (facet,) = asyncio.run(count_facets(["metadata.k"], hits(many), by_document=False))
     assert facet.more + len(facet.values) == VALUES_PER_DOCUMENT_MAX
+    (facet,) = asyncio.run(count_facets(["metadata.k"], hits(*[many] * 9), by_document=False))
+    assert {one.count for one in facet.values} == {9}
 
 
 @virtual

@@ -5,7 +5,19 @@ import pytest
 
 from penstock.kernel.errors import Invalid
 from penstock.kernel.records import NullAsDefault, OrNull
-from penstock.search.request import LIMIT_MAX, WEIGHT_MAX, ArmWeights, SearchRequest
+from penstock.search.request import (
+    COLLECTIONS_MAX,
+    DEFAULT_COLLECTION,
+    FACET_CHARACTERS_MAX,
+    FACETS_MAX,
+    LIMIT_MAX,
+    QUERY_CHARACTERS_MAX,
+    WEIGHT_MAX,
+    ArmWeights,
+    SearchBody,
+    SearchRequest,
+)
+from penstock.stores.data_model import Match
 
 
 @pytest.mark.parametrize("limit", [1, LIMIT_MAX])
@@ -52,3 +64,64 @@ def test_null_for_an_optional_field_is_its_default_and_no_two_records_share_it()
     one, other = (msgspec.json.decode(text, type=Wishes) for _ in range(2))
     assert one == Wishes([], 10, None)
     assert one.words is not other.words
+
+
+def asked(collection: str | None = None, **fields) -> SearchRequest:
+    return SearchRequest.from_body(msgspec.convert(fields, SearchBody), collection, str.lower)
+
+
+def test_a_body_becomes_a_request_of_its_collection():
+    assert asked("c", query="q").names == ("c",)
+    assert asked(query="q").names == (DEFAULT_COLLECTION,)
+    request = asked("c", query="q", filter={"language": "Go"}, offset=2.0, limit=3.0)
+    assert (request.offset, type(request.offset), type(request.limit)) == (2, int, int)
+    assert request.filter == (Match("language", ["go"]),)
+    assert asked("c", query="q" * 20_000).query == "q" * (QUERY_CHARACTERS_MAX + 1)
+
+
+def test_several_collections_are_one_field_of_the_message():
+    request = asked(query="q", collections=["c", "d"])
+    assert (request.collection, request.collections, request.names) == ("c,d,", ("c", "d"), ("c", "d"))
+    assert asked(query="q", collections=["c"]).collections == ("c",)
+    assert asked("c", query="q").collections == ()
+
+
+@pytest.mark.parametrize(
+    ("collection", "collections", "field"),
+    [
+        ("c", ["d"], "collections"),
+        (None, [], "collections"),
+        (None, ["c", "c"], "collections"),
+        (None, [f"c{n}" for n in range(COLLECTIONS_MAX + 1)], "collections"),
+        (None, ["a,b"], "collection"),
+        ("a,b,", None, "collection"),
+        ("x" * 65, None, "collection"),
+    ],
+)
+def test_collections_that_cannot_be_searched_together_are_refused(collection, collections, field):
+    with pytest.raises(Invalid) as caught:
+        asked(collection, query="q", collections=collections)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("facets", "field"),
+    [
+        (["languages"], "facets[0]"),
+        (["language", "metadata."], "facets[1]"),
+        (["metadata." + "k" * FACET_CHARACTERS_MAX], "facets[0]"),
+        (["folder", "folder"], "facets[1]"),
+        ([f"metadata.{n}" for n in range(FACETS_MAX + 1)], "facets"),
+    ],
+)
+def test_facets_that_there_are_not_are_refused(facets, field):
+    asked("c", query="q", facets=["language", "source", "folder", "collection", "metadata.__proto__"])
+    with pytest.raises(Invalid) as caught:
+        asked("c", query="q", facets=facets)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("offset", [-1, 1000, 10**30])
+def test_an_offset_out_of_bounds_is_refused(offset):
+    with pytest.raises(Invalid, match="between 0 and 999"):
+        SearchRequest("c", query="q", offset=offset).check()
