@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.e2e.conftest import penstock_json
+from tests.e2e.conftest import penstock, penstock_json
 
 PICTURE = base64.b64encode(random.Random(1).randbytes(120_000)).decode()
 CELLS = [
@@ -80,6 +80,7 @@ def test_what_is_left_out_is_counted_and_what_was_asked_for_stays(tree, data_dir
     assert {one["path"] for one in hits("DB_PASSWORD hunter2", "--limit", "50")} & {".env", "infra/tls.key"} == set()
 
     assert index(tree / "shop" / "vendor")[:3] == (1, 0, 0)
+    assert "included: tree: /shop/vendor/\n" in penstock("sources", "--data-dir", data_dir).stdout
     (tree / ".penstockignore").write_text("!logo.svg\n")
     assert index(tree)[:3] == (2, 6, 0)
     assert hits("vendor who sells", "--limit", "1")[0]["path"] == "shop/vendor/account.py"

@@ -56,7 +56,7 @@ async def sources(setup: Setup, collection: str | None, *, as_json: bool) -> int
     """Show the trees that are indexed, and how fresh they are.
 
     The root is that of this host, where it has fed the source, else the latest host's. Files that failed in the last
-    run are listed below.
+    run are listed below, and patterns of what is included although it is left out elsewhere.
     """
     told: dict[str, Any] = {"sources": []}
     # Asking must not create anything.
@@ -77,6 +77,9 @@ async def sources(setup: Setup, collection: str | None, *, as_json: bool) -> int
     for one in listed:
         for failure in one.run.failures:
             line = f"failed: {one.name}: {failure.path} ({failure.code})"
+            stdout_console().print(strip_controls(line), soft_wrap=True)
+        if one.include:
+            line = f"included: {one.name}: {', '.join(one.include)}"
             stdout_console().print(strip_controls(line), soft_wrap=True)
     return 0
 

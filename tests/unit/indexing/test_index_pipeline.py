@@ -110,6 +110,26 @@ async def test_a_short_document_is_one_write():
 
 
 @virtual
+async def test_a_notebook_is_told_by_its_path_and_has_the_languages_of_its_chunks():
+    house = await House().open()
+    asked = []
+
+    async def cut(message, _ctx):
+        asked.append(message.language)
+        return [Chunk("# title", 3, 3, "", "markdown"), Chunk("x = 1", 9, 9, "", "python"), Chunk("?", 12, 12, "")]
+
+    house.pipeline.chunk = cut
+    await house.index(Document("a", "{}", "books/a.ipynb"), Document("b", "x", "b.ipynb", "Python"))
+    assert asked == ["notebook", "Python"]
+    found = await house.store.run(FetchPayloads("c", list(house.store._points["c"])), WORK)
+    assert [p.language for p in sorted(found.values(), key=lambda p: p.chunk) if p.id == "a"] == [
+        "markdown",
+        "python",
+        "notebook",
+    ]
+
+
+@virtual
 async def test_the_same_content_is_neither_cut_nor_embedded_again():
     house = await House().open()
     await house.index(Document("a", "one"))
