@@ -26,6 +26,7 @@ from penstock.indexing.document_records import PATH_CHARACTERS_MAX
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, truncated
 from penstock.search.request import CHUNK_NUMBER_MAX, SearchBody
 from penstock.stores.data_model import ID_CHARACTERS_MAX
+from penstock.stores.sources import INCLUDE_MAX
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -309,6 +310,7 @@ _BODY_LISTS: Final[dict[type, tuple[str, int]]] = {
     request_bodies.TextsBody: ("texts", request_bodies.TEXTS_MAX),
     request_bodies.RerankBody: ("texts", request_bodies.TEXTS_MAX),
     request_bodies.DeleteBody: ("ids", request_bodies.IDS_MAX),
+    request_bodies.SourceBody: ("include", INCLUDE_MAX),
 }
 
 #: A longer message of the decoder holds what the caller wrote.

@@ -43,6 +43,8 @@ async def test_what_a_source_includes_stays_until_it_is_told_otherwise():
     api = await with_documents()
     await api.ask("PUT", "/v1/sources/s", {"include": ["vendor/", "*.svg"]})
     assert (await api.ask("PUT", "/v1/sources/s", ROOT)).json["include"] == ["vendor/", "*.svg"]
+    most = {**ROOT, "include": ["x"] * 64, "commit": "c0ffee", "run": {"indexed": 1}}
+    assert len((await api.ask("PUT", "/v1/sources/s", most)).json["include"]) == 64
     assert (await api.ask("PUT", "/v1/sources/s", {"include": []})).json["include"] == []
 
 
