@@ -50,6 +50,17 @@ _LETTER: Final = re.compile(r"\w\W*|\W+")
 #: Marks, and punctuation beyond ASCII.
 _NO_LETTER: Final = re.compile(r"[^\w\s\x00-\x7f]")
 
+#: More marks in a row than any letter has (Unicode's Stream-Safe Text Format): to sort them takes time that grows with
+#: their square.
+_MARKS_IN_ROW: Final = re.compile(r"([^\w\s\x00-\x7f]{30})[^\w\s\x00-\x7f]+")
+
+#: Characters folded at once: some milliseconds for which the interpreter's lock is held. No chunk is longer, and a pair
+#: across the border of two pieces is lost.
+PIECE_CHARACTERS: Final = 8_192
+
+#: Characters of a folded text from which on the rest is left out: more than the encoder reads.
+FOLDED_CHARACTERS_MIN: Final = 131_073
+
 #: The first of the letters that stand for marks, and their number: ideographs so rare that they are met nowhere else.
 _STAND_INS: Final = (0x20000, 0xA000)
 
@@ -61,6 +72,8 @@ def fold_query(text: str) -> str:
     * Letters of Latin, Greek and Cyrillic lose their accents.
     * A run of a script without spaces becomes its overlapping pairs of letters. A letter alone stays.
     * Marks within words become letters, because the engine would cut the words there.
+
+    Bounds: what the encoder does not read is not folded (``FOLDED_CHARACTERS_MIN``).
     """
     return text if text.isascii() else _fold(text)[0]
 
@@ -92,7 +105,21 @@ def without_pairs(text: str) -> str:
 
 
 def _fold(text: str) -> tuple[str, str]:
-    """Return a text folded, and the letters of its pairs, with spaces between."""
+    """Return as much of a text folded as is read, and the letters of its pairs, with spaces between."""
+    if len(text) <= PIECE_CHARACTERS:
+        return _fold_piece(text)
+    pieces: list[tuple[str, str]] = []
+    characters = 0
+    for begin in range(0, len(text), PIECE_CHARACTERS):
+        pieces.append(_fold_piece(text[begin : begin + PIECE_CHARACTERS]))
+        characters += len(pieces[-1][0])
+        if characters >= FOLDED_CHARACTERS_MIN:
+            break
+    return "".join(folded for folded, _ in pieces), " ".join(letters for _, letters in pieces)
+
+
+def _fold_piece(text: str) -> tuple[str, str]:
+    text = _MARKS_IN_ROW.sub(r"\1", text)
     text = unicodedata.normalize("NFC", _OPTIONAL.sub("", unicodedata.normalize("NFKD", text)))
     text = _HAS_PLAIN.sub(lambda found: _PLAIN[found[0]], text)
     paired: list[str] = []

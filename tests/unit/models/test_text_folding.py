@@ -1,5 +1,6 @@
 """Words of every script, found however they are typed."""
 
+import time
 import unicodedata
 
 import numpy as np
@@ -7,8 +8,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from penstock.models.bm25 import Bm25Runner, Bm25Settings
-from penstock.models.text_folding import LETTERS_FOLLOW, fold_document, fold_query
+from penstock.models.bm25 import CHARACTERS_MAX, Bm25Runner, Bm25Settings
+from penstock.models.text_folding import (
+    FOLDED_CHARACTERS_MIN,
+    LETTERS_FOLLOW,
+    PIECE_CHARACTERS,
+    fold_document,
+    fold_query,
+)
 from tests.rigs import languages
 
 RUNNER = Bm25Runner(Bm25Settings())
@@ -137,6 +144,28 @@ def test_full_and_half_width_have_the_same_terms(text):
 def test_a_query_that_is_the_document_finds_all_of_it(text):
     assert query_terms(text) <= document_terms(text)
     assert LETTERS_FOLLOW not in fold_query(text)
+
+
+def test_no_more_is_folded_than_is_read():
+    assert FOLDED_CHARACTERS_MIN > CHARACTERS_MAX
+    text = "数据库连接池" * 400_000
+    folded = fold_query(text)
+    assert CHARACTERS_MAX < len(folded) < CHARACTERS_MAX + 4 * PIECE_CHARACTERS
+    assert RUNNER.truncated([folded]) == [True]
+    short = "é" * 2 * PIECE_CHARACTERS
+    assert fold_query(short) == "e" * 2 * PIECE_CHARACTERS
+
+
+def test_thousands_of_marks_on_a_letter_are_folded_in_no_time():
+    for marks in ("\u0301\u0327", "\u05b9\u05b4\u05b0", "\u0e48\u0e38"):
+        began_s = time.process_time()
+        fold_document("a" + marks * 4_000)
+        assert time.process_time() - began_s < 0.04
+
+
+def test_pieces_are_one_text():
+    words = [f"wört{number}" for number in range(5_000)]
+    assert len(query_terms(" ".join(words))) == len(words)
 
 
 def test_letters_do_not_count_as_length():
