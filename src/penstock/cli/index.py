@@ -130,14 +130,15 @@ def print_report(stats: IndexStats, collection: str, console: Console, *, as_jso
     for note in stats.notes:
         console.print(f"note: {strip_controls(note)}", soft_wrap=True)
     for loss in stats.kept_directories:
-        console.print(_told(loss, collection), soft_wrap=True)
+        console.print(kept_line(loss, collection), soft_wrap=True)
     if as_json:
         print_json(stats.as_json(collection))
     else:
         click.echo("\n".join(summary_lines(stats, collection)))
 
 
-def _told(loss: VanishedDocuments, collection: str) -> str:
+def kept_line(loss: VanishedDocuments, collection: str) -> str:
+    """Return the line about a directory that keeps its documents, for a person."""
     name = strip_controls(str(loss.directory))
     found = "" if loss.has_files else "no file to index is in it; "
     return (

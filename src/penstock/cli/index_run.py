@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +60,18 @@ REFRESH_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
-    """Options of an index run."""
+    """Options of an index run.
+
+    Attributes:
+        paths: What is indexed.
+        collection: Where to.
+        force: Whether a path may be very broad.
+        prune: Whether most of a directory's documents may be removed.
+        source: Name of the source; empty for the one that the paths have.
+        include: Patterns of what is not left out.
+        changed: Files and directories that may have changed. Other files are taken to be as they were, unless they are
+            new. ``None`` for anything.
+    """
 
     paths: Sequence[Path]
     collection: str
@@ -68,6 +79,7 @@ class IndexOptions:
     prune: bool = False
     source: str = ""
     include: Sequence[str] = ()
+    changed: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -80,6 +92,7 @@ class _IndexScope:
         sources: The sources that the collection has.
         unreadable: Files and directories that could not be read. Documents listed below them have not vanished.
         losses: The documents that have vanished from each directory that is indexed.
+        changed: As in :class:`IndexOptions`.
     """
 
     roots: Sequence[IndexRoot]
@@ -87,6 +100,7 @@ class _IndexScope:
     sources: KnownSources
     unreadable: list[Path] = field(default_factory=list)
     losses: list[VanishedDocuments] = field(default_factory=list)
+    changed: frozenset[str] | None = None
 
     def note_file(self, file: str) -> None:
         """Note that a file is there."""
@@ -97,7 +111,14 @@ class _IndexScope:
         """Note that a file exists, and return whether the collection has it as it is and by its own id."""
         # Whatever the hash: one that still has its path for an id is sent, to be given its own.
         legacy = self.known.note(one.file)
+        if not self._may_have_changed(one.file) and self.known.assume_unchanged(one.id):
+            return not legacy
         return self.known.is_unchanged(one.id, partial(hash_file, one, file_bytes_max)) and not legacy
+
+    def _may_have_changed(self, file: str) -> bool:
+        if self.changed is None:
+            return True
+        return not self.changed.isdisjoint((file, *accumulate(file.split("/")[:-1], "{}/{}".format)))
 
     def was_unchanged(self, one: IndexableFile) -> bool:
         """Return whether a file was found unchanged."""
@@ -209,7 +230,7 @@ class IndexRun:
         for root in roots:
             self.stats.sources.setdefault(root.source, SourceStats(str(root.project)))
         losses = [VanishedDocuments(root.path) for root in roots if root.path.is_dir()]
-        return _IndexScope(roots, documents, known, losses=losses)
+        return _IndexScope(roots, documents, known, losses=losses, changed=order.changed)
 
     def _renamed(self, root: IndexRoot, known: KnownSources, documents: IndexedDocuments) -> IndexRoot:
         """Return a root under the name of the source whose tree it was before it was renamed, if it was one."""

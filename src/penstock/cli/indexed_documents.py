@@ -57,6 +57,15 @@ class IndexedDocuments:
         self._current[row] = bool(self._hashes[row]) and self._hashes[row] == _number(hash_file())
         return bool(self._current[row])
 
+    def assume_unchanged(self, id_: str) -> bool:
+        """Note that a document's file exists and was not changed; return whether it is listed and was written whole."""
+        row = self._row(id_)
+        if row is None:
+            return False
+        self._seen[row] = True
+        self._current[row] = bool(self._hashes[row])
+        return bool(self._current[row])
+
     def note(self, id_: str) -> bool:
         """Note that a document's file exists, and return whether the document is listed."""
         row = self._row(id_)

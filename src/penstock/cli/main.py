@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "index": ("index", "Index files and directories."),
     "search": ("search", "Search a collection."),
     "sources": ("sources:sources", "Show the trees that are indexed, and how fresh they are."),
+    "watch": ("watch", "Keep sources up to date while their files change."),
     "forget": ("sources:forget", "Remove a source and its documents."),
     "collections": ("collections", "List or delete collections."),
     "status": ("status", "Show collections and what the server is doing."),

@@ -841,3 +841,25 @@ def test_files_that_are_left_out_by_now_are_removed_however_many_they_are(tree):
     tally = run(server, tree)
     assert counts(tally) == (0, 3, 9, 0)
     assert tally.kept_directories == []
+
+
+def test_a_run_over_changes_reads_those_files_alone(tree, monkeypatch):
+    (tree / "deep" / "down").mkdir(parents=True)
+    (tree / "deep" / "down" / "d.py").write_text("d\n")
+    server, read = FakeIndex(), []
+    run(server, tree)
+    for name in ("a.py", "b.py", "deep/down/d.py", "new.py"):
+        (tree / name).write_text("changed\n")
+    (tree / "c.md").unlink()
+    read_text = local_files.read_text
+
+    def noting(path, *how):
+        read.append(path.name)
+        return read_text(path, *how)
+
+    monkeypatch.setattr(local_files, "read_text", noting)
+    tally = IndexStats()
+    order = IndexOptions([tree], "default", changed=frozenset({str(tree / "a.py"), str(tree / "deep")}))
+    asyncio.run(IndexRun(server, Settings(), order, tally, FakeDisplay()).run())
+    assert counts(tally) == (3, 1, 1, 0)
+    assert set(read) == {"a.py", "d.py", "new.py"}
