@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, islice
@@ -52,6 +53,8 @@ COMPARE_BATCH_FILES: Final = 100
 #: Unreadable files and directories remembered, so that what is listed below them is not removed; with more of them
 #: nothing is removed at all.
 UNREADABLE_MAX: Final = 1000
+#: Paths that are left out and remembered, so that documents of them are removed however many they are.
+LEFT_OUT_MAX: Final = 10_000
 #: Files by which a tree is recognised that was renamed.
 SAMPLE_FILES: Final = 100
 #: Seconds between updates of the display while nothing happens.
@@ -91,6 +94,7 @@ class _IndexScope:
         known: The documents that the collection holds of sources, and those without one by the path of their file.
         sources: The sources that the collection has.
         unreadable: Files and directories that could not be read. Documents listed below them have not vanished.
+        left_out: Files and directories that are there and left out.
         losses: The documents that have vanished from each directory that is indexed.
         changed: As in :class:`IndexOptions`.
     """
@@ -99,6 +103,7 @@ class _IndexScope:
     known: IndexedDocuments
     sources: KnownSources
     unreadable: list[Path] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
     losses: list[VanishedDocuments] = field(default_factory=list)
     changed: frozenset[str] | None = None
 
@@ -106,6 +111,14 @@ class _IndexScope:
         """Note that a file is there."""
         for loss in self.losses:
             loss.has_files = loss.has_files or is_below(file, str(loss.directory))
+
+    def note_skipped(self, path: Path, reason: str) -> None:
+        """Note that a file or directory is there and not indexed."""
+        if reason == SkipReason.UNREADABLE and len(self.unreadable) <= UNREADABLE_MAX:
+            self.unreadable.append(path)
+        # An empty file may be one that is being written.
+        elif reason not in (SkipReason.UNREADABLE, SkipReason.EMPTY) and len(self.left_out) < LEFT_OUT_MAX:
+            self.left_out.add(str(path))
 
     def is_unchanged(self, one: IndexableFile, file_bytes_max: int) -> bool:
         """Note that a file exists, and return whether the collection has it as it is and by its own id."""
@@ -118,7 +131,7 @@ class _IndexScope:
     def _may_have_changed(self, file: str) -> bool:
         if self.changed is None:
             return True
-        return not self.changed.isdisjoint((file, *accumulate(file.split("/")[:-1], "{}/{}".format)))
+        return _is_among(file, self.changed)
 
     def was_unchanged(self, one: IndexableFile) -> bool:
         """Return whether a file was found unchanged."""
@@ -138,8 +151,9 @@ class _IndexScope:
         around = [loss for loss in self.losses if is_below(file, str(loss.directory))]
         if not around or self.is_superseded(one):
             return
-        # A file that is left out by now is there: its disk is mounted.
-        vanished = self.may_remove(one) and not os.path.lexists(file)
+        # A file that is left out by now is there: its disk is mounted. Whether there is a file at this moment says
+        # nothing: the disk may have been mounted since the walk, and a branch switched back.
+        vanished = self.may_remove(one) and not _is_among(file, self.left_out)
         for loss in around:
             loss.listed += 1
             loss.vanished += vanished
@@ -158,6 +172,11 @@ class _IndexScope:
         """Return whether a listed document's file belongs to another source by now, which lies inside of its own."""
         root = innermost_root(self.file_of(one), self.roots)
         return bool(one.source) and root is not None and root.source != one.source
+
+
+def _is_among(file: str, paths: AbstractSet[str]) -> bool:
+    """Tell whether a file or one of the directories around it is among the paths."""
+    return not paths.isdisjoint((file, *accumulate(file.split("/")[:-1], "{}/{}".format)))
 
 
 class IndexRun:
@@ -309,8 +328,7 @@ class IndexRun:
 
         def skip(path: Path, reason: str) -> None:
             self.stats.skipped[reason] += 1
-            if reason == SkipReason.UNREADABLE and len(scope.unreadable) <= UNREADABLE_MAX:
-                scope.unreadable.append(path)
+            scope.note_skipped(path, reason)
 
         for one in find_files(scope.roots, self._file_bytes_max, skip, self._order.include):
             scope.note_file(one.file)

@@ -843,6 +843,26 @@ def test_files_that_are_left_out_by_now_are_removed_however_many_they_are(tree):
     assert tally.kept_directories == []
 
 
+def test_files_that_come_back_after_the_walk_are_not_taken_for_left_out(tree, monkeypatch):
+    for number in range(9):
+        (tree / f"{number}.py").write_text("x\n")
+    server = FakeIndex()
+    run(server, tree)
+    elsewhere = tree.parent / "elsewhere"
+    shutil.copytree(tree, elsewhere)
+    empty(tree)
+    (tree / "a.py").write_text("changed\n")
+    remove = IndexRun._remove
+
+    async def mounted(self, scope):
+        shutil.copytree(elsewhere, tree, dirs_exist_ok=True)
+        await remove(self, scope)
+
+    monkeypatch.setattr(IndexRun, "_remove", mounted)
+    tally = run(server, tree)
+    assert (tally.removed, len(server.stored)) == (0, 12)
+
+
 def test_a_run_over_changes_reads_those_files_alone(tree, monkeypatch):
     (tree / "deep" / "down").mkdir(parents=True)
     (tree / "deep" / "down" / "d.py").write_text("d\n")
