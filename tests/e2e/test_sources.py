@@ -58,7 +58,7 @@ def test_a_project_moves_is_renamed_narrowed_to_and_forgotten(projects, data_dir
     assert (report["indexed"], report["unchanged"], report["removed"]) == (1, 1, 1)
 
     listed = {one["name"]: one for one in penstock_json("sources", *at)["sources"]}
-    assert {name: one["documents"] for name, one in listed.items()} == {"alpha": 1, "beta": 1, "projects": 0}
+    assert {name: one["documents"] for name, one in listed.items()} == {"alpha": 1, "beta": 1}
     assert listed["alpha"]["roots"][0]["path"] == str(renamed)
     assert "alpha-renamed" in penstock("sources", *at).stdout
 

@@ -64,13 +64,14 @@ class VanishedDocuments:
 
 @dataclass(slots=True)
 class SourceStats:
-    """Counts of one run over one source.
+    """Counts of one run over one source: its files, and what became of its documents.
 
     Bounds:
         ``failures`` holds ``SOURCE_FAILURES_MAX`` entries at most.
     """
 
     root: str
+    files: int = 0
     indexed: int = 0
     unchanged: int = 0
     removed: int = 0

@@ -272,6 +272,9 @@ class IndexRun:
         moved = [root for root in scope.roots if scope.sources.has_moved(root)]
         if moved and not self._order.prune:
             await self._check_moved(scope, moved)
+        # A directory around sources, with nothing else in it, is none itself.
+        known, every = scope.sources.by_name, self.stats.sources
+        self.stats.sources = {name: counts for name, counts in every.items() if counts.files or name in known}
         for name, counts in self.stats.sources.items():
             before = scope.sources.root_of(name)
             if before not in ("", counts.root):
@@ -332,6 +335,7 @@ class IndexRun:
 
         for one in find_files(scope.roots, self._file_bytes_max, skip, self._order.include):
             scope.note_file(one.file)
+            self.stats.sources[one.source].files += 1
             if scope.is_unchanged(one, self._file_bytes_max):
                 self.stats.unchanged += 1
                 self.stats.sources[one.source].unchanged += 1
@@ -369,7 +373,8 @@ class IndexRun:
     def _encoded(self, scope: _IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:
         """Yield encoded documents; runs in a thread, one at a time."""
         for one in find_files(scope.roots, self._file_bytes_max, include=self._order.include):
-            if scope.was_unchanged(one):
+            # A source that had no file when it was compared has not been registered.
+            if scope.was_unchanged(one) or one.source not in self.stats.sources:
                 continue
             legacy = scope.known.holds(one.file)
             try:

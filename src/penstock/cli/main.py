@@ -49,6 +49,7 @@ BROKEN_PIPE: Final = 141
 
 _HINTS: Final = {
     "collection_not_found": "`penstock status` lists collections; `penstock index PATH --collection NAME` makes one",
+    "path_not_found": "`penstock sources` lists what is indexed, and `penstock forget NAME` removes a gone tree",
     "source_not_found": "`penstock sources` lists sources",
     "overloaded": "the server has more work than it can do; try again a little later",
     "timeout": "ask for less, or raise the limit (`penstock config` names it)",

@@ -618,6 +618,16 @@ def test_a_path_inside_a_source_belongs_to_it_and_a_directory_around_updates_all
     assert set(tally.sources) == {"tree", tmp_path.name}
 
 
+def test_a_directory_around_sources_is_none_itself_while_it_has_no_file_of_its_own(tree, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    assert counts(run(server, tmp_path)) == (0, 3, 0, 0)
+    assert set(server.sources) == {"tree"}
+    (tmp_path / "loose.py").write_text("x\n")
+    assert counts(run(server, tmp_path)) == (1, 3, 0, 0)
+    assert set(server.sources) == {"tree", tmp_path.name}
+
+
 def test_a_source_inside_of_another_takes_its_documents_over(tree, tmp_path):
     server = FakeIndex()
     run(server, tmp_path)

@@ -19,6 +19,8 @@ from penstock.ranking.retrieval import ScoredPoint
 from penstock.stores.commands import (
     CreateCollection,
     DeleteDocuments,
+    ListSources,
+    PutSource,
     ScrollPoints,
     SealDocument,
     StoreCommand,
@@ -27,6 +29,7 @@ from penstock.stores.commands import (
 from penstock.stores.comparison import compare_collections, hit_overlap, same_point
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
 from penstock.stores.migration import PAGE_ATTEMPTS_MAX, PAGE_POINTS, Migration, MigrationJournal, MigrationState
+from penstock.stores.sources import SourceRecord, SourceRoot
 from tests.clock import virtual
 from tests.fakes.memory_store import MemoryStore, sparse, unit
 
@@ -77,6 +80,15 @@ def journal() -> MemoryJournal:
 
 def migration(source: Any, target: Any, journal: Any, order: MigrationState = ORDER) -> Migration:
     return Migration(source, target, order, journal, random.Random(3).random)
+
+
+@virtual
+async def test_sources_are_moved_with_their_collection() -> None:
+    source, target = await filled(3), MemoryStore()
+    there = SourceRecord("s", [SourceRoot("h", "/p")], "c0ffee")
+    await source.run(PutSource("c", there), WORK)
+    assert (await migration(source, target, MemoryJournal()).run()).comparison.matches
+    assert await target.run(ListSources("c"), WORK) == [there]
 
 
 def upserts(store: MemoryStore) -> list[int]:
