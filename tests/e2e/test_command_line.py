@@ -92,7 +92,9 @@ def test_odd_trees_do_no_harm(tree, data_dir, tmp_path):
     os.mkfifo(tree / "pipe")
     report = penstock_json("index", tree, "--data-dir", data_dir)
     assert report["failed"] == 0
-    assert report["indexed"] == 7
+    assert report["indexed"] == 6
+    assert report["encodings"] == {"cp1252": 1}
+    assert report["skipped"]["minified"] == 1
     assert report["skipped"]["symlink_outside"] == 1
     assert report["skipped"]["not_a_file"] == 1
 
