@@ -14,6 +14,8 @@ TERMS_MAX: Final = 8
 PARSED_CHARACTERS_MAX: Final = 1000
 #: Fewer characters are a count rather than a code.
 CODE_CHARACTERS_MIN: Final = 3
+#: Words of a query whose exact terms count whole.
+WORDS_OF_A_QUESTION: Final = 8
 #: Occurrences of a term in one text that are examined.
 OCCURRENCES_MAX: Final = 20
 
@@ -45,6 +47,8 @@ def exact_shares(query: str, texts: Mapping[P, str]) -> dict[P, float]:
     """Return how much of a query's exact terms each text holds, 0 to 1; no entry for one that holds none.
 
     A term counts by the share of the other texts that do not hold it: what all of them hold tells nothing.
+    In a query of more than ``WORDS_OF_A_QUESTION`` words each counts less in proportion: an abstract that quotes a word
+    does not ask for it.
     """
     terms = parse_exact_terms(query)
     shares: dict[P, float] = {}
@@ -52,11 +56,11 @@ def exact_shares(query: str, texts: Mapping[P, str]) -> dict[P, float]:
         return shares
     phrases = any(" " in term for term in terms)
     prepared = {point: " ".join(text.lower().split()) if phrases else text.lower() for point, text in texts.items()}
-    others = max(1, len(texts) - 1)
+    weight = min(1.0, WORDS_OF_A_QUESTION / len(query.split())) / len(terms) / max(1, len(texts) - 1)
     for term in terms:
         held = [point for point, text in prepared.items() if _holds(text, term)]
         for point in held:
-            shares[point] = shares.get(point, 0.0) + (len(texts) - len(held)) / others / len(terms)
+            shares[point] = shares.get(point, 0.0) + weight * (len(texts) - len(held))
     return shares
 
 

@@ -55,6 +55,12 @@ def test_half_of_the_terms_is_half_the_share():
     assert exact_shares("E0308 E0309", {"a": "E0308 E0309", "b": "E0309", "c": ""}) == {"a": 0.75, "b": 0.25}
 
 
+def test_a_term_among_many_words_counts_less():
+    texts = {"a": "the threshold", "b": ""}
+    assert exact_shares('"threshold" of the weights', texts) == {"a": 1.0}
+    assert exact_shares('a "threshold" ' + "word " * 30, texts) == {"a": 0.25}
+
+
 def test_a_pasted_log_gives_few_terms():
     assert len(parse_exact_terms(" ".join(f"E{n:04}" for n in range(1000)))) == TERMS_MAX
 
