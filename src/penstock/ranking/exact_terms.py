@@ -12,8 +12,8 @@ from penstock.ranking.retrieval import P
 #: Exact terms taken from one query, from its first characters.
 TERMS_MAX: Final = 8
 PARSED_CHARACTERS_MAX: Final = 1000
-#: Fewer characters are a count rather than a code.
-CODE_CHARACTERS_MIN: Final = 3
+#: Fewer digits, with nothing joined to them, are a count or a part of a word.
+CODE_DIGITS_MIN: Final = 3
 #: Words of a query whose exact terms count whole.
 WORDS_OF_A_QUESTION: Final = 8
 #: Occurrences of a term in one text that are examined.
@@ -21,12 +21,13 @@ OCCURRENCES_MAX: Final = 20
 
 _QUOTED: Final = re.compile(r'"([^"\n]{2,200})"|“([^”\n]{2,200})”')
 #: ``ORA-01017``, ``2.31.0``, ``10.0.0.1``, ``fe80::1``, ``0x80070005``, ``B12-345/X``.
-_CODE: Final = re.compile(r"[\w.:/+#@-]+")
+_CODE: Final = re.compile(r"[a-z0-9_.:/+#@-]+")
 #: What stands around a code in a sentence.
-_PUNCTUATION: Final = "()[]{}<>.,;:!?'\"`“”-/"
+_PUNCTUATION: Final = ".:-/"
 #: What a term may not be a part of: ``1.2.3`` is not in ``1.2.30``, nor in ``11.2.3``, nor in ``1.2.3.4``.
-_JOINED_BEFORE: Final = re.compile(r"\w\Z|\d[-.]\Z")
-_JOINED_AFTER: Final = re.compile(r"\w|[-.]\d")
+#: Letters of other scripts may touch it.
+_JOINED_BEFORE: Final = re.compile(r"[a-z0-9_]\Z|[0-9][-.]\Z")
+_JOINED_AFTER: Final = re.compile(r"[a-z0-9_]|[-.][0-9]")
 
 
 @lru_cache(maxsize=64)
@@ -38,8 +39,7 @@ def parse_exact_terms(query: str) -> tuple[str, ...]:
     """
     text = query[:PARSED_CHARACTERS_MAX].lower()
     quoted = [" ".join((found[1] or found[2]).split()) for found in _QUOTED.finditer(text)]
-    words = [word.strip(_PUNCTUATION) for word in _QUOTED.sub(" ", text).split()]
-    codes = [word for word in words if len(word) >= CODE_CHARACTERS_MIN and _is_code(word)]
+    codes = filter(_is_code, (word.strip(_PUNCTUATION) for word in _CODE.findall(_QUOTED.sub(" ", text))))
     return tuple(dict.fromkeys(term for term in (*quoted, *codes) if term))[:TERMS_MAX]
 
 
@@ -65,7 +65,9 @@ def exact_shares(query: str, texts: Mapping[P, str]) -> dict[P, float]:
 
 
 def _is_code(word: str) -> bool:
-    return any(map(str.isdigit, word)) and _CODE.fullmatch(word) is not None
+    """Return whether a word has ``CODE_DIGITS_MIN`` digits, or one beside a joint; ``python3`` and ``s3fs`` are words."""
+    digits = sum(map(str.isdigit, word))
+    return digits >= CODE_DIGITS_MIN or (digits > 0 and not word.isalnum())
 
 
 def _holds(text: str, term: str) -> bool:
