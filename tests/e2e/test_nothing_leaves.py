@@ -118,6 +118,8 @@ def test_a_server_and_the_commands_beside_it_keep_to_themselves(place, tree):
         place.run("snapshot", "--output", saved, *args, out=saved)
         place.run("restore", saved, "--force", *args)
         place.run("snapshots", "list", *args)
+        with running(place, "watch", *args, ready="watching"):
+            pass
         place.run("config", *args)
         place.run("--help")
 
@@ -129,9 +131,13 @@ def test_commands_without_a_server_keep_to_themselves(place, tree):
     place.run("search", "decode a JSON string", *args)
     place.run("index", tree, "--dry-run", *args)
     place.run("status", *args)
+    place.run("sources", *args)
+    place.run("collections", "list", *args)
+    place.run("renew", *args)
     place.run("snapshot", "--output", saved, *args, out=saved)
     place.run("restore", saved, "--force", *args)
     place.run("snapshots", "list", *args)
+    place.run("forget", tree.name, "--yes", *args)
     place.run("migrate", "default", "--to", "qdrant", *args, code=2)
     place.run("dlq", "list", *args, code=2)
     place.run("top", "--once", *args, code=2)
