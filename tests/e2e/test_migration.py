@@ -74,7 +74,8 @@ def test_a_collection_is_moved_there_and_back_and_found_at_each_place(tmp_path):
             with server.client() as client:
                 body = {"query": "word3 and word5", "limit": 5, "strict": True}
                 answer = client.post(f"/v1/collections/{name}/search", json=body).json()
-                found.append([hit["id"] for hit in answer["hits"]])
+                # Of texts found equally well the engine chooses some: their scores are the same, not their ids.
+                found.append([round(hit["score"], 4) for hit in answer["hits"]])
                 if backend == "qdrant":
                     client.delete("/v1/collections/c").raise_for_status()
             assert server.terminate()[0] == 0
