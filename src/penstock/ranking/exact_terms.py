@@ -65,7 +65,7 @@ def exact_shares(query: str, texts: Mapping[P, str]) -> dict[P, float]:
 
 
 def _is_code(word: str) -> bool:
-    """Return whether a word has ``CODE_DIGITS_MIN`` digits, or one beside a joint; ``python3`` and ``s3fs`` are words."""
+    """Return whether a word has ``CODE_DIGITS_MIN`` digits, or one beside a joint; ``python3`` is a word."""
     digits = sum(map(str.isdigit, word))
     return digits >= CODE_DIGITS_MIN or (digits > 0 and not word.isalnum())
 
