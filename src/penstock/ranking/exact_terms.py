@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
@@ -37,7 +38,7 @@ def parse_exact_terms(query: str) -> tuple[str, ...]:
     Bounds: ``TERMS_MAX`` terms in the first ``PARSED_CHARACTERS_MAX`` characters; those of the last 64 queries are
         cached.
     """
-    text = query[:PARSED_CHARACTERS_MAX].lower()
+    text = _folded(query[:PARSED_CHARACTERS_MAX])
     quoted = [" ".join((found[1] or found[2]).split()) for found in _QUOTED.finditer(text)]
     codes = filter(_is_code, (word.strip(_PUNCTUATION) for word in _CODE.findall(_QUOTED.sub(" ", text))))
     return tuple(dict.fromkeys(term for term in (*quoted, *codes) if term))[:TERMS_MAX]
@@ -55,13 +56,19 @@ def exact_shares(query: str, texts: Mapping[P, str]) -> dict[P, float]:
     if not terms:
         return shares
     phrases = any(" " in term for term in terms)
-    prepared = {point: " ".join(text.lower().split()) if phrases else text.lower() for point, text in texts.items()}
+    folded = {point: _folded(text) for point, text in texts.items()}
+    prepared = {point: " ".join(text.split()) for point, text in folded.items()} if phrases else folded
     weight = min(1.0, WORDS_OF_A_QUESTION / len(query.split())) / len(terms) / max(1, len(texts) - 1)
     for term in terms:
         held = [point for point, text in prepared.items() if _holds(text, term)]
         for point in held:
             shares[point] = shares.get(point, 0.0) + weight * (len(texts) - len(held))
     return shares
+
+
+def _folded(text: str) -> str:
+    """Return a text in lower case, its letters of full width and ligatures as plain ones."""
+    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).lower()
 
 
 def _is_code(word: str) -> bool:

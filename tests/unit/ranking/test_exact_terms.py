@@ -42,6 +42,8 @@ def test_codes_and_quoted_phrases_are_exact_terms(query, terms):
         ("ORA-01017", "ora-01017: invalid", True),
         ("10.0.0.1", "http://10.0.0.1:8080/", True),
         ("E40917", "错误码E40917表示库存不足。", True),
+        ("ABC1234", "型番 ＡＢＣ１２３４ の部品", True),
+        ("ａｂｃ１２３４", "part ABC1234", True),
         ("E40917", "错误码E409170表示", False),
         ('"no such table"', "No such\n    table here", True),
         ('"no such table"', "no such tables", False),
