@@ -151,6 +151,20 @@ def test_the_server_may_restart_and_the_root_go_and_come(watched):
     assert watched.paths() == set()
 
 
+def test_a_root_may_go_at_any_moment_of_a_run(watched):
+    elsewhere = watched.root.parent / "elsewhere"
+    for number in range(12):
+        (watched.root / "f1.py").write_text(f"def lynx_{number}(): return 1\n")
+        # From before the batch of changes ends to after the run.
+        time.sleep(number * 0.03)
+        watched.root.rename(elsewhere)
+        time.sleep(0.3)
+        elsewhere.rename(watched.root)
+        watched.until(lambda word=f"lynx_{number}": watched.finds(word, "f1.py"))
+    assert watched.process.poll() is None
+    assert len(watched.paths()) == 20
+
+
 def test_what_cannot_be_watched_is_refused_with_what_to_do(data_dir):
     done = penstock("watch", "--data-dir", data_dir)
     assert (done.returncode, "penstock serve" in done.stderr) == (2, True)

@@ -182,8 +182,12 @@ class SourceWatcher:
                     await self._run(api, paths)
         except (Expired, Rejected, Unavailable) as error:
             self._tell_once(f"waiting for the server: {error.detail}")
-            return
-        self._changed = set()
+        except Invalid as error:
+            # A root may go at any moment; the next look at the roots tells of it.
+            if error.code != "path_not_found":
+                raise
+        else:
+            self._changed = set()
 
     async def _run(self, api: AsyncClient, paths: Sequence[Path]) -> None:
         changed = None if self._changed is None else frozenset(self._changed)
