@@ -12,6 +12,7 @@ import pytest
 from penstock.kernel.context import Deadline, point_id
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.stores.commands import (
+    AddVectors,
     CountDocuments,
     CreateCollection,
     DeleteDocuments,
@@ -24,6 +25,7 @@ from penstock.stores.commands import (
     GetDocuments,
     ListCollections,
     ListDocuments,
+    ListPending,
     ListSources,
     PutSource,
     ReplaceSparse,
@@ -40,9 +42,11 @@ from penstock.stores.data_model import (
     TEXT_PLAIN,
     ArmQuery,
     ChunkPayload,
+    ChunkVectors,
     CollectionInfo,
     DocumentInfo,
     Match,
+    PendingChunk,
     Point,
     Prefix,
     Range,
@@ -124,6 +128,98 @@ def test_sparse_vectors_are_replaced_and_nothing_else(shop):
     assert found["a"].dense.tolist() == pytest.approx(one.dense.tolist())
     (hits,) = shop.do(shop.store.run(SearchBatch(name, [ArmQuery(sparse(t77=1.0), 5)]), WORK))
     assert [hit.point for hit in hits] == [point_id("a", 0)]
+
+
+# Chunks without dense vectors
+
+
+def pending(document: str, chunk: int = 0, *, digest: str = "h1") -> Point:
+    whole = point(document, chunk)
+    payload = msgspec.structs.replace(whole.payload, pending=digest)
+    return replace(whole, payload=payload, dense=None, token_vectors=None)
+
+
+def vectors_for(one: Point, *, digest: str = "") -> ChunkVectors:
+    payload = one.payload
+    return ChunkVectors(payload.id, payload.chunk, digest or payload.pending, unit(1.0, 0.0))
+
+
+def listed(shop: Any, name: str, limit: int = 10) -> list[tuple[str, int]]:
+    found, after = [], None
+    while True:
+        page = shop.do(shop.store.run(ListPending(name, (), after, limit), WORK))
+        found += [(one.document_id, one.chunk) for one in page.chunks]
+        after = page.next
+        if after is None:
+            return sorted(found)
+
+
+def test_a_chunk_without_a_dense_vector_is_found_by_words_and_listed_until_it_has_one(shop):
+    name = shop.collection()
+    one, other = pending("a"), point("b")
+    shop.put(name, one, other)
+    info = shop.do(shop.store.run(DescribeCollection(name), WORK))
+    assert (info.documents, info.chunks, info.pending) == (2, 2, 1)
+    by_words = ArmQuery(one.sparse, 5)
+    by_meaning = ArmQuery(unit(1.0, 0.0), 5)
+    words, meaning = shop.do(shop.store.run(SearchBatch(name, [by_words, by_meaning]), WORK))
+    assert point_id("a", 0) in {hit.point for hit in words}
+    assert {hit.point for hit in meaning} == {point_id("b", 0)}
+    (read,) = shop.do(shop.store.run(FetchPoints(name, [point_id("a", 0)]), WORK))
+    assert (read.dense, read.token_vectors, read.payload) == (None, None, one.payload)
+    page = shop.do(shop.store.run(ListPending(name, (), None, 5), WORK))
+    assert page.chunks == [PendingChunk("a", 0, one.payload.path, one.payload.language)]
+    shop.do(shop.store.run(AddVectors(name, [vectors_for(one)]), WORK))
+    assert shop.do(shop.store.run(DescribeCollection(name), WORK)).pending == 0
+    assert listed(shop, name) == []
+    (meaning,) = shop.do(shop.store.run(SearchBatch(name, [by_meaning]), WORK))
+    assert {hit.point for hit in meaning} == {point_id("a", 0), point_id("b", 0)}
+    (read,) = shop.do(shop.store.run(FetchPoints(name, [point_id("a", 0)]), WORK))
+    assert read.payload == msgspec.structs.replace(one.payload, pending="")
+    assert read.sparse.indices.tolist() == one.sparse.indices.tolist()
+
+
+def test_vectors_of_a_text_that_has_changed_or_gone_are_not_taken(shop):
+    name = shop.collection()
+    shop.put(name, pending("a", digest="h2"), point("b"))
+    stale = [vectors_for(pending("a"), digest="h1"), vectors_for(pending("b")), vectors_for(pending("gone"))]
+    shop.do(shop.store.run(AddVectors(name, stale), WORK))
+    shop.do(shop.store.run(AddVectors(name, []), WORK))
+    info = shop.do(shop.store.run(DescribeCollection(name), WORK))
+    assert (info.chunks, info.pending) == (2, 1)
+    (kept,) = shop.do(shop.store.run(FetchPoints(name, [point_id("b", 0)]), WORK))
+    assert kept.dense.tolist() == pytest.approx(point("b").dense.tolist())
+
+
+def test_pending_chunks_are_counted_through_every_kind_of_write(shop):
+    name = shop.collection()
+
+    def count() -> int:
+        return shop.do(shop.store.run(DescribeCollection(name), WORK)).pending
+
+    assert count() == 0
+    shop.put(name, *[pending("a", number) for number in range(5)], pending("b"), point("c"))
+    assert count() == 6
+    shop.put(name, pending("a", 1), point("a", 2), pending("c"))
+    assert count() == 6
+    shop.do(shop.store.run(AddVectors(name, [vectors_for(pending("a", 1)), vectors_for(pending("a", 2))]), WORK))
+    assert count() == 5
+    shop.do(shop.store.run(TrimDocument(name, "a", 4), WORK))
+    assert count() == 4
+    shop.do(shop.store.run(DeleteDocuments(name, (Match("id", ["b", "c"]),)), WORK))
+    assert count() == 2
+    assert listed(shop, name, limit=1) == [("a", 0), ("a", 3)]
+    some = shop.do(shop.store.run(ListPending(name, (Match("id", ["b"]),), None, 5), WORK))
+    assert (some.chunks, some.next) == ([], None)
+
+
+def test_sealing_a_document_leaves_its_chunks_pending(shop):
+    name = shop.collection()
+    shop.put(name, pending("a"))
+    shop.do(shop.store.run(SealDocument(name, DocumentInfo("a", "h1", 1)), WORK))
+    shop.do(shop.store.run(AddVectors(name, [vectors_for(pending("a"))]), WORK))
+    head = shop.do(shop.store.run(GetDocuments(name, ["a"]), WORK))["a"]
+    assert (head.hash, head.chunks) == ("h1", 1)
 
 
 def test_replacing_sparse_vectors_of_points_that_are_gone_does_nothing(shop):

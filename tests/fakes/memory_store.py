@@ -30,6 +30,8 @@ from penstock.stores.data_model import (
     Except,
     Filter,
     Match,
+    PendingChunk,
+    PendingPage,
     Point,
     PointPage,
     Prefix,
@@ -107,6 +109,26 @@ class MemoryStore:
         kept = [point if keeps else dataclasses.replace(point, token_vectors=None) for point in command.points]
         there.update({_id(point.payload): point for point in kept})
 
+    def _add_vectors(self, command: commands.AddVectors) -> None:
+        there = self._of(command.collection)
+        keeps = self._infos[command.collection].token_dim
+        for one in command.vectors:
+            point = there.get(point_id(one.document_id, one.chunk))
+            if point is not None and point.dense is None and point.payload.pending == one.pending:
+                payload = msgspec.structs.replace(point.payload, pending="")
+                there[_id(payload)] = Point(payload, one.dense, point.sparse, one.token_vectors if keeps else None)
+
+    def _list_pending(self, command: commands.ListPending) -> PendingPage:
+        found = sorted(
+            (place, point.payload)
+            for place, point in self._of(command.collection).items()
+            if point.dense is None and matches(point.payload, command.filter) and place >= (command.after or "")
+        )
+        following = found[command.limit][0] if len(found) > command.limit else None
+        return PendingPage(
+            [PendingChunk(one.id, one.chunk, one.path, one.language) for _, one in found[: command.limit]], following
+        )
+
     def _replace_sparse(self, command: commands.ReplaceSparse) -> None:
         there = self._of(command.collection)
         for one in command.points:
@@ -141,7 +163,7 @@ class MemoryStore:
         if isinstance(query.vector, SparseVector):
             scores = _sparse_scores(points, query.vector, learned=bool(self._infos[collection].sparse))
         else:
-            scores = {place: float(point.dense @ query.vector) for place, point in points.items()}
+            scores = {place: float(point.dense @ query.vector) for place, point in points.items() if point.dense is not None}
         wanted = None if query.among is None else set(query.among)
         found = [
             ScoredPoint(place, score)
@@ -203,7 +225,8 @@ class MemoryStore:
     def _describe(self, name: str) -> CollectionInfo:
         points = self._of(name).values()
         documents = sum(point.payload.chunk == 0 for point in points)
-        return msgspec.structs.replace(self._infos[name], documents=documents, chunks=len(points))
+        pending = sum(point.dense is None for point in points)
+        return msgspec.structs.replace(self._infos[name], documents=documents, chunks=len(points), pending=pending)
 
     def _remove(self, collection: str, unwanted: Callable[[ChunkPayload], bool]) -> list[ChunkPayload]:
         points = self._of(collection)
@@ -219,6 +242,7 @@ _HANDLERS: dict[type, Callable[[MemoryStore, Any], Any]] = {
     commands.DescribeCollection: lambda store, c: store._describe(c.collection),
     commands.DropCollection: lambda store, c: store._drop(c.collection),
     commands.UpsertPoints: MemoryStore._upsert,
+    commands.AddVectors: MemoryStore._add_vectors,
     commands.ReplaceSparse: MemoryStore._replace_sparse,
     commands.SetTextVersion: MemoryStore._set_text_version,
     commands.TrimDocument: MemoryStore._trim,
@@ -228,6 +252,7 @@ _HANDLERS: dict[type, Callable[[MemoryStore, Any], Any]] = {
     commands.FetchTokenVectors: lambda store, c: store._fetch(c, "token_vectors"),
     commands.FetchPayloads: lambda store, c: store._fetch(c, "payload"),
     commands.ListDocuments: MemoryStore._list_documents,
+    commands.ListPending: MemoryStore._list_pending,
     commands.GetDocuments: MemoryStore._get_documents,
     commands.CountDocuments: MemoryStore._count_documents,
     commands.FetchPoints: MemoryStore._fetch_points,

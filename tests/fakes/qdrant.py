@@ -177,7 +177,7 @@ async def _upsert(server: FakeQdrant, name: str, said: Any) -> Any:
             server.hanging.set()
             await asyncio.sleep(3600)
         server.hang_after -= 1
-    await server._local.upsert(name, asked.points)
+    await server._local.upsert(name, asked.points, asked.update_filter, asked.update_mode)
     return _UPDATED
 
 

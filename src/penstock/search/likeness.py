@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.kernel.context import Context, point_id, run_all
-from penstock.kernel.errors import Invalid, truncated
+from penstock.kernel.errors import Invalid, Rejected, truncated
 from penstock.kernel.vectors import SparseVector
+from penstock.search.degradation import RETRY_AFTER_S
 from penstock.search.request import Like
 from penstock.stores.commands import GetDocuments, ScrollPoints
 from penstock.stores.contract import VectorStore
@@ -41,6 +42,7 @@ async def read_vectors(store: VectorStore, collection: str, like: Like, ctx: Con
 
     Raises:
         Invalid: There is no such document (``document_not_found``) or chunk (``chunk_not_found``).
+        Rejected: Its dense vectors have not been made yet (``vectors_pending``).
     """
     head = (await store.run(GetDocuments(collection, [like.id]), ctx)).get(like.id)
     if head is None:
@@ -58,11 +60,15 @@ async def read_vectors(store: VectorStore, collection: str, like: Like, ctx: Con
     if not points:
         detail = f"document {truncated(like.id)!r} has no chunk {numbers[0]}"
         raise Invalid(detail, field="like.chunk", code="chunk_not_found")
-    return _mean([points[number] for number in sorted(points)])
+    dense = [one.dense for number in sorted(points) if (one := points[number]).dense is not None]
+    if not dense:
+        detail = f"the vectors of document {truncated(like.id)!r} are still being made; try again in a moment"
+        raise Rejected(detail, code="vectors_pending", retry_after_s=RETRY_AFTER_S)
+    return _mean(dense, [points[number] for number in sorted(points)])
 
 
-def _mean(points: list[Point]) -> StoredVectors:
-    dense = np.asarray(np.mean([point.dense for point in points], axis=0), np.float32)
+def _mean(vectors: list[NDArray[np.float32]], points: list[Point]) -> StoredVectors:
+    dense = np.asarray(np.mean(vectors, axis=0), np.float32)
     length = float(np.linalg.norm(dense))
     indices, places = np.unique(np.concatenate([point.sparse.indices for point in points]), return_inverse=True)
     values = np.zeros(len(indices), np.float32)

@@ -16,10 +16,12 @@ from penstock.ranking.retrieval import RetrievalQuery, ScoredPoint
 from penstock.stores.data_model import (
     ArmQuery,
     ChunkPayload,
+    ChunkVectors,
     CollectionInfo,
     DocumentInfo,
     DocumentPage,
     Filter,
+    PendingPage,
     Point,
     PointPage,
     RetrievalResult,
@@ -107,6 +109,13 @@ class ReplaceSparse(CollectionCommand[None], frozen=True):
     points: Sequence[SparseReplacement]
 
 
+class AddVectors(CollectionCommand[None], frozen=True):
+    """Give chunks the vectors that they lack; one that has changed or gone since its text was read is left alone."""
+
+    writes = checks_layout = True
+    vectors: Sequence[ChunkVectors]
+
+
 class SetTextVersion(CollectionCommand[None], frozen=True):
     """Record the version of a collection's text; updates that came before it have been applied on return."""
 
@@ -179,6 +188,20 @@ class FetchPayloads(CollectionCommand[Mapping[str, ChunkPayload]], frozen=True):
 
 class ListDocuments(CollectionCommand[DocumentPage], frozen=True):
     """Return a page of document heads, in an order that does not change between pages."""
+
+    filter: Filter
+    after: str | None
+    limit: int
+
+
+class ListPending(CollectionCommand[PendingPage], frozen=True):
+    """Return a page of the chunks without a dense vector, in an order that does not change between pages.
+
+    Attributes:
+        filter: Conditions that they must meet.
+        after: ``next`` of the page before; ``None`` for the first.
+        limit: Chunks at most.
+    """
 
     filter: Filter
     after: str | None

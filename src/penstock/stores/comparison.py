@@ -90,17 +90,20 @@ async def compare_collections(
         await target.run(DescribeCollection(target_collection), ctx),
     )
     samples = await _samples(source, collection, rng, ctx)
-    differing, dense, sparse = [], [], []
+    differing: list[str] = []
+    dense: list[float] = []
+    sparse: list[float] = []
     for one in samples:
         place = point_id(one.payload.id, one.payload.chunk)
         page = await target.run(ScrollPoints(target_collection, place, 1), ctx)
         if not page.points or not same_point(one, page.points[0]):
             differing.append(place)
-        queries = [ArmQuery(one.dense, TOP_K), ArmQuery(one.sparse, TOP_K)]
+        vectors = [vector for vector in (one.sparse, one.dense) if vector is not None]
+        queries = [ArmQuery(vector, TOP_K) for vector in vectors]
         found = await source.run(SearchBatch(collection, queries), ctx)
         again = await target.run(SearchBatch(target_collection, queries), ctx)
-        dense.append(hit_overlap(found[0], again[0]))
-        sparse.append(hit_overlap(found[1], again[1]))
+        for overlaps, ours_found, theirs_found in zip((sparse, dense), found, again, strict=False):
+            overlaps.append(hit_overlap(ours_found, theirs_found))
     return CollectionComparison(
         chunks=(ours.chunks, theirs.chunks),
         documents=(ours.documents, theirs.documents),
@@ -124,16 +127,13 @@ async def _samples(store: VectorStore, collection: str, rng: Rng, ctx: Context) 
 
 def same_point(one: Point, other: Point) -> bool:
     """Return whether two points are equal, every vector included."""
-    if one.payload != other.payload or (one.token_vectors is None) is not (other.token_vectors is None):
+    if one.payload != other.payload:
         return False
-    if (
-        one.token_vectors is not None
-        and other.token_vectors is not None
-        and not np.array_equal(one.token_vectors, other.token_vectors)
-    ):
+    arrays = (one.dense, other.dense), (one.token_vectors, other.token_vectors)
+    if not all(ours is theirs or np.array_equal(ours, theirs) for ours, theirs in arrays):  # type: ignore[arg-type]
         return False
     ours, theirs = (dict(zip(p.sparse.indices.tolist(), p.sparse.values.tolist(), strict=True)) for p in (one, other))
-    return np.array_equal(one.dense, other.dense) and ours == theirs
+    return ours == theirs
 
 
 def hit_overlap(source_hits: Sequence[ScoredPoint], target_hits: Sequence[ScoredPoint]) -> float:

@@ -106,6 +106,7 @@ class ChunkPayload(msgspec.Struct, frozen=True, omit_defaults=True):
         hash: On chunk 0 only: the document's content hash; empty while it is being written.
         chunks: On chunk 0 only: number of chunks in the document.
         source: Name of the source that the document belongs to; empty for none.
+        pending: Content hash of the document, while the chunk has no dense vector yet: it is found by words only.
     """
 
     id: str
@@ -120,6 +121,7 @@ class ChunkPayload(msgspec.Struct, frozen=True, omit_defaults=True):
     hash: str = ""
     chunks: int = 0
     source: str = ""
+    pending: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +130,14 @@ class Point:
 
     Attributes:
         payload: The chunk's payload; its ``id`` and ``chunk`` give the point's id.
-        dense: ``float32 [dim]``, L2-normalised.
+        dense: ``float32 [dim]``, L2-normalised; ``None`` while the payload says that it is pending.
         sparse: Sparse vector of the chunk's sparse text.
         token_vectors: Token vectors, ``int8 [rows, token_dim]``, at least one; a collection that keeps none
             ignores them.
     """
 
     payload: ChunkPayload
-    dense: NDArray[np.float32]
+    dense: NDArray[np.float32] | None
     sparse: SparseVector
     token_vectors: TokenVectors | None = None
 
@@ -153,6 +155,48 @@ class SparseReplacement:
     document_id: str
     chunk: int
     sparse: SparseVector
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkVectors:
+    """Vectors of a chunk that had none.
+
+    Attributes:
+        document_id: The chunk's document.
+        chunk: Its number in the document.
+        pending: What its payload said when its text was read, so that another text does not get its vectors.
+        dense: As in :class:`Point`.
+        token_vectors: As in :class:`Point`.
+    """
+
+    document_id: str
+    chunk: int
+    pending: str
+    dense: NDArray[np.float32]
+    token_vectors: TokenVectors | None = None
+
+
+class PendingChunk(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk without a dense vector.
+
+    Attributes:
+        document_id: The chunk's document.
+        chunk: Its number in the document.
+        path: The document's path.
+        language: Its language.
+    """
+
+    document_id: str
+    chunk: int
+    path: str
+    language: str
+
+
+class PendingPage(msgspec.Struct, frozen=True):
+    """A page of chunks without a dense vector. ``next`` is the ``after`` of the next page, null on the last one."""
+
+    chunks: list[PendingChunk]
+    next: str | None
 
 
 class DocumentInfo(msgspec.Struct, frozen=True):
@@ -203,6 +247,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
         renewing: Whether a renewal of its BM25 vectors to the newest version has begun and not ended.
         text: Version of the text of which its BM25 vectors are made: 1 for a collection that was made before there was
             another, 2 for one that is searchable by words in every script. Its queries are prepared the same way.
+        pending: Points without a dense vector. They are found by words, and by meaning once they have one.
     """
 
     name: str
@@ -221,6 +266,7 @@ class CollectionInfo(msgspec.Struct, frozen=True):
     reason: str = ""
     text: int = TEXT_PLAIN
     renewing: bool = False
+    pending: int = 0
 
     @property
     def text_version(self) -> int:

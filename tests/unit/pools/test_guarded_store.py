@@ -13,6 +13,7 @@ from penstock.stores.backends.edge import command_handlers
 from penstock.stores.backends.edge.sharded_store import ShardedStore
 from penstock.stores.backends.qdrant.store import QdrantStore
 from penstock.stores.commands import (
+    AddVectors,
     CollectionCommand,
     CountDocuments,
     CreateCollection,
@@ -26,6 +27,7 @@ from penstock.stores.commands import (
     GetDocuments,
     ListCollections,
     ListDocuments,
+    ListPending,
     ListSources,
     PutSource,
     ReplaceSparse,
@@ -41,6 +43,7 @@ from penstock.stores.commands import (
 from penstock.stores.data_model import (
     ArmQuery,
     ChunkPayload,
+    ChunkVectors,
     CollectionInfo,
     DocumentInfo,
     Match,
@@ -65,6 +68,8 @@ COMMANDS: list[StoreCommand[object]] = [
     ListCollections(),
     DescribeCollection("c"),
     UPSERT,
+    AddVectors("c", [ChunkVectors("d", 0, "h", embedding("a cat"))]),
+    ListPending("c", (), None, 5),
     ReplaceSparse("c", [SparseReplacement("d", 0, terms("a dog"))]),
     SetTextVersion("c", 2, renewing=False),
     PutSource("c", SourceRecord("tree")),

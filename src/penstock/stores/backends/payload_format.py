@@ -14,7 +14,18 @@ import msgspec
 import numpy as np
 
 from penstock.kernel.late_interaction import LEVEL_MAX, TokenVectors
-from penstock.stores.data_model import ChunkPayload, Condition, DocumentInfo, Except, Prefix, Range, Scalar
+from penstock.stores.data_model import (
+    ChunkPayload,
+    ChunkVectors,
+    Condition,
+    DocumentInfo,
+    Except,
+    PendingChunk,
+    Point,
+    Prefix,
+    Range,
+    Scalar,
+)
 from penstock.stores.timestamps import to_utc_rfc3339
 
 #: Prefix of metadata keys in conditions.
@@ -100,6 +111,9 @@ CHUNK_PAYLOAD_FIELDS: Final = [field.name for field in msgspec.structs.fields(Ch
 #: Fields from which a document's head is read.
 DOCUMENT_FIELDS: Final = ["id", "hash", "chunks", "path", "source"]
 
+#: Fields from which a chunk without a dense vector is read.
+PENDING_FIELDS: Final = ["id", "chunk", "path", "language"]
+
 #: Indexed payload fields that hold keywords, and whether they are asked by prefix as well.
 KEYWORD_FIELDS: Final = {"id": False, "path": True, "language": False, "source": False, FACETS_FIELD: False}
 
@@ -143,6 +157,14 @@ def decode_payload(stored: dict[str, Any] | None) -> ChunkPayload:
     return msgspec.convert(fields, ChunkPayload)
 
 
+def with_vectors(point: Point, vectors: ChunkVectors) -> Point | None:
+    """Return a stored point with the vectors that it lacks; ``None`` if it lacks none, or those of another text."""
+    if point.dense is not None or point.payload.pending != vectors.pending:
+        return None
+    payload = msgspec.structs.replace(point.payload, pending="")
+    return Point(payload, vectors.dense, point.sparse, vectors.token_vectors)
+
+
 def decode_document(stored: dict[str, Any] | None) -> DocumentInfo:
     """Return the document's head from a stored payload, or from ``DOCUMENT_FIELDS`` of one."""
     fields = stored or {}
@@ -153,6 +175,12 @@ def decode_document(stored: dict[str, Any] | None) -> DocumentInfo:
         path=fields.get("path", ""),
         source=fields.get("source", ""),
     )
+
+
+def decode_pending(stored: dict[str, Any] | None) -> PendingChunk:
+    """Return a chunk without a dense vector from a stored payload, or from ``PENDING_FIELDS`` of one."""
+    fields = stored or {}
+    return PendingChunk(*(fields[name] for name in PENDING_FIELDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
         changed: Points replaced or deleted since the generation was made, about.
         files: Size of each file, by its path in the generation's directory.
         stamp: Digest of paths, sizes and times: while it is the same nothing was written.
+        pending: Points without a dense vector.
     """
 
     generation: str
@@ -44,6 +45,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     changed: int
     files: dict[str, int]
     stamp: str
+    pending: int = 0
 
 
 @dataclass(slots=True)

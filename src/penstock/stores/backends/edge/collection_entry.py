@@ -159,6 +159,7 @@ class CollectionEntry:
                 info,
                 documents=held.documents,
                 chunks=held.chunks,
+                pending=held.pending,
                 disk_bytes=held.disk_bytes,
                 indexed=min(info.indexed, held.chunks),
             )

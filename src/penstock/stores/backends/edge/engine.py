@@ -19,14 +19,23 @@ from penstock.ranking.retrieval import Arm, ScoredPoint
 from penstock.stores.backends import payload_format
 from penstock.stores.backends.edge import engine_config, query_builder
 from penstock.stores.backends.layout import LEARNED_SPARSE
-from penstock.stores.commands import DeleteDocuments, ReplaceSparse, SealDocument, TrimDocument, UpsertPoints
+from penstock.stores.commands import (
+    AddVectors,
+    DeleteDocuments,
+    ReplaceSparse,
+    SealDocument,
+    TrimDocument,
+    UpsertPoints,
+)
 from penstock.stores.data_model import (
     ArmQuery,
     ChunkPayload,
+    ChunkVectors,
     Condition,
     DocumentInfo,
     DocumentPage,
     Match,
+    PendingPage,
     Point,
     PointPage,
     Range,
@@ -34,10 +43,11 @@ from penstock.stores.data_model import (
 )
 
 #: Commands that change points, applied the same on arrival and on replay.
-Update = UpsertPoints | ReplaceSparse | TrimDocument | SealDocument | DeleteDocuments
+Update = UpsertPoints | AddVectors | ReplaceSparse | TrimDocument | SealDocument | DeleteDocuments
 
 _UPDATES: Final[dict[type, Callable[[Shard, Any], Any]]] = {
     UpsertPoints: lambda shard, c: shard.upsert(c.points),
+    AddVectors: lambda shard, c: shard.add_vectors(c.vectors),
     ReplaceSparse: lambda shard, c: shard.replace_sparse(c.points),
     TrimDocument: lambda shard, c: shard.trim_document(c.document_id, c.chunks),
     SealDocument: lambda shard, c: shard.seal_document(c.document),
@@ -45,7 +55,7 @@ _UPDATES: Final[dict[type, Callable[[Shard, Any], Any]]] = {
 }
 
 #: Updates that take space on the disk; the others are applied even when it is full.
-SPACE_CONSUMING: Final = (UpsertPoints, ReplaceSparse, SealDocument)
+SPACE_CONSUMING: Final = (UpsertPoints, AddVectors, ReplaceSparse, SealDocument)
 
 
 def apply_update(shard: Shard, command: Update) -> Any:
@@ -55,13 +65,19 @@ def apply_update(shard: Shard, command: Update) -> Any:
 
 def without_token_vectors(command: Update) -> Update:
     """Return the command without token vectors, for a collection that keeps none."""
-    if not isinstance(command, UpsertPoints):
-        return command
-    return msgspec.structs.replace(command, points=[dataclasses.replace(p, token_vectors=None) for p in command.points])
+    if isinstance(command, UpsertPoints):
+        points = [dataclasses.replace(point, token_vectors=None) for point in command.points]
+        return msgspec.structs.replace(command, points=points)
+    if isinstance(command, AddVectors):
+        vectors = [dataclasses.replace(one, token_vectors=None) for one in command.vectors]
+        return msgspec.structs.replace(command, vectors=vectors)
+    return command
 
 
 def points_touched(command: Update) -> int:
     """Return about how many points the command touches; a filter counts as one."""
+    if isinstance(command, AddVectors):
+        return len(command.vectors)
     return len(command.points) if isinstance(command, UpsertPoints | ReplaceSparse) else 1
 
 
@@ -129,6 +145,18 @@ class Shard:
         """Write points in one operation of the engine's log."""
         self._update(qe.UpdateOperation.upsert_points([_point(p, self.sparse_name) for p in points]))
 
+    def add_vectors(self, vectors: Iterable[ChunkVectors]) -> None:
+        """Give those of the points that lack them their vectors."""
+        if completed := self.completed(vectors):
+            self.upsert(completed)
+
+    def completed(self, vectors: Iterable[ChunkVectors]) -> list[Point]:
+        """Return those of the points that lack them with their vectors."""
+        wanted = {(one.document_id, one.chunk): one for one in vectors}
+        there = self.fetch_points([point_id(*place) for place in wanted])
+        found = (payload_format.with_vectors(one, wanted[one.payload.id, one.payload.chunk]) for one in there)
+        return [one for one in found if one is not None]
+
     def replace_sparse(self, points: Iterable[SparseReplacement]) -> None:
         """Replace the sparse vectors of those of the points that exist."""
         vectors = {point_id(one.document_id, one.chunk): one.sparse for one in points}
@@ -173,6 +201,26 @@ class Shard:
         """Count the points that match."""
         with _translate_errors():
             return self._shard.count(qe.CountRequest(exact=True, filter=query_builder.engine_filter(conditions)))
+
+    def count_pending(self, conditions: Sequence[Condition] = (), points: Sequence[str] | None = None) -> int:
+        """Count the points without a dense vector that match, among some points if they are given."""
+        lacking = query_builder.pending_filter(conditions, points)
+        with _translate_errors():
+            return self._shard.count(qe.CountRequest(exact=True, filter=lacking))
+
+    def list_pending(self, conditions: Sequence[Condition], after: str | None, limit: int) -> PendingPage:
+        """Return a page of the points without a dense vector in the order of their ids."""
+        request = qe.ScrollRequest(
+            offset=after,
+            limit=limit,
+            filter=query_builder.pending_filter(conditions),
+            with_payload=payload_format.PENDING_FIELDS,
+            with_vector=False,
+        )
+        with _translate_errors():
+            found, following = self._shard.scroll(request)
+        chunks = [payload_format.decode_pending(one.payload) for one in found]
+        return PendingPage(chunks, str(following) if following else None)
 
     def existing(self, points: Sequence[str]) -> list[str]:
         """Return those of the points that exist."""
@@ -318,19 +366,18 @@ _ERRORS: Final = (
 
 
 def _point(point: Point, sparse: str) -> qe.Point:
-    vectors: dict[str, Any] = {
-        Arm.DENSE.value: point.dense.tolist(),
-        sparse: query_builder.engine_sparse_vector(point.sparse),
-    }
+    vectors: dict[str, Any] = {sparse: query_builder.engine_sparse_vector(point.sparse)}
+    if point.dense is not None:
+        vectors[Arm.DENSE.value] = point.dense.tolist()
     payload = payload_format.encode_payload(point.payload, point.token_vectors)
     return qe.Point(point_id(point.payload.id, point.payload.chunk), vectors, payload)
 
 
 def _read(payload: dict[str, Any] | None, vectors: Any, sparse: str) -> Point:
-    terms = vectors[sparse]
+    terms, dense = vectors[sparse], vectors.get(Arm.DENSE.value)
     return Point(
         payload_format.decode_payload(payload),
-        np.array(vectors[Arm.DENSE.value], np.float32),
+        None if dense is None else np.array(dense, np.float32),
         SparseVector(np.array(terms.indices, np.uint32), np.array(terms.values, np.float32)),
         payload_format.decode_token_vectors(payload),
     )

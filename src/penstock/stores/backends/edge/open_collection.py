@@ -103,13 +103,14 @@ class OpenCollection:
 
     def describe(self) -> CollectionInfo:
         """Return the collection's layout, counts and index build stage."""
-        documents, chunks = self._counts.read(self.shard)
+        documents, chunks, pending = self._counts.read(self.shard)
         if self._disk_bytes is None or self._build is not None:
             self._disk_bytes = disk_bytes(self.home)
         return msgspec.structs.replace(
             self.manifest,
             documents=documents,
             chunks=chunks,
+            pending=pending,
             disk_bytes=self._disk_bytes,
             indexed=min(self.manifest.indexed, chunks),
             upkeep=self._build.stage if self._build is not None else "",
@@ -240,8 +241,9 @@ class OpenCollection:
         """
         self.shard.flush()
         target.mkdir(parents=True)
-        documents, chunks = self._counts.read(self.shard)
-        counted = {"documents": documents, "chunks": chunks, "indexed": min(self.manifest.indexed, chunks)}
+        documents, chunks, pending = self._counts.read(self.shard)
+        indexed = min(self.manifest.indexed, chunks)
+        counted = {"documents": documents, "chunks": chunks, "indexed": indexed, "pending": pending}
         manifest.write_manifest(
             target, msgspec.structs.replace(self.manifest, generation=manifest.FIRST_GENERATION, **counted)
         )
@@ -286,7 +288,8 @@ class OpenCollection:
         try:
             self.check_directory()
             found = checkpoint.scan_files(self.home / generation)
-            held = Checkpoint(generation, *counts, found.disk_bytes, self._changed, found.files, found.fingerprint)
+            written = found.disk_bytes, self._changed, found.files, found.fingerprint
+            held = Checkpoint(generation, counts.documents, counts.chunks, *written, pending=counts.pending)
             checkpoint.write_checkpoint(self.home, held)
         except (OSError, DirectoryGone) as error:
             log.warning("collection %s will be counted when it is next opened: %s", self.manifest.name, error)
@@ -333,7 +336,7 @@ def _identity(directory: Path) -> tuple[int, int] | None:
 
 
 def _counts(held: Checkpoint | None) -> ShardCounts | None:
-    return None if held is None else ShardCounts(held.documents, held.chunks)
+    return None if held is None else ShardCounts(held.documents, held.chunks, held.pending)
 
 
 def _whole(directory: Path, held: Checkpoint | None) -> Shard:

@@ -53,6 +53,14 @@ def engine_filter(filter: Sequence[Condition]) -> qe.Filter:
     return qe.Filter(must=[engine_condition(one) for one in filter])
 
 
+def pending_filter(filter: Sequence[Condition], among: Sequence[str] | None = None) -> qe.Filter:
+    """Return the filter of points without a dense vector under which all conditions hold, among some if given."""
+    held: list[Any] = [engine_condition(one) for one in filter]
+    if among is not None:
+        held.append(qe.HasIdCondition(set(among)))
+    return qe.Filter(must=held, must_not=[qe.HasVectorCondition(Arm.DENSE.value)])
+
+
 def engine_condition(wanted: Condition) -> Any:
     """Return a condition as the engine's."""
     match payload_format.to_field_test(wanted):

@@ -147,7 +147,8 @@ def read_all_points(expected: ExpectedCollection) -> Iterator[int]:
     while True:
         page = shard.scroll_points(after, PAGE_POINTS)
         for point in page.points:
-            _same("dimension", len(point.dense), stated.dim)
+            if point.dense is not None:
+                _same("dimension", len(point.dense), stated.dim)
             if point.token_vectors is not None and stated.token_dim:
                 _same("width of token vectors", point.token_vectors.shape[1], stated.token_dim)
             heads += point.payload.chunk == 0
@@ -170,9 +171,12 @@ def read_all_points(expected: ExpectedCollection) -> Iterator[int]:
 
 def _find(shard: Shard, point: Point) -> None:
     """Look for a point by its vectors and by its payload, so that the engine walks through its indexes too."""
-    questions = [query_builder.arm_query_request(point.dense, LOOKUP_HITS, shard.sparse_name)]
-    if len(point.sparse.indices):
-        questions.append(query_builder.arm_query_request(point.sparse, LOOKUP_HITS, shard.sparse_name))
+    vectors = (point.dense, point.sparse if len(point.sparse.indices) else None)
+    questions = [
+        query_builder.arm_query_request(vector, LOOKUP_HITS, shard.sparse_name)
+        for vector in vectors
+        if vector is not None
+    ]
     if not all(shard.query_batch(questions)):
         raise ValueError("nothing is found by its vectors")
     chunk = [Match("id", [point.payload.id]), Match("chunk", [point.payload.chunk])]

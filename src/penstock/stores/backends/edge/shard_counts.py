@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from penstock.kernel.context import point_id
 from penstock.stores.backends.edge.engine import Shard, Update
-from penstock.stores.commands import DeleteDocuments, TrimDocument, UpsertPoints
+from penstock.stores.commands import AddVectors, DeleteDocuments, TrimDocument, UpsertPoints
 from penstock.stores.data_model import Condition, Match, Range
 
 #: Condition that selects the first chunk of each document.
@@ -19,10 +19,11 @@ IS_FIRST_CHUNK = Match("chunk", [0])
 
 
 class ShardCounts(NamedTuple):
-    """Numbers of documents and of chunks."""
+    """Numbers of documents, of chunks, and of chunks without a dense vector."""
 
     documents: int
     chunks: int
+    pending: int
 
 
 class ShardCounter:
@@ -31,7 +32,7 @@ class ShardCounter:
     Args:
         counts: The numbers, if they are known.
 
-    Bounds: Two numbers.
+    Bounds: Three numbers.
     """
 
     def __init__(self, counts: ShardCounts | None = None) -> None:
@@ -40,7 +41,7 @@ class ShardCounter:
     def read(self, shard: Shard) -> ShardCounts:
         """Return the numbers; the first time, and after :meth:`invalidate`, they are counted."""
         if self._counts is None:
-            self._counts = _count(shard, [])
+            self._counts = ShardCounts(*_count(shard, []), shard.count_pending())
         return self._counts
 
     def preview(self, shard: Shard, command: Update) -> ShardCounts | None:
@@ -50,19 +51,28 @@ class ShardCounter:
         """
         if self._counts is None:
             return None
-        documents, chunks = self._counts
+        documents, chunks, pending = self._counts
         if isinstance(command, UpsertPoints):
-            new = {point_id(point.payload.id, point.payload.chunk): point.payload.chunk for point in command.points}
+            written = {point_id(point.payload.id, point.payload.chunk): point for point in command.points}
+            new = dict(written)
             for known in shard.existing(list(new)):
                 del new[known]
-            return ShardCounts(documents + sum(chunk == 0 for chunk in new.values()), chunks + len(new))
+            # As a rule there are none, and none need be counted.
+            filled = shard.count_pending(points=list(written)) if pending and len(new) < len(written) else 0
+            lacking = sum(point.dense is None for point in written.values())
+            heads = sum(point.payload.chunk == 0 for point in new.values())
+            return ShardCounts(documents + heads, chunks + len(new), pending - filled + lacking)
+        if isinstance(command, AddVectors):
+            return ShardCounts(documents, chunks, pending - len(shard.completed(command.vectors)))
         if isinstance(command, TrimDocument):
-            gone = _count(shard, [Match("id", [command.document_id]), Range("chunk", gte=float(command.chunks))])
+            gone: list[Condition] = [Match("id", [command.document_id]), Range("chunk", gte=float(command.chunks))]
         elif isinstance(command, DeleteDocuments):
-            gone = _count(shard, command.filter)
+            gone = list(command.filter)
         else:
-            gone = ShardCounts(0, 0)
-        return ShardCounts(documents - gone.documents, chunks - gone.chunks)
+            return self._counts
+        without = shard.count_pending(gone) if pending else 0
+        fewer = _count(shard, gone)
+        return ShardCounts(documents - fewer[0], chunks - fewer[1], pending - without)
 
     def commit(self, counts: ShardCounts | None) -> None:
         """Take over the counts of :meth:`preview`: the command has been applied."""
@@ -73,5 +83,5 @@ class ShardCounter:
         self._counts = None
 
 
-def _count(shard: Shard, conditions: Sequence[Condition]) -> ShardCounts:
-    return ShardCounts(shard.count([*conditions, IS_FIRST_CHUNK]), shard.count(conditions))
+def _count(shard: Shard, conditions: Sequence[Condition]) -> tuple[int, int]:
+    return shard.count([*conditions, IS_FIRST_CHUNK]), shard.count(conditions)

@@ -28,6 +28,7 @@ from penstock.stores.data_model import (
     CollectionInfo,
     DocumentInfo,
     DocumentPage,
+    PendingPage,
     Point,
     PointPage,
     RetrievalResult,
@@ -143,6 +144,11 @@ class ShardedStore:
         groups = await self._grouped(command.collection, command.points, lambda point: point.payload.id, ctx)
         await run_all([store.run(commands.UpsertPoints(command.collection, points), ctx) for store, points in groups])
 
+    async def _add_vectors(self, command: commands.AddVectors, ctx: Context) -> None:
+        """Add vectors, each in its document's shard."""
+        groups = await self._grouped(command.collection, command.vectors, lambda one: one.document_id, ctx)
+        await run_all([store.run(commands.AddVectors(command.collection, some), ctx) for store, some in groups])
+
     async def _replace_sparse(self, command: commands.ReplaceSparse, ctx: Context) -> None:
         """Replace sparse vectors, each in its document's shard."""
         groups = await self._grouped(command.collection, command.points, lambda point: point.document_id, ctx)
@@ -185,6 +191,12 @@ class ShardedStore:
         pages = await self._each(command, ctx)
         heads = sorted((point_id(head.id, 0), head) for page in pages for head in page.documents)
         return DocumentPage(*_merge_page(heads, [page.next for page in pages], command.limit))
+
+    async def _list_pending(self, command: commands.ListPending, ctx: Context) -> PendingPage:
+        """Read a page of chunks in the order of their point ids."""
+        pages = await self._each(command, ctx)
+        chunks = sorted((point_id(one.document_id, one.chunk), one) for page in pages for one in page.chunks)
+        return PendingPage(*_merge_page(chunks, [page.next for page in pages], command.limit))
 
     async def _get_documents(self, command: commands.GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
         groups = await self._grouped(command.collection, command.document_ids, str, ctx)
@@ -247,6 +259,7 @@ class ShardedStore:
         commands.DescribeCollection: _describe,
         commands.DropCollection: _drop,
         commands.UpsertPoints: _upsert,
+        commands.AddVectors: _add_vectors,
         commands.ReplaceSparse: _replace_sparse,
         commands.SetTextVersion: _set_text_version,
         commands.TrimDocument: _trim,
@@ -257,6 +270,7 @@ class ShardedStore:
         commands.FetchTokenVectors: _fetch,
         commands.FetchPayloads: _fetch,
         commands.ListDocuments: _list_documents,
+        commands.ListPending: _list_pending,
         commands.GetDocuments: _get_documents,
         commands.CountDocuments: _count_documents,
         commands.FetchPoints: _fetch_points,
@@ -322,6 +336,7 @@ def _merge_infos(parts: Sequence[CollectionInfo | None]) -> CollectionInfo:
         chunks=sum(info.chunks for info in infos),
         disk_bytes=sum(info.disk_bytes for info in infos),
         indexed=sum(info.indexed for info in infos),
+        pending=sum(info.pending for info in infos),
         upkeep=next((info.upkeep for info in infos if info.upkeep), ""),
         text=min(info.text for info in infos),
         renewing=any(info.renewing for info in infos),

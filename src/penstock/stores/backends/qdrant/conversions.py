@@ -20,10 +20,9 @@ _SEARCHING: Final = {"quantization": {"rescore": True, "oversampling": layout.OV
 
 def encode_point(stored_point: Point, metadata: CollectionMetadata) -> dict[str, Any]:
     """Return a point with the vectors that its collection keeps."""
-    vectors: dict[str, Any] = {
-        Arm.DENSE.value: _floats(stored_point.dense),
-        metadata.sparse_vector_name: _sparse(stored_point.sparse),
-    }
+    vectors: dict[str, Any] = {metadata.sparse_vector_name: _sparse(stored_point.sparse)}
+    if stored_point.dense is not None:
+        vectors[Arm.DENSE.value] = _floats(stored_point.dense)
     stored = stored_point.payload
     payload = payload_format.encode_payload(stored, stored_point.token_vectors if metadata.token_dim else None)
     return {"id": point_id(stored.id, stored.chunk), "vector": vectors, "payload": payload}
@@ -37,10 +36,10 @@ def encode_sparse_replacement(point: str, replaced: SparseReplacement, metadata:
 def decode_point(stored: Any, metadata: CollectionMetadata) -> Point:
     """Return a point that was read whole."""
     vectors = stored["vector"]
-    terms = vectors.get(metadata.sparse_vector_name) or {"indices": [], "values": []}
+    terms, dense = vectors.get(metadata.sparse_vector_name) or {"indices": [], "values": []}, vectors.get(Arm.DENSE)
     return Point(
         payload_format.decode_payload(stored["payload"]),
-        np.array(vectors[Arm.DENSE.value], np.float32),
+        None if dense is None else np.array(dense, np.float32),
         SparseVector(np.array(terms["indices"], np.uint32), np.array(terms["values"], np.float32)),
         payload_format.decode_token_vectors(stored["payload"]),
     )
@@ -75,6 +74,11 @@ def decode_hits(found: Any) -> list[ScoredPoint]:
 def encode_filter(conditions: Filter | Sequence[Condition]) -> dict[str, Any]:
     """Return a filter; without a condition it matches everything."""
     return {"must": _must(conditions)}
+
+
+def pending_filter(conditions: Filter | Sequence[Condition] = ()) -> dict[str, Any]:
+    """Return the filter of points without a dense vector under which all conditions hold."""
+    return {"must": _must(conditions), "must_not": [{"has_vector": Arm.DENSE.value}]}
 
 
 def _must(conditions: Sequence[Condition]) -> list[dict[str, Any]]:

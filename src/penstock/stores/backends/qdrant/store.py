@@ -31,6 +31,7 @@ from penstock.stores.data_model import (
     DocumentInfo,
     DocumentPage,
     Match,
+    PendingPage,
     Point,
     PointPage,
     Range,
@@ -193,6 +194,20 @@ class QdrantStore:
             body = {"points": [conversions.encode_point(one, kept) for one in command.points]}
             await self._send(QdrantRequest("PUT", _POINTS, command.collection, body, _WRITTEN), ctx)
 
+    async def _add_vectors(self, command: commands.AddVectors, ctx: Context) -> None:
+        """Write those that lack them anew, whole; one that has changed since it was read is left as it is."""
+        kept = await self._layout(command.collection, ctx)
+        wanted = {(one.document_id, one.chunk): one for one in command.vectors}
+        places = [point_id(*place) for place in wanted]
+        there = await self._fetch_points(commands.FetchPoints(command.collection, places), ctx)
+        found = (payload_format.with_vectors(one, wanted[one.payload.id, one.payload.chunk]) for one in there)
+        points = [conversions.encode_point(one, kept) for one in found if one is not None]
+        if not points:
+            return
+        unchanged = {"key": "pending", "match": {"any": sorted({one.pending for one in command.vectors})}}
+        body = {"points": points, "update_filter": {"must": [unchanged]}, "update_mode": "update_only"}
+        await self._send(QdrantRequest("PUT", _POINTS, command.collection, body, _WRITTEN), ctx)
+
     async def _replace_sparse(self, command: commands.ReplaceSparse, ctx: Context) -> None:
         kept = await self._layout(command.collection, ctx)
         vectors = {point_id(one.document_id, one.chunk): one for one in command.points}
@@ -279,11 +294,21 @@ class QdrantStore:
         points, following = await self._scroll(command, body, ctx)
         return DocumentPage([payload_format.decode_document(one["payload"]) for one in points], following)
 
+    async def _list_pending(self, command: commands.ListPending, ctx: Context) -> PendingPage:
+        """Read a page of chunks in the order of their point ids."""
+        body = {
+            "filter": conversions.pending_filter(command.filter),
+            "with_payload": payload_format.PENDING_FIELDS,
+            "with_vector": False,
+        }
+        points, following = await self._scroll(command, body, ctx)
+        return PendingPage([payload_format.decode_pending(one["payload"]) for one in points], following)
+
     async def _get_documents(self, command: commands.GetDocuments, ctx: Context) -> dict[str, DocumentInfo]:
         return await self._read_documents(command.collection, command.document_ids, ctx)
 
     async def _count_documents(self, command: commands.CountDocuments, ctx: Context) -> int:
-        return await self._count(command.collection, [*command.filter, _HEAD], ctx)
+        return await self._count(command.collection, conversions.encode_filter([*command.filter, _HEAD]), ctx)
 
     async def _fetch_points(self, command: commands.FetchPoints, ctx: Context) -> list[Point]:
         kept = await self._layout(command.collection, ctx)
@@ -384,21 +409,27 @@ class QdrantStore:
     async def _info(self, found: CollectionMetadata, name: str, there: Any, ctx: Context) -> CollectionInfo:
         counts: dict[str, int] = {}
 
-        async def count(what: str, filter: Sequence[Any]) -> None:
+        async def count(what: str, filter: Mapping[str, Any]) -> None:
             counts[what] = await self._count(name, filter, ctx)
 
-        await run_all([count("documents", [_HEAD]), count("chunks", [])])
+        filters = {
+            "documents": conversions.encode_filter([_HEAD]),
+            "chunks": conversions.encode_filter([]),
+            "pending": conversions.pending_filter(),
+        }
+        await run_all([count(*one) for one in filters.items()])
         return msgspec.structs.replace(
             found.info(name),
             documents=counts["documents"],
             chunks=counts["chunks"],
+            pending=counts["pending"],
             indexed=min(there.get("indexed_vectors_count") or 0, counts["chunks"]),
             upkeep="optimising" if collection_schema.is_optimizing(there) else "",
             shards=there["config"]["params"].get("shard_number") or 1,
         )
 
-    async def _count(self, collection: str, conditions: Sequence[Any], ctx: Context) -> int:
-        body = {"filter": conversions.encode_filter(conditions), "exact": True}
+    async def _count(self, collection: str, filter: Mapping[str, Any], ctx: Context) -> int:
+        body = {"filter": filter, "exact": True}
         await self._layout(collection, ctx)
         return int((await self._send(QdrantRequest("POST", f"{_POINTS}/count", collection, body), ctx))["count"])
 
@@ -423,7 +454,7 @@ class QdrantStore:
         return found
 
     async def _scroll(
-        self, command: commands.ListDocuments | commands.ScrollPoints, wanted: Mapping[str, Any], ctx: Context
+        self, command: commands.ListDocuments | commands.ListPending | commands.ScrollPoints, wanted: Mapping[str, Any], ctx: Context
     ) -> tuple[list[Any], str | None]:
         """Return a page of points, and where the next one starts."""
         await self._layout(command.collection, ctx)
@@ -438,6 +469,7 @@ class QdrantStore:
         commands.DescribeCollection: _describe,
         commands.DropCollection: _drop,
         commands.UpsertPoints: _upsert,
+        commands.AddVectors: _add_vectors,
         commands.ReplaceSparse: _replace_sparse,
         commands.SetTextVersion: _set_text_version,
         commands.TrimDocument: _trim,
@@ -448,6 +480,7 @@ class QdrantStore:
         commands.FetchTokenVectors: _fetch_token_vectors,
         commands.FetchPayloads: _fetch_payloads,
         commands.ListDocuments: _list_documents,
+        commands.ListPending: _list_pending,
         commands.GetDocuments: _get_documents,
         commands.CountDocuments: _count_documents,
         commands.FetchPoints: _fetch_points,
