@@ -13,11 +13,11 @@ import msgspec
 
 from bench import ROOT
 from bench.corpus import LIBRARY
-from penstock.cli.local_files import IndexRoot, encode_document, find_files
 from penstock.indexing.chunk import chunk_text
 from penstock.indexing.chunk_worker import SPECIAL_TOKENS
 from penstock.indexing.document_records import Document
 from penstock.indexing.model_inputs import dense_text, header_tokens
+from penstock.indexing.sources.local_files import IndexRoot, encode_document, find_files
 from penstock.kernel.settings import Settings
 from penstock.models.tokenizer import TextTokenizer
 

@@ -9,15 +9,16 @@ from typing import Final
 import click
 from rich.console import Console
 
-from penstock.cli.index_progress import IndexStats, VanishedDocuments, progress_display
-from penstock.cli.index_run import IndexOptions, IndexRun
-from penstock.cli.index_sources import KnownSources, resolve_sources
-from penstock.cli.local_files import find_files, resolve_path
+from penstock.cli.index_progress import progress_display
 from penstock.cli.main import INTERRUPTED
 from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, stderr_console, strip_controls
 from penstock.client import AsyncClient
+from penstock.indexing.sources.index_run import IndexOptions, IndexRun
+from penstock.indexing.sources.index_sources import KnownSources, resolve_sources
+from penstock.indexing.sources.index_stats import IndexStats, VanishedDocuments
+from penstock.indexing.sources.local_files import find_files, resolve_path
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.settings import Settings
 

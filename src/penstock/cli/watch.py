@@ -13,12 +13,12 @@ import click
 from rich.console import Console
 
 from penstock.cli.index import kept_line
-from penstock.cli.index_progress import IndexStats, ProgressDisplay
-from penstock.cli.index_run import IndexOptions, IndexRun
 from penstock.cli.options import Setup, collection_option, with_client_settings
 from penstock.cli.session import running_server_url
 from penstock.cli.terminal import stderr_console, strip_controls
 from penstock.client import AsyncClient, Expired, Rejected, Unavailable
+from penstock.indexing.sources.index_run import IndexOptions, IndexRun
+from penstock.indexing.sources.index_stats import IndexStats, NoDisplay
 from penstock.kernel.errors import Invalid
 
 #: A batch of changes ends after so much quiet, or when it has taken so long.
@@ -193,7 +193,7 @@ class SourceWatcher:
         changed = None if self._changed is None else frozenset(self._changed)
         stats = IndexStats()
         options = IndexOptions(paths, self._collection, force=True, changed=changed)
-        await IndexRun(api, self._setup.settings, options, stats, ProgressDisplay(None)).run()
+        await IndexRun(api, self._setup.settings, options, stats, NoDisplay()).run()
         self._told.clear()
         for name, one in sorted(stats.sources.items()):
             counts = (("indexed", one.indexed), ("removed", one.removed), ("failed", one.failed))

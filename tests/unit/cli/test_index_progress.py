@@ -3,7 +3,8 @@ import io
 from rich.console import Console
 from rich.progress import Progress
 
-from penstock.cli.index_progress import LINE_EVERY_S, IndexStats, ProgressDisplay, progress_display
+from penstock.cli.index_progress import LINE_EVERY_S, ProgressDisplay, progress_display
+from penstock.indexing.sources.index_stats import IndexStats
 
 
 def piped():

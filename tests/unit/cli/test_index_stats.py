@@ -3,14 +3,8 @@ from pathlib import Path
 from rich.console import Console
 
 from penstock.cli.index import print_report, summary_lines
-from penstock.cli.index_progress import (
-    ERRORS_MAX,
-    IndexStats,
-    SourceStats,
-    Throughput,
-    VanishedDocuments,
-    progress_line,
-)
+from penstock.cli.index_progress import Throughput, progress_line
+from penstock.indexing.sources.index_stats import ERRORS_MAX, IndexStats, SourceStats, VanishedDocuments
 
 
 def test_the_progress_line_tells_files_chunks_rate_and_time_left():

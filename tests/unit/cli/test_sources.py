@@ -5,9 +5,9 @@ import sys
 import click
 import pytest
 
-from penstock.cli.index_sources import default_name
 from penstock.cli.sources import confirm, source_row
 from penstock.client import RootDirectory, RunSummary, Source
+from penstock.indexing.sources.index_sources import default_name
 from penstock.kernel.errors import Invalid
 from penstock.stores.sources import NAME_CHARACTERS_MAX, ROOTS_MAX, SourceRecord, SourceRoot, allowed_name
 

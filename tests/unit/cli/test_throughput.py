@@ -1,6 +1,7 @@
 import pytest
 
-from penstock.cli.index_progress import FILE_OVERHEAD_BYTES, SAMPLES_MIN, IndexStats, Throughput
+from penstock.cli.index_progress import SAMPLES_MIN, Throughput
+from penstock.indexing.sources.index_stats import FILE_OVERHEAD_BYTES, IndexStats
 
 
 class Run:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from penstock.cli.local_files import IndexRoot, is_below, resolve_path
 from penstock.client import Source
 from penstock.indexing.git_repository import open_repository
 from penstock.indexing.ignore import work_tree_root
+from penstock.indexing.sources.local_files import IndexRoot, is_below, resolve_path
 from penstock.indexing.walk import is_left_out, project_root
 from penstock.kernel.errors import Invalid
 from penstock.stores.sources import INCLUDE_MAX, PATTERN_CHARACTERS_MAX, allowed_name, check_source_name

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.cli.indexed_documents import IndexedDocuments
+from penstock.indexing.sources.indexed_documents import IndexedDocuments
 
 
 def known(listing):

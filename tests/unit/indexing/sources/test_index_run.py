@@ -10,13 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from penstock.cli import index_run as run_module
-from penstock.cli import local_files
-from penstock.cli.index_progress import IndexStats
-from penstock.cli.index_run import UNREADABLE_MAX, IndexOptions, IndexRun
 from penstock.client import IndexedDocument, IndexReport, Problem, Source, StoredDocument
 from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged
+from penstock.indexing.sources import index_run as run_module
+from penstock.indexing.sources import local_files
+from penstock.indexing.sources.index_run import UNREADABLE_MAX, IndexOptions, IndexRun
+from penstock.indexing.sources.index_stats import IndexStats
 from penstock.kernel.errors import Expired, Invalid, Unavailable
 from penstock.kernel.settings import HttpSettings, Settings
 
@@ -377,7 +377,7 @@ def test_memory_does_not_grow_with_the_tree(tmp_path):
         "print(peak(place, 300), peak(place, 3000))"
     )
     command = [sys.executable, "-c", told]
-    answer = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
+    answer = subprocess.run(command, cwd=Path(__file__).parents[4], capture_output=True, text=True, check=True)
     few, many = map(int, answer.stdout.split())
     assert many < few + 200_000
 

@@ -16,10 +16,15 @@ from typing import Final
 
 import msgspec
 
-from penstock.cli.index_progress import IndexStats, ProgressDisplay, SourceStats, VanishedDocuments
-from penstock.cli.index_sources import KnownSources, included, resolve_sources
-from penstock.cli.indexed_documents import IndexedDocuments
-from penstock.cli.local_files import (
+from penstock.client import AsyncClient, IndexedDocument, Problem, RootDirectory, StoredDocument
+from penstock.indexing.encoding import UnreadableText
+from penstock.indexing.exclusion import SkipReason
+from penstock.indexing.file_reader import FileChanged
+from penstock.indexing.git_repository import open_repository
+from penstock.indexing.sources.index_sources import KnownSources, included, resolve_sources
+from penstock.indexing.sources.index_stats import IndexStats, RunDisplay, SourceStats, VanishedDocuments
+from penstock.indexing.sources.indexed_documents import IndexedDocuments
+from penstock.indexing.sources.local_files import (
     IndexableFile,
     IndexRoot,
     encode_document,
@@ -31,11 +36,6 @@ from penstock.cli.local_files import (
     project_of,
     resolve_path,
 )
-from penstock.client import AsyncClient, IndexedDocument, Problem, RootDirectory, StoredDocument
-from penstock.indexing.encoding import UnreadableText
-from penstock.indexing.exclusion import SkipReason
-from penstock.indexing.file_reader import FileChanged
-from penstock.indexing.git_repository import open_repository
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Expired, Invalid
 from penstock.kernel.settings import Settings
@@ -190,7 +190,7 @@ class IndexRun:
     """
 
     def __init__(
-        self, api: AsyncClient, settings: Settings, order: IndexOptions, stats: IndexStats, display: ProgressDisplay
+        self, api: AsyncClient, settings: Settings, order: IndexOptions, stats: IndexStats, display: RunDisplay
     ) -> None:
         self.stats = stats
         self._api = api
