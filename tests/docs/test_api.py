@@ -35,6 +35,7 @@ ON_THE_WAY = (
     "stores/contract.py",
     "stores/sources.py",
     "indexing/index_pipeline.py",
+    "indexing/model_inputs.py",
     "kernel",
 )
 

@@ -16,6 +16,7 @@ from penstock.core.traffic import Traffic
 from penstock.http.gate import Gate, GateInputs
 from penstock.http.routes import Api as Routes
 from penstock.indexing.chunk.outline import Chunk
+from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
 from penstock.indexing.text_renewal import TextRenewal
 from penstock.kernel.context import Context
@@ -215,6 +216,7 @@ class FakeCore:
         self.all_caches: list[Any] = []
         self.started_at_s = 0.0
         self.text_versions = TextVersions(self.store, clock, shared=False)
+        self.backfill = EmbeddingBackfill(self.store, self.embedder, settings, clock, model="m", shared=False)
         search = SearchPipeline(
             embedder=self.embedder,
             sparse=self.sparse,
@@ -224,11 +226,13 @@ class FakeCore:
             prepare_sparse=traits.sparse_inputs.query,
             text_version=self.text_versions.version,
             fits_dense_model=traits.fits_dense_model,
+            backfill=self.backfill,
         )
         writer = ChunkBatchWriter(self.embedder, self.sparse, self.store, self.text_versions.version)
         self.renewal = TextRenewal(self.store, self.sparse, traits.sparse_inputs.chunk, self.forget)
         self.index = IndexPipeline(
             store=self.store,
+            backfill=self.backfill,
             chunk=_one_chunk,
             write=writer.write,
             settings=settings.index,
@@ -240,6 +244,7 @@ class FakeCore:
     def forget(self, collection: str) -> None:
         self.results.invalidate(collection)
         self.text_versions.forget(collection)
+        self.backfill.forget(collection)
 
     def unready_reasons(self) -> list[str]:
         self.told += 1

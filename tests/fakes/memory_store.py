@@ -163,7 +163,9 @@ class MemoryStore:
         if isinstance(query.vector, SparseVector):
             scores = _sparse_scores(points, query.vector, learned=bool(self._infos[collection].sparse))
         else:
-            scores = {place: float(point.dense @ query.vector) for place, point in points.items() if point.dense is not None}
+            scores = {
+                place: float(point.dense @ query.vector) for place, point in points.items() if point.dense is not None
+            }
         wanted = None if query.among is None else set(query.among)
         found = [
             ScoredPoint(place, score)

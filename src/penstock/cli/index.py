@@ -107,7 +107,9 @@ def command(  # noqa: PLR0913 - one for each option
     print_report(stats, collection, console, as_json=as_json)
     if interrupted:
         console.print(
-            "Interrupted. What was indexed stays; the same command goes on where this one stopped.", soft_wrap=True
+            "Interrupted. What was indexed stays; the same command goes on where this one stopped, and vectors that"
+            " are missing are made by the server.",
+            soft_wrap=True,
         )
         return INTERRUPTED
     return 1 if stats.failed or stats.kept_directories else 0
@@ -165,7 +167,8 @@ def summary_lines(stats: IndexStats, collection: str) -> list[str]:
         names = ", ".join(f"{encoding} {count}" for encoding, count in stats.encodings.most_common())
         lines.append(f"not UTF-8 {stats.encodings.total()}: read as {names}")
     rate = f", {stats.chunks / stats.took_s:.0f} chunks/s" if stats.chunks and stats.took_s > 0 else ""
-    lines.append(f"{stats.chunks} chunks in {stats.took_s:.1f} s{rate}")
+    words = f": found by words after {stats.searchable_s:.1f} s, by meaning after" if stats.chunks else " in"
+    lines.append(f"{stats.chunks} chunks{words} {stats.took_s:.1f} s{rate}")
     return lines
 
 

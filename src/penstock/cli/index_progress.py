@@ -94,8 +94,28 @@ def progress_line(stats: IndexStats, pace: Throughput, now_s: float) -> str:
     )
 
 
+class EmbeddingRate:
+    """Rate at which a run's chunks get their vectors, once all are found by words."""
+
+    def __init__(self) -> None:
+        self._began_s = 0.0
+        self._most = 0
+
+    def line(self, stats: IndexStats, now_s: float) -> str:
+        """Return how many chunks have their vectors, at which rate, and the time left, in one line."""
+        if stats.chunks_pending > self._most:
+            self._began_s, self._most = now_s, stats.chunks_pending
+        elapsed_s, made = now_s - self._began_s, self._most - stats.chunks_pending
+        rate = made / elapsed_s if elapsed_s > 0 else 0.0
+        left = format_duration(stats.chunks_pending / rate if rate > 0 else None)
+        done = max(0, stats.chunks - stats.chunks_pending)
+        return f"{done}/{max(stats.chunks, stats.chunks_pending)} chunks · {rate:.0f} chunks/s · {left} left"
+
+
 class ProgressDisplay:
     """Display that an index run reports to. Lines are printed seldom, and none for a run that is over sooner.
+
+    Files are found by words as the first bar grows, and by meaning as the second does.
 
     Args:
         console: Where lines are printed; ``None`` for none.
@@ -113,7 +133,9 @@ class ProgressDisplay:
         self._bar = bar
         self._now = now
         self._task = bar.add_task("Starting", total=None, shown="") if bar else None
+        self._vectors = bar.add_task("Vectors", total=None, shown="", visible=False) if bar else None
         self._throughput = Throughput()
+        self._rate = EmbeddingRate()
         self._next_s = now() + LINE_EVERY_S
 
     def show_stage(self, text: str) -> None:
@@ -128,11 +150,18 @@ class ProgressDisplay:
         now_s = self._now()
         self._throughput.record(now_s, stats)
         line = progress_line(stats, self._throughput, now_s)
-        if self._bar is not None and self._task is not None:
+        vectors = self._rate.line(stats, now_s)
+        if self._bar is not None and self._task is not None and self._vectors is not None:
             done, total = stats.work_bytes_done, max(1, stats.work_bytes_total)
-            self._bar.update(self._task, description="Indexing", completed=done, total=total, shown=line)
+            self._bar.update(self._task, description="Words", completed=done, total=total, shown=line)
+            chunks = max(1, stats.chunks, stats.chunks_pending)
+            self._bar.update(
+                self._vectors, completed=chunks - stats.chunks_pending, total=chunks, shown=vectors, visible=True
+            )
+        elif stats.searchable_s:
+            self._print(f"Vectors: {vectors}")
         else:
-            self._print(f"Indexing: {line}")
+            self._print(f"Words: {line}")
 
     def _print(self, text: str) -> None:
         if self._console is not None and self._now() >= self._next_s:

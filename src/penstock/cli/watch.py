@@ -192,7 +192,7 @@ class SourceWatcher:
     async def _run(self, api: AsyncClient, paths: Sequence[Path]) -> None:
         changed = None if self._changed is None else frozenset(self._changed)
         stats = IndexStats()
-        options = IndexOptions(paths, self._collection, force=True, changed=changed)
+        options = IndexOptions(paths, self._collection, force=True, changed=changed, vectors=False)
         await IndexRun(api, self._setup.settings, options, stats, NoDisplay()).run()
         self._told.clear()
         for name, one in sorted(stats.sources.items()):

@@ -130,13 +130,17 @@ def delete_collection(name: str) -> ApiCall[int]:
 
 
 def index_documents(
-    documents: Iterable[NewDocument | Mapping[str, Any] | msgspec.Raw], collection: str = DEFAULT
+    documents: Iterable[NewDocument | Mapping[str, Any] | msgspec.Raw],
+    collection: str = DEFAULT,
+    *,
+    wait: Literal["words", "vectors"] = "vectors",
 ) -> ApiCall[IndexReport]:
     """Index documents; a document of the same id is replaced.
 
     Args:
         documents: At most 10 000 documents: records, mappings, or JSON objects as ``msgspec.Raw``.
         collection: The collection.
+        wait: ``words`` for an answer as soon as the documents are found by words; their vectors follow.
 
     Cancellation:
         Documents that the server has finished stay.
@@ -145,7 +149,7 @@ def index_documents(
         "POST",
         f"{_collection(collection)}/documents",
         IndexReport,
-        body=_json(documents=list(documents)),
+        body=_json(documents=list(documents), **({"wait": wait} if wait != "vectors" else {})),
         read_timeout_s=INDEX_READ_TIMEOUT_S,
         attempts_max=BULK_ATTEMPTS_MAX,
     )

@@ -54,6 +54,7 @@ class Collection(msgspec.Struct, frozen=True):
         token_dim: Dimension of its token vectors; 0 for none, and then no late interaction.
         text: Version of the text of which its BM25 vectors are made; 2 is searchable by words in every script.
         renewing: Whether a renewal to the newest version has begun and not ended.
+        pending: Chunks that are found by words only, since their vectors are still being made.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Collection(msgspec.Struct, frozen=True):
     token_dim: int = msgspec.field(default=0, name="late")
     text: int = 1
     renewing: bool = False
+    pending: int = 0
 
 
 class StoredDocument(msgspec.Struct, frozen=True):
@@ -116,7 +118,8 @@ class IndexedDocument(msgspec.Struct, frozen=True):
 
     Attributes:
         id: Its id.
-        status: ``indexed`` (durable from now on), ``unchanged`` or ``failed``.
+        status: ``indexed`` (durable from now on), ``searchable`` (durable and found by words; its vectors follow),
+            ``unchanged`` or ``failed``.
         chunks: Number of its chunks.
         error: Why it failed.
     """
@@ -136,6 +139,7 @@ class IndexReport(msgspec.Struct, frozen=True):
     failed: int = 0
     chunks: int = 0
     took_ms: float = 0.0
+    searchable: int = 0
 
 
 class DocumentChunk(msgspec.Struct, frozen=True):
@@ -288,6 +292,7 @@ class SearchResponse(msgspec.Struct, frozen=True):
         next: The cursor of the next page.
         left_out: Collections that could not be searched, where others could.
         facets: The facets that were asked for.
+        coverage: Share of the collection's chunks that are found by meaning; the vectors of the others are being made.
     """
 
     hits: list[Hit]
@@ -297,6 +302,7 @@ class SearchResponse(msgspec.Struct, frozen=True):
     next: str | None = None
     left_out: list[MissingCollection] = []
     facets: list[FacetCounts] = []
+    coverage: float = 1.0
 
 
 class TextEmbeddings(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from penstock.core.callback_metrics import TOPIC_BY_POOL
 from penstock.core.dependencies import Dependencies
 from penstock.core.guards import StoreHealthCheck, build_caches, build_guards, build_remote, build_shared_rates
 from penstock.core.traffic import Traffic
+from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
 from penstock.indexing.text_renewal import TextRenewal
 from penstock.kernel.context import Context
@@ -157,6 +158,9 @@ class Core:
             self.heartbeat.every(SLOW_PERIOD_S, self.shared_rates.sweep)
         if self.store_health is not None:
             self.heartbeat.every(SLOW_PERIOD_S, self.store_health.poll)
+        # Workers only embed what they are asked to.
+        if self.deps.serves_api:
+            self.backfill.start()
 
     async def drain_bus(self, timeout_s: float) -> bool:
         """Take no more work from other instances; return whether what was taken has ended in time."""
@@ -169,6 +173,7 @@ class Core:
     async def close(self) -> None:
         """Stop watching, answer everything that waits with a refusal, stop what runs."""
         await self.heartbeat.close()
+        await self.backfill.close()
         if self.memory_releaser is not None:
             await self.memory_releaser.close()
         if self.store_health is not None:
@@ -213,8 +218,17 @@ class Core:
         self.embedder: Embedder = CachedEmbedder(embedder, self.caches["embed"], traits.model)
         self.sparse: SparseEncoder = self._sparse()
         self.reranker = self._reranker()
+        self.backfill = EmbeddingBackfill(
+            self.store,
+            self.embedder,
+            settings,
+            deps.clock,
+            model=traits.model,
+            shared=shared,
+        )
         self.index = IndexPipeline(
             store=self.store,
+            backfill=self.backfill,
             chunk=partial(self.bus.request, Topic.INDEX_CHUNK),
             write=partial(self.bus.request, Topic.INDEX_REQUEST),
             settings=settings.index,
@@ -234,6 +248,7 @@ class Core:
             word_terms=traits.word_terms,
             rung_of=self.ladder.rung,
             result_cache=self.results,
+            backfill=self.backfill,
             cross_encoder=CrossEncoder(self.reranker, settings.rerank_model.texts)
             if traits.has_cross_encoder
             else None,
@@ -247,6 +262,7 @@ class Core:
         """Forget what is remembered of a collection from which something was removed, or that was replaced."""
         self.results.invalidate(collection)
         self._text_versions.forget(collection)
+        self.backfill.forget(collection)
 
     def _sparse(self) -> CachedSparseEncoder:
         bus, parts, caches = self.bus, self.deps, self.caches

@@ -22,7 +22,7 @@ from penstock.http import request_bodies
 from penstock.http.json_errors import InvalidField, find_invalid_json
 from penstock.http.problem import UnsupportedMediaType
 from penstock.http.request_bodies import Ids, PathPrefix
-from penstock.indexing.document_records import PATH_CHARACTERS_MAX
+from penstock.indexing.document_records import PATH_CHARACTERS_MAX, Wait
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, truncated
 from penstock.search.request import CHUNK_NUMBER_MAX, SearchBody
 from penstock.stores.data_model import ID_CHARACTERS_MAX
@@ -117,6 +117,16 @@ class DeleteQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ids: Ids | UnsetType = UNSET
     path_prefix: PathPrefix | UnsetType = UNSET
+
+
+class IndexQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Query parameters of documents to index.
+
+    Attributes:
+        wait: What is waited for, as in a JSON body, whose own `wait` comes first.
+    """
+
+    wait: Wait = Wait.VECTORS
 
 
 class SourcesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,7 +21,7 @@ from penstock.http.decoding import NDJSON, decode_json, field_path, split_elemen
 from penstock.http.json_errors import InvalidField, first_invalid_field
 from penstock.http.problem import problem_of
 from penstock.http.request_context import build_context
-from penstock.indexing.document_records import Document, DocumentStatus, IndexOutcome
+from penstock.indexing.document_records import Document, DocumentStatus, IndexOutcome, Wait
 from penstock.indexing.language import canonical_language
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.errors import Expired, Invalid, PenstockError
@@ -120,6 +120,7 @@ class DocumentBatch:
         entries: All reported documents, in the order of the body.
         unreported: Number of unreadable lines beyond ``REPORTED_LINES_MAX``.
         is_ndjson: Whether outcomes are reported line by line, even if no line could be read.
+        wait: What the request waits for, if its body says so.
     """
 
     ctx: Context
@@ -127,6 +128,7 @@ class DocumentBatch:
     entries: list[DocumentEntry] = field(default_factory=list)
     unreported: int = 0
     is_ndjson: bool = False
+    wait: Wait | None = None
 
     def raise_if_all_failed(self, outcomes: Sequence[IndexOutcome]) -> None:
         """Raise the first error if every document failed, except for NDJSON with refused lines."""
@@ -165,7 +167,9 @@ async def read_documents(request: Request, clock: Clock) -> DocumentBatch:
     listed = memoryview(body.documents)
     if bytes(listed[:1]) != b"[":
         decode_json(listed, list[msgspec.Raw], "documents.")
-    return await _DocumentReader(listed, build_context(request, clock, body.timeout_ms), clock).read_list()
+    batch = await _DocumentReader(listed, build_context(request, clock, body.timeout_ms), clock).read_list()
+    batch.wait = body.wait
+    return batch
 
 
 class _DocumentReader:

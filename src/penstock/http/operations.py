@@ -14,13 +14,21 @@ from starlette.requests import Request
 
 from penstock.core.core import Core
 from penstock.http import decoding, documents, request_bodies, responses, sources
-from penstock.http.decoding import ChunksQuery, DeleteQuery, LookupQuery, PageQuery, SourceQuery, SourcesQuery
+from penstock.http.decoding import (
+    ChunksQuery,
+    DeleteQuery,
+    IndexQuery,
+    LookupQuery,
+    PageQuery,
+    SourceQuery,
+    SourcesQuery,
+)
 from penstock.http.document_reading import read_document
 from penstock.http.endpoints import ApiEndpoint, declared_endpoints
 from penstock.http.probes import CachedValue
 from penstock.http.request_context import build_context, request_state
 from penstock.http.status_report import alert_status, server_status
-from penstock.indexing.document_records import DocumentStatus, IndexOutcome
+from penstock.indexing.document_records import DocumentStatus, IndexOutcome, Wait
 from penstock.indexing.language import canonical_language
 from penstock.kernel.context import Context, Criticality, Deadline, enforce_deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
@@ -150,6 +158,7 @@ class Operations:
         "POST",
         _DOCUMENTS,
         body=request_bodies.DocumentsBody,
+        query=IndexQuery,
         ndjson=True,
         topics=(Topic.INDEX_CHUNK, Topic.INDEX_REQUEST),
         criticality=Criticality.BULK,
@@ -158,23 +167,24 @@ class Operations:
     async def index_documents(self, request: Request) -> responses.IndexResponse:
         """Index documents: JSON, or NDJSON with one document a line."""
         began = self._clock.now()
-        collection = request.path_params["name"]
+        collection, query = request.path_params["name"], request_state(request.scope).query
         found = await documents.read_documents(request, self._clock)
-        became, done = await self._index(collection, found.documents, found.ctx)
+        became, done = await self._index(collection, found.documents, found.ctx, found.wait or query.wait)
         found.raise_if_all_failed(became)
         each = await found.report_outcomes(became)
         return responses.IndexResponse(
             collection=collection,
             documents=each,
-            indexed=done.indexed,
+            indexed=sum(o.status is DocumentStatus.INDEXED for o in each),
             unchanged=done.unchanged,
             failed=sum(o.status is DocumentStatus.FAILED for o in each) + found.unreported,
             chunks=done.chunks,
             took_ms=round((self._clock.now() - began) * 1000, 3),
+            searchable=sum(o.status is DocumentStatus.SEARCHABLE for o in each),
         )
 
     async def _index(
-        self, collection: str, those: documents.LazyDocuments, ctx: Context
+        self, collection: str, those: documents.LazyDocuments, ctx: Context, wait: Wait
     ) -> tuple[list[IndexOutcome], IndexComplete]:
         """Index sub-batch by sub-batch (D9), in order, and publish the progress on the bus."""
         size, outcomes = self._core.deps.settings.http.max_batch, list[IndexOutcome]()
@@ -186,14 +196,20 @@ class Operations:
                 late = Expired(ctx.deadline.operation, EXPIRED_BEFORE_TURN)
                 outcomes += [IndexOutcome(id, DocumentStatus.FAILED, error=late) for id in those[first:].ids]
                 break
-            async for outcome in self._core.index.run(collection, those[first : first + size], ctx):
+            async for outcome in self._core.index.run(collection, those[first : first + size], ctx, wait):
                 outcomes.append(outcome)
                 progress = IndexProgress(collection, outcome.id, outcome.status, outcome.chunks)
                 await self._bus.publish(Topic.INDEX_PROGRESS, progress, ctx)
         counts = Counter(outcome.status for outcome in outcomes)
-        chunks = sum(o.chunks for o in outcomes if o.status is DocumentStatus.INDEXED)
-        indexed, unchanged, failed = (counts[status] for status in DocumentStatus)
-        done = IndexComplete(collection, indexed, unchanged, failed, chunks)
+        written = DocumentStatus.INDEXED, DocumentStatus.SEARCHABLE
+        chunks = sum(o.chunks for o in outcomes if o.status in written)
+        done = IndexComplete(
+            collection,
+            sum(counts[status] for status in written),
+            counts[DocumentStatus.UNCHANGED],
+            counts[DocumentStatus.FAILED],
+            chunks,
+        )
         await self._bus.publish(Topic.INDEX_COMPLETE, done, ctx)
         return outcomes, done
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from penstock.indexing.document_records import PATH_CHARACTERS_MAX, Document, DocumentFields
+from penstock.indexing.document_records import PATH_CHARACTERS_MAX, Document, DocumentFields, Wait
 from penstock.kernel.messages import TextKind
 from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs, WholeNumber
 from penstock.stores.data_model import ID_CHARACTERS_MAX
@@ -45,10 +45,13 @@ class DocumentsBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     Attributes:
         documents: The documents.
         timeout_ms: Time limit in milliseconds for the whole request.
+        wait: `vectors`: the answer comes when the documents are found by words and by meaning. `words`: it comes
+            earlier, when they are found by words; their vectors are made after it.
     """
 
     documents: Annotated[list[Document], Meta(max_length=DOCUMENTS_MAX)]
     timeout_ms: TimeoutMs | None = None
+    wait: Wait | None = None
 
 
 class RawDocuments(NullAsDefault, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +59,7 @@ class RawDocuments(NullAsDefault, frozen=True, forbid_unknown_fields=True):
 
     documents: msgspec.Raw
     timeout_ms: TimeoutMs | None = None
+    wait: Wait | None = None
 
 
 class DeleteBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):

@@ -131,7 +131,8 @@ class DocumentOutcome(msgspec.Struct, frozen=True):
     """Outcome of indexing one document.
 
     Attributes:
-        status: ``indexed`` (durable from now on), ``unchanged`` or ``failed``.
+        status: ``indexed`` (durable from now on), ``searchable`` (durable and found by words; its vectors follow),
+            ``unchanged`` or ``failed``.
         chunks: Number of its chunks, 0 when it failed.
         id: The document's id. Absent when its line could not be read.
         line: The line of NDJSON, from 1. Absent for JSON.
@@ -155,6 +156,7 @@ class IndexResponse(msgspec.Struct, frozen=True):
     failed: Count
     chunks: Count
     took_ms: Seconds
+    searchable: Count = 0
 
 
 class EmbedResponse(msgspec.Struct, frozen=True):

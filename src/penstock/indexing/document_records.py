@@ -53,11 +53,22 @@ class Document(DocumentFields, frozen=True, forbid_unknown_fields=True):
 
 
 class DocumentStatus(enum.StrEnum):
-    """Status of a document after an attempt to index it."""
+    """Status of a document after an attempt to index it.
+
+    A searchable document is found by words. Its vectors follow, and it survives ``kill -9`` until then.
+    """
 
     INDEXED = "indexed"
+    SEARCHABLE = "searchable"
     UNCHANGED = "unchanged"
     FAILED = "failed"
+
+
+class Wait(enum.StrEnum):
+    """Moment of an index request's answer: its documents are searchable by words, or by words and meaning."""
+
+    WORDS = "words"
+    VECTORS = "vectors"
 
 
 class IndexOutcome(msgspec.Struct, frozen=True):
@@ -77,7 +88,7 @@ class IndexOutcome(msgspec.Struct, frozen=True):
 
 
 class ChunkBatch(msgspec.Struct, frozen=True):
-    """A run of one document's chunks, embedded and written in one step."""
+    """A run of one document's chunks, written in one step, and embedded before unless they are pending."""
 
     collection: str
     chunks: list[ChunkPayload]

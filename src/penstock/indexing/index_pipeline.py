@@ -1,5 +1,7 @@
 """Index pipeline of a document: compare its hash, chunk it, embed and write batch by batch, then seal it.
 
+A document may also be written with its words only; :mod:`penstock.indexing.embedding_backfill` then embeds it.
+
 A document becomes visible as complete by the last write only: its head's hash. Whatever is
 interrupted before that is repeated by the next attempt, and point ids derived from the place make
 the repetition harmless.
@@ -15,7 +17,6 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import msgspec
-import numpy as np
 
 from penstock.indexing.chunk.outline import Chunk
 from penstock.indexing.document_records import (
@@ -23,13 +24,15 @@ from penstock.indexing.document_records import (
     Document,
     DocumentStatus,
     IndexOutcome,
+    Wait,
     hash_input,
     new_digest,
 )
+from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.language import language_of
-from penstock.indexing.model_inputs import dense_text, header_tokens, sparse_text
+from penstock.indexing.model_inputs import embed_chunks, header_tokens, sparse_text
 from penstock.kernel.context import Clock, Context, point_id, run_all
-from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError
+from penstock.kernel.errors import Expired, Invalid, PenstockError
 from penstock.kernel.messages import ChunkText, TextKind
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings
@@ -43,7 +46,15 @@ from penstock.stores.commands import (
     UpsertPoints,
 )
 from penstock.stores.contract import VectorStore
-from penstock.stores.data_model import ID_CHARACTERS_MAX, TEXT_FOLDED, ChunkPayload, DocumentInfo, Match, Point
+from penstock.stores.data_model import (
+    ID_CHARACTERS_MAX,
+    TEXT_FOLDED,
+    ChunkPayload,
+    DocumentInfo,
+    Match,
+    PendingChunk,
+    Point,
+)
 from penstock.stores.sources import check_document_source
 
 #: Bytes of metadata that one document may have stored in all: its metadata is stored with every chunk, where filters
@@ -71,6 +82,8 @@ WriteBatch = Callable[[ChunkBatch, Context], Awaitable[None]]
 class ChunkBatchWriter:
     """Handler of ``index.request``: embeds a batch of chunks with both models at once and writes it.
 
+    Chunks that are pending are encoded by the sparse model only.
+
     Attributes:
         embedder: Makes dense vectors, and token vectors if it can.
         sparse: Makes sparse vectors.
@@ -91,21 +104,23 @@ class ChunkBatchWriter:
         Cancellation: The batch may or may not have been written. Writing it again is harmless.
         """
         chunks = batch.chunks
-        dense_texts = [dense_text(c.text, c.path, c.symbol) for c in chunks]
         version = await self._version(batch, ctx)
         vectors: dict[str, Any] = {}
 
         async def embed() -> None:
-            vectors["dense"] = await self.embedder.embed(dense_texts, TextKind.DOCUMENT, ctx, late_interaction=True)
+            vectors["dense"] = await embed_chunks(self.embedder, chunks, ctx)
 
         async def encode(version: int) -> None:
             texts = await self._composed(chunks, version)
             vectors["sparse"] = await self.sparse.encode(texts, TextKind.DOCUMENT, ctx)
 
+        if any(one.pending for one in chunks):
+            await encode(version)
+            points = [Point(one, None, terms) for one, terms in zip(chunks, vectors["sparse"], strict=True)]
+            await self.store.run(UpsertPoints(batch.collection, points), ctx)
+            return
         await run_all([embed(), encode(version)])
         embedded: Embeddings = vectors["dense"]
-        if not np.isfinite(embedded.dense).all():
-            raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
         # The dense model takes seconds, and a renewal of the collection may have begun.
         if (newest := await self._version(batch, ctx)) != version:
             await encode(newest)
@@ -136,6 +151,7 @@ class IndexPipeline:
     """Indexes documents."""
 
     store: VectorStore
+    backfill: EmbeddingBackfill
     chunk: ChunkDocument
     write: WriteBatch
     settings: IndexSettings
@@ -144,8 +160,16 @@ class IndexPipeline:
     #: Locks by collection and document; a lock is there as long as a task holds or awaits it.
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary, init=False)
 
-    async def run(self, collection: str, documents: Sequence[Document], ctx: Context) -> AsyncIterator[IndexOutcome]:
+    async def run(
+        self, collection: str, documents: Sequence[Document], ctx: Context, wait: Wait = Wait.VECTORS
+    ) -> AsyncIterator[IndexOutcome]:
         """Index documents, a few at a time, and yield each outcome in the order of the documents.
+
+        Args:
+            collection: Their collection.
+            documents: The documents.
+            ctx: Request context.
+            wait: Whether their vectors are waited for, or follow.
 
         Cancellation: Documents already yielded stay; the others are untouched or incomplete, and
             an incomplete one is recognised and indexed again the next time.
@@ -161,7 +185,7 @@ class IndexPipeline:
                 async with making:
                     document = documents[number]
                     await asyncio.sleep(0)
-                return await self._outcome(collection, document, ctx)
+                return await self._outcome(collection, document, ctx, wait)
 
         tasks = [asyncio.create_task(one(number)) for number in range(len(documents))]
         try:
@@ -174,15 +198,15 @@ class IndexPipeline:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _outcome(self, collection: str, document: Document, ctx: Context) -> IndexOutcome:
+    async def _outcome(self, collection: str, document: Document, ctx: Context, wait: Wait) -> IndexOutcome:
         """Index one document under its lock, and turn its error into its outcome."""
         try:
             async with self._locks.setdefault((collection, document.id), asyncio.Lock()):
-                return await self._index(collection, document, ctx)
+                return await self._index(collection, document, ctx, wait)
         except PenstockError as error:
             return IndexOutcome(document.id, DocumentStatus.FAILED, error=error)
 
-    async def _index(self, collection: str, document: Document, ctx: Context) -> IndexOutcome:
+    async def _index(self, collection: str, document: Document, ctx: Context, wait: Wait) -> IndexOutcome:
         if not document.id:
             raise Invalid("a document's id must not be empty", field="id")
         if len(document.id) > ID_CHARACTERS_MAX:
@@ -195,44 +219,43 @@ class IndexPipeline:
         digest = await _digest(document, language)
         wanted = [document.id, document.replaces] if document.replaces else [document.id]
         heads = await self.store.run(GetDocuments(collection, wanted), ctx)
-        outcome = await self._write(collection, document, language, digest, heads, ctx)
+        draft = _Draft(collection, document, language, digest, wait)
+        outcome = await self._write(draft, heads, ctx)
         if document.replaces in heads and document.replaces != document.id:
             # Last: until now an interruption leaves the one that is replaced, and the next attempt finds it again.
             await self.store.run(DeleteDocuments(collection, (Match("id", [document.replaces]),)), ctx)
         return outcome
 
-    async def _write(
-        self,
-        collection: str,
-        document: Document,
-        language: str,
-        digest: str,
-        heads: Mapping[str, DocumentInfo],
-        ctx: Context,
-    ) -> IndexOutcome:
+    async def _write(self, draft: _Draft, heads: Mapping[str, DocumentInfo], ctx: Context) -> IndexOutcome:
         """Write a document unless it is there already; ``heads`` are its own and that of the one that it replaces."""
+        document = draft.document
         known, old = heads.get(document.id), heads.get(document.replaces)
-        if known is not None and (known.hash, known.source) == (digest, document.source):
+        if known is not None and (known.hash, known.source) == (draft.digest, document.source):
+            await self._complete(draft, ctx)
             return IndexOutcome(document.id, DocumentStatus.UNCHANGED, known.chunks)
         for same in (old, known):
-            if same is not None and same.hash == digest and await self._copy(collection, document, same, known, ctx):
+            if same is not None and same.hash == draft.digest and await self._copy(draft, same, known, ctx):
+                await self._complete(draft, ctx)
                 return IndexOutcome(document.id, DocumentStatus.INDEXED, same.chunks)
-        to_cut = ChunkText(document.text, language, header_tokens(document.path))
+        to_cut = ChunkText(document.text, draft.language, header_tokens(document.path))
         cut = await self.chunk(to_cut, self._limited(ctx))
         metadata_bytes = len(msgspec.json.encode(document.metadata))
         _check_metadata(metadata_bytes, len(cut), len(document.text))
         size = self._batch_chunks(document)
         # A document without a word still has a head, so that it counts and is not read again.
-        whole = _ChunkedDocument(document, language, cut or [Chunk("", 1, 1, "")], size)
-        await self._write_all(collection, whole, digest, known, ctx)
-        return IndexOutcome(document.id, DocumentStatus.INDEXED, max(1, len(cut)))
+        await self._write_all(_ChunkedDocument(draft, cut or [Chunk("", 1, 1, "")], size), known, ctx)
+        status = DocumentStatus.SEARCHABLE if draft.wait is Wait.WORDS else DocumentStatus.INDEXED
+        return IndexOutcome(document.id, status, max(1, len(cut)))
 
-    async def _write_all(
-        self, collection: str, cut: _ChunkedDocument, digest: str, known: DocumentInfo | None, ctx: Context
-    ) -> None:
+    async def _complete(self, draft: _Draft, ctx: Context) -> None:
+        """Embed what a document that is there may lack, if its vectors are waited for."""
+        if draft.wait is Wait.VECTORS:
+            await self.backfill.complete_document(draft.collection, draft.document.id, self._limited(ctx))
+
+    async def _write_all(self, cut: _ChunkedDocument, known: DocumentInfo | None, ctx: Context) -> None:
         """Write every chunk such that the head carries the hash only when all of it is there."""
-        count, size = len(cut.chunks), cut.size
-        head = DocumentInfo(cut.document.id, digest, count, cut.document.path, cut.document.source)
+        count, size, collection = len(cut.chunks), cut.size, cut.draft.collection
+        head = cut.draft.head(count)
         # A head without a hash was left by an interrupted write of unknown length.
         surplus = known is not None and (known.chunks > count or not known.hash)
         if count <= size and not surplus:
@@ -245,10 +268,9 @@ class IndexPipeline:
             await self.store.run(TrimDocument(collection, head.id, count), ctx)
         await self.store.run(SealDocument(collection, head), ctx)
 
-    async def _copy(
-        self, collection: str, document: Document, old: DocumentInfo, known: DocumentInfo | None, ctx: Context
-    ) -> bool:
+    async def _copy(self, draft: _Draft, old: DocumentInfo, known: DocumentInfo | None, ctx: Context) -> bool:
         """Write a document with the vectors of another one of the same content; return whether it could be done."""
+        collection, document = draft.collection, draft.document
         size = self._batch_chunks(document)
         for first in range(0, old.chunks, size):
             numbers = range(first, min(first + size, old.chunks))
@@ -257,10 +279,10 @@ class IndexPipeline:
                 return False
             moved = [_moved(point, document) for point in points]
             await self.store.run(UpsertPoints(collection, moved), self._limited(ctx))
+            self._note(collection, [point.payload for point in moved])
         if known is not None:
             await self.store.run(TrimDocument(collection, document.id, old.chunks), ctx)
-        head = DocumentInfo(document.id, old.hash, old.chunks, document.path, document.source)
-        await self.store.run(SealDocument(collection, head), ctx)
+        await self.store.run(SealDocument(collection, draft.head(old.chunks)), ctx)
         return True
 
     def _batch_chunks(self, document: Document) -> int:
@@ -270,23 +292,44 @@ class IndexPipeline:
 
     async def _segment(self, collection: str, chunks: list[ChunkPayload], ctx: Context) -> None:
         await self.write(ChunkBatch(collection, chunks), self._limited(ctx))
+        self._note(collection, chunks)
+
+    def _note(self, collection: str, chunks: Sequence[ChunkPayload]) -> None:
+        """Tell the backfill of those chunks that were written without vectors."""
+        if pending := [PendingChunk(one.id, one.chunk, one.path, one.language) for one in chunks if one.pending]:
+            self.backfill.note(collection, pending)
 
     def _limited(self, ctx: Context) -> Context:
         return ctx.within(self.timeouts.index_file, "index", self.clock.now())
 
 
 @dataclass(frozen=True, slots=True)
+class _Draft:
+    """A document that is being indexed, with its language and content hash, and what its request waits for."""
+
+    collection: str
+    document: Document
+    language: str
+    digest: str
+    wait: Wait
+
+    def head(self, chunks: int) -> DocumentInfo:
+        """Return the head of the document once it has so many chunks."""
+        return DocumentInfo(self.document.id, self.digest, chunks, self.document.path, self.document.source)
+
+
+@dataclass(frozen=True, slots=True)
 class _ChunkedDocument:
     """A document cut into chunks, of which there may be hundreds of thousands, to be written ``size`` at a time."""
 
-    document: Document
-    language: str
+    draft: _Draft
     chunks: Sequence[Chunk]
     size: int
 
     def payloads(self, first: int, end: int) -> list[ChunkPayload]:
         """Return the payloads of some chunks; made when they are written, not all at once."""
-        document = self.document
+        document = self.draft.document
+        pending = self.draft.digest if self.draft.wait is Wait.WORDS else ""
         return [
             ChunkPayload(
                 id=document.id,
@@ -296,9 +339,10 @@ class _ChunkedDocument:
                 start_line=chunk.start_line,
                 end_line=chunk.end_line,
                 symbol=chunk.symbol,
-                language=chunk.language or self.language,
+                language=chunk.language or self.draft.language,
                 metadata=document.metadata,
                 source=document.source,
+                pending=pending,
             )
             for number, chunk in enumerate(self.chunks[first:end], first)
         ]

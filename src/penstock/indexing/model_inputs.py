@@ -1,17 +1,26 @@
-"""Model inputs: a chunk's text with its path and symbol, and a query's text, as each model wants them."""
+"""Model inputs: a chunk's text with its path and symbol, and a query's text, as each model wants them.
+
+And the vectors of chunks, which everything that embeds chunks gets here.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Final
 
+import numpy as np
+
+from penstock.kernel.context import Context
+from penstock.kernel.errors import Broken
 from penstock.kernel.messages import TextKind
+from penstock.kernel.vectors import Embeddings
+from penstock.models.contract import Embedder
 from penstock.models.text_folding import LETTERS_FOLLOW, fold_document, fold_query
-from penstock.stores.data_model import TEXT_FOLDED, TEXT_PLAIN, TEXT_RENEWING
+from penstock.stores.data_model import TEXT_FOLDED, TEXT_PLAIN, TEXT_RENEWING, ChunkPayload
 
 _WORD: Final = re.compile(r"\w+(?:-\w+)*")
 _PART: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -77,6 +86,20 @@ def context_header(path: str, symbol: str) -> str:
 def dense_text(text: str, path: str, symbol: str) -> str:
     """Return the text that the dense model embeds: the header, if there is a path, then the chunk."""
     return f"{context_header(path, symbol)}\n{text}" if path else text
+
+
+async def embed_chunks(embedder: Embedder, chunks: Sequence[ChunkPayload], ctx: Context) -> Embeddings:
+    """Return the dense and token vectors of chunks.
+
+    Raises:
+        Broken: The model gave a vector that is not finite (``bad_vector``).
+        PenstockError: The model does not answer.
+    """
+    texts = [dense_text(one.text, one.path, one.symbol) for one in chunks]
+    embedded = await embedder.embed(texts, TextKind.DOCUMENT, ctx, late_interaction=True)
+    if not np.isfinite(embedded.dense).all():
+        raise Broken("the dense model gave a vector that is not finite", code="bad_vector")
+    return embedded
 
 
 def header_tokens(path: str) -> int:

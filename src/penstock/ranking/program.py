@@ -81,7 +81,8 @@ def mix_scores(
     Args:
         candidates: The candidates that the fusion kept.
         scores: Exact scores by arm (or ``LATE_INTERACTION``) and point. A point without a sparse score shares no term
-            with the query. A point whose tokens were not compared gets the lowest such score of those that were.
+            with the query. A point whose tokens were not compared gets the lowest such score of those that were. A
+            point without a dense score has no vectors yet and gets the mean likeness of those that have.
         weights: The request's weights of the arms.
     """
     dense, sparse, late = (scores.get(name, {}) for name in (Arm.DENSE, Arm.SPARSE, LATE_INTERACTION))
@@ -91,11 +92,16 @@ def mix_scores(
     unlike = min(late.values(), default=0.0)
     part = LATE_INTERACTION_SHARE if late else 0.0
 
-    def score(point: P) -> float:
-        likeness = (1 - part) * dense.get(point, 0.0) + part * late.get(point, unlike)
-        return share * likeness + scale * sparse.get(point, 0.0)
-
-    return sort_best_first({point: score(point) for point in candidates})
+    points = list(candidates)
+    likeness = {
+        point: (1 - part) * dense.get(point, 0.0) + part * late.get(point, unlike)
+        for point in points
+        if point in dense or not dense
+    }
+    neutral = sum(likeness.values()) / len(likeness) if len(likeness) < len(points) and likeness else 0.0
+    return sort_best_first(
+        {point: share * likeness.get(point, neutral) + scale * sparse.get(point, 0.0) for point in points}
+    )
 
 
 #: Errors of one part that the others can make up for; ``Invalid`` is the request's own fault.

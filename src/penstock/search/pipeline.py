@@ -61,9 +61,10 @@ from penstock.search.request import (
 )
 from penstock.search.result_cache import ResultCache
 from penstock.search.several_collections import collection_of, left_out, merge_collections
+from penstock.search.vector_coverage import VectorBackfill
 from penstock.stores.commands import Retrieve
 from penstock.stores.contract import VectorStore
-from penstock.stores.data_model import TEXT_FOLDED, Except, RetrievedHit
+from penstock.stores.data_model import TEXT_FOLDED, Except, RetrievalResult, RetrievedHit
 from penstock.stores.program_runner import RESULT_BYTES_MAX
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,8 @@ class SearchRun:
     token_vectors: TokenVectors | None = None
     failures: list[PenstockError] = field(default_factory=list)
     store_answered: bool = False
+    completed: bool = False
+    coverage: float = 1.0
 
     @property
     def single_arm(self) -> bool:
@@ -152,6 +155,7 @@ class SearchPipeline:
         result_cache: Cached answers for the rung that gives nothing else; without a cache that rung refuses.
         cross_encoder: Reads query and text together; the best candidates of both arms are ordered by it.
         word_terms: Terms by which a word is searched, for highlights.
+        backfill: Makes the vectors that chunks lack.
     """
 
     def __init__(  # noqa: PLR0913 - a composition root passes each part by name
@@ -170,6 +174,7 @@ class SearchPipeline:
         result_cache: ResultCache | None = None,
         cross_encoder: CrossEncoder | None = None,
         word_terms: WordTerms = folded_word,
+        backfill: VectorBackfill | None = None,
     ) -> None:
         self._embedder = embedder
         self._sparse = sparse
@@ -184,6 +189,7 @@ class SearchPipeline:
         self._result_cache = result_cache
         self._cross_encoder = cross_encoder
         self._word_terms = word_terms
+        self._backfill = backfill
 
     async def run(self, request: SearchRequest, ctx: Context) -> SearchResult:
         """Answer one search.
@@ -282,7 +288,9 @@ class SearchPipeline:
             shown = [msgspec.structs.replace(hit, highlights=one) for hit, one in zip(shown, ranges, strict=True)]
         following = make_cursor(request, end, points[end - 1]) if more else None
         missing = left_out(run.left_out) if run.left_out else msgspec.UNSET
-        return SearchResult(shown, 0.0, run.stages, run.degraded, following, missing)
+        coverage = min(run.coverage, *(part.coverage for part in run.parts.values())) if run.parts else run.coverage
+        told = coverage if coverage < 1 else msgspec.UNSET
+        return SearchResult(shown, 0.0, run.stages, run.degraded, following, missing, coverage=told)
 
     async def _begin_parts(self, run: SearchRun, query: str) -> None:
         """Make a run for each of several collections; they share the query's vectors.
@@ -389,9 +397,13 @@ class SearchPipeline:
             explain=request.explain,
         )
         itself = (Except("id", [request.like.id]),) if request.like else ()
+        command = Retrieve(request.collection, wanted, request.filter + itself)
         with run.stage("retrieve"):
             try:
-                answer = await self._store.run(Retrieve(request.collection, wanted, request.filter + itself), run.ctx)
+                answer = await self._store.run(command, run.ctx)
+                backfill = self._backfill
+                if run.dense is not None and backfill is not None and command.collection not in backfill.whole:
+                    answer = await self._with_vectors(run, command, answer, backfill)
             except RECOVERABLE_ERRORS as error:
                 if plan.fallback_arm is None or run.ctx.deadline.passed(self._clock.now()):
                     raise
@@ -407,6 +419,21 @@ class SearchPipeline:
             detail = f"an answer holds {RESULT_BYTES_MAX} bytes of texts and metadata, ask for fewer hits"
             run.degrade(HITS_TRUNCATED, Invalid(detail, field="limit"))
         return answer.hits
+
+    async def _with_vectors(
+        self, run: SearchRun, command: Retrieve, answer: RetrievalResult, backfill: VectorBackfill
+    ) -> RetrievalResult:
+        """Return the answer, or a second one once the best hits have the vectors that they lacked."""
+        pending = [hit.payload for hit in answer.hits if hit.payload.pending]
+        # Under load what is there must do.
+        if pending and not (run.completed or run.plan.degraded_word):
+            run.completed = True
+            with run.stage("backfill"):
+                completed = await backfill.complete_best(command.collection, pending, run.ctx)
+            if completed:
+                answer = await self._store.run(command, run.ctx)
+        run.coverage = await backfill.coverage(command.collection, run.ctx)
+        return answer
 
     def _record_failure(self, run: SearchRun, word: str, error: PenstockError) -> None:
         """Record the failure of a part and go on without it."""

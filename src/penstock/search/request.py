@@ -411,6 +411,8 @@ class SearchResult(msgspec.Struct, frozen=True):
         next: The cursor of the next page, null where no hit can follow.
         left_out: Collections that could not be searched, where there are some.
         facets: The facets that were asked for, in their order.
+        coverage: Share of the collection's chunks that are found by meaning, where it is below 1: the vectors of the
+            others are still being made, and they are found by words only.
     """
 
     hits: list[SearchHit]
@@ -420,3 +422,4 @@ class SearchResult(msgspec.Struct, frozen=True):
     next: Later[str | None] = LEFT_OUT
     left_out: list[LeftOut] | msgspec.UnsetType = msgspec.UNSET
     facets: list[Facet] | msgspec.UnsetType = msgspec.UNSET
+    coverage: float | msgspec.UnsetType = msgspec.UNSET

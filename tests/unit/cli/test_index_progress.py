@@ -24,7 +24,7 @@ def test_a_pipe_gets_a_line_every_few_seconds_and_no_control_characters():
         tally.files_done, tally.bytes_done, tally.chunks = second, 100 * second, 2 * second
         lines.update(tally)
     assert len(said(console)) == 20 // LINE_EVERY_S
-    assert said(console)[-1] == "Indexing: 20/100 files · 40 chunks · 2 chunks/s · 1m20s left"
+    assert said(console)[-1] == "Words: 20/100 files · 40 chunks · 2 chunks/s · 1m20s left"
     assert "\x1b" not in console.file.getvalue()
 
 
@@ -60,12 +60,37 @@ def test_a_terminal_shows_the_line_beside_the_bar():
     bar.show_stage("Looking for files")
     assert progress.tasks[0].description == "Looking for files"
     bar.update(IndexStats(files_total=3, bytes_total=30))
-    assert progress.tasks[0].description == "Indexing"
+    assert progress.tasks[0].description == "Words"
     assert progress.tasks[0].fields["shown"].startswith("0/3 files")
+
+
+def test_a_second_bar_grows_with_the_vectors():
+    progress, now = Progress(console=piped()), [100.0]
+    bar = ProgressDisplay(None, progress, now=lambda: now[0])
+    tally = IndexStats(files_total=3, bytes_total=30, files_done=3, bytes_done=30, chunks=40, chunks_pending=40)
+    assert not progress.tasks[1].visible
+    bar.update(tally)
+    now[0], tally.chunks_pending = 102.0, 30
+    bar.update(tally)
+    vectors = progress.tasks[1]
+    assert (vectors.description, vectors.completed, vectors.total, vectors.visible) == ("Vectors", 10, 40, True)
+    assert vectors.fields["shown"] == "10/40 chunks · 5 chunks/s · 6s left"
+
+
+def test_a_pipe_hears_of_words_and_then_of_vectors():
+    console, now = piped(), [0.0]
+    lines = ProgressDisplay(console, now=lambda: now[0])
+    tally = IndexStats(files_total=1, files_done=1, chunks=40, chunks_pending=40, searchable_s=1.0)
+    lines.update(tally)
+    now[0], tally.chunks_pending = LINE_EVERY_S, 20
+    lines.update(tally)
+    assert said(console) == ["Vectors: 20/40 chunks · 4 chunks/s · 5s left"]
 
 
 def test_a_terminal_is_left_as_it_was():
     console = Console(file=io.StringIO(), force_terminal=True, width=120, _environ={"TERM": "xterm"})
     with progress_display(console) as shown:
         shown.update(IndexStats(files_total=3, bytes_total=30))
-    assert console.file.getvalue().endswith("\x1b[?25h\r\x1b[1A\x1b[2K")  # the cursor is back, the bar is wiped
+    assert console.file.getvalue().endswith(
+        "\x1b[?25h\r\x1b[1A\x1b[2K\x1b[1A\x1b[2K"
+    )  # the cursor is back, both bars are wiped

@@ -16,7 +16,7 @@ def test_the_progress_line_tells_files_chunks_rate_and_time_left():
 
 
 def test_the_object_has_exactly_the_promised_members():
-    tally = IndexStats(indexed=2, unchanged=1, removed=1, chunks=9, took_s=1.23456)
+    tally = IndexStats(indexed=2, unchanged=1, removed=1, chunks=9, chunks_pending=4, searchable_s=0.5, took_s=1.23456)
     tally.skipped.update({"binary": 2, "a": 1})
     tally.encodings.update({"cp1252": 1})
     tally.add_failure("/p/x", "timeout", "too slow")
@@ -31,6 +31,8 @@ def test_the_object_has_exactly_the_promised_members():
         "skipped": {"a": 1, "binary": 2},
         "encodings": {"cp1252": 1},
         "chunks": 9,
+        "pending": 4,
+        "searchable_s": 0.5,
         "took_s": 1.235,
         "errors": [{"path": "/p/x", "code": "timeout", "detail": "too slow"}],
         "sources": [{"name": "p", "root": "/p", "indexed": 2, "unchanged": 0, "removed": 0, "failed": 0, "kept": 5}],
@@ -48,14 +50,14 @@ def test_listed_failures_are_bounded_and_counted_ones_are_not():
 
 
 def test_the_summary_tells_counts_skips_and_speed():
-    tally = IndexStats(indexed=2, failed=1, chunks=30, took_s=3.0)
+    tally = IndexStats(indexed=2, failed=1, chunks=30, searchable_s=1.5, took_s=3.0)
     tally.skipped.update({"binary": 2})
     tally.encodings.update({"cp1252": 3, "gb18030": 1})
     assert summary_lines(tally, "docs") == [
         "docs: 2 indexed, 1 failed",
         "skipped 2: binary 2",
         "not UTF-8 4: read as cp1252 3, gb18030 1",
-        "30 chunks in 3.0 s, 10 chunks/s",
+        "30 chunks: found by words after 1.5 s, by meaning after 3.0 s, 10 chunks/s",
     ]
     assert summary_lines(IndexStats(), "docs")[0] == "docs: 0 indexed"
 

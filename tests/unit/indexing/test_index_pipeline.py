@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from penstock.indexing.chunk import Chunk
-from penstock.indexing.document_records import Document, DocumentStatus
+from penstock.indexing.document_records import Document, DocumentStatus, Wait
+from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
 from penstock.kernel.context import Context
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
-from penstock.kernel.settings import IndexSettings, TimeoutSettings
+from penstock.kernel.settings import IndexSettings, Settings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.stores.commands import (
     CreateCollection,
+    DescribeCollection,
     FetchPayloads,
     GetDocuments,
     SealDocument,
@@ -63,11 +65,16 @@ class House:
         self.store = MemoryStore()
         self.models = Models()
         self.writer = ChunkBatchWriter(self.models, self.models, self.store, newest)
+        self.settings = IndexSettings(**index)
+        self.backfill = EmbeddingBackfill(
+            self.store, self.models, Settings(index=self.settings), LoopClock(), model="m", shared=False
+        )
         self.pipeline = IndexPipeline(
             store=self.store,
+            backfill=self.backfill,
             chunk=self.cut,
             write=self.writer.write,
-            settings=IndexSettings(**index),
+            settings=self.settings,
             timeouts=TimeoutSettings(),
             clock=LoopClock(),
         )
@@ -76,8 +83,11 @@ class House:
         lines = message.text.split("\n") if message.text else []
         return [Chunk(line, number, number, "") for number, line in enumerate(lines, 1)]
 
-    async def index(self, *documents):
-        return [outcome async for outcome in self.pipeline.run("c", documents, WORK)]
+    async def index(self, *documents, wait=Wait.VECTORS):
+        return [outcome async for outcome in self.pipeline.run("c", documents, WORK, wait)]
+
+    async def pending(self):
+        return (await self.store.run(DescribeCollection("c"), WORK)).pending
 
     async def open(self):
         await self.store.run(CreateCollection(CollectionInfo("c", 4, "m")), WORK)
@@ -506,3 +516,51 @@ async def test_a_document_that_is_not_its_sources_is_refused(id, source):
     house = await House().open()
     (outcome,) = await house.index(Document(id, "one", source=source))
     assert (outcome.status, outcome.error.code) == (DocumentStatus.FAILED, "invalid_source")
+
+
+# Words first
+
+
+@virtual
+async def test_words_are_written_without_asking_the_dense_model_and_the_document_is_whole():
+    house = await House(segment_chunks=2).open()
+    outcomes = await house.index(Document("a", text("one", "two", "three")), wait=Wait.WORDS)
+    assert [(o.status, o.chunks) for o in outcomes] == [(DocumentStatus.SEARCHABLE, 3)]
+    assert house.models.texts == []
+    assert (await house.pending(), (await house.head("a")).chunks) == (3, 3)
+    assert house.backfill.pending == 3
+
+
+@virtual
+async def test_a_searchable_document_is_unchanged_for_whom_words_are_enough_and_embedded_for_the_others():
+    house = await House().open()
+    document = Document("a", text("one", "two"))
+    await house.index(document, wait=Wait.WORDS)
+    (again,) = await house.index(document, wait=Wait.WORDS)
+    assert (again.status, again.chunks, await house.pending()) == (DocumentStatus.UNCHANGED, 2, 2)
+    (again,) = await house.index(document)
+    assert (again.status, await house.pending()) == (DocumentStatus.UNCHANGED, 0)
+    assert sorted(house.models.texts) == ["one", "two"]
+
+
+@virtual
+async def test_nothing_is_asked_of_an_unchanged_document_where_no_chunk_is_pending():
+    house = await House().open()
+    document = Document("a", text("one", "two"))
+    await house.index(document)
+    await house.index(document)
+    house.store.asked.clear()
+    await house.index(document)
+    assert [type(command) for command in house.store.asked] == [GetDocuments]
+
+
+@virtual
+async def test_a_copy_of_a_searchable_document_lacks_the_same_vectors():
+    house = await House().open()
+    await house.index(Document("old", text("one", "two"), path="p"), wait=Wait.WORDS)
+    moved = Document("new", text("one", "two"), path="p", replaces="old")
+    await house.index(moved, wait=Wait.WORDS)
+    assert (await house.head("old"), await house.pending(), house.models.texts) == (None, 2, [])
+    await house.index(Document("newer", text("one", "two"), path="p", replaces="new"))
+    assert (await house.head("new"), await house.pending()) == (None, 0)
+    assert len(house.models.texts) == 2

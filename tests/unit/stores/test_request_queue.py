@@ -16,6 +16,7 @@ from penstock.stores.commands import (
     GetDocuments,
     ListCollections,
     ListDocuments,
+    ListPending,
     ListSources,
     Retrieve,
     ScrollPoints,
@@ -110,7 +111,7 @@ def test_the_end_waits_for_everything_before_it():
 def test_commands_that_change_something_are_writes():
     writes = {command for command in get_args(ipc.AnyCommand) if command.writes}
     reads = {ListCollections, DescribeCollection, Retrieve, SearchBatch, FetchTokenVectors, FetchPayloads}
-    reads |= {ListDocuments, GetDocuments, ScrollPoints, CountDocuments, FetchPoints, ListSources}
+    reads |= {ListDocuments, ListPending, GetDocuments, ScrollPoints, CountDocuments, FetchPoints, ListSources}
     reads |= {ipc.Ping, ipc.ShrinkCache}
     assert set(get_args(ipc.AnyCommand)) - writes == reads
 

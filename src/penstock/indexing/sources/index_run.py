@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,15 +36,15 @@ from penstock.indexing.sources.local_files import (
     project_of,
     resolve_path,
 )
+from penstock.indexing.sources.request_batches import batches
 from penstock.kernel.context import run_all
 from penstock.kernel.errors import Expired, Invalid
 from penstock.kernel.settings import Settings
 from penstock.stores.sources import document_id
 
-#: Small requests keep the bar moving and the loss of an interruption small; two of them keep the models busy, more
-#: only wait longer.
-BATCH_BYTES_MAX: Final = 16_000
-IN_FLIGHT_MAX: Final = 2
+#: Each request costs some milliseconds; larger ones bring little more, and move the bar less often.
+BATCH_BYTES_MAX: Final = 128_000
+IN_FLIGHT_MAX: Final = 3
 REMOVE_IDS_MAX: Final = 500
 #: Room in a request for what stands around the documents.
 ENVELOPE_BYTES: Final = 64
@@ -59,6 +59,9 @@ LEFT_OUT_MAX: Final = 10_000
 SAMPLE_FILES: Final = 100
 #: Seconds between updates of the display while nothing happens.
 REFRESH_S: Final = 1.0
+#: Seconds between looks at how many vectors are made, and without one more after which they are not waited for.
+POLL_S: Final = 0.25
+STALL_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class IndexOptions:
         include: Patterns of what is not left out.
         changed: Files and directories that may have changed. Other files are taken to be as they were, unless they are
             new. ``None`` for anything.
+        vectors: Whether the vectors are waited for.
     """
 
     paths: Sequence[Path]
@@ -83,6 +87,7 @@ class IndexOptions:
     source: str = ""
     include: Sequence[str] = ()
     changed: frozenset[str] | None = None
+    vectors: bool = True
 
 
 @dataclass(slots=True)
@@ -183,7 +188,7 @@ class IndexRun:
     """An index run.
 
     The files are walked twice, once to compare and count, once to send what there is to send, so that no list of them
-    is kept.
+    is kept. Documents are sent to be found by words first; the server then makes their vectors.
 
     Bounds: what :class:`IndexedDocuments` takes for each document of the collection, ``IN_FLIGHT_MAX`` requests,
         ``UNREADABLE_MAX`` paths.
@@ -223,8 +228,28 @@ class IndexRun:
                 await self._send(scope)
             await self._remove(scope)
             await self._record(scope)
+            self.stats.searchable_s = time.monotonic() - started_s
+            if self._order.vectors:
+                await self._await_vectors()
         finally:
             self.stats.took_s = time.monotonic() - started_s
+
+    async def _await_vectors(self) -> None:
+        """Wait until every chunk of the collection has its vectors, or the server makes none any more."""
+        moved_s = time.monotonic()
+        while (pending := (await self._api.get_collection(self._order.collection)).pending) > 0:
+            if pending != self.stats.chunks_pending:
+                moved_s = time.monotonic()
+            elif time.monotonic() > moved_s + STALL_S:
+                self.stats.notes.append(
+                    f"{pending} chunks are found by words only: the server has made no vector for {STALL_S:.0f} s;"
+                    " `penstock status` says what is wrong, and it goes on by itself"
+                )
+                return
+            self.stats.chunks_pending = pending
+            self._display.update(self.stats)
+            await asyncio.sleep(POLL_S)
+        self.stats.chunks_pending = 0
 
     async def _listed(self) -> _IndexScope:
         documents = IndexedDocuments()
@@ -368,6 +393,7 @@ class IndexRun:
         """Update the display now and then, also while a large file takes its time."""
         while True:
             await asyncio.sleep(REFRESH_S)
+            self.stats.chunks_pending = (await self._api.get_collection(self._order.collection)).pending
             self._display.update(self.stats)
 
     def _encoded(self, scope: _IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:
@@ -393,7 +419,7 @@ class IndexRun:
         self.stats.add_in_flight(len(batch), size)
         try:
             documents = [msgspec.Raw(document) for _, document in batch]
-            answer = await self._api.index_documents(documents, self._order.collection)
+            answer = await self._api.index_documents(documents, self._order.collection, wait="words")
             outcomes = {outcome.id: outcome for outcome in answer.documents}
         except (Expired, Invalid) as error:
             if isinstance(error, Invalid) and error.code != "body_too_large":
@@ -423,7 +449,7 @@ class IndexRun:
         self.stats.files_done += 1
         self.stats.bytes_done += one.size
         counts = self.stats.sources[one.source]
-        if outcome is not None and outcome.status == "indexed":
+        if outcome is not None and outcome.status in ("indexed", "searchable"):
             self.stats.indexed += 1
             counts.indexed += 1
             self.stats.chunks += outcome.chunks
@@ -469,23 +495,3 @@ class IndexRun:
     async def _drop(self, ids: Sequence[str]) -> None:
         if ids:
             self.stats.removed += await self._api.delete_documents(self._order.collection, ids=ids)
-
-
-def batches(
-    items: Iterable[tuple[IndexableFile, bytes]], count_max: int, bytes_max: int
-) -> Iterator[list[tuple[IndexableFile, bytes]]]:
-    """Group encoded documents for one request each.
-
-    Bounds:
-        At most ``count_max`` documents and ``bytes_max`` bytes; a larger document goes alone.
-    """
-    batch: list[tuple[IndexableFile, bytes]] = []
-    size = 0
-    for item in items:
-        if batch and (len(batch) >= count_max or size + len(item[1]) > bytes_max):
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += len(item[1])
-    if batch:
-        yield batch

@@ -78,7 +78,8 @@ class SourceStats:
 class IndexStats:
     """Counts of one run, written by the run and read by the display and the summary.
 
-    ``encodings`` counts the files that were sent and are not UTF-8.
+    ``encodings`` counts the files that were sent and are not UTF-8, ``chunks_pending`` the collection's chunks without
+    vectors. ``searchable_s`` is when all was found by words, ``took_s`` when by meaning too.
 
     Bounds:
         ``errors`` holds ``ERRORS_MAX`` entries at most, ``kept_directories`` one for each directory that the user named
@@ -97,6 +98,8 @@ class IndexStats:
     bytes_done: int = 0
     files_in_flight: int = 0
     bytes_in_flight: int = 0
+    chunks_pending: int = 0
+    searchable_s: float = 0.0
     took_s: float = 0.0
     skipped: Counter[str] = field(default_factory=Counter)
     encodings: Counter[str] = field(default_factory=Counter)
@@ -142,6 +145,8 @@ class IndexStats:
             "skipped": dict(sorted(self.skipped.items())),
             "encodings": dict(sorted(self.encodings.items())),
             "chunks": self.chunks,
+            "pending": self.chunks_pending,
+            "searchable_s": round(self.searchable_s, 3),
             "took_s": round(self.took_s, 3),
             "errors": [one._asdict() for one in self.errors],
             "sources": [

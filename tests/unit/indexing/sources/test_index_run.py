@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from penstock.client import IndexedDocument, IndexReport, Problem, Source, StoredDocument
+from penstock.client import Collection, IndexedDocument, IndexReport, Problem, Source, StoredDocument
 from penstock.indexing.document_records import document_hash
 from penstock.indexing.file_reader import FileChanged
 from penstock.indexing.sources import index_run as run_module
@@ -33,6 +33,7 @@ class FakeIndex:
         self.in_flight_max = 0
         self.sources = {}
         self.replaced = []
+        self.pending = []
 
     async def list_sources(self, collection):
         counts = Counter(source for _, _, source in self.stored.values())
@@ -60,7 +61,11 @@ class FakeIndex:
         for id_, (hash_, path, source) in sorted(self.stored.items()):
             yield StoredDocument(id_, hash_, 1, path, source)
 
-    async def index_documents(self, documents, collection):
+    async def get_collection(self, name):
+        return Collection(name, pending=self.pending.pop(0) if self.pending else 0)
+
+    async def index_documents(self, documents, collection, *, wait):
+        assert wait == "words"
         batch = msgspec.json.encode({"documents": documents})
         self.in_flight += 1
         self.in_flight_max = max(self.in_flight, self.in_flight_max)
@@ -81,7 +86,7 @@ class FakeIndex:
         if document.get("replaces") is not None:
             self.replaced += [document["replaces"]]
             self.stored.pop(document["replaces"], None)
-        return IndexedDocument(document["id"], "indexed", chunks=2)
+        return IndexedDocument(document["id"], "searchable", chunks=2)
 
     async def delete_documents(self, collection, *, ids):
         for id_ in ids:
@@ -232,18 +237,18 @@ def test_a_cancelled_run_has_counted_what_was_done(tree):
     server, tally = FakeIndex(), IndexStats()
     add, stored, waiting, calls = server.index_documents, asyncio.Event(), asyncio.Event(), []
 
-    async def first_only(documents, collection):
+    async def first_only(documents, collection, *, wait):
         calls.append(documents)
         if len(calls) > 1:
             await stored.wait()
             waiting.set()
             await asyncio.Event().wait()
-        answer = await add(documents, collection)
+        answer = await add(documents, collection, wait=wait)
         stored.set()
         return answer
 
     server.index_documents = first_only
-    (tree / "large.txt").write_text("a word " * 3000)
+    (tree / "large.txt").write_text("a word " * 30_000)
 
     async def main():
         task = asyncio.create_task(
@@ -257,6 +262,27 @@ def test_a_cancelled_run_has_counted_what_was_done(tree):
     assert tally.indexed == 3
     server.index_documents = add
     assert counts(run(server, tree)) == (1, 3, 0, 0)
+
+
+def test_vectors_are_waited_for_and_both_times_are_told(tree, monkeypatch):
+    monkeypatch.setattr(run_module, "POLL_S", 0)
+    server = FakeIndex()
+    server.pending = [6, 6, 2]
+    display = run(server, tree)
+    assert server.pending == []
+    assert 0 < display.searchable_s <= display.took_s
+    assert (display.chunks, display.chunks_pending, display.notes) == (6, 0, [])
+
+
+def test_vectors_that_are_not_made_end_the_wait_with_a_note(tree, monkeypatch):
+    monkeypatch.setattr(run_module, "POLL_S", 0)
+    monkeypatch.setattr(run_module, "STALL_S", 0)
+    server = FakeIndex()
+    server.pending = [6] * 1000
+    tally = run(server, tree)
+    assert tally.chunks_pending == 6
+    (note,) = tally.notes
+    assert note.startswith("6 chunks are found by words only")
 
 
 def test_vanished_files_are_removed_only_below_the_named_paths(tree, tmp_path):

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.indexing.sources.index_run import batches
 from penstock.indexing.sources.index_stats import VanishedDocuments
 from penstock.indexing.sources.local_files import IndexableFile, IndexRoot, indexable_file, is_below_any, project_of
+from penstock.indexing.sources.request_batches import batches
 
 ROOT = Path("/p")
 

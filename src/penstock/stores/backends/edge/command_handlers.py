@@ -59,7 +59,7 @@ _COMMANDS: Final[dict[type, Callable[[CollectionRegistry, Any], Any]]] = {
     commands.DeleteDocuments: _update,
     commands.FetchPayloads: lambda shelf, c: _by_name(c.points, shelf.reader(c.collection).fetch_payloads),
     commands.ListDocuments: lambda shelf, c: shelf.shard(c.collection).list_documents(c.filter, c.after, c.limit),
-    commands.ListPending: lambda shelf, c: shelf.shard(c.collection).list_pending(c.filter, c.after, c.limit),
+    commands.ListPending: lambda shelf, c: shelf.collection(c.collection).list_pending(c.filter, c.after, c.limit),
     commands.GetDocuments: lambda shelf, c: shelf.shard(c.collection).get_documents(c.document_ids),
     commands.CountDocuments: lambda shelf, c: shelf.shard(c.collection).count_documents(c.filter),
     commands.FetchPoints: lambda shelf, c: shelf.shard(c.collection).fetch_points(c.points),

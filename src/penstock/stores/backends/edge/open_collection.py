@@ -7,7 +7,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -28,10 +28,13 @@ from penstock.stores.backends.edge.point_reader import PointReader
 from penstock.stores.backends.edge.restore_commit import remove_atomically
 from penstock.stores.backends.edge.shard_counts import ShardCounter, ShardCounts
 from penstock.stores.contract import DirectoryGone
-from penstock.stores.data_model import CollectionInfo, IndexBuildStatus
+from penstock.stores.data_model import CollectionInfo, Filter, IndexBuildStatus, PendingPage
 from penstock.stores.directory_watch import WRITE_FREE_BYTES_MIN
 
 log = logging.getLogger(__name__)
+
+#: Seconds for which it is remembered how much of the disk a collection takes up.
+DISK_PERIOD_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -81,6 +84,7 @@ class OpenCollection:
         self._copies: list[DirectoryCopy] = []
         self._changed = known.changed
         self._disk_bytes: int | None = None
+        self._measured_s = 0.0
         # Without a checkpoint there may be updates in the engine's log that it has just done again.
         self._written = known.checkpoint is None
         self._updated_s = time.monotonic()
@@ -104,8 +108,10 @@ class OpenCollection:
     def describe(self) -> CollectionInfo:
         """Return the collection's layout, counts and index build stage."""
         documents, chunks, pending = self._counts.read(self.shard)
-        if self._disk_bytes is None or self._build is not None:
-            self._disk_bytes = disk_bytes(self.home)
+        # Looking at every file takes a millisecond and more, and may be asked for by every request.
+        stale = self._updated_s >= self._measured_s or self._build is not None
+        if self._disk_bytes is None or (stale and time.monotonic() > self._measured_s + DISK_PERIOD_S):
+            self._disk_bytes, self._measured_s = disk_bytes(self.home), time.monotonic()
         return msgspec.structs.replace(
             self.manifest,
             documents=documents,
@@ -116,11 +122,17 @@ class OpenCollection:
             upkeep=self._build.stage if self._build is not None else "",
         )
 
+    def list_pending(self, conditions: Filter, after: str | None, limit: int) -> PendingPage:
+        """Return a page of the chunks without a dense vector; without looking for them if it is known that none are."""
+        if not self._counts.read(self.shard).pending:
+            return PendingPage([], None)
+        return self.shard.list_pending(conditions, after, limit)
+
     def update(self, command: Update) -> Any:
         """Apply an update; a generation being built will get it too."""
         if not self.manifest.token_dim:
             command = engine.without_token_vectors(command)
-        self._disk_bytes, self._written = None, True
+        self._written = True
         self.check_directory()
         try:
             counts = self._counts.preview(self.shard, command)

@@ -454,7 +454,10 @@ class QdrantStore:
         return found
 
     async def _scroll(
-        self, command: commands.ListDocuments | commands.ListPending | commands.ScrollPoints, wanted: Mapping[str, Any], ctx: Context
+        self,
+        command: commands.ListDocuments | commands.ListPending | commands.ScrollPoints,
+        wanted: Mapping[str, Any],
+        ctx: Context,
     ) -> tuple[list[Any], str | None]:
         """Return a page of points, and where the next one starts."""
         await self._layout(command.collection, ctx)
