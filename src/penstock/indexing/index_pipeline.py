@@ -38,6 +38,7 @@ from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.stores.commands import (
+    AddVectors,
     DeleteDocuments,
     FetchPoints,
     GetDocuments,
@@ -50,6 +51,7 @@ from penstock.stores.data_model import (
     ID_CHARACTERS_MAX,
     TEXT_FOLDED,
     ChunkPayload,
+    ChunkVectors,
     DocumentInfo,
     Match,
     PendingChunk,
@@ -73,6 +75,9 @@ BATCH_METADATA_BYTES_MAX: Final = 131_072
 #: longer by a factor.
 SLICE_CHARACTERS: Final = 131_072
 FOLDING_FACTOR: Final = 10
+
+#: Chunks of a document's former version whose vectors are kept where the text is the same.
+KEPT_CHUNKS_MAX: Final = 512
 
 ChunkDocument = Callable[[ChunkText, Context], Awaitable[list[Chunk]]]
 WriteBatch = Callable[[ChunkBatch, Context], Awaitable[None]]
@@ -243,9 +248,28 @@ class IndexPipeline:
         _check_metadata(metadata_bytes, len(cut), len(document.text))
         size = self._batch_chunks(document)
         # A document without a word still has a head, so that it counts and is not read again.
-        await self._write_all(_ChunkedDocument(draft, cut or [Chunk("", 1, 1, "")], size), known, ctx)
+        whole = _ChunkedDocument(draft, cut or [Chunk("", 1, 1, "")], size)
+        embedded = await self._embedded_before(draft, known, ctx) if known and draft.wait is Wait.WORDS else {}
+        await self._write_all(whole, known, ctx)
+        if vectors := whole.vectors(embedded):
+            await self.store.run(AddVectors(draft.collection, vectors), self._limited(ctx))
         status = DocumentStatus.SEARCHABLE if draft.wait is Wait.WORDS else DocumentStatus.INDEXED
         return IndexOutcome(document.id, status, max(1, len(cut)))
+
+    async def _embedded_before(self, draft: _Draft, known: DocumentInfo, ctx: Context) -> dict[tuple[str, str], Point]:
+        """Return the points of the document's former version that have vectors, by text and symbol.
+
+        An edit changes few chunks of a file. The others need not lose their vectors and get the same ones again.
+        """
+        found: dict[tuple[str, str], Point] = {}
+        count = min(known.chunks, KEPT_CHUNKS_MAX)
+        for first in range(0, count, self.settings.segment_chunks):
+            numbers = range(first, min(first + self.settings.segment_chunks, count))
+            places = [point_id(known.id, number) for number in numbers]
+            for point in await self.store.run(FetchPoints(draft.collection, places), ctx):
+                if point.dense is not None and point.payload.path == draft.document.path:
+                    found[point.payload.text, point.payload.symbol] = point
+        return found
 
     async def _complete(self, draft: _Draft, ctx: Context) -> None:
         """Embed what a document that is there may lack, if its vectors are waited for."""
@@ -325,6 +349,15 @@ class _ChunkedDocument:
     draft: _Draft
     chunks: Sequence[Chunk]
     size: int
+
+    def vectors(self, embedded: Mapping[tuple[str, str], Point]) -> list[ChunkVectors]:
+        """Return the vectors of chunks that have the text and symbol of a point."""
+        same = ((number, embedded.get((one.text, one.symbol))) for number, one in enumerate(self.chunks))
+        return [
+            ChunkVectors(self.draft.document.id, number, self.draft.digest, point.dense, point.token_vectors)
+            for number, point in same
+            if point is not None and point.dense is not None
+        ]
 
     def payloads(self, first: int, end: int) -> list[ChunkPayload]:
         """Return the payloads of some chunks; made when they are written, not all at once."""

@@ -564,3 +564,23 @@ async def test_a_copy_of_a_searchable_document_lacks_the_same_vectors():
     await house.index(Document("newer", text("one", "two"), path="p", replaces="new"))
     assert (await house.head("new"), await house.pending()) == (None, 0)
     assert len(house.models.texts) == 2
+
+
+@virtual
+async def test_an_edited_document_keeps_the_vectors_of_what_is_the_same():
+    house = await House(segment_chunks=2).open()
+    await house.index(Document("a", text("one", "two", "three", "four"), path="p.py"))
+    house.models.texts.clear()
+    await house.index(Document("a", text("zero", "one", "three", "four", "five"), path="p.py"), wait=Wait.WORDS)
+    assert (await house.lines("a"), await house.pending()) == (["zero", "one", "three", "four", "five"], 2)
+    await house.backfill.complete_document("c", "a", WORK)
+    assert [one.splitlines()[-1] for one in house.models.texts] == ["zero", "five"]
+    assert await house.pending() == 0
+
+
+@virtual
+async def test_a_document_under_another_path_is_embedded_since_its_path_is_part_of_its_text():
+    house = await House().open()
+    await house.index(Document("a", text("one", "two"), path="p.py"))
+    await house.index(Document("a", text("one", "two", "three"), path="q.py"), wait=Wait.WORDS)
+    assert await house.pending() == 3
