@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.client import Client, NewDocument
+from penstock.client import Client, Invalid, NewDocument
 from tests.e2e.conftest import command, environment, penstock, penstock_json, start
 
 DOOR = 'def open_{0}_door(key):\n    """Open the door of {0} with a key."""\n    return key\n'
@@ -133,3 +133,78 @@ def test_two_runs_over_one_source_at_once_end_as_one(projects, data_dir):
         assert len(list(client.iter_documents())) == 21
         (source,) = client.list_sources()
         assert (source.documents, source.run.failed) == (21, 0)
+
+
+def git(tree: Path, *arguments: str | Path) -> None:
+    identity = ("-c", "user.name=n", "-c", "user.email=n@example.org")
+    subprocess.run(["git", "-C", tree, *identity, *arguments], check=True, capture_output=True)
+
+
+def test_a_second_work_tree_costs_its_differences(projects, data_dir):
+    at, main, linked = ("--data-dir", data_dir), projects / "alpha", projects / "fix"
+    for number in range(8):
+        (main / f"f{number}.py").write_text(DOOR.format(f"number{number}"))
+    git(main, "add", ".")
+    git(main, "commit", "-qm", "all")
+    git(main, "worktree", "add", "-b", "fix", linked)
+    (linked / "f0.py").write_text(DOOR.format("another"))
+    with serving(data_dir) as client:
+        penstock_json("index", main, *at)
+        report = penstock_json("index", linked, *at)
+        assert (report["indexed"], report["shared"], report["chunks"]) == (9, {"alpha": 8}, 9)
+        # A branch that is merged is shared the other way round.
+        git(linked, "commit", "-qam", "another")
+        git(main, "merge", "-q", "fix")
+        assert penstock_json("index", main, *at)["shared"] == {"alpha@fix": 1}
+        # Vectors were wanted for the nine texts of the first run and for the one that differed, cached ones included.
+        (cache,) = [one for one in client.status().caches if one.name == "embed"]
+        assert cache.hits + cache.misses == 10
+
+        assert found(data_dir, "--source", "alpha@fix", "--path-prefix", "src/") == ["alpha@fix:src/door.py"]
+        # A hit of the linked tree is shown as its file.
+        shown = penstock(
+            "search", "open the door of another", "--source", "alpha@fix", "--limit", "1", *at, cwd=projects
+        )
+        assert shown.stdout.startswith("fix/f0.py:1-3")
+
+        # Each has its own points: one can be forgotten without the other.
+        assert penstock_json("forget", "alpha", "--yes", *at)["deleted"] == 9
+        assert len(found(data_dir, "--source", "alpha@fix", "--limit", "20")) == 9
+        assert penstock_json("index", linked, *at)["unchanged"] == 9
+
+
+def test_a_second_clone_is_a_work_tree_if_it_is_said_to_be(projects, data_dir):
+    at, clone = ("--data-dir", data_dir), projects / "second" / "alpha"
+    git(projects / "alpha", "add", ".")
+    git(projects / "alpha", "commit", "-qm", "all")
+    git(projects, "clone", "-q", projects / "alpha", clone)
+    penstock_json("index", projects / "alpha", *at)
+    refused = penstock("index", clone, *at)
+    assert (refused.returncode, "--worktree" in refused.stderr) == (2, True)
+    done = penstock("index", clone, "--worktree", *at)
+    assert "shared 1: 1 with alpha" in done.stdout
+    assert [one["name"] for one in penstock_json("sources", *at)["sources"]] == ["alpha", "alpha@second"]
+
+
+def test_a_document_shares_the_vectors_of_the_same_content_alone(data_dir):
+    with serving(data_dir) as client:
+        for collection in ("one", "other"):
+            client.create_collection(collection)
+        first = NewDocument("a", DOOR.format("a"), "a.py", "python")
+        client.index_documents([first], "one")
+        others = [
+            NewDocument("b", first.text, "a.py", "python", same_as="a"),
+            NewDocument("c", first.text, "c.py", "python", same_as="a"),
+            NewDocument("d", first.text + "#", "a.py", "python", same_as="a"),
+            NewDocument("e", first.text, "a.py", "python", metadata={"k": 1}, same_as="a"),
+            NewDocument("f", first.text, "a.py", "python", same_as="f"),
+            NewDocument("g", first.text, "a.py", "python", same_as="absent"),
+        ]
+        outcomes = client.index_documents(others, "one").documents
+        assert {one.status for one in outcomes} == {"indexed"}
+        assert [one.same_as for one in outcomes] == ["a", "", "", "", "", ""]
+        (elsewhere,) = client.index_documents(others[:1], "other").documents
+        assert (elsewhere.status, elsewhere.same_as) == ("indexed", "")
+        too_long = NewDocument("h", "x", same_as="x" * 4097)
+        with pytest.raises(Invalid, match="same_as"):
+            client.index_documents([too_long], "one")

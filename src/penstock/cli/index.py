@@ -59,6 +59,7 @@ FAILURES_SHOWN_MAX = 20
     "--include", multiple=True, metavar="PATTERN", help="Index what matches, as in .gitignore, even if it is left out."
 )
 @click.option("--prune", is_flag=True, help="Remove vanished files' documents even if they are most of a directory's.")
+@click.option("--worktree", is_flag=True, help="One more clone of a repository: the source REPOSITORY@DIRECTORY.")
 @json_option
 @with_client_settings("concurrency.index.", "concurrency.http.")
 def command(  # noqa: PLR0913 - one for each option
@@ -71,6 +72,7 @@ def command(  # noqa: PLR0913 - one for each option
     force: bool,
     include: tuple[str, ...],
     prune: bool,
+    worktree: bool,
     as_json: bool,
 ) -> int:
     """Index files and directories.
@@ -85,12 +87,15 @@ def command(  # noqa: PLR0913 - one for each option
     are not indexed again, changed ones are replaced, vanished ones removed. Works through the server if one runs on the
     data directory. Ctrl-C is safe: the next run goes on.
 
+    A file that another source has at the same path is not embedded again, so a second work tree costs its differences.
+    Linked work trees are sources of their own; say --worktree for a second clone.
+
     Nothing is removed of a directory that is empty or has lost more than half of its documents, and at least five: its
     disk may not be mounted. Say --prune if the files are really gone.
 
     Exit code 1 if some files failed or nothing was removed of such a directory, 2 on an error.
     """
-    order = IndexOptions(paths, collection, force, prune, source, include)
+    order = IndexOptions(paths, collection, force, prune, source, include, worktree=worktree)
     if dry_run:
         _list(setup, order, as_json=as_json)
         return 0
@@ -160,6 +165,9 @@ def summary_lines(stats: IndexStats, collection: str) -> list[str]:
         ("failed", stats.failed),
     )
     lines = [f"{collection}: {', '.join(f'{count} {name}' for name, count in counts if count or name == 'indexed')}"]
+    if stats.shared:
+        names = ", ".join(f"{count} with {source}" for source, count in stats.shared.most_common())
+        lines.append(f"shared {stats.shared.total()}: {strip_controls(names)}")
     if stats.skipped:
         reasons = ", ".join(f"{reason} {count}" for reason, count in stats.skipped.most_common())
         lines.append(f"skipped {stats.skipped.total()}: {reasons}")
@@ -173,7 +181,7 @@ def summary_lines(stats: IndexStats, collection: str) -> list[str]:
 
 
 def _list(setup: Setup, order: IndexOptions, *, as_json: bool) -> None:
-    roots = resolve_sources(order.paths, KnownSources(), name=order.source, force=order.force)
+    roots = resolve_sources(order.paths, KnownSources(), name=order.source, worktree=order.worktree, force=order.force)
     skipped: list[dict[str, str]] = []
     files = size = skips = 0
 

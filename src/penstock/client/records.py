@@ -102,6 +102,7 @@ class NewDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         metadata: JSON object to filter by, returned with hits.
         source: Name of the source that it belongs to; its id is then the source, a colon and a path.
         replaces: Id of a document that this one takes the place of; the vectors are kept where the contents are equal.
+        same_as: Id of another document, whose vectors are taken where the contents are equal.
     """
 
     id: str
@@ -111,6 +112,7 @@ class NewDocument(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, Any] = {}
     source: str = ""
     replaces: str = ""
+    same_as: str = ""
 
 
 class IndexedDocument(msgspec.Struct, frozen=True):
@@ -122,12 +124,14 @@ class IndexedDocument(msgspec.Struct, frozen=True):
             ``unchanged`` or ``failed``.
         chunks: Number of its chunks.
         error: Why it failed.
+        same_as: Id of the document whose vectors it has taken; empty for none.
     """
 
     id: str = ""
     status: str = ""
     chunks: int = 0
     error: Problem | None = None
+    same_as: str = ""
 
 
 class IndexReport(msgspec.Struct, frozen=True):

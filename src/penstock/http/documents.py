@@ -145,8 +145,8 @@ class DocumentBatch:
         for number, entry in enumerate(self.entries, 1):
             outcome = IndexOutcome(entry.id, DocumentStatus.FAILED, error=entry.error) if entry.error else next(became)
             error = problem_of(outcome.error, request_id) if outcome.error else UNSET
-            id, line = outcome.id or UNSET, entry.line or UNSET
-            each.append(responses.DocumentOutcome(outcome.status, outcome.chunks, id, line, error))
+            id, line, same_as = outcome.id or UNSET, entry.line or UNSET, outcome.same_as or UNSET
+            each.append(responses.DocumentOutcome(outcome.status, outcome.chunks, id, line, error, same_as))
             if number % _SLICE_OUTCOMES == 0:
                 await asyncio.sleep(0)
         return each
@@ -289,6 +289,7 @@ def _document(data: memoryview, where: str) -> Document:
         language=canonical_language(body.language),
         source=body.source,
         replaces=body.replaces,
+        same_as=body.same_as,
         metadata=metadata,
     )
 

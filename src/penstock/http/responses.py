@@ -137,6 +137,7 @@ class DocumentOutcome(msgspec.Struct, frozen=True):
         id: The document's id. Absent when its line could not be read.
         line: The line of NDJSON, from 1. Absent for JSON.
         error: Why it failed. Absent otherwise.
+        same_as: Id of the document whose vectors it has taken, as it had asked for. Absent otherwise.
     """
 
     status: DocumentStatus
@@ -144,6 +145,7 @@ class DocumentOutcome(msgspec.Struct, frozen=True):
     id: str | UnsetType = UNSET
     line: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     error: ProblemDetails | UnsetType = UNSET
+    same_as: str | UnsetType = UNSET
 
 
 class IndexResponse(msgspec.Struct, frozen=True):

@@ -30,6 +30,8 @@ class DocumentFields(NullAsDefault, frozen=True):
         source: Name of the source that it belongs to. Its id is then the source, a colon and a path.
         replaces: Id of a document that this one takes the place of. That one is deleted once this one is there. If its
             text, path, language and metadata are the same, its vectors are kept.
+        same_as: Id of another document of the collection. If its text, path, language and metadata are the same, this
+            one takes its vectors. Otherwise this has no effect.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX)]
@@ -38,6 +40,7 @@ class DocumentFields(NullAsDefault, frozen=True):
     language: OrNull[Annotated[str, Meta(max_length=64)]] = ""
     source: OrNull[Annotated[str, Meta(max_length=NAME_CHARACTERS_MAX)]] = ""
     replaces: OrNull[Annotated[str, Meta(max_length=ID_CHARACTERS_MAX)]] = ""
+    same_as: OrNull[Annotated[str, Meta(max_length=ID_CHARACTERS_MAX)]] = ""
 
 
 class Document(DocumentFields, frozen=True, forbid_unknown_fields=True):
@@ -79,12 +82,14 @@ class IndexOutcome(msgspec.Struct, frozen=True):
         status: ``indexed`` means that it survives ``kill -9`` from now on.
         chunks: Number of its chunks.
         error: Why it failed.
+        same_as: Id of the document whose vectors it has taken, where it had named that one; empty for none.
     """
 
     id: str
     status: DocumentStatus
     chunks: int = 0
     error: PenstockError | None = None
+    same_as: str = ""
 
 
 class ChunkBatch(msgspec.Struct, frozen=True):

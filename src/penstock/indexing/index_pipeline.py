@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -204,9 +205,12 @@ class IndexPipeline:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _outcome(self, collection: str, document: Document, ctx: Context, wait: Wait) -> IndexOutcome:
-        """Index one document under its lock, and turn its error into its outcome."""
+        """Index one document under its lock and those that it names, and turn its error into its outcome."""
         try:
-            async with self._locks.setdefault((collection, document.id), asyncio.Lock()):
+            async with AsyncExitStack() as held:
+                # In the order of the ids, so that documents that name each other do not wait for each other for ever.
+                for id_ in sorted({document.id, document.replaces or document.id, document.same_as or document.id}):
+                    await held.enter_async_context(self._locks.setdefault((collection, id_), asyncio.Lock()))
                 return await self._index(collection, document, ctx, wait)
         except PenstockError as error:
             return IndexOutcome(document.id, DocumentStatus.FAILED, error=error)
@@ -222,7 +226,7 @@ class IndexPipeline:
         first_line = document.text[:200].partition("\n")[0]
         language = document.language or language_of(document.path, first_line)
         digest = await _digest(document, language)
-        wanted = [document.id, document.replaces] if document.replaces else [document.id]
+        wanted = [id_ for id_ in (document.id, document.replaces, document.same_as) if id_]
         heads = await self.store.run(GetDocuments(collection, wanted), ctx)
         draft = _Draft(collection, document, language, digest, wait)
         outcome = await self._write(draft, heads, ctx)
@@ -232,16 +236,22 @@ class IndexPipeline:
         return outcome
 
     async def _write(self, draft: _Draft, heads: Mapping[str, DocumentInfo], ctx: Context) -> IndexOutcome:
-        """Write a document unless it is there already; ``heads`` are its own and that of the one that it replaces."""
+        """Write a document unless it is there already; ``heads`` are its own and those of the ones that it names."""
         document = draft.document
-        known, old = heads.get(document.id), heads.get(document.replaces)
+        known = heads.get(document.id)
         if known is not None and (known.hash, known.source) == (draft.digest, document.source):
             await self._complete(draft, ctx)
             return IndexOutcome(document.id, DocumentStatus.UNCHANGED, known.chunks)
-        for same in (old, known):
-            if same is not None and same.hash == draft.digest and await self._copy(draft, same, known, ctx):
+        candidates = (known, heads.get(document.replaces), heads.get(document.same_as))
+        same = next((one for one in candidates if one is not None and one.hash == draft.digest), None)
+        if same is not None:
+            if copied := await self._copy(draft, same, known, ctx):
                 await self._complete(draft, ctx)
-                return IndexOutcome(document.id, DocumentStatus.INDEXED, same.chunks)
+                status = copied if draft.wait is Wait.WORDS else DocumentStatus.INDEXED
+                taken = same.id == document.same_as and copied is DocumentStatus.INDEXED
+                return IndexOutcome(document.id, status, same.chunks, same_as=same.id if taken else "")
+            # What has been copied by now may be of several versions, and more than the document is cut into.
+            known = DocumentInfo(document.id, "", 0)
         to_cut = ChunkText(document.text, draft.language, header_tokens(document.path))
         cut = await self.chunk(to_cut, self._limited(ctx))
         metadata_bytes = len(msgspec.json.encode(document.metadata))
@@ -292,22 +302,43 @@ class IndexPipeline:
             await self.store.run(TrimDocument(collection, head.id, count), ctx)
         await self.store.run(SealDocument(collection, head), ctx)
 
-    async def _copy(self, draft: _Draft, old: DocumentInfo, known: DocumentInfo | None, ctx: Context) -> bool:
-        """Write a document with the vectors of another one of the same content; return whether it could be done."""
-        collection, document = draft.collection, draft.document
+    async def _copy(
+        self, draft: _Draft, old: DocumentInfo, known: DocumentInfo | None, ctx: Context
+    ) -> DocumentStatus | None:
+        """Write a document with the vectors of another one of the same content.
+
+        The caller has the locks of both. Where it could not be done, the document is left incomplete.
+
+        Returns:
+            Whether the document now is indexed, or only searchable as the other one is; ``None`` where it could not be
+            done.
+        """
+        collection, document, head = draft.collection, draft.document, draft.head(old.chunks)
+        copied = DocumentStatus.INDEXED
         size = self._batch_chunks(document)
+        # Most documents are small, and the store's writes are most of the time.
+        is_one_write = old.chunks <= size and known is None
         for first in range(0, old.chunks, size):
             numbers = range(first, min(first + size, old.chunks))
             points = await self.store.run(FetchPoints(collection, [point_id(old.id, n) for n in numbers]), ctx)
             if len(points) < len(numbers):
-                return False
-            moved = [_moved(point, document) for point in points]
+                return None
+            # Another server may have replaced the other document meanwhile: the locks are this one's.
+            if numbers.stop == old.chunks and old != known:
+                again = await self.store.run(GetDocuments(collection, [old.id]), ctx)
+                if again.get(old.id) != old:
+                    return None
+            moved = [_moved(point, document, head if is_one_write else None) for point in points]
             await self.store.run(UpsertPoints(collection, moved), self._limited(ctx))
+            if any(point.dense is None for point in moved):
+                copied = DocumentStatus.SEARCHABLE
             self._note(collection, [point.payload for point in moved])
+        if is_one_write:
+            return copied
         if known is not None:
             await self.store.run(TrimDocument(collection, document.id, old.chunks), ctx)
-        await self.store.run(SealDocument(collection, draft.head(old.chunks)), ctx)
-        return True
+        await self.store.run(SealDocument(collection, head), ctx)
+        return copied
 
     def _batch_chunks(self, document: Document) -> int:
         """Return how many of a document's chunks are written at once."""
@@ -405,9 +436,11 @@ def _check_metadata(size: int, chunks: int, characters: int) -> None:
         )
 
 
-def _moved(point: Point, document: Document) -> Point:
-    """Return a point of another document as one of this; its head is not sealed yet."""
+def _moved(point: Point, document: Document, head: DocumentInfo | None) -> Point:
+    """Return a point of another document as one of this; its first one is sealed by ``head``, or not yet."""
     payload = msgspec.structs.replace(point.payload, id=document.id, source=document.source, hash="", chunks=0)
+    if head is not None and payload.chunk == 0:
+        payload = _sealed(payload, head)
     return dataclasses.replace(point, payload=payload)
 
 

@@ -19,6 +19,7 @@ def test_the_object_has_exactly_the_promised_members():
     tally = IndexStats(indexed=2, unchanged=1, removed=1, chunks=9, chunks_pending=4, searchable_s=0.5, took_s=1.23456)
     tally.skipped.update({"binary": 2, "a": 1})
     tally.encodings.update({"cp1252": 1})
+    tally.shared.update({"p@fix": 3})
     tally.add_failure("/p/x", "timeout", "too slow")
     tally.kept_directories.append(VanishedDocuments(Path("/p/disk"), listed=5, vanished=5))
     tally.sources["p"] = SourceStats("/p", indexed=2, kept=5)
@@ -30,6 +31,7 @@ def test_the_object_has_exactly_the_promised_members():
         "failed": 1,
         "skipped": {"a": 1, "binary": 2},
         "encodings": {"cp1252": 1},
+        "shared": {"p@fix": 3},
         "chunks": 9,
         "pending": 4,
         "searchable_s": 0.5,
@@ -53,8 +55,10 @@ def test_the_summary_tells_counts_skips_and_speed():
     tally = IndexStats(indexed=2, failed=1, chunks=30, searchable_s=1.5, took_s=3.0)
     tally.skipped.update({"binary": 2})
     tally.encodings.update({"cp1252": 3, "gb18030": 1})
+    tally.shared.update({"p@fix\x1b": 1, "p": 9})
     assert summary_lines(tally, "docs") == [
         "docs: 2 indexed, 1 failed",
+        "shared 10: 9 with p, 1 with p@fix\N{REPLACEMENT CHARACTER}",
         "skipped 2: binary 2",
         "not UTF-8 4: read as cp1252 3, gb18030 1",
         "30 chunks: found by words after 1.5 s, by meaning after 3.0 s, 10 chunks/s",

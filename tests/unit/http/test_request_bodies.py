@@ -128,6 +128,10 @@ def test_a_wrong_type_is_told_by_its_name_in_json(body, detail):
         (many(GOOD | {"id": "x" * 4097}), "documents[0].id"),
         (many(GOOD | {"path": "x" * 4097}), "documents[0].path"),
         (many(GOOD | {"language": "x" * 65}), "documents[0].language"),
+        (many(GOOD | {"replaces": "x" * 4097}), "documents[0].replaces"),
+        (many(GOOD | {"same_as": "x" * 4097}), "documents[0].same_as"),
+        (many(GOOD | {"same_as": 5}), "documents[0].same_as"),
+        (many(GOOD | {"same_as": ["a"]}), "documents[0].same_as"),
         (many(GOOD | {"metadata": []}), "documents[0].metadata"),
         (many(GOOD, GOOD | {"extra": 1}), "documents[1].extra"),
         (many() | {"timeout_ms": 0}, "timeout_ms"),
@@ -336,9 +340,9 @@ def test_null_for_a_weight_is_its_default():
 
 
 def test_null_for_a_document_s_optional_field_is_its_default():
-    body = many(GOOD | {"path": None, "language": None, "metadata": None})
+    body = many(GOOD | {"path": None, "language": None, "metadata": None, "same_as": None})
     (document,) = taken(body).documents
-    assert (document.path, document.language, document.metadata) == ("", "", {})
+    assert (document.path, document.language, document.metadata, document.same_as) == ("", "", {}, "")
 
 
 def test_documents_are_decoded_when_their_turn_comes_and_are_the_same_each_time():
@@ -533,3 +537,14 @@ json_values = st.recursive(
 @given(st.dictionaries(st.sampled_from(["query", "limit", "filter", "weights", "timeout_ms", "x"]), json_values))
 def test_any_json_is_read_or_refused(value):
     assert refused_field(json.dumps(value).encode(), SearchBody) != ""
+
+
+def test_the_outcome_names_the_document_whose_vectors_were_taken():
+    found = taken({"documents": [GOOD | {"same_as": "b"}, {"id": "c", "text": "t"}]})
+    assert found.documents[0].same_as == "b"
+    became = [IndexOutcome("a", DocumentStatus.INDEXED, 1, same_as="b"), IndexOutcome("c", DocumentStatus.INDEXED, 1)]
+    told = msgspec.to_builtins(run(found.report_outcomes(became)))
+    assert told == [
+        {"status": "indexed", "chunks": 1, "id": "a", "same_as": "b"},
+        {"status": "indexed", "chunks": 1, "id": "c"},
+    ]

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -11,21 +12,23 @@ from penstock.indexing.chunk import Chunk
 from penstock.indexing.document_records import Document, DocumentStatus, Wait
 from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, point_id
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.settings import IndexSettings, Settings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.stores.commands import (
     CreateCollection,
+    DeleteDocuments,
     DescribeCollection,
     FetchPayloads,
+    FetchPoints,
     GetDocuments,
     SealDocument,
     StoreCommand,
     TrimDocument,
     UpsertPoints,
 )
-from penstock.stores.data_model import TEXT_FOLDED, CollectionInfo
+from penstock.stores.data_model import TEXT_FOLDED, CollectionInfo, Match
 from tests.clock import virtual
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
@@ -584,3 +587,166 @@ async def test_a_document_under_another_path_is_embedded_since_its_path_is_part_
     await house.index(Document("a", text("one", "two"), path="p.py"))
     await house.index(Document("a", text("one", "two", "three"), path="q.py"), wait=Wait.WORDS)
     assert await house.pending() == 3
+
+
+MAIN = Document("s:a.py", text("one", "two", "three"), "a.py", source="s")
+LINKED = Document("s@fix:a.py", MAIN.text, "a.py", source="s@fix", same_as="s:a.py")
+
+
+@virtual
+@pytest.mark.parametrize("segment_chunks", [2, 32])
+async def test_a_document_takes_the_vectors_of_one_with_the_same_content(segment_chunks):
+    house = await House(segment_chunks=segment_chunks).open()
+    await house.index(MAIN)
+    house.models.texts.clear()
+    (outcome,) = await house.index(LINKED)
+    assert (outcome.status, outcome.chunks, outcome.same_as) == (DocumentStatus.INDEXED, 3, "s:a.py")
+    assert house.models.texts == []
+    points = {(one.payload.id, one.payload.chunk): one for one in house.store._points["c"].values()}
+    for chunk, line in enumerate(("one", "two", "three")):
+        mine, theirs = points["s@fix:a.py", chunk], points["s:a.py", chunk]
+        assert (mine.payload.text, mine.payload.source, theirs.payload.source) == (line, "s@fix", "s")
+        assert mine.dense is theirs.dense
+    heads = [await house.head(id) for id in ("s:a.py", "s@fix:a.py")]
+    assert [(head.hash != "", head.chunks) for head in heads] == [(True, 3), (True, 3)]
+    assert [outcome.status for outcome in await house.index(LINKED)] == [DocumentStatus.UNCHANGED]
+
+
+@virtual
+@pytest.mark.parametrize(
+    "same_as", ["s@fix:a.py", "nowhere", "", "s:b.py", "x" * 4096], ids=["itself", "absent", "none", "other", "long"]
+)
+async def test_a_document_without_a_duplicate_is_embedded(same_as):
+    house = await House().open()
+    await house.index(MAIN, Document("s:b.py", "zero", "b.py", source="s"))
+    house.models.texts.clear()
+    (outcome,) = await house.index(msgspec.structs.replace(LINKED, same_as=same_as))
+    assert (outcome.status, outcome.chunks, outcome.same_as) == (DocumentStatus.INDEXED, 3, "")
+    assert len(house.models.texts) == 3
+
+
+@virtual
+async def test_a_duplicate_in_another_collection_is_none():
+    house = await House().open()
+    await house.store.run(CreateCollection(CollectionInfo("other", 4, "m")), WORK)
+    async for _ in house.pipeline.run("other", [MAIN], WORK):
+        pass
+    house.models.texts.clear()
+    assert (await house.index(LINKED))[0].same_as == ""
+    assert len(house.models.texts) == 3
+
+
+@virtual
+async def test_a_version_that_becomes_as_its_duplicate_takes_the_vectors_and_leaves_nothing_behind():
+    house = await House().open()
+    await house.index(MAIN, msgspec.structs.replace(LINKED, text=text(*"abcde"), same_as=""))
+    house.models.texts.clear()
+    assert (await house.index(LINKED))[0].same_as == "s:a.py"
+    assert (await house.lines("s@fix:a.py"), house.models.texts) == (["one", "two", "three"], [])
+
+
+@virtual
+async def test_duplicates_that_wait_for_each_other_both_end():
+    house = await House().open()
+    one = msgspec.structs.replace(MAIN, same_as=LINKED.id)
+    before = msgspec.structs.replace(MAIN, text="zero")
+    outcomes = await asyncio.gather(house.index(before), house.index(one), house.index(LINKED))
+    assert [outcome.status for (outcome,) in outcomes] == [DocumentStatus.INDEXED] * 3
+    # The last one found that before it.
+    assert len(house.models.texts) == 4
+
+
+async def remove_duplicate(house):
+    await house.store.run(DeleteDocuments("c", (Match("source", ["s"]),)), WORK)
+
+
+async def shorten_duplicate(house):
+    await house.store.run(TrimDocument("c", MAIN.id, 2), WORK)
+
+
+async def replace_duplicate_elsewhere(house):
+    """Write the duplicate's next version, as another server does that this one's locks do not reach."""
+    other = House(segment_chunks=2)
+    other.store._points, other.store._infos = house.store._points, house.store._infos
+    await other.index(msgspec.structs.replace(MAIN, text=text("uno", "dos", "tres")))
+
+
+@virtual
+@pytest.mark.parametrize("change", [remove_duplicate, shorten_duplicate, replace_duplicate_elsewhere])
+@pytest.mark.parametrize("reads", [0, 1])
+async def test_a_duplicate_that_changes_while_it_is_copied_is_not_mixed_in(change, reads):
+    house = await House(segment_chunks=2).open()
+    await house.index(MAIN)
+    house.models.texts.clear()
+    seen = 0
+
+    async def meddle(command):
+        nonlocal seen
+        if isinstance(command, FetchPoints):
+            seen += 1
+            if seen == reads + 1:
+                await change(house)
+
+    house.store.hook = meddle
+    (outcome,) = await house.index(LINKED)
+    assert (outcome.status, outcome.same_as) == (DocumentStatus.INDEXED, "")
+    assert await house.lines(LINKED.id) == ["one", "two", "three"]
+    assert len(house.models.texts) == 3
+
+
+@virtual
+async def test_a_duplicate_is_not_replaced_while_it_is_copied():
+    house = await House(segment_chunks=1).open()
+    await house.index(MAIN)
+    later = msgspec.structs.replace(MAIN, text=text("uno", "dos", "tres"))
+    writes = []
+
+    async def note(command):
+        if isinstance(command, UpsertPoints):
+            writes.extend(point.payload.id for point in command.points)
+        await asyncio.sleep(0)
+
+    house.store.hook = note
+    copied, replaced = await asyncio.gather(house.index(LINKED), house.index(later))
+    assert (copied[0].same_as, replaced[0].status) == (MAIN.id, DocumentStatus.INDEXED)
+    assert writes == [LINKED.id] * 3 + [MAIN.id] * 3
+    assert await house.lines(LINKED.id) == ["one", "two", "three"]
+
+
+@virtual
+async def test_what_a_broken_off_copy_has_left_is_trimmed():
+    house = await House(segment_chunks=1).open()
+    await house.index(MAIN)
+
+    async def cut_by_lines(message, _ctx):
+        return [Chunk(message.text, 1, 3, "")]
+
+    async def meddle(command):
+        if isinstance(command, FetchPoints) and command.points == [point_id(MAIN.id, 2)]:
+            await remove_duplicate(house)
+
+    # A parser that was ended cuts the same text in another way.
+    house.pipeline.chunk = cut_by_lines
+    house.store.hook = meddle
+    (outcome,) = await house.index(LINKED)
+    assert (outcome.chunks, await house.lines(LINKED.id)) == (1, [MAIN.text])
+
+
+@virtual
+async def test_a_duplicate_that_is_found_by_words_only_is_copied_and_not_told_as_shared():
+    house = await House().open()
+    await house.index(MAIN, wait=Wait.WORDS)
+    (outcome,) = await house.index(LINKED, wait=Wait.WORDS)
+    assert (outcome.status, outcome.same_as, await house.pending()) == (DocumentStatus.SEARCHABLE, "", 6)
+    assert house.backfill.pending == 6
+    (outcome,) = await house.index(msgspec.structs.replace(LINKED, id="t:a.py", source="t"))
+    assert (outcome.status, outcome.same_as, await house.pending()) == (DocumentStatus.INDEXED, "", 6)
+    assert len(house.models.texts) == 3
+
+
+@virtual
+async def test_a_document_that_is_to_be_found_by_words_has_the_vectors_of_its_duplicate_at_once():
+    house = await House().open()
+    await house.index(MAIN)
+    (outcome,) = await house.index(LINKED, wait=Wait.WORDS)
+    assert (outcome.status, outcome.same_as, await house.pending()) == (DocumentStatus.INDEXED, MAIN.id, 0)

@@ -21,7 +21,13 @@ from penstock.indexing.encoding import UnreadableText
 from penstock.indexing.exclusion import SkipReason
 from penstock.indexing.file_reader import FileChanged
 from penstock.indexing.git_repository import open_repository
-from penstock.indexing.sources.index_sources import KnownSources, included, resolve_sources
+from penstock.indexing.sources.index_sources import (
+    KnownSources,
+    find_duplicate,
+    find_renamed,
+    included,
+    resolve_sources,
+)
 from penstock.indexing.sources.index_stats import IndexStats, RunDisplay, SourceStats, VanishedDocuments
 from penstock.indexing.sources.indexed_documents import IndexedDocuments
 from penstock.indexing.sources.local_files import (
@@ -55,8 +61,6 @@ COMPARE_BATCH_FILES: Final = 100
 UNREADABLE_MAX: Final = 1000
 #: Paths that are left out and remembered, so that documents of them are removed however many they are.
 LEFT_OUT_MAX: Final = 10_000
-#: Files by which a tree is recognised that was renamed.
-SAMPLE_FILES: Final = 100
 #: Seconds between updates of the display while nothing happens.
 REFRESH_S: Final = 1.0
 #: Seconds between looks at how many vectors are made, and without one more after which they are not waited for.
@@ -78,6 +82,7 @@ class IndexOptions:
         changed: Files and directories that may have changed. Other files are taken to be as they were, unless they are
             new. ``None`` for anything.
         vectors: Whether the vectors are waited for.
+        worktree: Whether the paths are one of several trees of their repository.
     """
 
     paths: Sequence[Path]
@@ -88,6 +93,7 @@ class IndexOptions:
     include: Sequence[str] = ()
     changed: frozenset[str] | None = None
     vectors: bool = True
+    worktree: bool = False
 
 
 @dataclass(slots=True)
@@ -267,24 +273,16 @@ class IndexRun:
             by_name={source.name: source for source in listed}, projects=[Path(one) for one in sorted(projects)]
         )
         order = self._order
-        roots = await asyncio.to_thread(resolve_sources, order.paths, known, name=order.source, force=order.force)
-        if not order.source:
-            roots = [await asyncio.to_thread(self._renamed, root, known, documents) for root in roots]
+        resolve = partial(resolve_sources, name=order.source, worktree=order.worktree, force=order.force)
+        roots = await asyncio.to_thread(resolve, order.paths, known)
+        if not order.source and not order.worktree:
+            renamed = partial(find_renamed, known=known, documents=documents, file_bytes_max=self._file_bytes_max)
+            roots = [await asyncio.to_thread(renamed, root) for root in roots]
         roots = [replace(root, include=known.include_of(root.source)) for root in roots]
         for root in roots:
             self.stats.sources.setdefault(root.source, SourceStats(str(root.project)))
         losses = [VanishedDocuments(root.path) for root in roots if root.path.is_dir()]
         return _IndexScope(roots, documents, known, losses=losses, changed=order.changed)
-
-    def _renamed(self, root: IndexRoot, known: KnownSources, documents: IndexedDocuments) -> IndexRoot:
-        """Return a root under the name of the source whose tree it was before it was renamed, if it was one."""
-        for name in known.missing() if root.source not in known.by_name else ():
-            before = replace(root, source=name)
-            sample = list(islice(find_files([before], self._file_bytes_max), SAMPLE_FILES))
-            same = sum(documents.holds(one.id, hash_file(one, self._file_bytes_max)) for one in sample)
-            if 2 * same > len(sample):
-                return before
-        return root
 
     # --- Sources
 
@@ -402,9 +400,8 @@ class IndexRun:
             # A source that had no file when it was compared has not been registered.
             if scope.was_unchanged(one) or one.source not in self.stats.sources:
                 continue
-            legacy = scope.known.holds(one.file)
             try:
-                yield one, self._encode(one, replaces_legacy=legacy)
+                yield one, self._encode(one, scope)
             except UnreadableText as error:
                 scope.known.forget_file(one.id)
                 scope.known.forget_file(one.file)
@@ -431,12 +428,13 @@ class IndexRun:
             self._count(one, outcomes.get(one.id), problem)
         self._display.update(self.stats)
 
-    def _encode(self, one: IndexableFile, *, replaces_legacy: bool) -> bytes:
+    def _encode(self, one: IndexableFile, scope: _IndexScope) -> bytes:
         def note_encoding(encoding: str) -> None:
             self.stats.encodings[encoding] += 1
 
-        limits = self._file_bytes_max, self._body_bytes_max
-        return encode_document(one, *limits, note_encoding, replaces_legacy=replaces_legacy)
+        limits, legacy = (self._file_bytes_max, self._body_bytes_max), scope.known.holds(one.file)
+        duplicate = partial(find_duplicate, one, scope.sources, scope.known)
+        return encode_document(one, *limits, note_encoding, replaces_legacy=legacy, find_duplicate=duplicate)
 
     def _skip(self, one: IndexableFile, reason: SkipReason) -> None:
         """Count a file that turned out to have no text when it was read."""
@@ -453,6 +451,8 @@ class IndexRun:
             self.stats.indexed += 1
             counts.indexed += 1
             self.stats.chunks += outcome.chunks
+            if outcome.same_as:
+                self.stats.shared[outcome.same_as.removesuffix(document_id("", one.path))] += 1
         elif outcome is not None and outcome.status == "unchanged":
             self.stats.unchanged += 1
             counts.unchanged += 1

@@ -5,17 +5,29 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from penstock.client import Source
 from penstock.indexing.git_repository import open_repository
 from penstock.indexing.ignore import work_tree_root
-from penstock.indexing.sources.local_files import IndexRoot, is_below, resolve_path
+from penstock.indexing.sources.indexed_documents import IndexedDocuments
+from penstock.indexing.sources.local_files import (
+    IndexableFile,
+    IndexRoot,
+    find_files,
+    hash_file,
+    is_below,
+    resolve_path,
+)
 from penstock.indexing.walk import is_left_out, project_root
 from penstock.kernel.errors import Invalid
-from penstock.stores.sources import INCLUDE_MAX, PATTERN_CHARACTERS_MAX, allowed_name, check_source_name
+from penstock.stores.sources import INCLUDE_MAX, PATTERN_CHARACTERS_MAX, allowed_name, check_source_name, document_id
+
+#: Files by which a tree is recognised that was renamed.
+SAMPLE_FILES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,43 @@ class KnownSources:
         return "" if source is None else source.root_on(self.host)
 
 
+def find_duplicate(one: IndexableFile, known: KnownSources, documents: IndexedDocuments, hash_: str) -> str:
+    """Return the id of a document of another source that has the same path and content, empty where there is none.
+
+    Other work trees of the repository have most of them, but any source will do: the vectors depend on path and
+    content alone.
+
+    Args:
+        one: The file.
+        known: The sources that are there.
+        documents: Their documents.
+        hash_: The file's content hash.
+    """
+    others = (document_id(name, one.path) for name in known.by_name if name != one.source)
+    return next((other for other in others if documents.holds(other, hash_)), "")
+
+
+def find_renamed(root: IndexRoot, known: KnownSources, documents: IndexedDocuments, file_bytes_max: int) -> IndexRoot:
+    """Return a root under the name of the source whose tree it was before it was renamed, if it was one.
+
+    Linked work trees are alike, so a new one is not taken for one that was removed. Git keeps the name of a moved one.
+
+    Args:
+        root: The root.
+        known: The sources that are there.
+        documents: Their documents.
+        file_bytes_max: Larger files are not indexed.
+    """
+    is_new = root.source not in known.by_name and not is_linked_tree(root.project)
+    for name in known.missing() if is_new else ():
+        before = replace(root, source=name)
+        sample = list(islice(find_files([before], file_bytes_max), SAMPLE_FILES))
+        same = sum(documents.holds(one.id, hash_file(one, file_bytes_max)) for one in sample)
+        if 2 * same > len(sample):
+            return before
+    return root
+
+
 def included(source: str, roots: Sequence[IndexRoot], include: Sequence[str]) -> list[str]:
     """Return the patterns to keep with a source, so that the next run does not undo what this one included.
 
@@ -118,7 +167,9 @@ def _anchored(pattern: str) -> str:
     return pattern.lstrip("/") if "/" in pattern.rstrip("/") else f"**/{pattern}"
 
 
-def resolve_sources(paths: Sequence[Path], known: KnownSources, *, name: str = "", force: bool) -> list[IndexRoot]:
+def resolve_sources(
+    paths: Sequence[Path], known: KnownSources, *, name: str = "", worktree: bool = False, force: bool
+) -> list[IndexRoot]:
     """Return the named paths with their sources, and the roots of other sources below them.
 
     A path belongs to the innermost source around it. Where there is none, it registers one: its repository, or else
@@ -128,6 +179,7 @@ def resolve_sources(paths: Sequence[Path], known: KnownSources, *, name: str = "
         paths: What the user named.
         known: The sources that are there.
         name: Name of the source that the user wants; empty for the one that the paths have.
+        worktree: Whether each path is in one of several trees of its repository, and its source that tree alone.
         force: Whether a path may be very broad.
 
     Raises:
@@ -138,7 +190,7 @@ def resolve_sources(paths: Sequence[Path], known: KnownSources, *, name: str = "
         check_source_name(name)
     roots: list[IndexRoot] = []
     for path in paths:
-        one = _root(resolve_path(path, force=force), known, name)
+        one = _root(resolve_path(path, force=force), known, name, worktree=worktree)
         for before in (Path(known.root_of(one.source) or one.project), *(r.project for r in roots if _same(r, one))):
             if before != one.project and _is_there(before):
                 raise _conflict(one, before)
@@ -165,29 +217,29 @@ def _same(one: IndexRoot, other: IndexRoot) -> bool:
     return one.source == other.source
 
 
-def _root(path: Path, known: KnownSources, name: str) -> IndexRoot:
+def _root(path: Path, known: KnownSources, name: str, *, worktree: bool) -> IndexRoot:
     """Return a path with its source, and that one's root."""
-    linked = _linked_tree(path)
+    top = work_tree_root(path)
+    own_tree = top if top is not None and (worktree or is_linked_tree(top)) else None
     around = [
         (directory, source)
         for source, directory in known.roots()
         if path.is_relative_to(directory)
         and (not name or source == name)
-        # A linked work tree inside of a source is no part of it: it holds the same files once more.
-        and (linked is None or directory.is_relative_to(linked))
+        # A work tree inside of a source is no part of it: it holds the same files once more.
+        and (own_tree is None or directory.is_relative_to(own_tree))
     ]
     if around:
         directory, source = max(around, key=lambda one: len(one[0].parts))
         return IndexRoot(path, directory, source)
     project = project_root(path, known.projects)
-    return IndexRoot(path, project, name or default_name(project))
+    return IndexRoot(path, project, name or (worktree_name if worktree else default_name)(project))
 
 
-def _linked_tree(path: Path) -> Path | None:
-    """Return the linked work tree of git that a path lies in, if it does."""
-    top = work_tree_root(path)
-    repository = open_repository(top) if top is not None else None
-    return top if repository is not None and repository.is_linked else None
+def is_linked_tree(directory: Path) -> bool:
+    """Return whether a directory is the root of a linked work tree of git."""
+    repository = open_repository(directory)
+    return repository is not None and repository.is_linked
 
 
 def default_name(project: Path) -> str:
@@ -199,12 +251,26 @@ def default_name(project: Path) -> str:
     return "root"
 
 
+def worktree_name(project: Path) -> str:
+    """Return the name of a source that is one of several trees of a repository: the repository's and the directory's.
+
+    Linked work trees have such a name already.
+    """
+    name, repository = default_name(project), open_repository(project)
+    if repository is None or repository.is_linked:
+        return name
+    directory = project.name if project.name != name else project.parent.name
+    return allowed_name(f"{name}@{directory}".encode(errors="replace").decode())
+
+
 def _conflict(one: IndexRoot, before: Path) -> Invalid:
     project = one.project
     other = project.name if project.name != one.source else f"{project.parent.name}-{project.name}"
+    another = one.source == default_name(project) != worktree_name(project)
+    advice = "say --worktree if both are trees of one repository, or " if another else ""
     return Invalid(
         f"the source {one.source!r} is the tree at {before}, and {project} is another one;"
-        f" give it another name, such as --source {allowed_name(other) or 'NAME'}",
+        f" {advice}give it another name, such as --source {allowed_name(other) or 'NAME'}",
         field="source",
         code="source_conflict",
     )

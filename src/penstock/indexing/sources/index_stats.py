@@ -78,8 +78,9 @@ class SourceStats:
 class IndexStats:
     """Counts of one run, written by the run and read by the display and the summary.
 
-    ``encodings`` counts the files that were sent and are not UTF-8, ``chunks_pending`` the collection's chunks without
-    vectors. ``searchable_s`` is when all was found by words, ``took_s`` when by meaning too.
+    ``encodings`` counts the files that were sent and are not UTF-8, ``shared`` those that were not embedded, by the
+    source whose vectors they have, ``chunks_pending`` the collection's chunks that have no vectors yet.
+    ``searchable_s`` is when all was found by words, ``took_s`` when by meaning too.
 
     Bounds:
         ``errors`` holds ``ERRORS_MAX`` entries at most, ``kept_directories`` one for each directory that the user named
@@ -103,6 +104,7 @@ class IndexStats:
     took_s: float = 0.0
     skipped: Counter[str] = field(default_factory=Counter)
     encodings: Counter[str] = field(default_factory=Counter)
+    shared: Counter[str] = field(default_factory=Counter)
     errors: list[FileFailure] = field(default_factory=list)
     kept_directories: list[VanishedDocuments] = field(default_factory=list)
     sources: dict[str, SourceStats] = field(default_factory=dict)
@@ -144,6 +146,7 @@ class IndexStats:
             "failed": self.failed,
             "skipped": dict(sorted(self.skipped.items())),
             "encodings": dict(sorted(self.encodings.items())),
+            "shared": dict(sorted(self.shared.items())),
             "chunks": self.chunks,
             "pending": self.chunks_pending,
             "searchable_s": round(self.searchable_s, 3),

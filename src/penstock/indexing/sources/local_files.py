@@ -115,6 +115,7 @@ def encode_document(
     on_encoding: Callable[[str], None] = lambda _encoding: None,
     *,
     replaces_legacy: bool = False,
+    find_duplicate: Callable[[str], str] = lambda _hash: "",
 ) -> bytes:
     """Return the document of a file as JSON.
 
@@ -124,6 +125,7 @@ def encode_document(
         body_bytes_max: Bytes of a request.
         on_encoding: Called with the encoding of a file that is not UTF-8.
         replaces_legacy: Whether it takes the place of a document whose id is the file's path.
+        find_duplicate: Returns the id of a document with the given content hash, empty for none.
 
     Raises:
         UnreadableText: The file has no text to index.
@@ -139,6 +141,8 @@ def encode_document(
     fields = {"id": one.id, "text": read.text, "path": one.path, "language": language, "source": one.source}
     if replaces_legacy:
         fields["replaces"] = one.file
+    if duplicate := find_duplicate(document_hash(read.text, one.path, language, {})):
+        fields["same_as"] = duplicate
     document = msgspec.json.encode(fields)
     if len(document) > body_bytes_max:
         message = f"{one.file} takes {len(document)} bytes as a request, more than the {body_bytes_max} allowed"

@@ -34,6 +34,8 @@ class FakeIndex:
         self.sources = {}
         self.replaced = []
         self.pending = []
+        self.duplicates = {}
+        self.without_duplicates = False
 
     async def list_sources(self, collection):
         counts = Counter(source for _, _, source in self.stored.values())
@@ -86,7 +88,9 @@ class FakeIndex:
         if document.get("replaces") is not None:
             self.replaced += [document["replaces"]]
             self.stored.pop(document["replaces"], None)
-        return IndexedDocument(document["id"], "searchable", chunks=2)
+        self.duplicates[document["id"]] = duplicate = document.get("same_as", "")
+        shared = duplicate if not self.without_duplicates and self.stored.get(duplicate, ("",))[0] == digest else ""
+        return IndexedDocument(document["id"], "indexed" if shared else "searchable", chunks=2, same_as=shared)
 
     async def delete_documents(self, collection, *, ids):
         for id_ in ids:
@@ -114,9 +118,9 @@ def tree(tmp_path):
     return root
 
 
-def run(server, *paths, settings=None, prune=False, source=""):
+def run(server, *paths, settings=None, prune=False, source="", worktree=False):
     tally = IndexStats()
-    order = IndexOptions(paths, "default", prune=prune, source=source)
+    order = IndexOptions(paths, "default", prune=prune, source=source, worktree=worktree)
     asyncio.run(IndexRun(server, settings or Settings(), order, tally, FakeDisplay()).run())
     return tally
 
@@ -851,15 +855,20 @@ def test_too_many_patterns_are_refused_before_anything_is_sent(own):
     assert server.stored == {}
 
 
+def link_tree(repository, linked):
+    """Make a linked work tree, as ``git worktree add`` does."""
+    own = repository / ".git" / "worktrees" / linked.name
+    own.mkdir(parents=True)
+    (own / "HEAD").write_text(f"ref: refs/heads/{linked.name}\n")
+    (own / "commondir").write_text("../..\n")
+    linked.mkdir(parents=True)
+    (linked / ".git").write_text(f"gitdir: {own}\n")
+    return linked
+
+
 def test_a_linked_work_tree_inside_of_a_source_is_a_source_of_its_own(tree):
     server = FakeIndex()
-    (tree / ".git").mkdir()
-    linked = tree / ".worktrees" / "one"
-    linked.mkdir(parents=True)
-    (tree / ".git" / "worktrees" / "one").mkdir(parents=True)
-    (tree / ".git" / "worktrees" / "one" / "HEAD").write_text("ref: refs/heads/one\n")
-    (tree / ".git" / "worktrees" / "one" / "commondir").write_text("../..\n")
-    (linked / ".git").write_text(f"gitdir: {tree}/.git/worktrees/one\n")
+    linked = link_tree(tree, tree / ".worktrees" / "one")
     (linked / "a.py").write_text("text of a.py\n")
     assert counts(run(server, tree)) == (3, 0, 0, 0)
     assert counts(run(server, linked)) == (1, 0, 0, 0)
@@ -919,3 +928,100 @@ def test_a_run_over_changes_reads_those_files_alone(tree, monkeypatch):
     asyncio.run(IndexRun(server, Settings(), order, tally, FakeDisplay()).run())
     assert counts(tally) == (3, 1, 1, 0)
     assert set(read) == {"a.py", "d.py", "new.py"}
+
+
+@pytest.fixture
+def linked(tree, tmp_path):
+    """A linked work tree whose second file differs, and which has a file more."""
+    copied = link_tree(tree, tmp_path / "fix")
+    for name in ("a.py", "b.py", "c.md"):
+        (copied / name).write_text(f"text of {name}\n")
+    (copied / "b.py").write_text("another text\n")
+    (copied / "d.py").write_text("text of d.py\n")
+    return copied
+
+
+def test_files_of_a_linked_work_tree_name_the_documents_with_the_same_content(tree, linked):
+    server = FakeIndex()
+    assert run(server, tree).shared == {}
+    tally = run(server, linked)
+    assert (counts(tally), tally.shared) == ((4, 0, 0, 0), {"tree": 2})
+    assert {id_: duplicate for id_, duplicate in server.duplicates.items() if id_.startswith("tree@fix:")} == {
+        "tree@fix:a.py": "tree:a.py",
+        "tree@fix:b.py": "",
+        "tree@fix:c.md": "tree:c.md",
+        "tree@fix:d.py": "",
+    }
+    # The other way round, too: the branch was merged.
+    (tree / "d.py").write_text("text of d.py\n")
+    (tree / "b.py").write_text("another text\n")
+    tally = run(server, tree)
+    assert (counts(tally), tally.shared) == ((2, 2, 0, 0), {"tree@fix": 2})
+
+
+def test_a_file_takes_its_duplicate_from_any_source_that_has_it(tree, linked, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    run(server, linked)
+    third = link_tree(tree, tmp_path / "third")
+    for name in ("a.py", "b.py", "d.py"):
+        shutil.copy(linked / name, third / name)
+    assert run(server, third).shared == {"tree": 1, "tree@fix": 2}
+
+
+def test_what_the_server_could_not_share_is_not_told_as_shared(tree, linked):
+    server = FakeIndex()
+    run(server, tree)
+    server.without_duplicates = True
+    tally = run(server, linked)
+    assert (counts(tally), tally.shared) == ((4, 0, 0, 0), {})
+
+
+def test_a_new_work_tree_is_not_taken_for_one_that_was_removed(tree, linked, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    run(server, linked)
+    shutil.rmtree(linked)
+    shutil.rmtree(tree / ".git" / "worktrees" / "fix")
+    again = link_tree(tree, tmp_path / "next")
+    for name in ("a.py", "c.md"):
+        shutil.copy(tree / name, again / name)
+    tally = run(server, again)
+    assert (counts(tally), tally.shared) == ((2, 0, 0, 0), {"tree": 2})
+    assert "penstock forget tree@fix" in tally.notes[0]
+
+
+def clone(tree, copied):
+    (tree / ".git").mkdir(exist_ok=True)
+    shutil.copytree(tree, copied)
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [("second", "tree@second"), ("b/tree", "tree@b"), ("tree/inside", "tree@inside")]
+)
+def test_another_clone_is_a_source_of_its_own_if_it_is_said_to_be_a_work_tree(tree, tmp_path, place, name):
+    server = FakeIndex()
+    (tree / ".git").mkdir()
+    (tree / ".git" / "config").write_text('[remote "origin"]\n\turl = https://example.org/tree.git\n')
+    run(server, tree)
+    copied = clone(tree, tmp_path / place)
+    if place != "tree/inside":
+        with pytest.raises(Invalid, match="--worktree") as caught:
+            run(server, copied)
+        assert caught.value.code == "source_conflict"
+    tally = run(server, copied, worktree=True)
+    assert (counts(tally), tally.shared, list(server.sources)) == ((3, 0, 0, 0), {"tree": 3}, ["tree", name])
+    # From then on it has its name.
+    assert counts(run(server, copied)) == (0, 3, 0, 0)
+    assert counts(run(server, copied / "a.py", worktree=True)) == (0, 1, 0, 0)
+
+
+def test_a_work_tree_without_git_and_a_linked_one_are_named_after_their_directories(tree, linked, tmp_path):
+    server = FakeIndex()
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "a.py").write_text("text of a.py\n")
+    run(server, linked, tmp_path / "plain", worktree=True)
+    assert sorted(server.sources) == ["plain", "tree@fix"]
+    run(server, tree, worktree=True, source="named")
+    assert "named" in server.sources
