@@ -77,7 +77,8 @@ def _facts(status: Status, server: dict[str, Any] | None) -> Iterator[tuple[str,
 def collection_row(one: Collection) -> list[str]:
     """Return a collection's row; its last cell is what is being done, or the share of its chunks that are indexed."""
     indexed = f"{one.indexed / one.chunks:.0%}" if one.chunks else ""
-    stage = "damaged" if one.state == STATE_DAMAGED else one.upkeep or indexed
+    vectors = f"vectors {(one.chunks - one.pending) / one.chunks:.0%}" if one.pending else ""
+    stage = "damaged" if one.state == STATE_DAMAGED else one.upkeep or vectors or indexed
     return [one.name, f"{one.documents:,}", f"{one.chunks:,}", f"{one.disk_bytes / 1e6:,.1f} MB", stage]
 
 

@@ -325,6 +325,7 @@ class Core:
 
     def _register_metrics(self) -> None:
         limiter = unlabelled("http_rate_limit_clients", lambda: len(self.limiter))
+        backfill = unlabelled("chunks_pending", lambda: self.backfill.pending)
         self.metrics.register_callbacks(
             [
                 *runtime_metrics(),
@@ -340,6 +341,7 @@ class Core:
                 *self._bus_metrics.callback_metrics(),
                 *self.heartbeat.callback_metrics(),
                 limiter,
+                backfill,
             ]
         )
         self.metrics.register_histograms([*self._bus_metrics.histograms, *self.heartbeat.histograms])
