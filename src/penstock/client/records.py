@@ -102,7 +102,7 @@ class NewDocument(msgspec.Struct, frozen=True, omit_defaults=True):
         metadata: JSON object to filter by, returned with hits.
         source: Name of the source that it belongs to; its id is then the source, a colon and a path.
         replaces: Id of a document that this one takes the place of; the vectors are kept where the contents are equal.
-        same_as: Id of another document, whose vectors are taken where the contents are equal.
+        same_as: Id of another document, whose vectors are taken where the contents, or those of chunks, are equal.
     """
 
     id: str

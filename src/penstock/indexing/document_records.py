@@ -31,7 +31,8 @@ class DocumentFields(NullAsDefault, frozen=True):
         replaces: Id of a document that this one takes the place of. That one is deleted once this one is there. If its
             text, path, language and metadata are the same, its vectors are kept.
         same_as: Id of another document of the collection. If its text, path, language and metadata are the same, this
-            one takes its vectors. Otherwise this has no effect.
+            one takes its vectors. If only the path is the same, and words alone are waited for, chunks of the same text
+            take theirs. Otherwise this has no effect.
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX)]
@@ -100,7 +101,8 @@ class ChunkBatch(msgspec.Struct, frozen=True):
 
 
 #: Part of every hash; raised when chunking or the composed texts change, so that documents
-#: indexed by an older release are indexed again.
+#: indexed by an older release are indexed again. When composed texts change, hashes must also tell
+#: the versions apart: chunks of the same text may take vectors of documents of the same version only.
 HASH_VERSION = 1
 
 

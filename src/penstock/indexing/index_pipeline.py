@@ -77,8 +77,10 @@ BATCH_METADATA_BYTES_MAX: Final = 131_072
 SLICE_CHARACTERS: Final = 131_072
 FOLDING_FACTOR: Final = 10
 
-#: Chunks of a document's former version whose vectors are kept where the text is the same.
+#: Chunks of a document's former version, or of one that it names, whose vectors are kept where the text is the same.
+#: A short document reads no long one.
 KEPT_CHUNKS_MAX: Final = 512
+KEPT_CHUNKS_FACTOR: Final = 4
 
 ChunkDocument = Callable[[ChunkText, Context], Awaitable[list[Chunk]]]
 WriteBatch = Callable[[ChunkBatch, Context], Awaitable[None]]
@@ -259,24 +261,31 @@ class IndexPipeline:
         size = self._batch_chunks(document)
         # A document without a word still has a head, so that it counts and is not read again.
         whole = _ChunkedDocument(draft, cut or [Chunk("", 1, 1, "")], size)
-        embedded = await self._embedded_before(draft, known, ctx) if known and draft.wait is Wait.WORDS else {}
+        former = (*candidates[1:], known) if draft.wait is Wait.WORDS else ()
+        embedded = await self._embedded_before(draft, former, min(KEPT_CHUNKS_MAX, KEPT_CHUNKS_FACTOR * len(cut)), ctx)
         await self._write_all(whole, known, ctx)
         if vectors := whole.vectors(embedded):
             await self.store.run(AddVectors(draft.collection, vectors), self._limited(ctx))
         status = DocumentStatus.SEARCHABLE if draft.wait is Wait.WORDS else DocumentStatus.INDEXED
         return IndexOutcome(document.id, status, max(1, len(cut)))
 
-    async def _embedded_before(self, draft: _Draft, known: DocumentInfo, ctx: Context) -> dict[tuple[str, str], Point]:
-        """Return the points of the document's former version that have vectors, by text and symbol.
+    async def _embedded_before(
+        self, draft: _Draft, heads: Sequence[DocumentInfo | None], chunks_max: int, ctx: Context
+    ) -> dict[tuple[str, str], Point]:
+        """Return the points with vectors of a document's former version and of those that it names, by text and symbol.
 
         An edit changes few chunks of a file. The others need not lose their vectors and get the same ones again.
         """
+        places = [
+            point_id(head.id, number)
+            for head in heads
+            if head is not None and head.path == draft.document.path
+            for number in range(min(head.chunks, chunks_max))
+        ]
         found: dict[tuple[str, str], Point] = {}
-        count = min(known.chunks, KEPT_CHUNKS_MAX)
-        for first in range(0, count, self.settings.segment_chunks):
-            numbers = range(first, min(first + self.settings.segment_chunks, count))
-            places = [point_id(known.id, number) for number in numbers]
-            for point in await self.store.run(FetchPoints(draft.collection, places), ctx):
+        for first in range(0, len(places), self.settings.segment_chunks):
+            wanted = places[first : first + self.settings.segment_chunks]
+            for point in await self.store.run(FetchPoints(draft.collection, wanted), ctx):
                 if point.dense is not None and point.payload.path == draft.document.path:
                     found[point.payload.text, point.payload.symbol] = point
         return found

@@ -582,6 +582,34 @@ async def test_an_edited_document_keeps_the_vectors_of_what_is_the_same():
 
 
 @virtual
+async def test_a_document_that_differs_from_the_one_that_it_names_takes_the_vectors_of_what_is_the_same():
+    house = await House(segment_chunks=2).open()
+    first = Document("s:p.py", text("one", "two", "three"), "p.py", source="s")
+    await house.index(first)
+    house.models.texts.clear()
+    edited = text("zero", "two", "three", "four")
+    other = Document("t:p.py", edited, "p.py", source="t", same_as=first.id)
+    (outcome,) = await house.index(other, wait=Wait.WORDS)
+    assert (outcome.status, outcome.same_as, await house.pending()) == (DocumentStatus.SEARCHABLE, "", 2)
+    # Of its own former version and of the other one.
+    other = msgspec.structs.replace(other, text=text("zero", "one"))
+    await house.backfill.complete_document("c", other.id, WORK)
+    await house.index(other, wait=Wait.WORDS)
+    assert (await house.lines(other.id), await house.pending()) == (["zero", "one"], 0)
+    assert sorted(one.splitlines()[-1] for one in house.models.texts) == ["four", "zero"]
+
+
+@virtual
+async def test_a_short_document_reads_little_of_a_long_one_that_it_names():
+    house = await House().open()
+    await house.index(Document("long", "\n".join(map(str, range(300))), "p.py"))
+    house.store.asked.clear()
+    await house.index(Document("short", "0", "p.py", same_as="long"), wait=Wait.WORDS)
+    assert sum(len(one.points) for one in house.store.asked if isinstance(one, FetchPoints)) == 4
+    assert await house.pending() == 0
+
+
+@virtual
 async def test_a_document_under_another_path_is_embedded_since_its_path_is_part_of_its_text():
     house = await House().open()
     await house.index(Document("a", text("one", "two"), path="p.py"))

@@ -80,6 +80,11 @@ class KnownSources:
         source = self.by_name.get(name)
         return () if source is None else source.include
 
+    def others(self, name: str) -> list[str]:
+        """Return the other sources; first those whose name tells that they are trees of the same repository."""
+        repository = name.partition("@")[0]
+        return sorted((one for one in self.by_name if one != name), key=lambda one: one.partition("@")[0] != repository)
+
     def root_of(self, name: str) -> str:
         """Return the directory of a source on this host, empty where there is none."""
         source = self.by_name.get(name)
@@ -90,7 +95,7 @@ def find_duplicate(one: IndexableFile, known: KnownSources, documents: IndexedDo
     """Return the id of a document of another source that has the same path and content, empty where there is none.
 
     Other work trees of the repository have most of them, but any source will do: the vectors depend on path and
-    content alone.
+    content alone. A file that is new to its source, and differs everywhere, may have chunks of one of the same path.
 
     Args:
         one: The file.
@@ -98,8 +103,9 @@ def find_duplicate(one: IndexableFile, known: KnownSources, documents: IndexedDo
         documents: Their documents.
         hash_: The file's content hash.
     """
-    others = (document_id(name, one.path) for name in known.by_name if name != one.source)
-    return next((other for other in others if documents.holds(other, hash_)), "")
+    there = [other for name in known.others(one.source) if documents.holds(other := document_id(name, one.path))]
+    similar = there[0] if there and not documents.holds(one.id) else ""
+    return next((other for other in there if documents.holds(other, hash_)), similar)
 
 
 def find_renamed(root: IndexRoot, known: KnownSources, documents: IndexedDocuments, file_bytes_max: int) -> IndexRoot:

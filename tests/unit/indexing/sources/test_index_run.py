@@ -948,12 +948,17 @@ def test_files_of_a_linked_work_tree_name_the_documents_with_the_same_content(tr
     assert (counts(tally), tally.shared) == ((4, 0, 0, 0), {"tree": 2})
     assert {id_: duplicate for id_, duplicate in server.duplicates.items() if id_.startswith("tree@fix:")} == {
         "tree@fix:a.py": "tree:a.py",
-        "tree@fix:b.py": "",
+        "tree@fix:b.py": "tree:b.py",
         "tree@fix:c.md": "tree:c.md",
         "tree@fix:d.py": "",
     }
+    # A file that is known has its own former version.
+    (linked / "d.py").write_text("other text of d.py\n")
+    (linked / "c.md").write_text("other text of c.md\n")
+    assert run(server, linked).shared == {}
+    assert server.duplicates["tree@fix:c.md"] == ""
     # The other way round, too: the branch was merged.
-    (tree / "d.py").write_text("text of d.py\n")
+    (tree / "d.py").write_text("other text of d.py\n")
     (tree / "b.py").write_text("another text\n")
     tally = run(server, tree)
     assert (counts(tally), tally.shared) == ((2, 2, 0, 0), {"tree@fix": 2})
@@ -967,6 +972,18 @@ def test_a_file_takes_its_duplicate_from_any_source_that_has_it(tree, linked, tm
     for name in ("a.py", "b.py", "d.py"):
         shutil.copy(linked / name, third / name)
     assert run(server, third).shared == {"tree": 1, "tree@fix": 2}
+
+
+def test_a_file_that_differs_everywhere_names_that_of_its_repository(tree, linked, tmp_path):
+    server = FakeIndex()
+    other = tmp_path / "another"
+    other.mkdir()
+    (other / "b.py").write_text("text of another b.py\n")
+    run(server, other)
+    run(server, tree)
+    run(server, linked)
+    assert server.duplicates["tree:b.py"] == "another:b.py"
+    assert server.duplicates["tree@fix:b.py"] == "tree:b.py"
 
 
 def test_what_the_server_could_not_share_is_not_told_as_shared(tree, linked):
