@@ -23,8 +23,17 @@ from penstock.stores.backends.edge.generation_builder import BUILD_STEPS
 from penstock.stores.backends.edge.ipc import OptimizeCollection
 from penstock.stores.backends.edge.manifest import MANIFEST_FILE
 from penstock.stores.backends.edge.process_client import EdgeStore, StoreProcessClient
-from penstock.stores.commands import CreateCollection, DeleteDocuments, FetchPayloads, ListCollections, UpsertPoints
-from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.stores.commands import (
+    AddVectors,
+    CreateCollection,
+    DeleteDocuments,
+    DescribeCollection,
+    FetchPayloads,
+    ListCollections,
+    ListPending,
+    UpsertPoints,
+)
+from penstock.stores.data_model import ArmQuery, ChunkPayload, ChunkVectors, CollectionInfo, Match, Point
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm, sparse, unit
 
@@ -51,17 +60,24 @@ class Ledger:
         luck: Chooses what it writes.
         texts: What was acknowledged, by id.
         asked: What was not: the texts that the document may have, ``None`` where it may be absent.
+        pending: Texts that were written without a dense vector, by id.
+        unsure: Ids of which it is not known whether they have got one.
     """
 
     name: str
     luck: random.Random
     texts: dict[str, str] = field(default_factory=dict)
     asked: dict[str, set[str | None]] = field(default_factory=dict)
+    pending: dict[str, str] = field(default_factory=dict)
+    unsure: set[str] = field(default_factory=set)
     count: int = 0
 
     async def write(self, store: EdgeStore) -> None:
-        """Write, replace or delete one document."""
+        """Write, replace or delete one document, or give one the vector that it lacks."""
         self.count += 1
+        if self.pending and self.luck.random() < 0.3:
+            await self.complete(store, self.luck.choice(sorted(self.pending)))
+            return
         known = sorted(self.texts)
         kind = self.luck.random() * (0.5 if len(known) >= DOCUMENTS_MAX else 1.0) if known else 1.0
         id = self.luck.choice(known) if kind < 0.5 else f"{self.name}{self.count}"
@@ -70,10 +86,27 @@ class Ledger:
         if text is None:
             await store.run(DeleteDocuments("c", (Match("id", [id]),)), WORK)
             del self.texts[id]
+            self.pending.pop(id, None)
         else:
-            await store.run(UpsertPoints("c", [point(id, text)]), WORK)
+            words_first = self.luck.random() < 0.4
+            self.unsure.add(id)
+            await store.run(UpsertPoints("c", [point(id, text, pending=words_first)]), WORK)
             self.texts[id] = text
+            self.unsure.discard(id)
+            self.pending.pop(id, None)
+            if words_first:
+                self.pending[id] = text
         del self.asked[id]
+
+    async def complete(self, store: EdgeStore, id: str) -> None:
+        """Give a document its vector, and another one that of a text which it has no more."""
+        self.unsure.add(id)
+        others = sorted(self.texts.keys() - {id})
+        stale = [ChunkVectors(other, 0, "another text", unit(1, 0)) for other in others[:3]]
+        made = ChunkVectors(id, 0, self.pending[id], unit(1, 2))
+        await store.run(AddVectors("c", [made, *stale]), WORK)
+        self.unsure.discard(id)
+        del self.pending[id]
 
     async def settle(self, store: EdgeStore) -> None:
         """Find out what has become of what was not acknowledged."""
@@ -85,6 +118,13 @@ class Ledger:
             if text is not None:
                 self.texts[id] = text
         self.asked.clear()
+        page = await store.run(ListPending("c", (), None, 10_000), WORK)
+        listed = {one.document_id for one in page.chunks}
+        for id in self.unsure | (self.pending.keys() - self.texts.keys()):
+            self.pending.pop(id, None)
+            if id in listed:
+                self.pending[id] = self.texts[id]
+        self.unsure.clear()
 
 
 async def check(store: EdgeStore, ledgers: list[Ledger]) -> None:
@@ -94,12 +134,16 @@ async def check(store: EdgeStore, ledgers: list[Ledger]) -> None:
     texts = {point_id(id, 0): text for ledger in ledgers for id, text in ledger.texts.items()}
     stored = await store.run(FetchPayloads("c", list(texts)), WORK)
     assert {place: payload.text for place, payload in stored.items()} == texts
-    for query in (unit(1, 0), sparse(t1=1)):
-        assert {s.point for s in await search_arm(store, "c", ArmQuery(query, 10_000), WORK)} == set(texts)
+    pending = {point_id(id, 0) for ledger in ledgers for id in ledger.pending}
+    for query, found in ((unit(1, 0), texts.keys() - pending), (sparse(t1=1), texts.keys())):
+        assert {s.point for s in await search_arm(store, "c", ArmQuery(query, 10_000), WORK)} == found
+    info = await store.run(DescribeCollection("c"), WORK)
+    assert (info.chunks, info.pending) == (len(texts), len(pending))
 
 
-def point(id: str, text: str) -> Point:
-    return Point(ChunkPayload(id=id, chunk=0, text=text, hash="h"), unit(1, len(text) % 7), sparse(t1=1, t2=2))
+def point(id: str, text: str, *, pending: bool = False) -> Point:
+    payload = ChunkPayload(id=id, chunk=0, text=text, hash="h", pending=text if pending else "")
+    return Point(payload, None if pending else unit(1, len(text) % 7), sparse(t1=1, t2=2))
 
 
 def edge(directory: Path, *program: str) -> EdgeStore:
