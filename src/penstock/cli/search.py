@@ -86,7 +86,7 @@ async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_j
     if as_json:
         print_json(told)
     else:
-        _print(answer, text, source_roots(sources))
+        print_answer(answer, text, source_roots(sources))
     return 0 if answer.hits else NOTHING_FOUND
 
 
@@ -122,10 +122,13 @@ def search_options(
     return cast("SearchOptions", {name: said for name, said in options.items() if said or name in ("limit", "rerank")})
 
 
-def _print(answer: SearchResponse, text: str, roots: Mapping[str, str]) -> None:
+def print_answer(answer: SearchResponse, text: str, roots: Mapping[str, str]) -> None:
+    """Print an answer: hits and facets to standard output, what is missing to standard error."""
     console, aside = stdout_console(), stderr_console()
     if answer.degraded:
         aside.print(f"degraded: {strip_controls(', '.join(answer.degraded))}", style="yellow", soft_wrap=True)
+    if answer.coverage < 1:
+        aside.print(f"{answer.coverage:.0%} of the chunks are found by meaning so far, all by words", style="dim")
     for one in answer.left_out:
         aside.print(strip_controls(f"not searched: {one.collection}: {one.detail}"), style="yellow", soft_wrap=True)
     if not answer.hits:

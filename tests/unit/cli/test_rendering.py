@@ -7,8 +7,17 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from penstock.cli.search import best_lines, crop_line, facet_line, hit_lines, query_words, search_options, shown_path
-from penstock.client import FacetCount, FacetCounts, Hit, OtherHit
+from penstock.cli.search import (
+    best_lines,
+    crop_line,
+    facet_line,
+    hit_lines,
+    print_answer,
+    query_words,
+    search_options,
+    shown_path,
+)
+from penstock.client import FacetCount, FacetCounts, Hit, OtherHit, SearchResponse
 
 CWD = Path("/srv/project")
 TEXT = "def parse(text):\n    '''Parse a JSON string.'''\n\n    return load(text)\n"
@@ -176,3 +185,14 @@ def test_a_facet_is_a_line():
     counts = [FacetCount("python", 12), FacetCount("go\x1b", 3)]
     assert facet_line(FacetCounts("language", counts, 256, 2)) == "language of 256: python 12, go� 3 and 2 more"
     assert facet_line(FacetCounts("metadata.x", [], 7)) == "metadata.x of 7: none"
+
+
+def test_an_answer_says_what_it_had_to_do_without_and_what_has_vectors(capsys):
+    print_answer(SearchResponse([], degraded=["no_dense"], coverage=0.43), "cat", {})
+    _, said = capsys.readouterr()
+    assert said.splitlines()[:2] == [
+        "degraded: no_dense",
+        "43% of the chunks are found by meaning so far, all by words",
+    ]
+    print_answer(SearchResponse([]), "cat", {})
+    assert "by meaning" not in capsys.readouterr().err
