@@ -28,7 +28,7 @@ from penstock.stores.data_model import STATE_DAMAGED, ChunkPayload, ChunkVectors
 log = logging.getLogger(__name__)
 
 #: Chunks embedded and written in one step. Large steps delay what a search has just found.
-STEP_CHUNKS: Final = 16
+STEP_CHUNKS: Final = 32
 
 #: Chunks listed at once.
 PAGE_CHUNKS: Final = 512
