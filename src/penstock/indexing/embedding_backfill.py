@@ -56,6 +56,9 @@ COVERAGES_MAX: Final = 10_000
 #: Coverage while any chunk is pending.
 COVERAGE_MAX: Final = 0.999
 
+#: Codes of errors that say that a collection is gone, or of another model.
+_NOT_OURS: Final = frozenset({"collection_not_found", "collection_conflict"})
+
 #: Hits of a search that are embedded on the spot, at most, and the share of its time that this may take.
 ON_THE_SPOT_CHUNKS: Final = 8
 ON_THE_SPOT_SHARE: Final = 0.4
@@ -277,6 +280,9 @@ class EmbeddingBackfill:
                 log.debug("%d chunks of %s will be embedded later: %s", len(keys), collection, error.detail)
                 self._prefer(collection, keys)
                 return False
+            if error.code in _NOT_OURS:
+                self._backlogs.pop(collection, None)
+                return True
             if len(keys) == 1:
                 log.warning("chunk %d of %s in %s gets no vectors: %s", keys[0][1], keys[0][0], collection, error)
                 return True

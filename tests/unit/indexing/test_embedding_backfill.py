@@ -247,7 +247,7 @@ async def test_more_chunks_than_a_backlog_holds_are_listed_again(monkeypatch):
 
 
 @virtual
-async def test_a_collection_that_goes_while_it_is_embedded_ends_nothing():
+async def test_a_collection_that_goes_while_it_is_embedded_ends_nothing_and_is_no_news(caplog):
     house = await House().open("c", "d")
     house.embedder.takes_s = 1.0
     async with house.running():
@@ -257,6 +257,7 @@ async def test_a_collection_that_goes_while_it_is_embedded_ends_nothing():
         house.store._drop("c")
         house.backfill.forget("c")
         await house.until_embedded("d")
+    assert caplog.text == ""
 
 
 @virtual
