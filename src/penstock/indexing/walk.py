@@ -25,6 +25,7 @@ from penstock.indexing.exclusion import (
     judge_content,
     judge_name,
 )
+from penstock.indexing.file_reader import open_in_place
 from penstock.indexing.ignore import IGNORE_FILES, IgnoreChain, enclosing_rules, work_tree_root
 from penstock.indexing.inclusion import CHOICE_FILES, Choice, ChoiceChain, Inclusion, enclosing_choices
 from penstock.kernel.errors import Invalid
@@ -254,8 +255,7 @@ def _is_within(path: str, root: str) -> bool:
 def _read_head(path: str) -> bytes | SkipReason:
     """Return the file's first bytes, or why there are none."""
     try:
-        # Non-blocking, because a FIFO may have taken the file's place since it was looked at.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_in_place(path)
         try:
             return os.read(descriptor, SNIFF_BYTES)
         finally:

@@ -88,3 +88,16 @@ def test_file_that_keeps_changing_is_given_up(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(FileChanged) as raised:
         read_text(path)
     assert raised.value.path == path
+
+
+@pytest.mark.parametrize("replaced", ["tree", "tree/deep", "tree/deep/a.py"])
+def test_a_file_is_not_read_where_a_link_has_taken_a_place(tmp_path: Path, replaced: str) -> None:
+    for name in ("tree", "secret"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "a.py").write_text(f"{name} = 1\n")
+    file = tmp_path / "tree" / "deep" / "a.py"
+    assert read_text(file).text == "tree = 1\n"
+    (tmp_path / replaced).rename(tmp_path / "before")
+    (tmp_path / replaced).symlink_to(tmp_path / replaced.replace("tree", "secret"))
+    with pytest.raises(OSError, match="a link has taken"):
+        read_text(file)
