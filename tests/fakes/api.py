@@ -18,6 +18,7 @@ from penstock.http.routes import Api as Routes
 from penstock.indexing.chunk.outline import Chunk
 from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
+from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.indexing.text_renewal import TextRenewal
 from penstock.kernel.context import Context
 from penstock.kernel.messages import Topic
@@ -185,7 +186,7 @@ class FakeCore:
         told: How often its reasons or alerts were read.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, watches: SourceWatches | None = None) -> None:
         clock = LoopClock()
         self.reasons: list[str] = []
         self.told = 0
@@ -203,6 +204,7 @@ class FakeCore:
             snapshots=MemorySnapshots(self.store),
             warnings=list,
             serves_api=True,
+            source_watches=watches or SourceWatches(),
         )
         self.layout = VectorLayout("m", DIM)
         self.incompatible: dict[str, CollectionInfo] = {}
@@ -263,9 +265,15 @@ class Api:
         foreign: Collections of another model; tests fill it.
     """
 
-    def __init__(self, http: HttpSettings | None = None, senses: GateInputs | None = None) -> None:
+    def __init__(
+        self,
+        http: HttpSettings | None = None,
+        senses: GateInputs | None = None,
+        watches: SourceWatches | None = None,
+    ) -> None:
         self.settings = replace(Settings(), http=http or HttpSettings())
-        self.core = FakeCore(self.settings)
+        self.core = FakeCore(self.settings, watches)
+        self.watches = self.core.deps.source_watches
         self.store, self.bus, self.metrics = self.core.store, self.core.bus, self.core.metrics
         self.embedder, self.sparse = self.core.embedder, self.core.sparse
         self.reasons, self.foreign = self.core.reasons, self.core.incompatible

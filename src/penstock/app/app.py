@@ -17,6 +17,7 @@ from penstock.stores.lock import DirectoryLock
 
 if TYPE_CHECKING:
     from penstock.app.assembly import Assembly, Progress
+    from penstock.app.source_indexing import SourceIndexing
     from penstock.http.gate import Gate
 
 
@@ -37,6 +38,7 @@ class App:
         self._watch = DataDirectoryWatch(data_dir, self._lock.lost_reason)
         self._backing_services = BackingServices(settings, data_dir, role, self._clock)
         self._assembly: Assembly | None = None
+        self._source_indexing: SourceIndexing | None = None
 
     @property
     def asgi(self) -> Gate:
@@ -70,12 +72,22 @@ class App:
             raise
 
     def publish_url(self, url: str) -> None:
-        """Let other commands on this data directory find the server."""
+        """Let other commands on this data directory find the server, and begin to index its own sources."""
         self._lock.publish_url(url)
+        core = self._assembly.core if self._assembly is not None else None
+        if core is not None and core.deps.source_watches.roots.enabled:
+            # Imported here, since few servers index sources themselves.
+            from penstock.app.source_indexing import SourceIndexing  # noqa: PLC0415
+
+            watches = core.deps.source_watches
+            self._source_indexing = SourceIndexing(self.settings, self.data_dir, watches, core.store)
+            self._source_indexing.start(url)
 
     def begin_drain(self) -> None:
-        """Refuse new requests from now on; running ones go on."""
+        """Refuse new requests from now on; running ones go on, but for those of the server's own indexing."""
         self._gate.traffic.draining = True
+        if self._source_indexing is not None:
+            self._source_indexing.stop()
 
     async def wait_drained(self, timeout_s: float) -> bool:
         """Wait until no request is in flight; return whether that came true in time."""
@@ -88,6 +100,8 @@ class App:
 
     async def close(self) -> None:
         """Stop everything, the last started first; the store is flushed."""
+        if self._source_indexing is not None:
+            await self._source_indexing.close()
         if self._assembly is not None:
             await self._assembly.close()
         await self._backing_services.close()

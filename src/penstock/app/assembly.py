@@ -37,6 +37,8 @@ from penstock.indexing import chunk_worker
 from penstock.indexing.chunk import Chunk
 from penstock.indexing.document_records import ChunkBatch
 from penstock.indexing.model_inputs import BM25_INPUTS, LEARNED_INPUTS
+from penstock.indexing.sources.index_roots import IndexRoots
+from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.kernel import allocator, messages
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.cores import available_cores
@@ -124,6 +126,7 @@ class Assembly:
         self._backing_services = backing_services
         self._clock = clock
         self._watch = watch
+        self._source_watches = SourceWatches(IndexRoots(settings.index.roots, data_dir))
         allocator.configure_malloc()
         count = settings.ml.threads or available_cores()
         self._threads = ThreadPool(count, "penstock-ml")
@@ -214,6 +217,7 @@ class Assembly:
             watch_store=points.check_processes,
             pools=self._role.pools,
             serves_api=self._role.serves_api,
+            source_watches=self._source_watches,
         )
 
     def _pool_handlers(self, models: Models) -> dict[str, Handler]:

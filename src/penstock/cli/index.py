@@ -17,7 +17,7 @@ from penstock.cli.terminal import print_json, stderr_console, strip_controls
 from penstock.client import AsyncClient
 from penstock.indexing.sources.index_run import IndexOptions, IndexRun
 from penstock.indexing.sources.index_sources import KnownSources, resolve_sources
-from penstock.indexing.sources.index_stats import IndexStats, VanishedDocuments
+from penstock.indexing.sources.index_stats import IndexStats, kept_line
 from penstock.indexing.sources.local_files import find_files, resolve_path
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.settings import Settings
@@ -138,22 +138,11 @@ def print_report(stats: IndexStats, collection: str, console: Console, *, as_jso
     for note in stats.notes:
         console.print(f"note: {strip_controls(note)}", soft_wrap=True)
     for loss in stats.kept_directories:
-        console.print(kept_line(loss, collection), soft_wrap=True)
+        console.print(strip_controls(kept_line(loss, collection)), soft_wrap=True)
     if as_json:
         print_json(stats.as_json(collection))
     else:
         click.echo("\n".join(summary_lines(stats, collection)))
-
-
-def kept_line(loss: VanishedDocuments, collection: str) -> str:
-    """Return the line about a directory that keeps its documents, for a person."""
-    name = strip_controls(str(loss.directory))
-    found = "" if loss.has_files else "no file to index is in it; "
-    return (
-        f"kept: {name}: {found}{loss.vanished} of the {loss.listed} documents that {collection} has of it have no file "
-        "any more. None was removed, since a disk may not be mounted. If the files are really gone, run the same "
-        "command with --prune."
-    )
 
 
 def summary_lines(stats: IndexStats, collection: str) -> list[str]:

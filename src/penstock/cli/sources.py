@@ -55,8 +55,9 @@ def confirm(question: str, *, yes: bool, answer: str = "") -> None:
 async def sources(setup: Setup, collection: str | None, *, as_json: bool) -> int:
     """Show the trees that are indexed, and how fresh they are.
 
-    The root is that of this host, where it has fed the source, else the latest host's. Files that failed in the last
-    run are listed below, and patterns of what is included although it is left out elsewhere.
+    The root is that of this host, where it has fed the source, else the latest host's. The watch is the server's own:
+    `elsewhere` for that of a server on another host. What is wrong with one is told below, with the files that failed
+    in the last run and the patterns of what is included although it is left out elsewhere.
     """
     told: dict[str, Any] = {"sources": []}
     # Asking must not create anything.
@@ -70,11 +71,14 @@ async def sources(setup: Setup, collection: str | None, *, as_json: bool) -> int
     if not listed:
         stderr_console().print("No sources; `penstock index PATH` registers one.")
         return 0
-    header = ["source", "collection", "documents", "completed", "commit", "last run", "root"]
+    header = ["source", "collection", "documents", "completed", "commit", "last run", "watch", "root"]
     host = socket.gethostname()
     rows = [source_row(one, host) for one in listed]
     print_table(stdout_console(), header, rows, numbers={"documents"}, foldable={"last run", "root"})
     for one in listed:
+        if one.watch is not None and one.watch.detail:
+            line = f"{one.watch.state}: {one.name}: {one.watch.detail}"
+            stdout_console().print(strip_controls(line), soft_wrap=True)
         for failure in one.run.failures:
             line = f"failed: {one.name}: {failure.path} ({failure.code})"
             stdout_console().print(strip_controls(line), soft_wrap=True)
@@ -91,7 +95,9 @@ def source_row(one: Source, host: str) -> list[str]:
     counts = ("indexed", "unchanged", "removed", "failed", "kept")
     run = ", ".join(f"{count} {name}" for name in counts if (count := getattr(one.run, name)))
     completed = one.completed_at or "never"
-    return [one.name, one.collection, f"{one.documents:,}", completed, one.commit[:COMMIT_CHARACTERS], run, root]
+    watch = one.watch.state if one.watch is not None else "elsewhere" if any(r.watch for r in one.roots) else ""
+    commit = one.commit[:COMMIT_CHARACTERS]
+    return [one.name, one.collection, f"{one.documents:,}", completed, commit, run, watch, root]
 
 
 @click.command("forget")

@@ -36,6 +36,7 @@ from penstock.client.records import (
     TextEmbeddings,
     TextRanking,
     TextScore,
+    Watch,
 )
 from penstock.client.status_records import (
     Alert,
@@ -101,5 +102,6 @@ __all__ = [
     "TopicSummary",
     "TrafficSummary",
     "Unavailable",
+    "Watch",
     "calls",
 ]

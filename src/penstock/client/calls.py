@@ -191,7 +191,7 @@ def list_sources(collection: str | None = None) -> ApiCall[list[Source]]:
     return ApiCall("GET", "/v1/sources", list[Source], "sources", query=query)
 
 
-def put_source(
+def put_source(  # noqa: PLR0913 - one for each member of the body
     name: str,
     collection: str = DEFAULT,
     *,
@@ -199,10 +199,16 @@ def put_source(
     commit: str = "",
     run: RunSummary | None = None,
     include: Sequence[str] | None = None,
+    watch: bool | None = None,
 ) -> ApiCall[Source]:
-    """Register a source, or tell its directory on a host, the counts of a completed run, or what it includes."""
+    """Register a source, or tell its directory on a host, the counts of a completed run, or what it includes.
+
+    With ``watch`` the server indexes the directory itself, or no longer. A root without a host is on the server's.
+    """
     directory = None if root is None else {"host": root.host, "path": root.path}
-    body = _json(collection=collection, root=directory, commit=commit, run=run, include=include)
+    # Servers of earlier releases refuse a member that they do not know.
+    watching = {} if watch is None else {"watch": watch}
+    body = _json(collection=collection, root=directory, commit=commit, run=run, include=include, **watching)
     return ApiCall("PUT", _source(name), Source, body=body)
 
 

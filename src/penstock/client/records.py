@@ -375,11 +375,24 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class RootDirectory(msgspec.Struct, frozen=True):
-    """Directory of a source on one host, and when it was last indexed."""
+    """Directory of a source on one host: when it was last indexed, and whether a server there watches it."""
 
     host: str = ""
     path: str = ""
     seen_at: str = ""
+    watch: bool = False
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """A server's watch over a source.
+
+    Attributes:
+        state: ``starting``, ``indexing``, ``watching``, ``waiting`` (its directory is gone) or ``failed``.
+        detail: What is wrong, or what else there is to say.
+    """
+
+    state: str = ""
+    detail: str = ""
 
 
 class RunFailure(msgspec.Struct, frozen=True):
@@ -412,6 +425,7 @@ class Source(msgspec.Struct, frozen=True):
         completed_at: When a run was last completed, RFC 3339 in UTC; empty for never.
         run: Counts of the last completed run.
         include: Patterns of what is indexed although it is left out elsewhere.
+        watch: The server's own watch over it, ``None`` where there is none.
     """
 
     name: str
@@ -422,6 +436,7 @@ class Source(msgspec.Struct, frozen=True):
     completed_at: str = ""
     run: RunSummary = RunSummary()
     include: list[str] = []
+    watch: Watch | None = None
 
     def root_on(self, host: str) -> str:
         """Return the source's directory on a host; empty where that host has not fed it."""

@@ -11,6 +11,7 @@ from penstock.bus.contract import Handler
 from penstock.bus.counters import BusObserver
 from penstock.bus.management import ManagedBus
 from penstock.indexing.model_inputs import BM25_INPUTS, SparseInputs
+from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.settings import Settings
 from penstock.models.contract import ModelInfo, TruncationChecks
@@ -92,6 +93,7 @@ class Dependencies:
         token_buckets: Clients' buckets that are shared with other servers, if they are.
         release_memory: Returns freed memory to the system. ``None`` to keep it.
         rng: Draws for jitter.
+        source_watches: The sources that this server keeps up to date by itself.
     """
 
     settings: Settings
@@ -117,3 +119,4 @@ class Dependencies:
     token_buckets: SharedTokenBuckets | None = None
     release_memory: Callable[[], Awaitable[None]] | None = None
     rng: Rng = random.random
+    source_watches: SourceWatches = field(default_factory=SourceWatches)

@@ -97,6 +97,7 @@ class Operations:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._clock, self._bus, self._store = core.deps.clock, core.bus, core.store
+        self._watches = core.deps.source_watches
         self._status = CachedValue(self._compute_status)
         self._alerts = CachedValue(self._compute_alerts)
         self._readiness = CachedValue(self._compute_readiness)
@@ -139,7 +140,8 @@ class Operations:
     async def delete_collection(self, request: Request) -> responses.DeleteResponse:
         """Delete a collection and everything in it."""
         name, ctx = request.path_params["name"], self._context(request)
-        await self._store.run(DropCollection(name), ctx)
+        async with self._watches.paused(name):
+            await self._store.run(DropCollection(name), ctx)
         self._core.incompatible.pop(name, None)
         await self._bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), ctx)
         return responses.DeleteResponse(1)
@@ -259,19 +261,21 @@ class Operations:
         """List the sources of a collection, or of every collection."""
         query: SourcesQuery = request_state(request.scope).query
         collection = None if query.collection is UNSET else query.collection
-        return await sources.list_sources(self._store, collection, self._context(request))
+        return await sources.list_sources(self._store, self._watches, collection, self._context(request))
 
-    @ApiEndpoint("PUT", _SOURCE, error_statuses=(404, 507))
+    @ApiEndpoint("PUT", _SOURCE, error_statuses=(404, 409, 507))
     async def put_source(self, request: Request, body: request_bodies.SourceBody) -> responses.SourceInfo:
         """Register a source, or write what a run tells of it."""
-        return await sources.put_source(self._store, request.path_params["name"], body, self._context(request))
+        name, ctx = request.path_params["name"], self._context(request)
+        return await sources.put_source(self._store, self._watches, name, body, ctx)
 
     @ApiEndpoint("DELETE", _SOURCE, query=SourceQuery, error_statuses=(404, 507))
     async def delete_source(self, request: Request) -> responses.DeleteResponse:
         """Delete a source with its documents."""
         query: SourceQuery = request_state(request.scope).query
         name, ctx = request.path_params["name"], self._context(request)
-        return responses.DeleteResponse(await sources.delete_source(self._store, name, query.collection, ctx))
+        deleted = await sources.delete_source(self._store, self._watches, name, query.collection, ctx)
+        return responses.DeleteResponse(deleted)
 
     @ApiEndpoint("POST", "/v1/embed", topics=(Topic.ML_EMBED,))
     async def embed(self, request: Request, body: request_bodies.TextsBody) -> responses.EmbedResponse:
@@ -367,6 +371,7 @@ class Operations:
         """Drop the cached results and the incompatibility of a collection that a restore has replaced."""
         self._core.forget(collection)
         self._core.incompatible.pop(collection, None)
+        self._watches.changed.set()
 
     def _refuse_incompatible(self, name: str) -> None:
         """Refuse a collection whose vectors another model made: their distances to ours would mean nothing.

@@ -78,11 +78,16 @@ class CollectionBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     """Options of a new collection. There are none yet."""
 
 
-class HostDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A directory on a host: the host's name, and the absolute path there."""
+class HostDirectory(NullAsDefault, frozen=True, forbid_unknown_fields=True):
+    """A directory on a host.
 
-    host: Annotated[ShortText, Meta(min_length=1)]
+    Attributes:
+        path: Its absolute path there.
+        host: The host's name; the server's own unless it is told.
+    """
+
     path: Annotated[RootPath, Meta(min_length=1)]
+    host: OrNull[ShortText] = ""
 
 
 class FailedFile(NullAsDefault, frozen=True, forbid_unknown_fields=True):
@@ -133,6 +138,8 @@ class SourceBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
         commit: Commit of its git repository, told with `run`.
         run: Counts of a completed run.
         include: Patterns of what is indexed although it is left out elsewhere, as in `.gitignore`.
+        watch: Whether the server indexes the directory itself and keeps the source up to date. Its `root` must be below
+            a directory that the setting `INDEX_ROOTS` names.
     """
 
     collection: OrNull[str] = "default"
@@ -140,6 +147,7 @@ class SourceBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     commit: OrNull[ShortText] = ""
     run: RunCounts | None = None
     include: Patterns | None = None
+    watch: bool | None = None
 
 
 class RestoreBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from penstock.http.problem import ProblemDetails
 from penstock.indexing.document_records import DocumentStatus
+from penstock.indexing.sources.source_watches import SourceWatch
 from penstock.kernel import vectors
 from penstock.kernel.context import Criticality
 from penstock.models.contract import ModelInfo
@@ -55,6 +56,7 @@ class SourceInfo(msgspec.Struct, frozen=True):
         completed_at: When a run was last completed, RFC 3339 in UTC; empty for never.
         run: Counts of the last completed run.
         include: Patterns of what is indexed although it is left out elsewhere.
+        watch: This server's watch over it; null where it does not keep the source up to date itself.
     """
 
     name: str
@@ -65,6 +67,7 @@ class SourceInfo(msgspec.Struct, frozen=True):
     completed_at: str
     run: SourceRun
     include: Patterns
+    watch: SourceWatch | None
 
 
 class SourceList(msgspec.Struct, frozen=True):

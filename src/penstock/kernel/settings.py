@@ -166,6 +166,11 @@ class IndexSettings:
     )
     segment_chunks: int = count(32, "INDEX_SEGMENT_CHUNKS", "chunks of one document written in one step", most=1024)
     max_file: int = size(1_000_000, "INDEX_MAX_FILE", "larger files are skipped")
+    roots: str = text(
+        "",
+        "INDEX_ROOTS",
+        "directories below which the server indexes and watches sources itself, with commas between; empty: none",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,13 @@ class SourceRoot(msgspec.Struct, frozen=True):
         host: Name of the host.
         path: Absolute path of the directory there.
         seen_at: When it was last indexed, RFC 3339 in UTC.
+        watch: Whether a server on that host keeps the source up to date.
     """
 
     host: ShortText
     path: RootPath
     seen_at: ShortText = ""
+    watch: bool = False
 
 
 class SourceFailure(msgspec.Struct, frozen=True):
@@ -107,6 +109,14 @@ class SourceRecord(msgspec.Struct, frozen=True):
     def root_on(self, host: str) -> str:
         """Return the source's directory on a host; empty where that host has not fed it."""
         return next((one.path for one in self.roots if one.host == host), "")
+
+    def is_watched_on(self, host: str) -> bool:
+        """Return whether a server on a host keeps the source up to date."""
+        return any(one.watch for one in self.roots if one.host == host)
+
+    def unwatched(self) -> SourceRecord:
+        """Return the record without a watch on any host."""
+        return msgspec.structs.replace(self, roots=[msgspec.structs.replace(one, watch=False) for one in self.roots])
 
     def with_root(self, root: SourceRoot) -> SourceRecord:
         """Return the record with the latest directory of a host; the oldest of too many is dropped."""

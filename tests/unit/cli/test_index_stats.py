@@ -73,4 +73,4 @@ def test_a_directory_that_keeps_its_documents_is_told_with_what_to_do(capsys):
     out, err = capsys.readouterr()
     assert out.startswith("docs: 0 indexed, 2 unchanged")
     assert err.startswith("kept: /p/di\N{REPLACEMENT CHARACTER}[31msk: no file to index is in it; 7 of the 7 documents")
-    assert err.endswith("If the files are really gone, run the same command with --prune.\n")
+    assert err.endswith("If the files are really gone, `penstock index --prune` removes them.\n")

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from penstock.cli.sources import confirm, source_row
-from penstock.client import RootDirectory, RunSummary, Source
+from penstock.client import RootDirectory, RunSummary, Source, Watch
 from penstock.indexing.sources.index_sources import default_name
 from penstock.kernel.errors import Invalid
 from penstock.stores.sources import NAME_CHARACTERS_MAX, ROOTS_MAX, SourceRecord, SourceRoot, allowed_name
@@ -22,10 +22,17 @@ def test_a_row_tells_the_root_of_this_host_or_of_the_latest():
         "2026-01-01",
         "c0ffeec0ff",
         "2 indexed, 1 failed",
+        "",
         "/near/p",
     ]
     assert source_row(one, "nowhere")[-1] == "far:/far/p"
-    assert source_row(Source("p"), "near")[3:] == ["never", "", "", ""]
+    assert source_row(Source("p"), "near")[3:] == ["never", "", "", "", ""]
+
+
+def test_a_row_tells_who_watches():
+    roots = [RootDirectory("far", "/far/p", watch=True)]
+    assert source_row(Source("p", roots=roots), "near")[6] == "elsewhere"
+    assert source_row(Source("p", roots=roots, watch=Watch("waiting", "gone")), "near")[6] == "waiting"
 
 
 def test_without_a_terminal_nothing_is_deleted_unless_said(monkeypatch):

@@ -1,7 +1,13 @@
 """The routes of sources: registered, listed, told of a run, forgotten."""
 
+import asyncio
+import functools
+from pathlib import Path
+
 import pytest
 
+from penstock.indexing.sources.index_roots import IndexRoots
+from penstock.indexing.sources.source_watches import SourceWatches
 from tests.clock import virtual
 from tests.fakes.api import Api
 
@@ -88,7 +94,6 @@ async def test_a_name_that_no_source_can_have_is_refused(name):
 @pytest.mark.parametrize(
     "body",
     [
-        {"root": {"path": "/p"}},
         {"root": {"host": "h", "path": ""}},
         {"root": {"host": "h" * 257, "path": "/p"}},
         {"root": {"host": "h", "path": "/" * 4097}},
@@ -111,3 +116,81 @@ async def test_hits_can_be_narrowed_to_a_source():
     api = await with_documents()
     answer = await api.ask("POST", "/v1/search", {"query": "one", "filter": {"source": "t"}})
     assert [hit["id"] for hit in answer.json["hits"]] == ["t:a.py"]
+
+
+def threaded(test):
+    """Make a test of an ``async def`` on a real loop: whether a root is below another is looked up in a thread."""
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(test(*args, **kwargs))
+
+    return run
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Return a directory below which a server may index, with a tree and a link to it."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "tree")
+    return tmp_path
+
+
+async def with_index_roots(place: Path) -> Api:
+    """Return an API whose server may index below a directory itself."""
+    return await Api(watches=SourceWatches(IndexRoots(str(place), place / "data"))).with_collection()
+
+
+@threaded
+async def test_a_watch_is_recorded_for_this_host_and_shown_until_it_ends(place):
+    api = await with_index_roots(place)
+    told = (await api.ask("PUT", "/v1/sources/s", {"root": {"path": f"{place}/link"}, "watch": True})).json
+    assert (told["roots"][0]["path"], told["roots"][0]["watch"]) == (f"{place}/tree", True)
+    assert told["watch"] == {"state": "starting", "detail": ""}
+    assert api.watches.changed.is_set()
+    # A run tells of its source, and changes nothing of that.
+    api.watches.changed.clear()
+    root = {key: told["roots"][0][key] for key in ("host", "path")}
+    told = (await api.ask("PUT", "/v1/sources/s", {"root": root, "run": {"indexed": 1}})).json
+    assert (told["roots"][0]["watch"], api.watches.changed.is_set()) == (True, False)
+    told = (await api.ask("PUT", "/v1/sources/s", {"watch": False})).json
+    assert (told["roots"][0]["watch"], api.watches.changed.is_set()) == (False, True)
+    # What is recorded is what is watched, unless another root is told.
+    assert (await api.ask("PUT", "/v1/sources/s", {"watch": True})).json["roots"][0]["watch"] is True
+
+
+@threaded
+async def test_a_source_of_another_host_keeps_its_watch(place):
+    api = await with_index_roots(place)
+    await api.ask("PUT", "/v1/sources/s", ROOT)
+    told = (await api.ask("PUT", "/v1/sources/s", {"root": {"path": f"{place}/tree"}, "watch": True})).json
+    assert [one["watch"] for one in told["roots"]] == [True, False]
+    told = (await api.ask("PUT", "/v1/sources/s", ROOT)).json
+    assert [one["watch"] for one in told["roots"]] == [False, True]
+
+
+@threaded
+async def test_what_a_server_may_not_watch_is_refused_and_not_recorded(place):
+    api = await with_index_roots(place)
+    for body, status, code in (
+        ({"root": {"path": "/etc"}}, 403, "root_not_allowed"),
+        ({"root": {"path": "tree"}}, 403, "root_not_allowed"),
+        ({"root": {"path": f"{place}/../"}}, 403, "root_not_allowed"),
+        ({"root": {"path": f"{place}/tree\0"}}, 403, "root_not_allowed"),
+        ({"root": {"path": f"{place}/data"}}, 403, "root_not_allowed"),
+        ({"root": {"path": f"{place}/tree", "host": "elsewhere"}}, 403, "root_not_allowed"),
+        ({"root": {"path": f"{place}/none"}}, 422, "root_not_found"),
+        ({}, 422, "root_not_found"),
+        ({"root": {"path": "/" + "a" * 5000}}, 422, "invalid"),
+    ):
+        answer = await api.ask("PUT", "/v1/sources/s", {**body, "watch": True})
+        assert (answer.status, answer.json["code"]) == (status, code), body
+    assert await sources(api) == []
+    assert (await api.ask("PUT", "/v1/sources/s", {"root": {"path": f"{place}/tree"}, "watch": True})).status == 200
+    answer = await api.ask("PUT", "/v1/sources/t", {"root": {"path": f"{place}/tree"}, "watch": True})
+    assert (answer.status, answer.json["code"]) == (409, "source_conflict")
+    off = await Api().with_collection()
+    answer = await off.ask("PUT", "/v1/sources/s", {"root": {"path": f"{place}/tree"}, "watch": True})
+    assert (answer.status, answer.json["code"]) == (403, "root_not_allowed")
+    assert (await off.ask("PUT", "/v1/sources/s", {"watch": True})).status == 403
+    assert (await off.ask("PUT", "/v1/sources/s", {**ROOT, "watch": False})).status == 200

@@ -23,6 +23,7 @@ from penstock.indexing.file_reader import FileChanged
 from penstock.indexing.git_repository import open_repository
 from penstock.indexing.sources.index_sources import (
     KnownSources,
+    check_registered,
     find_duplicate,
     find_renamed,
     included,
@@ -83,6 +84,7 @@ class IndexOptions:
             new. ``None`` for anything.
         vectors: Whether the vectors are waited for.
         worktree: Whether the paths are one of several trees of their repository.
+        registered_only: Whether the paths must be roots of registered sources, without links.
     """
 
     paths: Sequence[Path]
@@ -94,6 +96,7 @@ class IndexOptions:
     changed: frozenset[str] | None = None
     vectors: bool = True
     worktree: bool = False
+    registered_only: bool = False
 
 
 @dataclass(slots=True)
@@ -275,7 +278,9 @@ class IndexRun:
         order = self._order
         resolve = partial(resolve_sources, name=order.source, worktree=order.worktree, force=order.force)
         roots = await asyncio.to_thread(resolve, order.paths, known)
-        if not order.source and not order.worktree:
+        if order.registered_only:
+            check_registered(roots, order.paths, known)
+        elif not order.source and not order.worktree:
             renamed = partial(find_renamed, known=known, documents=documents, file_bytes_max=self._file_bytes_max)
             roots = [await asyncio.to_thread(renamed, root) for root in roots]
         roots = [replace(root, include=known.include_of(root.source)) for root in roots]

@@ -20,6 +20,7 @@ from penstock.indexing.sources.local_files import (
     find_files,
     hash_file,
     is_below,
+    is_below_any,
     resolve_path,
 )
 from penstock.indexing.walk import is_left_out, project_root
@@ -207,6 +208,17 @@ def resolve_sources(
         if around and source not in taken and directory not in projects and directory.is_dir():
             roots.append(IndexRoot(directory, directory, source))
     return roots
+
+
+def check_registered(roots: Sequence[IndexRoot], paths: Sequence[Path], known: KnownSources) -> None:
+    """Refuse to index anything but registered sources at the named paths: a link may have taken the place of one.
+
+    What is found is then below the paths, since a walk follows no links.
+    """
+    for root in roots:
+        if root.source not in known.by_name or not is_below_any(str(root.path), paths):
+            detail = f"{root.path} is not the directory of a registered source"
+            raise Invalid(detail, field="root", code="root_not_allowed")
 
 
 def _is_there(directory: Path) -> bool:

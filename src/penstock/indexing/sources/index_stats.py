@@ -172,6 +172,16 @@ class IndexStats:
         }
 
 
+def kept_line(loss: VanishedDocuments, collection: str) -> str:
+    """Return the line about a directory that keeps its documents, for a person."""
+    found = "" if loss.has_files else "no file to index is in it; "
+    return (
+        f"kept: {loss.directory}: {found}{loss.vanished} of the {loss.listed} documents that {collection} has of it"
+        " have no file any more. None was removed, since a disk may not be mounted. If the files are really gone,"
+        " `penstock index --prune` removes them."
+    )
+
+
 class RunDisplay(Protocol):
     """Display that an index run reports to."""
 

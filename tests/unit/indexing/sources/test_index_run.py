@@ -1042,3 +1042,32 @@ def test_a_work_tree_without_git_and_a_linked_one_are_named_after_their_director
     assert sorted(server.sources) == ["plain", "tree@fix"]
     run(server, tree, worktree=True, source="named")
     assert "named" in server.sources
+
+
+def run_registered(server, tree):
+    tally = IndexStats()
+    order = IndexOptions((tree,), "default", force=True, registered_only=True)
+    asyncio.run(IndexRun(server, Settings(), order, tally, FakeDisplay()).run())
+    return tally
+
+
+def test_where_only_registered_sources_may_be_indexed_others_are_refused_before_anything_is_sent(tree):
+    server = FakeIndex()
+    with pytest.raises(Invalid) as raised:
+        run_registered(server, tree)
+    assert (raised.value.code, server.requests, server.sources) == ("root_not_allowed", [], {})
+    run(server, tree)
+    assert counts(run_registered(server, tree)) == (0, 3, 0, 0)
+
+
+def test_a_link_in_the_place_of_a_registered_root_is_not_followed(tree, tmp_path):
+    server = FakeIndex()
+    run(server, tree)
+    sent = len(server.requests)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "a.py").write_text("a secret\n")
+    tree.rename(tmp_path / "before")
+    tree.symlink_to(tmp_path / "secret")
+    with pytest.raises(Invalid) as raised:
+        run_registered(server, tree)
+    assert (raised.value.code, len(server.requests), set(server.sources)) == ("root_not_allowed", sent, {"tree"})
