@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 _COMMAND: Final = ("-m", "penstock.indexing.sources.process")
 #: Sources that one server watches.
 WATCHED_MAX: Final = 256
-#: Seconds that the process may take to leave a source alone.
-APPLY_S: Final = 10.0
+#: Seconds that the process may take to leave a source alone; then it is ended. Less than a deletion waits.
+APPLY_S: Final = 4.0
 #: Seconds before the store is asked again, or a process that ended is started again.
 RETRY_S: Final = 5.0
 
@@ -204,6 +204,6 @@ class SourceIndexing:
         if isinstance(report, WatchNoted):
             self._watches.note(report.collection, report.name, report.watch)
         elif isinstance(report, LineTold):
-            log.info("source: %s", report.text)
+            log.info("a source is followed", extra={"told": report.text})
         else:
             self._applied.set()

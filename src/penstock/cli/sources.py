@@ -56,7 +56,8 @@ async def sources(setup: Setup, collection: str | None, *, as_json: bool) -> int
     """Show the trees that are indexed, and how fresh they are.
 
     The root is that of this host, where it has fed the source, else the latest host's. The watch is the server's own:
-    `elsewhere` for that of a server on another host. What is wrong with one is told below, with the files that failed
+    `elsewhere` for that of a server on another host, `off` where the record asks for one that this server does not
+    keep. What is wrong with one is told below, with the files that failed
     in the last run and the patterns of what is included although it is left out elsewhere.
     """
     told: dict[str, Any] = {"sources": []}
@@ -95,7 +96,8 @@ def source_row(one: Source, host: str) -> list[str]:
     counts = ("indexed", "unchanged", "removed", "failed", "kept")
     run = ", ".join(f"{count} {name}" for name in counts if (count := getattr(one.run, name)))
     completed = one.completed_at or "never"
-    watch = one.watch.state if one.watch is not None else "elsewhere" if any(r.watch for r in one.roots) else ""
+    watching = {root.host for root in one.roots if root.watch}
+    watch = one.watch.state if one.watch is not None else "off" if host in watching else "elsewhere" * bool(watching)
     commit = one.commit[:COMMIT_CHARACTERS]
     return [one.name, one.collection, f"{one.documents:,}", completed, commit, run, watch, root]
 

@@ -32,6 +32,7 @@ def test_a_row_tells_the_root_of_this_host_or_of_the_latest():
 def test_a_row_tells_who_watches():
     roots = [RootDirectory("far", "/far/p", watch=True)]
     assert source_row(Source("p", roots=roots), "near")[6] == "elsewhere"
+    assert source_row(Source("p", roots=roots), "far")[6] == "off"
     assert source_row(Source("p", roots=roots, watch=Watch("waiting", "gone")), "near")[6] == "waiting"
 
 

@@ -80,8 +80,7 @@ class IndexOptions:
         prune: Whether most of a directory's documents may be removed.
         source: Name of the source; empty for the one that the paths have.
         include: Patterns of what is not left out.
-        changed: Files and directories that may have changed. Other files are taken to be as they were, unless they are
-            new. ``None`` for anything.
+        changed: Files and directories that may have changed; ``None`` for any. Others are as they were, or new.
         vectors: Whether the vectors are waited for.
         worktree: Whether the paths are one of several trees of their repository.
         registered_only: Whether the paths must be roots of registered sources, without links.
@@ -271,11 +270,9 @@ class IndexRun:
                 documents.add(one.id, one.hash)
                 projects.add(project)
         documents.freeze()
-        listed = await self._api.list_sources(self._order.collection)
-        known = KnownSources(
-            by_name={source.name: source for source in listed}, projects=[Path(one) for one in sorted(projects)]
-        )
         order = self._order
+        by_name = {source.name: source for source in await self._api.list_sources(order.collection)}
+        known = KnownSources(by_name=by_name, projects=[Path(one) for one in sorted(projects)])
         resolve = partial(resolve_sources, name=order.source, worktree=order.worktree, force=order.force)
         roots = await asyncio.to_thread(resolve, order.paths, known)
         if order.registered_only:

@@ -217,7 +217,8 @@ def check_registered(roots: Sequence[IndexRoot], paths: Sequence[Path], known: K
     """
     for root in roots:
         if root.source not in known.by_name or not is_below_any(str(root.path), paths):
-            detail = f"{root.path} is not the directory of a registered source"
+            shown = ", ".join(map(str, paths))
+            detail = f"{shown}: no directory of a registered source, or a link has taken its place"
             raise Invalid(detail, field="root", code="root_not_allowed")
 
 

@@ -67,7 +67,7 @@ class _Collection:
         except Invalid as error:
             # A directory that is gone is waited for.
             return "" if error.code == "root_not_found" else error.detail
-        return "" if real == root else f"{root} leads to {real} by now: a link has taken its place"
+        return "" if real == root else f"{root} leads elsewhere by now: a link has taken its place"
 
     def is_kept(self, source: Source, root: Path) -> bool:
         host = self._service.start.host

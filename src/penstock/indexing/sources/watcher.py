@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import stat
-from collections.abc import AsyncGenerator, Mapping, Sequence
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from penstock.client import AsyncClient, Expired, Rejected, Source, Unavailable
 from penstock.indexing.sources.index_run import IndexOptions, IndexRun
@@ -23,6 +26,8 @@ BATCH_MS_MAX: Final = 5000
 #: How often it is looked whether roots and server are still there.
 TICK_MS: Final = 1000
 POLL_MS: Final = 1000
+#: Seconds by which the clocks of files may be behind.
+CLOCK_S: Final = 2.0
 #: From so many changes on each file is compared: the kernel's queue may have lost some.
 CHANGES_MAX: Final = 1000
 #: Directories in which much changes that is never indexed.
@@ -58,6 +63,35 @@ class WatchHost(Protocol):
 
     def note(self, name: str, state: WatchState, detail: str = "") -> None:
         """Take the state of a source."""
+
+
+class _Survey(NamedTuple):
+    """Directories of some sources, without those that are never indexed, and the files in them that have changed."""
+
+    directories: set[str]
+    changed: set[str]
+
+
+def _changed_s(path: str) -> float:
+    """Return when a file, or its name, was last changed; 0 for one that is gone."""
+    try:
+        return os.lstat(path).st_ctime
+    except OSError:
+        return 0.0
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _has_directory(paths: Iterable[str]) -> bool:
+    """Return whether any path is a directory: a new one, or one in another's place, is not watched yet."""
+    # Strings, since a batch may have thousands.
+    return any(os.path.isdir(path) and not os.path.islink(path) for path in paths)  # noqa: PTH112, PTH114
 
 
 class SourceWatcher:
@@ -146,8 +180,10 @@ class SourceWatcher:
             await asyncio.sleep(TICK_MS / 1000)
             yield set()
         while True:
+            began_s = time.time()
+            directories = await asyncio.to_thread(lambda: sorted(self._survey(roots, math.inf).directories))
             watched = awatch(
-                *roots,
+                *directories,
                 watch_filter=None,
                 debounce=BATCH_MS_MAX,
                 step=QUIET_MS,
@@ -155,14 +191,25 @@ class SourceWatcher:
                 yield_on_timeout=True,
                 force_polling=self._polls,
                 poll_delay_ms=POLL_MS,
+                # It would follow links, and take a watch for each directory of what is never indexed.
+                recursive=False,
                 ignore_permission_denied=True,
             )
             try:
                 async with aclosing(watched):
+                    survey = None
                     async for changes in watched:
-                        yield {path for _, path in changes if not self._is_noise(path)}
+                        paths = {path for _, path in changes if not self._is_noise(path)}
+                        if survey is None:
+                            # What has changed before all directories were watched.
+                            survey = await asyncio.to_thread(self._survey, roots, began_s - CLOCK_S)
+                            paths |= survey.changed | (survey.directories - set(directories))
+                        yield paths
+                        if await asyncio.to_thread(_has_directory, paths):
+                            break
             except FileNotFoundError:
-                return
+                if not all(root.is_dir() for root in roots):
+                    return
             except (OSError, RuntimeError) as error:
                 if self._polls:
                     raise
@@ -173,8 +220,26 @@ class SourceWatcher:
                     " more; `sysctl fs.inotify.max_user_watches=1048576` allows more directories"
                 )
 
+    def _survey(self, roots: Sequence[Path], since_s: float) -> _Survey:
+        """Look for the directories to watch, and for what has changed since a moment. Blocking; follows no links.
+
+        Args:
+            roots: Directories of sources.
+            since_s: The moment, on the system's clock; infinity for none.
+        """
+        found = _Survey(set(), set())
+        for root in roots:
+            for place, names, files in os.walk(root):
+                found.directories.add(place)
+                names[:] = [name for name in names if not self._is_noise(f"{place}/{name}")]
+                if since_s < math.inf:
+                    paths = (f"{place}/{name}" for name in files)
+                    found.changed.update(path for path in paths if _changed_s(path) >= since_s)
+        return found
+
     def _is_noise(self, path: str) -> bool:
-        if is_below(path, str(self._host.data_dir)):
+        # Nothing below a name that is no text is indexed, and the watcher's library takes none.
+        if is_below(path, str(self._host.data_dir)) or not _is_text(path):
             return True
         root = next((root for root in self._roots.values() if path.startswith(f"{root}/")), None)
         return root is not None and not _NOISY.isdisjoint(path[len(str(root)) :].split("/"))
@@ -202,8 +267,8 @@ class SourceWatcher:
                 self._host.note(name, WatchState.INDEXING, f"waiting for the server: {error.detail}")
             self._tell_once(f"waiting for the server: {error.detail}")
         except Invalid as error:
-            # A root may go at any moment; the next look at the roots tells of it.
-            if error.code != "path_not_found":
+            # A root may go at any moment, or become a link; the next look at the roots tells of it.
+            if error.code not in ("path_not_found", "root_not_allowed"):
                 raise
         else:
             self._changed = set()

@@ -1,6 +1,7 @@
 """What a watcher does when it cannot watch, and what of the changes it hands on."""
 
 import asyncio
+import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -233,3 +234,61 @@ def test_what_a_run_cannot_take_ends_the_watcher(monkeypatch, tmp_path):
     runs.trouble = [Invalid("no", code="source_conflict")]
     with pytest.raises(Invalid):
         asyncio.run(one.run())
+
+
+def test_directories_are_watched_one_by_one_without_links_and_noise(tmp_path):
+    tree = tmp_path / "tree"
+    for name in ("deep/down", "node_modules/x", ".git/objects", "deep/__pycache__", ".data/collections"):
+        (tree / name).mkdir(parents=True)
+    os.mkdir(os.fsencode(tree) + b"/\xff")  # noqa: PTH102 - no text
+    (tree / "root").symlink_to("/")
+    (tree / "deep" / "loop").symlink_to("..")
+    (tree / "deep" / "new.py").write_text("new")
+    (tree / "old.py").write_text("old")
+    one, host = watcher(tree)
+    host.data_dir = tree / ".data"
+    survey = one._survey([tree], 0)
+    assert survey.directories == {str(tree), f"{tree}/deep", f"{tree}/deep/down"}
+    assert survey.changed == {f"{tree}/deep/new.py", f"{tree}/old.py"}
+    assert one._survey([tree], (tree / "old.py").stat().st_ctime + 60).changed == set()
+
+
+def test_a_new_directory_is_watched_and_what_changed_meanwhile_is_not_lost(monkeypatch, tmp_path):
+    armed = []
+
+    async def awatch(*directories, recursive, **_):
+        armed.append((list(directories), recursive))
+        if len(armed) == 1:
+            # Behind the back of the watcher: one before anything is watched, one while it is indexed.
+            (tmp_path / "early").mkdir()
+            (tmp_path / "early" / "a.py").write_text("a")
+            yield set()
+        elif len(armed) == 2:
+            yield set()
+            (tmp_path / "late").mkdir()
+            yield {(watchfiles.Change.added, f"{tmp_path}/late")}
+        else:
+            yield set()
+            raise FileNotFoundError
+
+    monkeypatch.setattr(watchfiles, "awatch", awatch)
+    one, _ = watcher(tmp_path)
+
+    async def told():
+        seen = []
+        async for changes in one._changes([tmp_path]):
+            seen.append(changes)
+            if len(armed) == 3:
+                break
+        return seen
+
+    first, second, third, *_ = asyncio.run(told())
+    assert {f"{tmp_path}/early", f"{tmp_path}/early/a.py"} <= first
+    assert f"{tmp_path}/early/a.py" in second
+    assert third == {f"{tmp_path}/late"}
+    early, late = f"{tmp_path}/early", f"{tmp_path}/late"
+    assert armed == [
+        ([str(tmp_path)], False),
+        ([str(tmp_path), early], False),
+        ([str(tmp_path), early, late], False),
+    ]
