@@ -10,6 +10,7 @@ from typing import Any
 import uvloop
 
 from bench import bus, code, indexing, quality, refusal
+from bench.answers import conduct as answers
 from bench.distributed import conduct as distributed
 from bench.embed import conduct as embed
 from bench.faults import conduct as faults
@@ -25,6 +26,7 @@ from bench.search import conduct as search
 BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "code": code.run,
     "index": indexing.run,
+    "answers": answers.run,
     "search": search.run,
     "embed": embed.run,
     "interference": interference.run,
@@ -85,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     retrieval.add_argument("--collections", metavar="NAMES", help="of quality: which; default: all")
     asked = parser.add_argument_group("code")
     asked.add_argument("--half", default="proof", choices=(*code.HALVES, "all"), help="which questions are asked")
+    first = parser.add_argument_group("answers")
+    first.add_argument("--tree", type=Path, metavar="DIR", help="index this one, as git sees it")
     overload = parser.add_argument_group("overload")
     overload.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(plan.PARTS)}")
     broken = parser.add_argument_group("faults")
@@ -112,6 +116,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "search": {**kept, **sized, **short, "peers": named, "python": arguments.python},
         "interference": {**kept, **sized, **short},
         "index": {**kept, **short, **({"files": 20} if quick else {})},
+        "answers": {
+            **kept,
+            "tree": arguments.tree,
+            **({"files": 60, "changes": 1, "repository": False} if quick else {}),
+        },
         "quality": {**kept, **({"collections": arguments.collections.split(",")} if arguments.collections else {})},
         "scale": {**kept, **({"sizes": arguments.chunks} if arguments.chunks else {})},
     }

@@ -1,10 +1,12 @@
 """A benchmark's harness at a very small size: real processes, real answers."""
 
 import asyncio
+import subprocess
 from contextlib import contextmanager
 
 import pytest
 
+from bench.answers import conduct as answers
 from bench.distributed import conduct as distributed
 from bench.distributed.conduct import Effort as Efforts
 from bench.distributed.conduct import Lacking, Stage
@@ -45,3 +47,19 @@ def test_a_broker_that_is_not_there_is_told_and_the_rest_is_measured():
     report = asyncio.run(distributed.run(quick=True, brokers={"redis": nowhere}))
     assert report.peers["not measured"] == {"redis": "no Redis: install it"}
     assert {one.name for one in report.figures} >= {"memory, 1 caller: requests", "memory, 16 callers: requests"}
+
+
+def test_answers_are_measured_over_the_files_that_git_tracks(tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    for name in ("a.py", "b.md", "untracked.py"):
+        (tmp_path / name).write_text(f"# The import of {name} is a function of its name.\n")
+    git("init")
+    git("add", "a.py", "b.md")
+    report = asyncio.run(answers.run(tree=tmp_path, changes=1, work=tmp_path / "work"))
+    found = {one.name: one.value for one in report.figures}
+    assert found["tree, files"] == 2
+    assert 0 < found["tree, first hit"] <= found["tree, all words"] <= found["tree, all vectors"] < 60
+    assert 0 < found["change by words, median"] <= found["change by meaning, median"] < 60
+    assert found["tree, requests that wait"] > 0
