@@ -55,8 +55,10 @@ if TYPE_CHECKING:
     #: Once the record is made, the field is an integer.
     Limit = int
     Offset = int
+    ChunkNumber = int
 else:
     Limit = Annotated[WholeNumber, Meta(extra_json_schema={"minimum": 1, "maximum": LIMIT_MAX})]
+    ChunkNumber = Annotated[WholeNumber, Meta(ge=0, le=CHUNK_NUMBER_MAX)]
     Offset = Annotated[WholeNumber, Meta(extra_json_schema={"minimum": 0, "maximum": LIMIT_MAX - 1})]
 Cursor = Annotated[str, Meta(extra_json_schema={"pattern": CURSOR})]
 FilterConditions = Annotated[dict[str, Any], Meta(extra_json_schema=FILTER_SCHEMA)]
@@ -112,7 +114,12 @@ class Like(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     id: Annotated[str, Meta(min_length=1, max_length=ID_CHARACTERS_MAX)]
-    chunk: Annotated[int, Meta(ge=0, le=CHUNK_NUMBER_MAX)] | None = None
+    chunk: ChunkNumber | None = None
+
+    def __post_init__(self) -> None:
+        """Make an integer of a whole number that was written with a point."""
+        if self.chunk is not None:
+            msgspec.structs.force_setattr(self, "chunk", int(self.chunk))
 
 
 class SearchFields(NullAsDefault, frozen=True, kw_only=True):

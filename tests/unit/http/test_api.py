@@ -412,6 +412,8 @@ async def test_a_search_finds_and_tells():
         ({"like": {"id": "a", "text": "b"}}, 422, "invalid", "like.text"),
         ({"like": {"id": "absent"}}, 404, "document_not_found", "like.id"),
         ({"like": {"id": "a", "chunk": 9}}, 404, "chunk_not_found", "like.chunk"),
+        ({"like": {"id": "a", "chunk": 9.0}}, 404, "chunk_not_found", "like.chunk"),
+        ({"like": {"id": "a", "chunk": 0.5}}, 422, "invalid", "like.chunk"),
         ({"query": "q", "offset": -1}, 422, "invalid", "offset"),
         ({"query": "q", "offset": 1000}, 422, "invalid", "offset"),
         ({"query": "q", "offset": 10**30}, 422, "invalid", "offset"),
