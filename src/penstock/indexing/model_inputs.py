@@ -19,7 +19,7 @@ from penstock.kernel.errors import Broken
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import Embeddings
 from penstock.models.contract import Embedder
-from penstock.models.text_folding import LETTERS_FOLLOW, fold_document, fold_query
+from penstock.models.text_folding import LETTERS_FOLLOW, fold_document, fold_query, spell_out
 from penstock.stores.data_model import TEXT_FOLDED, TEXT_PLAIN, TEXT_RENEWING, ChunkPayload
 
 _WORD: Final = re.compile(r"\w+(?:-\w+)*")
@@ -85,6 +85,8 @@ def context_header(path: str, symbol: str) -> str:
 
 def dense_text(text: str, path: str, symbol: str) -> str:
     """Return the text that the dense model embeds: the header, if there is a path, then the chunk."""
+    if not (text.isascii() and path.isascii() and symbol.isascii()):
+        text, path, symbol = spell_out(text), spell_out(path), spell_out(symbol)
     return f"{context_header(path, symbol)}\n{text}" if path else text
 
 
@@ -153,5 +155,5 @@ BM25_INPUTS: Final = SparseInputs(
 
 #: A learned model has its own notion of what a word means, so its texts are those of the dense model.
 LEARNED_INPUTS: Final = SparseInputs(
-    lambda text, _: text, lambda text, path, symbol, _: dense_text(text, path, symbol), lambda text, _: text
+    lambda text, _: spell_out(text), lambda text, path, symbol, _: dense_text(text, path, symbol), lambda text, _: text
 )

@@ -104,6 +104,11 @@ def without_pairs(text: str) -> str:
     return text if text.isascii() else _UNSPACED.sub(lambda run: " " * len(run[0]), text)
 
 
+def spell_out(text: str) -> str:
+    """Return a text with ligatures, full-width letters and the like as the letters that dense models know (NFKC)."""
+    return unicodedata.normalize("NFKC", _MARKS_IN_ROW.sub(r"\1", text))
+
+
 def _fold(text: str) -> tuple[str, str]:
     """Return as much of a text folded as is read, and the letters of its pairs, with spaces between."""
     if len(text) <= PIECE_CHARACTERS:

@@ -22,6 +22,7 @@ from penstock.kernel.messages import TextKind
 from penstock.kernel.settings import SearchSettings
 from penstock.kernel.vectors import DenseVectors, SparseVector
 from penstock.models.contract import Embedder, SparseEncoder
+from penstock.models.text_folding import spell_out
 from penstock.policies.ladder import Rung
 from penstock.ranking.program import RECOVERABLE_ERRORS, RERANK_STAGE, block_ends, order_in_blocks
 from penstock.ranking.retrieval import Arm, Ranking, RetrievalQuery
@@ -368,7 +369,8 @@ class SearchPipeline:
         if run.like is not None:
             run.dense = run.like.dense
             return
-        embedded = await self._embedder.embed([query], TextKind.QUERY, ctx, late_interaction=True)
+        text = query if query.isascii() else spell_out(query)
+        embedded = await self._embedder.embed([text], TextKind.QUERY, ctx, late_interaction=True)
         run.token_vectors = embedded.late[0] if embedded.late else None
         run.dense = embedded.dense[0]
 

@@ -9,7 +9,7 @@ from penstock.indexing.model_inputs import (
     sparse_query,
     sparse_text,
 )
-from penstock.models.text_folding import LETTERS_FOLLOW
+from penstock.models.text_folding import LETTERS_FOLLOW, spell_out
 from penstock.stores.data_model import TEXT_PLAIN
 
 
@@ -47,7 +47,12 @@ def test_a_query_keeps_its_words_and_gains_parts():
 
 @given(st.text(max_size=200), st.text(max_size=300), st.text(max_size=100))
 def test_a_place_never_outgrows_what_is_kept_free(text, path, symbol):
-    assert len(dense_text(text, path, symbol)) <= len(text) + HEADER_CHARACTERS_MAX + 1
+    assert len(dense_text(text, path, symbol)) <= len(spell_out(text)) + HEADER_CHARACTERS_MAX + 1
+
+
+def test_a_dense_model_is_given_letters_that_it_knows():
+    assert dense_text("the \ufb01le is of\ufb01cial", "", "") == "the file is official"
+    assert dense_text("\uff21\uff22\uff23", "\uff41.py", "\uff42") == "a py b\nABC"
 
 
 def test_a_text_follows_the_version_of_its_collection():
