@@ -86,6 +86,8 @@ def test_a_word_is_found_however_it_is_typed(client):
             for form in ("NFC", "NFD"):
                 hits = by_words(client, "ways", unicodedata.normalize(form, query))
                 assert [(hit["id"], hit["text"]) for hit in hits] == [(id, WAYS[id])], query
+            whole = client.post("/v1/collections/ways/search", json={"query": query}).json()
+            assert whole["hits"][0]["id"] == id, query
 
 
 def test_texts_of_no_collection_are_prepared_too(client):
