@@ -10,8 +10,8 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -119,6 +119,7 @@ class EmbeddingBackfill:
         self._work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._written_s = self._stepped_s = -math.inf
+        self._writers = 0
         self._chunk_s = CHUNK_S
         self._on_the_spot = False
 
@@ -144,9 +145,18 @@ class EmbeddingBackfill:
 
     # --- What has happened
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the work back while documents are written with their words only."""
+        self._writers += 1
+        try:
+            yield
+        finally:
+            self._writers -= 1
+            self._written_s = self._clock.now()
+
     def note(self, collection: str, chunks: Iterable[PendingChunk]) -> None:
         """Note chunks that were written with their words only."""
-        self._written_s = self._clock.now()
         self._backlogs.setdefault(collection, Backlog(listed=True)).add(chunks)
         self._expire(collection)
         self._work.set()
@@ -297,7 +307,8 @@ class EmbeddingBackfill:
         """Wait while documents are written, but not for long: words come first, and vectors come."""
         while True:
             now_s = self._clock.now()
-            wait_s = min(self._written_s + QUIET_S - now_s, self._stepped_s + WRITERS_SHARE_S - now_s)
+            quiet_s = QUIET_S if self._writers else self._written_s + QUIET_S - now_s
+            wait_s = min(quiet_s, self._stepped_s + WRITERS_SHARE_S - now_s)
             if wait_s <= 0:
                 self._stepped_s = now_s
                 return

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -195,16 +195,17 @@ class IndexPipeline:
                     await asyncio.sleep(0)
                 return await self._outcome(collection, document, ctx, wait)
 
-        tasks = [asyncio.create_task(one(number)) for number in range(len(documents))]
-        try:
-            for task in tasks:
-                # Waiting for the task instead of awaiting it: a cancellation then reaches all of them at once.
-                await asyncio.wait([task])
-                yield task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        with self.backfill.writing() if wait is Wait.WORDS else nullcontext():
+            tasks = [asyncio.create_task(one(number)) for number in range(len(documents))]
+            try:
+                for task in tasks:
+                    # Waiting for the task instead of awaiting it: a cancellation then reaches all of them at once.
+                    await asyncio.wait([task])
+                    yield task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _outcome(self, collection: str, document: Document, ctx: Context, wait: Wait) -> IndexOutcome:
         """Index one document under its lock and those that it names, and turn its error into its outcome."""

@@ -151,7 +151,9 @@ async def test_words_come_first_and_vectors_are_not_starved():
         await asyncio.sleep(WRITERS_SHARE_S)
         first, number = asyncio.get_running_loop().time(), 0
         while asyncio.get_running_loop().time() < first + 3 * WRITERS_SHARE_S:
-            await house.write(f"d{number}", *("text",) * STEP_CHUNKS)
+            with house.backfill.writing():
+                await asyncio.sleep(2 * QUIET_S)
+                await house.write(f"d{number}", *("text",) * STEP_CHUNKS)
             await asyncio.sleep(QUIET_S / 2)
             number += 1
         assert 2 <= len(house.embedder.texts) / STEP_CHUNKS <= 4

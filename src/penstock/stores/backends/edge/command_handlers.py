@@ -37,6 +37,12 @@ def _update(shelf: CollectionRegistry, command: Any) -> Any:
     return shelf.update(command)
 
 
+def _add_vectors(shelf: CollectionRegistry, command: commands.AddVectors) -> None:
+    """Write those of the points that lack vectors anew, whole. Writes come one by one, so nothing comes in between."""
+    if points := shelf.shard(command.collection).completed(command.vectors):
+        shelf.update(commands.UpsertPoints(command.collection, points))
+
+
 def _by_name(points: Sequence[str], read: Callable[[Sequence[int]], dict[int, T]]) -> dict[str, T]:
     """Return values read by point number, keyed by the point ids that the command names."""
     names = {point_number(point): point for point in points}
@@ -49,7 +55,7 @@ _COMMANDS: Final[dict[type, Callable[[CollectionRegistry, Any], Any]]] = {
     commands.DescribeCollection: lambda shelf, c: shelf.describe(c.collection),
     commands.DropCollection: lambda shelf, c: shelf.drop(c.collection),
     commands.UpsertPoints: _update,
-    commands.AddVectors: _update,
+    commands.AddVectors: _add_vectors,
     commands.ReplaceSparse: _update,
     commands.SetTextVersion: lambda shelf, c: shelf.collection(c.collection).set_text_version(
         c.text, renewing=c.renewing

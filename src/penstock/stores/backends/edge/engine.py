@@ -20,7 +20,6 @@ from penstock.stores.backends import payload_format
 from penstock.stores.backends.edge import engine_config, query_builder
 from penstock.stores.backends.layout import LEARNED_SPARSE
 from penstock.stores.commands import (
-    AddVectors,
     DeleteDocuments,
     ReplaceSparse,
     SealDocument,
@@ -43,11 +42,10 @@ from penstock.stores.data_model import (
 )
 
 #: Commands that change points, applied the same on arrival and on replay.
-Update = UpsertPoints | AddVectors | ReplaceSparse | TrimDocument | SealDocument | DeleteDocuments
+Update = UpsertPoints | ReplaceSparse | TrimDocument | SealDocument | DeleteDocuments
 
 _UPDATES: Final[dict[type, Callable[[Shard, Any], Any]]] = {
     UpsertPoints: lambda shard, c: shard.upsert(c.points),
-    AddVectors: lambda shard, c: shard.add_vectors(c.vectors),
     ReplaceSparse: lambda shard, c: shard.replace_sparse(c.points),
     TrimDocument: lambda shard, c: shard.trim_document(c.document_id, c.chunks),
     SealDocument: lambda shard, c: shard.seal_document(c.document),
@@ -55,7 +53,7 @@ _UPDATES: Final[dict[type, Callable[[Shard, Any], Any]]] = {
 }
 
 #: Updates that take space on the disk; the others are applied even when it is full.
-SPACE_CONSUMING: Final = (UpsertPoints, AddVectors, ReplaceSparse, SealDocument)
+SPACE_CONSUMING: Final = (UpsertPoints, ReplaceSparse, SealDocument)
 
 
 def apply_update(shard: Shard, command: Update) -> Any:
@@ -68,16 +66,11 @@ def without_token_vectors(command: Update) -> Update:
     if isinstance(command, UpsertPoints):
         points = [dataclasses.replace(point, token_vectors=None) for point in command.points]
         return msgspec.structs.replace(command, points=points)
-    if isinstance(command, AddVectors):
-        vectors = [dataclasses.replace(one, token_vectors=None) for one in command.vectors]
-        return msgspec.structs.replace(command, vectors=vectors)
     return command
 
 
 def points_touched(command: Update) -> int:
     """Return about how many points the command touches; a filter counts as one."""
-    if isinstance(command, AddVectors):
-        return len(command.vectors)
     return len(command.points) if isinstance(command, UpsertPoints | ReplaceSparse) else 1
 
 
@@ -144,11 +137,6 @@ class Shard:
     def upsert(self, points: Iterable[Point]) -> None:
         """Write points in one operation of the engine's log."""
         self._update(qe.UpdateOperation.upsert_points([_point(p, self.sparse_name) for p in points]))
-
-    def add_vectors(self, vectors: Iterable[ChunkVectors]) -> None:
-        """Give those of the points that lack them their vectors."""
-        if completed := self.completed(vectors):
-            self.upsert(completed)
 
     def completed(self, vectors: Iterable[ChunkVectors]) -> list[Point]:
         """Return those of the points that lack them with their vectors."""

@@ -17,7 +17,7 @@ from penstock.kernel.context import point_id
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.stores.backends.edge.engine import Shard, Update
 from penstock.stores.backends.edge.point_cache import PointCache
-from penstock.stores.commands import AddVectors, ReplaceSparse, SealDocument, UpsertPoints
+from penstock.stores.commands import ReplaceSparse, SealDocument, UpsertPoints
 from penstock.stores.data_model import ChunkPayload
 
 #: What a payload takes up beside its texts and metadata, and what a byte of metadata as JSON becomes in memory at most:
@@ -69,8 +69,6 @@ class PointReader:
             return
         if isinstance(command, UpsertPoints):
             changed = [point_number(point_id(point.payload.id, point.payload.chunk)) for point in command.points]
-        elif isinstance(command, AddVectors):
-            changed = [point_number(point_id(one.document_id, one.chunk)) for one in command.vectors]
         elif isinstance(command, SealDocument):
             changed = [point_number(point_id(command.document.id, 0))]
         else:

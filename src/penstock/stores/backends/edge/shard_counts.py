@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from penstock.kernel.context import point_id
 from penstock.stores.backends.edge.engine import Shard, Update
-from penstock.stores.commands import AddVectors, DeleteDocuments, TrimDocument, UpsertPoints
+from penstock.stores.commands import DeleteDocuments, TrimDocument, UpsertPoints
 from penstock.stores.data_model import Condition, Match, Range
 
 #: Condition that selects the first chunk of each document.
@@ -62,8 +62,6 @@ class ShardCounter:
             lacking = sum(point.dense is None for point in written.values())
             heads = sum(point.payload.chunk == 0 for point in new.values())
             return ShardCounts(documents + heads, chunks + len(new), pending - filled + lacking)
-        if isinstance(command, AddVectors):
-            return ShardCounts(documents, chunks, pending - len(shard.completed(command.vectors)))
         if isinstance(command, TrimDocument):
             gone: list[Condition] = [Match("id", [command.document_id]), Range("chunk", gte=float(command.chunks))]
         elif isinstance(command, DeleteDocuments):
