@@ -63,6 +63,9 @@ _NOT_OURS: Final = frozenset({"collection_not_found", "collection_conflict"})
 ON_THE_SPOT_CHUNKS: Final = 8
 ON_THE_SPOT_SHARE: Final = 0.4
 
+#: Chunks that the model has refused and that no search asks it for again.
+REFUSED_MAX: Final = 10_000
+
 #: Seconds that a chunk takes, until it is known; and the weight of the newest measurement.
 CHUNK_S: Final = 0.03
 CHUNK_S_WEIGHT: Final = 0.2
@@ -91,7 +94,8 @@ class EmbeddingBackfill:
     Attributes:
         whole: Collections of which every chunk is known to have its vectors; none where other servers write too.
 
-    Bounds: a backlog for each collection with pending chunks; ``index.workers`` steps at once.
+    Bounds: a backlog for each collection with pending chunks; ``index.workers`` steps at once; ``REFUSED_MAX`` chunks
+        that the model refuses.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class EmbeddingBackfill:
         self._backlogs: dict[str, Backlog] = {}
         self._coverages: dict[str, _Coverage] = {}
         self._listing: set[str] = set()
+        self._refused: set[tuple[str, str, int]] = set()
         self._changes = 0
         self._work = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -157,6 +162,8 @@ class EmbeddingBackfill:
 
     def note(self, collection: str, chunks: Iterable[PendingChunk]) -> None:
         """Note chunks that were written with their words only."""
+        chunks = list(chunks)
+        self._refused.difference_update((collection, one.document_id, one.chunk) for one in chunks)
         self._backlogs.setdefault(collection, Backlog(listed=True)).add(chunks)
         self._expire(collection)
         self._work.set()
@@ -187,7 +194,8 @@ class EmbeddingBackfill:
 
         One search at a time has this done, so that searches do not wait for each other's. The other hits come next.
         """
-        keys = [(one.id, one.chunk) for one in hits if one.pending]
+        refused = self._refused
+        keys = [(one.id, one.chunk) for one in hits if one.pending and (collection, one.id, one.chunk) not in refused]
         left_s = ON_THE_SPOT_SHARE * ctx.deadline.remaining_s(self._clock.now())
         best = keys[: min(ON_THE_SPOT_CHUNKS, int(min(left_s / self._chunk_s, ON_THE_SPOT_CHUNKS)))]
         if self._on_the_spot or not best:
@@ -275,7 +283,13 @@ class EmbeddingBackfill:
                 continue
             # There may be more, for others that have not seen it.
             self._work.set()
-            if await self._step(*step):
+            try:
+                done = await self._step(*step)
+            except Exception:
+                # The root of a task: a bug over one step must not end the others' vectors.
+                log.exception("%d chunks of %s get no vectors before the next start", len(step[1]), step[0])
+                done = False
+            if done:
                 pause_s = PAUSE_S
             else:
                 await asyncio.sleep(pause_s)
@@ -295,6 +309,8 @@ class EmbeddingBackfill:
                 return True
             if len(keys) == 1:
                 log.warning("chunk %d of %s in %s gets no vectors: %s", keys[0][1], keys[0][0], collection, error)
+                if len(self._refused) < REFUSED_MAX:
+                    self._refused.add((collection, *keys[0]))
                 return True
             # One text that the model does not take must not keep others from their vectors.
             for key in keys:

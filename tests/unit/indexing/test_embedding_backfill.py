@@ -211,6 +211,25 @@ async def test_a_text_that_the_model_refuses_keeps_no_other_from_its_vectors(cap
     assert sorted(house.embedder.texts) == ["one", "three", "two"]
     assert await house.pending() == 1
     assert "chunk 1 of a in c gets no vectors" in caplog.text
+    odd = ChunkPayload("a", 1, "odd", pending="h1")
+    house.embedder.contexts.clear()
+    assert not await house.backfill.complete_best("c", [odd], within(60))
+    assert house.embedder.contexts == []
+    await house.write("a", "one", "even", "two", digest="h2")
+    assert await house.backfill.complete_best("c", [odd], within(60))
+
+
+@virtual
+async def test_a_bug_over_one_step_does_not_end_the_work(caplog):
+    house = await House().open()
+    house.embedder.errors = [ZeroDivisionError("a bug")]
+    async with house.running():
+        await house.write("a", "one")
+        await asyncio.sleep(10)
+        await house.write("b", "two")
+        await asyncio.sleep(60)
+    assert house.embedder.texts == ["two"]
+    assert "1 chunks of c get no vectors" in caplog.text
 
 
 @virtual
