@@ -250,11 +250,15 @@ class EmbeddingBackfill:
         made = zip(chunks, embedded.dense, late, strict=True)
         vectors = [ChunkVectors(one.id, one.chunk, one.pending, dense, tokens) for one, dense, tokens in made]
         await self._store.run(AddVectors(collection, vectors), ctx)
+        if not self._backlogs.get(collection):
+            # These may have been the last.
+            self._expire(collection)
 
     # --- The work
 
     async def _look(self) -> None:
         """Look for collections with pending chunks: at the start and, where others write too, again and again."""
+        pause_s = PAUSE_S
         while True:
             try:
                 for info in await self._store.run(ListCollections(), self._context()):
@@ -265,7 +269,8 @@ class EmbeddingBackfill:
                 self._work.set()
             except PenstockError as error:
                 log.debug("collections were not looked at for pending chunks: %s", error.detail)
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_S_MAX)
                 continue
             if not self._shared:
                 return

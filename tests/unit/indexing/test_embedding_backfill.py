@@ -334,9 +334,22 @@ async def test_coverage_is_told_and_remembered_while_nothing_changes():
     payloads = await house.write("a", "one", "two", "three")
     assert await house.backfill.coverage("c", WORK) == 0.0
     await house.backfill.complete("c", [(one.id, one.chunk) for one in payloads[:2]], WORK)
+    # Others are known to wait, so it may be a second old.
+    assert await house.backfill.coverage("c", WORK) == 0.0
     await asyncio.sleep(1.5)
     assert await house.backfill.coverage("c", WORK) == pytest.approx(0.667)
     assert await house.backfill.coverage("absent", WORK) == 1.0
+
+
+@virtual
+async def test_coverage_is_told_at_once_when_nothing_waits_any_more():
+    house = await House().open()
+    async with house.running():
+        await house.write("a", "one", "two", "three")
+        assert await house.backfill.coverage("c", WORK) == 0.0
+        await house.until_embedded()
+        assert await house.backfill.coverage("c", WORK) == 1.0
+        assert house.backfill.whole == {"c"}
 
 
 @virtual
