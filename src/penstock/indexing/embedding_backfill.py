@@ -17,7 +17,7 @@ from typing import Final
 
 from penstock.indexing.backlog import Backlog, ChunkKey
 from penstock.indexing.model_inputs import embed_chunks
-from penstock.kernel.context import Clock, Context, point_id
+from penstock.kernel.context import Clock, Context, enforce_deadline, point_id
 from penstock.kernel.errors import Expired, Invalid, PenstockError
 from penstock.kernel.settings import Settings
 from penstock.models.contract import Embedder
@@ -196,7 +196,8 @@ class EmbeddingBackfill:
         """
         refused = self._refused
         keys = [(one.id, one.chunk) for one in hits if one.pending and (collection, one.id, one.chunk) not in refused]
-        left_s = ON_THE_SPOT_SHARE * ctx.deadline.remaining_s(self._clock.now())
+        now_s = self._clock.now()
+        left_s = ON_THE_SPOT_SHARE * ctx.deadline.remaining_s(now_s)
         best = keys[: min(ON_THE_SPOT_CHUNKS, int(min(left_s / self._chunk_s, ON_THE_SPOT_CHUNKS)))]
         if self._on_the_spot or not best:
             self._prefer(collection, keys)
@@ -204,7 +205,10 @@ class EmbeddingBackfill:
         self._on_the_spot = True
         try:
             self._prefer(collection, keys[len(best) :])
-            await self.complete(collection, best, ctx)
+            # The search has an answer already: a model that hangs must not cost it that one.
+            limited = ctx.within(left_s, "backfill", now_s)
+            async with enforce_deadline(limited.deadline):
+                await self.complete(collection, best, limited)
         except PenstockError as error:
             log.debug("hits of %s were not embedded on the spot: %s", collection, error.detail)
             return False

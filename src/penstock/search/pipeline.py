@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -433,7 +433,9 @@ class SearchPipeline:
             with run.stage("backfill"):
                 completed = await backfill.complete_best(command.collection, pending, run.ctx)
             if completed:
-                answer = await self._store.run(command, run.ctx)
+                # Without the second answer the first is as good as it was.
+                with suppress(*RECOVERABLE_ERRORS):
+                    answer = await self._store.run(command, run.ctx)
         run.coverage = await backfill.coverage(command.collection, run.ctx)
         return answer
 

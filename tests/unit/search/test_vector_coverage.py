@@ -14,7 +14,7 @@ from penstock.ranking.program import LATE_INTERACTION, mix_scores
 from penstock.ranking.retrieval import Arm
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.request import ArmWeights, Like, SearchRequest
-from penstock.stores.commands import AddVectors, CreateCollection, DescribeCollection, UpsertPoints
+from penstock.stores.commands import AddVectors, CreateCollection, DescribeCollection, SearchBatch, UpsertPoints
 from penstock.stores.data_model import TEXT_FOLDED, ChunkPayload, CollectionInfo, Point
 from tests.clock import virtual
 from tests.fakes.loop_clock import LoopClock
@@ -118,6 +118,35 @@ async def test_a_failing_model_leaves_the_answer_by_words():
     house.embedder = FakeEmbedder(fails_with(Unavailable("down", dependency="embed")))
     answer = await house.search()
     assert (answer.hits[0].id, answer.degraded) == ("the cat sat", ["no_dense"])
+
+
+@virtual
+async def test_a_model_that_hangs_over_the_hits_costs_the_search_a_share_of_its_time_and_not_its_answer():
+    house = await House().fill(pending=["the cat sat"], whole=["a dog"])
+
+    async def hang_over_documents(texts):
+        if texts != ["the cat"]:
+            await asyncio.sleep(3600)
+
+    house.embedder = FakeEmbedder(hang_over_documents)
+    house.backfill._embedder = house.embedder
+    answer = await house.search(timeout_s=10)
+    assert (answer.hits[0].id, answer.coverage, answer.degraded) == ("the cat sat", 0.5, [])
+    assert answer.took_ms < 5000
+
+
+@virtual
+async def test_a_store_that_fails_the_second_time_leaves_the_first_answer():
+    house = await House().fill(pending=["the cat sat"], whole=["a dog"])
+
+    async def fail_after_the_vectors(command):
+        written = any(isinstance(one, AddVectors) for one in house.store.asked[:-1])
+        if written and isinstance(command, SearchBatch):
+            raise Unavailable("down", dependency="store")
+
+    house.store.hook = fail_after_the_vectors
+    answer = await house.search()
+    assert (answer.hits[0].id, answer.degraded) == ("the cat sat", [])
 
 
 @virtual

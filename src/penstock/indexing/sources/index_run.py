@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, islice
@@ -43,14 +44,13 @@ from penstock.indexing.sources.local_files import (
     project_of,
     resolve_path,
 )
-from penstock.indexing.sources.request_batches import batches
+from penstock.indexing.sources.request_batches import BATCH_BYTES_MAX, batches
 from penstock.kernel.context import run_all
-from penstock.kernel.errors import Expired, Invalid
+from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import Settings
 from penstock.stores.sources import document_id
 
-#: Each request costs some milliseconds; larger ones bring little more, and move the bar less often.
-BATCH_BYTES_MAX: Final = 128_000
+#: Requests that are out at once.
 IN_FLIGHT_MAX: Final = 3
 REMOVE_IDS_MAX: Final = 500
 #: Room in a request for what stands around the documents.
@@ -393,7 +393,8 @@ class IndexRun:
         """Update the display now and then, also while a large file takes its time."""
         while True:
             await asyncio.sleep(REFRESH_S)
-            self.stats.chunks_pending = (await self._api.get_collection(self._order.collection)).pending
+            with suppress(Expired, Rejected, Unavailable):
+                self.stats.chunks_pending = (await self._api.get_collection(self._order.collection)).pending
             self._display.update(self.stats)
 
     def _encoded(self, scope: _IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from penstock.indexing.sources.local_files import IndexableFile
+
+#: Each request costs some milliseconds; larger ones bring little more, and move the bar less often.
+BATCH_BYTES_MAX: Final = 128_000
 
 
 def batches(

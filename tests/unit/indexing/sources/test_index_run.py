@@ -17,7 +17,7 @@ from penstock.indexing.sources import index_run as run_module
 from penstock.indexing.sources import local_files
 from penstock.indexing.sources.index_run import UNREADABLE_MAX, IndexOptions, IndexRun
 from penstock.indexing.sources.index_stats import IndexStats
-from penstock.kernel.errors import Expired, Invalid, Unavailable
+from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings, Settings
 
 
@@ -276,6 +276,26 @@ def test_vectors_are_waited_for_and_both_times_are_told(tree, monkeypatch):
     assert server.pending == []
     assert 0 < display.searchable_s <= display.took_s
     assert (display.chunks, display.chunks_pending, display.notes) == (6, 0, [])
+
+
+def test_a_server_too_busy_to_count_ends_neither_the_display_nor_the_run(tree, monkeypatch):
+    monkeypatch.setattr(run_module, "REFRESH_S", 0)
+    server, counts_left = FakeIndex(), iter([Rejected("busy"), Unavailable("away", dependency="server")])
+    count, add = server.get_collection, server.index_documents
+
+    async def busy(name):
+        if (error := next(counts_left, None)) is not None:
+            raise error
+        return await count(name)
+
+    async def slow(documents, collection, *, wait):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return await add(documents, collection, wait=wait)
+
+    server.get_collection, server.index_documents = busy, slow
+    assert counts(run(server, tree)) == (3, 0, 0, 0)
+    assert next(counts_left, None) is None
 
 
 def test_vectors_that_are_not_made_end_the_wait_with_a_note(tree, monkeypatch):
