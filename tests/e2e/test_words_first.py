@@ -32,17 +32,22 @@ def body(numbers, version=0):
     }
 
 
-def by_words(client, query, limit=1):
-    asked, until = {"query": query, "weights": {"dense": 0}, "limit": limit, "rerank": False}, time.monotonic() + 30
-    # A store that was killed is refused for a moment.
-    while (answer := client.post("/v1/collections/c/search", json=asked)).status_code == 503:
-        assert time.monotonic() < until
+def patiently(client, method, path, **asked):
+    """Ask again while a store that was killed comes back: until then what needs it is refused with 503."""
+    until = time.monotonic() + 30
+    while (answer := client.request(method, path, **asked)).status_code == 503:
+        assert time.monotonic() < until, answer.text
         time.sleep(0.05)
-    return [hit["text"] for hit in answer.raise_for_status().json()["hits"]]
+    return answer.raise_for_status().json()
+
+
+def by_words(client, query, limit=1):
+    asked = {"query": query, "weights": {"dense": 0}, "limit": limit, "rerank": False}
+    return [hit["text"] for hit in patiently(client, "POST", "/v1/collections/c/search", json=asked)["hits"]]
 
 
 def pending(client):
-    return client.get("/v1/collections/c").raise_for_status().json()["pending"]
+    return patiently(client, "GET", "/v1/collections/c")["pending"]
 
 
 def until_embedded(client, within_s=120.0):
