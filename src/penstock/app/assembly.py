@@ -52,7 +52,6 @@ from penstock.pools.guarded_store import VectorLayout
 from penstock.pools.model_handlers import BULK_NICENESS, model_handlers
 from penstock.pools.process_pool import ProcessPool
 from penstock.pools.thread_pool import ThreadPool
-from penstock.search.highlights import folded_word
 from penstock.search.request import SearchRequest, SearchResult
 from penstock.stores.commands import ListCollections
 from penstock.stores.data_model import STATE_DAMAGED, CollectionInfo
@@ -76,7 +75,7 @@ def model_traits(models: Models) -> ModelTraits:
         learned_sparse_model=sparse.name if learned else "",
         has_cross_encoder=models.has_cross_encoder,
         infos=tuple(models.infos),
-        word_terms=models.sparse.word_terms if isinstance(models.sparse, Bm25Runner) else folded_word,
+        bm25=models.sparse if isinstance(models.sparse, Bm25Runner) else None,
     )
 
 

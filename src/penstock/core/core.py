@@ -36,6 +36,7 @@ from penstock.pools.permits import PoolRegistry
 from penstock.pools.text_versions import SHARED_LIFETIME_S, TextVersions
 from penstock.search.cross_encoder import CrossEncoder
 from penstock.search.degradation import LadderController
+from penstock.search.highlights import folded_word
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.result_cache import ResultCache
 from penstock.stores.contract import VectorStore
@@ -245,7 +246,7 @@ class Core:
             text_version=self._text_versions.version,
             fits_dense_model=traits.fits_dense_model,
             knows_letters=traits.knows_letters,
-            word_terms=traits.word_terms,
+            word_terms=traits.bm25.word_terms if traits.bm25 is not None else folded_word,
             rung_of=self.ladder.rung,
             result_cache=self.results,
             backfill=self.backfill,
@@ -271,7 +272,7 @@ class Core:
         heavy = bool(encoders.learned_sparse_model) and "sparse" not in parts.remote_dependencies
         batch_tokens = (settings.ml.batch_tokens or SLICE_TOKENS_MAX) if heavy else 0
         encoder = BusSparseEncoder(bus, parts.clock, settings.timeouts, batch_tokens)
-        return CachedSparseEncoder(encoder, caches["sparse"], encoders.sparse)
+        return CachedSparseEncoder(encoder, caches["sparse"], encoders.sparse, encoders.bm25)
 
     def _reranker(self) -> BusReranker:
         bus, parts, settings = self.bus, self.deps, self.deps.settings

@@ -14,10 +14,10 @@ from penstock.indexing.model_inputs import BM25_INPUTS, SparseInputs
 from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.settings import Settings
+from penstock.models.bm25 import Bm25Runner
 from penstock.models.contract import ModelInfo, TruncationChecks
 from penstock.policies.jitter import Rng
 from penstock.pools.permits import POOL_NAMES
-from penstock.search.highlights import WordTerms, folded_word
 from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
@@ -47,7 +47,7 @@ class ModelTraits:
             again.
         infos: The models, for people.
         truncation: Finds texts that a model does not read whole.
-        word_terms: Terms by which a word is searched, for highlights.
+        bm25: The sparse model, where it is BM25: any process can run it.
     """
 
     model: str
@@ -61,7 +61,7 @@ class ModelTraits:
     infos: tuple[ModelInfo, ...] = ()
     late: int = 0
     truncation: TruncationChecks = field(default_factory=TruncationChecks)
-    word_terms: WordTerms = folded_word
+    bm25: Bm25Runner | None = None
 
 
 @dataclass(frozen=True, slots=True)

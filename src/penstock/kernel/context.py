@@ -51,7 +51,10 @@ async def run_all(coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
 
     Cancellation: Every part is cancelled and has ended when this returns. It takes precedence over an error of a part.
     """
-    if not coroutines:
+    if len(coroutines) < 2:
+        # One alone needs no task.
+        for part in coroutines:
+            await part
         return
     tasks = [asyncio.create_task(part) for part in coroutines]
     errors: list[BaseException] = []

@@ -96,13 +96,7 @@ class LateInteractionRunner(DenseRunner, Protocol):
 
 
 class SparseRunner(Protocol):
-    """Sparse model on the calling thread; ``stop`` as of :class:`DenseRunner`.
-
-    Attributes:
-        inline_characters_max: Queries of so many characters together take it less time than to hand them to a thread.
-    """
-
-    inline_characters_max: int
+    """Sparse model on the calling thread; ``stop`` as of :class:`DenseRunner`."""
 
     def encode_documents(self, texts: Sequence[str], stop: CancellationToken | None = None) -> list[SparseVector]:
         """Return one vector per document, in order."""

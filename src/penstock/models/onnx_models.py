@@ -151,7 +151,6 @@ class OnnxSparseEncoder(_OnnxModel):
     """
 
     OUTPUTS = ("sparse_embedding", "sentence_embedding", "logits")
-    inline_characters_max = 0
 
     def __init__(self, files: OnnxFiles) -> None:
         super().__init__(files)

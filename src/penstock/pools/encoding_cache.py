@@ -17,6 +17,7 @@ from penstock.kernel.errors import PenstockError
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import DenseVectors, Embeddings, SparseVector
+from penstock.models.bm25 import INLINE_CHARACTERS_MAX, Bm25Runner
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.pools.single_flight import SingleFlight
 from penstock.stores.key_value_cache import KeyValueCache
@@ -163,14 +164,26 @@ class CachedEmbedder:
 
 
 class CachedSparseEncoder:
-    """A ``SparseEncoder`` with a cache in front of it."""
+    """A ``SparseEncoder`` with a cache in front of it.
 
-    def __init__(self, inner: SparseEncoder, cache: KeyValueCache, fingerprint: str) -> None:
+    Args:
+        inner: The encoder.
+        cache: As of :class:`EncodingCache`, like ``fingerprint``.
+        bm25: The same model in this process, if it is BM25: it encodes a query in less time than a look into the cache
+            takes, and a third of that of a message.
+    """
+
+    def __init__(
+        self, inner: SparseEncoder, cache: KeyValueCache, fingerprint: str, bm25: Bm25Runner | None = None
+    ) -> None:
         self._inner = inner
+        self._bm25 = bm25
         self._memory: EncodingCache[SparseVector] = EncodingCache(cache, fingerprint, _pack_sparse, _unpack_sparse)
 
     async def encode(self, texts: Sequence[str], kind: TextKind, ctx: Context) -> list[SparseVector]:
         """Return one vector per text, in order; the arrays may be shared and are not to be changed."""
+        if self._bm25 is not None and kind is TextKind.QUERY and sum(map(len, texts)) <= INLINE_CHARACTERS_MAX:
+            return self._bm25.encode_queries(texts)
 
         async def encode(missing: list[str]) -> Sequence[SparseVector]:
             return await self._inner.encode(missing, kind, ctx)

@@ -73,13 +73,11 @@ class ThreadModelHandlers:
         return Embeddings(await threads.run(partial(self._dense.run, texts, stop), stop.cancel))
 
     async def sparse(self, message: SparseBatch, ctx: Context) -> list[SparseVector]:
-        """Return one sparse vector for each text; queries that are encoded at once are not handed to a thread.
+        """Return one sparse vector for each text.
 
         Cancellation: As :meth:`embed`.
         """
         stop = CancellationToken()
-        if message.kind is TextKind.QUERY and sum(map(len, message.texts)) <= self._sparse.inline_characters_max:
-            return self._sparse.encode_queries(message.texts, stop)
         encode = self._sparse.encode_queries if message.kind is TextKind.QUERY else self._sparse.encode_documents
         return await self._threads_for(ctx).run(partial(encode, message.texts, stop), stop.cancel)
 

@@ -9,6 +9,7 @@ from penstock.kernel.context import Context
 from penstock.kernel.errors import Unavailable
 from penstock.kernel.messages import TextKind
 from penstock.kernel.vectors import SparseVector
+from penstock.models.bm25 import INLINE_CHARACTERS_MAX, Bm25Runner, Bm25Settings
 from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
 from penstock.stores.memory_cache import MemoryCache
 from tests.clock import quiet, virtual
@@ -197,3 +198,17 @@ async def test_sparse_vectors_come_back_as_they_were():
             assert np.array_equal(vector.values, terms(text).values)
     assert len(model.asked) == 1
     assert cache.state().hits == 3
+
+
+@virtual
+async def test_queries_are_encoded_by_bm25_on_the_spot_if_they_are_short():
+    model, cache, bm25 = FakeSparseEncoder(), memory(), Bm25Runner(Bm25Settings())
+    encoder = CachedSparseEncoder(model, cache, "bm25", bm25)
+    queries = ["the cat sat", "cat"]
+    for found, wanted in zip(await encoder.encode(queries, QUERY, WORK), bm25.encode_queries(queries), strict=True):
+        assert np.array_equal(found.indices, wanted.indices)
+        assert np.array_equal(found.values, wanted.values)
+    assert (model.asked, cache.state().entries) == ([], 0)
+    for texts, kind in (["a" * (INLINE_CHARACTERS_MAX + 1)], QUERY), (queries, DOCUMENT):
+        await encoder.encode(texts, kind, WORK)
+        assert model.asked[-1] == texts

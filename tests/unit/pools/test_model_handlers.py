@@ -40,9 +40,6 @@ class Dense:
 
 
 class Sparse:
-    def __init__(self, inline_characters_max: int = 0) -> None:
-        self.inline_characters_max = inline_characters_max
-
     def _encode(self, texts: Sequence[str], value: float) -> list[SparseVector]:
         return [SparseVector(np.array([len(text)], np.uint32), np.array([value], np.float32)) for text in texts]
 
@@ -122,16 +119,6 @@ def test_queries_and_documents_are_encoded_each_in_their_way(
         assert [(v.indices.tolist(), v.values.tolist()) for v in encoded] == [([1], [value]), ([2], [value])]
 
     scenario()
-
-
-@virtual
-async def test_queries_that_are_encoded_at_once_are_not_handed_to_a_thread(threads: Threads) -> None:
-    workers, given = ThreadModelHandlers(Dense(), Sparse(inline_characters_max=4), Rerank(), threads), ["ab", "cd"]
-    found = await workers.sparse(SparseBatch(given, TextKind.QUERY), WORK)
-    assert ([v.indices.tolist() for v in found], threads.calls) == ([[2], [2]], 0)
-    for message in (SparseBatch([*given, "e"], TextKind.QUERY), SparseBatch(given, TextKind.DOCUMENT)):
-        assert len(await workers.sparse(message, WORK)) == len(message.texts)
-    assert threads.calls == 2
 
 
 @virtual

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from executors import HandExecutor
@@ -310,3 +311,15 @@ def test_only_threads_that_shall_be_nice_are() -> None:
     assert asyncio.run(asked(ThreadPool(1, "usual"))) == own
     assert asyncio.run(asked(ThreadPool(1, "bulk", 3))) == min(own + 3, 19)
     assert priority() == own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the policy is Linux's")
+def test_threads_do_batch_work_and_the_loop_does_not() -> None:
+    async def asked(threads: ThreadPool) -> int:
+        found = await threads.run(partial(os.sched_getscheduler, 0))
+        await threads.close()
+        return found
+
+    usual = os.sched_getscheduler(0)
+    assert asyncio.run(asked(ThreadPool(1, "ml"))) == os.SCHED_BATCH
+    assert os.sched_getscheduler(0) == usual
