@@ -1,12 +1,14 @@
-"""The plots of the overload benchmark, as SVG. Needs matplotlib; without it nothing is drawn and that is said."""
+"""The plots of the overload benchmark, as SVG."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from bench import drawing
 from bench.overload.accounting import POINT_S, Summary
 from bench.overload.results import GOALS, Results
 from bench.overload.systems import FULL_QUALITY, MAIN, OURS
@@ -21,42 +23,14 @@ STYLES: Final[dict[str, dict[str, Any]]] = {
     "fifo-1000": {"color": "#8d6e63", "linewidth": 1.3, "marker": "v"},
     "fifo-16": {"color": "#ef8f00", "linewidth": 1.3, "marker": "D"},
 }
-SETTINGS: Final = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "penstock",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-}
 
 What = Callable[[Summary], float]
 
 
 def draw(results: Results, out: Path) -> list[str]:
     """Draw what the results have data for; return the files' names."""
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - optional
-        from matplotlib import pyplot  # noqa: ICN001, PLC0415 - the whole word reads better
-    except ImportError:
-        print("matplotlib is not installed: no plots", file=sys.stderr)
-        return []
-    mpl.touch("svg")
-    drawn = []
-    with mpl.rc_context(SETTINGS):
-        for name, (wanted, plot) in _PLOTS.items():
-            if wanted(results):
-                figure = plot(pyplot, results)
-                figure.savefig(out / name, metadata={"Date": None}, bbox_inches="tight")
-                pyplot.close(figure)
-                drawn.append(name)
-    return drawn
+    wanted = {name: partial(plot, results=results) for name, (has_data, plot) in _PLOTS.items() if has_data(results)}
+    return [name for name, plot in wanted.items() if drawing.save(out / name, plot)]
 
 
 def _goodput(pyplot: Any, results: Results, *, computing: bool = False) -> Any:
