@@ -24,14 +24,14 @@ class Watched:
         process: The watcher.
     """
 
-    def __init__(self, root: Path, data_dir: Path) -> None:
+    def __init__(self, root: Path, data_dir: Path, *named: str) -> None:
         self.root, self.data_dir = root, data_dir
         self.server: Server = start(data_dir)
         penstock_json("index", root, "--data-dir", data_dir)
         self.log = data_dir / "watch.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                command("watch", "--data-dir", data_dir), stdout=log, stderr=log, env=environment()
+                command("watch", *named, "--data-dir", data_dir), cwd=root, stdout=log, stderr=log, env=environment()
             )
         self.until(lambda: "watching" in self.told())
 
@@ -163,6 +163,16 @@ def test_a_root_may_go_at_any_moment_of_a_run(watched):
         watched.until(lambda word=f"lynx_{number}": watched.finds(word, "f1.py"))
     assert watched.process.poll() is None
     assert len(watched.paths()) == 20
+
+
+def test_a_source_may_be_named_by_its_root(tmp_path, data_dir):
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "a.py").write_text("def first(): return 1\n")
+    (watched := Watched(root, data_dir, ".")).until(lambda: "watching" in watched.told())
+    (root / "a.py").write_text("def zebra(): return 1\n")
+    watched.until(lambda: watched.finds("zebra", "a.py"))
+    watched.end()
 
 
 def test_what_cannot_be_watched_is_refused_with_what_to_do(data_dir):

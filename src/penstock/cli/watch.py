@@ -24,7 +24,7 @@ from penstock.kernel.errors import Invalid, Unavailable
 @collection_option
 @with_client_settings("concurrency.index.", "concurrency.http.")
 async def command(setup: Setup, names: tuple[str, ...], collection: str) -> int:
-    """Keep sources up to date while their files change; all sources of this host unless some are named.
+    """Keep sources up to date while their files change; all sources of this host unless some are named, or their roots.
 
     A changed file is searchable a second or two after it was saved. Changes that come together, such as those of a
     branch switch, are one batch. A source keeps its documents while its directory is gone, empty or has lost more than
@@ -37,6 +37,8 @@ async def command(setup: Setup, names: tuple[str, ...], collection: str) -> int:
     async with AsyncClient(url) as api:
         listed = {one.name: one for one in await api.list_sources(collection)}
     here = {name: root for name, one in listed.items() if (root := one.root_on(socket.gethostname()))}
+    by_root = {Path(root): name for name, root in here.items()}
+    names = tuple(name if name in here else by_root.get(Path(name).resolve(), name) for name in names)
     if missing := [name for name in names if name not in here]:
         detail = f"{', '.join(missing)}: no such source of {collection} on this host"
         raise Invalid(detail, field="source", code="source_not_found")
