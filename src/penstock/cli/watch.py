@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from penstock.kernel.errors import Invalid, Unavailable
 
 
 @click.command("watch")
-@click.argument("names", nargs=-1, metavar="[SOURCE]...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @collection_option
 @with_client_settings("concurrency.index.", "concurrency.http.")
-async def command(setup: Setup, names: tuple[str, ...], collection: str) -> int:
+async def command(setup: Setup, sources: tuple[str, ...], collection: str) -> int:
     """Keep sources up to date while their files change; all sources of this host unless some are named, or their roots.
 
     A changed file is searchable a second or two after it was saved. Changes that come together, such as those of a
@@ -37,8 +37,7 @@ async def command(setup: Setup, names: tuple[str, ...], collection: str) -> int:
     async with AsyncClient(url) as api:
         listed = {one.name: one for one in await api.list_sources(collection)}
     here = {name: root for name, one in listed.items() if (root := one.root_on(socket.gethostname()))}
-    by_root = {Path(root): name for name, root in here.items()}
-    names = tuple(name if name in here else by_root.get(Path(name).resolve(), name) for name in names)
+    names = _by_name(sources, here)
     if missing := [name for name in names if name not in here]:
         detail = f"{', '.join(missing)}: no such source of {collection} on this host"
         raise Invalid(detail, field="source", code="source_not_found")
@@ -50,6 +49,12 @@ async def command(setup: Setup, names: tuple[str, ...], collection: str) -> int:
         raise Invalid(f"{collection} has no source on this host to watch; {hint}", field="source")
     await SourceWatcher(_Terminal(setup, stderr_console()), setup.settings, collection, roots).run()
     return 0
+
+
+def _by_name(asked: Sequence[str], here: Mapping[str, str]) -> list[str]:
+    """Return the names of sources that are asked for by their names or their roots."""
+    by_root = {Path(root): name for name, root in here.items()}
+    return [one if one in here else by_root.get(Path(one).resolve(), one) for one in asked]
 
 
 class _Terminal:
