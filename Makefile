@@ -28,9 +28,9 @@ help: ## Show what there is
 
 install: $(VENV)/.runtime ## Install into .venv, no more: what a host needs
 
-serve: $(VENV)/.runtime ## Install, prepare the model, index this repository, serve on HOST and PORT
+serve: $(VENV)/.runtime ## Install, prepare the model, index this repository, serve on HOST and PORT (beyond loopback with INSECURE=1)
 	@PENSTOCK_COMMAND=$(BIN)/penstock $(BIN)/penstock serve \
-		$(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') --data-dir .penstock --index-self .
+		$(if $(HOST),--host '$(HOST)') $(if $(PORT),--port '$(PORT)') $(if $(INSECURE),--insecure) --data-dir .penstock --index-self .
 
 test: $(VENV)/.dev ## Install and run the whole suite
 	@$(BIN)/python -m pytest -n 2 --dist worksteal

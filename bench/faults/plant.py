@@ -83,7 +83,7 @@ class Plant:
         self._common = {"PENSTOCK_RATE_LIMIT": "0", "PENSTOCK_LOG_LEVEL": "warning"}
         if layout.points == "qdrant":
             self._common |= {"STORE_BACKEND": "qdrant", "QDRANT_URL": f"http://{store.address}:{POINTS_PORT}"}
-        serve = ("-m", "penstock", "serve", "--role", "api", *layout.at_api, "--host", api.address)
+        serve = ("-m", "penstock", "serve", "--role", "api", *layout.at_api, "--host", api.address, "--insecure")
         self.api = self._part(api, (*serve, "--port", str(API_PORT)), "Penstock listens")
         work = ("-m", "penstock", "worker", "--pool", layout.at_workers)
         hosts = {name: network.add(name, wired=name == VICTIM) for name in WORKERS}

@@ -183,7 +183,11 @@ def test_every_file_of_the_examples_is_on_the_page():
 
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
-    [([], "serve --data-dir"), (["HOST=::1", "PORT=81"], "serve --host '::1' --port '81' --data-dir")],
+    [
+        ([], "serve --data-dir"),
+        (["HOST=::1", "PORT=81"], "serve --host '::1' --port '81' --data-dir"),
+        (["HOST=::", "INSECURE=1"], "serve --host '::' --insecure --data-dir"),
+    ],
 )
 def test_make_serve_passes_flags_that_were_given_and_nothing_of_the_environment(arguments, wanted):
     command = ["make", "--no-print-directory", "-n", "serve", *arguments]

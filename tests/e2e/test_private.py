@@ -190,3 +190,11 @@ def test_a_file_that_cannot_be_used_tells_no_secret(name, told, tmp_path):
         text = told({}, "config", "--config", str(file))
         assert "error:" in text
         assert CANARY not in text
+
+
+# --- Addresses
+
+
+def test_an_address_beyond_loopback_must_be_allowed(data_dir):
+    done = penstock("serve", "--host", "0.0.0.0", "--port", "0", "--data-dir", data_dir)
+    assert (done.returncode, "--insecure" in done.stderr, "listens" in done.stderr) == (2, True, False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import resource
 import signal
 import socket
@@ -90,6 +91,12 @@ def bind_socket(host: str, port: int, section: str = "server") -> socket.socket:
         bound.close()
         raise _bind_error(error, host, port, section) from error
     return bound
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    """Return whether only this machine reaches the socket."""
+    address = ipaddress.ip_address(bound.getsockname()[0].partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def socket_url(bound: socket.socket) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from socket import socket
@@ -11,17 +12,22 @@ import click
 
 from penstock.app.app import App
 from penstock.app.role import ALL_IN_ONE, Role
-from penstock.cli.http_server import bind_socket, socket_url
+from penstock.cli.http_server import bind_socket, is_loopback, socket_url
 from penstock.cli.options import Setup, parse_pools
 from penstock.cli.server_process import ServerProcess, run_process
-from penstock.kernel.errors import PenstockError, Unavailable
+from penstock.kernel.errors import Invalid, PenstockError, Unavailable
 from penstock.stores.lock import find_lock_holder
+
+log = logging.getLogger(__name__)
 
 
 @click.command("serve")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML file with settings.")
 @click.option("--host", metavar="ADDRESS", help="Address to listen on (default 127.0.0.1).")
 @click.option("--port", metavar="PORT", help="Port to listen on (default 8080); 0: any free one.")
+@click.option(
+    "--insecure", flag_value="true", help="Listen beyond loopback, where anyone who reaches it may do everything."
+)
 @click.option("--data-dir", metavar="DIR", help="Data directory (default: ./.penstock if it exists, else yours).")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option(
@@ -62,7 +68,22 @@ class _Server(ServerProcess):
             message = f"a server (process {held.pid}) runs on {data_dir} already, at {held.url}"
             raise Unavailable(message, dependency="data directory", code="directory_locked")
         self._bound = bind_socket(server.host, server.port)
+        if not is_loopback(self._bound):
+            self._check_exposed(server.host)
         return self._bound
+
+    def _check_exposed(self, host: str) -> None:
+        """Say what it means that other machines reach the server.
+
+        Raises:
+            Invalid: It has not been allowed (``not_loopback``).
+        """
+        risk = f"{host} is not loopback: anyone who reaches it may read, change and delete everything"
+        if not self.setup.settings.server.insecure:
+            self._bound.close()
+            way = "put a proxy that knows who may ask in front of loopback, or allow it with --insecure"
+            raise Invalid(f"{risk}; {way}", field="server.host", code="not_loopback")
+        log.warning("%s (--insecure)", risk)
 
     def announce(self, app: App) -> None:
         url = socket_url(self._bound)

@@ -18,6 +18,7 @@ CONCURRENCY: Final = "concurrency"
 #: Flags that set a setting, by the setting's YAML name; with the command in front where another means something else.
 FLAGS: Final = {
     "--host": "server.host",
+    "--insecure": "server.insecure",
     "--port": "server.port",
     "--log-level": "server.log_level",
     "--data-dir": "store.data_dir",

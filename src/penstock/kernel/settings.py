@@ -354,6 +354,11 @@ class ServerSettings:
     """Listening address and log of the server."""
 
     host: str = text("127.0.0.1", "PENSTOCK_HOST", "address to listen on")
+    insecure: bool = switch(
+        False,
+        "PENSTOCK_INSECURE",
+        "listen beyond loopback, where anyone who reaches the address may do everything (A3)",
+    )
     port: int = count(8080, "PENSTOCK_PORT", "port to listen on; 0: any free one", least=0, most=65_535)
     log_level: str = text("info", "PENSTOCK_LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error")
     log_format: str = text(
