@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import accumulate, islice
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from penstock.client import AsyncClient, IndexedDocument, Problem, RootDirectory, StoredDocument
+from penstock.client import AsyncClient, IndexedDocument, Problem, RootDirectory
 from penstock.indexing.encoding import UnreadableText
 from penstock.indexing.exclusion import SkipReason
 from penstock.indexing.file_reader import FileChanged
 from penstock.indexing.git_repository import open_repository
+from penstock.indexing.sources.index_scope import UNREADABLE_MAX, IndexScope
 from penstock.indexing.sources.index_sources import (
     KnownSources,
     check_registered,
@@ -37,9 +36,6 @@ from penstock.indexing.sources.local_files import (
     IndexRoot,
     encode_document,
     find_files,
-    hash_file,
-    innermost_root,
-    is_below,
     is_below_any,
     project_of,
     resolve_path,
@@ -57,11 +53,6 @@ REMOVE_IDS_MAX: Final = 500
 ENVELOPE_BYTES: Final = 64
 #: Files compared before the display is updated, and an interruption noticed.
 COMPARE_BATCH_FILES: Final = 100
-#: Unreadable files and directories remembered, so that what is listed below them is not removed; with more of them
-#: nothing is removed at all.
-UNREADABLE_MAX: Final = 1000
-#: Paths that are left out and remembered, so that documents of them are removed however many they are.
-LEFT_OUT_MAX: Final = 10_000
 #: Seconds between updates of the display while nothing happens.
 REFRESH_S: Final = 1.0
 #: Seconds between looks at how many vectors are made, and without one more after which they are not waited for.
@@ -96,100 +87,6 @@ class IndexOptions:
     vectors: bool = True
     worktree: bool = False
     registered_only: bool = False
-
-
-@dataclass(slots=True)
-class _IndexScope:
-    """Scope of an index run: its roots, the collection's documents, and what has vanished.
-
-    Attributes:
-        roots: The paths to index, with their sources.
-        known: The documents that the collection holds of sources, and those without one by the path of their file.
-        sources: The sources that the collection has.
-        unreadable: Files and directories that could not be read. Documents listed below them have not vanished.
-        left_out: Files and directories that are there and left out.
-        losses: The documents that have vanished from each directory that is indexed.
-        changed: As in :class:`IndexOptions`.
-    """
-
-    roots: Sequence[IndexRoot]
-    known: IndexedDocuments
-    sources: KnownSources
-    unreadable: list[Path] = field(default_factory=list)
-    left_out: set[str] = field(default_factory=set)
-    losses: list[VanishedDocuments] = field(default_factory=list)
-    changed: frozenset[str] | None = None
-
-    def note_file(self, file: str) -> None:
-        """Note that a file is there."""
-        for loss in self.losses:
-            loss.has_files = loss.has_files or is_below(file, str(loss.directory))
-
-    def note_skipped(self, path: Path, reason: str) -> None:
-        """Note that a file or directory is there and not indexed."""
-        if reason == SkipReason.UNREADABLE and len(self.unreadable) <= UNREADABLE_MAX:
-            self.unreadable.append(path)
-        # An empty file may be one that is being written.
-        elif reason not in (SkipReason.UNREADABLE, SkipReason.EMPTY) and len(self.left_out) < LEFT_OUT_MAX:
-            self.left_out.add(str(path))
-
-    def is_unchanged(self, one: IndexableFile, file_bytes_max: int) -> bool:
-        """Note that a file exists, and return whether the collection has it as it is and by its own id."""
-        # Whatever the hash: one that still has its path for an id is sent, to be given its own.
-        legacy = self.known.note(one.file)
-        if not self._may_have_changed(one.file) and self.known.assume_unchanged(one.id):
-            return not legacy
-        return self.known.is_unchanged(one.id, partial(hash_file, one, file_bytes_max)) and not legacy
-
-    def _may_have_changed(self, file: str) -> bool:
-        if self.changed is None:
-            return True
-        return _is_among(file, self.changed)
-
-    def was_unchanged(self, one: IndexableFile) -> bool:
-        """Return whether a file was found unchanged."""
-        return self.known.was_unchanged(one.id) and not self.known.holds(one.file)
-
-    def file_of(self, one: StoredDocument) -> str:
-        """Return the path that a listed document's file has or had, empty where it is none of the run's sources."""
-        if not one.source:
-            return one.id if project_of(one.id, one.path) is not None else ""
-        project = next((root.project for root in self.roots if root.source == one.source), None)
-        below = one.id.removeprefix(document_id(one.source, ""))
-        return "" if project is None else os.path.join(project, below)  # noqa: PTH118 - as the walk writes it
-
-    def count_document(self, one: StoredDocument) -> None:
-        """Count a listed document."""
-        file = self.file_of(one)
-        around = [loss for loss in self.losses if is_below(file, str(loss.directory))]
-        if not around or self.is_superseded(one):
-            return
-        # A file that is left out by now is there: its disk is mounted. Whether there is a file at this moment says
-        # nothing: the disk may have been mounted since the walk, and a branch switched back.
-        vanished = self.may_remove(one) and not _is_among(file, self.left_out)
-        for loss in around:
-            loss.listed += 1
-            loss.vanished += vanished
-
-    def may_remove(self, one: StoredDocument) -> bool:
-        """Return whether a listed document has vanished from below what is indexed."""
-        file = self.file_of(one)
-        return (
-            bool(file)
-            and self.known.has_vanished(one.id)
-            and innermost_root(file, self.roots) is not None
-            and not is_below_any(file, self.unreadable)
-        )
-
-    def is_superseded(self, one: StoredDocument) -> bool:
-        """Return whether a listed document's file belongs to another source by now, which lies inside of its own."""
-        root = innermost_root(self.file_of(one), self.roots)
-        return bool(one.source) and root is not None and root.source != one.source
-
-
-def _is_among(file: str, paths: AbstractSet[str]) -> bool:
-    """Tell whether a file or one of the directories around it is among the paths."""
-    return not paths.isdisjoint((file, *accumulate(file.split("/")[:-1], "{}/{}".format)))
 
 
 class IndexRun:
@@ -259,7 +156,7 @@ class IndexRun:
             await asyncio.sleep(POLL_S)
         self.stats.chunks_pending = 0
 
-    async def _listed(self) -> _IndexScope:
+    async def _listed(self) -> IndexScope:
         documents = IndexedDocuments()
         projects: set[str] = set()
         async for one in self._api.iter_documents(self._order.collection):
@@ -284,11 +181,11 @@ class IndexRun:
         for root in roots:
             self.stats.sources.setdefault(root.source, SourceStats(str(root.project)))
         losses = [VanishedDocuments(root.path) for root in roots if root.path.is_dir()]
-        return _IndexScope(roots, documents, known, losses=losses, changed=order.changed)
+        return IndexScope(roots, documents, known, losses=losses, changed=order.changed)
 
     # --- Sources
 
-    async def _register(self, scope: _IndexScope) -> None:
+    async def _register(self, scope: IndexScope) -> None:
         """Register the sources that are new here, before anything of them is sent.
 
         Raises:
@@ -309,7 +206,7 @@ class IndexRun:
             await self._api.put_source(name, self._order.collection, root=root, include=include)
         self.stats.notes += scope.sources.hints(scope.roots)
 
-    async def _check_moved(self, scope: _IndexScope, moved: Sequence[IndexRoot]) -> None:
+    async def _check_moved(self, scope: IndexScope, moved: Sequence[IndexRoot]) -> None:
         """Refuse trees of which most documents are not there: they only have the name of a source that has gone."""
         listed: Counter[str] = Counter()
         vanished: Counter[str] = Counter()
@@ -327,7 +224,7 @@ class IndexRun:
                     code="source_conflict",
                 )
 
-    async def _record(self, scope: _IndexScope) -> None:
+    async def _record(self, scope: IndexScope) -> None:
         """Record the completed run with each source; forget one whose tree has another name now."""
         for name, counts in self.stats.sources.items():
             repository = await asyncio.to_thread(open_repository, Path(counts.root))
@@ -342,7 +239,7 @@ class IndexRun:
 
     # --- Compare
 
-    async def _compare(self, scope: _IndexScope) -> None:
+    async def _compare(self, scope: IndexScope) -> None:
         """Find out what is unchanged, and how much there is to send."""
         self._display.show_stage("Looking for files")
         files, compared = 0, self._compared(scope)
@@ -351,7 +248,7 @@ class IndexRun:
             self._display.show_stage(f"Comparing: {files} files, {self.stats.unchanged} unchanged")
         self._display.update(self.stats)
 
-    def _compared(self, scope: _IndexScope) -> Iterator[None]:
+    def _compared(self, scope: IndexScope) -> Iterator[None]:
         """Compare file by file; runs in a thread, one slice at a time."""
 
         def skip(path: Path, reason: str) -> None:
@@ -371,7 +268,7 @@ class IndexRun:
 
     # --- Send
 
-    async def _send(self, scope: _IndexScope) -> None:
+    async def _send(self, scope: IndexScope) -> None:
         source = batches(self._encoded(scope), self._documents_max, BATCH_BYTES_MAX)
         turn = asyncio.Lock()
 
@@ -397,7 +294,7 @@ class IndexRun:
                 self.stats.chunks_pending = (await self._api.get_collection(self._order.collection)).pending
             self._display.update(self.stats)
 
-    def _encoded(self, scope: _IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:
+    def _encoded(self, scope: IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:
         """Yield encoded documents; runs in a thread, one at a time."""
         for one in find_files(scope.roots, self._file_bytes_max, include=self._order.include):
             # A source that had no file when it was compared has not been registered.
@@ -431,7 +328,7 @@ class IndexRun:
             self._count(one, outcomes.get(one.id), problem)
         self._display.update(self.stats)
 
-    def _encode(self, one: IndexableFile, scope: _IndexScope) -> bytes:
+    def _encode(self, one: IndexableFile, scope: IndexScope) -> bytes:
         def note_encoding(encoding: str) -> None:
             self.stats.encodings[encoding] += 1
 
@@ -466,7 +363,7 @@ class IndexRun:
 
     # --- Remove
 
-    async def _remove(self, scope: _IndexScope) -> None:
+    async def _remove(self, scope: IndexScope) -> None:
         """Remove documents whose file has vanished or is not indexed any more; the listing is read again for them.
 
         A directory from which too much has vanished keeps what the collection has of it, unless the user says
