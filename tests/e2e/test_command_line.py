@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -142,3 +143,41 @@ def test_eval_scores_a_beir_directory(tmp_path, data_dir):
     assert report["queries"] == 2
     assert set(report["ndcg@10"]) == set(report["recall@100"]) == {"sparse", "dense", "hybrid", "default"}
     assert report["ndcg@10"]["default"] == 1.0
+
+
+#: Completes the last of some words as bash does when tab is pressed, and prints what it would offer.
+_COMPLETE = """
+source <(penstock completion bash)
+COMP_WORDS=(penstock "$@"); COMP_CWORD=$#
+_penstock_completion penstock
+echo "${COMPREPLY[*]}"
+"""
+
+
+def test_bash_completes_commands_and_names_that_a_running_server_lists(tree, tmp_path, serve):
+    server = serve()
+    penstock_json("index", tree, "--collection", "orchard", "--data-dir", server.data_dir)
+    (program := tmp_path / "bin" / "penstock").parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(command())} "$@"\n')
+    program.chmod(0o755)
+    environ = environment()
+
+    def offered(*words):
+        done = subprocess.run(
+            ["bash", "-c", _COMPLETE, "bash", *map(str, words)],
+            env=environ | {"PATH": f"{program.parent}:{environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert offered("se") == ["serve", "search"]
+    there = ("--data-dir", server.data_dir)
+    assert offered("search", *there, "--collection", "") == ["orchard"]
+    assert offered("forget", "--collection", "orchard", *there, "t") == ["tree"]
+    assert offered("collections", "delete", *there, "x") == []
+    assert server.terminate()[0] == 0
+    assert offered("search", *there, "--collection", "") == []

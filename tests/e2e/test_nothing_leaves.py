@@ -153,6 +153,10 @@ def test_measuring_keeps_to_itself(place):
     place.run("check-model", "--data-dir", place.data)
 
 
+def test_completing_keeps_to_itself(place):
+    place.run("completion", "bash")
+
+
 def test_a_worker_keeps_to_itself(place):
     redis.needed()
     environ = {"BUS_BACKEND": "redis", "REDIS_URL": redis.shared().url, "BUS_PREFIX": f"test-{uuid.uuid4().hex[:8]}"}

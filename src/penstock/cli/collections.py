@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from penstock.cli.options import Setup, json_option, with_client_settings
+from penstock.cli.options import Setup, complete_collections, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.sources import confirm, yes_option
 from penstock.cli.status import collection_row
@@ -45,7 +45,7 @@ async def list_collections(setup: Setup, *, as_json: bool) -> int:
 
 
 @command.command("delete")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_collections)
 @yes_option
 @json_option
 @with_client_settings()

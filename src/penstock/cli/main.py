@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem, shell_complete
 
 from penstock import __version__
+from penstock.cli.completion import COMPLETION_VARIABLE
 from penstock.kernel.cores import SINGLE_THREADED_ENV
 from penstock.kernel.errors import Broken, PenstockError
 from penstock.kernel.files import set_private_umask
@@ -40,6 +42,7 @@ COMMANDS: Final = {
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),
     "check-model": ("check_model", "Compare the prepared model with its own float32 form."),
+    "completion": ("completion", "Print the script by which a shell completes commands."),
 }
 
 #: Exit codes beside 0; 1 is a command's own "no" (nothing found, some files failed).
@@ -74,6 +77,13 @@ class LazyGroup(click.Group):
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(f"penstock.cli.{module}"), attribute or "command")
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands that begin so, without importing them, and the options."""
+        commands = [
+            CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands without importing them."""
@@ -120,6 +130,8 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    if asked := os.environ.get(COMPLETION_VARIABLE):
+        return shell_complete(penstock, {}, "penstock", COMPLETION_VARIABLE, asked)
     if fault := _fault(arguments):
         print_error(fault)
         return FAILED

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from penstock.app.external_backends import build_store_service, probe_qdrant
-from penstock.cli.options import Setup, json_option, with_settings
+from penstock.cli.options import Setup, complete_collections, json_option, with_settings
 from penstock.cli.progress_bars import progress_bar
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.kernel.context import MonotonicClock
@@ -29,7 +29,7 @@ _OTHER: Final = {"edge": "qdrant", "qdrant": "edge"}
 
 
 @click.command("migrate")
-@click.argument("collection")
+@click.argument("collection", shell_complete=complete_collections)
 @click.option("--to", "target", type=click.Choice(list(_OTHER)), required=True, help="Where its points are to be.")
 @click.option("--as", "name", metavar="NAME", help="Its name there (default: the same).")
 @json_option

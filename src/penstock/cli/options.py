@@ -10,20 +10,25 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from penstock.cli.setting_values import format_value, is_unicode
 from penstock.cli.settings_loader import DEFAULT, load_settings
 from penstock.cli.settings_schema import CONCURRENCY, setting_entries, setting_names
-from penstock.kernel.errors import Invalid
+from penstock.kernel.errors import Invalid, PenstockError
 from penstock.kernel.settings import Settings
 from penstock.pools.permits import POOL_NAMES
 from penstock.stores.lock import find_lock_holder
 from penstock.telemetry.logs import configure
 
+if TYPE_CHECKING:
+    from penstock.client import Client
+
 LOCAL_DATA_DIR: Final = ".penstock"
+#: Seconds that a server has to list names for a shell: somebody waits with a finger on the key.
+NAMES_TIMEOUT_S: Final = 1.0
 
 
 def choose_data_dir(wanted: str, environ: Mapping[str, str], cwd: Path, home: Path) -> Path:
@@ -207,10 +212,44 @@ def warn_and_drop_secrets(setup: Setup) -> None:
         click.echo(f"warning: {note}", err=True)
 
 
+def complete_collections(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the collections of a running server whose names begin so."""
+    return _completed(ctx, incomplete, lambda client: [one.name for one in client.list_collections()])
+
+
+def complete_sources(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the sources of a collection, or of all collections, whose names begin so."""
+    collection = ctx.params.get("collection")
+    return _completed(ctx, incomplete, lambda client: [one.name for one in client.list_sources(collection)])
+
+
+def _completed(ctx: click.Context, incomplete: str, listed: Callable[[Client], list[str]]) -> list[str]:
+    """Return the names that a running server lists and that begin so; none where no server answers in time."""
+    # Imported here, since options are made at each start, and a shell asks seldom.
+    from penstock.client import CallOptions, Client  # noqa: PLC0415
+
+    try:
+        setup = load_setup(ctx.params.get("config"), {"--data-dir": ctx.params.get("data_dir")}, SERVER_LOOKUP_SETTINGS)
+        held = find_lock_holder(setup.data_dir)
+        if held is None or not held.url:
+            return []
+        with Client(held.url, CallOptions(timeout_s=NAMES_TIMEOUT_S, attempts_max=1)) as client:
+            return sorted({name for name in listed(client) if name.startswith(incomplete)})
+    except (PenstockError, OSError):
+        # An error would stand in the middle of the line that is being typed.
+        return []
+
+
 def collection_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--collection``."""
-    option = click.option("--collection", default="default", show_default=True, metavar="NAME", help="Collection.")
-    return option(command)
+    return click.option(
+        "--collection",
+        default="default",
+        show_default=True,
+        metavar="NAME",
+        help="Collection.",
+        shell_complete=complete_collections,
+    )(command)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:

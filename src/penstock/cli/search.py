@@ -12,7 +12,7 @@ import click
 import msgspec
 from rich.text import Text
 
-from penstock.cli.options import Setup, json_option, with_client_settings
+from penstock.cli.options import Setup, complete_collections, complete_sources, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
 from penstock.client import FacetCounts, Hit, SearchOptions, SearchResponse, Source, calls
@@ -42,11 +42,22 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
 @click.command("search")
 @click.argument("query", nargs=-1)
 @click.option(
-    "--collection", default="default", show_default=True, metavar="NAME[,NAME…]", help="Collection, or several at once."
+    "--collection",
+    default="default",
+    show_default=True,
+    metavar="NAME[,NAME…]",
+    help="Collection, or several at once.",
+    shell_complete=complete_collections,
 )
 @click.option("--limit", default=10, show_default=True, metavar="N", help="Hits at most.")
 @click.option("--path-prefix", metavar="PREFIX", help="Only paths that begin so, as they were shown when indexed.")
-@click.option("--source", multiple=True, metavar="NAME", help="Only this source; may be repeated.")
+@click.option(
+    "--source",
+    multiple=True,
+    metavar="NAME",
+    help="Only this source; may be repeated.",
+    shell_complete=complete_sources,
+)
 @click.option("--language", multiple=True, metavar="NAME", help="Only this language; may be repeated.")
 @click.option(
     "--group", flag_value="document", help="The best chunk of each document alone; tells where its others are."

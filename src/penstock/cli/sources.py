@@ -9,7 +9,7 @@ from typing import Any
 import click
 import msgspec
 
-from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
+from penstock.cli.options import Setup, collection_option, complete_sources, json_option, with_client_settings
 from penstock.cli.session import connect
 from penstock.cli.terminal import print_json, print_table, stderr_console, stdout_console, strip_controls
 from penstock.client import Source, calls
@@ -103,7 +103,7 @@ def source_row(one: Source, host: str) -> list[str]:
 
 
 @click.command("forget")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_sources)
 @collection_option
 @yes_option
 @json_option

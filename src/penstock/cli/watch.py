@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from penstock.cli.options import Setup, collection_option, with_client_settings
+from penstock.cli.options import Setup, collection_option, complete_sources, with_client_settings
 from penstock.cli.session import running_server_url
 from penstock.cli.terminal import stderr_console, strip_controls
 from penstock.client import AsyncClient, Source
@@ -20,7 +20,7 @@ from penstock.kernel.errors import Invalid, Unavailable
 
 
 @click.command("watch")
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=complete_sources)
 @collection_option
 @with_client_settings("concurrency.index.", "concurrency.http.")
 async def command(setup: Setup, sources: tuple[str, ...], collection: str) -> int:
