@@ -5,19 +5,21 @@ The records of an endpoint are those of its operation's signature: ``body`` is i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 
 from penstock.http.decoding import NoQuery
+from penstock.kernel.access import Principal, Scope
 from penstock.kernel.context import Criticality
 from penstock.kernel.messages import Topic
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DECLARED: Final = "__endpoints__"
+_IN_COLLECTION: Final = "/v1/collections/{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class ApiEndpoint:
         query: Record of its query parameters. Where there is a body too, they may replace it.
         topics: Topics that queue its work. When one of them is nearly full, the gate refuses (D2).
         criticality: Class of its work. Callers may ask for a lower one.
+        scope: Scope that a key must have. What declares none needs the highest.
         error_statuses: Statuses of problems that only some endpoints have. Any request may get the others.
         operation: Name of the method, as the next three from its definition.
         description: Its docstring: a line, then what else there is to say.
@@ -48,6 +51,7 @@ class ApiEndpoint:
     query: type[msgspec.Struct] = NoQuery
     topics: tuple[Topic, ...] = ()
     criticality: Criticality = Criticality.STANDARD
+    scope: Scope = Scope.ADMIN
     error_statuses: tuple[int, ...] = ()
     operation: str = ""
     description: str = ""
@@ -58,6 +62,20 @@ class ApiEndpoint:
         """Declare a method as the endpoint's operation."""
         operation.__dict__.setdefault(_DECLARED, []).append(self)
         return operation
+
+    def check_access(self, principal: Principal, path_params: Mapping[str, str]) -> None:
+        """Refuse a principal whose key lacks the scope, or is not for the collection that the path names.
+
+        Collections that only the body or the query names are the operation's to check.
+
+        Raises:
+            AccessDenied: Saying what is lacking.
+        """
+        principal.require(self.scope)
+        if self.path.startswith(_IN_COLLECTION):
+            principal.require_collections([path_params["name"]])
+        elif self.scope is Scope.ADMIN:
+            principal.require_every_collection()
 
     def of(self, operation: Callable[..., Any]) -> ApiEndpoint:
         """Return the endpoint with what its operation's definition says."""

@@ -30,6 +30,7 @@ from penstock.http.request_context import build_context, request_state
 from penstock.http.status_report import alert_status, server_status
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome, Wait
 from penstock.indexing.language import canonical_language
+from penstock.kernel.access import Scope
 from penstock.kernel.context import Context, Criticality, Deadline, enforce_deadline
 from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
 from penstock.kernel.messages import (
@@ -86,9 +87,12 @@ _SEARCH: Final = ApiEndpoint(
     "/v1/search",
     topics=(Topic.SEARCH_REQUEST,),
     criticality=Criticality.INTERACTIVE,
+    scope=Scope.SEARCH,
     error_statuses=(404, 409),
 )
-_DOCUMENT: Final = ApiEndpoint("GET", f"{_DOCUMENTS}/{{id}}", query=ChunksQuery, error_statuses=(404,))
+_DOCUMENT: Final = ApiEndpoint(
+    "GET", f"{_DOCUMENTS}/{{id}}", query=ChunksQuery, scope=Scope.SEARCH, error_statuses=(404,)
+)
 
 
 class Operations:
@@ -108,6 +112,8 @@ class Operations:
         """Search a collection: the one in the path, or else those of `collections`, or else `default`."""
         asked = SearchRequest.from_body(body, request.path_params.get("name"), canonical_language)
         names = asked.names
+        if (principal := request_state(request.scope).principal).collections:
+            principal.require_collections(names)
         ctx = self._context(request, body.timeout_ms)
         ctx = ctx.within(self._core.deps.settings.timeouts.search, "search", self._clock.now())
         request_state(request.scope).deadline_s = ctx.deadline.at_s
@@ -118,12 +124,14 @@ class Operations:
         await self._bus.publish(Topic.SEARCH_COMPLETE, done, ctx)
         return result
 
-    @ApiEndpoint("GET", "/v1/collections")
+    @ApiEndpoint("GET", "/v1/collections", scope=Scope.SEARCH)
     async def list_collections(self, request: Request) -> responses.CollectionList:
-        """List every collection."""
-        return responses.CollectionList(await self._store.run(ListCollections(), self._context(request)))
+        """List every collection that the key may use."""
+        may_see = request_state(request.scope).principal.may_see
+        listed = await self._store.run(ListCollections(), self._context(request))
+        return responses.CollectionList([info for info in listed if may_see(info.name)])
 
-    @ApiEndpoint("PUT", _COLLECTION, body_required=False, error_statuses=(409, 507))
+    @ApiEndpoint("PUT", _COLLECTION, body_required=False, scope=Scope.WRITE, error_statuses=(409, 507))
     async def create_collection(self, request: Request, body: request_bodies.CollectionBody) -> CollectionInfo:  # noqa: ARG002 - no options yet
         """Create a collection, or return the one that is there."""
         ctx = self._context(request)
@@ -131,7 +139,7 @@ class Operations:
         await self._bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
         return info
 
-    @ApiEndpoint("GET", _COLLECTION, error_statuses=(404,))
+    @ApiEndpoint("GET", _COLLECTION, scope=Scope.SEARCH, error_statuses=(404,))
     async def get_collection(self, request: Request) -> CollectionInfo:
         """Describe a collection."""
         return await self._store.run(DescribeCollection(request.path_params["name"]), self._context(request))
@@ -164,6 +172,7 @@ class Operations:
         ndjson=True,
         topics=(Topic.INDEX_CHUNK, Topic.INDEX_REQUEST),
         criticality=Criticality.BULK,
+        scope=Scope.WRITE,
         error_statuses=(404, 409, 507),
     )
     async def index_documents(self, request: Request) -> responses.IndexResponse:
@@ -215,7 +224,7 @@ class Operations:
         await self._bus.publish(Topic.INDEX_COMPLETE, done, ctx)
         return outcomes, done
 
-    @ApiEndpoint("GET", _DOCUMENTS, query=PageQuery, error_statuses=(404,))
+    @ApiEndpoint("GET", _DOCUMENTS, query=PageQuery, scope=Scope.SEARCH, error_statuses=(404,))
     async def list_documents(self, request: Request) -> DocumentPage:
         """List documents, a page at a time."""
         query: PageQuery = request_state(request.scope).query
@@ -244,7 +253,14 @@ class Operations:
         id = query.id if isinstance(query, LookupQuery) else request.path_params["id"]
         return await read_document(self._store, request.path_params["name"], id, query, self._context(request))
 
-    @ApiEndpoint("DELETE", _DOCUMENTS, body=request_bodies.DeleteBody, query=DeleteQuery, error_statuses=(404, 507))
+    @ApiEndpoint(
+        "DELETE",
+        _DOCUMENTS,
+        body=request_bodies.DeleteBody,
+        query=DeleteQuery,
+        scope=Scope.WRITE,
+        error_statuses=(404, 507),
+    )
     async def delete_documents(self, request: Request) -> responses.DeleteResponse:
         """Delete documents by ids or by path prefix.
 
@@ -256,28 +272,33 @@ class Operations:
         name, ctx = request.path_params["name"], self._context(request)
         return responses.DeleteResponse(await self._store.run(DeleteDocuments(name, (condition,)), ctx))
 
-    @ApiEndpoint("GET", "/v1/sources", query=SourcesQuery, error_statuses=(404,))
+    @ApiEndpoint("GET", "/v1/sources", query=SourcesQuery, scope=Scope.SEARCH, error_statuses=(404,))
     async def list_sources(self, request: Request) -> responses.SourceList:
-        """List the sources of a collection, or of every collection."""
-        query: SourcesQuery = request_state(request.scope).query
+        """List the sources of a collection, or of every collection that the key may use."""
+        state = request_state(request.scope)
+        query: SourcesQuery = state.query
         collection = None if query.collection is UNSET else query.collection
-        return await sources.list_sources(self._store, self._watches, collection, self._context(request))
+        state.principal.require_collections([] if collection is None else [collection])
+        ctx, may_see = self._context(request), state.principal.may_see
+        return await sources.list_sources(self._store, self._watches, collection, ctx, may_see)
 
-    @ApiEndpoint("PUT", _SOURCE, error_statuses=(404, 409, 507))
+    @ApiEndpoint("PUT", _SOURCE, scope=Scope.WRITE, error_statuses=(404, 409, 507))
     async def put_source(self, request: Request, body: request_bodies.SourceBody) -> responses.SourceInfo:
         """Register a source, or write what a run tells of it."""
         name, ctx = request.path_params["name"], self._context(request)
+        request_state(request.scope).principal.require_collections([body.collection])
         return await sources.put_source(self._store, self._watches, name, body, ctx)
 
-    @ApiEndpoint("DELETE", _SOURCE, query=SourceQuery, error_statuses=(404, 507))
+    @ApiEndpoint("DELETE", _SOURCE, query=SourceQuery, scope=Scope.WRITE, error_statuses=(404, 507))
     async def delete_source(self, request: Request) -> responses.DeleteResponse:
         """Delete a source with its documents."""
         query: SourceQuery = request_state(request.scope).query
+        request_state(request.scope).principal.require_collections([query.collection])
         name, ctx = request.path_params["name"], self._context(request)
         deleted = await sources.delete_source(self._store, self._watches, name, query.collection, ctx)
         return responses.DeleteResponse(deleted)
 
-    @ApiEndpoint("POST", "/v1/embed", topics=(Topic.ML_EMBED,))
+    @ApiEndpoint("POST", "/v1/embed", topics=(Topic.ML_EMBED,), scope=Scope.SEARCH)
     async def embed(self, request: Request, body: request_bodies.TextsBody) -> responses.EmbedResponse:
         """Embed texts with the dense model."""
         ctx = self._context(request, body.timeout_ms)
@@ -286,7 +307,7 @@ class Operations:
             cut = await self._core.deps.models.truncation.dense(body.texts)
         return responses.embed_response(self._core.layout.model, embedded, cut)
 
-    @ApiEndpoint("POST", "/v1/sparse", topics=(Topic.ML_SPARSE,))
+    @ApiEndpoint("POST", "/v1/sparse", topics=(Topic.ML_SPARSE,), scope=Scope.SEARCH)
     async def sparse(self, request: Request, body: request_bodies.TextsBody) -> responses.SparseResponse:
         """Encode texts as sparse vectors."""
         ctx = self._context(request, body.timeout_ms)
@@ -297,7 +318,7 @@ class Operations:
             cut = await models.truncation.sparse(texts)
         return responses.sparse_response(vectors, cut)
 
-    @ApiEndpoint("POST", "/v1/rerank", topics=(Topic.ML_RERANK,))
+    @ApiEndpoint("POST", "/v1/rerank", topics=(Topic.ML_RERANK,), scope=Scope.SEARCH)
     async def rerank(self, request: Request, body: request_bodies.RerankBody) -> responses.RerankResponse:
         """Order texts by how well they answer a query."""
         ctx = self._context(request, body.timeout_ms)
@@ -336,13 +357,18 @@ class Operations:
             await self._bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
         return responses.CollectionList(restored)
 
-    @ApiEndpoint("GET", "/v1/status")
+    @ApiEndpoint("GET", "/v1/status", scope=Scope.SEARCH)
     async def status(self, request: Request) -> responses.ServerStatus:
         """Describe the server at a glance, even when its store does not answer."""
         self._context(request)  # refuses malformed headers; the status itself is shared by all callers
-        return await self._status.get()
+        status, principal = await self._status.get(), request_state(request.scope).principal
+        if not principal.collections:
+            return status
+        visible = [info for info in status.collections if principal.may_see(info.name)]
+        # Warnings name collections.
+        return msgspec.structs.replace(status, collections=visible, warnings=[])
 
-    @ApiEndpoint("GET", "/v1/alerts")
+    @ApiEndpoint("GET", "/v1/alerts", scope=Scope.SEARCH)
     async def alerts(self, _request: Request) -> responses.AlertList:
         """List alerts, those active now first."""
         return await self._alerts.get()

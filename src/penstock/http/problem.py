@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from penstock.kernel.access import AccessDenied
 from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -30,6 +31,12 @@ _STATUS_BY_CODE: Final = {
     "unsupported_media_type": 415,
     "malformed": 400,
     "malformed_request": 400,
+    "key_missing": 401,
+    "key_unknown": 401,
+    "key_expired": 401,
+    "key_ambiguous": 401,
+    "scope_missing": 403,
+    "collection_not_allowed": 403,
     "origin_not_allowed": 403,
     "root_not_allowed": 403,
     "read_timeout": 408,
@@ -41,12 +48,14 @@ _STATUS_BY_CODE: Final = {
     "http_version_not_supported": 505,
     "rate_limited": 429,
     "slow_uploads": 429,
+    "too_many_failed_attempts": 429,
     "disk_full": 507,
 }
 
 #: Every status of a problem, and its title.
 TITLES: Final = {
     400: "Malformed request",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
@@ -192,12 +201,21 @@ def headers_of(error: PenstockError, problem: ProblemDetails) -> list[tuple[byte
     if problem.status in (429, 503) and problem.retryable:
         seconds = max(1, math.ceil(problem.retry_after_s))
         headers.append((b"retry-after", str(seconds).encode()))
+    if problem.status == 401:
+        headers.append(_CHALLENGE if error.code == "key_missing" else _CHALLENGE_INVALID)
+    elif isinstance(error, AccessDenied) and error.scope is not None:
+        lacking = f'Bearer realm="penstock", error="insufficient_scope", scope="{error.scope.label}"'
+        headers.append((b"www-authenticate", lacking.encode()))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
     if isinstance(error, UnsupportedMediaType):
         headers.append(error.header)
     return headers
 
+
+#: What a client is asked for (RFC 6750 §3). One without a key is told no error.
+_CHALLENGE: Final = (b"www-authenticate", b'Bearer realm="penstock"')
+_CHALLENGE_INVALID: Final = (b"www-authenticate", b'Bearer realm="penstock", error="invalid_token"')
 
 _REQUEST_ID_PLACEHOLDER: Final = "<request id>"
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 
+from penstock.kernel.access import ANYONE, Principal
 from penstock.kernel.context import Clock, Context, Criticality, Deadline
 from penstock.kernel.errors import Expired, Invalid
 from penstock.kernel.records import TIMEOUT_MS_MAX
@@ -39,6 +40,7 @@ class RequestState:
         timeout_ms: What ``X-Request-Timeout-Ms`` says.
         query: The route's query parameters.
         deadline_s: When its answer comes too late, on the loop's clock.
+        principal: The one on whose behalf it is made.
     """
 
     client: str
@@ -49,6 +51,7 @@ class RequestState:
     timeout_ms: int | None = None
     query: Any = None
     deadline_s: float = math.inf
+    principal: Principal = ANYONE
 
 
 def request_state(scope: Mapping[str, Any]) -> RequestState:

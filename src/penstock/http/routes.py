@@ -27,6 +27,7 @@ from penstock.http.probes import CachedValue
 from penstock.http.problem import MethodNotAllowed, status_of
 from penstock.http.request_context import read_context_headers, request_state
 from penstock.indexing.document_records import DocumentStatus
+from penstock.kernel.access import ANYONE
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.search.request import SearchResult
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -164,13 +165,17 @@ def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> R
         metrics.requests.labels(endpoint.path, endpoint.method, str(status)).inc()
 
     async def answer(request: Request) -> Response:
+        state = request_state(request.scope)
         try:
+            if state.principal is not ANYONE:
+                # Before the body is read.
+                endpoint.check_access(state.principal, request.path_params)
             if taken:
                 check_media_type(request.headers, taken)
             # Whole before the work begins, for every route: only then can the gate see a caller hang up.
             data = await request.body()
             read_context_headers(request, endpoint.criticality)
-            request_state(request.scope).query = decode_query(request.scope["query_string"], endpoint.query)
+            state.query = decode_query(request.scope["query_string"], endpoint.query)
             with latency.time():
                 record = await (
                     operation(request, await _decoded(endpoint, data)) if endpoint.takes_body else operation(request)

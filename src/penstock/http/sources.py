@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -26,14 +26,18 @@ from penstock.stores.sources import SourceRecord, SourceRoot, check_source_name
 
 
 async def list_sources(
-    store: VectorStore, watches: SourceWatches, collection: str | None, ctx: Context
+    store: VectorStore,
+    watches: SourceWatches,
+    collection: str | None,
+    ctx: Context,
+    may_see: Callable[[str], bool] = lambda _: True,
 ) -> responses.SourceList:
-    """Return the sources of one collection, or of every collection that is not damaged."""
+    """Return the sources of one collection, or of every collection that may be seen and is not damaged."""
     if collection is not None:
         names = [collection]
     else:
         listed = await store.run(ListCollections(), ctx)
-        names = [info.name for info in listed if info.state != STATE_DAMAGED]
+        names = [info.name for info in listed if info.state != STATE_DAMAGED and may_see(info.name)]
     found: list[responses.SourceInfo] = []
     for name in names:
         sources = await store.run(ListSources(name), ctx)

@@ -525,7 +525,7 @@ def refused_field(data: bytes, kind: type) -> str | None:
 def test_any_bytes_are_read_or_refused(data):
     for kind in (SearchBody, request_bodies.DeleteBody):
         assert refused_field(data, kind) != ""
-    assert not len(taken(data, "application/x-ndjson").documents)
+    assert len(taken(data, "application/x-ndjson").documents) <= data.count(b"\n") + 1
 
 
 json_values = st.recursive(
