@@ -10,10 +10,15 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from penstock.bus.local import LocalBus
 from penstock.core.dependencies import ModelTraits
 from penstock.core.traffic import Traffic
+from penstock.http.endpoints import ApiEndpoint
+from penstock.http.error_formats import OPENAI
 from penstock.http.gate import Gate, GateInputs
+from penstock.http.problem import PROBLEM_DETAILS
 from penstock.http.routes import Api as Routes
 from penstock.indexing.chunk.outline import Chunk
 from penstock.indexing.embedding_backfill import EmbeddingBackfill
@@ -57,6 +62,17 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+
+def assert_refused(answer: Answer, endpoint: ApiEndpoint, status: int, field: str) -> None:
+    """Check that an endpoint has refused in the form of its errors, with our status and the offending field."""
+    form = endpoint.error_format
+    assert answer.status == form.statuses.get(status, status), endpoint
+    assert answer.headers["content-type"] == form.media_type, endpoint
+    told = msgspec.json.decode(answer.body, type=form.record)
+    named = {PROBLEM_DETAILS: lambda: told.field, OPENAI: lambda: told.error.param}.get(form, lambda: field)()
+    assert named == field, endpoint
+    assert ("x-should-retry" in answer.headers) is form.should_retry, endpoint
 
 
 @dataclass

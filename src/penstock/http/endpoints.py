@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, get_type_hints
 import msgspec
 
 from penstock.http.decoding import NoQuery
+from penstock.http.problem import PROBLEM_DETAILS, ErrorFormat
 from penstock.kernel.access import Principal, Scope
 from penstock.kernel.context import Criticality
 from penstock.kernel.messages import Topic
@@ -36,8 +37,10 @@ class ApiEndpoint:
         topics: Topics that queue its work. When one of them is nearly full, the gate refuses (D2).
         criticality: Class of its work. Callers may ask for a lower one.
         scope: Scope that a key must have. What declares none needs the highest.
+        error_format: Form of its errors, also of those below its path.
         error_statuses: Statuses of problems that only some endpoints have. Any request may get the others.
-        operation: Name of the method, as the next three from its definition.
+        owner: Class of its operation, as the next four from the definition.
+        operation: Name of the method.
         description: Its docstring: a line, then what else there is to say.
         response: Record of a 200.
         takes_body: Whether it takes the body as a record.
@@ -52,7 +55,9 @@ class ApiEndpoint:
     topics: tuple[Topic, ...] = ()
     criticality: Criticality = Criticality.STANDARD
     scope: Scope = Scope.ADMIN
+    error_format: ErrorFormat = PROBLEM_DETAILS
     error_statuses: tuple[int, ...] = ()
+    owner: type = object
     operation: str = ""
     description: str = ""
     response: type = object
@@ -77,11 +82,12 @@ class ApiEndpoint:
         elif self.scope is Scope.ADMIN:
             principal.require_every_collection()
 
-    def of(self, operation: Callable[..., Any]) -> ApiEndpoint:
+    def of(self, owner: type, operation: Callable[..., Any]) -> ApiEndpoint:
         """Return the endpoint with what its operation's definition says."""
         hints = get_type_hints(operation)
         return replace(
             self,
+            owner=owner,
             operation=operation.__name__,
             description=operation.__doc__ or "",
             response=hints["return"],
@@ -90,11 +96,12 @@ class ApiEndpoint:
         )
 
 
-def declared_endpoints(operations: type) -> tuple[ApiEndpoint, ...]:
-    """Return the endpoints of a class, in the order of its methods."""
+def declared_endpoints(*owners: type) -> tuple[ApiEndpoint, ...]:
+    """Return the endpoints of classes, in the order of their methods."""
     return tuple(
-        endpoint.of(operation)
-        for operation in vars(operations).values()
+        endpoint.of(owner, operation)
+        for owner in owners
+        for operation in vars(owner).values()
         # Decorators run from the last to the first.
         for endpoint in reversed(getattr(operation, _DECLARED, ()))
     )

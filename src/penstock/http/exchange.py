@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from penstock.core.traffic import Traffic
-from penstock.http.problem import PreparedRefusal
+from penstock.http.problem import ErrorFormat, PreparedRefusal
 from penstock.http.timeout_queue import TimeoutQueue
 from penstock.kernel.errors import Expired, Invalid, Rejected
 from penstock.kernel.settings import HttpSettings
@@ -300,22 +300,24 @@ class Exchange:
         for piece in _pieces(message):
             await self._send(piece)
 
-    async def refuse(self, refusal: PreparedRefusal, retry_after_s: float) -> None:
-        """Answer with a problem, unless an answer has begun.
+    async def refuse(self, refusal: PreparedRefusal, retry_after_s: float, error_format: ErrorFormat) -> None:
+        """Answer with an error, unless an answer has begun.
 
         Args:
-            refusal: The problem to send.
+            refusal: The error to send.
             retry_after_s: Seconds until a retry makes sense. Sent with jitter where the status has ``Retry-After``.
+            error_format: Form of the route's errors.
         """
         if self.status:
             return
-        seconds = (
-            jittered_retry_after_s(retry_after_s, self._state.rng()) if refusal.status in RETRY_AFTER_STATUSES else 0
-        )
-        body, headers = refusal.render(self._head.request_id, seconds)
+        seconds = 0
+        if refusal.status in RETRY_AFTER_STATUSES:
+            wait_s = min(retry_after_s, error_format.retry_after_s_max)
+            seconds = jittered_retry_after_s(wait_s, self._state.rng())
+        status, body, headers = refusal.render(self._head.request_id, seconds, error_format)
         if self._body_unread and (self._stopped or not self._can_keep_connection()):
             headers.append(_CLOSE)
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
     def _can_keep_connection(self) -> bool:

@@ -40,12 +40,13 @@ from penstock.http.exchange import (
 from penstock.http.operations import ENDPOINTS
 from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
 from penstock.http.probes import ProbeThrottle
-from penstock.http.problem import PreparedRefusal
+from penstock.http.problem import PROBLEM_DETAILS, ErrorFormat, PreparedRefusal
 from penstock.http.request_context import (
     SCOPE_KEY,
     AdmissionContext,
     ClientIdentifier,
     RequestState,
+    is_retry,
     read_admission_context,
     request_state,
 )
@@ -56,7 +57,7 @@ from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.bucket import RateDecision, RateLimiter, RateSettings
 from penstock.policies.jitter import Rng
-from penstock.policies.levels import Level
+from penstock.policies.levels import Level, LevelSettings
 from penstock.telemetry.metrics import Metrics
 
 _ENDPOINTS_WITH_TOPICS: Final = tuple(endpoint for endpoint in ENDPOINTS if endpoint.topics)
@@ -66,14 +67,33 @@ _ROUTE_PATTERN: Final = re.compile(
     "|".join(f"({e.method} {_PARAMETER.sub('[^/]+', e.path)})" for e in _ENDPOINTS_WITH_TOPICS)
 )
 
+#: Formats of errors by the parts of paths before their parameters, without those of problem details.
+_FORMATS_BY_PATH: Final = {
+    endpoint.path.partition("/{")[0]: endpoint.error_format
+    for endpoint in ENDPOINTS
+    if endpoint.error_format is not PROBLEM_DETAILS
+}
+_FORMAT_PREFIXES: Final = tuple(_FORMATS_BY_PATH)
+_FORMAT_PATTERN: Final = re.compile(rf"({'|'.join(map(re.escape, _FORMATS_BY_PATH))})(?:/|\Z)")
+
+
+def error_format_of(path: str) -> ErrorFormat:
+    """Return the format of errors at a path and below it."""
+    # Most paths are ours, and a refusal is to cost next to nothing.
+    if not path.startswith(_FORMAT_PREFIXES):
+        return PROBLEM_DETAILS
+    found = _FORMAT_PATTERN.match(path)
+    return PROBLEM_DETAILS if found is None else _FORMATS_BY_PATH[found[1]]
+
 
 def backpressure_check(
     refuses: Callable[[Topic, Context, Level], TopicRefusal | None],
 ) -> Callable[[str, str, AdmissionContext], TopicRefusal | None]:
     """Return the gate's check of the topics behind a method and a path (D2).
 
-    A request that its caller lowers to ``X-Criticality: bulk`` is refused from 80 % fill on. The rest of the buffer
-    is kept for requests that cannot wait (D1: producers that can slow down do).
+    A request that its caller lowers to ``X-Criticality: bulk`` is refused from 80 % fill on, and so is a retry of a
+    client that counts its retries. The rest of the buffer is kept for requests that cannot wait (D1: producers that can
+    slow down do) and have not been refused before: retries make overload last.
 
     Args:
         refuses: Returns why a topic refuses work of a context at a fill level, ``None`` if it admits it
@@ -87,7 +107,8 @@ def backpressure_check(
         endpoint = _ENDPOINTS_WITH_TOPICS[found.lastindex - 1]
         asked = head.criticality if head.criticality is not None else endpoint.criticality
         ctx = Context(head.deadline, max(asked, endpoint.criticality), head.client)
-        level = Level.HIGH if ctx.criticality > max(endpoint.criticality, Criticality.STANDARD) else Level.CRITICAL
+        lowered = ctx.criticality > max(endpoint.criticality, Criticality.STANDARD)
+        level = Level.HIGH if lowered or head.is_retry else Level.CRITICAL
         for topic in endpoint.topics:
             refusal = refuses(topic, ctx, level)
             if refusal is not None:
@@ -101,6 +122,9 @@ log = logging.getLogger(__name__)
 
 #: Paths that are served even while the server is full or drains, since they report its state.
 EXEMPT_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/v1/status", "/v1/alerts"})
+
+#: Share of the requests in flight from which retries are refused, as of a topic's buffer.
+RETRY_FILL_MAX: Final = LevelSettings().high
 
 #: Seconds for the refusals of requests that still run when the drain's time is over.
 DRAIN_ABORT_S: Final = 1.0
@@ -170,6 +194,7 @@ class Gate:
         self._origins = OriginPolicy(settings.allowed_hosts, settings.cors_origins, listen_hosts)
         self._limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
         self._ratelimit_policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
+        self._retries_from = settings.max_concurrent * RETRY_FILL_MAX
         self._refusals = _GateRefusals(settings)
         self._probes = ProbeThrottle()
         self._running: set[Exchange] = set()
@@ -208,7 +233,7 @@ class Gate:
                 if refusal is not None and refusal.status in RETRY_AFTER_STATUSES:
                     self._metrics.refused.labels(refusal.error.code).inc()
             if refusal is not None:
-                await exchange.refuse(refusal, wait_s)
+                await exchange.refuse(refusal, wait_s, error_format_of(scope["path"]))
             self._count_response(scope, exchange)
         except asyncio.CancelledError:
             reason = exchange.take_stop_reason()
@@ -266,6 +291,8 @@ class Gate:
         settings, body_bytes = self._settings, arrival.content_length()
         if len(self._running) >= settings.max_concurrent:
             self._stop_slowest_upload(now_s)
+            return self._refusals.too_many_in_flight, OVERLOAD_RETRY_S
+        if len(self._running) >= self._retries_from and is_retry(arrival.headers):
             return self._refusals.too_many_in_flight, OVERLOAD_RETRY_S
         if body_bytes > settings.max_body:
             return self._refusals.too_large, 0.0

@@ -18,7 +18,7 @@ from penstock.http.decoding import JSON
 from penstock.http.endpoints import ApiEndpoint
 from penstock.http.exchange import RETRY_AFTER_STATUSES
 from penstock.http.operations import ENDPOINTS
-from penstock.http.problem import MEDIA_TYPE, TITLES, ProblemDetails
+from penstock.http.problem import PROBLEM_DETAILS, TITLES, ErrorFormat
 from penstock.http.request_context import CRITICALITIES
 from penstock.indexing.document_records import Document
 from penstock.kernel.records import TIMEOUT_MS_MAX
@@ -39,7 +39,8 @@ _PATH_PARAMETER: Final = re.compile(r"{(\w+)}")
 
 _INTRODUCTION: Final = (
     "Hybrid search over code and documents. Every error is a problem detail (RFC 9457) with"
-    " `code`, `request_id` and `retryable`. `X-Request-Id` and `traceparent` are accepted and"
+    " `code`, `request_id` and `retryable`, except on the routes of other vendors' clients, which have the vendor's"
+    " form. `X-Request-Id` and `traceparent` are accepted and"
     " echoed; `X-Request-Timeout-Ms` asks for a tighter deadline, `X-Criticality` for a lower class."
     " 429 and 503 say in `Retry-After` when to try again; `RateLimit` tells what is left of the caller's rate."
 )
@@ -51,6 +52,7 @@ _TAGS: Final = {
     "sources": "Named trees whose documents are kept up to date.",
     "snapshots": "Keep everything in one file, and get it back.",
     "models": "The models by themselves.",
+    "compatible": "What clients of OpenAI, Cohere, Jina and text-embeddings-inference ask.",
     "server": "How the server is, for people and for monitoring.",
 }
 
@@ -86,6 +88,10 @@ _NDJSON_EXAMPLE: Final = "".join(msgspec.json.encode(document).decode() + "\n" f
 _ENDPOINT_STATUSES: Final = frozenset({404, 409, 507})
 _COMMON_STATUSES: Final = tuple(status for status in TITLES if status not in _ENDPOINT_STATUSES)
 
+#: Problems of a request's head, before its route is known: always or sometimes.
+_HEAD_STATUSES: Final = frozenset({414, 431, 501, 505})
+_HEAD_OR_BODY_STATUSES: Final = frozenset({400, 408})
+
 _TIMEOUT: Final = {
     "name": "X-Request-Timeout-Ms",
     "in": "header",
@@ -120,8 +126,14 @@ _SOURCE: Final[Schema] = {
 
 _SNAPSHOT: Final[Schema] = {"description": "The snapshot's name", "schema": {"type": "string"}}
 
+_MODEL: Final[Schema] = {
+    "description": "The model's name, percent-encoded",
+    "schema": {"type": "string", "minLength": 1},
+    "example": "penstock",
+}
+
 #: Parameters of paths, by the path's second part.
-_PATH_PARAMETERS: Final = {"collections": _COLLECTION, "snapshots": _SNAPSHOT, "sources": _SOURCE}
+_PATH_PARAMETERS: Final = {"collections": _COLLECTION, "snapshots": _SNAPSHOT, "sources": _SOURCE, "models": _MODEL}
 
 #: Headers of answers, by the name under which the document's components have them.
 _HEADERS: Final[dict[str, Schema]] = {
@@ -134,6 +146,10 @@ _HEADERS: Final[dict[str, Schema]] = {
         "description": "Seconds until another try makes sense",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
+    },
+    "X-Should-Retry": {
+        "description": "Whether the same request may succeed later",
+        "schema": {"type": "string", "enum": ["true", "false"]},
     },
     "Allow": {
         "description": "The methods that the path takes",
@@ -148,7 +164,17 @@ _HEADERS: Final[dict[str, Schema]] = {
 def openapi_document() -> bytes:
     """Return the document as JSON."""
     asked = [endpoint.body for endpoint in ENDPOINTS if endpoint.body is not None]
-    answered = [ProblemDetails, responses.Readiness, responses.Liveness, *(endpoint.response for endpoint in ENDPOINTS)]
+    formats = {PROBLEM_DETAILS: None, **dict.fromkeys(endpoint.error_format for endpoint in ENDPOINTS)}
+    errors = {
+        _error_name(one, status): _error(one, status)
+        for one in reversed(formats)
+        for status in sorted(_statuses(one, TITLES))
+    }
+    answered: list[type] = [
+        *(one.record for one in formats),
+        *(responses.Readiness, responses.Liveness),
+        *(endpoint.response for endpoint in ENDPOINTS),
+    ]
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
@@ -166,7 +192,7 @@ def openapi_document() -> bytes:
             "components": {
                 "schemas": component_schemas(asked, answered),
                 "headers": _HEADERS,
-                "responses": {_problem_name(status): _problem(status) for status in TITLES},
+                "responses": errors,
             },
         }
     )
@@ -181,7 +207,7 @@ def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
         "operationId": _operation_id(f"{endpoint.method} {endpoint.path}".lower()),
         "summary": summary.rstrip("."),
         **({"description": description} if description else {}),
-        "tags": [_tag(endpoint.path)],
+        "tags": [_tag(endpoint.path) if endpoint.error_format is PROBLEM_DETAILS else "compatible"],
         "parameters": [
             *_path_parameters(endpoint.path),
             # Where a query may stand for the body, OpenAPI cannot say that it is one of the two: the description does.
@@ -189,7 +215,7 @@ def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
             _TIMEOUT,
             _CRITICALITY,
         ],
-        "responses": {**responses, **_problems(*_COMMON_STATUSES, *endpoint.error_statuses)},
+        "responses": {**responses, **_errors(endpoint.error_format, *_COMMON_STATUSES, *endpoint.error_statuses)},
     }
     if endpoint.body is not None:
         content = {JSON: {"schema": schema_ref(endpoint.body), "example": _EXAMPLES[endpoint.body]}}
@@ -230,24 +256,36 @@ def _response(text: str, schema: Schema, media_type: str = JSON) -> dict[str, An
     return {"description": text, "headers": _headers("X-Request-Id"), "content": {media_type: {"schema": schema}}}
 
 
-def _problems(*statuses: int) -> dict[str, Any]:
-    return {str(status): {"$ref": f"#/components/responses/{_problem_name(status)}"} for status in sorted(statuses)}
+def _errors(form: ErrorFormat, *statuses: int) -> dict[str, Any]:
+    return {
+        str(status): {"$ref": f"#/components/responses/{_error_name(form, status)}"}
+        for status in sorted(_statuses(form, statuses))
+    }
 
 
-def _problem_name(status: int) -> str:
-    return TITLES[status].title().replace(" ", "")
+def _statuses(form: ErrorFormat, statuses: Iterable[int]) -> set[int]:
+    """Return what statuses of ours are in a format of errors."""
+    return {form.statuses.get(status, status) for status in statuses}
 
 
-def _problem(status: int) -> dict[str, Any]:
+def _error_name(form: ErrorFormat, status: int) -> str:
+    prefix = "" if status in _HEAD_STATUSES else form.name
+    return prefix + TITLES[status].title().replace(" ", "")
+
+
+def _error(form: ErrorFormat, status: int) -> dict[str, Any]:
     headers = ["X-Request-Id"]
     if status in RETRY_AFTER_STATUSES:
         headers.append("Retry-After")
+    if form.should_retry:
+        headers.append("X-Should-Retry")
     if status == 405:
         headers.append("Allow")
+    answered = (form, PROBLEM_DETAILS) if status in _HEAD_OR_BODY_STATUSES else (form,)
     return {
         "description": TITLES[status],
         "headers": _headers(*headers),
-        "content": {MEDIA_TYPE: {"schema": schema_ref(ProblemDetails)}},
+        "content": {one.media_type: {"schema": schema_ref(one.record)} for one in answered},
     }
 
 
@@ -293,7 +331,7 @@ def _plain_paths() -> dict[str, Any]:
                 "operationId": _operation_id(path) or "home",
                 "summary": summary,
                 "tags": ["server"],
-                "responses": {**_problems(*_COMMON_STATUSES), **responses},
+                "responses": {**_errors(PROBLEM_DETAILS, *_COMMON_STATUSES), **responses},
             },
         }
         for path, (summary, responses) in told.items()

@@ -28,6 +28,7 @@ from penstock.http.endpoints import ApiEndpoint, declared_endpoints
 from penstock.http.probes import CachedValue
 from penstock.http.request_context import build_context, request_state
 from penstock.http.status_report import alert_status, server_status
+from penstock.http.vendor_operations import VendorOperations
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome, Wait
 from penstock.indexing.language import canonical_language
 from penstock.kernel.access import Scope
@@ -420,7 +421,7 @@ class Operations:
 
 
 #: Every endpoint of the API.
-ENDPOINTS: Final = declared_endpoints(Operations)
+ENDPOINTS: Final = declared_endpoints(Operations, VendorOperations)
 
 
 async def _prepared(texts: Sequence[str], prepare: Callable[[str], str]) -> list[str]:

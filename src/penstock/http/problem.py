@@ -1,8 +1,13 @@
-"""Errors as ``application/problem+json`` (RFC 9457): one table from family to status, refusals rendered once."""
+"""Errors as ``application/problem+json`` (RFC 9457): one table from family to status, refusals rendered once.
+
+Routes that a vendor's clients use have the vendor's form of errors (:mod:`penstock.http.error_formats`).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 import msgspec
@@ -10,6 +15,7 @@ from msgspec import Meta
 
 from penstock.kernel.access import AccessDenied
 from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
+from penstock.policies.jitter import RETRY_AFTER_S_MAX
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -20,6 +26,7 @@ _STATUS_BY_CODE: Final = {
     "chunk_not_found": 404,
     "snapshot_not_found": 404,
     "source_not_found": 404,
+    "model_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "collection_conflict": 409,
@@ -195,72 +202,121 @@ def _truncate_middle(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 + 3 :]}"
 
 
-def headers_of(error: PenstockError, problem: ProblemDetails) -> list[tuple[bytes, bytes]]:
-    """Return the response headers that go with an error."""
-    headers = [(b"content-type", MEDIA_TYPE.encode())]
-    if problem.status in (429, 503) and problem.retryable:
-        seconds = max(1, math.ceil(problem.retry_after_s))
-        headers.append((b"retry-after", str(seconds).encode()))
-    if problem.status == 401:
-        headers.append(_CHALLENGE if error.code == "key_missing" else _CHALLENGE_INVALID)
-    elif isinstance(error, AccessDenied) and error.scope is not None:
-        lacking = f'Bearer realm="penstock", error="insufficient_scope", scope="{error.scope.label}"'
-        headers.append((b"www-authenticate", lacking.encode()))
-    if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", error.allow.encode()))
-    if isinstance(error, UnsupportedMediaType):
-        headers.append(error.header)
-    return headers
-
-
 #: What a client is asked for (RFC 6750 §3). One without a key is told no error.
 _CHALLENGE: Final = (b"www-authenticate", b'Bearer realm="penstock"')
 _CHALLENGE_INVALID: Final = (b"www-authenticate", b'Bearer realm="penstock", error="invalid_token"')
 
-_REQUEST_ID_PLACEHOLDER: Final = "<request id>"
-
 Headers = list[tuple[bytes, bytes]]
 
 
-class PreparedRefusal:
-    """Refusal of one kind, its bytes rendered once for each ``Retry-After``.
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorFormat:
+    """Form of the errors of a route: problem details, or those of the vendor whose clients use the route.
 
-    Bounds: as many forms as ``Retry-After`` may have values, 3600.
+    Attributes:
+        name: Prefix of its answers in the OpenAPI document.
+        record: Record of the body.
+        body: Makes the body. Its status is the vendor's already.
+        media_type: Media type of the body.
+        statuses: The vendor's statuses for ours, where they differ.
+        overload_status: Status of every ``Rejected``, 0 for its own.
+        retry_after_s_max: The longest ``Retry-After`` before its jitter, which adds up to half.
+        should_retry: Whether ``X-Should-Retry`` tells the vendor's clients to try again or not.
+    """
+
+    name: str
+    record: type[msgspec.Struct]
+    body: Callable[[ProblemDetails], msgspec.Struct]
+    media_type: str = "application/json"
+    statuses: Mapping[int, int] = field(default_factory=dict)
+    overload_status: int = 0
+    retry_after_s_max: float = RETRY_AFTER_S_MAX
+    should_retry: bool = False
+
+    def status_of(self, error: PenstockError) -> int:
+        """Return the HTTP status that an error has in this format."""
+        if self.overload_status and isinstance(error, Rejected):
+            return self.overload_status
+        status = status_of(error)
+        return self.statuses.get(status, status)
+
+    def headers_of(self, error: PenstockError, problem: ProblemDetails) -> Headers:
+        """Return the response headers that go with an error and its problem details."""
+        headers = [(b"content-type", self.media_type.encode())]
+        if problem.status in (429, 503) and problem.retryable:
+            seconds = max(1, math.ceil(problem.retry_after_s))
+            headers.append((b"retry-after", str(seconds).encode()))
+        if self.should_retry:
+            headers.append((b"x-should-retry", b"true" if problem.retryable else b"false"))
+        if problem.status == 401:
+            headers.append(_CHALLENGE if error.code == "key_missing" else _CHALLENGE_INVALID)
+        elif isinstance(error, AccessDenied) and error.scope is not None:
+            lacking = f'Bearer realm="penstock", error="insufficient_scope", scope="{error.scope.label}"'
+            headers.append((b"www-authenticate", lacking.encode()))
+        if isinstance(error, MethodNotAllowed):
+            headers.append((b"allow", error.allow.encode()))
+        if isinstance(error, UnsupportedMediaType):
+            headers.append(error.header)
+        return headers
+
+
+def _as_it_is(problem: ProblemDetails) -> ProblemDetails:
+    return problem
+
+
+#: The format of every route that is no vendor's.
+PROBLEM_DETAILS: Final = ErrorFormat("", ProblemDetails, _as_it_is, MEDIA_TYPE)
+
+_REQUEST_ID_PLACEHOLDER: Final = "<request id>"
+
+
+class PreparedRefusal:
+    """Refusal of one kind, its bytes rendered once for each format and ``Retry-After``.
+
+    Bounds: as many forms of each format as ``Retry-After`` may have values, 3600.
 
     Attributes:
         error: As given.
-        status: Its HTTP status.
+        status: Its HTTP status as problem details.
     """
 
     __slots__ = ("_rendered", "error", "status")
 
     def __init__(self, error: PenstockError) -> None:
         self.error = error
-        self.status = problem_of(error, "").status
-        self._rendered: dict[int, tuple[bytes, bytes, Headers]] = {}
+        self.status = status_of(error)
+        self._rendered: dict[tuple[ErrorFormat, int], tuple[int, bytes, bytes, Headers]] = {}
 
     def __repr__(self) -> str:
         return f"<PreparedRefusal {self.status} {self.error.code}>"
 
-    def render(self, request_id: bytes, retry_after_s: int) -> tuple[bytes, Headers]:
-        """Return body and headers.
+    def render(
+        self, request_id: bytes, retry_after_s: int, error_format: ErrorFormat = PROBLEM_DETAILS
+    ) -> tuple[int, bytes, Headers]:
+        """Return status, body and headers.
 
         Args:
             request_id: Visible ASCII.
             retry_after_s: Whole seconds, 0 for none.
+            error_format: The route's.
         """
-        form = self._rendered.get(retry_after_s)
+        key = error_format, retry_after_s
+        form = self._rendered.get(key)
         if form is None:
-            form = self._rendered[retry_after_s] = self._prepare(retry_after_s)
-        before, after, headers = form
+            form = self._rendered[key] = self._prepare(error_format, retry_after_s)
+        status, before, after, headers = form
         if b'"' in request_id or b"\\" in request_id:
             request_id = msgspec.json.encode(request_id.decode())[1:-1]
-        body = b"".join((before, request_id, after))
-        return body, [*headers, (b"content-length", b"%d" % len(body))]
+        body = b"".join((before, request_id, after)) if after else before
+        return status, body, [*headers, (b"content-length", b"%d" % len(body))]
 
-    def _prepare(self, retry_after_s: int) -> tuple[bytes, bytes, Headers]:
+    def _prepare(self, error_format: ErrorFormat, retry_after_s: int) -> tuple[int, bytes, bytes, Headers]:
+        """Return status, body before and after the request's id (nothing after an id that is not told), and headers."""
         problem = problem_of(self.error, _REQUEST_ID_PLACEHOLDER)
         if retry_after_s:
             problem = msgspec.structs.replace(problem, retry_after_s=float(retry_after_s))
-        before, _, after = msgspec.json.encode(problem).partition(_REQUEST_ID_PLACEHOLDER.encode())
-        return before, after, headers_of(self.error, problem)
+        headers = error_format.headers_of(self.error, problem)
+        status = error_format.status_of(self.error)
+        body = error_format.body(msgspec.structs.replace(problem, status=status))
+        before, _, after = msgspec.json.encode(body).partition(_REQUEST_ID_PLACEHOLDER.encode())
+        return status, before, after, headers

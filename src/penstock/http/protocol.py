@@ -487,6 +487,6 @@ def _expects_continue(checked: list[tuple[bytes, bytes]]) -> bool:
 def _error_response(error: PenstockError) -> bytes:
     """Return a whole error response, which ends its connection."""
     refusal, request_id = PreparedRefusal(error), new_id().encode()
-    body, headers = refusal.render(request_id, 0)
+    status, body, headers = refusal.render(request_id, 0)
     fields = [*headers, (b"x-request-id", request_id), (b"connection", b"close")]
-    return STATUS_LINE[refusal.status] + b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n" + body
+    return STATUS_LINE[status] + b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n" + body

@@ -68,20 +68,26 @@ class AdmissionContext:
         client: API key or peer address.
         criticality: The class that was asked for; ``None`` for none.
         deadline: From ``X-Request-Timeout-Ms``; never without it.
+        is_retry: Whether the client says that it has tried before.
     """
 
     client: str
     criticality: Criticality | None = None
     deadline: Deadline = _NEVER
+    is_retry: bool = False
+
+
+def is_retry(headers: Mapping[bytes, bytes]) -> bool:
+    """Return whether a client that counts its retries, as OpenAI's does, has tried before."""
+    return headers.get(b"x-stainless-retry-count", b"0") != b"0"
 
 
 def read_admission_context(headers: Mapping[bytes, bytes], client: str, now_s: float) -> AdmissionContext:
     """Read a request's headers."""
     criticality = _parse_criticality(headers.get(b"x-criticality"))
     wish_ms = _parse_timeout_ms(headers.get(b"x-request-timeout-ms"))
-    if wish_ms is None:
-        return AdmissionContext(client, criticality)
-    return AdmissionContext(client, criticality, Deadline(now_s + wish_ms / 1000, "request"))
+    deadline = _NEVER if wish_ms is None else Deadline(now_s + wish_ms / 1000, "request")
+    return AdmissionContext(client, criticality, deadline, is_retry(headers))
 
 
 def _parse_criticality(said: bytes | None) -> Criticality | None:

