@@ -8,7 +8,7 @@ compile() {
     "$1" --quiet --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
         --no-emit-trusted-host --no-strip-extras --allow-unsafe --annotation-style=line "$2" "$3" -o "$4" $5
 }
-compile "$1" pyproject.toml --upgrade requirements/runtime.txt "--extra=hub --extra=kafka --extra=qdrant --extra=redis"
+compile "$1" pyproject.toml --upgrade requirements/runtime.txt "--extra=hub --extra=kafka --extra=mcp --extra=qdrant --extra=redis"
 compile "$1" pyproject.toml --extra=dev requirements/dev.txt "--constraint requirements/runtime.txt"
 compile "$1" pyproject.toml --extra=bench requirements/bench.txt "--constraint requirements/runtime.txt"
 # fastembed wants another huggingface-hub than the runtime has: an environment of its own, with the runtime in it.

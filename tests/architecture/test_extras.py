@@ -13,7 +13,7 @@ from pathlib import Path
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"aiokafka", "redis", "qdrant_client", "huggingface_hub"}:
+        if name.partition(".")[0] in {"aiokafka", "redis", "qdrant_client", "huggingface_hub", "mcp", "mcp_types"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())

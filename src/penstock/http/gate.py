@@ -22,6 +22,7 @@ from typing import Final
 from penstock.bus.contract import TopicRefusal
 from penstock.core.core import Core
 from penstock.core.traffic import Traffic
+from penstock.http.error_formats import JSON_RPC
 from penstock.http.exchange import (
     RETRY_AFTER_STATUSES,
     AsgiApp,
@@ -37,6 +38,7 @@ from penstock.http.exchange import (
     body_too_large_error,
     memory_short_error,
 )
+from penstock.http.mcp.endpoint import PATH as MCP_PATH
 from penstock.http.operations import ENDPOINTS
 from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
 from penstock.http.probes import ProbeThrottle
@@ -72,7 +74,7 @@ _FORMATS_BY_PATH: Final = {
     endpoint.path.partition("/{")[0]: endpoint.error_format
     for endpoint in ENDPOINTS
     if endpoint.error_format is not PROBLEM_DETAILS
-}
+} | {MCP_PATH: JSON_RPC}
 _FORMAT_PREFIXES: Final = tuple(_FORMATS_BY_PATH)
 _FORMAT_PATTERN: Final = re.compile(rf"({'|'.join(map(re.escape, _FORMATS_BY_PATH))})(?:/|\Z)")
 

@@ -112,18 +112,31 @@ class Operations:
     async def search(self, request: Request, body: SearchBody) -> SearchResult:
         """Search a collection: the one in the path, or else those of `collections`, or else `default`."""
         asked = SearchRequest.from_body(body, request.path_params.get("name"), canonical_language)
-        names = asked.names
         if (principal := request_state(request.scope).principal).collections:
-            principal.require_collections(names)
+            principal.require_collections(asked.names)
         ctx = self._context(request, body.timeout_ms)
         ctx = ctx.within(self._core.deps.settings.timeouts.search, "search", self._clock.now())
         request_state(request.scope).deadline_s = ctx.deadline.at_s
+        return await self.run_search(asked, ctx)
+
+    async def run_search(self, asked: SearchRequest, ctx: Context) -> SearchResult:
+        """Run a search that has been checked."""
+        names = asked.names
         for name in names:
             self._refuse_incompatible(name)
         result: SearchResult = await self._bus.request(Topic.SEARCH_REQUEST, asked, ctx)
         done = SearchComplete(", ".join(names), len(result.hits), result.took_ms, tuple(result.degraded))
         await self._bus.publish(Topic.SEARCH_COMPLETE, done, ctx)
+        self._count_search(result)
         return result
+
+    def _count_search(self, result: SearchResult) -> None:
+        metrics = self._core.metrics
+        metrics.searches.labels(str(bool(result.degraded)).lower()).inc()
+        for what in result.degraded or ("none",):
+            metrics.degraded.labels(what).inc()
+        for stage, took_ms in result.stages.items():
+            metrics.stage_s.labels(stage).observe(took_ms / 1000)
 
     @ApiEndpoint("GET", "/v1/collections", scope=Scope.SEARCH)
     async def list_collections(self, request: Request) -> responses.CollectionList:
@@ -135,8 +148,11 @@ class Operations:
     @ApiEndpoint("PUT", _COLLECTION, body_required=False, scope=Scope.WRITE, error_statuses=(409, 507))
     async def create_collection(self, request: Request, body: request_bodies.CollectionBody) -> CollectionInfo:  # noqa: ARG002 - no options yet
         """Create a collection, or return the one that is there."""
-        ctx = self._context(request)
-        info = await self._store.run(CreateCollection(self._layout(request.path_params["name"])), ctx)
+        return await self.ensure_collection(request.path_params["name"], self._context(request))
+
+    async def ensure_collection(self, name: str, ctx: Context) -> CollectionInfo:
+        """Create a collection, or return the one that is there."""
+        info = await self._store.run(CreateCollection(self._layout(name)), ctx)
         await self._bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
         return info
 

@@ -52,6 +52,7 @@ _STATUS_BY_CODE: Final = {
     "host_not_allowed": 421,
     "head_too_large": 431,
     "not_implemented": 501,
+    "mcp_not_installed": 501,
     "http_version_not_supported": 505,
     "rate_limited": 429,
     "slow_uploads": 429,

@@ -22,6 +22,8 @@ from penstock.core.core import Core
 from penstock.http import responses
 from penstock.http.decoding import JSON, NDJSON, check_media_type, decode_body, decode_query
 from penstock.http.endpoints import ApiEndpoint
+from penstock.http.mcp.endpoint import PATH as MCP_PATH
+from penstock.http.mcp.endpoint import McpEndpoint
 from penstock.http.openapi import openapi_document
 from penstock.http.operations import ENDPOINTS, Operations
 from penstock.http.probes import CachedValue
@@ -30,7 +32,6 @@ from penstock.http.request_context import read_context_headers, request_state
 from penstock.indexing.document_records import DocumentStatus
 from penstock.kernel.access import ANYONE
 from penstock.kernel.errors import Invalid, PenstockError
-from penstock.search.request import SearchResult
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 
 #: Bytes of JSON after which the event loop runs other tasks. Numbers are the slowest: this much of them takes 2 ms.
@@ -126,6 +127,7 @@ class Api:
         owners = {owner: owner(core) for owner in dict.fromkeys(endpoint.owner for endpoint in ENDPOINTS)}
         routes = [_route(endpoint, owners[endpoint.owner], metrics) for endpoint in ENDPOINTS]
         routes += _plain_routes(owners[Operations], metrics)
+        routes.append(Route(MCP_PATH, McpEndpoint(core, owners[Operations]), methods=["POST"]))
         if not self.serves_api:
             routes = [route for route in routes if route.path in HEALTH_PATHS]
         self._routes = routes
@@ -188,7 +190,8 @@ def _route(endpoint: ApiEndpoint, owner: object, metrics: Metrics) -> Route:
         except PenstockError as error:
             count(endpoint.error_format.status_of(error))
             raise
-        _count_response(metrics, record)
+        if isinstance(record, responses.IndexResponse):
+            _count_documents(metrics, record)
         status = 207 if isinstance(record, responses.IndexResponse) and record.failed else 200
         count(status)
         return Response(await encode_in_slices(record), status, media_type=JSON)
@@ -204,22 +207,14 @@ async def _decoded(endpoint: ApiEndpoint, data: bytes) -> Any:
     return await decode_body(data if data.strip() or endpoint.body_required else b"{}", endpoint.body or type(None))
 
 
-def _count_response(metrics: Metrics, record: object) -> None:
-    """Count a response in the metrics of searches and documents."""
-    if isinstance(record, SearchResult):
-        metrics.searches.labels(str(bool(record.degraded)).lower()).inc()
-        for what in record.degraded or ("none",):
-            metrics.degraded.labels(what).inc()
-        for stage, took_ms in record.stages.items():
-            metrics.stage_s.labels(stage).observe(took_ms / 1000)
-    elif isinstance(record, responses.IndexResponse):
-        metrics.chunks.inc(record.chunks)
-        for status, count in (
-            (DocumentStatus.INDEXED, record.indexed),
-            (DocumentStatus.UNCHANGED, record.unchanged),
-            (DocumentStatus.FAILED, record.failed),
-        ):
-            metrics.documents.labels(status.value).inc(count)
+def _count_documents(metrics: Metrics, response: responses.IndexResponse) -> None:
+    metrics.chunks.inc(response.chunks)
+    for status, count in (
+        (DocumentStatus.INDEXED, response.indexed),
+        (DocumentStatus.UNCHANGED, response.unchanged),
+        (DocumentStatus.FAILED, response.failed),
+    ):
+        metrics.documents.labels(status.value).inc(count)
 
 
 def _plain_routes(operations: Operations, metrics: Metrics) -> list[Route]:

@@ -1,0 +1,141 @@
+"""Agents: the official SDK's own client against a real server, in both eras of the protocol."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from mcp.client import Client
+from mcp.shared.exceptions import MCPError
+
+from bench.processes import children, role_of
+from tests.e2e.conftest import Server, penstock, start
+
+READ_TOOLS = ["search", "find_related", "read", "list_collections", "index_status"]
+ERAS = {"auto": "2026-07-28", "legacy": "2025-11-25"}
+THIRTY = 30
+
+eras = pytest.mark.parametrize("mode", ERAS)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[Server]:
+    """Return a server with a small tree, whose vectors are made."""
+    place = tmp_path_factory.mktemp("agents")
+    (place / "data").mkdir()
+    (place / "data" / "models").symlink_to(models)
+    tree = place / "tree"
+    (tree / "src").mkdir(parents=True)
+    (tree / "src" / "fusion.py").write_text(
+        'def rrf(rankings, k=60):\n    """Fuse several rankings by reciprocal rank."""\n    return sorted(rankings)\n'
+    )
+    (tree / "src" / "breaker.py").write_text(
+        'class Breaker:\n    """Circuit breaker that opens after failures."""\n\n    def open(self):\n        ...\n'
+    )
+    running = start(place / "data", environ={"PENSTOCK_RATE_LIMIT": "0"})
+    assert penstock("index", "--data-dir", place / "data", tree).returncode == 0
+    yield running
+    running.kill()
+    running.process.communicate()
+
+
+async def session(client: Client) -> None:
+    """List tools, search, read what was found, find what is like it."""
+    assert [tool.name for tool in (await client.list_tools()).tools] == READ_TOOLS
+    found = await client.call_tool("search", {"query": "fuse rankings", "limit": 1})
+    assert found.structured_content is not None
+    hit = found.structured_content["hits"][0]
+    assert hit["path"].endswith("src/fusion.py")
+    assert found.structured_content["freshness"][0]["pending"] == 0
+    assert found.content[1].uri.startswith("penstock://default/")
+    read = await client.call_tool("read", {"path": hit["id"], "start_line": 1, "end_line": 2})
+    assert "def rrf(rankings, k=60):" in read.content[0].text
+    related = await client.call_tool("find_related", {"path": hit["path"]})
+    assert [one["path"] for one in related.structured_content["hits"]] == ["src/breaker.py"]
+    linked = await client.read_resource(found.content[1].uri)
+    assert linked.contents[0].text.startswith("def rrf")
+    status = await client.call_tool("index_status", {})
+    assert status.structured_content["ready"]
+    greedy = await client.call_tool("search", {"query": "x", "max_tokens": 10**6})
+    assert (greedy.is_error, greedy.structured_content["field"]) == (True, "max_tokens")
+    with pytest.raises(MCPError, match="Unknown tool"):
+        await client.call_tool("forget_source", {"name": "tree"})
+
+
+@eras
+def test_an_agents_session_over_http(server, mode):
+    async def run():
+        async with Client(f"{server.url}/mcp", mode=mode) as client:
+            assert client.protocol_version == ERAS[mode]
+            await session(client)
+
+    asyncio.run(run())
+
+
+def test_thirty_agents_that_start_at_once_are_all_answered(server):
+    async def one(number: int) -> float:
+        began_s = time.monotonic()
+        async with Client(f"{server.url}/mcp", mode=list(ERAS)[number % 2]) as client:
+            found = await client.call_tool("search", {"query": f"circuit breaker {number}"})
+            assert found.structured_content["hits"], found.structured_content
+        return time.monotonic() - began_s
+
+    async def run():
+        return await asyncio.gather(*map(one, range(THIRTY)))
+
+    assert max(asyncio.run(run())) < 30
+
+
+def test_a_call_over_its_deadline_is_told_as_an_error(server):
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+    message["params"] = {"name": "search", "arguments": {"query": "a query that no cache knows"}}
+    head = {"Accept": "application/json", "X-Request-Timeout-Ms": "1"}
+    result = httpx.post(f"{server.url}/mcp", json=message, headers=head).json()["result"]
+    assert (result["isError"], result["structuredContent"]["code"]) == (True, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "status"),
+    [
+        ({"Origin": "http://evil.example"}, b"{}", 403),
+        ({"Host": "evil.example"}, b"{}", 421),
+        ({}, b"x" * 300_000, 413),
+        ({"Content-Type": "text/plain"}, b"{}", 415),
+        ({}, b"[" * 200_000, 400),
+        ({}, b"[{}, {}]", 400),
+        ({"MCP-Protocol-Version": "1999-01-01"}, b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}', 400),
+    ],
+    ids=["origin", "host", "large", "type", "nested", "batch", "version"],
+)
+def test_what_is_no_message_is_refused_in_the_form_of_json_rpc(server, headers, content, status):
+    head = {"Content-Type": "application/json", "Accept": "application/json"} | headers
+    answer = httpx.post(f"{server.url}/mcp", content=content, headers=head)
+    assert answer.status_code == status
+    assert answer.json()["error"]["code"] < 0
+
+
+def test_a_client_that_closes_in_the_middle_stops_the_work(server):
+    def at_work() -> tuple[int, int]:
+        status = httpx.get(f"{server.url}/v1/status").json()
+        topics = {one["name"]: one for one in status["topics"]}
+        return topics["search.request"]["running"], status["traffic"]["client_gone"]
+
+    _, before = at_work()
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
+    arguments = {"query": "what nobody has asked before", "collections": ["default"]}
+    message["params"] = {"name": "search", "arguments": arguments}
+    store = next(pid for pid in children(server.process.pid) if role_of(pid) == "store")
+    os.kill(store, signal.SIGSTOP)
+    try:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/mcp", json=message, headers={"Accept": "application/json"}, timeout=0.3)
+        until_s = time.monotonic() + 20
+        while at_work() != (0, before + 1):
+            assert time.monotonic() < until_s, (before, at_work())
+            time.sleep(0.1)
+    finally:
+        os.kill(store, signal.SIGCONT)
