@@ -38,6 +38,7 @@ def test_the_api_is_as_it_describes_itself(serve, tmp_path):
         assert client.put("/v1/collections/default").status_code == 200
         documents = [{"id": "a", "path": "src/a.py", "text": "def decode(): ...", "metadata": {"year": 2024}}]
         assert client.post("/v1/collections/default/documents", json={"documents": documents}).status_code == 200
+        task = client.post("/v1/collections/default/documents?wait=false", json={"documents": documents}).json()["id"]
     report = tmp_path / "report.json"
     done = subprocess.run(
         [
@@ -55,7 +56,7 @@ def test_the_api_is_as_it_describes_itself(serve, tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"},
+        env={**environment(), "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "TASK": task},
         timeout=RUN_S,
         check=False,
     )

@@ -27,7 +27,7 @@ from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.indexing.text_renewal import TextRenewal
 from penstock.kernel.context import Context
 from penstock.kernel.messages import Topic
-from penstock.kernel.settings import HttpSettings, Settings
+from penstock.kernel.settings import HttpSettings, Settings, TaskSettings
 from penstock.models.contract import TruncationChecks
 from penstock.policies.alerts import RaisedAlert
 from penstock.pools.guarded_store import VectorLayout
@@ -39,6 +39,7 @@ from penstock.search.result_cache import ResultCache
 from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
 from penstock.stores.memory_cache import MemoryCache
+from penstock.tasks.runner import TaskRunner
 from penstock.telemetry.heartbeat import Heartbeat
 from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from penstock.telemetry.metrics import Metrics
@@ -46,6 +47,7 @@ from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_snapshots import MemorySnapshots
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.models import DIM, FakeEmbedder, FakeReranker, FakeSparseEncoder
+from tests.fakes.task_spool import MemorySpool, run_inline, virtual_now
 
 #: A chunk of a request's body is at most this long, as a server's would be.
 PIECE = 65_536
@@ -202,8 +204,9 @@ class FakeCore:
         told: How often its reasons or alerts were read.
     """
 
-    def __init__(self, settings: Settings, watches: SourceWatches | None = None) -> None:
+    def __init__(self, settings: Settings, watches: SourceWatches | None = None, spool: Any = None) -> None:
         clock = LoopClock()
+        self.spool = spool or MemorySpool()
         self.reasons: list[str] = []
         self.told = 0
         self.metrics = Metrics()
@@ -257,6 +260,7 @@ class FakeCore:
             timeouts=settings.timeouts,
             clock=clock,
         )
+        self.tasks = TaskRunner(self.spool, settings.tasks, now=virtual_now, run_blocking=run_inline)
         self.bus.subscribe(Topic.SEARCH_REQUEST, search.run, Permits("search", 16))
 
     def forget(self, collection: str) -> None:
@@ -286,9 +290,12 @@ class Api:
         http: HttpSettings | None = None,
         senses: GateInputs | None = None,
         watches: SourceWatches | None = None,
+        spool: Any = None,
+        tasks: TaskSettings | None = None,
     ) -> None:
-        self.settings = replace(Settings(), http=http or HttpSettings())
-        self.core = FakeCore(self.settings, watches)
+        self.settings = replace(Settings(), http=http or HttpSettings(), tasks=tasks or TaskSettings())
+        self.core = FakeCore(self.settings, watches, spool)
+        self.tasks = self.core.tasks
         self.watches = self.core.deps.source_watches
         self.store, self.bus, self.metrics = self.core.store, self.core.bus, self.core.metrics
         self.embedder, self.sparse = self.core.embedder, self.core.sparse

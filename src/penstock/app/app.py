@@ -72,9 +72,11 @@ class App:
             raise
 
     def publish_url(self, url: str) -> None:
-        """Let other commands on this data directory find the server, and begin to index its own sources."""
+        """Let other commands on this data directory find the server, and begin its own work: tasks and sources."""
         self._lock.publish_url(url)
         core = self._assembly.core if self._assembly is not None else None
+        if core is not None:
+            core.tasks.start()
         if core is not None and core.deps.source_watches.roots.enabled:
             # Imported here, since few servers index sources themselves.
             from penstock.app.source_indexing import SourceIndexing  # noqa: PLC0415
@@ -84,8 +86,10 @@ class App:
             self._source_indexing.start(url)
 
     def begin_drain(self) -> None:
-        """Refuse new requests from now on; running ones go on, but for those of the server's own indexing."""
+        """Refuse new requests from now on; running ones go on, but for tasks and the server's own indexing."""
         self._gate.traffic.draining = True
+        if self._assembly is not None and self._assembly.core is not None:
+            self._assembly.core.tasks.stop()
         if self._source_indexing is not None:
             self._source_indexing.stop()
 

@@ -157,6 +157,8 @@ class Assembly:
             core.incompatible |= await self._find_incompatible(core.layout)
         points.when_ready(core.guards["store"].reset)
         core.start()
+        if self._role.serves_api:
+            await core.tasks.load()
         if not await core.bus.wait_joined():
             log.warning("this process does not receive all its work yet; it will once the broker has assigned it")
 

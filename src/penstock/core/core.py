@@ -30,6 +30,7 @@ from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure, RaisedAlert
 from penstock.policies.breaker import BreakerState
 from penstock.policies.bucket import RateLimiter, RateSettings
+from penstock.policies.levels import Level
 from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guarded_store import GuardedStore, VectorLayout
 from penstock.pools.permits import PoolRegistry
@@ -42,6 +43,8 @@ from penstock.search.result_cache import ResultCache
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import CollectionInfo
 from penstock.stores.key_value_cache import ShrinkableCache
+from penstock.tasks.runner import TaskRunner
+from penstock.tasks.spool import SPOOL, TaskSpool
 from penstock.telemetry.alert_monitor import AlertMonitor, MeasureSource
 from penstock.telemetry.bus_metrics import BusMetrics
 from penstock.telemetry.heartbeat import Heartbeat
@@ -135,6 +138,10 @@ class Core:
         own = RateLimiter(RateSettings(http.rate_limit, http.rate_burst))
         self.limiter: RateLimiter = self.shared_rates.limiter if self.shared_rates is not None else own
         self.traffic = Traffic()
+        # Tasks: what was accepted goes on without its caller, unless memory is short.
+        self.tasks = TaskRunner(
+            TaskSpool(deps.data_dir / SPOOL), settings.tasks, lambda: self.memory_watch.level is not Level.CRITICAL
+        )
         # Monitoring, beside the way of a query.
         self.memory_releaser = MemoryReleaser(deps.release_memory, clock) if deps.release_memory is not None else None
         self.alert_publisher = AlertPublisher(self.bus)
@@ -172,7 +179,8 @@ class Core:
         return False
 
     async def close(self) -> None:
-        """Stop watching, answer everything that waits with a refusal, stop what runs."""
+        """Stop watching, put tasks back, answer everything that waits with a refusal, stop what runs."""
+        await self.tasks.close()
         await self.heartbeat.close()
         await self.backfill.close()
         if self.memory_releaser is not None:
@@ -303,6 +311,7 @@ class Core:
     def _register_periodic_calls(self) -> None:
         self._bus_metrics.fills = lambda: [(topic.name, topic.fill_ratio) for topic in self.bus.state()]
         self.heartbeat.every(FAST_PERIOD_S, self.ladder.observe_all)
+        self.heartbeat.every(SLOW_PERIOD_S, self.tasks.fill)
         self.heartbeat.every(FAST_PERIOD_S, self._bus_metrics.sample_fills)
         self.heartbeat.every(SLOW_PERIOD_S, self.memory_watch.poll)
         self.heartbeat.every(SLOW_PERIOD_S, self.deps.watch_store)

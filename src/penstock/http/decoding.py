@@ -9,7 +9,7 @@ import asyncio
 import uuid
 from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Final, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,7 +22,7 @@ from penstock.http import request_bodies
 from penstock.http.json_errors import InvalidField, find_invalid_json
 from penstock.http.problem import UnsupportedMediaType
 from penstock.http.request_bodies import Ids, PathPrefix
-from penstock.indexing.document_records import PATH_CHARACTERS_MAX, Wait
+from penstock.indexing.document_records import PATH_CHARACTERS_MAX
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, truncated
 from penstock.search.request import CHUNK_NUMBER_MAX, SearchBody
 from penstock.stores.data_model import ID_CHARACTERS_MAX
@@ -123,10 +123,11 @@ class IndexQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Query parameters of documents to index.
 
     Attributes:
-        wait: What is waited for, as in a JSON body, whose own `wait` comes first.
+        wait: What is waited for, as in a JSON body, whose own `wait` comes first. `false`: for nothing; a task does
+            the work.
     """
 
-    wait: Wait = Wait.VECTORS
+    wait: Literal["words", "vectors", "false"] = "vectors"
 
 
 class SourcesQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, overload
 
@@ -96,6 +96,10 @@ class LazyDocuments(Sequence[Document]):
         """Their ids, which are known without decoding them."""
         return [entry.id for entry in self._entries]
 
+    def only(self, ids: Container[str]) -> LazyDocuments:
+        """Return the documents of these ids, not yet decoded."""
+        return LazyDocuments(self._data, [entry for entry in self._entries if entry.id in ids])
+
     @overload
     def __getitem__(self, index: int) -> Document: ...
 
@@ -159,15 +163,38 @@ async def read_documents(request: Request, clock: Clock) -> DocumentBatch:
         Invalid: It cannot be read, or holds too many documents (``too_many_documents``).
         Expired: The request's deadline passed.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    data = (await request.body()).removeprefix(codecs.BOM_UTF8)
+    kind = media_type(request)
+    return await parse_documents(await request.body(), kind, clock, lambda wish: build_context(request, clock, wish))
+
+
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def parse_documents(
+    data: bytes, kind: str, clock: Clock, context: Callable[[float | None], Context]
+) -> DocumentBatch:
+    """Check a body of documents.
+
+    Args:
+        data: The body.
+        kind: Its media type.
+        clock: The loop's clock.
+        context: Returns the work's context, given the body's time limit in milliseconds.
+
+    Raises:
+        Invalid: As :func:`read_documents`.
+        Expired: The deadline passed.
+    """
+    data = data.removeprefix(codecs.BOM_UTF8)
     if kind == NDJSON:
-        return await _DocumentReader(memoryview(data), build_context(request, clock), clock).read_lines(data)
+        return await _DocumentReader(memoryview(data), context(None), clock).read_lines(data)
     body = decode_json(data, request_bodies.RawDocuments)
     listed = memoryview(body.documents)
     if bytes(listed[:1]) != b"[":
         decode_json(listed, list[msgspec.Raw], "documents.")
-    batch = await _DocumentReader(listed, build_context(request, clock, body.timeout_ms), clock).read_list()
+    batch = await _DocumentReader(listed, context(body.timeout_ms), clock).read_list()
     batch.wait = body.wait
     return batch
 

@@ -11,11 +11,12 @@ from typing import Any, Final, TypeVar, get_type_hints
 
 import msgspec
 
-from penstock.http.decoding import NoQuery
+from penstock.http.decoding import JSON, NoQuery
 from penstock.http.problem import PROBLEM_DETAILS, ErrorFormat
 from penstock.kernel.access import Principal, Scope
 from penstock.kernel.context import Criticality
 from penstock.kernel.messages import Topic
+from penstock.tasks.records import TaskKind
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +39,8 @@ class ApiEndpoint:
         criticality: Class of its work. Callers may ask for a lower one.
         scope: Scope that a key must have. What declares none needs the highest.
         error_format: Form of its errors, also of those below its path.
+        task: The kind of task that does its work where the query says `wait=false`.
+        media_type: Media type of a 200.
         error_statuses: Statuses of problems that only some endpoints have. Any request may get the others.
         owner: Class of its operation, as the next four from the definition.
         operation: Name of the method.
@@ -56,6 +59,8 @@ class ApiEndpoint:
     criticality: Criticality = Criticality.STANDARD
     scope: Scope = Scope.ADMIN
     error_format: ErrorFormat = PROBLEM_DETAILS
+    task: TaskKind | None = None
+    media_type: str = JSON
     error_statuses: tuple[int, ...] = ()
     owner: type = object
     operation: str = ""

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from penstock.core.traffic import Traffic
 from penstock.http.problem import ErrorFormat, PreparedRefusal
+from penstock.http.request_context import request_state
 from penstock.http.timeout_queue import TimeoutQueue
 from penstock.kernel.errors import Expired, Invalid, Rejected
 from penstock.kernel.settings import HttpSettings
@@ -294,6 +295,9 @@ class Exchange:
         elif not message.get("more_body", False):
             # After the last piece the server reports a disconnect although the client has not hung up.
             self.response_ended = True
+        elif request_state(self._scope).streams:
+            self._state.writing.discard(self)
+            self._state.writing.add(self)
         if len(message.get("body", b"")) <= PIECE_BYTES:
             await self._send(message)
             return

@@ -14,17 +14,19 @@ from msgspec.inspect import StructType, type_info
 
 from penstock import __version__
 from penstock.http import request_bodies, responses
-from penstock.http.decoding import JSON
+from penstock.http.decoding import JSON, DeleteQuery
 from penstock.http.endpoints import ApiEndpoint
 from penstock.http.exchange import RETRY_AFTER_STATUSES
 from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import PROBLEM_DETAILS, TITLES, ErrorFormat
 from penstock.http.request_context import CRITICALITIES
+from penstock.http.task_operations import TaskInfo
 from penstock.indexing.document_records import Document
 from penstock.kernel.records import TIMEOUT_MS_MAX
 from penstock.search.request import SearchBody
 from penstock.stores.data_model import COLLECTION_NAME, ID_CHARACTERS_MAX
 from penstock.stores.sources import SOURCE_NAME
+from penstock.tasks.records import TASK_ID
 from penstock.telemetry.metrics import CONTENT_TYPE
 
 REF: Final = "#/components/schemas/{name}"
@@ -51,6 +53,7 @@ _TAGS: Final = {
     "collections": "Make, describe and delete collections.",
     "sources": "Named trees whose documents are kept up to date.",
     "snapshots": "Keep everything in one file, and get it back.",
+    "tasks": "Operations that go on when their request has been answered.",
     "models": "The models by themselves.",
     "compatible": "What clients of OpenAI, Cohere, Jina and text-embeddings-inference ask.",
     "server": "How the server is, for people and for monitoring.",
@@ -132,8 +135,26 @@ _MODEL: Final[Schema] = {
     "example": "penstock",
 }
 
+_TASK: Final[Schema] = {"description": "The task's id", "schema": {"type": "string", "pattern": f"^{TASK_ID}$"}}
+
 #: Parameters of paths, by the path's second part.
-_PATH_PARAMETERS: Final = {"collections": _COLLECTION, "snapshots": _SNAPSHOT, "sources": _SOURCE, "models": _MODEL}
+_PATH_PARAMETERS: Final = {
+    "collections": _COLLECTION,
+    "snapshots": _SNAPSHOT,
+    "sources": _SOURCE,
+    "models": _MODEL,
+    "tasks": _TASK,
+}
+
+#: An event of a stream, as OpenAPI 3.2 reads a sequence.
+_EVENT: Final[Schema] = {
+    "type": "object",
+    "description": "Each event; its data is the task, as JSON.",
+    "properties": {
+        "event": {"type": "string", "enum": ["task"]},
+        "data": {"type": "string"},
+    },
+}
 
 #: Headers of answers, by the name under which the document's components have them.
 _HEADERS: Final[dict[str, Schema]] = {
@@ -173,7 +194,7 @@ def openapi_document() -> bytes:
     answered: list[type] = [
         *(one.record for one in formats),
         *(responses.Readiness, responses.Liveness),
-        *(endpoint.response for endpoint in ENDPOINTS),
+        *(endpoint.response for endpoint in ENDPOINTS if endpoint.media_type == JSON),
     ]
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
@@ -199,7 +220,12 @@ def openapi_document() -> bytes:
 
 
 def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
-    responses = {"200": _response("The answer", schema_ref(endpoint.response))}
+    streams = endpoint.media_type != JSON
+    answer = _EVENT if streams else schema_ref(endpoint.response)
+    responses = {"200": _response("The answer", answer, endpoint.media_type)}
+    if endpoint.task is not None:
+        accepted = _response("A task was accepted, with `wait=false`", schema_ref(TaskInfo))
+        responses["202"] = {**accepted, "headers": _headers("X-Request-Id", "Location", "Retry-After")}
     if endpoint.ndjson:
         responses["207"] = _response("Some documents failed; each tells its outcome", schema_ref(endpoint.response))
     summary, _, description = inspect.cleandoc(endpoint.description).replace("``", "`").partition("\n\n")
@@ -211,7 +237,7 @@ def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
         "parameters": [
             *_path_parameters(endpoint.path),
             # Where a query may stand for the body, OpenAPI cannot say that it is one of the two: the description does.
-            *(_query_parameters(endpoint.query) if endpoint.body is None else ()),
+            *(_query_parameters(endpoint.query) if endpoint.query is not DeleteQuery else ()),
             _TIMEOUT,
             _CRITICALITY,
         ],
@@ -237,19 +263,22 @@ def _operation_id(text: str) -> str:
     return _NON_WORD.sub("_", text).strip("_")
 
 
+#: Group that a route is shown in, by a part of its path; the first that is there.
+_TAG_BY_PART: Final = {
+    "/document": "documents",
+    "/tasks": "tasks",
+    "/search": "search",
+    "/snapshots": "snapshots",
+    "/sources": "sources",
+    "/collections": "collections",
+    "/status": "server",
+    "/": "models",
+}
+
+
 def _tag(path: str) -> str:
     """Return the group a route is shown in: what its path is about."""
-    if "/document" in path:
-        return "documents"
-    if path.endswith("/search"):
-        return "search"
-    if "snapshots" in path:
-        return "snapshots"
-    if "sources" in path:
-        return "sources"
-    if "collections" in path:
-        return "collections"
-    return "server" if path.endswith("status") else "models"
+    return next(tag for part, tag in _TAG_BY_PART.items() if part in path)
 
 
 def _response(text: str, schema: Schema, media_type: str = JSON) -> dict[str, Any]:
@@ -305,7 +334,18 @@ def _query_parameters(record: type[msgspec.Struct]) -> Iterable[dict[str, Any]]:
     for name, schema in described["properties"].items():
         required = {"required": True} if name in described.get("required", ()) else {}
         text = schema.pop("description").rstrip(".")
-        yield {"name": name, "in": "query", "description": text, **required, "schema": schema}
+        yield {"name": name, "in": "query", "description": text, **required, "schema": _inlined(schema, schemas)}
+
+
+def _inlined(node: Any, schemas: dict[str, Any]) -> Any:
+    """Return a schema with the words of an enumeration in the place of a reference to it."""
+    if isinstance(node, list):
+        return [_inlined(inner, schemas) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return {"enum": schemas[node["$ref"].rpartition("/")[2]]["enum"]}
+    return {key: _inlined(value, schemas) for key, value in node.items()}
 
 
 def _plain_paths() -> dict[str, Any]:

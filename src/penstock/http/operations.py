@@ -27,7 +27,10 @@ from penstock.http.document_reading import read_document
 from penstock.http.endpoints import ApiEndpoint, declared_endpoints
 from penstock.http.probes import CachedValue
 from penstock.http.request_context import build_context, request_state
+from penstock.http.snapshot_operations import SnapshotOperations, collection_layout
 from penstock.http.status_report import alert_status, server_status
+from penstock.http.task_operations import TaskOperations, TaskWaitQuery
+from penstock.http.task_work import TaskWork
 from penstock.http.vendor_operations import VendorOperations
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome, Wait
 from penstock.indexing.language import canonical_language
@@ -54,15 +57,14 @@ from penstock.stores.commands import (
 )
 from penstock.stores.contract import check_usable
 from penstock.stores.data_model import (
-    TEXT_FOLDED,
     CollectionInfo,
     Condition,
     DocumentInfo,
     DocumentPage,
     Match,
     Prefix,
-    SnapshotInfo,
 )
+from penstock.tasks.records import TaskKind
 
 #: Seconds that the store has to list its collections for a status, so that a status never waits for a slow store.
 STATUS_STORE_TIMEOUT_S: Final = 1.0
@@ -80,7 +82,6 @@ INLINE_CHARACTERS_MAX: Final = 8_000
 
 _COLLECTION: Final = "/v1/collections/{name}"
 _DOCUMENTS: Final = "/v1/collections/{name}/documents"
-_SNAPSHOT: Final = "/v1/snapshots/{name}"
 _SOURCE: Final = "/v1/sources/{name}"
 
 _SEARCH: Final = ApiEndpoint(
@@ -106,6 +107,7 @@ class Operations:
         self._status = CachedValue(self._compute_status)
         self._alerts = CachedValue(self._compute_alerts)
         self._readiness = CachedValue(self._compute_readiness)
+        core.tasks.perform = TaskWork(core, self.index, SnapshotOperations(core).restore).perform
 
     @_SEARCH
     @replace(_SEARCH, path=f"{_COLLECTION}/search")
@@ -152,7 +154,7 @@ class Operations:
 
     async def ensure_collection(self, name: str, ctx: Context) -> CollectionInfo:
         """Create a collection, or return the one that is there."""
-        info = await self._store.run(CreateCollection(self._layout(name)), ctx)
+        info = await self._store.run(CreateCollection(collection_layout(self._core, name)), ctx)
         await self._bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
         return info
 
@@ -171,7 +173,14 @@ class Operations:
         await self._bus.publish(Topic.COLLECTION_DELETED, CollectionDeleted(name), ctx)
         return responses.DeleteResponse(1)
 
-    @ApiEndpoint("POST", f"{_COLLECTION}/renew", criticality=Criticality.BULK, error_statuses=(404, 409, 507))
+    @ApiEndpoint(
+        "POST",
+        f"{_COLLECTION}/renew",
+        query=TaskWaitQuery,
+        criticality=Criticality.BULK,
+        task=TaskKind.RENEW_COLLECTION,
+        error_statuses=(404, 409, 507),
+    )
     async def renew_collection(self, request: Request) -> responses.RenewResponse:
         """Renew the BM25 vectors of a collection of `text: 1`, so that words of every script are found.
 
@@ -190,6 +199,7 @@ class Operations:
         topics=(Topic.INDEX_CHUNK, Topic.INDEX_REQUEST),
         criticality=Criticality.BULK,
         scope=Scope.WRITE,
+        task=TaskKind.INDEX_DOCUMENTS,
         error_statuses=(404, 409, 507),
     )
     async def index_documents(self, request: Request) -> responses.IndexResponse:
@@ -197,7 +207,7 @@ class Operations:
         began = self._clock.now()
         collection, query = request.path_params["name"], request_state(request.scope).query
         found = await documents.read_documents(request, self._clock)
-        became, done = await self._index(collection, found.documents, found.ctx, found.wait or query.wait)
+        became, done = await self.index(collection, found.documents, found.ctx, found.wait or Wait(query.wait))
         found.raise_if_all_failed(became)
         each = await found.report_outcomes(became)
         return responses.IndexResponse(
@@ -211,10 +221,23 @@ class Operations:
             searchable=sum(o.status is DocumentStatus.SEARCHABLE for o in each),
         )
 
-    async def _index(
-        self, collection: str, those: documents.LazyDocuments, ctx: Context, wait: Wait
+    async def index(
+        self,
+        collection: str,
+        those: documents.LazyDocuments,
+        ctx: Context,
+        wait: Wait,
+        done: Callable[[IndexOutcome], None] | None = None,
     ) -> tuple[list[IndexOutcome], IndexComplete]:
-        """Index sub-batch by sub-batch (D9), in order, and publish the progress on the bus."""
+        """Index sub-batch by sub-batch (D9), in order, and publish the progress on the bus.
+
+        Args:
+            collection: Their collection.
+            those: The documents.
+            ctx: Request context.
+            wait: What is waited for.
+            done: Called with each outcome.
+        """
         size, outcomes = self._core.deps.settings.http.max_batch, list[IndexOutcome]()
         self._refuse_incompatible(collection)
         check_usable(await self._store.run(DescribeCollection(collection), ctx))
@@ -226,20 +249,22 @@ class Operations:
                 break
             async for outcome in self._core.index.run(collection, those[first : first + size], ctx, wait):
                 outcomes.append(outcome)
+                if done is not None:
+                    done(outcome)
                 progress = IndexProgress(collection, outcome.id, outcome.status, outcome.chunks)
                 await self._bus.publish(Topic.INDEX_PROGRESS, progress, ctx)
         counts = Counter(outcome.status for outcome in outcomes)
         written = DocumentStatus.INDEXED, DocumentStatus.SEARCHABLE
         chunks = sum(o.chunks for o in outcomes if o.status in written)
-        done = IndexComplete(
+        complete = IndexComplete(
             collection,
             sum(counts[status] for status in written),
             counts[DocumentStatus.UNCHANGED],
             counts[DocumentStatus.FAILED],
             chunks,
         )
-        await self._bus.publish(Topic.INDEX_COMPLETE, done, ctx)
-        return outcomes, done
+        await self._bus.publish(Topic.INDEX_COMPLETE, complete, ctx)
+        return outcomes, complete
 
     @ApiEndpoint("GET", _DOCUMENTS, query=PageQuery, scope=Scope.SEARCH, error_statuses=(404,))
     async def list_documents(self, request: Request) -> DocumentPage:
@@ -346,34 +371,6 @@ class Operations:
             cut = await self._core.deps.models.truncation.rerank(body.query, body.texts)
         return responses.RerankResponse(results) if cut is None else responses.RerankResponse(results, cut[1], cut[0])
 
-    @ApiEndpoint("POST", "/v1/snapshots", error_statuses=(507,))
-    async def make_snapshot(self, request: Request) -> SnapshotInfo:
-        """Make a snapshot of every collection, a file in the data directory."""
-        return await self._core.deps.snapshots.create(self._context(request))
-
-    @ApiEndpoint("GET", "/v1/snapshots")
-    async def list_snapshots(self, _request: Request) -> responses.SnapshotList:
-        """List the snapshots in the data directory."""
-        return responses.SnapshotList(await self._core.deps.snapshots.list_snapshots())
-
-    @ApiEndpoint("DELETE", _SNAPSHOT, error_statuses=(404,))
-    async def delete_snapshot(self, request: Request) -> responses.DeleteResponse:
-        """Delete a snapshot in the data directory."""
-        await self._core.deps.snapshots.delete(request.path_params["name"])
-        return responses.DeleteResponse(1)
-
-    @ApiEndpoint("POST", f"{_SNAPSHOT}/restore", body_required=False, error_statuses=(404, 409, 507))
-    async def restore_snapshot(self, request: Request, body: request_bodies.RestoreBody) -> responses.CollectionList:
-        """Restore the collections of a snapshot in the data directory."""
-        ctx = self._context(request)
-        # ``on_restored`` runs even if the caller has hung up, since restored collections stay in place.
-        restored = await self._core.deps.snapshots.restore(
-            request.path_params["name"], self._layout(""), ctx, force=body.force, on_restored=self._on_restored
-        )
-        for info in restored:
-            await self._bus.publish(Topic.COLLECTION_CREATED, CollectionCreated(info.name), ctx)
-        return responses.CollectionList(restored)
-
     @ApiEndpoint("GET", "/v1/status", scope=Scope.SEARCH)
     async def status(self, request: Request) -> responses.ServerStatus:
         """Describe the server at a glance, even when its store does not answer."""
@@ -410,12 +407,6 @@ class Operations:
         reasons = self._core.unready_reasons()
         return responses.Readiness(not reasons, reasons, self._core.deps.warnings())
 
-    def _on_restored(self, collection: str) -> None:
-        """Drop the cached results and the incompatibility of a collection that a restore has replaced."""
-        self._core.forget(collection)
-        self._core.incompatible.pop(collection, None)
-        self._watches.changed.set()
-
     def _refuse_incompatible(self, name: str) -> None:
         """Refuse a collection whose vectors another model made: their distances to ours would mean nothing.
 
@@ -426,18 +417,12 @@ class Operations:
         if info is not None:
             self._core.layout.check(info)
 
-    def _layout(self, name: str) -> CollectionInfo:
-        layout, token_dim = self._core.layout, self._core.embedder.token_dim
-        return CollectionInfo(
-            name, layout.dim, layout.model, token_dim=token_dim, sparse=layout.sparse_model, text=TEXT_FOLDED
-        )
-
     def _context(self, request: Request, timeout_ms: float | None = None) -> Context:
         return build_context(request, self._clock, timeout_ms)
 
 
 #: Every endpoint of the API.
-ENDPOINTS: Final = declared_endpoints(Operations, VendorOperations)
+ENDPOINTS: Final = declared_endpoints(Operations, SnapshotOperations, TaskOperations, VendorOperations)
 
 
 async def _prepared(texts: Sequence[str], prepare: Callable[[str], str]) -> list[str]:

@@ -27,6 +27,7 @@ _STATUS_BY_CODE: Final = {
     "snapshot_not_found": 404,
     "source_not_found": 404,
     "model_not_found": 404,
+    "task_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "collection_conflict": 409,

@@ -41,6 +41,7 @@ class RequestState:
         query: The route's query parameters.
         deadline_s: When its answer comes too late, on the loop's clock.
         principal: The one on whose behalf it is made.
+        streams: Whether the response is a stream, each piece of which has the write timeout for itself.
     """
 
     client: str
@@ -52,6 +53,7 @@ class RequestState:
     query: Any = None
     deadline_s: float = math.inf
     principal: Principal = ANYONE
+    streams: bool = False
 
 
 def request_state(scope: Mapping[str, Any]) -> RequestState:

@@ -29,9 +29,11 @@ from penstock.http.operations import ENDPOINTS, Operations
 from penstock.http.probes import CachedValue
 from penstock.http.problem import MethodNotAllowed
 from penstock.http.request_context import read_context_headers, request_state
+from penstock.http.task_operations import TaskOperations
 from penstock.indexing.document_records import DocumentStatus
 from penstock.kernel.access import ANYONE
 from penstock.kernel.errors import Invalid, PenstockError
+from penstock.tasks.records import TaskKind
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 
 #: Bytes of JSON after which the event loop runs other tasks. Numbers are the slowest: this much of them takes 2 ms.
@@ -115,6 +117,10 @@ _ALLOW: Final = ", ".join(sorted({"GET", "HEAD", "OPTIONS", *(endpoint.method fo
 HEALTH_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 
 
+#: Accepts an operation as a task, and answers that it has.
+SubmitTask = Callable[[TaskKind, Request], Awaitable[Response]]
+
+
 class Api:
     """ASGI application behind the gate: routes requests, and raises Penstock's errors instead of Starlette's.
 
@@ -125,7 +131,8 @@ class Api:
     def __init__(self, core: Core) -> None:
         metrics, self.serves_api = core.metrics, core.deps.serves_api
         owners = {owner: owner(core) for owner in dict.fromkeys(endpoint.owner for endpoint in ENDPOINTS)}
-        routes = [_route(endpoint, owners[endpoint.owner], metrics) for endpoint in ENDPOINTS]
+        submit = owners[TaskOperations].submit
+        routes = [_route(endpoint, owners[endpoint.owner], submit, metrics) for endpoint in ENDPOINTS]
         routes += _plain_routes(owners[Operations], metrics)
         routes.append(Route(MCP_PATH, McpEndpoint(core, owners[Operations]), methods=["POST"]))
         if not self.serves_api:
@@ -162,7 +169,7 @@ class Api:
         return {"OPTIONS"}.union(*(route.methods or () for route in there))
 
 
-def _route(endpoint: ApiEndpoint, owner: object, metrics: Metrics) -> Route:
+def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Metrics) -> Route:
     operation: Callable[..., Awaitable[Any]] = getattr(owner, endpoint.operation)
     latency = metrics.latency_s.labels(endpoint.path)
     # Also where there is no use for a body: a page may not send that either. No page can send one with GET.
@@ -184,12 +191,18 @@ def _route(endpoint: ApiEndpoint, owner: object, metrics: Metrics) -> Route:
             read_context_headers(request, endpoint.criticality)
             state.query = decode_query(request.scope["query_string"], endpoint.query)
             with latency.time():
-                record = await (
-                    operation(request, await _decoded(endpoint, data)) if endpoint.takes_body else operation(request)
-                )
+                if endpoint.task is not None and state.query.wait == "false":
+                    record = await submit(endpoint.task, request)
+                elif endpoint.takes_body:
+                    record = await operation(request, await _decoded(endpoint, data))
+                else:
+                    record = await operation(request)
         except PenstockError as error:
             count(endpoint.error_format.status_of(error))
             raise
+        if isinstance(record, Response):
+            count(record.status_code)
+            return record
         if isinstance(record, responses.IndexResponse):
             _count_documents(metrics, record)
         status = 207 if isinstance(record, responses.IndexResponse) and record.failed else 200

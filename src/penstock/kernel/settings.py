@@ -174,6 +174,20 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskSettings:
+    """Bounds of tasks, which are operations that go on when their request has been answered (`wait=false`)."""
+
+    waiting: int = count(10_000, "TASKS_WAITING", "tasks that have not ended; half of them for one client")
+    spool: int = size(
+        1_000_000_000, "TASKS_SPOOL", "bytes of their bodies in the data directory; half of them for one client"
+    )
+    keep: int = count(1_000, "TASKS_KEEP", "ended tasks that are remembered, the newest", least=0)
+    keep_age: float = duration(
+        604_800.0, "TASKS_KEEP_AGE", "how long an ended task is remembered at most", most=31_536_000
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """The gate's limits."""
 
@@ -383,6 +397,7 @@ class Settings:
     ml: MlSettings = dataclasses.field(default_factory=MlSettings)
     search: SearchSettings = dataclasses.field(default_factory=SearchSettings)
     index: IndexSettings = dataclasses.field(default_factory=IndexSettings)
+    tasks: TaskSettings = dataclasses.field(default_factory=TaskSettings)
     http: HttpSettings = dataclasses.field(default_factory=HttpSettings)
     bus: BusSettings = dataclasses.field(default_factory=BusSettings)
     timeouts: TimeoutSettings = dataclasses.field(default_factory=TimeoutSettings)
