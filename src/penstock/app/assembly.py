@@ -47,7 +47,7 @@ from penstock.kernel.settings import Settings
 from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.models.bm25 import Bm25Runner
 from penstock.models.factory import ModelFactory, Models
-from penstock.models.truncation import truncation_checks
+from penstock.models.truncation import token_usage, truncation_checks
 from penstock.pools.guarded_store import VectorLayout
 from penstock.pools.model_handlers import BULK_NICENESS, model_handlers
 from penstock.pools.process_pool import ProcessPool
@@ -199,7 +199,11 @@ class Assembly:
             clock=clock,
             make_bus=lambda observer: build_bus(backing.broker, settings, clock, observer, compatibility_keys(models)),
             store=points.store,
-            models=replace(model_traits(models), truncation=truncation_checks(models, self._bulk_threads.run)),
+            models=replace(
+                model_traits(models),
+                truncation=truncation_checks(models, self._bulk_threads.run),
+                token_usage=token_usage(models, self._bulk_threads.run),
+            ),
             handlers=self._pool_handlers(models),
             remote_dependencies=models.remote_pools | ({"store"} if points.remote else set()),
             make_shared_cache=shared_cache,

@@ -15,7 +15,7 @@ from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.settings import Settings
 from penstock.models.bm25 import Bm25Runner
-from penstock.models.contract import ModelInfo, TruncationChecks
+from penstock.models.contract import NO_TOKEN_USAGE, ModelInfo, TokenUsage, TruncationChecks
 from penstock.policies.jitter import Rng
 from penstock.pools.permits import POOL_NAMES
 from penstock.stores.contract import SnapshotStore, VectorStore
@@ -47,6 +47,7 @@ class ModelTraits:
             again.
         infos: The models, for people.
         truncation: Finds texts that a model does not read whole.
+        token_usage: Counts the dense model's tokens.
         bm25: The sparse model, where it is BM25: any process can run it.
     """
 
@@ -61,6 +62,7 @@ class ModelTraits:
     infos: tuple[ModelInfo, ...] = ()
     late: int = 0
     truncation: TruncationChecks = field(default_factory=TruncationChecks)
+    token_usage: TokenUsage = NO_TOKEN_USAGE
     bm25: Bm25Runner | None = None
 
 

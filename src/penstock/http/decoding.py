@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl
@@ -18,7 +18,7 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 from starlette.datastructures import Headers
 
-from penstock.http import request_bodies
+from penstock.http import request_bodies, vendor_records
 from penstock.http.json_errors import InvalidField, find_invalid_json
 from penstock.http.problem import UnsupportedMediaType
 from penstock.http.request_bodies import Ids, PathPrefix
@@ -322,6 +322,13 @@ _BODY_LISTS: Final[dict[type, tuple[str, int]]] = {
     request_bodies.RerankBody: ("texts", request_bodies.TEXTS_MAX),
     request_bodies.DeleteBody: ("ids", request_bodies.IDS_MAX),
     request_bodies.SourceBody: ("include", INCLUDE_MAX),
+    vendor_records.OpenAiEmbeddingsBody: ("input", vendor_records.INPUTS_MAX),
+    vendor_records.CohereRerankBody: ("documents", request_bodies.TEXTS_MAX),
+    # Each document may be an object.
+    vendor_records.JinaRerankBody: ("documents", 2 * request_bodies.TEXTS_MAX),
+    vendor_records.TeiEmbedBody: ("inputs", request_bodies.TEXTS_MAX),
+    vendor_records.TeiSparseBody: ("inputs", request_bodies.TEXTS_MAX),
+    vendor_records.TeiRerankBody: ("texts", request_bodies.TEXTS_MAX),
 }
 
 #: A longer message of the decoder holds what the caller wrote.
@@ -336,16 +343,37 @@ _JSON_NAMES: Final = {"float": "number", "int": "whole number", "str": "string",
 _PATH_SEPARATOR: Final = " - at `"
 
 
-async def decode_body(data: bytes, record_type: type[T]) -> T:
+async def decode_body(data: bytes, *record_types: type[T]) -> T:
     """Decode a body of few values, counted first.
+
+    Args:
+        data: The text.
+        record_types: What it may be: the first of them whose required fields it has, else the first.
 
     Raises:
         Invalid: With the field; code ``malformed`` when it is not JSON at all.
     """
+    record_type: type[T] = record_types[0] if len(record_types) == 1 else await _choose_record(data, record_types)
     field, most = _BODY_LISTS.get(record_type, ("body", 0))
     if await exceeds_values(data, most + _FIELDS_MAX):
         raise Invalid(f"there are too many values; {field} may hold {most} at most", field=field)
     return decode_json(data, record_type)
+
+
+async def _choose_record(data: bytes, record_types: Sequence[Any]) -> Any:
+    most = max(_BODY_LISTS[one][1] for one in record_types)
+    if await exceeds_values(data, most + _FIELDS_MAX):
+        return record_types[0]
+    try:
+        there = msgspec.json.decode(data, type=dict[str, msgspec.Raw]).keys()
+    except DECODE_ERRORS:
+        return record_types[0]
+    return next((one for one in record_types if there >= _required(one)), record_types[0])
+
+
+@cache
+def _required(record_type: type) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(record_type) if field.required)
 
 
 def decode_json(

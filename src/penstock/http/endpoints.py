@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -31,7 +32,8 @@ class ApiEndpoint:
     Attributes:
         method: HTTP method.
         path: Path with ``{parameters}``.
-        body: Record of the request's body, if it has one. Given only where the operation reads the body itself.
+        body: Record of the request's body, if it has one, or several of which it is one. Given only where the
+            operation reads the body itself.
         body_required: Whether a request must have a body, or else query parameters in its place.
         ndjson: Whether the body may also be NDJSON.
         query: Record of its query parameters. Where there is a body too, they may replace it.
@@ -45,13 +47,13 @@ class ApiEndpoint:
         owner: Class of its operation, as the next four from the definition.
         operation: Name of the method.
         description: Its docstring: a line, then what else there is to say.
-        response: Record of a 200.
+        response: Record of a 200, or several of which it is one, or a list.
         takes_body: Whether it takes the body as a record.
     """
 
     method: str
     path: str
-    body: type | None = None
+    body: type | UnionType | None = None
     body_required: bool = True
     ndjson: bool = False
     query: type[msgspec.Struct] = NoQuery
@@ -65,13 +67,18 @@ class ApiEndpoint:
     owner: type = object
     operation: str = ""
     description: str = ""
-    response: type = object
+    response: type | UnionType = object
     takes_body: bool = False
 
     def __call__(self, operation: F) -> F:
         """Declare a method as the endpoint's operation."""
         operation.__dict__.setdefault(_DECLARED, []).append(self)
         return operation
+
+    @property
+    def bodies(self) -> tuple[type, ...]:
+        """The records of which the body is one."""
+        return record_types(self.body)
 
     def check_access(self, principal: Principal, path_params: Mapping[str, str]) -> None:
         """Refuse a principal whose key lacks the scope, or is not for the collection that the path names.
@@ -99,6 +106,11 @@ class ApiEndpoint:
             body=hints.get("body", self.body),
             takes_body="body" in hints,
         )
+
+
+def record_types(kind: type | UnionType | None) -> tuple[type, ...]:
+    """Return the records of a union, the one of a type, or none."""
+    return () if kind is None else get_args(kind) if isinstance(kind, UnionType) else (kind,)
 
 
 def declared_endpoints(*owners: type) -> tuple[ApiEndpoint, ...]:

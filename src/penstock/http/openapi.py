@@ -6,16 +6,17 @@ import inspect
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, get_args
 
 import msgspec
 from msgspec import UnsetType
 from msgspec.inspect import StructType, type_info
 
 from penstock import __version__
-from penstock.http import request_bodies, responses
+from penstock.http import request_bodies, responses, vendor_records
 from penstock.http.decoding import JSON, DeleteQuery
-from penstock.http.endpoints import ApiEndpoint
+from penstock.http.endpoints import ApiEndpoint, record_types
 from penstock.http.exchange import RETRY_AFTER_STATUSES
 from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import PROBLEM_DETAILS, TITLES, ErrorFormat
@@ -82,6 +83,16 @@ _EXAMPLES: Final[dict[type, Any]] = {
     request_bodies.RestoreBody: {"force": False},
     request_bodies.SourceBody: {"root": {"host": "laptop", "path": "/home/me/src/penstock"}},
     request_bodies.TextsBody: {"texts": ["parse a JSON string"], "kind": "query"},
+    vendor_records.OpenAiEmbeddingsBody: {"model": "penstock", "input": ["parse a JSON string"]},
+    vendor_records.CohereRerankBody: {
+        "model": "penstock",
+        "query": "parse a JSON string",
+        "documents": ["json.loads(text)", "open(path).read()"],
+        "top_n": 1,
+    },
+    vendor_records.TeiEmbedBody: {"inputs": ["parse a JSON string"]},
+    vendor_records.TeiSparseBody: {"inputs": ["parse a JSON string"]},
+    vendor_records.TeiRerankBody: {"query": "parse a JSON string", "texts": ["json.loads(text)", "open(path).read()"]},
     request_bodies.RerankBody: {"query": "parse a JSON string", "texts": ["json.loads(text)", "open(path).read()"]},
 }
 
@@ -184,7 +195,7 @@ _HEADERS: Final[dict[str, Schema]] = {
 @cache
 def openapi_document() -> bytes:
     """Return the document as JSON."""
-    asked = [endpoint.body for endpoint in ENDPOINTS if endpoint.body is not None]
+    asked = [record for endpoint in ENDPOINTS for record in endpoint.bodies]
     formats = {PROBLEM_DETAILS: None, **dict.fromkeys(endpoint.error_format for endpoint in ENDPOINTS)}
     errors = {
         _error_name(one, status): _error(one, status)
@@ -194,7 +205,12 @@ def openapi_document() -> bytes:
     answered: list[type] = [
         *(one.record for one in formats),
         *(responses.Readiness, responses.Liveness),
-        *(endpoint.response for endpoint in ENDPOINTS if endpoint.media_type == JSON),
+        *(
+            record
+            for endpoint in ENDPOINTS
+            if endpoint.media_type == JSON
+            for record in record_types(endpoint.response)
+        ),
     ]
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
@@ -244,7 +260,7 @@ def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
         "responses": {**responses, **_errors(endpoint.error_format, *_COMMON_STATUSES, *endpoint.error_statuses)},
     }
     if endpoint.body is not None:
-        content = {JSON: {"schema": schema_ref(endpoint.body), "example": _EXAMPLES[endpoint.body]}}
+        content = {JSON: {"schema": schema_ref(endpoint.body), "example": _EXAMPLES[endpoint.bodies[0]]}}
         if endpoint.ndjson:
             content["application/x-ndjson"] = {
                 # As OpenAPI 3.2 reads a sequence: the list of what stands on its lines.
@@ -399,9 +415,12 @@ def component_schemas(request_records: Iterable[type], response_records: Iterabl
     }
 
 
-def schema_ref(record: type) -> Schema:
-    """Return the schema that stands for a record."""
-    return {"$ref": REF.format(name=record.__name__)}
+def schema_ref(kind: type | UnionType) -> Schema:
+    """Return the schema that stands for a record, for one of several, or for a list."""
+    if isinstance(kind, UnionType):
+        return {"anyOf": [schema_ref(one) for one in get_args(kind)]}
+    (schema,), _ = msgspec.json.schema_components([kind], ref_template=REF)
+    return schema
 
 
 def _with_descriptions(schema: Schema, record: type | None) -> Schema:

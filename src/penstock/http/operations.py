@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -31,7 +30,8 @@ from penstock.http.snapshot_operations import SnapshotOperations, collection_lay
 from penstock.http.status_report import alert_status, server_status
 from penstock.http.task_operations import TaskOperations, TaskWaitQuery
 from penstock.http.task_work import TaskWork
-from penstock.http.vendor_operations import VendorOperations
+from penstock.http.vendor_operations import VendorOperations, best_first
+from penstock.http.vendor_records import JinaRanking, JinaRerankBody
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome, Wait
 from penstock.indexing.language import canonical_language
 from penstock.kernel.access import Scope
@@ -77,9 +77,6 @@ PAGE_CHARACTERS_MAX: Final = 4_194_304
 #: Told of the documents whose turn did not come before the deadline.
 EXPIRED_BEFORE_TURN: Final = "the deadline passed before this document's turn came; send it again"
 
-#: Characters of texts beyond ASCII in a request that are prepared on the event loop.
-INLINE_CHARACTERS_MAX: Final = 8_000
-
 _COLLECTION: Final = "/v1/collections/{name}"
 _DOCUMENTS: Final = "/v1/collections/{name}/documents"
 _SOURCE: Final = "/v1/sources/{name}"
@@ -104,6 +101,7 @@ class Operations:
         self._core = core
         self._clock, self._bus, self._store = core.deps.clock, core.bus, core.store
         self._watches = core.deps.source_watches
+        self._vendors = VendorOperations(core)
         self._status = CachedValue(self._compute_status)
         self._alerts = CachedValue(self._compute_alerts)
         self._readiness = CachedValue(self._compute_readiness)
@@ -354,19 +352,25 @@ class Operations:
         """Encode texts as sparse vectors."""
         ctx = self._context(request, body.timeout_ms)
         kind, models = TextKind(body.kind), self._core.deps.models
-        texts = await _prepared(body.texts, lambda text: models.sparse_inputs.text(text, kind))
+        texts = await models.sparse_inputs.prepare(body.texts, kind)
         vectors = await self._core.sparse.encode(texts, kind, ctx)
         async with enforce_deadline(ctx.deadline):
             cut = await models.truncation.sparse(texts)
         return responses.sparse_response(vectors, cut)
 
-    @ApiEndpoint("POST", "/v1/rerank", topics=(Topic.ML_RERANK,), scope=Scope.SEARCH)
-    async def rerank(self, request: Request, body: request_bodies.RerankBody) -> responses.RerankResponse:
-        """Order texts by how well they answer a query."""
+    @ApiEndpoint("POST", "/v1/rerank", topics=(Topic.ML_RERANK,), scope=Scope.SEARCH, error_statuses=(404,))
+    async def rerank(
+        self, request: Request, body: request_bodies.RerankBody | JinaRerankBody
+    ) -> responses.RerankResponse | JinaRanking:
+        """Order texts by how well they answer a query.
+
+        A body that has `documents` in the place of `texts` is one of Jina's clients, and so is its answer.
+        """
+        if isinstance(body, JinaRerankBody):
+            return await self._vendors.rank_for_jina(request, body)
         ctx = self._context(request, body.timeout_ms)
         scores = await self._core.reranker.rerank(body.query, body.texts, ctx)
-        ranked = sorted(enumerate(scores.tolist()), key=lambda item: (-item[1], item[0]))
-        results = [responses.RankedText(i, score) for i, score in ranked]
+        results = [responses.RankedText(place, score) for place, score in best_first(scores)]
         async with enforce_deadline(ctx.deadline):
             cut = await self._core.deps.models.truncation.rerank(body.query, body.texts)
         return responses.RerankResponse(results) if cut is None else responses.RerankResponse(results, cut[1], cut[0])
@@ -423,13 +427,6 @@ class Operations:
 
 #: Every endpoint of the API.
 ENDPOINTS: Final = declared_endpoints(Operations, SnapshotOperations, TaskOperations, VendorOperations)
-
-
-async def _prepared(texts: Sequence[str], prepare: Callable[[str], str]) -> list[str]:
-    """Return texts prepared; many characters in a thread, since folding 10 000 of them takes some 4 ms."""
-    if sum(len(text) for text in texts if not text.isascii()) <= INLINE_CHARACTERS_MAX:
-        return [prepare(text) for text in texts]
-    return await asyncio.to_thread(lambda: [prepare(text) for text in texts])
 
 
 async def _delete_condition(data: bytes, query: DeleteQuery) -> Condition | None:

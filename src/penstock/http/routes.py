@@ -30,6 +30,7 @@ from penstock.http.probes import CachedValue
 from penstock.http.problem import MethodNotAllowed
 from penstock.http.request_context import read_context_headers, request_state
 from penstock.http.task_operations import TaskOperations
+from penstock.http.vendor_records import TeiVector
 from penstock.indexing.document_records import DocumentStatus
 from penstock.kernel.access import ANYONE
 from penstock.kernel.errors import Invalid, PenstockError
@@ -46,6 +47,8 @@ SLICED_ITEMS_MIN: Final = 32
 def _encode_array(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, TeiVector):
+        return value.terms()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
@@ -57,11 +60,13 @@ def to_json(record: Any) -> bytes:
     return _ENCODER.encode(record)
 
 
-async def encode_in_slices(record: msgspec.Struct) -> bytes:
-    """Return a record as JSON, its long lists item by item, with pauses after each ``SLICE_BYTES``.
+async def encode_in_slices(record: msgspec.Struct | list[Any]) -> bytes:
+    """Return a record or a list as JSON, long lists item by item, with pauses after each ``SLICE_BYTES``.
 
-    An array stands for the list of its numbers.
+    An array stands for the list of its numbers, and a vector of :class:`TeiVector` for that of its terms.
     """
+    if isinstance(record, list):
+        return _ENCODER.encode(await _items(record))
     written: dict[str, list[msgspec.Raw]] = {}
     for name in record.__struct_fields__:
         value = getattr(record, name)
@@ -172,6 +177,8 @@ class Api:
 def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Metrics) -> Route:
     operation: Callable[..., Awaitable[Any]] = getattr(owner, endpoint.operation)
     latency = metrics.latency_s.labels(endpoint.path)
+    # An empty body stands for a record without fields, unless there must be one.
+    bodies, empty = endpoint.bodies, b"" if endpoint.body_required else b"{}"
     # Also where there is no use for a body: a page may not send that either. No page can send one with GET.
     taken = () if endpoint.method == "GET" else (JSON, NDJSON) if endpoint.ndjson else (JSON,)
 
@@ -194,7 +201,7 @@ def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Me
                 if endpoint.task is not None and state.query.wait == "false":
                     record = await submit(endpoint.task, request)
                 elif endpoint.takes_body:
-                    record = await operation(request, await _decoded(endpoint, data))
+                    record = await operation(request, await decode_body(data if data.strip() else empty, *bodies))
                 else:
                     record = await operation(request)
         except PenstockError as error:
@@ -213,11 +220,6 @@ def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Me
     return Route(
         _WITH_SLASHES.sub(r"{\1:path}", endpoint.path), answer, methods=[endpoint.method], name=endpoint.operation
     )
-
-
-async def _decoded(endpoint: ApiEndpoint, data: bytes) -> Any:
-    """Return a body as its record. An empty one stands for a record without fields, unless there must be a body."""
-    return await decode_body(data if data.strip() or endpoint.body_required else b"{}", endpoint.body or type(None))
 
 
 def _count_documents(metrics: Metrics, response: responses.IndexResponse) -> None:

@@ -8,7 +8,7 @@ processor core and know nothing of deadlines.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 import numpy as np
@@ -131,6 +131,33 @@ class TruncationChecks:
     dense: Callable[[Sequence[str]], Awaitable[list[int] | None]] = _not_known
     sparse: Callable[[Sequence[str]], Awaitable[list[int] | None]] = _not_known
     rerank: Callable[[str, Sequence[str]], Awaitable[tuple[bool, list[int]] | None]] = _not_known
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """The dense model's tokens of texts; estimates for a model that another server runs behind an endpoint.
+
+    Attributes:
+        tokens_max: Tokens of a text that are read at most; 0 where that is not known.
+        count_read: Returns how many tokens of texts are read in all, special tokens included.
+        cut: Returns the beginnings of texts that have so many tokens each.
+    """
+
+    tokens_max: int
+    count_read: Callable[[Sequence[str]], Awaitable[int]]
+    cut: Callable[[Sequence[str], int], Awaitable[Sequence[str]]]
+
+
+async def _no_tokens(_texts: Sequence[str]) -> int:
+    return 0
+
+
+async def _uncut(texts: Sequence[str], _tokens: int) -> Sequence[str]:
+    return texts
+
+
+#: Of a model whose tokens are not known at all.
+NO_TOKEN_USAGE: Final = TokenUsage(0, _no_tokens, _uncut)
 
 
 class ModelInfo(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 _TOKEN: Final = re.compile(r"[\u2e80-\u9fff\uac00-\ud7ff\U00020000-\U0003ffff]|\w{1,6}|[^\w\s]")
 
 
+#: Characters of a text that are looked at for each token that is read at most, as by a real tokenizer.
+CHARACTERS_READ_PER_TOKEN: Final = 64
+
+
 class TokenCounter(Protocol):
     """Counts tokens; it travels to worker processes."""
 
@@ -26,6 +31,12 @@ class TokenCounter(Protocol):
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of every text, without special tokens."""
+
+    def count_read(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of every text that the model reads, special tokens included."""
+
+    def cut(self, text: str, tokens: int) -> str:
+        """Return the beginning of a text that has so many tokens, or the whole of a shorter one."""
 
     def truncated(self, text: str, /) -> bool:
         """Return whether the model reads less than the whole text."""
@@ -43,6 +54,17 @@ class TokenEstimator:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return about how many tokens every text has."""
         return [sum(1 for _ in _TOKEN.finditer(text)) for text in texts]
+
+    def count_read(self, texts: Sequence[str]) -> list[int]:
+        """Return about how many tokens of every text the model reads."""
+        longest = self.tokens_max * CHARACTERS_READ_PER_TOKEN
+        return [min(count, self.tokens_max) for count in self.count([text[:longest] for text in texts])]
+
+    def cut(self, text: str, tokens: int) -> str:
+        """Return the beginning of a text that has about so many tokens."""
+        found = _TOKEN.finditer(text[: tokens * CHARACTERS_READ_PER_TOKEN])
+        last = next(islice(found, tokens - 1, None), None)
+        return text if last is None else text[: last.end()]
 
     def truncated(self, _text: str, /) -> bool:
         """Return ``False``: the model's limit is not known here, and it is larger than a chunk."""
@@ -66,6 +88,14 @@ class LazyTokenizer:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of every text, without special tokens."""
         return self._loaded.count(texts)
+
+    def count_read(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of every text that the model reads, special tokens included."""
+        return self._loaded.count_read(texts)
+
+    def cut(self, text: str, tokens: int) -> str:
+        """Return the beginning of a text that has so many tokens, or the whole of a shorter one."""
+        return self._loaded.cut(text, tokens)
 
     def truncated(self, text: str, /) -> bool:
         """Return whether the model reads less than the whole text."""

@@ -94,6 +94,16 @@ class TextTokenizer:
         encoded = self._whole.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
         return [len(encoding.ids) for encoding in encoded]
 
+    def count_read(self, texts: Sequence[str]) -> list[int]:
+        """Return the tokens of every text that the model reads, special tokens included."""
+        return [len(row) for row in self.token_ids(texts)]
+
+    def cut(self, text: str, tokens: int) -> str:
+        """Return the beginning of a text that has so many tokens, or the whole of a shorter one."""
+        beginning = well_formed(text[: tokens * CHARACTERS_PER_TOKEN_MAX])
+        encoded = self._whole.encode(beginning, add_special_tokens=False)
+        return text if len(encoded.ids) <= tokens else text[: encoded.offsets[tokens - 1][1]]
+
     def knows(self, text: str) -> bool:
         """Return whether the vocabulary has at least half of a text's tokens, so that its vector means something."""
         if text.isascii() or self._unknown_id is None:

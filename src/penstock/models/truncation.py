@@ -1,13 +1,13 @@
-"""Detection of texts that a model truncates, so that an answer can name them."""
+"""Detection of texts that a model truncates, so that an answer can name them, and counts of the tokens it reads."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from penstock.models.bm25 import Bm25Runner
-from penstock.models.contract import TruncationChecks
+from penstock.models.contract import TokenUsage, TruncationChecks
 from penstock.models.factory import Models
 from penstock.models.onnx_models import OnnxCrossEncoder, OnnxSparseEncoder
 from penstock.models.token_estimate import LazyTokenizer
@@ -19,6 +19,24 @@ T = TypeVar("T")
 INLINE_CHARACTERS_MAX: Final = 2_048
 
 RunInThread = Callable[[Callable[[], T]], Awaitable[T]]
+
+
+def token_usage(models: Models, run: RunInThread[Any]) -> TokenUsage:
+    """Return what tells of the dense model's tokens; many characters are counted in a thread."""
+    counter = models.tokenizer
+
+    async def count_read(texts: Sequence[str]) -> int:
+        work = partial(counter.count_read, texts)
+        return sum(work() if sum(map(len, texts)) <= INLINE_CHARACTERS_MAX else await run(work))
+
+    async def cut(texts: Sequence[str], tokens: int) -> Sequence[str]:
+        # A token has a character at least.
+        if max(map(len, texts)) <= tokens:
+            return texts
+        beginnings: list[str] = await run(lambda: [counter.cut(text, tokens) for text in texts])
+        return beginnings
+
+    return TokenUsage(counter.tokens_max, count_read, cut)
 
 
 def truncation_checks(models: Models, run: RunInThread[list[bool]]) -> TruncationChecks:

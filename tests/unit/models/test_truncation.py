@@ -11,7 +11,7 @@ from penstock.models.bm25 import CHARACTERS_MAX, Bm25Runner, Bm25Settings
 from penstock.models.contract import ModelInfo, OffloadedModel
 from penstock.models.token_estimate import TokenEstimator
 from penstock.models.tokenizer import TextTokenizer
-from penstock.models.truncation import INLINE_CHARACTERS_MAX, truncation_checks
+from penstock.models.truncation import INLINE_CHARACTERS_MAX, token_usage, truncation_checks
 from tests.clock import virtual
 
 LONG = "ba " * 100
@@ -65,3 +65,28 @@ async def test_nothing_is_told_of_what_another_server_reads() -> None:
     found = truncation_checks(models(TokenEstimator(256), "tei"), Threads().run)
     assert await found.dense([LONG]) is None
     assert await found.rerank("q", [LONG]) is None
+
+
+@virtual
+async def test_tokens_are_those_that_the_model_reads(tokenizer: TextTokenizer) -> None:
+    threads = Threads()
+    usage = token_usage(models(tokenizer), threads.run)
+    whole = len(tokenizer.token_ids(["ba"])[0])
+    assert usage.tokens_max == 16
+    assert await usage.count_read(["ba", LONG]) == whole + 16
+    assert threads.calls == 0
+    assert await usage.count_read(["ba", "x" * INLINE_CHARACTERS_MAX]) > whole
+    assert threads.calls == 1
+
+
+@pytest.mark.parametrize("counter", ["tokenizer", "estimator"])
+@virtual
+async def test_a_text_is_cut_behind_a_token(tokenizer: TextTokenizer, counter: str) -> None:
+    counts = tokenizer if counter == "tokenizer" else TokenEstimator(16)
+    usage = token_usage(models(counts), Threads().run)
+    assert await usage.cut(["ba", "bad"], 3) == ["ba", "bad"]
+    cut = await usage.cut([LONG, "ba"], 3)
+    assert LONG.startswith(cut[0])
+    assert counts.count(cut)[0] == 3
+    assert cut[1] == "ba"
+    assert await usage.count_read([LONG]) == 16
