@@ -33,6 +33,7 @@ RUN_BY_NAME: Final = {
     "cli/collections.py": ("unit/cli/test_main.py", "e2e/test_sources.py"),
     "cli/config.py": ("unit/cli/test_main.py", "e2e/test_command_line.py"),
     "cli/evaluate.py": ("e2e/test_command_line.py",),
+    "cli/mcp.py": ("unit/cli/test_main.py", "e2e/test_mcp_bridge.py"),
     "cli/migrate.py": ("unit/cli/test_main.py", "e2e/test_migration.py"),
     "cli/worker.py": ("unit/cli/test_main.py", "e2e/test_roles.py"),
 }

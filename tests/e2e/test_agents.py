@@ -10,10 +10,11 @@ from pathlib import Path
 import httpx
 import pytest
 from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
 from bench.processes import children, role_of
-from tests.e2e.conftest import Server, penstock, start
+from tests.e2e.conftest import Server, command, environment, penstock, start
 
 READ_TOOLS = ["search", "find_related", "read", "list_collections", "index_status"]
 ERAS = {"auto": "2026-07-28", "legacy": "2025-11-25"}
@@ -70,6 +71,19 @@ async def session(client: Client) -> None:
 def test_an_agents_session_over_http(server, mode):
     async def run():
         async with Client(f"{server.url}/mcp", mode=mode) as client:
+            assert client.protocol_version == ERAS[mode]
+            await session(client)
+
+    asyncio.run(run())
+
+
+@eras
+def test_an_agents_session_over_stdio(server, mode):
+    line = command("mcp", "--data-dir", server.data_dir)
+    bridge = StdioServerParameters(command=line[0], args=line[1:], env=environment())
+
+    async def run():
+        async with Client(bridge, mode=mode) as client:
             assert client.protocol_version == ERAS[mode]
             await session(client)
 

@@ -120,6 +120,7 @@ def test_a_server_and_the_commands_beside_it_keep_to_themselves(place, tree):
         place.run("snapshots", "list", *args)
         with running(place, "watch", *args, ready="watching"):
             pass
+        place.run("mcp", *args)
         place.run("config", *args)
         place.run("--help")
 

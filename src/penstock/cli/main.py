@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "restore": ("snapshots:restore", "Restore the collections of a snapshot."),
     "migrate": ("migrate", "Move a collection between the data directory and a Qdrant server."),
     "dlq": ("dlq", "List, retry or drop messages that no handler could process."),
+    "mcp": ("mcp", "Serve MCP on standard input and output, for agents."),
     "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),

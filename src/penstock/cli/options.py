@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from penstock.cli.data_directory import choose_data_dir, home_directory
 from penstock.cli.setting_values import format_value, is_unicode
 from penstock.cli.settings_loader import DEFAULT, load_settings
 from penstock.cli.settings_schema import CONCURRENCY, setting_entries, setting_names
@@ -26,38 +27,8 @@ from penstock.telemetry.logs import configure
 if TYPE_CHECKING:
     from penstock.client import Client
 
-LOCAL_DATA_DIR: Final = ".penstock"
 #: Seconds that a server has to list names for a shell: somebody waits with a finger on the key.
 NAMES_TIMEOUT_S: Final = 1.0
-
-
-def choose_data_dir(wanted: str, environ: Mapping[str, str], cwd: Path, home: Path) -> Path:
-    """Return the data directory.
-
-    Args:
-        wanted: What the flag, ``PENSTOCK_DATA_DIR`` or the file says (``store.data_dir``), empty for nothing.
-        environ: The environment, for ``XDG_DATA_HOME``.
-        cwd: The current directory.
-        home: The user's home directory.
-
-    Returns:
-        An absolute path: the wanted one, else ``./.penstock`` where it is a directory, else the user's
-        (``$XDG_DATA_HOME/penstock`` or ``~/.local/share/penstock``). It need not exist.
-    """
-    if wanted:
-        return cwd / _expanded(wanted, home)
-    if (cwd / LOCAL_DATA_DIR).is_dir():
-        return cwd / LOCAL_DATA_DIR
-    # The XDG base directory specification: a relative path there is to be ignored.
-    shared = Path(environ.get("XDG_DATA_HOME", ""))
-    return (shared if shared.is_absolute() else home / ".local" / "share") / "penstock"
-
-
-def _expanded(wanted: str, home: Path) -> Path:
-    if wanted == "~" or wanted.startswith("~/"):
-        return home / wanted[2:]
-    return Path(wanted)
-
 
 #: In the order in which a document or a query passes them.
 POOLS_IN_ORDER: Final = ("chunk", "embed", "sparse", "rerank", "search", "index")
@@ -141,8 +112,7 @@ def load_setup(config: Path | None, flags: Mapping[str, str | None], read: Colle
     """
     given = {flag: value for flag, value in flags.items() if value is not None}
     loaded = load_settings(config, os.environ, given, read)
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - unlike Path.home it does not raise without one
-    data_dir = choose_data_dir(loaded.settings.store.data_dir, os.environ, Path.cwd(), home)
+    data_dir = choose_data_dir(loaded.settings.store.data_dir, os.environ, Path.cwd(), home_directory())
     if not is_unicode(str(data_dir)):
         # Libraries that read and write there, and every message about it, take text.
         detail = f"the data directory {str(os.fsencode(data_dir))[1:]} is not UTF-8; choose another with --data-dir"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.options import choose_data_dir
+from penstock.cli.data_directory import choose_data_dir
 
 HOME = Path("/home/ann")
 

@@ -47,7 +47,7 @@ GROUPS = {"dlq": ("list", "retry", "drop"), "snapshots": ("list", "delete"), "co
 @pytest.mark.parametrize(
     "name",
     [
-        *(name for name in entry.COMMANDS if name not in (*GROUPS, "completion")),
+        *(name for name in entry.COMMANDS if name not in (*GROUPS, "completion", "mcp")),
         *(f"{name} {one}" for name, below in GROUPS.items() for one in below),
     ],
 )
