@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
 from penstock.kernel.context import Context
 from penstock.kernel.messages import EmbedBatch, RerankTexts, SparseBatch, TextKind
+from penstock.kernel.settings import HttpSettings
 from penstock.models.bm25 import Bm25Runner, Bm25Settings
 from penstock.models.factory import CosineRerankRunner
 from penstock.models.onnx_files import find_directory
@@ -29,6 +31,7 @@ from penstock.pools.model_handlers import ThreadModelHandlers
 from penstock.pools.thread_pool import ThreadPool
 from tests import clock
 from tests.fakes import graphs
+from tests.fakes.api import Api
 from tests.fakes.endpoint import FakeEndpoint, loopback
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.models import DIM
@@ -101,6 +104,25 @@ def remote(path: str, make: Callable[[ModelEndpoint], Any], *, real: bool = Fals
     return Backend(served) if real else Backend(faked, clock.run)
 
 
+def on_virtual_time(test: Coroutine[Any, Any, None]) -> None:
+    """Run a test; there is no ``FakeEndpoint`` to look into."""
+    clock.run(test)
+
+
+def penstock(path: str, make: Callable[[ModelEndpoint], Any]) -> Backend:
+    """Return a model of another Penstock, behind the endpoints that it has for other vendors' clients."""
+
+    @asynccontextmanager
+    async def opened(_: Path) -> AsyncIterator[Any]:
+        settings = ModelEndpointSettings("embed", "models.dense", "http://localhost")
+        there = httpx.ASGITransport(Api(HttpSettings(rate_limit=0)).gate)
+        endpoint = ModelEndpoint(settings, path, LoopClock(), there)
+        yield make(endpoint)
+        await endpoint.close()
+
+    return Backend(opened, on_virtual_time)
+
+
 def encoder(kind: str) -> Backend:
     return local(lambda where: {"dense": OnnxDenseEncoder(find_directory(graphs.write(where, kind), "models.dense"))})
 
@@ -136,6 +158,10 @@ DENSE = {
     "tei": remote("/embed", tei),
     "openai on the loopback": remote("/v1/embeddings", openai, real=True),
     "tei on the loopback": remote("/embed", tei, real=True),
+    "penstock as openai": penstock(
+        "/v1/embeddings", lambda e: RemoteEmbedder(e, DENSE_FORMATS["openai"], 32, "penstock", dim=DIM)
+    ),
+    "penstock as tei": penstock("/embed", tei),
 }
 SPARSE = {
     "bm25": local(lambda _: {"sparse": Bm25Runner(Bm25Settings())}),
@@ -145,6 +171,7 @@ SPARSE = {
     "tei on the loopback": remote(
         "/embed_sparse", lambda e: RemoteSparseEncoder(e, SPARSE_FORMATS["tei"], 3), real=True
     ),
+    "penstock as tei": penstock("/embed_sparse", lambda e: RemoteSparseEncoder(e, SPARSE_FORMATS["tei"], 3)),
 }
 RERANK = {
     "cosine": local(cosine),
@@ -156,6 +183,8 @@ RERANK = {
     "cohere on the loopback": remote(
         "/v2/rerank", lambda e: RemoteReranker(e, RERANK_FORMATS["cohere"], 32, "t"), real=True
     ),
+    "penstock as tei": penstock("/rerank", lambda e: RemoteReranker(e, RERANK_FORMATS["tei"], 3)),
+    "penstock as cohere": penstock("/v2/rerank", lambda e: RemoteReranker(e, RERANK_FORMATS["cohere"], 32, "penstock")),
 }
 
 

@@ -134,6 +134,27 @@ def test_cohere_reranks_and_reads_errors(server, tmp_path):
     assert told["wrong"][1][:2] == ["BadRequestError", 400]
 
 
+def test_another_penstock_has_its_models_there(server, vectors, tmp_path):
+    kinds = {"dense": "openai", "sparse": "tei", "rerank": "cohere"}
+    each = (f"  {part}: {{kind: {kind}, url: {server.url}, model: penstock}}\n" for part, kind in kinds.items())
+    settings = tmp_path / "penstock.yaml"
+    settings.write_text("models:\n" + "".join(each))
+    other = start(tmp_path / "data", "--config", str(settings))
+    try:
+        with other.client() as client:
+            embedded = client.post("/v1/embed", json={"texts": TEXTS}).json()
+            np.testing.assert_allclose(embedded["embeddings"], vectors, atol=1e-6)
+            assert client.put("/v1/collections/c").status_code == 200
+            documents = [{"id": str(number), "text": text} for number, text in enumerate(TEXTS)]
+            done = client.post("/v1/collections/c/documents", json={"documents": documents}).json()
+            assert done["indexed"] == len(TEXTS), done
+            found = client.post("/v1/collections/c/search", json={"query": "decode JSON", "strict": True}).json()
+            assert (found["hits"][0]["id"], found["degraded"]) == ("0", [])
+    finally:
+        other.process.terminate()
+        other.process.communicate(timeout=60)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["openai_sync", "cohere", "langchain", "llama_index", "haystack", "hugging_face"])
 def test_no_client_reaches_anything_but_the_server(server, tmp_path, name):
