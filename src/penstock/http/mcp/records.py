@@ -312,6 +312,16 @@ def object_schema(record: type[msgspec.Struct], *, takes_null: bool = True) -> d
     return {**root, "$defs": concise} if concise else root
 
 
+def answer_schema(record: type[ToolAnswer]) -> dict[str, Any]:
+    """Return the JSON Schema of what a tool gives: its answer, or an error.
+
+    Clients compare errors with it too, although the protocol does not ask for that.
+    """
+    answer, error = object_schema(record), object_schema(ToolError)
+    either = [{"required": one.pop("required")} for one in (answer, error)]
+    return {**answer, "properties": {**error["properties"], **answer["properties"]}, "anyOf": either}
+
+
 def _concise(schema: Any, *, takes_null: bool) -> Any:
     """Return a schema without what an agent has no use for."""
     if isinstance(schema, list):

@@ -21,7 +21,7 @@ from penstock.core.core import Core
 from penstock.http.mcp.call import ToolCall
 from penstock.http.mcp.freshness import FreshnessCache
 from penstock.http.mcp.reading import read
-from penstock.http.mcp.records import ReadArguments, SearchAnswer, object_schema
+from penstock.http.mcp.records import ReadArguments, SearchAnswer, answer_schema, object_schema
 from penstock.http.mcp.resources import URI_TEMPLATE, address_of, parse_uri
 from penstock.http.mcp.tools import INSTRUCTIONS, TOOLS, AgentTool, ToolOutcome, call_tool, offered_tools
 from penstock.http.operations import Operations
@@ -149,7 +149,7 @@ def _sdk_tool(tool: AgentTool) -> types.Tool:
         title=tool.title,
         description=tool.description,
         input_schema=object_schema(tool.arguments, takes_null=False),
-        output_schema=object_schema(tool.answer),
+        output_schema=answer_schema(tool.answer),
         annotations=types.ToolAnnotations(
             title=tool.title,
             read_only_hint=not tool.writes,

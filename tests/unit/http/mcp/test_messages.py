@@ -5,6 +5,7 @@ import functools
 import json
 from dataclasses import replace
 
+import jsonschema
 import pytest
 
 from penstock.http.gate import Gate
@@ -220,6 +221,9 @@ async def test_wrong_arguments_are_an_error_that_names_them(tool, arguments, cod
     told = result["structuredContent"]
     assert (result["isError"], told["code"], told["field"], told["retry_after_ms"]) == (True, code, field, None)
     assert told["detail"] in result["content"][0]["text"]
+    # Clients of the other official SDK compare errors with the schema too.
+    listed = {one["name"]: one["outputSchema"] for one in (await agent.ask("tools/list"))["result"]["tools"]}
+    jsonschema.validate(told, listed[tool])
 
 
 @threaded
