@@ -11,6 +11,7 @@ from penstock.bus.broker import HEARTBEAT_S
 from penstock.bus.fair_queue import Discipline
 from penstock.bus.membership import HEARTBEATS_PER_HELLO
 from penstock.bus.service_registry import INSTANCE_TTL_S
+from penstock.cli.mcp_bridge import KEY_VARIABLE
 from penstock.cli.settings_schema import setting_entries
 from penstock.kernel.messages import REQUEST_TOPICS
 from penstock.policies.discard import DiscardSettings
@@ -97,7 +98,7 @@ def test_metrics_that_are_named_exist() -> None:
 
 
 def test_settings_that_are_named_exist() -> None:
-    known = {name for one in setting_entries() for name in one.spec.env_names}
+    known = {name for one in setting_entries() for name in one.spec.env_names} | {KEY_VARIABLE}
     named = {
         name for page in PAGES for name in re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=\w+)?`", page.read_text())
     }

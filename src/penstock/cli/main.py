@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "migrate": ("migrate", "Move a collection between the data directory and a Qdrant server."),
     "dlq": ("dlq", "List, retry or drop messages that no handler could process."),
     "mcp": ("mcp", "Serve MCP on standard input and output, for agents."),
+    "agents": ("agents:agents", "Let agents search: write the configuration of their clients."),
     "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),

@@ -11,12 +11,9 @@ from typing import Any
 import click
 
 from penstock.cli.data_directory import default_data_dir
-from penstock.cli.mcp_bridge import ServerAddress, StdioBridge, check_key, check_url
+from penstock.cli.mcp_bridge import KEY_VARIABLE, ServerAddress, StdioBridge, check_key, check_url
 from penstock.kernel.errors import Unavailable
 from penstock.stores.lock import find_lock_holder
-
-#: The variable with the API key. It is never an argument: everyone on a machine sees those.
-KEY_VARIABLE = "PENSTOCK_API_KEY"
 
 
 @click.command("mcp")

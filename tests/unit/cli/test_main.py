@@ -47,7 +47,7 @@ GROUPS = {"dlq": ("list", "retry", "drop"), "snapshots": ("list", "delete"), "co
 @pytest.mark.parametrize(
     "name",
     [
-        *(name for name in entry.COMMANDS if name not in (*GROUPS, "completion", "mcp")),
+        *(name for name in entry.COMMANDS if name not in (*GROUPS, "completion", "mcp", "agents")),
         *(f"{name} {one}" for name, below in GROUPS.items() for one in below),
     ],
 )
