@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, P
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm, sparse, unit
 from tests.fakes.qdrant import FakeQdrant, Listening
+from tests.rigs.certificates import make_certificate
 
 WORK = Context.background()
 CALLERS = 120
@@ -117,10 +117,7 @@ def test_a_server_that_ends_and_comes_back_is_asked_over_new_connections():
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
     """Return a certificate that signs itself, and what a server shows it by."""
     directory = tmp_path_factory.mktemp("tls")
-    certificate, key = directory / "certificate.pem", directory / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made += ["-keyout", str(key), "-out", str(certificate), "-days", "30", "-subj", "/CN=localhost"]
-    subprocess.run([*made, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    certificate, key = make_certificate(directory)
     shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     shown.load_cert_chain(certificate, key)
     return certificate, shown

@@ -25,6 +25,7 @@ from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
 from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.indexing.text_renewal import TextRenewal
+from penstock.kernel.access import ActiveKeys
 from penstock.kernel.context import Context
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings, Settings, TaskSettings
@@ -40,6 +41,7 @@ from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
 from penstock.stores.memory_cache import MemoryCache
 from penstock.tasks.runner import TaskRunner
+from penstock.telemetry.audit_log import AuditTrail
 from penstock.telemetry.heartbeat import Heartbeat
 from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from penstock.telemetry.metrics import Metrics
@@ -224,6 +226,8 @@ class FakeCore:
             warnings=list,
             serves_api=True,
             source_watches=watches or SourceWatches(),
+            keys=ActiveKeys(),
+            audit=AuditTrail(),
         )
         self.layout = VectorLayout("m", DIM)
         self.incompatible: dict[str, CollectionInfo] = {}

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.rigs.certificates import make_certificate
 from tests.rigs.hosting import free_ports, of_this_process, skip_without
 
 START_S = 10
@@ -142,7 +143,7 @@ def redis(
     directory.mkdir(parents=True, exist_ok=True)
     port, tls_port = free_ports(2)
     if tls:
-        _make_certificate(directory)
+        make_certificate(directory)
         certificate, key = directory / "certificate.pem", directory / "key.pem"
         options += ("--tls-port", str(tls_port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
         options += ("--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no")
@@ -161,13 +162,6 @@ def _answers(host: str, port: int) -> bool:
         said = link.recv(64)
         return said.startswith((b"+PONG", b"-NOAUTH"))
     return False
-
-
-def _make_certificate(directory: Path) -> None:
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made += ["-keyout", str(directory / "key.pem"), "-out", str(directory / "certificate.pem"), "-days", "30"]
-    made += ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    subprocess.run(made, check=True, capture_output=True)
 
 
 def _home() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from penstock.kernel.errors import Broken
 from penstock.kernel.files import restrict_to_owner
 from penstock.kernel.settings import Settings
 from penstock.stores.directory_watch import DataDirectoryWatch
-from penstock.stores.lock import DirectoryLock
+from penstock.stores.lock import DirectoryLock, LockHolder
 
 if TYPE_CHECKING:
     from penstock.app.assembly import Assembly, Progress
@@ -71,9 +72,24 @@ class App:
             await self.close()
             raise
 
-    def publish_url(self, url: str) -> None:
-        """Let other commands on this data directory find the server, and begin its own work: tasks and sources."""
-        self._lock.publish_url(url)
+    @property
+    def local_key(self) -> str:
+        """Key for the owner of the data directory, while this runs."""
+        return self._backing_services.keys.local.text
+
+    async def reload_keys(self) -> None:
+        """Take the keys anew."""
+        await self._backing_services.keys.reload()
+
+    def publish(self, url: str, certificate: str = "") -> None:
+        """Let other commands on this data directory find the server, and begin its own work: tasks and sources.
+
+        Args:
+            url: Where the server listens.
+            certificate: Its certificate (PEM), empty for none.
+        """
+        server = LockHolder(os.getpid(), url, self.local_key, certificate)
+        self._lock.publish(server)
         core = self._assembly.core if self._assembly is not None else None
         if core is not None:
             core.tasks.start()
@@ -83,7 +99,14 @@ class App:
 
             watches = core.deps.source_watches
             self._source_indexing = SourceIndexing(self.settings, self.data_dir, watches, core.store)
-            self._source_indexing.start(url)
+            self._source_indexing.start(server)
+
+    def renew_certificate(self, url: str, certificate: str) -> None:
+        """Let other commands know that the server's certificate has changed."""
+        server = LockHolder(os.getpid(), url, self.local_key, certificate)
+        self._lock.publish(server)
+        if self._source_indexing is not None:
+            self._source_indexing.reconnect(server)
 
     def begin_drain(self) -> None:
         """Refuse new requests from now on; running ones go on, but for tasks and the server's own indexing."""

@@ -57,6 +57,7 @@ from penstock.stores.commands import ListCollections
 from penstock.stores.data_model import STATE_DAMAGED, CollectionInfo
 from penstock.stores.directory_watch import DataDirectoryWatch
 from penstock.stores.key_value_cache import KeyValueCache
+from penstock.telemetry.audit_log import AuditLog
 from penstock.telemetry.memory_watch import MemoryWatch, find_memory_limit
 
 
@@ -125,6 +126,7 @@ class Assembly:
         self._backing_services = backing_services
         self._clock = clock
         self._watch = watch
+        self._audit = AuditLog(data_dir)
         self._source_watches = SourceWatches(IndexRoots(settings.index.roots, data_dir))
         allocator.configure_malloc()
         count = settings.ml.threads or available_cores()
@@ -182,6 +184,7 @@ class Assembly:
         await self._bulk_threads.close()
         if self._models is not None:
             await self._models.close()
+        await asyncio.to_thread(self._audit.close)
 
     def _dependencies(self, models: Models) -> Dependencies:
         ml, clock = self._settings.ml, self._clock
@@ -222,6 +225,8 @@ class Assembly:
             watch_store=points.check_processes,
             pools=self._role.pools,
             serves_api=self._role.serves_api,
+            keys=backing.keys.active,
+            audit=self._audit,
             source_watches=self._source_watches,
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.app.external_backends import build_broker, build_shared, build_store_service, probe_qdrant
+from penstock.app.key_watch import KeyWatch
 from penstock.app.role import Role
 from penstock.kernel.context import Clock, run_all
 from penstock.kernel.errors import Broken
@@ -24,6 +25,7 @@ class BackingServices:
     """External services of a process. ``start`` them before anything that takes long, ``close`` them last.
 
     Attributes:
+        keys: The keys that the server accepts.
         broker: Carries the bus between processes. ``None`` where all is in one.
         shared: State shared with other servers. ``None`` where there is none.
 
@@ -38,6 +40,7 @@ class BackingServices:
         self._role = role
         self._clock = clock
         self._store_service: StoreService | None = None
+        self.keys = KeyWatch(settings, data_dir)
         self.broker = build_broker(settings)
         self.shared = build_shared(settings)
 
@@ -65,6 +68,8 @@ class BackingServices:
 
         Bounds: ``STARTUP_CHECK_S`` of each, plus what a broker needs to be connected.
         """
+        if self._role.serves_api:
+            await self.keys.start()
         asked = [] if self.broker is None else [self.broker.start()]
         remote = self._role.needs_store and self._settings.store.backend == "qdrant"
         if remote:
@@ -77,6 +82,7 @@ class BackingServices:
 
     async def close(self) -> None:
         """Close every service. The store is flushed."""
+        await self.keys.close()
         if self.broker is not None:
             await self.broker.close()
         if self.shared is not None:

@@ -17,6 +17,7 @@ from penstock.kernel.context import Clock
 from penstock.kernel.errors import Invalid
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import Settings
+from penstock.stores.key_store import KEYS_FILE, KeyFile, KeyStore
 
 if TYPE_CHECKING:
     from penstock.stores.store_service import SharedState, StoreService
@@ -109,6 +110,20 @@ async def probe_qdrant(settings: Settings, clock: Clock) -> None:
     from penstock.stores.backends.qdrant.probe import probe  # noqa: PLC0415
 
     await probe(settings.qdrant, clock)
+
+
+def build_key_store(settings: Settings, data_dir: Path) -> KeyStore:
+    """Return the store of the keys that people make: Redis for several servers, else the data directory.
+
+    Raises:
+        Invalid: The settings cannot be used.
+    """
+    if not settings.redis.keys:
+        return KeyFile(data_dir / KEYS_FILE)
+    with _extra("redis", "redis", "redis.keys"):
+        from penstock.stores.backends.redis.keys import SharedKeys  # noqa: PLC0415
+
+    return SharedKeys(settings.redis, settings.bus.prefix)
 
 
 def build_shared(settings: Settings) -> SharedState | None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Coroutine, Sequence
@@ -31,6 +30,7 @@ from penstock.kernel.settings import Settings
 from penstock.stores.commands import ListCollections, ListSources
 from penstock.stores.contract import VectorStore
 from penstock.stores.data_model import STATE_DAMAGED
+from penstock.stores.lock import LockHolder
 
 log = logging.getLogger(__name__)
 
@@ -60,18 +60,29 @@ class SourceIndexing:
         self._data_dir = data_dir
         self._watches = watches
         self._store = store
+        self._server = LockHolder(0)
         self._process: Process | None = None
         self._watched: list[WatchedSource] = []
         self._applied = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self, url: str) -> None:
+    def start(self, server: LockHolder) -> None:
         """Watch what the records ask for, from now on.
 
         Args:
-            url: Where the server listens.
+            server: This server.
         """
-        self._run(self._keep(url))
+        self._server = server
+        self._run(self._keep())
+
+    def reconnect(self, server: LockHolder) -> None:
+        """Use the server in another way from now on: its certificate has changed.
+
+        The process is started again with it.
+        """
+        self._server = server
+        if self._process is not None:
+            self._process.kill()
 
     def stop(self) -> None:
         """Watch nothing any more. What is indexed stays, and the next start goes on."""
@@ -88,13 +99,13 @@ class SourceIndexing:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep(self, url: str) -> None:
+    async def _keep(self) -> None:
         while True:
             self._watches.changed.clear()
             try:
                 wanted = await self._wanted()
                 if self._process is None or wanted != self._watched:
-                    await self._order(url, wanted[:WATCHED_MAX])
+                    await self._order(wanted[:WATCHED_MAX])
                 self._watched = wanted
             except (PenstockError, OSError) as error:
                 log.warning("sources cannot be watched now; this is tried again", extra={"why": str(error)})
@@ -126,12 +137,12 @@ class SourceIndexing:
             found += [WatchedSource(info.name, one.name, one.root_on(host)) for one in asking]
         return sorted(one for one in found if not self._watches.is_paused(one.collection, one.name))
 
-    async def _order(self, url: str, wanted: Sequence[WatchedSource]) -> None:
+    async def _order(self, wanted: Sequence[WatchedSource]) -> None:
         """Have the process watch these sources, and no others once this returns."""
         if self._process is None:
             if not wanted:
                 return
-            self._process = await self._started(url)
+            self._process = await self._started()
             self._run(self._listen(self._process))
         self._applied.clear()
         self._write(WatchOrder(list(wanted)))
@@ -147,7 +158,7 @@ class SourceIndexing:
             self._process.stdin.close()
             self._process = None
 
-    async def _started(self, url: str) -> Process:
+    async def _started(self) -> Process:
         index, http = self._settings.index, self._settings.http
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -159,8 +170,9 @@ class SourceIndexing:
         )
         self._write(
             WatchStart(
-                url=url,
-                api_key=secrets.token_hex(),
+                url=self._server.url,
+                api_key=self._server.key,
+                certificate=self._server.certificate,
                 index_roots=index.roots,
                 data_dir=str(self._data_dir),
                 host=self._watches.host,

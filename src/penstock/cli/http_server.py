@@ -9,6 +9,7 @@ import ipaddress
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
@@ -99,20 +100,25 @@ def is_loopback(bound: socket.socket) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def socket_url(bound: socket.socket) -> str:
+def socket_url(bound: socket.socket, scheme: str = "http") -> str:
     """Return the URL under which this machine reaches the socket."""
     host, port = bound.getsockname()[:2]
     # A server on all addresses is not at 0.0.0.0.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def create_server(app: Callable[..., Awaitable[None]], settings: HttpSettings | None = None) -> HttpServer:
+def create_server(
+    app: Callable[..., Awaitable[None]],
+    settings: HttpSettings | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> HttpServer:
     """Return uvicorn around the app; nothing listens yet.
 
     Args:
         app: The ASGI application.
         settings: Of the gate; its header and write timeouts hold for connections too.
+        tls: Context to serve HTTPS with, ``None`` for plain HTTP.
     """
     settings = settings or HttpSettings()
     config = uvicorn.Config(
@@ -130,6 +136,7 @@ def create_server(app: Callable[..., Awaitable[None]], settings: HttpSettings | 
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
+        ssl_context_factory=(lambda *_: tls) if tls is not None else None,
     )
     return HttpServer(config, ConnectionTracker(settings.header_timeout, settings.write_timeout, connections_max()))
 

@@ -12,29 +12,29 @@ from rich.console import Console
 from penstock.cli.index_progress import progress_display
 from penstock.cli.main import INTERRUPTED
 from penstock.cli.options import Setup, collection_option, json_option, with_client_settings
-from penstock.cli.session import connect
+from penstock.cli.session import client_of, connect
 from penstock.cli.terminal import print_json, stderr_console, strip_controls
-from penstock.client import AsyncClient
 from penstock.indexing.sources.index_run import IndexOptions, IndexRun
 from penstock.indexing.sources.index_sources import KnownSources, resolve_sources
 from penstock.indexing.sources.index_stats import IndexStats, kept_line
 from penstock.indexing.sources.local_files import find_files, resolve_path
 from penstock.kernel.errors import PenstockError
 from penstock.kernel.settings import Settings
+from penstock.stores.lock import LockHolder
 
 COLLECTION: Final = "default"
 #: Stands in the data directory while the first index is unfinished, so that the next start goes on with it.
 PENDING: Final = "first-index.pending"
 
 
-async def first_index(url: str, settings: Settings, data_dir: Path, path: Path, console: Console) -> None:
+async def first_index(server: LockHolder, settings: Settings, data_dir: Path, path: Path, console: Console) -> None:
     """Index ``path`` into ``default`` unless the data directory holds a collection.
 
     Cancellation:
         What is indexed stays; the next start goes on.
     """
     pending = data_dir / PENDING
-    async with AsyncClient(url) as api:
+    async with client_of(server) as api:
         if await api.list_collections() and not pending.exists():
             return
         pending.touch()

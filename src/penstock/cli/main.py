@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "restore": ("snapshots:restore", "Restore the collections of a snapshot."),
     "migrate": ("migrate", "Move a collection between the data directory and a Qdrant server."),
     "dlq": ("dlq", "List, retry or drop messages that no handler could process."),
+    "keys": ("keys:keys", "Make, list, revoke and rotate the keys of a server."),
     "mcp": ("mcp", "Serve MCP on standard input and output, for agents."),
     "agents": ("agents:agents", "Let agents search: write the configuration of their clients."),
     "top": ("top", "Watch a running server, live."),

@@ -52,7 +52,9 @@ def parse_pools(pools: str) -> frozenset[str]:
 #: Settings of listening sockets. No command but ``serve`` and ``worker`` reads their variables.
 LISTEN_SETTINGS: Final = setting_names("server.host", "server.port", "worker.")
 #: Settings that a command needs before it knows whether a server does the work.
-SERVER_LOOKUP_SETTINGS: Final = setting_names("store.data_dir", "server.log_level", "server.log_format")
+SERVER_LOOKUP_SETTINGS: Final = setting_names(
+    "store.data_dir", "server.log_level", "server.log_format", "server.api_key"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +198,19 @@ def complete_sources(ctx: click.Context, _param: click.Parameter, incomplete: st
 def _completed(ctx: click.Context, incomplete: str, listed: Callable[[Client], list[str]]) -> list[str]:
     """Return the names that a running server lists and that begin so; none where no server answers in time."""
     # Imported here, since options are made at each start, and a shell asks seldom.
+    import httpx  # noqa: PLC0415
+
     from penstock.client import CallOptions, Client  # noqa: PLC0415
+    from penstock.client.pinning import pinned_context  # noqa: PLC0415
 
     try:
         setup = load_setup(ctx.params.get("config"), {"--data-dir": ctx.params.get("data_dir")}, SERVER_LOOKUP_SETTINGS)
         held = find_lock_holder(setup.data_dir)
         if held is None or not held.url:
             return []
-        with Client(held.url, CallOptions(timeout_s=NAMES_TIMEOUT_S, attempts_max=1)) as client:
+        options = CallOptions(timeout_s=NAMES_TIMEOUT_S, attempts_max=1, api_key=held.key)
+        transport = httpx.HTTPTransport(verify=pinned_context(held.certificate)) if held.certificate else None
+        with Client(held.url, options, transport=transport) as client:
             return sorted({name for name in listed(client) if name.startswith(incomplete)})
     except (PenstockError, OSError):
         # An error would stand in the middle of the line that is being typed.

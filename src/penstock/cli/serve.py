@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import ssl
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 import click
 
 from penstock.app.app import App
+from penstock.app.key_watch import requires_keys
 from penstock.app.role import ALL_IN_ONE, Role
+from penstock.cli.certificate import ServerCertificate
 from penstock.cli.http_server import bind_socket, is_loopback, socket_url
 from penstock.cli.options import Setup, parse_pools
 from penstock.cli.server_process import ServerProcess, run_process
 from penstock.kernel.errors import Invalid, PenstockError, Unavailable
-from penstock.stores.lock import find_lock_holder
+from penstock.stores.lock import LockHolder, find_lock_holder
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +47,7 @@ def command(config: Path | None, role: str, pools: str | None, index_self: Path 
     """Run the server.
 
     Prepares the model at the first start. Ctrl-C or SIGTERM drains: new requests get 503, running ones finish; a
-    second Ctrl-C ends at once. SIGHUP reads the log level from the settings again.
+    second Ctrl-C ends at once. SIGHUP reads keys, certificate and log level again.
     """
     if pools is not None and role == "all":
         raise click.UsageError("--pool goes with --role api; without, all pools work here")
@@ -60,6 +64,9 @@ class _Server(ServerProcess):
     def __init__(self, setup: Setup, role: Role, index_self: Path | None) -> None:
         super().__init__(setup, role)
         self._index_self = index_self
+        server = setup.settings.server
+        self._certificate = ServerCertificate(server.tls_cert, server.tls_key) if server.tls_cert else None
+        self._reloading: set[asyncio.Task[None]] = set()
 
     def bind(self) -> socket:
         data_dir, server = self.setup.data_dir, self.setup.settings.server
@@ -76,19 +83,38 @@ class _Server(ServerProcess):
         """Say what it means that other machines reach the server.
 
         Raises:
-            Invalid: It has not been allowed (``not_loopback``).
+            Invalid: There are no keys, and that has not been allowed (``not_loopback``).
         """
+        if requires_keys(self.setup.settings, self.setup.data_dir):
+            if self._certificate is None:
+                log.warning("%s is not loopback, and keys travel unencrypted: set PENSTOCK_TLS_CERT", host)
+            return
         risk = f"{host} is not loopback: anyone who reaches it may read, change and delete everything"
         if not self.setup.settings.server.insecure:
             self._bound.close()
-            way = "put a proxy that knows who may ask in front of loopback, or allow it with --insecure"
+            way = "make a key with `penstock keys create NAME`, or allow it with --insecure"
             raise Invalid(f"{risk}; {way}", field="server.host", code="not_loopback")
         log.warning("%s (--insecure)", risk)
 
     def announce(self, app: App) -> None:
-        url = socket_url(self._bound)
-        app.publish_url(url)
+        url = self._url
+        app.publish(url, self._certificate.pem if self._certificate is not None else "")
         self.console.print(f"Penstock listens on {url} (data in {self.setup.data_dir})", soft_wrap=True)
+
+    @property
+    def _url(self) -> str:
+        return socket_url(self._bound, "http" if self._certificate is None else "https")
+
+    def tls(self) -> ssl.SSLContext | None:
+        return None if self._certificate is None else self._certificate.context
+
+    def reload(self, app: App) -> None:
+        if self._certificate is not None:
+            self._certificate.reload()
+            app.renew_certificate(self._url, self._certificate.pem)
+        task = asyncio.get_running_loop().create_task(app.reload_keys(), name="keys")
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
 
     async def drained(self, app: App) -> bool:
         return await app.wait_drained(self.setup.settings.http.drain_timeout)
@@ -100,9 +126,10 @@ class _Server(ServerProcess):
         # What indexes takes a while to import, which a server that is only started need not wait for.
         from penstock.cli.index import first_index  # noqa: PLC0415
 
-        url, data_dir = socket_url(self._bound), self.setup.data_dir
+        url, data_dir = self._url, self.setup.data_dir
+        server = find_lock_holder(data_dir) or LockHolder(os.getpid(), url)
         try:
-            await first_index(url, self.setup.settings, data_dir, self._index_self, self.console)
+            await first_index(server, self.setup.settings, data_dir, self._index_self, self.console)
         except PenstockError as error:
             self.console.print(f"error: {self._index_self} could not be indexed: {error.detail}", soft_wrap=True)
             return

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
@@ -63,6 +64,13 @@ class ServerProcess(ABC):
     async def drained(self, app: App) -> bool:
         """Let finish what runs; return whether it did in time."""
 
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the context to serve HTTPS with, ``None`` for plain HTTP."""
+        return None
+
+    def reload(self, app: App) -> None:  # noqa: B027 - most have nothing to take anew
+        """Take anew what may have changed on the disk; called at SIGHUP."""
+
     async def follow_up(self) -> None:  # noqa: B027 - most have nothing to do
         """Do what is to be done once it is ready, beside the work."""
 
@@ -83,8 +91,13 @@ class ServerProcess(ABC):
             if (bound := self.bind()) is not None:
                 stack.enter_context(contextlib.closing(bound))
             self._stop.install(asyncio.get_running_loop())
-            on_sighup(hangup)
             app = build(self.setup.settings, self.setup.data_dir, role=self.role)
+
+            def reread() -> None:
+                hangup()
+                self.reload(app)
+
+            on_sighup(reread)
             try:
                 if await self._started(app):
                     await self._work(app, bound)
@@ -111,7 +124,7 @@ class ServerProcess(ABC):
             # Nothing but the signal ends it.
             working: asyncio.Task[Any] = asyncio.create_task(self._stop.requested.wait())
         else:
-            server = create_server(app.asgi, self.setup.settings.http)
+            server = create_server(app.asgi, self.setup.settings.http, self.tls())
             working = asyncio.create_task(server.serve(sockets=[bound]))
             await _first(working, server.listening.wait())
         if not working.done():

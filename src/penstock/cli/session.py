@@ -12,9 +12,10 @@ import httpx
 from penstock.cli.options import Setup
 from penstock.cli.progress_bars import show_model_progress
 from penstock.cli.terminal import stderr_console
-from penstock.client import AsyncClient
+from penstock.client import AsyncClient, CallOptions
+from penstock.client.pinning import pinned_context
 from penstock.kernel.errors import Unavailable
-from penstock.stores.lock import find_lock_holder
+from penstock.stores.lock import LockHolder, find_lock_holder
 
 
 @asynccontextmanager
@@ -35,13 +36,19 @@ async def connect(setup: Setup, data_dir: Path | None = None) -> AsyncIterator[A
         An app of this process is closed; a server is left alone.
     """
     data_dir = data_dir or setup.data_dir
-    url = running_server_url(data_dir)
-    async with _in_process(setup, data_dir) if url is None else AsyncClient(url) as api:
+    server = running_server(data_dir)
+    async with _in_process(setup, data_dir) if server is None else client_of(server) as api:
         yield api
 
 
-def running_server_url(data_dir: Path) -> str | None:
-    """Return the URL of the server on a data directory, ``None`` where no process holds the directory.
+def client_of(server: LockHolder, attempts_max: int | None = None) -> AsyncClient:
+    """Return a client of the server on a data directory, with the key that the directory's owner has."""
+    pinned = httpx.AsyncHTTPTransport(verify=pinned_context(server.certificate)) if server.certificate else None
+    return AsyncClient(server.url, CallOptions(api_key=server.key, attempts_max=attempts_max), transport=pinned)
+
+
+def running_server(data_dir: Path) -> LockHolder | None:
+    """Return the server on a data directory, ``None`` where no process holds the directory.
 
     Raises:
         Unavailable: Another process that is no server, or not yet, holds the directory (``data_dir_in_use``).
@@ -51,7 +58,7 @@ def running_server_url(data_dir: Path) -> str | None:
         who = f"process {held.pid}" if held.pid else "another process"
         message = f"{data_dir} is in use by {who}, which is starting or at work; wait until it is ready"
         raise Unavailable(message, dependency="store", code="data_dir_in_use")
-    return held.url if held is not None else None
+    return held
 
 
 @asynccontextmanager
@@ -66,7 +73,8 @@ async def _in_process(setup: Setup, data_dir: Path) -> AsyncIterator[AsyncClient
         with show_model_progress(stderr_console()) as progress:
             await app.start(progress)
         transport = httpx.ASGITransport(app=app.asgi, raise_app_exceptions=False)
-        async with AsyncClient("http://localhost", transport=transport, label="the store") as api:
+        options = CallOptions(api_key=app.local_key)
+        async with AsyncClient("http://localhost", options, transport=transport, label="the store") as api:
             yield api
     finally:
         await app.close()

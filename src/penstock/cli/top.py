@@ -23,12 +23,13 @@ from rich.text import Text
 
 from penstock.cli.dashboard import render_page
 from penstock.cli.options import Setup, with_client_settings
-from penstock.cli.session import running_server_url
+from penstock.cli.session import client_of, running_server
 from penstock.cli.status_rates import STATUS_AGE_S, StatusHistory, StatusSample, parse_status
 from penstock.cli.terminal import logs_above, stdout_console
 from penstock.cli.text_charts import ASCII_FALLBACK
-from penstock.client import AsyncClient, CallOptions, calls
+from penstock.client import AsyncClient, calls
 from penstock.kernel.errors import Expired, PenstockError, Unavailable
+from penstock.stores.lock import LockHolder
 
 #: A server that takes longer to return its status is asked again.
 ANSWER_TIMEOUT_S: Final = 10.0
@@ -62,7 +63,7 @@ async def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -
 
     Goodput are answers in time. A topic's drop/s are messages that expired or could no longer end in time.
     """
-    asking, console = StatusPoller(lambda: find_server_url(setup.data_dir)), stdout_console()
+    asking, console = StatusPoller(lambda: find_server(setup.data_dir)), stdout_console()
     if as_json:
         await print_lines(asking, interval, once=once)
     elif once or not sys.stdout.isatty() or console.is_dumb_terminal:
@@ -72,17 +73,17 @@ async def command(setup: Setup, interval: float, *, once: bool, as_json: bool) -
     return 0
 
 
-def find_server_url(data_dir: Path) -> str:
-    """Return where the server on a data directory listens.
+def find_server(data_dir: Path) -> LockHolder:
+    """Return the server on a data directory.
 
     Raises:
         Unavailable: None does.
     """
-    url = running_server_url(data_dir)
-    if url is None:
+    server = running_server(data_dir)
+    if server is None:
         message = f"no server runs on {data_dir}; `penstock serve --data-dir {shlex.quote(str(data_dir))}` starts one"
         raise Unavailable(message, dependency="server", code="server_absent")
-    return url
+    return server
 
 
 class StatusPoller:
@@ -95,8 +96,8 @@ class StatusPoller:
 
     def __init__(
         self,
-        find: Callable[[], str],
-        connect: Callable[[str], AsyncClient] = lambda url: AsyncClient(url, CallOptions(attempts_max=1)),
+        find: Callable[[], LockHolder],
+        connect: Callable[[LockHolder], AsyncClient] = lambda server: client_of(server, attempts_max=1),
     ) -> None:
         self.history = StatusHistory()
         self.status: dict[str, Any] = {}
@@ -104,14 +105,15 @@ class StatusPoller:
         self._connect = connect
         self._api: AsyncClient | None = None
 
-    def locate(self) -> str:
+    def locate(self) -> LockHolder:
         """Look where the server listens now.
 
         Raises:
             Unavailable: There is none.
         """
-        self.history.url = self._find()
-        return self.history.url
+        server = self._find()
+        self.history.url = server.url
+        return server
 
     async def poll(self) -> None:
         """Take a status into the history, or that there was none.

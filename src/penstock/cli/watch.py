@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from penstock.cli.options import Setup, collection_option, complete_sources, with_client_settings
-from penstock.cli.session import running_server_url
+from penstock.cli.session import client_of, running_server
 from penstock.cli.terminal import stderr_console, strip_controls
 from penstock.client import AsyncClient, Source
 from penstock.indexing.sources.source_watches import WatchState
@@ -31,10 +31,10 @@ async def command(setup: Setup, sources: tuple[str, ...], collection: str) -> in
     half of its files. A server must run on the data directory; while it does not answer, changes are kept. Sources that
     the server watches itself are left to it unless they are named. Ctrl-C ends.
     """
-    url = running_server_url(setup.data_dir) if setup.data_dir.exists() else None
-    if url is None:
+    server = running_server(setup.data_dir) if setup.data_dir.exists() else None
+    if server is None:
         raise Invalid(f"no server runs on {setup.data_dir}; start one with `penstock serve`", code="no_server")
-    async with AsyncClient(url) as api:
+    async with client_of(server) as api:
         listed = {one.name: one for one in await api.list_sources(collection)}
     here = {name: root for name, one in listed.items() if (root := one.root_on(socket.gethostname()))}
     names = _by_name(sources, here)
@@ -68,10 +68,10 @@ class _Terminal:
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncClient]:
-        url = running_server_url(self.data_dir)
-        if url is None:
+        server = running_server(self.data_dir)
+        if server is None:
             raise Unavailable("no server runs on the data directory", dependency="server")
-        async with AsyncClient(url) as api:
+        async with client_of(server) as api:
             yield api
 
     def refusal(self, root: Path) -> str:  # noqa: ARG002 - a person may index anything

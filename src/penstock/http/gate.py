@@ -22,6 +22,7 @@ from typing import Final
 from penstock.bus.contract import TopicRefusal
 from penstock.core.core import Core
 from penstock.core.traffic import Traffic
+from penstock.http.authentication import Authenticator, denial_recorder
 from penstock.http.error_formats import JSON_RPC
 from penstock.http.exchange import (
     RETRY_AFTER_STATUSES,
@@ -35,9 +36,8 @@ from penstock.http.exchange import (
     Send,
     SlowReader,
     SlowUploads,
-    body_too_large_error,
-    memory_short_error,
 )
+from penstock.http.gate_refusals import DRAIN_RETRY_S, OVERLOAD_RETRY_S, GateRefusals
 from penstock.http.mcp.endpoint import PATH as MCP_PATH
 from penstock.http.operations import ENDPOINTS
 from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
@@ -53,6 +53,7 @@ from penstock.http.request_context import (
     request_state,
 )
 from penstock.http.routes import Api
+from penstock.kernel.access import ActiveKeys
 from penstock.kernel.context import Context, Criticality, current_request_id, new_id
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.messages import Topic
@@ -134,6 +135,8 @@ DRAIN_ABORT_S: Final = 1.0
 #: A body that takes longer is slow: its request is stopped when the server is full or drains.
 SLOW_BODY_S: Final = 1.0
 
+_DENIED_STATUSES: Final = frozenset({401, 403})
+
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 #: W3C Trace Context §3.2.2; ids of zeros only and version ff are invalid.
 _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -149,12 +152,16 @@ class GateInputs:
         memory_level: Returns how full the memory is.
         rng: Draws for the jitter of ``Retry-After``.
         traffic: Counts the requests.
+        keys: The keys that the server accepts now.
+        on_denied: Called with each request that is refused for want of a key, a scope or a collection, and its code.
     """
 
     backpressure: Callable[[str, str, AdmissionContext], TopicRefusal | None] = lambda *_: None
     memory_level: Callable[[], Level] = lambda: Level.CALM
     rng: Rng = random.random
     traffic: Traffic = field(default_factory=Traffic)
+    keys: ActiveKeys = field(default_factory=ActiveKeys)
+    on_denied: Callable[[Scope, str], None] = lambda *_: None
 
 
 class Gate:
@@ -194,10 +201,14 @@ class Gate:
         self._state = GateState(settings, self._inputs.memory_level, self._inputs.rng, self.traffic)
         self._clients = ClientIdentifier(settings.trusted_proxies)
         self._origins = OriginPolicy(settings.allowed_hosts, settings.cors_origins, listen_hosts)
+        self._keys = self._inputs.keys
+        self._authenticator = Authenticator(self._keys, settings)
         self._limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
+        # For keys of a rate of their own, where the others have no limit.
+        self._key_limiter = RateLimiter(RateSettings(burst=settings.rate_burst))
         self._ratelimit_policy = b'"default";q=%d;w=%d' % (self._limiter.quota, self._limiter.window_s)
         self._retries_from = settings.max_concurrent * RETRY_FILL_MAX
-        self._refusals = _GateRefusals(settings)
+        self._refusals = GateRefusals(settings)
         self._probes = ProbeThrottle()
         self._running: set[Exchange] = set()
         self._idle = asyncio.Event()
@@ -216,9 +227,8 @@ class Gate:
             return
         now_s = asyncio.get_running_loop().time()
         arrival, traceparent = _read_head(scope)
-        client = self._clients.client_id(scope, arrival.headers)
-        scope[SCOPE_KEY] = RequestState(client, arrival.request_id.decode(), traceparent, now_s)
-        refusal, wait_s = self._admit(scope, arrival, client, now_s)
+        state = scope[SCOPE_KEY] = RequestState("", arrival.request_id.decode(), traceparent, now_s)
+        refusal, wait_s = self._admit(scope, arrival, state)
         if refusal is None and wait_s:
             await asyncio.sleep(wait_s)
         exchange = Exchange(scope, receive, send, arrival, self._state)
@@ -235,7 +245,7 @@ class Gate:
                 if refusal is not None and refusal.status in RETRY_AFTER_STATUSES:
                     self._metrics.refused.labels(refusal.error.code).inc()
             if refusal is not None:
-                await exchange.refuse(refusal, wait_s, error_format_of(scope["path"]))
+                await self._refuse(scope, exchange, refusal, wait_s)
             self._count_response(scope, exchange)
         except asyncio.CancelledError:
             reason = exchange.take_stop_reason()
@@ -265,26 +275,62 @@ class Gate:
         await self._wait_idle(DRAIN_ABORT_S)
         return False
 
-    def _admit(
-        self, scope: Scope, arrival: RequestHead, client: str, now_s: float
-    ) -> tuple[PreparedRefusal | None, float]:
-        """Return the refusal, if any, and the seconds to wait: until a retry, or until an admitted request goes on."""
-        foreign = self._origins.refusal(scope, arrival.headers)
+    def _identify(self, scope: Scope, arrival: RequestHead, state: RequestState) -> PreparedRefusal | None:
+        """Note in a request's state who makes it; return why it is not answered at all, ``None`` if it may be."""
+        headers = arrival.headers
+        foreign = self._origins.refusal(scope, headers)
         if foreign is not None:
-            return foreign, 0.0
+            return foreign
         if self._origins.cors_enabled:
-            arrival.response_headers += self._origins.cors_headers(arrival.headers)
+            arrival.response_headers += self._origins.cors_headers(headers)
+        if self._keys.ring is None:
+            state.client = self._clients.client_id(scope, headers)
+            return None
+        state.client = state.address = address = self._clients.address(scope, headers)
+        if self._origins.is_preflight(scope, headers):
+            # A browser asks before it sends a key. The answer has nothing but constants.
+            return None
+        found = self._authenticator.authenticate(scope, address, state.arrived_s)
+        if isinstance(found, PreparedRefusal):
+            return found
+        state.principal = found
+        if found.id:
+            state.client = f"key:{found.id}"
+        return None
+
+    def _admit(self, scope: Scope, arrival: RequestHead, state: RequestState) -> tuple[PreparedRefusal | None, float]:
+        """Return the refusal, if any, and the seconds to wait: until a retry, or until an admitted request goes on."""
+        refusal = self._identify(scope, arrival, state)
+        if refusal is not None:
+            return refusal, OVERLOAD_RETRY_S
+        client, now_s = state.client, state.arrived_s
         if scope["path"] in EXEMPT_PATHS:
             # Exempt requests wait before they count as in flight, so they take no slot.
             return None, self._probes.delay_s(self._clients.address(scope, arrival.headers), now_s)
-        if self._limiter.enabled:
-            decision = self._limiter.decide(client, now_s)
-            arrival.response_headers += self._ratelimit_headers(decision)
-            if not decision.allowed:
-                return self._refusals.rate_limited, decision.retry_after_s
+        if self._limiter.enabled or state.principal.rate:
+            allowed, retry_after_s = self._check_rate(arrival, state)
+            if not allowed:
+                return self._refusals.rate_limited, retry_after_s
         if self.traffic.draining:
             return self._refusals.draining, DRAIN_RETRY_S
         return self._overload_refusal(scope, arrival, client, now_s)
+
+    def _check_rate(self, arrival: RequestHead, state: RequestState) -> tuple[bool, float]:
+        """Return whether the client's rate allows a request, and the seconds until it does; tell the client.
+
+        A key of a lower rate than the others pays more tokens for each request, so all share one limiter.
+        """
+        rate = state.principal.rate
+        if not rate:
+            decision = self._limiter.decide(state.client, state.arrived_s)
+            arrival.response_headers += _ratelimit_headers(decision, self._ratelimit_policy)
+            return decision.allowed, decision.retry_after_s
+        limiter = self._limiter if self._limiter.enabled else self._key_limiter
+        cost = limiter.rate / rate
+        decision = limiter.decide(state.client, state.arrived_s, cost)
+        policy = b'"key";q=%d;w=%d' % (max(1, int(limiter.quota / cost)), limiter.window_s)
+        arrival.response_headers += _ratelimit_headers(decision, policy, cost)
+        return decision.allowed, decision.retry_after_s
 
     def _overload_refusal(
         self, scope: Scope, arrival: RequestHead, client: str, now_s: float
@@ -323,11 +369,6 @@ class Gate:
             if not self._running:
                 self._idle.set()
 
-    def _ratelimit_headers(self, decision: RateDecision) -> Headers:
-        """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""
-        level = b'"default";r=%d;t=%d' % (decision.remaining, math.ceil(decision.reset_s))
-        return [(b"ratelimit-policy", self._ratelimit_policy), (b"ratelimit", level)]
-
     async def _run(self, scope: Scope, exchange: Exchange) -> tuple[PreparedRefusal | None, float]:
         """Let the application answer; return what it raised, as a refusal."""
         current_request_id.set(request_state(scope).request_id)
@@ -353,8 +394,15 @@ class Gate:
             return _refusal_of(Broken("an internal error happened; the log has the details"))
         return None, 0.0
 
+    async def _refuse(self, scope: Scope, exchange: Exchange, refusal: PreparedRefusal, wait_s: float) -> None:
+        if refusal.status in _DENIED_STATUSES:
+            self._inputs.on_denied(scope, refusal.error.code)
+        await exchange.refuse(refusal, wait_s, error_format_of(scope["path"]))
+
     def _count_response(self, scope: Scope, exchange: Exchange) -> None:
         """Count an answer that went out whole."""
+        if key := request_state(scope).principal.id:
+            self._metrics.by_key.labels(key, str(exchange.status)).inc()
         if not exchange.response_ended or scope["path"] in EXEMPT_PATHS:
             return
         if asyncio.get_running_loop().time() > request_state(scope).deadline_s:
@@ -384,39 +432,17 @@ class Gate:
 def build_gate(core: Core) -> Gate:
     """Return the ASGI application of a server: its API behind the gate."""
     settings, limits = core.deps.settings, lambda: core.memory_watch.level
-    inputs = GateInputs(backpressure_check(core.bus.check_admission), limits, core.deps.rng, core.traffic)
+    pressed = backpressure_check(core.bus.check_admission)
+    inputs = GateInputs(pressed, limits, core.deps.rng, core.traffic, core.deps.keys, denial_recorder(core.deps.audit))
     listens = (settings.server.host, settings.worker.host)
     return Gate(Api(core), settings.http, core.metrics, inputs, core.limiter, listens)
 
 
-#: When another try makes sense: after a moment of overload, and after a restart.
-OVERLOAD_RETRY_S: Final = 1.0
-DRAIN_RETRY_S: Final = 5.0
-
-
-class _GateRefusals:
-    """Prepared refusals of the gate itself."""
-
-    def __init__(self, settings: HttpSettings) -> None:
-        self.rate_limited = PreparedRefusal(
-            Rejected(
-                f"more than {settings.rate_limit} requests a second; slow down",
-                code="rate_limited",
-                by_client=True,
-            )
-        )
-        self.draining = PreparedRefusal(
-            Rejected("the server is shutting down", code="draining", retry_after_s=DRAIN_RETRY_S)
-        )
-        self.too_many_in_flight = PreparedRefusal(
-            Rejected("too many requests are in flight", code="too_many_requests_in_flight")
-        )
-        full = Rejected("too much work of this kind is waiting", code="topic_full")
-        share = Rejected("too much work of this client is waiting; slow down", code="client_share", by_client=True)
-        hopeless = Rejected("what waits already takes longer than the deadline allows", code="hopeless")
-        self.by_topic_code = {error.code: PreparedRefusal(error) for error in (full, share, hopeless)}
-        self.memory_short = PreparedRefusal(memory_short_error())
-        self.too_large = PreparedRefusal(body_too_large_error(settings.max_body))
+def _ratelimit_headers(decision: RateDecision, policy: bytes, cost: float = 1.0) -> Headers:
+    """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""
+    name, remaining = policy.partition(b";")[0], int(decision.remaining / cost)
+    level = b"%s;r=%d;t=%d" % (name, remaining, math.ceil(decision.reset_s))
+    return [(b"ratelimit-policy", policy), (b"ratelimit", level)]
 
 
 def _refusal_of(error: PenstockError) -> tuple[PreparedRefusal, float]:

@@ -42,6 +42,7 @@ class RequestState:
         deadline_s: When its answer comes too late, on the loop's clock.
         principal: The one on whose behalf it is made.
         streams: Whether the response is a stream, each piece of which has the write timeout for itself.
+        address: The peer's address, where the client is a key.
     """
 
     client: str
@@ -54,6 +55,12 @@ class RequestState:
     deadline_s: float = math.inf
     principal: Principal = ANYONE
     streams: bool = False
+    address: str = ""
+
+    @property
+    def who(self) -> dict[str, str]:
+        """The one who makes it, for the audit log."""
+        return {"key": self.principal.id, "name": self.principal.name, "address": self.address or self.client}
 
 
 def request_state(scope: Mapping[str, Any]) -> RequestState:

@@ -32,9 +32,10 @@ from penstock.http.request_context import read_context_headers, request_state
 from penstock.http.task_operations import TaskOperations
 from penstock.http.vendor_records import TeiVector
 from penstock.indexing.document_records import DocumentStatus
-from penstock.kernel.access import ANYONE
+from penstock.kernel.access import ANYONE, Scope
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.tasks.records import TaskKind
+from penstock.telemetry.audit_log import AuditTrail
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
 
 #: Bytes of JSON after which the event loop runs other tasks. Numbers are the slowest: this much of them takes 2 ms.
@@ -137,7 +138,7 @@ class Api:
         metrics, self.serves_api = core.metrics, core.deps.serves_api
         owners = {owner: owner(core) for owner in dict.fromkeys(endpoint.owner for endpoint in ENDPOINTS)}
         submit = owners[TaskOperations].submit
-        routes = [_route(endpoint, owners[endpoint.owner], submit, metrics) for endpoint in ENDPOINTS]
+        routes = [_route(endpoint, owners[endpoint.owner], submit, metrics, core.deps.audit) for endpoint in ENDPOINTS]
         routes += _plain_routes(owners[Operations], metrics)
         routes.append(Route(MCP_PATH, McpEndpoint(core, owners[Operations]), methods=["POST"]))
         if not self.serves_api:
@@ -174,7 +175,7 @@ class Api:
         return {"OPTIONS"}.union(*(route.methods or () for route in there))
 
 
-def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Metrics) -> Route:
+def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Metrics, audit: AuditTrail) -> Route:
     operation: Callable[..., Awaitable[Any]] = getattr(owner, endpoint.operation)
     latency = metrics.latency_s.labels(endpoint.path)
     # An empty body stands for a record without fields, unless there must be one.
@@ -182,8 +183,7 @@ def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Me
     # Also where there is no use for a body: a page may not send that either. No page can send one with GET.
     taken = () if endpoint.method == "GET" else (JSON, NDJSON) if endpoint.ndjson else (JSON,)
 
-    def count(status: int) -> None:
-        metrics.requests.labels(endpoint.path, endpoint.method, str(status)).inc()
+    count = _response_counter(endpoint, metrics, audit)
 
     async def answer(request: Request) -> Response:
         state = request_state(request.scope)
@@ -205,21 +205,37 @@ def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Me
                 else:
                     record = await operation(request)
         except PenstockError as error:
-            count(endpoint.error_format.status_of(error))
+            count(request, endpoint.error_format.status_of(error), error.code)
             raise
         if isinstance(record, Response):
-            count(record.status_code)
+            count(request, record.status_code, "begun")
             return record
         if isinstance(record, responses.IndexResponse):
             _count_documents(metrics, record)
         status = 207 if isinstance(record, responses.IndexResponse) and record.failed else 200
-        count(status)
+        count(request, status, "done")
         return Response(await encode_in_slices(record), status, media_type=JSON)
 
     # An id and a model's name may hold slashes, encoded or not.
     return Route(
         _WITH_SLASHES.sub(r"{\1:path}", endpoint.path), answer, methods=[endpoint.method], name=endpoint.operation
     )
+
+
+def _response_counter(
+    endpoint: ApiEndpoint, metrics: Metrics, audit: AuditTrail
+) -> Callable[[Request, int, str], None]:
+    """Return what counts an answer by its status, and writes to the audit log that an administrative act was done."""
+    audited = endpoint.method == "DELETE" or (endpoint.scope is Scope.ADMIN and endpoint.method != "GET")
+
+    def count(request: Request, status: int, outcome: str) -> None:
+        metrics.requests.labels(endpoint.path, endpoint.method, str(status)).inc()
+        if audited:
+            state = request_state(request.scope)
+            act = f"{request.method} {request.url.path}"
+            audit.act(act, **state.who, outcome=outcome, request_id=state.request_id)
+
+    return count
 
 
 def _count_documents(metrics: Metrics, response: responses.IndexResponse) -> None:
@@ -242,7 +258,9 @@ def _plain_routes(operations: Operations, metrics: Metrics) -> list[Route]:
 
     scrape = CachedValue(expose)
 
-    async def exposition(_: Request) -> Response:
+    async def exposition(request: Request) -> Response:
+        # They name collections.
+        request_state(request.scope).principal.require_every_collection()
         return Response(await scrape.get(), headers={"content-type": CONTENT_TYPE})
 
     def always(make: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:

@@ -239,6 +239,33 @@ def parse_key(text: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key that is to be made, and its text.
+
+    Attributes:
+        key: As it is kept.
+        text: As its user sends it. It is shown once.
+    """
+
+    key: ApiKey
+    text: str
+
+
+def make_key(template: ApiKey, now_s: int) -> NewKey:
+    """Return a new key that is like another, but for its id, its secret and its age.
+
+    Raises:
+        Invalid: The name or a pattern is not allowed.
+    """
+    check_key_name(template.name)
+    for pattern in template.collections:
+        check_pattern(pattern)
+    id, secret = new_key_id(), new_secret()
+    key = msgspec.structs.replace(template, id=id, digest=digest_of(secret), created_at=now_s)
+    return NewKey(key, format_key(id, secret))
+
+
 class KeyRing:
     """The keys of a server, by their ids.
 
@@ -275,6 +302,22 @@ class KeyRing:
             return "key_unknown"
         key, _, principal = entry
         return "key_expired" if key.expired(now_s) else principal
+
+
+class ActiveKeys:
+    """The keys that a server accepts now. They are replaced as a whole when they change.
+
+    Attributes:
+        ring: The keys; ``None`` while the server has none and serves anyone.
+    """
+
+    __slots__ = ("ring",)
+
+    def __init__(self, ring: KeyRing | None = None) -> None:
+        self.ring = ring
+
+    def __repr__(self) -> str:
+        return f"<ActiveKeys {self.ring!r}>"
 
 
 def key_errors() -> dict[str, PenstockError]:

@@ -217,6 +217,8 @@ class HttpSettings:
         "PENSTOCK_CORS_ORIGINS",
         "origins whose pages may use the API, such as `https://app.example`, with commas between; `*`: any (A4)",
     )
+    metrics_open: bool = switch(False, "PENSTOCK_METRICS_OPEN", "serve `/metrics` without a key too (A2)")
+    docs_open: bool = switch(False, "PENSTOCK_DOCS_OPEN", "serve `/docs` and `/openapi.json` without a key too (A2)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,7 @@ class RedisSettings:
     )
     cache: bool = switch(False, "REDIS_CACHE", "share remembered vectors with other servers")
     rates: bool = switch(False, "REDIS_RATES", "hold clients to one rate over all servers")
+    keys: bool = switch(False, "REDIS_KEYS", "keep keys there, for all servers, and serve only those who have one (A2)")
 
     @property
     def uses_shared_redis(self) -> bool:
@@ -373,6 +376,13 @@ class ServerSettings:
         "PENSTOCK_INSECURE",
         "listen beyond loopback, where anyone who reaches the address may do everything (A3)",
     )
+    api_key: str = secret(
+        "PENSTOCK_API_KEY",
+        "key of scope admin that a server accepts, and that clients send; 32 characters or more (A2)",
+    )
+    keys_file: str = text("", "PENSTOCK_KEYS_FILE", "file of keys beside those of the data directory (A2)")
+    tls_cert: str = text("", "PENSTOCK_TLS_CERT", "file of the certificate chain (PEM) to serve HTTPS with (A5)")
+    tls_key: str = text("", "PENSTOCK_TLS_KEY", "file of its private key (PEM); empty: in the same file (A5)")
     port: int = count(8080, "PENSTOCK_PORT", "port to listen on; 0: any free one", least=0, most=65_535)
     log_level: str = text("info", "PENSTOCK_LOG_LEVEL", "least severe line logged", "debug", "info", "warning", "error")
     log_format: str = text(

@@ -125,6 +125,11 @@ class RateLimiter:
         return self._settings.rate > 0
 
     @property
+    def rate(self) -> float:
+        """Tokens a second that each bucket gets, 0 when off."""
+        return self._settings.rate
+
+    @property
     def quota(self) -> int:
         """Requests a client may make within ``window_s`` (``RateLimit-Policy: …;q=``)."""
         return int(self._settings.burst)

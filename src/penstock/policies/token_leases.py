@@ -70,6 +70,7 @@ class _Lease:
     level: float
     level_at_s: float
     seen_s: float
+    wanted: int
     pending: bool = False
 
 
@@ -105,11 +106,14 @@ class LeasedLimiter(RateLimiter):
         if lease is None:
             return super().decide(client, now_s, cost)
         lease.seen_s = now_s
+        cost = min(cost, self._settings.burst)
+        # A client of a lower rate pays several tokens for a request, maybe more than a batch has.
+        lease.wanted = max(int(self._batch), math.ceil(cost))
         allowed = lease.tokens >= cost
         if allowed:
             lease.tokens -= cost
         level = self._level(lease, now_s)
-        if lease.tokens < self._batch / 2 and not lease.pending and level + lease.owed >= 1.0:
+        if lease.tokens < max(self._batch / 2, cost) and not lease.pending and level + lease.owed >= 1.0:
             self._request(client, lease)
         there = max(0.0, lease.tokens + level)
         wait_s = 0.0 if allowed else max(TOKEN_WAIT_S, (cost - lease.tokens - level) / self._settings.rate)
@@ -139,7 +143,7 @@ class LeasedLimiter(RateLimiter):
                 asks.append(TokenRequest(client, 0, lease.owed - lease.tokens))
                 lease.tokens = 0.0
             else:
-                asks.append(TokenRequest(client, int(self._batch), lease.owed))
+                asks.append(TokenRequest(client, lease.wanted, lease.owed))
             lease.owed = 0.0
         return asks
 
@@ -166,7 +170,7 @@ class LeasedLimiter(RateLimiter):
             self._leases.move_to_end(client)
         elif len(self._leases) < self._settings.clients_max:
             credit, level = self._batch, self._settings.burst - self._batch
-            lease = self._leases[client] = _Lease(credit, credit, level, now_s, now_s)
+            lease = self._leases[client] = _Lease(credit, credit, level, now_s, now_s, int(self._batch))
         return lease
 
     def _level(self, lease: _Lease, now_s: float) -> float:

@@ -33,10 +33,17 @@ class LockHolder(msgspec.Struct, frozen=True):
     Attributes:
         pid: Its process id.
         url: Where its server listens; empty when it is no server, or not yet.
+        key: A key for commands of the directory's owner, who alone can read it here.
+        certificate: The server's certificate (PEM), empty for a server without TLS.
     """
 
     pid: int
     url: str = ""
+    key: str = ""
+    certificate: str = ""
+
+    def __repr__(self) -> str:
+        return f"<LockHolder {self.pid} {self.url}>"
 
 
 @dataclass(slots=True)
@@ -76,9 +83,9 @@ class DirectoryLock:
         restrict_to_owner(self.directory)
         self._write(LockHolder(os.getpid()))
 
-    def publish_url(self, url: str) -> None:
-        """Tell others where this process's server listens."""
-        self._write(LockHolder(os.getpid(), url))
+    def publish(self, server: LockHolder) -> None:
+        """Tell others where this process's server listens, and what they need to use it."""
+        self._write(server)
 
     def release(self) -> None:
         """Release the directory."""

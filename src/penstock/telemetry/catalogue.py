@@ -50,6 +50,7 @@ _COUNTERS: Final = _table(
     ("http_requests_total", "route method status", "HTTP requests that reached a route, by route, method and status"),
     ("http_responses_total", "in_time", "Answers sent whole, by whether before their deadline; true is goodput"),
     ("http_client_disconnects_total", "how", "Requests whose client disconnected or was cut off for not reading"),
+    ("http_key_requests_total", "key status", "HTTP requests of a key, by the key's id and the answer's status"),
     ("requests_refused_total", "reason", "HTTP requests refused, by reason"),
     ("searches_total", "degraded", "Searches answered, by whether the answer was degraded"),
     ("searches_degraded_total", "what", "Searches answered, by what they had to do without; none if nothing"),

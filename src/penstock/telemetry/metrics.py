@@ -80,6 +80,7 @@ class Metrics:
         registry: All metrics, for Prometheus' client.
         requests: HTTP requests answered, by route, method and status.
         latency_s: Their duration.
+        by_key: Requests answered or refused, by the id of their key and by status.
         refused: Requests refused, by reason.
         documents: Documents taken in, by outcome.
         chunks: Chunks written.
@@ -92,6 +93,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = self._counter("http_requests_total")
         self.latency_s = Histograms("http_request_seconds")
+        self.by_key = self._counter("http_key_requests_total")
         self.refused = self._counter("requests_refused_total")
         self.documents = self._counter("documents_total")
         self.chunks = self._counter("chunks_indexed_total")

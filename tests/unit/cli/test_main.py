@@ -12,7 +12,7 @@ import penstock
 from penstock import __version__
 from penstock.cli import main as entry
 from penstock.kernel.errors import Broken, Invalid
-from penstock.stores.lock import DirectoryLock
+from penstock.stores.lock import DirectoryLock, LockHolder
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,12 @@ def test_every_command_of_the_table_exists_and_carries_its_name():
         assert text.endswith(".")
 
 
-GROUPS = {"dlq": ("list", "retry", "drop"), "snapshots": ("list", "delete"), "collections": ("list", "delete")}
+GROUPS = {
+    "dlq": ("list", "retry", "drop"),
+    "snapshots": ("list", "delete"),
+    "collections": ("list", "delete"),
+    "keys": ("create", "list", "revoke", "rotate"),
+}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +204,7 @@ def test_it_stops_those_that_listen(command, monkeypatch, capsys):
 def test_beside_a_server_only_what_a_command_itself_reads_can_be_wrong(monkeypatch, capsys, tmp_path):
     lock = DirectoryLock(tmp_path / "data")
     lock.acquire()
-    lock.publish_url("http://127.0.0.1:1")
+    lock.publish(LockHolder(os.getpid(), "http://127.0.0.1:1"))
     monkeypatch.setenv("HTTP_MAX_CONCURRENT", "many")
     try:
         assert entry.run(["top", "--once", "--data-dir", "data"]) == 2

@@ -17,13 +17,13 @@ from penstock.cli.top import (
     Keyboard,
     LiveScreen,
     StatusPoller,
-    find_server_url,
+    find_server,
     poll_forever,
     print_lines,
     print_page,
 )
 from penstock.kernel.errors import Expired, PenstockError, Unavailable
-from penstock.stores.lock import DirectoryLock
+from penstock.stores.lock import DirectoryLock, LockHolder
 from tests.clock import quiet, virtual
 
 LOST = Unavailable("lost the server", dependency="server", code="server_lost")
@@ -40,9 +40,9 @@ class Server:
     def find(self):
         if self.url is None:
             raise Unavailable("no server runs", dependency="server")
-        return self.url
+        return LockHolder(1, self.url)
 
-    def reach(self, url):
+    def reach(self, server):
         self.open += 1
         return self
 
@@ -209,13 +209,13 @@ def test_an_interval_out_of_bounds_is_refused(seconds, capsys):
 def test_a_server_is_found_by_its_data_directory(tmp_path):
     lock = DirectoryLock(tmp_path)
     with pytest.raises(Unavailable, match="no server runs"):
-        find_server_url(tmp_path)
+        find_server(tmp_path)
     lock.acquire()
     try:
         with pytest.raises(PenstockError, match="starting or at work"):
-            find_server_url(tmp_path)
-        lock.publish_url("http://h:1")
-        assert find_server_url(tmp_path) == "http://h:1"
+            find_server(tmp_path)
+        lock.publish(LockHolder(os.getpid(), "http://h:1"))
+        assert find_server(tmp_path).url == "http://h:1"
     finally:
         lock.release()
 

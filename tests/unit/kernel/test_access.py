@@ -28,7 +28,8 @@ from penstock.kernel.access import (
 from penstock.kernel.errors import Invalid
 
 NOW_S = 1_800_000_000.0
-ID, SECRET = new_key_id(), new_secret()
+ID, SECRET = "0a1B2c3D4e5F", "S" * 43
+OTHER_ID, OTHER_SECRET = "f5E4d3C2b1A0", "T" * 43
 KEY = ApiKey(ID, "ci", digest_of(SECRET), "write", ("team-*",), rate=20)
 
 
@@ -38,6 +39,12 @@ def ring(**changes):
 
 def test_a_key_is_read_as_it_is_written():
     assert parse_key(format_key(ID, SECRET)) == (ID, SECRET)
+
+
+def test_new_keys_are_keys_and_differ():
+    made = {format_key(new_key_id(), new_secret()) for _ in range(100)}
+    assert len(made) == 100
+    assert all(parse_key(one) for one in made)
 
 
 def test_a_key_gives_its_principal():
@@ -60,9 +67,9 @@ def test_a_kept_key_does_not_have_its_secret():
         format_key(ID, SECRET) + "x",
         format_key(ID, SECRET) + "\n",
         " " + format_key(ID, SECRET),
-        format_key(ID, new_secret()),
-        format_key(new_key_id(), SECRET),
-        format_key(ID, SECRET).swapcase(),
+        format_key(ID, OTHER_SECRET),
+        format_key(OTHER_ID, SECRET),
+        format_key(ID, SECRET.lower()),
         format_key(PLAIN_ID, SECRET),
         "x" * 100_000,
         "\x00",
@@ -84,7 +91,7 @@ def test_a_key_ends_at_its_second():
 
 
 def test_a_wrong_secret_of_an_expired_key_is_unknown():
-    assert ring(expires_at=1).authenticate(format_key(ID, new_secret()), NOW_S) == "key_unknown"
+    assert ring(expires_at=1).authenticate(format_key(ID, OTHER_SECRET), NOW_S) == "key_unknown"
 
 
 def test_a_key_that_a_person_chose_is_known_as_a_whole():

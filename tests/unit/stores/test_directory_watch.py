@@ -1,5 +1,6 @@
 """The data directory, watched: gone, replaced, full, hanging."""
 
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import pytest
 from penstock.kernel.errors import Unavailable
 from penstock.stores import directory_watch
 from penstock.stores.directory_watch import HANG_TIMEOUT_S, WRITE_FREE_BYTES_MIN, DataDirectoryWatch
-from penstock.stores.lock import LOCK_FILE, DirectoryLock, find_lock_holder
+from penstock.stores.lock import LOCK_FILE, DirectoryLock, LockHolder, find_lock_holder
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_lock_is_held_though_there_is_no_room_to_say_by_whom(tmp_path, monkeyp
     lock = DirectoryLock(tmp_path)
     lock.acquire()
     assert find_lock_holder(tmp_path) is not None
-    lock.publish_url("http://127.0.0.1:1")
+    lock.publish(LockHolder(os.getpid(), "http://127.0.0.1:1"))
     lock.release()
     assert find_lock_holder(tmp_path) is None
 

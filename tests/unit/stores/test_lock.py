@@ -25,7 +25,7 @@ def test_a_directory_is_made_held_and_given_back(tmp_path: Path) -> None:
     assert find_lock_holder(directory) is None
     lock.acquire()
     assert find_lock_holder(directory) == LockHolder(os.getpid())
-    lock.publish_url("http://127.0.0.1:8080")
+    lock.publish(LockHolder(os.getpid(), "http://127.0.0.1:8080"))
     assert find_lock_holder(directory) == LockHolder(os.getpid(), "http://127.0.0.1:8080")
     lock.release()
     assert find_lock_holder(directory) is None
@@ -34,7 +34,7 @@ def test_a_directory_is_made_held_and_given_back(tmp_path: Path) -> None:
 def test_a_second_holder_is_refused_and_told_who_and_where(tmp_path: Path) -> None:
     first, second = DirectoryLock(tmp_path), DirectoryLock(tmp_path)
     first.acquire()
-    first.publish_url("http://127.0.0.1:8080")
+    first.publish(LockHolder(os.getpid(), "http://127.0.0.1:8080"))
     error = refusal(second)
     assert error.code == "directory_locked"
     assert f"process {os.getpid()}, serving http://127.0.0.1:8080" in error.detail
@@ -48,7 +48,7 @@ def test_a_refused_one_takes_nothing_from_the_holder(tmp_path: Path) -> None:
     first.acquire()
     refusal(second)
     second.release()
-    second.publish_url("http://impostor")
+    second.publish(LockHolder(os.getpid(), "http://impostor"))
     assert find_lock_holder(tmp_path) == LockHolder(os.getpid())
     first.release()
 

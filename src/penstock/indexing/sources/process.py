@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
 import msgspec
 
 from penstock.client import AsyncClient, CallOptions, Source
+from penstock.client.pinning import pinned_context
 from penstock.indexing.sources.index_roots import IndexRoots
 from penstock.indexing.sources.source_watches import SourceWatch, WatchState
 from penstock.indexing.sources.watch_messages import (
@@ -166,7 +168,8 @@ async def _main() -> None:
         return
     start = msgspec.json.decode(line, type=WatchStart)
     options = CallOptions(criticality="bulk", api_key=start.api_key)
-    async with AsyncClient(start.url, options) as api:
+    transport = httpx.AsyncHTTPTransport(verify=pinned_context(start.certificate)) if start.certificate else None
+    async with AsyncClient(start.url, options, transport=transport) as api:
         service = SourceService(start, api, _report)
         while line := await reader.readline():
             await service.apply(msgspec.json.decode(line, type=WatchOrder))

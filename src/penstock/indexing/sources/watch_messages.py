@@ -19,7 +19,8 @@ class WatchStart(msgspec.Struct, frozen=True):
 
     Attributes:
         url: Where the server listens.
-        api_key: Tells the server's own requests from those of other clients.
+        api_key: The server's key for its own requests.
+        certificate: The server's certificate (PEM), empty for a server without TLS.
         index_roots: The setting ``INDEX_ROOTS``.
         data_dir: The server's data directory.
         host: Name of this host.
@@ -28,6 +29,7 @@ class WatchStart(msgspec.Struct, frozen=True):
 
     url: str
     api_key: str
+    certificate: str
     index_roots: str
     data_dir: str
     host: str

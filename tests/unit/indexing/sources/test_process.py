@@ -48,7 +48,7 @@ def srv(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def service(srv: Path) -> SourceService:
-    start = WatchStart("http://x", "key", str(srv), str(srv / "data"), "here", 1000, 2000, 30)
+    start = WatchStart("http://x", "key", "", str(srv), str(srv / "data"), "here", 1000, 2000, 30)
     reports: list[object] = []
     made = SourceService(start, None, reports.append)
     made.reports = reports

@@ -1,0 +1,218 @@
+"""Stores of API keys: the contract, the file in a data directory, and the changes that people make."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Final, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from penstock.kernel.access import KEYS_MAX, ApiKey
+from penstock.kernel.errors import DECODE_ERRORS, Invalid, Unavailable
+from penstock.kernel.files import read_regular
+
+KEYS_FILE: Final = "keys.json"
+_LOCK_FILE: Final = "keys.lock"
+
+#: Makes another list of keys out of one.
+KeyEdit = Callable[[list[ApiKey]], list[ApiKey]]
+
+
+class KeyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Keys as they are stored.
+
+    Attributes:
+        keys: The keys, without their secrets.
+        version: Version of this form.
+    """
+
+    keys: Annotated[list[ApiKey], Meta(max_length=KEYS_MAX)]
+    version: Annotated[int, Meta(ge=1, le=1)] = 1
+
+
+class KeyStore(Protocol):
+    """A place where keys are kept. ``close`` it.
+
+    Attributes:
+        label: The place, for people.
+    """
+
+    label: str
+
+    async def read(self) -> list[ApiKey] | None:
+        """Return the keys, ``None`` where there never were any.
+
+        Raises:
+            Invalid: They cannot be read (``keys_unreadable``).
+            Unavailable: The place cannot be reached.
+        """
+
+    async def change(self, edit: KeyEdit) -> None:
+        """Replace the keys by what ``edit`` makes of them. Of two changes at once neither is lost.
+
+        Raises:
+            PenstockError: As of :meth:`read` and of ``edit``; nothing is changed then.
+        """
+
+    async def close(self) -> None:
+        """Close the connections to it."""
+
+
+def encode_keys(keys: Sequence[ApiKey]) -> bytes:
+    """Return keys as they are stored.
+
+    Raises:
+        Invalid: There are too many (``too_many_keys``).
+    """
+    if len(keys) > KEYS_MAX:
+        detail = f"a server has at most {KEYS_MAX} keys; revoke some that are not used"
+        raise Invalid(detail, code="too_many_keys")
+    return msgspec.json.format(msgspec.json.encode(KeyDocument(list(keys)))) + b"\n"
+
+
+def decode_keys(data: bytes, label: str) -> list[ApiKey]:
+    """Return stored keys.
+
+    Raises:
+        Invalid: They cannot be read (``keys_unreadable``).
+    """
+    try:
+        return msgspec.json.decode(data, type=KeyDocument).keys
+    except DECODE_ERRORS as error:
+        # msgspec tells the place and the type, and repeats no value.
+        detail = f"the keys in {label} cannot be read: {error}; put a copy back, or remove it to make new keys"
+        raise Invalid(detail, field="keys", code="keys_unreadable") from error
+
+
+class KeyFile:
+    """A file of keys, replaced as a whole.
+
+    Args:
+        path: The file. It need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.label = str(path)
+        self._path = path
+        self._read: tuple[tuple[int, ...], list[ApiKey]] = (), []
+
+    def __repr__(self) -> str:
+        return f"<KeyFile {self._path}>"
+
+    async def read(self) -> list[ApiKey] | None:
+        """Return the keys, ``None`` where there is no file."""
+        return await asyncio.to_thread(self.read_now)
+
+    def read_now(self) -> list[ApiKey] | None:
+        """Return the keys, ``None`` where there is no file. Blocks.
+
+        A file that is the same as before is not read again.
+        """
+        try:
+            found = self._path.stat()
+            same = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
+            if self._read[0] == same:
+                return self._read[1]
+            data = read_regular(self._path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            detail = f"the keys in {self.label} cannot be read: {error.strerror}"
+            raise Invalid(detail, field="keys", code="keys_unreadable") from error
+        self._read = same, decode_keys(data, self.label)
+        return self._read[1]
+
+    async def change(self, edit: KeyEdit) -> None:
+        """Replace the keys by what ``edit`` makes of them."""
+        await asyncio.to_thread(self._change, edit)
+
+    async def close(self) -> None:
+        """Do nothing: a file is open only while it is read."""
+
+    def _change(self, edit: KeyEdit) -> None:
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked():
+                data = encode_keys(edit(self.read_now() or []))
+                draft = self._path.with_name(f".{self._path.name}-{os.getpid()}")
+                with contextlib.suppress(FileNotFoundError):
+                    draft.unlink()
+                fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                with os.fdopen(fd, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(self._path)
+        except OSError as error:
+            detail = f"the keys cannot be written to {self.label}: {error.strerror}"
+            raise Unavailable(detail, dependency="data directory", code="keys_not_written") from error
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fd = os.open(self._path.with_name(_LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def with_key(new: ApiKey) -> KeyEdit:
+    """Return the change that adds a key.
+
+    Raises:
+        Invalid: When it is made: the name is taken (``key_exists``).
+    """
+
+    def edit(keys: list[ApiKey]) -> list[ApiKey]:
+        if any(key.name == new.name for key in keys):
+            detail = f"there is a key {new.name!r} already; revoke it, or rotate it to get a new secret"
+            raise Invalid(detail, field="name", code="key_exists")
+        return [*keys, new]
+
+    return edit
+
+
+def without_keys(wanted: str) -> KeyEdit:
+    """Return the change that removes the keys of a name, or the one of an id."""
+
+    def edit(keys: list[ApiKey]) -> list[ApiKey]:
+        gone = find_keys(keys, wanted)
+        return [key for key in keys if key not in gone]
+
+    return edit
+
+
+def rotated(old: Sequence[ApiKey], new: ApiKey, until_s: int) -> KeyEdit:
+    """Return the change that adds a key and lets those before it end.
+
+    Args:
+        old: Keys of the same name.
+        new: The new one.
+        until_s: When the old ones end, as Unix time.
+    """
+    ids = {key.id for key in old}
+
+    def ending(key: ApiKey) -> ApiKey:
+        ends_at = min(until_s, key.expires_at) if key.expires_at else until_s
+        return msgspec.structs.replace(key, expires_at=ends_at) if key.id in ids else key
+
+    return lambda keys: [*map(ending, keys), new]
+
+
+def find_keys(keys: Sequence[ApiKey], wanted: str) -> list[ApiKey]:
+    """Return the keys of a name, or the one of an id.
+
+    Raises:
+        Invalid: There is none (``key_not_found``).
+    """
+    found = [key for key in keys if wanted in (key.name, key.id)]
+    if not found:
+        raise Invalid(f"there is no key {wanted[:80]!r}; `penstock keys list` shows them", code="key_not_found")
+    return found
