@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +20,11 @@ from penstock.http.authentication import OPEN_PATHS
 from penstock.kernel.errors import Invalid
 from penstock.stores.lock import find_lock_holder
 from penstock.telemetry.audit_log import AUDIT_FILE
-from tests.e2e.conftest import Server, penstock, penstock_json, start
+from tests.e2e.conftest import Server, command, environment, penstock, penstock_json, start
 from tests.rigs.certificates import make_certificate
 
 NOTICED_S = 20
+META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
 
 
 def made(data_dir: Path, name: str, *options: str) -> str:
@@ -201,3 +203,27 @@ def _trusting(certificate: Path) -> Iterator[None]:
         yield
     finally:
         httpx.get = before
+
+
+def test_an_agent_of_the_owner_reads_without_a_key_and_writes_with_one(serve, data_dir, tree):
+    assert penstock("index", tree, "--data-dir", data_dir).returncode == 0
+    writer = made(data_dir, "writer", "--scope", "write")
+    serve()
+    offered = {}
+    for key in ("", writer):
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
+        search = {"name": "search", "arguments": {"query": "decode"}, "_meta": META}
+        call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": search}
+        done = subprocess.run(
+            command("mcp", "--data-dir", data_dir),
+            input="".join(json.dumps(one) + "\n" for one in (message, call)),
+            capture_output=True,
+            text=True,
+            env=environment() | ({"PENSTOCK_API_KEY": key} if key else {}),
+            timeout=60,
+            check=True,
+        )
+        told = {one["id"]: one["result"] for one in map(json.loads, done.stdout.splitlines())}
+        offered[key] = {tool["name"] for tool in told[1]["tools"]}
+        assert "decoder.py" in told[2]["content"][0]["text"]
+    assert offered[writer] - offered[""] == {"index_source", "forget_source"}

@@ -88,7 +88,7 @@ class App:
             url: Where the server listens.
             certificate: Its certificate (PEM), empty for none.
         """
-        server = LockHolder(os.getpid(), url, self.local_key, certificate)
+        server = self._holder(url, certificate)
         self._lock.publish(server)
         core = self._assembly.core if self._assembly is not None else None
         if core is not None:
@@ -103,10 +103,14 @@ class App:
 
     def renew_certificate(self, url: str, certificate: str) -> None:
         """Let other commands know that the server's certificate has changed."""
-        server = LockHolder(os.getpid(), url, self.local_key, certificate)
+        server = self._holder(url, certificate)
         self._lock.publish(server)
         if self._source_indexing is not None:
             self._source_indexing.reconnect(server)
+
+    def _holder(self, url: str, certificate: str) -> LockHolder:
+        keys = self._backing_services.keys
+        return LockHolder(os.getpid(), url, keys.local.text, keys.local_agent.text, certificate)
 
     def begin_drain(self) -> None:
         """Refuse new requests from now on; running ones go on, but for tasks and the server's own indexing."""

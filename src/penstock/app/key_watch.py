@@ -68,13 +68,16 @@ class KeyWatch:
     Attributes:
         active: The keys that are accepted now.
         local: Key of this run of the server, for commands on its data directory and its own indexing.
+        local_agent: Key of this run that reads, for agents that the data directory's owner starts.
     """
 
     def __init__(self, settings: Settings, data_dir: Path) -> None:
         self.active = ActiveKeys()
         self.local: NewKey = make_key(ApiKey("", "local", "", Scope.ADMIN.label), 0)
+        # An agent does what it reads, and what it reads may be anybody's text.
+        self.local_agent: NewKey = make_key(ApiKey("", "local-agent", "", Scope.SEARCH.label), 0)
         self._required = requires_keys(settings, data_dir)
-        self._fixed = [self.local.key, *environment_key(settings.server.api_key)]
+        self._fixed = [self.local.key, self.local_agent.key, *environment_key(settings.server.api_key)]
         self._stores: list[KeyStore] = [build_key_store(settings, data_dir)]
         if settings.server.keys_file:
             self._stores.append(KeyFile(Path(settings.server.keys_file)))

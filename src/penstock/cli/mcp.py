@@ -13,7 +13,7 @@ import click
 from penstock.cli.data_directory import default_data_dir
 from penstock.cli.mcp_bridge import KEY_VARIABLE, ServerAddress, StdioBridge, check_key, check_url
 from penstock.kernel.errors import Unavailable
-from penstock.stores.lock import find_lock_holder
+from penstock.stores.lock import LockHolder, find_lock_holder
 
 
 @click.command("mcp")
@@ -25,17 +25,17 @@ def command(url: str | None, data_dir: str | None) -> int:
     Agents start this command themselves; `penstock agents install` writes their configuration. It has no model and no
     index of its own. Without --url it finds the server on the data directory as other commands do, and finds it again
     after a restart. It starts also where no server runs yet, and tells so in its answers. The API key comes from
-    PENSTOCK_API_KEY.
+    PENSTOCK_API_KEY; on the server's own data directory it needs none to read.
     """
     if url is not None and data_dir is not None:
         raise click.UsageError("say either --url or --data-dir")
     key = check_key(os.environ.pop(KEY_VARIABLE, ""))
     if url is not None:
-        fixed = check_url(url)
-        server = ServerAddress(lambda: fixed, key)
+        fixed = LockHolder(0, check_url(url), agent_key=key)
+        server = ServerAddress(lambda: fixed)
     else:
         directory = default_data_dir(data_dir or "")
-        server = ServerAddress(lambda: server_url(directory), key)
+        server = ServerAddress(lambda: server_of(directory), key)
     bridge = StdioBridge(server, sys.stdin.buffer, sys.stdout.buffer)
 
     def end(*_: Any) -> None:
@@ -48,8 +48,8 @@ def command(url: str | None, data_dir: str | None) -> int:
     return 0
 
 
-def server_url(directory: Path) -> str:
-    """Return the URL of the server on a data directory.
+def server_of(directory: Path) -> LockHolder:
+    """Return the server on a data directory.
 
     Raises:
         Unavailable: None runs there (``server_down``), or it is starting (``server_starting``).
@@ -61,4 +61,4 @@ def server_url(directory: Path) -> str:
     if not held.url:
         detail = f"the server on {directory} is starting, or another command is at work there; try again in a moment"
         raise Unavailable(detail, dependency="server", code="server_starting")
-    return held.url
+    return held

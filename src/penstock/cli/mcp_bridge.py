@@ -23,7 +23,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from penstock.client.pinning import pinned_context
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, PenstockError, Unavailable
+from penstock.stores.lock import LockHolder
 
 #: The variable with the API key. It is never an argument: everyone on a machine sees those.
 KEY_VARIABLE: Final = "PENSTOCK_API_KEY"
@@ -73,15 +75,15 @@ class ServerAddress:
     """Address of a server's ``/mcp``, and the key for it.
 
     Attributes:
-        find_url: Returns the server's URL, asked for each message: after a restart it may be another.
-        key: API key; empty for none.
+        find: Returns the server, asked for each message: after a restart its address may be another.
+        key: API key; empty for the one that the server leaves for agents of its data directory's owner.
     """
 
-    find_url: Callable[[], str]
+    find: Callable[[], LockHolder]
     key: str = ""
 
-    def connect(self) -> tuple[HTTPConnection, str]:
-        """Return an open connection and the path of MCP there; wait for a server that is starting.
+    def connect(self) -> tuple[HTTPConnection, str, str]:
+        """Return an open connection, the path of MCP there and the key for it; wait for a server that is starting.
 
         Raises:
             Unavailable: No server answers there (``server_down``).
@@ -91,8 +93,9 @@ class ServerAddress:
         while True:
             url = ""
             try:
-                url = self.find_url()
-                return _connected(url)
+                server = self.find()
+                url = server.url
+                return *_connected(server), self.key or server.agent_key
             except OSError as error:
                 detail = f"no server answers at {url} ({error.strerror or error}); start it with `penstock serve`"
                 raise Unavailable(detail, dependency="server", code="server_down") from None
@@ -102,11 +105,14 @@ class ServerAddress:
                 time.sleep(START_POLL_S)
 
 
-def _connected(url: str) -> tuple[HTTPConnection, str]:
-    parts = urlsplit(url)
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    path = parts.path.rstrip("/")
-    connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_S_MAX)
+def _connected(server: LockHolder) -> tuple[HTTPConnection, str]:
+    parts = urlsplit(server.url)
+    host, path = parts.hostname or "", parts.path.rstrip("/")
+    if parts.scheme == "https":
+        context = pinned_context(server.certificate) if server.certificate else None
+        connection: HTTPConnection = HTTPSConnection(host, parts.port, timeout=CONNECT_S_MAX, context=context)
+    else:
+        connection = HTTPConnection(host, parts.port, timeout=CONNECT_S_MAX)
     connection.connect()
     connection.sock.settimeout(SILENCE_S_MAX)
     return connection, path if path.endswith("/mcp") else f"{path}/mcp"
@@ -265,11 +271,11 @@ class StdioBridge:
                 exchange.connection.close()
 
     def _forward(self, exchange: _Exchange) -> None:
-        connection, path = self.server.connect()
+        connection, path, key = self.server.connect()
         exchange.connection = connection
         if exchange.cancelled:
             return
-        connection.request("POST", path, exchange.line, self._headers(exchange.message))
+        connection.request("POST", path, exchange.line, self._headers(exchange.message, key))
         answer = connection.getresponse()
         if answer.status == 200 and answer.headers.get_content_type() == "text/event-stream":
             for event in _events(answer):
@@ -282,11 +288,11 @@ class StdioBridge:
         else:
             self._send_refusal(exchange, answer.status, body)
 
-    def _headers(self, message: BridgeMessage) -> dict[str, str]:
+    def _headers(self, message: BridgeMessage, key: str = "") -> dict[str, str]:
         """Return the headers of a message's request, which repeat what the body says."""
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-        if self.server.key:
-            headers["Authorization"] = f"Bearer {self.server.key}"
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
         version = message.param("_meta", _PROTOCOL_VERSION)
         if isinstance(version, str):
             headers["Mcp-Method"] = _header_value(message.method or "")

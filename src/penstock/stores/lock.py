@@ -34,12 +34,14 @@ class LockHolder(msgspec.Struct, frozen=True):
         pid: Its process id.
         url: Where its server listens; empty when it is no server, or not yet.
         key: A key for commands of the directory's owner, who alone can read it here.
+        agent_key: A key that reads, for agents that the owner starts.
         certificate: The server's certificate (PEM), empty for a server without TLS.
     """
 
     pid: int
     url: str = ""
     key: str = ""
+    agent_key: str = ""
     certificate: str = ""
 
     def __repr__(self) -> str:

@@ -15,11 +15,12 @@ from penstock.cli.mcp_bridge import (
     check_url,
 )
 from penstock.kernel.errors import Invalid, Unavailable
+from penstock.stores.lock import LockHolder
 
 VERSION = "io.modelcontextprotocol/protocolVersion"
 
 
-def unreachable() -> str:
+def unreachable() -> LockHolder:
     raise Unavailable("no server runs here", dependency="server", code="server_down")
 
 
@@ -71,9 +72,9 @@ def test_notifications_answers_and_blank_lines_are_not_answered():
 
 
 def test_headers_say_what_the_body_does():
-    bridge = StdioBridge(ServerAddress(unreachable, "psk_x"), io.BytesIO(), io.BytesIO())
+    bridge = StdioBridge(ServerAddress(unreachable), io.BytesIO(), io.BytesIO())
     params = {"_meta": {VERSION: "2026-07-28"}, "name": "größe"}
-    said = bridge._headers(BridgeMessage("tools/call", 1, params))
+    said = bridge._headers(BridgeMessage("tools/call", 1, params), "psk_x")
     assert said["MCP-Protocol-Version"] == "2026-07-28"
     assert (said["Mcp-Method"], said["Mcp-Name"]) == ("tools/call", "=?base64?Z3LDtsOfZQ==?=")
     assert said["Authorization"] == "Bearer psk_x"
