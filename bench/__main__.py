@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     hurt.add_argument(
         "--attacks", default="", metavar="WORDS", help="those of these rows, or with these words in their names"
     )
+    hurt.add_argument("--keys", action="store_true", help="of a server with keys; the attacker has one")
     return parser
 
 
@@ -112,7 +113,12 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "embed": {"quick": quick, "out": arguments.out},
         "distributed": {"quick": quick, "out": arguments.out},
         "faults": {"quick": quick, "out": arguments.out, "layouts": [*filter(None, arguments.layouts.split(","))]},
-        "hostile": {"quick": quick, "out": arguments.out, "words": [*filter(None, arguments.attacks.split(","))]},
+        "hostile": {
+            "quick": quick,
+            "out": arguments.out,
+            "words": [*filter(None, arguments.attacks.split(","))],
+            "keys": arguments.keys,
+        },
         "search": {**kept, **sized, **short, "peers": named, "python": arguments.python},
         "interference": {**kept, **sized, **short},
         "index": {**kept, **short, **({"files": 20} if quick else {})},

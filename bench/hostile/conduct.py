@@ -15,9 +15,10 @@ import msgspec
 from bench import ROOT
 from bench.hostile.attack import Attack, Got
 from bench.hostile.attacks import ATTACKS
+from bench.hostile.attacks.access import give_keys
 from bench.hostile.results import TABLE, Outcome, figures, table
-from bench.hostile.target import Target
-from bench.hostile.watch import Seen, Watch, watching
+from bench.hostile.target import CREDENTIALS, Target
+from bench.hostile.watch import OTHERS_KEY, Seen, Watch, watching
 from bench.report import Report, tell
 from bench.serving import Server, serving
 
@@ -28,18 +29,19 @@ REST_S: Final = 0.5
 SETTINGS: Final = {"PENSTOCK_LOG_LEVEL": "error", "EMBED_CACHE_SIZE": "0", "SPARSE_CACHE_SIZE": "0"}
 
 
-async def run(*, quick: bool = False, words: Sequence[str] = (), out: Path | None = None) -> Report:
+async def run(*, quick: bool = False, words: Sequence[str] = (), out: Path | None = None, keys: bool = False) -> Report:
     """Run every attack.
 
     Args:
         quick: Leave out those that take long.
         words: Rows, or words of names, of those that are run; all by default.
         out: Where ``hostile.json`` goes, and the table into ``hostile.md``; nowhere by default.
+        keys: Whether the server has keys, and the attacker one of them.
     """
     chosen = [one for one in ATTACKS if one.quick or not quick]
     if words:
         chosen = [one for one in chosen if one.row in words or any(word in one.name for word in words)]
-    outcomes = await asyncio.to_thread(conduct, chosen)
+    outcomes = await asyncio.to_thread(conduct, chosen, keys=keys)
     report = Report("hostile", figures(outcomes))
     if out is not None:
         report.save(out, msgspec.to_builtins(outcomes))
@@ -49,28 +51,33 @@ async def run(*, quick: bool = False, words: Sequence[str] = (), out: Path | Non
     return report
 
 
-def conduct(attacks: Sequence[Attack]) -> list[Outcome]:
+def conduct(attacks: Sequence[Attack], *, keys: bool = False) -> list[Outcome]:
     """Run attacks one after the other against one server; one that ended it is followed by a new one."""
     directory = Path(tempfile.mkdtemp(prefix="penstock-hostile-"))
     models = ROOT / ".penstock" / "models"
     if models.exists():
         shutil.copytree(models, directory / "models")
+    others = OTHERS_KEY
+    if keys:
+        attacker, others = give_keys(directory, "attacker", "others")
+        CREDENTIALS["authorization"] = f"Bearer {attacker}"
     try:
         rest, outcomes = list(attacks), []
         while rest:
             with serving(directory, SETTINGS) as server:
-                outcomes += _against(server, rest)
+                outcomes += _against(server, rest, others)
         return outcomes
     finally:
+        CREDENTIALS.clear()
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _against(server: Server, rest: list[Attack]) -> list[Outcome]:
+def _against(server: Server, rest: list[Attack], others: str) -> list[Outcome]:
     """Take attacks from the front of the list until none is left or the server has ended."""
     target = Target(server.port, server.pid, server.data_dir)
     _warm(target)
     outcomes = []
-    with watching(server.port, server.pid) as watch:
+    with watching(server.port, server.pid, others) as watch:
         while rest:
             outcomes.append(_tried(rest.pop(0), target, watch))
             tell(str(outcomes[-1]))

@@ -17,6 +17,9 @@ PATIENCE_S: Final = 90.0
 #: Bytes of an answer that are kept.
 ANSWER_BYTES: Final = 1 << 20
 
+#: Headers of every request, where the server under attack has keys.
+CREDENTIALS: Final[dict[str, str]] = {}
+
 JSON: Final = {"content-type": "application/json"}
 NDJSON: Final = {"content-type": "application/x-ndjson"}
 
@@ -69,7 +72,7 @@ class Target:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, path, data, dict(headers) if data is not None else {})
+                connection.request(method, path, data, CREDENTIALS | (dict(headers) if data is not None else {}))
             response = connection.getresponse()
             head, size = b"", 0
             while piece := response.read(65_536):
@@ -123,7 +126,8 @@ def statuses(heard: bytes) -> list[int]:
 
 def head(method: str, path: str, *headers: str, host: str = "127.0.0.1") -> bytes:
     """Return the head of a request."""
-    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *headers, "", ""]).encode()
+    known = [f"{name}: {value}" for name, value in CREDENTIALS.items()]
+    return "\r\n".join([f"{method} {path} HTTP/1.1", f"Host: {host}", *known, *headers, "", ""]).encode()
 
 
 def post(path: str, body: bytes, *headers: str) -> bytes:

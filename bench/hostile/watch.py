@@ -19,6 +19,8 @@ from bench.processes import children
 
 #: Other callers come from another address of this machine: the attacker's limits are not theirs.
 OTHERS: Final = ("127.0.0.2", 0)
+#: Their key, which a server without keys does not check.
+OTHERS_KEY: Final = "another"
 POLL_S: Final = 0.01
 SEARCH_S: Final = 0.2
 MEMORY_S: Final = 0.02
@@ -55,12 +57,13 @@ class Watch:
     Args:
         port: Where the server listens.
         pid: Its front's process.
+        key: The others' key.
     """
 
-    def __init__(self, port: int, pid: int) -> None:
+    def __init__(self, port: int, pid: int, key: str = OTHERS_KEY) -> None:
         self._pipe, there = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_watch, args=(port, pid, there), daemon=True)
+        self._process = context.Process(target=_watch, args=(port, pid, key, there), daemon=True)
         self._process.start()
 
     def begin(self) -> None:
@@ -81,9 +84,9 @@ class Watch:
 
 
 @contextlib.contextmanager
-def watching(port: int, pid: int) -> Iterator[Watch]:
+def watching(port: int, pid: int, key: str = OTHERS_KEY) -> Iterator[Watch]:
     """Yield a watch over a server."""
-    watch = Watch(port, pid)
+    watch = Watch(port, pid, key)
     try:
         yield watch
     finally:
@@ -115,8 +118,9 @@ def _queued_s(thread: int) -> float:
 class _Observer:
     """Three threads that look, each at its own pace."""
 
-    def __init__(self, port: int, pid: int) -> None:
+    def __init__(self, port: int, pid: int, key: str) -> None:
         self._port = port
+        self._headers = {"content-type": "application/json", "x-api-key": key}
         self._pid = pid
         self._base_mb = anonymous_mb(pid)
         self.seen = Seen()
@@ -156,7 +160,7 @@ class _Observer:
         connection = self._connect()
         body = json.dumps({"query": query, "limit": 3})
         try:
-            connection.request("POST", "/v1/search", body, {"content-type": "application/json", "x-api-key": "another"})
+            connection.request("POST", "/v1/search", body, self._headers)
             response = connection.getresponse()
             answer = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -169,8 +173,8 @@ class _Observer:
         return http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE_S, source_address=OTHERS)
 
 
-def _watch(port: int, pid: int, pipe: Connection) -> None:
-    observer = _Observer(port, pid)
+def _watch(port: int, pid: int, key: str, pipe: Connection) -> None:
+    observer = _Observer(port, pid, key)
     for look in (observer.poll, observer.search, observer.weigh):
         threading.Thread(target=look, daemon=True).start()
     while True:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Server, start
+from tests.e2e.conftest import Server, penstock, penstock_json, start
 from tests.fakes.endpoint import loopback
 from tests.rigs import redis
 
@@ -118,3 +118,31 @@ def test_two_servers_share_vectors_and_rates_and_outlive_redis(tmp_path):
             code, output = server.terminate()
             assert code == 0, output
             assert "Traceback" not in output, output
+
+
+def status(server: Server, key: str) -> int:
+    with server.client() as client:
+        return client.get("/v1/status", headers={"x-api-key": key}).status_code
+
+
+@pytest.mark.timeout(180)
+def test_keys_in_redis_are_those_of_all_servers_and_outlive_it(tmp_path):
+    with redis.redis(tmp_path / "redis") as one, loopback() as model:
+        config = configured(tmp_path, model, one.url)
+        shares = ("--config", str(config))
+        config.write_text(config.read_text().replace("rates: true", "rates: true, keys: true"))
+        first, second = (start(tmp_path / name, *shares) for name in ("one", "two"))
+        assert [status(server, "") for server in (first, second)] == [401, 401]
+        key = str(penstock_json("keys", "create", "ci", "--data-dir", tmp_path / "three", *shares)["secret"])
+        until(lambda: status(first, key) == status(second, key) == 200)
+        one.kill()
+        assert [status(server, key) for server in (first, second)] == [200, 200]
+        done = penstock("keys", "list", "--data-dir", tmp_path / "three", *shares)
+        assert (done.returncode, "redis" in done.stderr) == (2, True)
+        first.terminate()
+        done = penstock("serve", "--port", "0", "--data-dir", tmp_path / "one", *shares)
+        assert (done.returncode, "redis" in done.stderr) == (2, True)
+        one.start()
+        assert penstock("keys", "revoke", "ci", "--yes", "--data-dir", tmp_path / "three", *shares).returncode == 0
+        until(lambda: status(second, key) == 401)
+        second.terminate()

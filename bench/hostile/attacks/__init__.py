@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from bench.hostile.attack import Attack
-from bench.hostile.attacks import bodies, browser, commands, connections, disks, servers, snapshots, texts
+from bench.hostile.attacks import access, bodies, browser, commands, connections, disks, servers, snapshots, texts
 
 ATTACKS: Final[tuple[Attack, ...]] = (
+    *access.ATTACKS,
     *bodies.ATTACKS,
     *texts.ATTACKS,
     *connections.ATTACKS,

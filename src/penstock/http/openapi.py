@@ -6,36 +6,29 @@ import inspect
 import re
 from collections.abc import Iterable
 from functools import cache
-from types import UnionType
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import msgspec
-from msgspec import UnsetType
-from msgspec.inspect import StructType, type_info
 
 from penstock import __version__
 from penstock.http import request_bodies, responses, vendor_records
+from penstock.http.authentication import OPEN_PATHS
 from penstock.http.decoding import JSON, DeleteQuery
 from penstock.http.endpoints import ApiEndpoint, record_types
 from penstock.http.exchange import RETRY_AFTER_STATUSES
+from penstock.http.json_schema import Schema, component_schemas, schema_ref, schema_with_descriptions
 from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import PROBLEM_DETAILS, TITLES, ErrorFormat
 from penstock.http.request_context import CRITICALITIES
 from penstock.http.task_operations import TaskInfo
 from penstock.indexing.document_records import Document
+from penstock.kernel.access import Scope
 from penstock.kernel.records import TIMEOUT_MS_MAX
 from penstock.search.request import SearchBody
 from penstock.stores.data_model import COLLECTION_NAME, ID_CHARACTERS_MAX
 from penstock.stores.sources import SOURCE_NAME
 from penstock.tasks.records import TASK_ID
 from penstock.telemetry.metrics import CONTENT_TYPE
-
-REF: Final = "#/components/schemas/{name}"
-
-Schema = dict[str, Any]
-
-#: One line of a docstring's ``Attributes``; a longer description goes on, further indented.
-_ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*)$")
 
 _NON_WORD: Final = re.compile(r"\W+")
 _PATH_PARAMETER: Final = re.compile(r"{(\w+)}")
@@ -167,6 +160,12 @@ _EVENT: Final[Schema] = {
     },
 }
 
+#: The ways to send a key.
+_SECURITY_SCHEMES: Final[dict[str, Schema]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "A key of a server that has keys."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key", "description": "The same in another header."},
+}
+
 #: Headers of answers, by the name under which the document's components have them.
 _HEADERS: Final[dict[str, Schema]] = {
     "X-Request-Id": {
@@ -185,6 +184,11 @@ _HEADERS: Final[dict[str, Schema]] = {
     },
     "Allow": {
         "description": "The methods that the path takes",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "WWW-Authenticate": {
+        "description": "How to send a key, and what is wrong with the one that was sent",
         "required": True,
         "schema": {"type": "string"},
     },
@@ -230,6 +234,7 @@ def openapi_document() -> bytes:
                 "schemas": component_schemas(asked, answered),
                 "headers": _HEADERS,
                 "responses": errors,
+                "securitySchemes": _SECURITY_SCHEMES,
             },
         }
     )
@@ -257,6 +262,7 @@ def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
             _TIMEOUT,
             _CRITICALITY,
         ],
+        "security": _security(endpoint.scope),
         "responses": {**responses, **_errors(endpoint.error_format, *_COMMON_STATUSES, *endpoint.error_statuses)},
     }
     if endpoint.body is not None:
@@ -273,6 +279,11 @@ def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
             }
         operation["requestBody"] = {"required": endpoint.body_required, "content": content}
     return operation
+
+
+def _security(scope: Scope) -> list[dict[str, list[str]]]:
+    """Return the ways to be let in: none where the server has no keys, else a key of a scope."""
+    return [{}, *({name: [scope.label]} for name in _SECURITY_SCHEMES)]
 
 
 def _operation_id(text: str) -> str:
@@ -326,6 +337,8 @@ def _error(form: ErrorFormat, status: int) -> dict[str, Any]:
         headers.append("X-Should-Retry")
     if status == 405:
         headers.append("Allow")
+    if status == 401:
+        headers.append("WWW-Authenticate")
     answered = (form, PROBLEM_DETAILS) if status in _HEAD_OR_BODY_STATUSES else (form,)
     return {
         "description": TITLES[status],
@@ -346,7 +359,7 @@ def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
 
 def _query_parameters(record: type[msgspec.Struct]) -> Iterable[dict[str, Any]]:
     (_,), schemas = msgspec.json.schema_components([record])
-    described = _with_descriptions(schemas[record.__name__], record)
+    described = schema_with_descriptions(schemas[record.__name__], record)
     for name, schema in described["properties"].items():
         required = {"required": True} if name in described.get("required", ()) else {}
         text = schema.pop("description").rstrip(".")
@@ -387,109 +400,9 @@ def _plain_paths() -> dict[str, Any]:
                 "operationId": _operation_id(path) or "home",
                 "summary": summary,
                 "tags": ["server"],
+                "security": [] if path in OPEN_PATHS else _security(Scope.SEARCH),
                 "responses": {**_errors(PROBLEM_DETAILS, *_COMMON_STATUSES), **responses},
             },
         }
         for path, (summary, responses) in told.items()
     }
-
-
-def component_schemas(request_records: Iterable[type], response_records: Iterable[type]) -> dict[str, Schema]:
-    """Return the schema of every record, and of those inside them, by name.
-
-    Args:
-        request_records: Records of requests. A field that has a default may be left out.
-        response_records: Records of answers. Every field is there, unless its type says that it may be absent.
-    """
-    requests, responses = list(dict.fromkeys(request_records)), list(dict.fromkeys(response_records))
-    _, schemas = msgspec.json.schema_components([*requests, *responses], ref_template=REF)
-    answered, records = _nested_records(responses), _nested_records([*requests, *responses])
-    rules = {name: _answer_rules(schemas[name], record) for name, record in answered.items()}
-    return {
-        name: _with_integers(
-            _with_descriptions(
-                schema | request_bodies.SCHEMA_RULES.get(name, {}) | rules.get(name, {}), records.get(name)
-            )
-        )
-        for name, schema in schemas.items()
-    }
-
-
-def schema_ref(kind: type | UnionType) -> Schema:
-    """Return the schema that stands for a record, for one of several, or for a list."""
-    if isinstance(kind, UnionType):
-        return {"anyOf": [schema_ref(one) for one in get_args(kind)]}
-    (schema,), _ = msgspec.json.schema_components([kind], ref_template=REF)
-    return schema
-
-
-def _with_descriptions(schema: Schema, record: type | None) -> Schema:
-    """Return a schema with the docstrings' text of each attribute, its bases' too, moved to its property."""
-    text = inspect.cleandoc(schema.get("description", "")).replace("``", "`")
-    told: dict[str, str] = {}
-    for kind in reversed(record.__mro__ if record is not None else ()):
-        told |= _attributes(inspect.cleandoc(kind.__doc__ or "").replace("``", "`").partition("Attributes:\n")[2])
-    # A property that is a $ref may have a description beside it: JSON Schema 2020-12 allows that.
-    properties = {
-        name: {**property, "description": told[name]} if name in told else property
-        for name, property in schema.get("properties", {}).items()
-    }
-    described = {**schema, "description": text.partition("Attributes:\n")[0].strip()}
-    return {**described, "properties": properties} if properties else described
-
-
-def _attributes(text: str) -> dict[str, str]:
-    """Return each attribute's description, its lines joined."""
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        begins = _ATTRIBUTE.match(line)
-        if begins is not None:
-            name, found[begins[1]] = begins[1], begins[2]
-        elif found:
-            found[name] = f"{found[name]} {line.strip()}".strip()
-    return found
-
-
-def _answer_rules(schema: Schema, record: type[msgspec.Struct]) -> Schema:
-    """Return what differs in an answer: what is always written is required, and no default says what is assumed."""
-    always = [field.encode_name for field in msgspec.structs.fields(record) if not _may_be_absent(field, record)]
-    properties = {
-        name: {key: value for key, value in property.items() if key != "default"}
-        for name, property in schema["properties"].items()
-    }
-    return {"properties": properties, "required": always}
-
-
-def _may_be_absent(field: msgspec.structs.FieldInfo, record: type[msgspec.Struct]) -> bool:
-    return UnsetType in getattr(field.type, "__args__", ()) or (
-        record.__struct_config__.omit_defaults and not field.required
-    )
-
-
-def _with_integers(node: Any) -> Any:
-    """Return a schema in which multiples of one are called integers."""
-    if isinstance(node, list):
-        return [_with_integers(inner) for inner in node]
-    if not isinstance(node, dict):
-        return node
-    if node.get("multipleOf") == 1:
-        node = {key: value for key, value in node.items() if key != "multipleOf"} | {"type": "integer"}
-    return {key: _with_integers(value) for key, value in node.items()}
-
-
-def _nested_records(kinds: Iterable[type]) -> dict[str, type[msgspec.Struct]]:
-    """Return the records of these kinds and those inside them, by name."""
-    found: dict[str, type[msgspec.Struct]] = {}
-    waiting: list[Any] = [type_info(kind) for kind in kinds]
-    while waiting:
-        info = waiting.pop()
-        if isinstance(info, StructType):
-            if info.cls.__name__ in found:
-                continue
-            found[info.cls.__name__] = info.cls
-            waiting += [field.type for field in info.fields]
-        else:
-            # A list, a mapping, a union or an annotated type: look at what is inside.
-            waiting += [getattr(info, name) for name in ("item_type", "value_type", "type") if hasattr(info, name)]
-            waiting += getattr(info, "types", ())
-    return found

@@ -197,3 +197,25 @@ def test_the_quota_that_is_told_is_the_whole_one():
     limiter = LeasedLimiter(SETTINGS)
     assert (limiter.quota, limiter.window_s) == (40, 4)
     assert limiter.decide("a", 0.0).remaining == 39
+
+
+def test_a_request_that_costs_more_than_a_batch_is_paid_once_its_tokens_are_there():
+    """A key of a rate of its own pays so: of half a request a second here, 20 tokens each."""
+    limiter, buckets = LeasedLimiter(SETTINGS), Buckets()
+    times_s = []
+    for step in range(1000):
+        now_s = step * 0.01
+        if limiter.decide("a", now_s, cost=20).allowed:
+            times_s.append(now_s)
+        exchange(limiter, buckets, now_s)
+    assert [round(at_s) for at_s in times_s] == [0, 0, 2, 4, 6, 8]
+
+
+def test_a_request_that_costs_more_than_a_bucket_passes_when_it_is_full():
+    limiter, buckets = LeasedLimiter(SETTINGS), Buckets()
+    for step in range(1000):
+        now_s = step * 0.01
+        if limiter.decide("a", now_s, cost=1000).allowed:
+            return
+        exchange(limiter, buckets, now_s)
+    raise AssertionError("it never passes")
