@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.client import AsyncClient, Client, Expired, Invalid, NewDocument, NotReachable
+from penstock.client import AsyncClient, Client, Expired, Invalid, NewDocument, NotReachable, UploadSettings, calls
 from tests.e2e.conftest import Server
 
 TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
@@ -50,6 +50,7 @@ def ask_all(url: str) -> None:
         assert [one.name for one in client.list_snapshots()] == [made.name]
         assert client.restore_snapshot(made.name, force=True)[0].documents == 3
         assert client.delete_snapshot(made.name) == 1
+        ask_for_tasks(client)
         assert client.delete_documents("c", ids=["note 0", "none"]) == 1
         assert client.status().collections[0].documents == 2
         assert isinstance(client.alerts(), list)
@@ -60,9 +61,35 @@ def ask_all(url: str) -> None:
             client.with_options(timeout_s=0.001).embed(["text " * 200] * 200)
 
 
+def ask_for_tasks(client: Client) -> None:
+    """Submit, wait, list and cancel; upload in bulk, and once more."""
+    told = []
+    task = client.submit(calls.index_documents(NOTES, "c"))
+    ended = client.wait_for(task.id, told.append, timeout_s=60)
+    assert (ended.status, ended.result["unchanged"], told[-1]) == ("succeeded", 3, ended)
+    assert [one.id for one in client.list_tasks(status=["succeeded"], collection="c").tasks] == [task.id]
+    assert client.cancel_task(task.id).cancelled is False
+    client.create_collection("bulk")
+    many = [NewDocument(f"d{n}", f"The text of number {n}.") for n in range(250)]
+    done = client.upload(many, "bulk", UploadSettings(documents=40))
+    assert (done.documents, done.searchable, done.failed) == (250, 250, 0)
+    again = client.upload([*many, NewDocument("", "no id")], "bulk", UploadSettings(documents=40))
+    assert (again.unchanged, again.failed, again.failures[0].code) == (250, 1, "invalid")
+    with pytest.raises(Invalid) as refused:
+        client.upload(many, "no-such")
+    assert refused.value.code == "collection_not_found"
+    client.delete_collection("bulk")
+
+
 async def ask_some(url: str) -> None:
     """Call the client for asyncio, several calls at once."""
     async with AsyncClient(url) as client:
+        await client.create_collection("e")
+        done = await client.upload((NewDocument(f"d{n}", f"Number {n}.") for n in range(60)), "e")
+        assert (done.documents, done.failed) == (60, 0)
+        task = await client.submit(calls.renew_collection("e"))
+        assert (await client.wait_for(task.id, timeout_s=30)).result == {"renewed": 0}
+        await client.delete_collection("e")
         found = await asyncio.gather(*(client.search(f"number {n}", "c") for n in range(5)))
         assert all(len(one.hits) == 2 for one in found)
         assert {one.id async for one in client.iter_documents("c")} == {"note 1", "note 2"}
@@ -84,7 +111,9 @@ def test_both_clients_speak_to_the_server_and_the_examples_of_their_page_run(ser
     assert "decoder indexed None" in shown[0]
     assert "src/json/decoder.py:1-1" in shown[0]
     assert "[1, 1]\ndecoder 1" in shown[1]
-    assert shown[2].startswith("collection_not_found")
+    assert "1000 done" in shown[2]
+    assert "succeeded {'name'" in shown[2]
+    assert shown[3].startswith("collection_not_found")
     server.kill()
     with pytest.raises(NotReachable):
         Client(server.url).status()

@@ -136,6 +136,7 @@ def test_commands_without_a_server_keep_to_themselves(place, tree):
     place.run("sources", *args)
     place.run("collections", "list", *args)
     place.run("renew", *args)
+    place.run("tasks", "list", *args)
     place.run("snapshot", "--output", saved, *args, out=saved)
     place.run("restore", saved, "--force", *args)
     place.run("snapshots", "list", *args)

@@ -1,6 +1,7 @@
 """Tasks of a real server: kill -9, a drain, a damaged spool, and followers over a real connection."""
 
 import json
+import signal
 import socket
 import stat
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import httpx
 import pytest
 
-from tests.e2e.conftest import start
+from tests.e2e.conftest import command, environment, penstock, penstock_json, start
 
 DOCUMENTS = "/v1/collections/default/documents"
 
@@ -20,8 +21,11 @@ def body(first, count):
     return {"documents": [{"id": f"doc-{first + n}", "text": text} for n, text in enumerate(texts)]}
 
 
-def submitted(client, first, count):
-    answer = client.post(f"{DOCUMENTS}?wait=false", json=body(first, count))
+def submitted(client, first, count, times=1):
+    documents = body(first, count)
+    for one in documents["documents"]:
+        one["text"] = f"{one['text']} " * times
+    answer = client.post(f"{DOCUMENTS}?wait=false", json=documents)
     assert answer.status_code == 202, answer.text
     return answer.json()["id"]
 
@@ -143,6 +147,38 @@ def test_a_follower_that_never_reads_or_resets_is_let_go(serve):
         until(lambda: in_flight(client) == 1)
         for one in deaf[3:]:
             one.close()
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_the_command_lists_shows_follows_and_cancels_with_and_without_a_server(serve, data_dir):
+    server = serve()
+    with server.client() as client:
+        client.put("/v1/collections/default").raise_for_status()
+        done = submitted(client, 0, 3)
+        args = ("--data-dir", data_dir)
+        followed = penstock("tasks", "follow", done, *args)
+        assert (followed.returncode, "status: succeeded" in followed.stdout) == (0, True), followed.stderr
+        assert "indexed: 3" in followed.stdout
+        listed = penstock_json("tasks", "list", "--status", "succeeded", *args)["tasks"]
+        assert [one["id"] for one in listed] == [done]
+        long = submitted(client, 10, 2000, times=20)
+        following = subprocess.Popen(
+            command("tasks", "follow", long, *args), stderr=subprocess.PIPE, text=True, env=environment()
+        )
+        until(lambda: client.get(f"/v1/tasks/{long}").json()["done"] >= 1)
+        threading.Event().wait(2)
+        following.send_signal(signal.SIGINT)
+        _, said = following.communicate(timeout=30)
+        assert (following.returncode, "The task goes on" in said) == (130, True), said
+        assert client.get(f"/v1/tasks/{long}").json()["status"] == "running"
+    server.terminate()
+    again = penstock("tasks", "follow", long, *args)
+    assert (again.returncode, "penstock serve" in again.stderr) == (2, True), again.stderr
+    assert penstock("tasks", "cancel", long, *args).returncode == 0
+    assert penstock("tasks", "cancel", long, *args).returncode == 1
+    assert "status: cancelled" in penstock("tasks", "show", long, *args).stdout
+    unknown = penstock("tasks", "show", "0" * 20, *args)
+    assert (unknown.returncode, "penstock tasks list" in unknown.stderr) == (2, True)
 
 
 def test_a_full_disk_accepts_nothing(models, tmp_path):

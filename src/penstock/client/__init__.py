@@ -51,6 +51,8 @@ from penstock.client.status_records import (
     TopicSummary,
     TrafficSummary,
 )
+from penstock.client.task_records import ServerTask, TaskCancelled, TaskListing
+from penstock.client.uploads import UploadFailure, UploadReport, UploadSettings
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 
 __all__ = [
@@ -90,18 +92,24 @@ __all__ = [
     "RunSummary",
     "SearchOptions",
     "SearchResponse",
+    "ServerTask",
     "Snapshot",
     "Source",
     "SparseEmbeddings",
     "SparseTerms",
     "Status",
     "StoredDocument",
+    "TaskCancelled",
+    "TaskListing",
     "TextEmbeddings",
     "TextRanking",
     "TextScore",
     "TopicSummary",
     "TrafficSummary",
     "Unavailable",
+    "UploadFailure",
+    "UploadReport",
+    "UploadSettings",
     "Watch",
     "calls",
 ]

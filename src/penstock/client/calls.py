@@ -29,6 +29,7 @@ from penstock.client.records import (
     TextRanking,
 )
 from penstock.client.status_records import Alert, Status
+from penstock.client.task_records import ServerTask, TaskCancelled, TaskListing
 from penstock.kernel.errors import DECODE_ERRORS, Broken, Invalid
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class ApiCall(Generic[T]):
     answer: Any
     member: str = ""
     body: bytes | None = None
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str | list[str]] = field(default_factory=dict)
     read_timeout_s: float = READ_TIMEOUT_S
     attempts_max: int = ATTEMPTS_MAX
 
@@ -257,6 +258,39 @@ def restore_snapshot(name: str, *, force: bool = False) -> ApiCall[list[Collecti
         _json(force=force),
         read_timeout_s=SNAPSHOT_READ_TIMEOUT_S,
     )
+
+
+def submit(call: ApiCall[Any]) -> ApiCall[ServerTask]:
+    """Have a task do what a call does: it goes on after the answer, and after a restart of the server.
+
+    Args:
+        call: Of :func:`index_documents`, :func:`renew_collection`, :func:`make_snapshot` or :func:`restore_snapshot`.
+    """
+    query = {**call.query, "wait": "false"}
+    return replace(call, answer=ServerTask, member="", query=query, read_timeout_s=READ_TIMEOUT_S)
+
+
+def list_tasks(
+    *,
+    status: Sequence[str] = (),
+    kind: Sequence[str] = (),
+    collection: str | None = None,
+    limit: int = 100,
+    after: str | None = None,
+) -> ApiCall[TaskListing]:
+    """List a page of tasks, the newest first. ``after`` is the ``next`` of the page before."""
+    query = {"status": list(status), "kind": list(kind), "collection": collection, "limit": str(limit), "after": after}
+    return ApiCall("GET", "/v1/tasks", TaskListing, query={name: value for name, value in query.items() if value})
+
+
+def get_task(id: str) -> ApiCall[ServerTask]:
+    """Show a task, with its result once it has ended."""
+    return ApiCall("GET", f"/v1/tasks/{quote(id, safe='')}", ServerTask)
+
+
+def cancel_task(id: str) -> ApiCall[TaskCancelled]:
+    """Cancel a task. What it has written stays; one that has ended stays as it is."""
+    return ApiCall("POST", f"/v1/tasks/{quote(id, safe='')}/cancel", TaskCancelled)
 
 
 def status() -> ApiCall[Status]:

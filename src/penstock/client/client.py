@@ -8,7 +8,9 @@ import functools
 import inspect
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, Unpack
 
@@ -17,11 +19,23 @@ import httpx
 from penstock.client import calls
 from penstock.client.calls import DEFAULT, ApiCall
 from penstock.client.errors import NotReachable, error_from, retry_after_s
-from penstock.client.records import Hit, SearchOptions, StoredDocument
-from penstock.kernel.errors import Expired
+from penstock.client.records import Hit, IndexReport, SearchOptions, StoredDocument
+from penstock.client.task_records import ServerTask, wait_steps
+from penstock.client.uploads import (
+    UPLOAD_DEFAULTS,
+    Upload,
+    UploadBatch,
+    UploadDocument,
+    UploadFailure,
+    UploadReport,
+    UploadSettings,
+    outcome_of,
+)
+from penstock.kernel.errors import Expired, PenstockError
 from penstock.policies.retry import RetryBudget, RetrySettings
 
 T = TypeVar("T")
+S = TypeVar("S")
 P = ParamSpec("P")
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -206,7 +220,10 @@ class Client(_Configurable):
 
     def send(self, call: ApiCall[T]) -> T:
         """Make a call of :mod:`penstock.client.calls` and return its answer."""
-        steps = self._runner.run(call, self.options)
+        return self._drive(self._runner.run(call, self.options), self._http.send)
+
+    def _drive(self, steps: Generator[S | float, Any, T], perform: Callable[[S], object]) -> T:
+        """Do what the steps ask for, and return what they return."""
         outcome: object = None
         while True:
             try:
@@ -215,8 +232,8 @@ class Client(_Configurable):
                 answer: T = done.value
                 return answer
             try:
-                outcome = self._sleep(step) if isinstance(step, float) else self._http.send(step)
-            except httpx.TransportError as error:
+                outcome = self._sleep(step) if isinstance(step, float) else perform(step)
+            except (httpx.TransportError, PenstockError) as error:
                 outcome = error
 
     def iter_documents(self, collection: str = DEFAULT, path_prefix: str | None = None) -> Iterator[StoredDocument]:
@@ -239,6 +256,59 @@ class Client(_Configurable):
             if page.next is None:
                 return
             options = _following(options, page.next)
+
+    def wait_for(
+        self, id: str, progress: Callable[[ServerTask], object] | None = None, timeout_s: float | None = None
+    ) -> ServerTask:
+        """Wait until a task has ended, also through a restart of the server, and return it as it ended.
+
+        Args:
+            id: The task's id.
+            progress: Called with the task at each look.
+            timeout_s: How long to wait at most.
+
+        Raises:
+            Expired: It has not ended in time. It goes on.
+        """
+        steps = wait_steps(calls.get_task(id), progress, timeout_s, time.monotonic)
+        return self._drive(steps, self.send)
+
+    def upload(
+        self,
+        documents: Iterable[UploadDocument],
+        collection: str = DEFAULT,
+        settings: UploadSettings = UPLOAD_DEFAULTS,
+        *,
+        progress: Callable[[UploadReport], object] | None = None,
+        failed: Callable[[UploadFailure], object] | None = None,
+    ) -> UploadReport:
+        """Upload any number of documents, in batches, several at once, as fast as the server takes them.
+
+        To go on with an upload that was interrupted, repeat it: what the server has is told as ``unchanged``.
+
+        Args:
+            documents: Records, mappings, or JSON objects as ``msgspec.Raw``. They are taken when they are sent.
+            collection: The collection, which must be there.
+            settings: Bounds.
+            progress: Called after each answer, in this thread.
+            failed: Called with each document that could not be uploaded, in this thread.
+
+        Raises:
+            PenstockError: The upload cannot go on, or nothing was taken for ``patience_s``.
+        """
+        upload = Upload(documents, collection, settings, progress, failed)
+        under_way: dict[Future[IndexReport], UploadBatch] = {}
+        with ThreadPoolExecutor(settings.concurrency, "penstock-upload") as pool:
+            while not upload.done:
+                step = upload.next(time.monotonic())
+                if isinstance(step, UploadBatch):
+                    under_way[pool.submit(self.send, upload.call(step))] = step
+                elif under_way:
+                    for one in futures.wait(under_way, step, return_when=futures.FIRST_COMPLETED).done:
+                        upload.answered(under_way.pop(one), outcome_of(one), time.monotonic())
+                elif step is not None:
+                    self._sleep(step)
+        return upload.report
 
     def close(self) -> None:
         """Close the connections."""
@@ -272,6 +342,10 @@ class Client(_Configurable):
     list_snapshots = _blocking(calls.list_snapshots)
     delete_snapshot = _blocking(calls.delete_snapshot)
     restore_snapshot = _blocking(calls.restore_snapshot)
+    submit = _blocking(calls.submit)
+    list_tasks = _blocking(calls.list_tasks)
+    get_task = _blocking(calls.get_task)
+    cancel_task = _blocking(calls.cancel_task)
     status = _blocking(calls.status)
     alerts = _blocking(calls.alerts)
 
@@ -304,7 +378,10 @@ class AsyncClient(_Configurable):
 
     async def send(self, call: ApiCall[T]) -> T:
         """Make a call of :mod:`penstock.client.calls` and return its answer."""
-        steps = self._runner.run(call, self.options)
+        return await self._drive(self._runner.run(call, self.options), self._http.send)
+
+    async def _drive(self, steps: Generator[S | float, Any, T], perform: Callable[[S], Awaitable[object]]) -> T:
+        """Do what the steps ask for, and return what they return."""
         outcome: object = None
         while True:
             try:
@@ -313,8 +390,8 @@ class AsyncClient(_Configurable):
                 answer: T = done.value
                 return answer
             try:
-                outcome = await (self._sleep(step) if isinstance(step, float) else self._http.send(step))
-            except httpx.TransportError as error:
+                outcome = await (self._sleep(step) if isinstance(step, float) else perform(step))
+            except (httpx.TransportError, PenstockError) as error:
                 outcome = error
 
     async def iter_documents(
@@ -341,6 +418,42 @@ class AsyncClient(_Configurable):
             if page.next is None:
                 return
             options = _following(options, page.next)
+
+    async def wait_for(
+        self, id: str, progress: Callable[[ServerTask], object] | None = None, timeout_s: float | None = None
+    ) -> ServerTask:
+        """Wait until a task has ended, as :meth:`Client.wait_for`."""
+        steps = wait_steps(calls.get_task(id), progress, timeout_s, time.monotonic)
+        return await self._drive(steps, self.send)
+
+    async def upload(
+        self,
+        documents: Iterable[UploadDocument],
+        collection: str = DEFAULT,
+        settings: UploadSettings = UPLOAD_DEFAULTS,
+        *,
+        progress: Callable[[UploadReport], object] | None = None,
+        failed: Callable[[UploadFailure], object] | None = None,
+    ) -> UploadReport:
+        """Upload any number of documents, as :meth:`Client.upload`."""
+        upload = Upload(documents, collection, settings, progress, failed)
+        under_way: dict[asyncio.Task[IndexReport], UploadBatch] = {}
+        try:
+            while not upload.done:
+                step = upload.next(time.monotonic())
+                if isinstance(step, UploadBatch):
+                    under_way[asyncio.create_task(self.send(upload.call(step)))] = step
+                elif under_way:
+                    ended, _ = await asyncio.wait(under_way, timeout=step, return_when=asyncio.FIRST_COMPLETED)
+                    for one in ended:
+                        upload.answered(under_way.pop(one), outcome_of(one), time.monotonic())
+                elif step is not None:
+                    await self._sleep(step)
+        finally:
+            for one in under_way:
+                one.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+        return upload.report
 
     async def close(self) -> None:
         """Close the connections."""
@@ -374,5 +487,9 @@ class AsyncClient(_Configurable):
     list_snapshots = _awaited(calls.list_snapshots)
     delete_snapshot = _awaited(calls.delete_snapshot)
     restore_snapshot = _awaited(calls.restore_snapshot)
+    submit = _awaited(calls.submit)
+    list_tasks = _awaited(calls.list_tasks)
+    get_task = _awaited(calls.get_task)
+    cancel_task = _awaited(calls.cancel_task)
     status = _awaited(calls.status)
     alerts = _awaited(calls.alerts)

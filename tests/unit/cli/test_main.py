@@ -46,6 +46,7 @@ GROUPS = {
     "snapshots": ("list", "delete"),
     "collections": ("list", "delete"),
     "keys": ("create", "list", "revoke", "rotate"),
+    "tasks": ("list", "show", "cancel", "follow"),
 }
 
 
