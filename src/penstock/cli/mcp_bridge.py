@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from ssl import SSLContext
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from penstock.client.pinning import pinned_context
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, PenstockError, Unavailable
 from penstock.stores.lock import LockHolder
 
@@ -109,13 +109,20 @@ def _connected(server: LockHolder) -> tuple[HTTPConnection, str]:
     parts = urlsplit(server.url)
     host, path = parts.hostname or "", parts.path.rstrip("/")
     if parts.scheme == "https":
-        context = pinned_context(server.certificate) if server.certificate else None
+        context = _pinned_context(server.certificate) if server.certificate else None
         connection: HTTPConnection = HTTPSConnection(host, parts.port, timeout=CONNECT_S_MAX, context=context)
     else:
         connection = HTTPConnection(host, parts.port, timeout=CONNECT_S_MAX)
     connection.connect()
     connection.sock.settimeout(SILENCE_S_MAX)
     return connection, path if path.endswith("/mcp") else f"{path}/mcp"
+
+
+def _pinned_context(certificate: str) -> SSLContext:
+    # Imported here: the client's libraries take 10 MB, and few servers have a certificate that is not known.
+    from penstock.client.pinning import pinned_context  # noqa: PLC0415
+
+    return pinned_context(certificate)
 
 
 def check_url(url: str) -> str:

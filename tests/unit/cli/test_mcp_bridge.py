@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -107,3 +109,10 @@ def test_a_key_has_no_line_breaks():
     assert check_key(" psk_a\n") == "psk_a"
     with pytest.raises(Invalid):
         check_key("psk\r\nHost: evil")
+
+
+def test_the_bridge_imports_little():
+    heavy = {"asyncio", "httpx", "numpy", "mcp", "yaml", "rich", "starlette"}
+    code = f"import sys, penstock.cli.main, penstock.cli.mcp; print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
