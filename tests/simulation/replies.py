@@ -16,7 +16,7 @@ class Reply:
 
     Attributes:
         status: Of the answer; 0 if the caller hung up or was cut off first.
-        code: Of a problem, empty for none.
+        code: Of an error, empty for none. Some vendors' errors have a kind instead, or are only told from others.
         json: The answer's body, ``None`` without one.
         headers: Its headers.
         took_s: How long the caller waited.
@@ -44,8 +44,15 @@ def reply_of(answer: Answer, took_s: float) -> Reply:
     """Return a whole answer as a reply."""
     kind = answer.headers.get("content-type", "")
     body = answer.json if "json" in kind else answer.body.decode()
-    code = body["code"] if kind == "application/problem+json" else ""
-    return Reply(answer.status, code, body, answer.headers, took_s)
+    return Reply(answer.status, _code(answer.status, body), body, answer.headers, took_s)
+
+
+def _code(status: int, body: Any) -> str:
+    if status < 400 or not isinstance(body, dict):
+        return ""
+    if isinstance(body.get("error"), dict):
+        return str(body["error"]["code"])
+    return str(body.get("code") or body.get("error_type") or ("cohere" if "message" in body else ""))
 
 
 def words(replies: Iterable[Reply]) -> Counter[str]:

@@ -84,6 +84,8 @@ class Storm:
         if self._happens(0.4):
             headers["x-criticality"] = self.random.choice(["interactive", "standard", "bulk"])
         if self._happens(0.1):
+            headers["x-stainless-retry-count"] = "1"
+        if self._happens(0.1):
             headers["x-request-timeout-ms"] = str(self.random.choice([1, 40, 300]))
         caller = self._caller()
         if self._happens(0.12):
@@ -104,6 +106,9 @@ class Storm:
             "embed": (6, ("POST", "/v1/embed", {"texts": [text, self._text()]})),
             "sparse": (3, ("POST", "/v1/sparse", {"texts": [text]})),
             "rerank": (6, ("POST", "/v1/rerank", {"query": text, "texts": [self._text(), self._text()]})),
+            "openai": (3, ("POST", "/v1/embeddings", {"model": "penstock", "input": [text]})),
+            "cohere": (3, ("POST", "/v2/rerank", self._cohere())),
+            "tei": (3, ("POST", "/embed", {"inputs": [text]})),
             "status": (3, ("GET", "/v1/status", None)),
             "alerts": (1, ("GET", "/v1/alerts", None)),
             "metrics": (1, ("GET", "/metrics", None)),
@@ -124,6 +129,10 @@ class Storm:
         if self._happens(0.1):
             body["weights"] = {"dense": self.random.choice([0, 1]), "sparse": 1}
         return body
+
+    def _cohere(self) -> dict[str, Any]:
+        documents = [self._text(), self._text()]
+        return {"model": "penstock", "query": self._text(), "documents": documents, "priority": self._happens(0.3) * 5}
 
     def _documents(self) -> dict[str, Any]:
         count = self.random.randint(1, 4)
