@@ -9,6 +9,7 @@ from penstock.http.error_formats import COHERE, OPENAI, RETRY_AFTER_S_MAX, TEI
 from penstock.http.gate import RETRY_FILL_MAX, GateInputs, backpressure_check, error_format_of
 from penstock.http.problem import PROBLEM_DETAILS, PreparedRefusal
 from penstock.http.request_context import AdmissionContext, read_admission_context
+from penstock.kernel.access import ActiveKeys, ApiKey, KeyRing, Scope, digest_of
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.jitter import jittered_retry_after_s
@@ -129,6 +130,24 @@ async def test_what_is_not_there_below_a_vendor_s_path_is_told_in_its_form():
         "model",
     )
     assert (await Api().ask("GET", "/v1/nothing")).json["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/v1/embeddings", lambda body: body["error"]["type"] == "authentication_error"),
+        ("/v2/rerank", lambda body: set(body) == {"id", "message"}),
+        ("/embed", lambda body: set(body) == {"error", "error_type"}),
+        ("/v1/rerank", lambda body: body["status"] == 401),
+    ],
+)
+@virtual
+async def test_a_request_without_a_key_is_refused_in_the_form_of_the_route(path, told):
+    key = ApiKey("0" * 12, "k", digest_of("x"), Scope.SEARCH.label)
+    answer = await Api(senses=GateInputs(keys=ActiveKeys(KeyRing([key])))).ask("POST", path, "{}")
+    assert (answer.status, told(answer.json)) == (401, True), answer.body
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert answer.headers.get("x-should-retry") == (None if path == "/v1/rerank" else "false")
 
 
 # Retries are the first to go
