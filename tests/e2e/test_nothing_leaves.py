@@ -154,6 +154,7 @@ def test_measuring_keeps_to_itself(place):
     (benchmark / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
     place.run("eval", benchmark, "--data-dir", place.data)
     place.run("check-model", "--data-dir", place.data)
+    place.run("prepare-model", "--data-dir", place.data)
 
 
 def test_completing_keeps_to_itself(place):

@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "top": ("top", "Watch a running server, live."),
     "config": ("config", "Show every setting, its value and where it comes from."),
     "eval": ("evaluate", "Measure the quality of retrieval on a BEIR-layout directory."),
+    "prepare-model": ("prepare_model", "Fetch the model's weights where they are missing, and prepare it."),
     "check-model": ("check_model", "Compare the prepared model with its own float32 form."),
     "completion": ("completion", "Print the script by which a shell completes commands."),
 }

