@@ -121,6 +121,10 @@ def test_a_server_and_the_commands_beside_it_keep_to_themselves(place, tree):
         with running(place, "watch", *args, ready="watching"):
             pass
         place.run("mcp", *args)
+        place.run("keys", "create", "reader", *args)
+        place.run("keys", "rotate", "reader", *args)
+        place.run("keys", "list", *args)
+        place.run("keys", "revoke", "reader", "--yes", *args)
         place.run("agents", "show", "codex", "--http", *args)
         place.run("config", *args)
         place.run("--help")

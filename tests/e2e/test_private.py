@@ -16,6 +16,8 @@ from penstock.kernel.setting_spec import SettingUnit
 from tests.e2e.conftest import Server, command, environment, penstock, start
 
 CANARY = "c4n4ry"
+#: A server takes no shorter one.
+API_KEY = CANARY * 6
 
 #: Addresses with a secret in them: as one should write it, and as people do.
 FORMS = (
@@ -41,7 +43,7 @@ def set_secrets(form: str = FORMS[0]) -> dict[str, str]:
             scheme = "redis" if "REDIS" in one.spec.env else "http"
             environ[one.spec.env] = form.format(scheme=scheme, canary=CANARY)
     assert len(environ) > 8
-    return environ
+    return environ | {"PENSTOCK_API_KEY": API_KEY}
 
 
 # --- Files
@@ -115,6 +117,7 @@ def test_a_running_server_shows_its_secrets_nowhere(server, tree, data_dir):
         penstock(*arguments, "--data-dir", data_dir) for arguments in (["index", tree], ["status"], ["top", "--once"])
     ]
     with server.client() as client:
+        client.headers["x-api-key"] = API_KEY
         answers = [client.post("/v1/search", json={"query": "decode", "explain": True})]
         paths = ("/v1/status", "/v1/alerts", "/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/collections")
         answers += [client.get(path) for path in paths]
