@@ -106,7 +106,8 @@ def _wrong_keys(addresses: int, target: Target) -> Got:
         ended = threading.Event()
 
         def others() -> None:
-            headers = {"content-type": "application/json", "x-api-key": key}
+            # In the place of the attacker's own.
+            headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
             while not ended.is_set():
                 answer = server.ask("POST", "/v1/search", {"query": "x", "collection": "none"}, headers)
                 took.append(answer.took_s if answer.status in (200, 404, 422) else float("inf"))

@@ -29,7 +29,6 @@ from penstock.http.exchange import (
     AsgiApp,
     Exchange,
     GateState,
-    Headers,
     Receive,
     RequestHead,
     Scope,
@@ -53,12 +52,12 @@ from penstock.http.request_context import (
     request_state,
 )
 from penstock.http.routes import Api
-from penstock.kernel.access import ActiveKeys
+from penstock.kernel.access import AccessDenied, ActiveKeys
 from penstock.kernel.context import Context, Criticality, current_request_id, new_id
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
-from penstock.policies.bucket import RateDecision, RateLimiter, RateSettings
+from penstock.policies.bucket import RateLimiter, RateSettings
 from penstock.policies.jitter import Rng
 from penstock.policies.levels import Level, LevelSettings
 from penstock.telemetry.metrics import Metrics
@@ -134,8 +133,6 @@ DRAIN_ABORT_S: Final = 1.0
 
 #: A body that takes longer is slow: its request is stopped when the server is full or drains.
 SLOW_BODY_S: Final = 1.0
-
-_DENIED_STATUSES: Final = frozenset({401, 403})
 
 _REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 #: W3C Trace Context §3.2.2; ids of zeros only and version ff are invalid.
@@ -245,7 +242,7 @@ class Gate:
                 if refusal is not None and refusal.status in RETRY_AFTER_STATUSES:
                     self._metrics.refused.labels(refusal.error.code).inc()
             if refusal is not None:
-                await self._refuse(scope, exchange, refusal, wait_s)
+                await exchange.refuse(refusal, wait_s, error_format_of(scope["path"]))
             self._count_response(scope, exchange)
         except asyncio.CancelledError:
             reason = exchange.take_stop_reason()
@@ -292,6 +289,7 @@ class Gate:
             return None
         found = self._authenticator.authenticate(scope, address, state.arrived_s)
         if isinstance(found, PreparedRefusal):
+            self._inputs.on_denied(scope, found.error.code)
             return found
         state.principal = found
         if found.id:
@@ -323,13 +321,15 @@ class Gate:
         rate = state.principal.rate
         if not rate:
             decision = self._limiter.decide(state.client, state.arrived_s)
-            arrival.response_headers += _ratelimit_headers(decision, self._ratelimit_policy)
+            level = b'"default";r=%d;t=%d' % (decision.remaining, math.ceil(decision.reset_s))
+            arrival.response_headers += ((b"ratelimit-policy", self._ratelimit_policy), (b"ratelimit", level))
             return decision.allowed, decision.retry_after_s
         limiter = self._limiter if self._limiter.enabled else self._key_limiter
         cost = limiter.rate / rate
         decision = limiter.decide(state.client, state.arrived_s, cost)
         policy = b'"key";q=%d;w=%d' % (max(1, int(limiter.quota / cost)), limiter.window_s)
-        arrival.response_headers += _ratelimit_headers(decision, policy, cost)
+        level = b'"key";r=%d;t=%d' % (decision.remaining / cost, math.ceil(decision.reset_s))
+        arrival.response_headers += ((b"ratelimit-policy", policy), (b"ratelimit", level))
         return decision.allowed, decision.retry_after_s
 
     def _overload_refusal(
@@ -379,6 +379,8 @@ class Gate:
             else:
                 await self._app(scope, exchange.receive, exchange.send)
         except PenstockError as error:
+            if isinstance(error, AccessDenied):
+                self._inputs.on_denied(scope, error.code)
             return _refusal_of(error)
         except ConnectionAbortedError:
             raise
@@ -393,11 +395,6 @@ class Gate:
             log.exception("a request failed")
             return _refusal_of(Broken("an internal error happened; the log has the details"))
         return None, 0.0
-
-    async def _refuse(self, scope: Scope, exchange: Exchange, refusal: PreparedRefusal, wait_s: float) -> None:
-        if refusal.status in _DENIED_STATUSES:
-            self._inputs.on_denied(scope, refusal.error.code)
-        await exchange.refuse(refusal, wait_s, error_format_of(scope["path"]))
 
     def _count_response(self, scope: Scope, exchange: Exchange) -> None:
         """Count an answer that went out whole."""
@@ -436,13 +433,6 @@ def build_gate(core: Core) -> Gate:
     inputs = GateInputs(pressed, limits, core.deps.rng, core.traffic, core.deps.keys, denial_recorder(core.deps.audit))
     listens = (settings.server.host, settings.worker.host)
     return Gate(Api(core), settings.http, core.metrics, inputs, core.limiter, listens)
-
-
-def _ratelimit_headers(decision: RateDecision, policy: bytes, cost: float = 1.0) -> Headers:
-    """Return what a client is told of its rate (draft-ietf-httpapi-ratelimit-headers-10)."""
-    name, remaining = policy.partition(b";")[0], int(decision.remaining / cost)
-    level = b"%s;r=%d;t=%d" % (name, remaining, math.ceil(decision.reset_s))
-    return [(b"ratelimit-policy", policy), (b"ratelimit", level)]
 
 
 def _refusal_of(error: PenstockError) -> tuple[PreparedRefusal, float]:
