@@ -10,6 +10,7 @@ from typing import Any
 import uvloop
 
 from bench import bus, code, indexing, quality, refusal
+from bench.agents import conduct as agents
 from bench.answers import conduct as answers
 from bench.distributed import conduct as distributed
 from bench.embed import conduct as embed
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "distributed": distributed.run,
     "faults": faults.run,
     "hostile": hostile.run,
+    "agents": agents.run,
 }
 
 
@@ -113,6 +115,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "embed": {"quick": quick, "out": arguments.out},
         "distributed": {"quick": quick, "out": arguments.out},
         "faults": {"quick": quick, "out": arguments.out, "layouts": [*filter(None, arguments.layouts.split(","))]},
+        "agents": {"quick": quick, "out": arguments.out, "python": arguments.python},
         "hostile": {
             "quick": quick,
             "out": arguments.out,

@@ -1,20 +1,24 @@
 """Agents: the official SDK's own client against a real server, in both eras of the protocol."""
 
 import asyncio
+import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import httpx2
 import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from bench.processes import children, role_of
-from tests.e2e.conftest import Server, command, environment, penstock, start
+from tests.e2e.conftest import Server, command, environment, penstock, penstock_json, start
 
 READ_TOOLS = ["search", "find_related", "read", "list_collections", "index_status"]
 ERAS = {"auto": "2026-07-28", "legacy": "2025-11-25"}
@@ -153,3 +157,48 @@ def test_a_client_that_closes_in_the_middle_stops_the_work(server):
             time.sleep(0.1)
     finally:
         os.kill(store, signal.SIGCONT)
+
+
+def test_a_key_that_may_write_indexes_and_forgets(data_dir, tmp_path):
+    tree = tmp_path / "srv" / "tree"
+    tree.mkdir(parents=True)
+    (tree / "a.py").write_text("def first(): return 1\n")
+    made = [penstock_json("keys", "create", "writer", "--scope", "write", "--data-dir", data_dir)["secret"]]
+    made.append(penstock_json("keys", "create", "reader", "--data-dir", data_dir)["secret"])
+    server = start(data_dir, environ={"INDEX_ROOTS": str(tmp_path / "srv")})
+
+    @asynccontextmanager
+    async def client(secret: str) -> AsyncIterator[Client]:
+        head = {"Authorization": f"Bearer {secret}"}
+        async with (
+            httpx2.AsyncClient(headers=head, timeout=60) as http,
+            Client(streamable_http_client(f"{server.url}/mcp", http_client=http)) as opened,
+        ):
+            yield opened
+
+    async def run():
+        told: list[str] = []
+
+        async def progress(_done: float, _of: float | None, text: str | None) -> None:
+            told.append(text or "")
+
+        async with client(made[0]) as writer, client(made[1]) as reader:
+            assert [tool.name for tool in (await reader.list_tools()).tools] == READ_TOOLS
+            assert len((await writer.list_tools()).tools) == len(READ_TOOLS) + 2
+            done = await writer.call_tool("index_source", {"path": str(tree)}, progress_callback=progress)
+            assert (done.structured_content["state"], done.structured_content["documents"]) == ("watching", 1)
+            found = await reader.call_tool("search", {"query": "first"})
+            assert found.structured_content["freshness"][0]["watched"]
+            with pytest.raises(MCPError, match="Unknown tool"):
+                await reader.call_tool("forget_source", {"name": "tree"})
+            assert (await writer.call_tool("forget_source", {"name": "tree"})).structured_content["deleted"] == 1
+        assert told
+
+    try:
+        asyncio.run(run())
+        acts = [json.loads(line) for line in (data_dir / "audit.log").read_text().splitlines()]
+        assert [(one["event"], one["outcome"]) for one in acts if "MCP" in one["event"]] == [
+            ("MCP forget_source tree", "ok")
+        ]
+    finally:
+        server.terminate()

@@ -18,7 +18,7 @@ from penstock.http.mcp.search_tools import find_related, search
 from penstock.http.mcp.source_tools import forget_source, index_source, index_status, list_collections, rung_name
 from penstock.http.request_context import request_state
 from penstock.kernel.access import ANYONE, Principal, Scope
-from penstock.kernel.errors import Broken, Invalid, PenstockError, Rejected
+from penstock.kernel.errors import Broken, Invalid, PenstockError, Rejected, truncated
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +151,16 @@ def offered_tools(principal: Principal) -> Sequence[AgentTool]:
 
 async def call_tool(tool: AgentTool, arguments: Mapping[str, Any] | None, call: ToolCall) -> ToolOutcome:
     """Call a tool; an error is an outcome as well."""
+    outcome = await _outcome(tool, arguments, call)
+    if tool.destroys:
+        state, record = request_state(call.request.scope), outcome.record
+        told = record.code if isinstance(record, records.ToolError) else "ok"
+        act = f"MCP {tool.name} {truncated(str((arguments or {}).get('name', '')))}"
+        call.core.deps.audit.act(act, **state.who, outcome=told, request_id=state.request_id)
+    return outcome
+
+
+async def _outcome(tool: AgentTool, arguments: Mapping[str, Any] | None, call: ToolCall) -> ToolOutcome:
     try:
         asked = decode_json(msgspec.json.encode(arguments or {}), tool.arguments)
         return ToolOutcome(*await tool.run(call, asked))
