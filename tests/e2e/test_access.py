@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -171,11 +172,14 @@ def test_tls_is_served_and_its_certificate_is_read_again(started, data_dir, tmp_
     place.mkdir()
     certificate, key = make_certificate(place)
     with _trusting(certificate):
-        server = started(PENSTOCK_TLS_CERT=str(certificate), PENSTOCK_TLS_KEY=str(key))
+        tls = {"PENSTOCK_TLS_CERT": str(certificate), "PENSTOCK_TLS_KEY": str(key)}
+        server = started(**tls, HTTP_HEADER_TIMEOUT="500ms")
     assert server.url.startswith("https://")
     assert penstock("status", "--data-dir", data_dir).returncode == 0
     with pytest.raises(httpx.TransportError):
         httpx.get(server.url.replace("https", "http") + "/livez")
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), 10) as silent:
+        assert silent.recv(1) == b"", "a handshake that never begins is given up"
     before = find_lock_holder(data_dir).certificate
     certificate.write_text("half a cert")
     server.process.send_signal(signal.SIGHUP)

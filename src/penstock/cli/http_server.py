@@ -11,9 +11,10 @@ import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
+import uvloop
 
 from penstock.http.connection_tracker import ConnectionTracker
 from penstock.http.protocol import BoundedHttpProtocol
@@ -28,6 +29,24 @@ KEEP_ALIVE_S: Final = 30
 RESERVED_FILES: Final = 512
 #: Seconds for open connections after the drain. Those still open are idle, or have had their time.
 CLOSE_TIMEOUT_S: Final = 2
+
+
+class ServerLoop(uvloop.Loop):
+    """Event loop whose servers give up a TLS handshake that takes too long: it holds a connection that nothing tracks.
+
+    Args:
+        handshake_timeout_s: Seconds for a handshake; 60 by asyncio's own default.
+    """
+
+    def __init__(self, handshake_timeout_s: float) -> None:
+        super().__init__()
+        self._handshake_timeout_s = handshake_timeout_s
+
+    async def create_server(self, *args: Any, **options: Any) -> Any:
+        """Listen as asyncio's loops do."""
+        if options.get("ssl") is not None:
+            options.setdefault("ssl_handshake_timeout", self._handshake_timeout_s)
+        return await super().create_server(*args, **options)
 
 
 class HttpServer(uvicorn.Server):

@@ -11,15 +11,14 @@ import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from socket import AF_UNIX, SOCK_DGRAM, socket
 from typing import Any, ClassVar, Final
 
-import uvloop
-
 from penstock.app.app import App, build
 from penstock.app.role import Role
-from penstock.cli.http_server import HttpServer, ShutdownSignal, create_server
+from penstock.cli.http_server import HttpServer, ServerLoop, ShutdownSignal, create_server
 from penstock.cli.options import SERVER_LOOKUP_SETTINGS, Setup, load_setup, warn_and_drop_secrets
 from penstock.cli.progress_bars import show_model_progress
 from penstock.cli.terminal import stderr_console
@@ -189,7 +188,8 @@ def run_process(
     setup = load_setup(config, flags)
     warn_and_drop_secrets(setup)
     configure(setup.settings.server.log_level, setup.settings.server.log_format)
-    with setup.explain_origin(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    loop = partial(ServerLoop, setup.settings.http.header_timeout)
+    with setup.explain_origin(), asyncio.Runner(loop_factory=loop) as runner:
         runner.run(process(setup).run(log_level_reloader(config, flags)))
 
 
