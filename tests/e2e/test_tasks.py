@@ -205,3 +205,39 @@ def test_a_full_disk_accepts_nothing(models, tmp_path):
         if server is not None:
             server.terminate()
         subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_with_keys_a_task_is_its_own_key_s_and_an_administrator_s(serve, data_dir):
+    keys = {
+        name: penstock_json("keys", "create", name, *options, "--data-dir", data_dir)["secret"]
+        for name, options in {
+            "admin": ("--scope", "admin"),
+            "one": ("--scope", "write"),
+            "two": ("--scope", "write"),
+            "reader": ("--scope", "search"),
+        }.items()
+    }
+    server = serve()
+
+    def ask(key, method, path, **more):
+        with server.client() as client:
+            return client.request(method, path, headers={"authorization": f"Bearer {keys[key]}"}, **more)
+
+    assert ask("one", "PUT", "/v1/collections/default").status_code == 200
+    accepted = ask("one", "POST", f"{DOCUMENTS}?wait=false", json=body(0, 400))
+    task = accepted.json()["id"]
+    for path, method in ((f"/v1/tasks/{task}", "GET"), (f"/v1/tasks/{task}/cancel", "POST")):
+        assert ask("two", method, path).json()["code"] == "task_not_found"
+        assert ask("reader", method, path).json()["code"] == "scope_missing"
+    assert ask("two", "GET", f"/v1/tasks/{task}/events").status_code == 404
+    assert ask("two", "GET", "/v1/tasks").json()["tasks"] == []
+    assert [one["id"] for one in ask("one", "GET", "/v1/tasks").json()["tasks"]] == [task]
+    assert ask("two", "POST", "/v1/snapshots?wait=false").json()["code"] == "scope_missing"
+    assert ask("admin", "GET", f"/v1/tasks/{task}").json()["client"] == accepted.json()["client"]
+    server.kill()
+    server = serve()
+    assert ask("two", "GET", f"/v1/tasks/{task}").status_code == 404
+    assert ask("admin", "POST", f"/v1/tasks/{task}/cancel").json()["cancelled"] is True
+    assert ask("one", "POST", f"/v1/tasks/{task}/cancel").json()["cancelled"] is False
+    listed = penstock_json("tasks", "list", "--data-dir", data_dir)["tasks"]
+    assert [one["status"] for one in listed] == ["cancelled"]

@@ -13,6 +13,8 @@ from penstock.pools.remote_dependency import RemoteDependency
 from penstock.search.degradation import LadderController
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import CacheState, ShrinkableCache
+from penstock.tasks.queue import TaskQueue
+from penstock.tasks.records import TaskStatus
 from penstock.telemetry.memory_watch import MemoryWatch
 from penstock.telemetry.metrics import CallbackMetric, Sample, unlabelled
 
@@ -42,6 +44,16 @@ def pool_metrics(pools: PoolRegistry, bus: BusManagement) -> list[CallbackMetric
         ("worker_pool_limit", lambda: [((one.name,), float(one.limit)) for one in pools.all()]),
         ("worker_pool_queued", queued),
     ]
+
+
+def task_metrics(queue: TaskQueue) -> list[CallbackMetric]:
+    """Return the tasks by status, and the bytes of those that have not ended."""
+
+    def by_status() -> Iterable[Sample]:
+        counts = queue.counts()
+        return [((status.value,), float(counts.get(status, 0))) for status in TaskStatus]
+
+    return [("spool_tasks", by_status), unlabelled("spool_bytes", lambda: queue.spooled_bytes)]
 
 
 def topic_metrics(bus: BusManagement) -> list[CallbackMetric]:

@@ -346,6 +346,7 @@ class Core:
                 *callback_metrics.cache_metrics(self.all_caches),
                 *callback_metrics.memory_metrics(self.memory_watch),
                 *callback_metrics.index_build_metrics(self.deps.upkeep),
+                *callback_metrics.task_metrics(self.tasks.queue),
                 *self.traffic.callback_metrics(),
                 *self.alert_monitor.callback_metrics(),
                 *self._bus_metrics.callback_metrics(),

@@ -84,6 +84,8 @@ _GAUGES: Final = _table(
     ("http_concurrent_requests_max", "", "The most HTTP requests in flight, of about 15 s"),
     ("http_rate_limit_clients", "", "Clients the rate limit remembers"),
     ("chunks_pending", "", "Chunks known to this server that wait for their vectors"),
+    ("spool_tasks", "status", "Tasks in the data directory, by status"),
+    ("spool_bytes", "", "Bytes of the bodies of tasks that have not ended"),
     ("worker_pool_active", "pool", "Permits held by running work"),
     ("worker_pool_limit", "pool", "Permits a pool has"),
     ("worker_pool_queued", "pool", "Messages waiting for a pool"),
