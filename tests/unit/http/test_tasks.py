@@ -430,22 +430,21 @@ async def test_a_follower_that_hangs_up_or_never_reads_leaves_nothing():
     await api.tasks.close()
 
 
-@pytest.mark.parametrize("messages", [0, 2])
+@pytest.mark.parametrize("reads_head", [True, False])
 @virtual
-async def test_a_follower_that_stops_reading_is_cut_off_in_the_write_timeout(messages):
+async def test_a_follower_that_stops_reading_is_cut_off_in_the_write_timeout(reads_head):
     api = await started()
     index = Hung(api)
     id = await submitted(api, *(f"d{number}" for number in range(100)))
-    caller = Caller(api.gate, reads=messages > 0)
+    caller = Caller(api.gate, reads=reads_head)
     following = asyncio.create_task(caller.call("GET", f"/v1/tasks/{id}/events"))
-    while len(caller.sent) < messages:
-        await asyncio.sleep(0.1)
+    await asyncio.sleep(0.1)
     caller.reads = False
     for _ in range(50):
         await asyncio.sleep(1)
         index.turns.release()
     assert (following.done(), api.gate.traffic.cut_off, api.tasks.watchers) == (True, 1, 0)
-    assert len(caller.sent) <= messages + 2
+    assert len(caller.sent) <= 4
     await api.tasks.close()
 
 
