@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.conftest import Server, environment, start
+from tests.e2e.conftest import Server, environment, penstock_json, start
 from tests.e2e.vendor_clients import TEXTS
 from tests.rigs import strace
 
@@ -33,7 +33,7 @@ HEAD = b"POST /v1/embed HTTP/1.1\r\nhost: localhost\r\ncontent-type: application
 RUN_S = 90
 
 
-def program(name: str, url: str, cwd: Path, *before: str) -> dict[str, object]:
+def program(name: str, url: str, cwd: Path, *before: str, **environ: str) -> dict[str, object]:
     """Run a client's program and return what it tells."""
     root = Path(__file__).parents[2]
     done = subprocess.run(
@@ -41,7 +41,7 @@ def program(name: str, url: str, cwd: Path, *before: str) -> dict[str, object]:
         capture_output=True,
         text=True,
         cwd=cwd,
-        env={**environment(), **QUIET, "HOME": str(cwd), "PYTHONPATH": f"{root}:{root / 'src'}"},
+        env={**environment(), **QUIET, **environ, "HOME": str(cwd), "PYTHONPATH": f"{root}:{root / 'src'}"},
         timeout=RUN_S,
         check=False,
     )
@@ -57,7 +57,7 @@ def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @contextlib.contextmanager
 def serving(models: Path, directory: Path, limits: str = "rate_limit: 0") -> Iterator[Server]:
-    (directory / "data").mkdir()
+    (directory / "data").mkdir(exist_ok=True)
     (directory / "data" / "models").symlink_to(models)
     settings = directory / "penstock.yaml"
     settings.write_text(f"concurrency:\n  http:\n    {limits}\n")
@@ -161,6 +161,33 @@ def test_no_client_reaches_anything_but_the_server(server, tmp_path, name):
     strace.needed()
     program(name, server.url, tmp_path, *strace.watching(tmp_path / "log"))
     assert strace.seen(tmp_path / "log", tmp_path).reached == frozenset()
+
+
+@pytest.fixture(scope="module")
+def locked(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, str]]:
+    """Return a server with keys, and a key that may search."""
+    directory = tmp_path_factory.mktemp("locked")
+    made = penstock_json("keys", "create", "reader", "--scope", "search", "--data-dir", directory / "data")
+    with serving(models, directory) as one:
+        yield one, str(made["secret"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openai_async", "cohere", "langchain", "llama_index", "haystack", "hugging_face"])
+def test_each_client_sends_its_key(locked, tmp_path, name):
+    server, key = locked
+    assert program(name, server.url, tmp_path, CLIENT_KEY=key)
+
+
+@pytest.mark.slow
+def test_a_wrong_key_is_told_as_each_client_knows_it(locked, tmp_path):
+    told = program("wrong_keys", locked[0].url, tmp_path)
+    assert {name: one[0] for name, one in told.items()} == {
+        "openai": "AuthenticationError",
+        "cohere": "UnauthorizedError",
+        "hugging_face": "HfHubHTTPError",
+    }
+    assert all("key" in one[1] for one in told.values()), told
 
 
 # Overload: the clients wait by themselves, as long as they are told

@@ -5,13 +5,15 @@ Each writes one JSON object. They run in processes of their own, since their lib
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
 TEXTS = ["parse a JSON string", "plant a tree"]
 QUERY = "decode JSON"
-KEY = "any"
+#: A server without keys takes any.
+KEY = os.environ.get("CLIENT_KEY", "any")
 
 
 def openai_sync(url: str) -> dict[str, Any]:
@@ -82,6 +84,25 @@ def openai_once(url: str) -> dict[str, Any]:
     return {"answered": len(client.embeddings.create(model="penstock", input="x").data)}
 
 
+def wrong_keys(url: str) -> dict[str, Any]:
+    """Ask with a key that the server does not know; return how each client tells it."""
+    import cohere
+    import openai
+    from huggingface_hub import InferenceClient
+
+    told, wrong = {}, "psk_unknown"
+    for name, ask in {
+        "openai": lambda: openai.OpenAI(base_url=f"{url}/v1", api_key=wrong).embeddings.create(model="m", input="x"),
+        "cohere": lambda: cohere.ClientV2(wrong, base_url=url).rerank(model="m", query="x", documents=["x"]),
+        "hugging_face": lambda: InferenceClient(model=f"{url}/embed", token=wrong).feature_extraction("x"),
+    }.items():
+        try:
+            ask()
+        except Exception as error:  # noqa: BLE001 - each has errors of its own
+            told[name] = [type(error).__name__, str(error)]
+    return told
+
+
 def cohere(url: str) -> dict[str, Any]:
     import cohere
 
@@ -125,7 +146,7 @@ def llama_index(url: str) -> dict[str, Any]:
     from llama_index.postprocessor.cohere_rerank import CohereRerank
 
     likes = OpenAILikeEmbedding(model_name="penstock", api_base=f"{url}/v1", api_key=KEY)
-    tei = TextEmbeddingsInference(base_url=url, model_name="penstock")
+    tei = TextEmbeddingsInference(base_url=url, model_name="penstock", auth_token=KEY)
     nodes = [NodeWithScore(node=TextNode(text=text), score=0.0) for text in reversed(TEXTS)]
     reranker = CohereRerank(api_key=KEY, base_url=url, model="penstock", top_n=1)
     return {
@@ -146,7 +167,7 @@ def haystack(url: str) -> dict[str, Any]:
     documents = [Document(content=text) for text in TEXTS]
     embedded = OpenAIDocumentEmbedder(model="penstock:document", **told).run(documents=documents)
     query = OpenAITextEmbedder(model="penstock:query", **told).run(text=QUERY)
-    ranked = HuggingFaceTEIRanker(url=url, top_k=1).run(query=QUERY, documents=documents)
+    ranked = HuggingFaceTEIRanker(url=url, top_k=1, token=told["api_key"]).run(query=QUERY, documents=documents)
     return {
         "vectors": [one.embedding for one in embedded["documents"]],
         "query": query["embedding"],
@@ -158,7 +179,7 @@ def hugging_face(url: str) -> dict[str, Any]:
     from huggingface_hub import InferenceClient
     from huggingface_hub.errors import HfHubHTTPError
 
-    client = InferenceClient(model=f"{url}/embed")
+    client = InferenceClient(model=f"{url}/embed", token=KEY)
     told = {"vectors": client.feature_extraction(TEXTS, normalize=True, truncate=True).tolist()}
     told["query"] = client.feature_extraction(QUERY, prompt_name="query").tolist()[0]
     try:
@@ -181,6 +202,7 @@ PROGRAMS: dict[str, Callable[[str], dict[str, Any]]] = {
         llama_index,
         haystack,
         hugging_face,
+        wrong_keys,
     )
 }
 
