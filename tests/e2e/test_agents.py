@@ -23,6 +23,7 @@ from tests.e2e.conftest import Server, command, environment, penstock, penstock_
 READ_TOOLS = ["search", "find_related", "read", "list_collections", "index_status"]
 ERAS = {"auto": "2026-07-28", "legacy": "2025-11-25"}
 THIRTY = 30
+MODERN = {"protocolVersion": ERAS["auto"], "clientCapabilities": {}}
 
 eras = pytest.mark.parametrize("mode", ERAS)
 
@@ -165,7 +166,8 @@ def test_a_key_that_may_write_indexes_and_forgets(data_dir, tmp_path):
     (tree / "a.py").write_text("def first(): return 1\n")
     made = [penstock_json("keys", "create", "writer", "--scope", "write", "--data-dir", data_dir)["secret"]]
     made.append(penstock_json("keys", "create", "reader", "--data-dir", data_dir)["secret"])
-    server = start(data_dir, environ={"INDEX_ROOTS": str(tmp_path / "srv")})
+    # A stream may last longer than a response has to be read.
+    server = start(data_dir, environ={"INDEX_ROOTS": str(tmp_path / "srv"), "HTTP_WRITE_TIMEOUT": "1"})
 
     @asynccontextmanager
     async def client(secret: str) -> AsyncIterator[Client]:
@@ -200,5 +202,40 @@ def test_a_key_that_may_write_indexes_and_forgets(data_dir, tmp_path):
         assert [(one["event"], one["outcome"]) for one in acts if "MCP" in one["event"]] == [
             ("MCP forget_source tree", "ok")
         ]
+    finally:
+        server.terminate()
+
+
+@eras
+def test_a_client_that_closes_while_it_indexes_ends_the_watch(data_dir, tmp_path, mode):
+    tree = tmp_path / "srv" / "tree"
+    tree.mkdir(parents=True)
+    for number in range(2_000):
+        (tree / f"f{number}.py").write_text(f"def f{number}(): return {number}\n" * 20)
+    key = penstock_json("keys", "create", "writer", "--scope", "write", "--data-dir", data_dir)["secret"]
+    server = start(data_dir, environ={"INDEX_ROOTS": str(tmp_path / "srv")})
+    head = {"Authorization": f"Bearer {key}", "Accept": "application/json, text/event-stream"}
+    meta = {"progressToken": "p"}
+    if mode == "auto":
+        meta |= {f"io.modelcontextprotocol/{name}": value for name, value in MODERN.items()}
+        names = {"Mcp-Method": "tools/call", "Mcp-Name": "index_source"}
+    else:
+        names = {}
+    params = {"name": "index_source", "arguments": {"path": str(tree)}, "_meta": meta}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+
+    def watches() -> list[object]:
+        return [one["watch"] for one in httpx.get(f"{server.url}/v1/sources", headers=head).json()["sources"]]
+
+    try:
+        posted = head | names | {"MCP-Protocol-Version": ERAS[mode]}
+        with httpx.stream("POST", f"{server.url}/mcp", headers=posted, json=message, timeout=30) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            assert "notifications/progress" in next(line for line in answer.iter_lines() if line.startswith("data"))
+            assert watches() != [None]
+        until_s = time.monotonic() + 20
+        while watches() != [None]:
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
     finally:
         server.terminate()

@@ -100,6 +100,8 @@ class McpEndpoint:
             await send(message)
 
         streams = _wants_progress(body)
+        # Each event then has the time of a response to be read.
+        request_state(scope).streams = streams
         with self._latency.time():
             await server.handle(scope, replay, counted, stream=streams)
 

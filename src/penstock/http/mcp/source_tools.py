@@ -144,7 +144,7 @@ async def _await_indexed(call: ToolCall, name: str, asked: IndexArguments, ctx: 
         count = CountDocuments(asked.collection, (Match("source", [name]),))
         documents = await call.core.store.run(count, ctx)
         waited_s = clock.now() - began_s
-        if watch.state in _SETTLED or waited_s >= asked.wait_s:
+        if watch.state in _SETTLED or waited_s >= asked.wait_s or call.core.traffic.draining:
             return watch, documents
         await call.report(round(waited_s, 1), WAIT_S_MAX, f"{watch.state.value}: {documents} documents so far")
         await asyncio.sleep(POLL_S)
