@@ -124,7 +124,7 @@ def test_a_call_over_its_deadline_is_told_as_an_error(server):
         ({"Host": "evil.example"}, b"{}", 421),
         ({}, b"x" * 300_000, 413),
         ({"Content-Type": "text/plain"}, b"{}", 415),
-        ({}, b"[" * 200_000, 400),
+        ({}, b"[" * 2_000, 400),
         ({}, b"[{}, {}]", 400),
         ({"MCP-Protocol-Version": "1999-01-01"}, b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}', 400),
     ],

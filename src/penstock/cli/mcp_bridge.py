@@ -30,7 +30,7 @@ from penstock.stores.lock import LockHolder
 #: The variable with the API key. It is never an argument: everyone on a machine sees those.
 KEY_VARIABLE: Final = "PENSTOCK_API_KEY"
 
-#: Bytes of a line at most; the server takes a quarter of it.
+#: Bytes of a line at most; the server takes an eighth of it.
 LINE_BYTES_MAX: Final = 1_048_576
 #: Bytes of an answer, or of an event of it, at most.
 ANSWER_BYTES_MAX: Final = 16_777_216

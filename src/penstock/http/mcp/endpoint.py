@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 
 from penstock.core.core import Core
-from penstock.http.decoding import JSON, check_media_type
+from penstock.http.decoding import JSON, check_media_type, exceeds_values
 from penstock.http.exchange import body_too_large_error
 from penstock.http.operations import Operations
 from penstock.http.problem import status_of
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 PATH: Final = "/mcp"
 
-#: Bytes of a message at most. The longest arguments are a query of 16 384 characters; what is read as JSON on the event
-#: loop is bounded by this.
-MESSAGE_BYTES_MAX: Final = 262_144
+#: Bytes of a message at most. The longest arguments are a query of 16 384 characters.
+MESSAGE_BYTES_MAX: Final = 131_072
+#: Values of a message at most. The SDK reads JSON on the event loop, and an empty list takes it 2 µs.
+MESSAGE_VALUES_MAX: Final = 4_096
 
 #: Tools whose calls may be answered by a stream of events, for their progress.
 STREAMED: Final = frozenset({"index_source"})
@@ -81,6 +82,8 @@ class McpEndpoint:
             read_context_headers(request, Criticality.INTERACTIVE)
             # Whole before the work begins: only then can the gate see a caller hang up.
             body = await _read_message(request)
+            if await exceeds_values(body, MESSAGE_VALUES_MAX):
+                raise Invalid(f"a message has {MESSAGE_VALUES_MAX} values at most", field="body")
             server = await self._server()
         except PenstockError as error:
             self._requests.labels(PATH, "POST", str(status_of(error))).inc()
