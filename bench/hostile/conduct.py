@@ -17,7 +17,7 @@ from bench.hostile.attack import Attack, Got
 from bench.hostile.attacks import ATTACKS
 from bench.hostile.attacks.access import give_keys
 from bench.hostile.results import TABLE, Outcome, figures, table
-from bench.hostile.target import CREDENTIALS, Target
+from bench.hostile.target import Target
 from bench.hostile.watch import OTHERS_KEY, Seen, Watch, watching
 from bench.report import Report, tell
 from bench.serving import Server, serving
@@ -59,8 +59,7 @@ def conduct(attacks: Sequence[Attack], *, keys: bool = False) -> list[Outcome]:
         shutil.copytree(models, directory / "models")
     others = OTHERS_KEY
     if keys:
-        attacker, others = give_keys(directory, "attacker", "others")
-        CREDENTIALS["authorization"] = f"Bearer {attacker}"
+        (others,) = give_keys(directory, "others", known=True)
     try:
         rest, outcomes = list(attacks), []
         while rest:
@@ -68,7 +67,6 @@ def conduct(attacks: Sequence[Attack], *, keys: bool = False) -> list[Outcome]:
                 outcomes += _against(server, rest, others)
         return outcomes
     finally:
-        CREDENTIALS.clear()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.kernel.access import format_key
+
 #: An attack is not waited for any longer than this.
 PATIENCE_S: Final = 90.0
 #: Bytes of an answer that are kept.
 ANSWER_BYTES: Final = 1 << 20
 
-#: Headers of every request, where the server under attack has keys.
-CREDENTIALS: Final[dict[str, str]] = {}
+#: Key of the attacker. A server without keys knows its clients apart by what they send, and checks nothing.
+ATTACKER_ID: Final = "attacker0000"
+ATTACKER_SECRET: Final = "attacker" + "0" * 35
+CREDENTIALS: Final = {"authorization": f"Bearer {format_key(ATTACKER_ID, ATTACKER_SECRET)}"}
 
 JSON: Final = {"content-type": "application/json"}
 NDJSON: Final = {"content-type": "application/x-ndjson"}

@@ -16,9 +16,9 @@ from typing import Final
 
 from bench.hostile.attack import Attack, Got
 from bench.hostile.attacks.servers import lone, served
-from bench.hostile.target import Target, statuses
+from bench.hostile.target import ATTACKER_ID, ATTACKER_SECRET, Target, statuses
 from bench.processes import cpu_s
-from penstock.kernel.access import ApiKey, Scope, format_key, make_key, new_key_id, new_secret
+from penstock.kernel.access import ApiKey, Scope, digest_of, format_key, make_key, new_key_id, new_secret
 from penstock.stores.key_store import KEYS_FILE, KeyFile
 
 FLOOD_S: Final = 5.0
@@ -51,10 +51,11 @@ LOOK_OPEN: Final = (
 )
 
 
-def give_keys(directory: Path, *names: str, scope: Scope = Scope.ADMIN) -> list[str]:
-    """Make keys in a data directory, and return them."""
-    made = [make_key(ApiKey("", name, "", scope.label), int(time.time())) for name in names]
-    asyncio.run(KeyFile(directory / KEYS_FILE).change(lambda before: [*before, *(one.key for one in made)]))
+def give_keys(directory: Path, *names: str, known: bool = False) -> list[str]:
+    """Make keys in a data directory, and return them; ``known``: the attacker's is among them."""
+    made = [make_key(ApiKey("", name, "", Scope.ADMIN.label), int(time.time())) for name in names]
+    attackers = [ApiKey(ATTACKER_ID, "attacker", digest_of(ATTACKER_SECRET), Scope.ADMIN.label)] if known else []
+    asyncio.run(KeyFile(directory / KEYS_FILE).change(lambda _: [*attackers, *(one.key for one in made)]))
     return [one.text for one in made]
 
 

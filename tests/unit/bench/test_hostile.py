@@ -7,7 +7,7 @@ import pytest
 from bench.hostile.attack import Attack, Got
 from bench.hostile.attacks import ATTACKS
 from bench.hostile.results import Outcome, figures, table
-from bench.hostile.target import head, post, statuses
+from bench.hostile.target import CREDENTIALS, head, post, statuses
 from bench.hostile.watch import Seen
 
 QUIET = Seen(held_ms=10, grown_mb=5, searches=Counter({"200": 9}), search_s=0.1)
@@ -63,6 +63,7 @@ def test_every_attack_has_a_name_of_its_own():
 
 
 def test_requests_are_put_together_and_statuses_taken_apart():
-    assert head("GET", "/x", "A: b") == b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nA: b\r\n\r\n"
+    key = CREDENTIALS["authorization"].encode()
+    assert head("GET", "/x", "A: b") == b"GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\nauthorization: %b\r\nA: b\r\n\r\n" % key
     assert post("/x", b"{}").endswith(b"Content-Length: 2\r\n\r\n{}")
     assert statuses(b"HTTP/1.1 200 OK\r\n\r\nabcHTTP/1.1 404 Not Found\r\n") == [200, 404]
