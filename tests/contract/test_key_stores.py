@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import stat
@@ -15,8 +16,9 @@ import pytest
 from penstock.kernel.access import ApiKey, NewKey, make_key
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import RedisSettings
+from penstock.stores import key_store
 from penstock.stores.backends.redis.keys import SharedKeys
-from penstock.stores.key_store import KEYS_FILE, KeyFile, KeyStore, find_keys, rotated, with_key, without_keys
+from penstock.stores.key_store import KEYS_FILE, KeyFile, KeyRotation, KeyStore, find_keys, with_key, without_keys
 from tests.rigs import redis
 
 NOW_S = 1_800_000_000
@@ -91,11 +93,56 @@ def test_a_change_that_is_refused_changes_nothing(opened):
 
 
 def test_a_rotation_ends_the_former_keys_in_time():
-    forever, ending, other = (new("ci", expires_at=at).key for at in (0, NOW_S + 5, 0))
-    after = rotated([forever, ending], other, NOW_S + 60)([forever, ending])
-    assert [key.expires_at for key in after] == [NOW_S + 60, NOW_S + 5, 0]
-    assert find_keys(after, "ci") == after
+    forever, ending = (new("ci", expires_at=at).key for at in (0, NOW_S + 5))
+    other = new("other").key
+    rotation = KeyRotation(forever.id, NOW_S + 1, 60)
+    after = rotation([forever, other, ending])
+    assert [(key.name, key.expires_at) for key in after[:3]] == [("ci", NOW_S + 61), ("other", 0), ("ci", NOW_S + 5)]
+    assert after[3] == rotation.new.key
+    assert (after[3].name, after[3].expires_at, after[3].created_at) == ("ci", 0, NOW_S + 1)
+    assert rotation.former == [forever, ending]
     assert find_keys(after, forever.id) == after[:1]
+    again = KeyRotation("ci", NOW_S + 2, 60)(after)
+    assert [key.expires_at for key in again] == [NOW_S + 61, 0, NOW_S + 5, NOW_S + 62, 0]
+
+
+def test_a_key_that_was_revoked_meanwhile_is_not_rotated():
+    with pytest.raises(Invalid) as caught:
+        KeyRotation("ci", NOW_S, 60)([])
+    assert caught.value.code == "key_not_found"
+
+
+def test_a_name_and_another_keys_id_are_not_the_same():
+    prod = new("prod").key
+    with pytest.raises(Invalid) as caught:
+        with_key(new(prod.id).key)([prod])
+    assert caught.value.code == "key_exists"
+
+
+def test_a_change_waits_for_another_and_not_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(key_store, "LOCK_ATTEMPTS_MAX", 3)
+    file = KeyFile(tmp_path / KEYS_FILE)
+    with (tmp_path / "keys.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable) as caught:
+            asyncio.run(file.change(with_key(new().key)))
+        assert caught.value.code == "keys_locked"
+    asyncio.run(file.change(with_key(new().key)))
+    assert len(file.read_now() or ()) == 1
+
+
+def test_a_change_that_is_given_up_while_it_waits_changes_nothing(tmp_path):
+    async def scenario() -> None:
+        file = KeyFile(tmp_path / KEYS_FILE)
+        with (tmp_path / "keys.lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            waiting = asyncio.create_task(file.change(with_key(new().key)))
+            await asyncio.sleep(0.1)  # let it wait for the lock, which no clock of ours decides
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        assert await file.read() is None
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,26 @@ def test_keys_that_vanish_or_break_stay_as_they_were_and_that_is_said_once(tmp_p
     running(tmp_path, scenario)
 
 
+@pytest.mark.parametrize("harm", [lambda file: file.write_text("{"), Path.mkdir, os.mkfifo])
+def test_an_open_server_closes_when_keys_appear_that_it_cannot_read(tmp_path, harm):
+    async def scenario(watch):
+        assert watch.active.ring is None
+        harm(tmp_path / KEYS_FILE)
+        await watch.reload()
+        assert who(watch, watch.local.text) == "local"
+
+    running(tmp_path, scenario)
+
+
+def test_a_link_to_nowhere_in_the_place_of_keys_opens_nothing(tmp_path):
+    (tmp_path / KEYS_FILE).symlink_to(tmp_path / "nowhere")
+
+    async def scenario(watch):
+        assert who(watch, watch.local.text) == "local"
+
+    running(tmp_path, scenario)
+
+
 def test_a_server_does_not_start_on_keys_that_it_cannot_read(tmp_path):
     (tmp_path / KEYS_FILE).write_text("{")
     with pytest.raises(Invalid):
@@ -119,6 +140,12 @@ def test_the_environments_key_may_have_the_form_of_others(tmp_path):
 def test_a_chosen_key_that_can_be_guessed_is_refused(tmp_path):
     with pytest.raises(Invalid, match="32 characters"):
         KeyWatch(settings(api_key="secret"), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["ü" * 40, "tab\t" * 10])
+def test_a_chosen_key_that_headers_cannot_carry_is_refused(tmp_path, text):
+    with pytest.raises(Invalid, match="printable"):
+        KeyWatch(settings(api_key=text), tmp_path)
 
 
 def test_each_run_has_another_local_key(tmp_path):

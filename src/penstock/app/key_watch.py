@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +38,7 @@ def requires_keys(settings: Settings, data_dir: Path) -> bool:
     It is so once a first key was made, also when that one has been revoked: a server does not open by itself.
     """
     server = settings.server
-    return bool(server.api_key or server.keys_file or settings.redis.keys or (data_dir / KEYS_FILE).exists())
+    return bool(server.api_key or server.keys_file or settings.redis.keys or os.path.lexists(data_dir / KEYS_FILE))
 
 
 def environment_key(text: str) -> list[ApiKey]:
@@ -49,6 +50,9 @@ def environment_key(text: str) -> list[ApiKey]:
     if not text:
         return []
     id, secret = parse_key(text) or (PLAIN_ID, text)
+    if not text.isascii() or not text.isprintable():
+        # In a header others cannot be sent, or come in another encoding.
+        raise Invalid("PENSTOCK_API_KEY has characters that are not printable ASCII", field="server.api_key")
     if len(text) < CHOSEN_KEY_CHARACTERS_MIN:
         least = CHOSEN_KEY_CHARACTERS_MIN
         detail = f"PENSTOCK_API_KEY is shorter than {least} characters; `openssl rand -hex 32` makes one"
@@ -108,6 +112,9 @@ class KeyWatch:
                 found = await store.read()
             except PenstockError as error:
                 self._complain(number, error.detail)
+                # Keys that are there and cannot be read are no reason to serve everybody.
+                changed |= isinstance(error, Invalid) and not self._required
+                self._required |= isinstance(error, Invalid)
                 continue
             if found is None and self._known[number] is not None:
                 # Gone, not empty: they were not revoked one by one.
@@ -138,7 +145,7 @@ class KeyWatch:
         if not self._required and all(found is None for found in self._known):
             return
         self._required = True
-        self.active.ring = KeyRing([*self._fixed, *(key for found in self._known for key in found or ())])
+        self.active.replace(KeyRing([*self._fixed, *(key for found in self._known for key in found or ())]))
 
     async def _keep(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from typing import Final
 
 from penstock.client.pinning import pinned_context
 from penstock.kernel.errors import Invalid
+from penstock.kernel.files import read_regular
 
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----[^-]{1,65536}-----END CERTIFICATE-----")
 
@@ -44,7 +45,7 @@ class ServerCertificate:
         try:
             # Into another context first: one that has failed half-way could not serve any more.
             _, pem = _loaded(self._file, self._key)
-            self.context.load_cert_chain(self._file, self._key or None)
+            self.context.load_cert_chain(self._file, self._key or None, password=_no_passphrase)
         except (Invalid, OSError) as error:
             log.warning("the certificate cannot be used; the one before stays", extra={"why": str(error)})
             return
@@ -59,12 +60,16 @@ def _loaded(certificate: str, key: str) -> tuple[ssl.SSLContext, str]:
     context.set_alpn_protocols(["http/1.1"])
     try:
         # A key with a passphrase would be asked for on the terminal.
+        # OpenSSL would wait for the other end of a pipe.
+        pem = _PEM.findall(read_regular(Path(certificate)).decode("ascii", "replace"))
+        read_regular(Path(key or certificate))
         context.load_cert_chain(certificate, key or None, password=_no_passphrase)
-        pem = _PEM.findall(Path(certificate).read_text(encoding="ascii", errors="replace"))
         _warn_if_unbelievable(context, pem[0])
     except (OSError, ValueError, IndexError) as error:
         # OpenSSL's errors are OSErrors too, and name no file.
-        why = "they are no certificate in PEM and its own key" if isinstance(error, ssl.SSLError) else str(error)
+        why = str(error) if isinstance(error, OSError | ValueError) else ""
+        if isinstance(error, ssl.SSLError | IndexError):
+            why = "they are no certificate in PEM and its own key"
         detail = f"TLS cannot be served with {certificate}{f' and {key}' if key else ''}: {why}"
         raise Invalid(detail, field="server.tls_cert", code="certificate_unusable") from error
     return context, "\n".join(pem) + "\n"

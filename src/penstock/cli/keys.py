@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
@@ -12,20 +11,21 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
-import msgspec
 
 from penstock.app.external_backends import build_key_store
 from penstock.cli.options import Setup, json_option, with_all_settings
 from penstock.cli.sources import confirm, yes_option
 from penstock.cli.terminal import print_json, print_table, stderr_console, stdout_console, strip_controls
 from penstock.kernel.access import SCOPES, ApiKey, NewKey, Scope, make_key
-from penstock.stores.key_store import KeyStore, find_keys, rotated, with_key, without_keys
+from penstock.stores.key_store import KeyRotation, KeyStore, find_keys, with_key, without_keys
 from penstock.telemetry.audit_log import AuditLog
 
 _AGE: Final = re.compile(r"([1-9][0-9]{0,5})(m|h|d|w)")
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 #: How long the former key of a rotation goes on.
 GRACE: Final = "1d"
+#: Ten years.
+AGE_S_MAX: Final = 3653 * 86_400
 #: A key that ends within so many seconds is shown as ending.
 SOON_S: Final = 7 * 86_400
 
@@ -44,7 +44,10 @@ class Age(click.ParamType[int]):
         found = _AGE.fullmatch(str(value))
         if found is None:
             self.fail(f"{str(value)[:40]!r} is no time such as 30m, 12h, 90d or 4w", param, ctx)
-        return int(found[1]) * _SECONDS[found[2]]
+        seconds = int(found[1]) * _SECONDS[found[2]]
+        if seconds > AGE_S_MAX:
+            self.fail(f"{value} is longer than ten years; 0 is for ever", param, ctx)
+        return seconds
 
 
 @click.group("keys")
@@ -80,7 +83,7 @@ async def create(setup: Setup, name: str, *, as_json: bool, **wanted: Any) -> in
         name,
         "",
         wanted["scope"],
-        tuple(part.strip() for part in wanted["collections"].split(",") if part.strip()),
+        tuple(part.strip() for part in wanted["collections"].split(",")) if wanted["collections"] else (),
         expires_at=now_s + wanted["expires"] if wanted["expires"] else 0,
         rate=wanted["rate"] or 0,
     )
@@ -88,8 +91,9 @@ async def create(setup: Setup, name: str, *, as_json: bool, **wanted: Any) -> in
     async with _store(setup) as (store, audit):
         first = not await store.read()
         await store.change(with_key(new.key))
+        # At once: a key that was made and not shown is of no use.
+        _print_new(new, as_json=as_json)
         audit.act("key_created", **_who(), key=new.key.id, name=name, scope=new.key.scope)
-    _print_new(new, as_json=as_json)
     if first and not as_json:
         stderr_console().print(
             "From now on the server serves only those who have a key; commands on this data directory need none.",
@@ -147,23 +151,21 @@ async def revoke(setup: Setup, name: str, *, yes: bool) -> int:
 @with_all_settings
 async def rotate(setup: Setup, name: str, grace: int, *, as_json: bool) -> int:
     """Make a new key like another and print it; the former one goes on for a while."""
-    now_s = int(time.time())
+    rotation = KeyRotation(name, int(time.time()), grace)
     async with _store(setup) as (store, audit):
-        old = find_keys(await store.read() or [], name)
-        newest = max(old, key=lambda key: key.created_at)
-        lasts_s = newest.expires_at - newest.created_at if newest.expires_at else 0
-        new = make_key(msgspec.structs.replace(newest, expires_at=now_s + lasts_s if lasts_s else 0), now_s)
-        await store.change(rotated(old, new.key, now_s + grace))
-        audit.act("key_rotated", **_who(), key=new.key.id, name=new.key.name, former=[key.id for key in old])
-    _print_new(new, as_json=as_json)
+        await store.change(rotation)
+        if (new := rotation.new) is not None:
+            _print_new(new, as_json=as_json)
+            former = [key.id for key in rotation.former]
+            audit.act("key_rotated", **_who(), key=new.key.id, name=new.key.name, former=former)
     return 0
 
 
 @asynccontextmanager
 async def _store(setup: Setup) -> AsyncIterator[tuple[KeyStore, AuditLog]]:
     store = build_key_store(setup.settings, setup.data_dir)
-    await asyncio.to_thread(setup.data_dir.mkdir, 0o700, parents=True, exist_ok=True)
-    audit = AuditLog(setup.data_dir)
+    # The server puts a grown file aside; of two that do so one would be one too many.
+    audit = AuditLog(setup.data_dir, rotates=False)
     try:
         yield store, audit
     finally:

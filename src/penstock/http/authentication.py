@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from penstock.http.problem import PreparedRefusal
 from penstock.http.request_context import request_state
-from penstock.kernel.access import ANYONE, ActiveKeys, Principal, key_errors
+from penstock.kernel.access import ANYONE, NOBODY, ActiveKeys, Principal, key_errors
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.bucket import RateLimiter, RateSettings
 from penstock.telemetry.audit_log import AuditTrail
@@ -62,12 +62,16 @@ class Authenticator:
             now_s: Seconds on the loop's clock.
         """
         ring = self._keys.ring
-        if ring is None or scope["path"] in self._open_paths:
+        if ring is None:
             return ANYONE
+        is_open = scope["path"] in self._open_paths
         found = _sent_keys(scope)
         if len(found) != 1:
-            return self._refusals["key_ambiguous" if found else "key_missing"]
+            return NOBODY if is_open else self._refusals["key_ambiguous" if found else "key_missing"]
         known = ring.authenticate(found.pop().decode("latin-1"), self._now_s())
+        if is_open:
+            # A key is not needed, but tells who may know more.
+            return known if isinstance(known, Principal) and not known.collections else NOBODY
         if isinstance(known, Principal):
             return known
         if known == "key_unknown" and not self._failures.decide(address, now_s).allowed:
@@ -75,13 +79,17 @@ class Authenticator:
         return self._refusals[known]
 
 
+def audited_act(scope: Mapping[str, Any]) -> str:
+    """Return a request as the audit log names it, cut where it is long."""
+    return f"{scope['method']} {scope['path'][:AUDITED_PATH_CHARACTERS_MAX]}"
+
+
 def denial_recorder(audit: AuditTrail) -> Callable[[Mapping[str, Any], str], None]:
     """Return what writes a refused attempt to the audit log, given the request's scope and the code of the refusal."""
 
     def record(scope: Mapping[str, Any], code: str) -> None:
         state = request_state(scope)
-        act = f"{scope['method']} {scope['path'][:AUDITED_PATH_CHARACTERS_MAX]}"
-        audit.refused(state.arrived_s, **state.who, act=act, code=code, request_id=state.request_id)
+        audit.refused(state.arrived_s, **state.who, act=audited_act(scope), code=code, request_id=state.request_id)
 
     return record
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from penstock.core.traffic import Traffic
 from penstock.http.problem import ErrorFormat, PreparedRefusal
-from penstock.http.request_context import request_state
+from penstock.http.request_context import RequestState, request_state
 from penstock.http.timeout_queue import TimeoutQueue
 from penstock.kernel.errors import Expired, Invalid, Rejected
 from penstock.kernel.settings import HttpSettings
@@ -237,6 +237,11 @@ class Exchange:
     def headers(self) -> Mapping[bytes, bytes]:
         """The request's headers, one value for each name."""
         return self._head.headers
+
+    @property
+    def state(self) -> RequestState:
+        """The request's state."""
+        return request_state(self._scope)
 
     async def receive(self) -> Message:
         """Pass the next message in, within the body's size and time (D6, D8, T1).

@@ -52,7 +52,7 @@ from penstock.http.request_context import (
     request_state,
 )
 from penstock.http.routes import Api
-from penstock.kernel.access import AccessDenied, ActiveKeys
+from penstock.kernel.access import AccessDenied, ActiveKeys, key_errors
 from penstock.kernel.context import Context, Criticality, current_request_id, new_id
 from penstock.kernel.errors import Broken, PenstockError, Rejected
 from penstock.kernel.messages import Topic
@@ -199,6 +199,7 @@ class Gate:
         self._clients = ClientIdentifier(settings.trusted_proxies)
         self._origins = OriginPolicy(settings.allowed_hosts, settings.cors_origins, listen_hosts)
         self._keys = self._inputs.keys
+        self._keys.on_change = self._stop_revoked
         self._authenticator = Authenticator(self._keys, settings)
         self._limiter = limiter or RateLimiter(RateSettings(settings.rate_limit, settings.rate_burst))
         # For keys of a rate of their own, where the others have no limit.
@@ -295,6 +296,14 @@ class Gate:
         if found.id:
             state.client = f"key:{found.id}"
         return None
+
+    def _stop_revoked(self) -> None:
+        """Stop what runs for keys that are not accepted any more, such as streams of events."""
+        ring = self._keys.ring
+        for exchange in [*self._running]:
+            key = exchange.state.principal.id
+            if ring is not None and key and key not in ring:
+                exchange.stop(key_errors()["key_unknown"])
 
     def _admit(self, scope: Scope, arrival: RequestHead, state: RequestState) -> tuple[PreparedRefusal | None, float]:
         """Return the refusal, if any, and the seconds to wait: until a retry, or until an admitted request goes on."""

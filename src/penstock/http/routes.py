@@ -20,6 +20,7 @@ from starlette.routing import Match, Route, Router
 
 from penstock.core.core import Core
 from penstock.http import responses
+from penstock.http.authentication import audited_act
 from penstock.http.decoding import JSON, NDJSON, check_media_type, decode_body, decode_query
 from penstock.http.endpoints import ApiEndpoint
 from penstock.http.mcp.endpoint import PATH as MCP_PATH
@@ -32,7 +33,7 @@ from penstock.http.request_context import read_context_headers, request_state
 from penstock.http.task_operations import TaskOperations
 from penstock.http.vendor_records import TeiVector
 from penstock.indexing.document_records import DocumentStatus
-from penstock.kernel.access import ANYONE, Scope
+from penstock.kernel.access import ANYONE, NOBODY, Scope
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.tasks.records import TaskKind
 from penstock.telemetry.audit_log import AuditTrail
@@ -230,9 +231,10 @@ def _response_counter(
 
     def count(request: Request, status: int, outcome: str) -> None:
         metrics.requests.labels(endpoint.path, endpoint.method, str(status)).inc()
-        if audited:
+        # What a key may not do was no act, and is written as a refused attempt.
+        if audited and status != 403:
             state = request_state(request.scope)
-            act = f"{request.method} {request.url.path}"
+            act = audited_act(request.scope)
             audit.act(act, **state.who, outcome=outcome, request_id=state.request_id)
 
     return count
@@ -249,8 +251,12 @@ def _count_documents(metrics: Metrics, response: responses.IndexResponse) -> Non
 
 
 def _plain_routes(operations: Operations, metrics: Metrics) -> list[Route]:
-    async def ready(_: Request) -> Response:
+    async def ready(request: Request) -> Response:
         readiness = await operations.readiness()
+        if request_state(request.scope).principal is NOBODY:
+            # Reasons and warnings name collections and directories.
+            told = [] if readiness.ready else ["a request with a key is told why"]
+            readiness = responses.Readiness(readiness.ready, told, [])
         return Response(to_json(readiness), 200 if readiness.ready else 503, media_type=JSON)
 
     async def expose() -> bytes:
@@ -259,8 +265,10 @@ def _plain_routes(operations: Operations, metrics: Metrics) -> list[Route]:
     scrape = CachedValue(expose)
 
     async def exposition(request: Request) -> Response:
-        # They name collections.
-        request_state(request.scope).principal.require_every_collection()
+        principal = request_state(request.scope).principal
+        if principal is not NOBODY:
+            # They name collections. Without a key one comes here only where they are open.
+            principal.require_every_collection()
         return Response(await scrape.get(), headers={"content-type": CONTENT_TYPE})
 
     def always(make: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:

@@ -12,7 +12,7 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -132,6 +132,8 @@ class Principal:
 
 #: The principal of every request to a server without keys.
 ANYONE: Final = Principal()
+#: The principal of requests without a key to the open paths of a server with keys. It may see nothing.
+NOBODY: Final = Principal(scope=Scope.SEARCH, collections=("",))
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -286,6 +288,10 @@ class KeyRing:
     def __repr__(self) -> str:
         return f"<KeyRing of {len(self)} keys>"
 
+    def __contains__(self, id: str) -> bool:
+        """Return whether there is a key of an id."""
+        return id in self._entries
+
     def authenticate(self, text: str, now_s: float) -> Principal | str:
         """Return the principal of a key, or the code of the error in :func:`key_errors`.
 
@@ -309,12 +315,19 @@ class ActiveKeys:
 
     Attributes:
         ring: The keys; ``None`` while the server has none and serves anyone.
+        on_change: Called when they were replaced.
     """
 
-    __slots__ = ("ring",)
+    __slots__ = ("on_change", "ring")
 
     def __init__(self, ring: KeyRing | None = None) -> None:
         self.ring = ring
+        self.on_change: Callable[[], None] = lambda: None
+
+    def replace(self, ring: KeyRing) -> None:
+        """Accept these keys from now on, and no others."""
+        self.ring = ring
+        self.on_change()
 
     def __repr__(self) -> str:
         return f"<ActiveKeys {self.ring!r}>"

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final, Protocol
 
 import msgspec
 from msgspec import Meta
 
-from penstock.kernel.access import KEYS_MAX, ApiKey
+from penstock.kernel.access import KEYS_MAX, ApiKey, NewKey, make_key
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, Unavailable
 from penstock.kernel.files import read_regular
 
 KEYS_FILE: Final = "keys.json"
 _LOCK_FILE: Final = "keys.lock"
+
+#: Tries to lock the file, and seconds between them.
+LOCK_ATTEMPTS_MAX: Final = 200
+LOCK_PAUSE_S: Final = 0.05
 
 #: Makes another list of keys out of one.
 KeyEdit = Callable[[list[ApiKey]], list[ApiKey]]
@@ -129,38 +134,60 @@ class KeyFile:
         return self._read[1]
 
     async def change(self, edit: KeyEdit) -> None:
-        """Replace the keys by what ``edit`` makes of them."""
-        await asyncio.to_thread(self._change, edit)
+        """Replace the keys by what ``edit`` makes of them.
+
+        Cancellation: Nothing is changed. Once the file is locked, the change is made before anything else is heard.
+        """
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._path.with_name(_LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._not_written(error) from error
+        try:
+            await self._lock(fd)
+            self._replace(edit)
+        except OSError as error:
+            raise self._not_written(error) from error
+        finally:
+            os.close(fd)
 
     async def close(self) -> None:
         """Do nothing: a file is open only while it is read."""
 
-    def _change(self, edit: KeyEdit) -> None:
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._locked():
-                data = encode_keys(edit(self.read_now() or []))
-                draft = self._path.with_name(f".{self._path.name}-{os.getpid()}")
-                with contextlib.suppress(FileNotFoundError):
-                    draft.unlink()
-                fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                with os.fdopen(fd, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                draft.replace(self._path)
-        except OSError as error:
-            detail = f"the keys cannot be written to {self.label}: {error.strerror}"
-            raise Unavailable(detail, dependency="data directory", code="keys_not_written") from error
+    async def _lock(self, fd: int) -> None:
+        """Take the lock of a file, trying for some seconds.
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        fd = os.open(self._path.with_name(_LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        Raises:
+            Unavailable: Another process holds it (``keys_locked``).
+        """
+        for _ in range(LOCK_ATTEMPTS_MAX):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            await asyncio.sleep(LOCK_PAUSE_S)
+        detail = f"another command is changing the keys in {self.label}; try again"
+        raise Unavailable(detail, dependency="data directory", code="keys_locked")
+
+    def _replace(self, edit: KeyEdit) -> None:
+        data = encode_keys(edit(self.read_now() or []))
+        draft = self._path.with_name(f".{self._path.name}-{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+            fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise
+
+    def _not_written(self, error: OSError) -> Unavailable:
+        detail = f"the keys cannot be written to {self.label}: {error.strerror}; they are as they were"
+        return Unavailable(detail, dependency="data directory", code="keys_not_written")
 
 
 def with_key(new: ApiKey) -> KeyEdit:
@@ -171,7 +198,8 @@ def with_key(new: ApiKey) -> KeyEdit:
     """
 
     def edit(keys: list[ApiKey]) -> list[ApiKey]:
-        if any(key.name == new.name for key in keys):
+        # A name that is another key's id would make both mean the same on the command line.
+        if any(new.name in (key.name, key.id) or new.id == key.name for key in keys):
             detail = f"there is a key {new.name!r} already; revoke it, or rotate it to get a new secret"
             raise Invalid(detail, field="name", code="key_exists")
         return [*keys, new]
@@ -189,21 +217,41 @@ def without_keys(wanted: str) -> KeyEdit:
     return edit
 
 
-def rotated(old: Sequence[ApiKey], new: ApiKey, until_s: int) -> KeyEdit:
-    """Return the change that adds a key and lets those before it end.
+class KeyRotation:
+    """The change that adds a key like the newest of a name, and lets those before it end.
 
     Args:
-        old: Keys of the same name.
-        new: The new one.
-        until_s: When the old ones end, as Unix time.
+        wanted: The name, or the id of one of its keys.
+        now_s: Unix time.
+        grace_s: Seconds that those before go on.
+
+    Attributes:
+        new: The new key, once the change was made.
+        former: The keys that end.
     """
-    ids = {key.id for key in old}
 
-    def ending(key: ApiKey) -> ApiKey:
-        ends_at = min(until_s, key.expires_at) if key.expires_at else until_s
-        return msgspec.structs.replace(key, expires_at=ends_at) if key.id in ids else key
+    def __init__(self, wanted: str, now_s: int, grace_s: int) -> None:
+        self._wanted, self._now_s, self._until_s = wanted, now_s, now_s + grace_s
+        self.new: NewKey | None = None
+        self.former: list[ApiKey] = []
 
-    return lambda keys: [*map(ending, keys), new]
+    def __call__(self, keys: list[ApiKey]) -> list[ApiKey]:
+        """Return the keys with the new one.
+
+        Raises:
+            Invalid: There is none of this name (``key_not_found``).
+        """
+        name = find_keys(keys, self._wanted)[0].name
+        self.former = [key for key in keys if key.name == name]
+        newest = max(self.former, key=lambda key: (key.created_at, key.expires_at or math.inf))
+        lasts_s = newest.expires_at - newest.created_at if newest.expires_at else 0
+        expires_at = self._now_s + lasts_s if lasts_s else 0
+        self.new = make_key(msgspec.structs.replace(newest, expires_at=expires_at), self._now_s)
+        return [*(self._ending(key) if key.name == name else key for key in keys), self.new.key]
+
+    def _ending(self, key: ApiKey) -> ApiKey:
+        ends_at = min(self._until_s, key.expires_at) if key.expires_at else self._until_s
+        return msgspec.structs.replace(key, expires_at=ends_at)
 
 
 def find_keys(keys: Sequence[ApiKey], wanted: str) -> list[ApiKey]:

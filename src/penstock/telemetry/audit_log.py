@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
+import math
 import os
+import queue
+import stat
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +24,8 @@ FILES_KEPT: Final = 9
 #: Refused attempts that are written, a second and at once. Others are counted in the next line.
 REFUSED_PER_S: Final = 10.0
 REFUSED_BURST: Final = 50.0
+#: Seconds that the end of the server waits for lines to be written.
+CLOSE_S: Final = 5.0
 #: Lines that wait for a slow disk. Acts beyond are written to the server's log only.
 WAITING_MAX: Final = 1000
 
@@ -52,15 +58,16 @@ class AuditLog(AuditTrail):
 
     Args:
         directory: The data directory.
+        rotates: Whether a grown file is put aside.
 
     Bounds: ``WAITING_MAX`` lines in memory; ``FILES_KEPT`` files of ``FILE_BYTES_MAX`` beside the one being written.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, rotates: bool = True) -> None:
         self._path = directory / AUDIT_FILE
-        self._thread = ThreadPoolExecutor(1, "audit")
-        self._lock = threading.Lock()
-        self._waiting = 0
+        self._bytes_max = FILE_BYTES_MAX if rotates else math.inf
+        self._lines: queue.Queue[bytes | None] = queue.Queue(WAITING_MAX)
+        self._thread: threading.Thread | None = None
         self._tokens, self._filled_at_s = REFUSED_BURST, 0.0
         self._omitted = 0
         self._failed = False
@@ -84,43 +91,56 @@ class AuditLog(AuditTrail):
         self._append({"event": "refused", **facts, **({"omitted_before": omitted} if omitted else {})})
 
     def close(self) -> None:
-        """Write what waits, and end the thread."""
-        self._thread.shutdown()
+        """Write what waits, unless the disk takes longer than ``CLOSE_S``."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            with contextlib.suppress(queue.Full):
+                self._lines.put_nowait(None)
+            thread.join(CLOSE_S)
 
     def _append(self, facts: dict[str, object]) -> None:
         now_s = time.time()
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s))
         line = json.dumps({"time": f"{when}.{int(now_s % 1 * 1000):03}Z", **facts}, ensure_ascii=False, default=str)
-        with self._lock:
-            if self._waiting >= WAITING_MAX:
-                log.warning("the audit log is not written, the disk is too slow", extra=facts)
-                return
-            self._waiting += 1
-        self._thread.submit(self._write, line.encode("utf-8", "replace") + b"\n")
-
-    def _write(self, line: bytes) -> None:
-        with self._lock:
-            self._waiting -= 1
         try:
-            write_line(self._path, line)
-            self._failed = False
-        except OSError as error:
-            if not self._failed:
-                log.warning("the audit log cannot be written", extra={"file": self._path, "why": error.strerror})
-            self._failed = True
+            self._lines.put_nowait(line.encode("utf-8", "replace") + b"\n")
+        except queue.Full:
+            log.warning("the audit log is not written, the disk is too slow", extra={"act": facts["event"]})
+            return
+        if self._thread is None:
+            # A disk that hangs holds this thread; the process ends without it.
+            self._thread = threading.Thread(target=self._write_all, name="audit", daemon=True)
+            self._thread.start()
+
+    def _write_all(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                # After a line that was cut, a break ends it.
+                write_line(self._path, b"\n" + line if self._failed else line, self._bytes_max)
+                self._failed = False
+            except OSError as error:
+                if not self._failed:
+                    log.warning("the audit log cannot be written", extra={"file": self._path, "why": error.strerror})
+                self._failed = True
 
 
-def write_line(path: Path, line: bytes) -> None:
-    """Append a line to an audit log, which is put aside when it has grown.
+def write_line(path: Path, line: bytes, bytes_max: float = FILE_BYTES_MAX) -> None:
+    """Append a line to an audit log, which is put aside when it has more than ``bytes_max``.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written, or is no plain file.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    # Opening a pipe would wait for its other end.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o600)
     try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "this is no plain file", str(path))
         # One call: lines of several processes do not mix.
-        os.write(fd, line)
-        grown = os.fstat(fd).st_size > FILE_BYTES_MAX
+        if os.write(fd, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        grown = found.st_size + len(line) > bytes_max
     finally:
         os.close(fd)
     if grown:

@@ -1,6 +1,7 @@
 """The certificate of a server, by handshakes in memory."""
 
 import logging
+import os
 import ssl
 import subprocess
 
@@ -69,7 +70,7 @@ def test_a_good_one_is_not_warned_of(tmp_path, caplog):
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("harm", ["missing", "junk", "empty", "another key", "passphrase", "directory"])
+@pytest.mark.parametrize("harm", ["missing", "junk", "empty", "another key", "passphrase", "directory", "pipe"])
 def test_files_that_cannot_be_used_are_told_at_the_start_and_left_later(harm, tmp_path, caplog):
     certificate, key = make_certificate(tmp_path)
     served = ServerCertificate(str(certificate), str(key))
@@ -87,6 +88,8 @@ def test_files_that_cannot_be_used_are_told_at_the_start_and_left_later(harm, tm
         certificate.unlink()
         if harm == "directory":
             certificate.mkdir()
+        elif harm == "pipe":
+            os.mkfifo(certificate)
     with pytest.raises(Invalid) as caught:
         ServerCertificate(str(certificate), str(key))
     assert caught.value.code == "certificate_unusable"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from penstock.http.authentication import METRICS_PATHS
 from penstock.http.gate import Gate, GateInputs
 from penstock.http.operations import ENDPOINTS
 from penstock.http.routes import Api
@@ -157,3 +158,32 @@ async def test_what_is_administered_is_written_with_who_did_it():
         ("DELETE /v1/collections/a", "000000000000", "127.0.0.1", "done"),
         ("DELETE /v1/collections/b", "000000000000", "127.0.0.1", "collection_not_found"),
     ]
+
+
+@virtual
+async def test_what_a_key_may_not_do_is_no_act():
+    house = House()
+    await house.ask(house.key(Scope.SEARCH), "DELETE", f"/v1/collections/{'a' * 60}")
+    assert house.audit.acts == []
+
+
+@virtual
+async def test_readiness_without_a_key_names_nothing_of_the_server():
+    house = House()
+    house.core.reasons = ["the data directory /srv/secret is gone"]
+    house.core.deps.warnings = lambda: ["collection 'secret' is damaged"]
+    for path in ("/readyz", "/healthz"):
+        for key in ("", house.key(Scope.ADMIN, "team-*")):
+            answer = await house.ask(key, "GET", path)
+            assert (answer.status, answer.json["ready"]) == (503, False)
+            assert "secret" not in answer.body.decode()
+        assert "secret" in (await house.ask(house.key(Scope.SEARCH), "GET", path)).body.decode()
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@virtual
+async def test_open_metrics_are_open_to_a_key_for_some_collections_too(opened):
+    house = House()
+    house.gate._authenticator._open_paths |= METRICS_PATHS if opened else frozenset()
+    assert (await house.ask(house.key(Scope.SEARCH, "team-*"), "GET", "/metrics")).status == (200 if opened else 403)
+    assert (await house.ask("", "GET", "/metrics")).status == (200 if opened else 401)

@@ -9,7 +9,7 @@ import pytest
 from penstock.http.authentication import DOCS_PATHS, FAILURES, METRICS_PATHS, OPEN_PATHS
 from penstock.http.gate import Gate, GateInputs
 from penstock.http.request_context import request_state
-from penstock.kernel.access import ANYONE, ActiveKeys, ApiKey, KeyRing, digest_of, format_key
+from penstock.kernel.access import ANYONE, NOBODY, ActiveKeys, ApiKey, KeyRing, digest_of, format_key
 from penstock.kernel.settings import HttpSettings
 from penstock.telemetry.metrics import Metrics
 from tests.clock import virtual
@@ -134,7 +134,7 @@ async def test_a_key_that_is_revoked_while_in_use_is_unknown_from_the_next_reque
     accepted = keys()
     one = gate(Seen(), accepted)
     assert (await ask(one, {"x-api-key": GOOD})).status == 200
-    accepted.ring = KeyRing([])
+    accepted.replace(KeyRing([]))
     assert (await ask(one, {"x-api-key": GOOD})).json["code"] == "key_unknown"
 
 
@@ -145,7 +145,7 @@ async def test_the_first_key_closes_a_running_server():
     one = gate(app, accepted)
     assert (await ask(one)).status == 200
     assert app.states[0].principal is ANYONE
-    accepted.ring = keys().ring
+    accepted.replace(keys().ring)
     assert (await ask(one)).status == 401
 
 
@@ -235,3 +235,36 @@ async def test_a_draining_server_tells_nobody_without_a_key():
     one.traffic.draining = True
     assert (await ask(one, path="/v1/x")).status == 401
     assert (await ask(one, {"x-api-key": GOOD}, "/v1/x")).status == 503
+
+
+@virtual
+async def test_what_runs_for_a_key_ends_when_the_key_is_revoked():
+    accepted = keys()
+
+    async def endless(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    one = gate(endless, accepted)
+    callers = {key: Caller(one) for key in (GOOD, OTHER)}
+    asking = {
+        key: asyncio.create_task(caller.ask("GET", "/v1/x", headers={"x-api-key": key}))
+        for key, caller in callers.items()
+    }
+    await asyncio.sleep(1)
+    accepted.replace(KeyRing([msgspec.structs.replace(KEY, id=IDS[1])]))
+    answer = await asking[GOOD]
+    assert (answer.status, answer.json["code"]) == (401, "key_unknown")
+    assert not asking[OTHER].done()
+    asking[OTHER].cancel()
+    await asyncio.gather(asking[OTHER], return_exceptions=True)
+
+
+@virtual
+async def test_an_open_path_knows_a_key_that_sees_everything_and_no_other():
+    app = Seen()
+    one = gate(app, keys(collections=("team-*",)))
+    for headers in ({}, {"x-api-key": WRONG}, {"x-api-key": GOOD}, {"x-api-key": GOOD, "api-key": OTHER}):
+        assert (await ask(one, headers, "/readyz")).status == 200
+    assert [state.principal for state in app.states] == [NOBODY] * 4
+    await ask(one, {"x-api-key": OTHER}, "/readyz")
+    assert app.states[-1].principal.name == "other"

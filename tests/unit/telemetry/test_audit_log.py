@@ -1,5 +1,7 @@
 import json
+import os
 import stat
+import threading
 
 import pytest
 
@@ -70,6 +72,53 @@ def test_a_log_that_cannot_be_written_is_told_once_and_harms_nobody(tmp_path, ca
         one.act("x")
     one.close()
     assert len(caplog.records) == 1
+
+
+def test_a_pipe_in_its_place_holds_nobody(tmp_path, caplog):
+    os.mkfifo(tmp_path / AUDIT_FILE)
+    one = AuditLog(tmp_path)
+    for _ in range(audit_log.WAITING_MAX * 2):
+        one.act("x", name="n", message="m")
+    one.close()
+    assert "cannot be written" in caplog.text
+
+
+def test_a_disk_that_hangs_costs_lines_and_not_requests(tmp_path, caplog, monkeypatch):
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def write(*_):
+        hangs.set()
+        goes_on.wait(10)
+
+    monkeypatch.setattr(audit_log, "write_line", write)
+    monkeypatch.setattr(audit_log, "CLOSE_S", 0.01)
+    one = AuditLog(tmp_path)
+    one.act("first")
+    hangs.wait(10)
+    for _ in range(audit_log.WAITING_MAX + 5):
+        one.act("x", name="n", message="m")
+    assert caplog.text.count("too slow") == 5
+    one.close()
+    goes_on.set()
+
+
+def test_a_line_that_was_cut_does_not_spoil_the_next(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:10]) if b"cut" in data else write(fd, data))
+    one = AuditLog(tmp_path)
+    one.act("cut")
+    one.act("whole")
+    one.close()
+    assert json.loads((tmp_path / AUDIT_FILE).read_text().splitlines()[-1])["event"] == "whole"
+
+
+def test_a_log_of_a_command_does_not_put_a_grown_file_aside(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit_log, "FILE_BYTES_MAX", 10)
+    one = AuditLog(tmp_path, rotates=False)
+    for _ in range(5):
+        one.act("x")
+    one.close()
+    assert [path.name for path in tmp_path.iterdir()] == [AUDIT_FILE]
 
 
 def test_a_link_is_not_followed(tmp_path):

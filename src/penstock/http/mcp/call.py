@@ -12,9 +12,9 @@ from penstock.core.core import Core
 from penstock.http.mcp.freshness import FreshnessCache
 from penstock.http.operations import Operations
 from penstock.http.request_context import build_context, read_context_headers, request_state
-from penstock.kernel.access import Principal
+from penstock.kernel.access import AccessDenied, Principal
 from penstock.kernel.context import Context, Criticality
-from penstock.kernel.errors import Invalid
+from penstock.kernel.errors import Invalid, PenstockError
 from penstock.search.request import DEFAULT_COLLECTION
 from penstock.stores.commands import DescribeCollection, ListCollections
 from penstock.stores.data_model import CollectionInfo
@@ -53,6 +53,13 @@ class ToolCall:
         ctx = build_context(self.request, clock).within(limit_s, operation, clock.now())
         request_state(self.request.scope).deadline_s = ctx.deadline.at_s
         return ctx
+
+    def note_denied(self, error: PenstockError, act: str) -> None:
+        """Write to the audit log that a key may not do something, if that is the error."""
+        if isinstance(error, AccessDenied):
+            state = request_state(self.request.scope)
+            facts = {"act": f"MCP {act}", "code": error.code, "request_id": state.request_id}
+            self.core.deps.audit.refused(state.arrived_s, **state.who, **facts)
 
     @property
     def principal(self) -> Principal:

@@ -122,7 +122,7 @@ class McpServer:
     async def _read_resource(
         self, ctx: ServerRequestContext[Any, Any], params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
-        uri = str(params.uri)
+        uri, call = str(params.uri), self._call(ctx)
         try:
             address = parse_uri(uri)
             asked = ReadArguments(
@@ -131,8 +131,9 @@ class McpServer:
                 start_line=address.start_line,
                 end_line=address.end_line,
             )
-            answer, _ = await read(self._call(ctx), asked)
+            answer, _ = await read(call, asked)
         except PenstockError as error:
+            call.note_denied(error, "resources/read")
             raise MCPError(code=types.INVALID_PARAMS, message=f"{error.code}: {error.detail}") from None
         contents = types.TextResourceContents(uri=uri, mime_type="text/plain", text=answer.text)
         return types.ReadResourceResult(contents=[contents])

@@ -165,6 +165,7 @@ async def _outcome(tool: AgentTool, arguments: Mapping[str, Any] | None, call: T
         asked = decode_json(msgspec.json.encode(arguments or {}), tool.arguments)
         return ToolOutcome(*await tool.run(call, asked))
     except PenstockError as error:
+        call.note_denied(error, tool.name)
         return _failed(error, call)
     except Exception:
         log.exception("the tool %s failed", tool.name)
