@@ -14,6 +14,8 @@ from penstock.kernel.errors import Invalid
 Json = dict[str, Any]
 
 _INDENT: Final = re.compile(r"^([ \t]+)\S", re.MULTILINE)
+#: What JSON with comments has and JSON does not.
+_COMMENT: Final = re.compile(r"^[ \t]*+(?://|/\*)|,[ \t\r\n]*+[}\]]", re.MULTILINE)
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -64,7 +66,7 @@ def _parsed_json(text: str) -> Json:
     try:
         whole = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if re.search(r"^\s*(//|/\*)|,\s*[}\]]", text, re.MULTILINE):
+        if _COMMENT.search(text):
             raise _unusable("it has comments or trailing commas, which would be lost") from None
         raise _unusable(f"it is not JSON ({error})") from None
     if not isinstance(whole, dict):
@@ -123,9 +125,9 @@ def _without_table(text: str, table: str) -> str:
     """
     kept, ours, comments = list[str](), False, list[str]()
     for line in text.splitlines(keepends=True):
-        head = re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line)
-        if head is not None:
-            path = re.sub(r"\s*\.\s*", ".", head[1]).replace('"', "").replace("'", "")
+        head, ends, _ = line.strip().partition("]")
+        if head.startswith("[") and ends:
+            path = ".".join(part.strip(" \t\"'") for part in head.lstrip("[").split("."))
             ours = path == table or path.startswith(f"{table}.")
         if not ours:
             kept += [*comments, line]
