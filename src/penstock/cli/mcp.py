@@ -42,8 +42,11 @@ def command(url: str | None, data_dir: str | None) -> int:
         bridge.cancel_all()
         os._exit(0)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in ends:
         signal.signal(number, end)
+    # An agent may have started this with a signal blocked, which its children would never hear.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
     bridge.run()
     return 0
 

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from penstock.kernel.access import (
     ANYONE,
+    NOBODY,
     PLAIN_ID,
     SCOPES,
     AccessDenied,
+    ActiveKeys,
     ApiKey,
     KeyRing,
     Principal,
@@ -21,6 +23,7 @@ from penstock.kernel.access import (
     digest_of,
     format_key,
     key_errors,
+    make_key,
     new_key_id,
     new_secret,
     parse_key,
@@ -153,3 +156,42 @@ def test_a_pattern_that_matches_no_collection_is_refused(pattern):
 
 def test_each_error_has_the_code_it_stands_under():
     assert {code: error.code for code, error in key_errors().items()} == {code: code for code in key_errors()}
+
+
+def test_a_made_key_is_like_its_template_with_a_secret_of_its_own():
+    template = ApiKey("", "ci", "", "write", ("team-*",), rate=20)
+    one, two = (make_key(template, int(NOW_S)) for _ in range(2))
+    assert one.text != two.text
+    assert KeyRing([one.key]).authenticate(one.text, NOW_S).collections == ("team-*",)
+    assert (one.key.created_at, one.key.rate) == (int(NOW_S), 20)
+    with pytest.raises(Invalid):
+        make_key(msgspec.structs.replace(template, name="a b"), 0)
+    with pytest.raises(Invalid):
+        make_key(msgspec.structs.replace(template, collections=("a b",)), 0)
+
+
+def test_keys_are_shown_by_their_number_alone():
+    assert SECRET not in repr(ActiveKeys(ring()))
+    assert repr(ActiveKeys(ring())) == "<ActiveKeys <KeyRing of 1 keys>>"
+    assert (len(ring()), ID in ring(), OTHER_ID in ring()) == (1, True, False)
+
+
+def test_a_change_of_keys_is_told():
+    accepted, told = ActiveKeys(), []
+    accepted.replace(ring())
+    accepted.on_change = lambda: told.append(accepted.ring)
+    accepted.replace(other := KeyRing())
+    assert told == [other]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [("a*b*c", "a1b2c", True), ("a*b*c", "a1c2b", False), ("a*a", "a", False), ("*", "", True), ("**", "x", True)],
+)
+def test_pieces_of_a_pattern_come_in_their_order(pattern, name, matches):
+    assert replace(ANYONE, collections=(pattern,)).may_see(name) is matches
+
+
+def test_nobody_may_see_anything():
+    assert not any(NOBODY.may_see(name) for name in ("a", "default", "*"))
+    assert not NOBODY.allows(Scope.WRITE)
