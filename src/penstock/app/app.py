@@ -78,7 +78,7 @@ class App:
         return self._backing_services.keys.local.text
 
     async def reload_keys(self) -> None:
-        """Take the keys anew."""
+        """Read the keys again."""
         await self._backing_services.keys.reload()
 
     def publish(self, url: str, certificate: str = "") -> None:

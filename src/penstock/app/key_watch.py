@@ -33,7 +33,7 @@ CHOSEN_KEY_CHARACTERS_MIN: Final = 32
 
 
 def requires_keys(settings: Settings, data_dir: Path) -> bool:
-    """Return whether a server serves nobody without a key.
+    """Return whether a server serves only requests with a key.
 
     It is so once a first key was made, also when that one has been revoked: a server does not open by itself.
     """
@@ -105,7 +105,7 @@ class KeyWatch:
         self._task = asyncio.create_task(self._keep(), name="keys")
 
     async def reload(self) -> None:
-        """Take the keys anew. Those of a store that cannot be read stay as they were."""
+        """Read the keys again. Those of a store that cannot be read stay as they were."""
         changed = False
         for number, store in enumerate(self._stores):
             try:

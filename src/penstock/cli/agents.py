@@ -170,7 +170,7 @@ def _apply(target: ConfigTarget, *, put: bool, yes: bool) -> int:
         if not click.confirm(f"Write {path}?", err=True):
             raise Invalid("nothing was written", code="not_confirmed")
     if _text(path) != before:
-        raise Invalid(f"{path} has changed meanwhile; run this again", code="config_changed")
+        raise Invalid(f"{path} was changed by another program; run this again", code="config_changed")
     _write(path, before, after, shared=target.shared)
     click.echo(f"wrote {path}" if after else f"removed {path}")
     return 0

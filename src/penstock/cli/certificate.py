@@ -41,7 +41,7 @@ class ServerCertificate:
         return f"<ServerCertificate {self._file}>"
 
     def reload(self) -> None:
-        """Take the files anew; the certificate before stays where they cannot be used."""
+        """Read the files again; the certificate before stays where they cannot be used."""
         try:
             # Into another context first: one that has failed half-way could not serve any more.
             _, pem = _loaded(self._file, self._key)

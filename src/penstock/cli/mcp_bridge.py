@@ -164,7 +164,7 @@ class _Exchange:
         message: The message.
         line: Its bytes.
         connection: Connection to the server, once there is one.
-        cancelled: Whether nobody waits for the answer any more.
+        cancelled: Whether the client does not wait for the answer any more.
     """
 
     message: BridgeMessage
@@ -204,7 +204,7 @@ class StdioBridge:
         """Answer messages until the input ends; then wait for the last answers while somebody reads them.
 
         Raises:
-            BrokenPipeError: Nobody reads the answers.
+            BrokenPipeError: The client does not read the answers.
         """
         for line in self._lines():
             self._take(line)
@@ -319,7 +319,7 @@ class StdioBridge:
                 self._version = str(msgspec.json.decode(body)["result"]["protocolVersion"])
 
     def _send(self, exchange: _Exchange, message: bytes) -> None:
-        """Send a message to the client, unless nobody waits for it."""
+        """Send a message to the client, unless it does not wait any more."""
         if not exchange.cancelled:
             # Only white space between tokens can be a line break.
             self._write(message.replace(b"\r", b" ").replace(b"\n", b" "))
@@ -372,7 +372,7 @@ class StdioBridge:
                 self.sink.write(line + b"\n")
                 self.sink.flush()
             except (BrokenPipeError, ValueError):
-                # Nobody reads; the thread that reads the input may wait for ever.
+                # The client does not read; the thread that reads the input may wait for ever.
                 os._exit(0)
 
     def _sink_closed(self) -> bool:

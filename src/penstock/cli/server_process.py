@@ -67,8 +67,8 @@ class ServerProcess(ABC):
         """Return the context to serve HTTPS with, ``None`` for plain HTTP."""
         return None
 
-    def reload(self, app: App) -> None:  # noqa: B027 - most have nothing to take anew
-        """Take anew what may have changed on the disk; called at SIGHUP."""
+    def reload(self, app: App) -> None:  # noqa: B027 - most have nothing to read again
+        """Read again what may have changed on the disk; called at SIGHUP."""
 
     async def follow_up(self) -> None:  # noqa: B027 - most have nothing to do
         """Do what is to be done once it is ready, beside the work."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from penstock.http.problem import PreparedRefusal
 from penstock.http.request_context import request_state
-from penstock.kernel.access import ANYONE, NOBODY, ActiveKeys, Principal, key_errors
+from penstock.kernel.access import ANYONE, UNAUTHENTICATED, ActiveKeys, Principal, key_errors
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.bucket import RateLimiter, RateSettings
 from penstock.telemetry.audit_log import AuditTrail
@@ -67,11 +67,11 @@ class Authenticator:
         is_open = scope["path"] in self._open_paths
         found = _sent_keys(scope)
         if len(found) != 1:
-            return NOBODY if is_open else self._refusals["key_ambiguous" if found else "key_missing"]
+            return UNAUTHENTICATED if is_open else self._refusals["key_ambiguous" if found else "key_missing"]
         known = ring.authenticate(found.pop().decode("latin-1"), self._now_s())
         if is_open:
             # A key is not needed, but tells who may know more.
-            return known if isinstance(known, Principal) and not known.collections else NOBODY
+            return known if isinstance(known, Principal) and not known.collections else UNAUTHENTICATED
         if isinstance(known, Principal):
             return known
         if known == "key_unknown" and not self._failures.decide(address, now_s).allowed:

@@ -33,7 +33,7 @@ from penstock.http.request_context import read_context_headers, request_state
 from penstock.http.task_operations import TaskOperations
 from penstock.http.vendor_records import TeiVector
 from penstock.indexing.document_records import DocumentStatus
-from penstock.kernel.access import ANYONE, NOBODY, Scope
+from penstock.kernel.access import ANYONE, UNAUTHENTICATED, Scope
 from penstock.kernel.errors import Invalid, PenstockError
 from penstock.tasks.records import TaskKind
 from penstock.telemetry.audit_log import AuditTrail
@@ -253,7 +253,7 @@ def _count_documents(metrics: Metrics, response: responses.IndexResponse) -> Non
 def _plain_routes(operations: Operations, metrics: Metrics) -> list[Route]:
     async def ready(request: Request) -> Response:
         readiness = await operations.readiness()
-        if request_state(request.scope).principal is NOBODY:
+        if request_state(request.scope).principal is UNAUTHENTICATED:
             # Reasons and warnings name collections and directories.
             told = [] if readiness.ready else ["a request with a key is told why"]
             readiness = responses.Readiness(readiness.ready, told, [])
@@ -266,7 +266,7 @@ def _plain_routes(operations: Operations, metrics: Metrics) -> list[Route]:
 
     async def exposition(request: Request) -> Response:
         principal = request_state(request.scope).principal
-        if principal is not NOBODY:
+        if principal is not UNAUTHENTICATED:
             # They name collections. Without a key one comes here only where they are open.
             principal.require_every_collection()
         return Response(await scrape.get(), headers={"content-type": CONTENT_TYPE})

@@ -1,7 +1,7 @@
 """Access: scopes, principals and API keys, with the check of a key. Pure; no I/O.
 
 A key is ``psk_<id>_<secret>``. Its secret has 256 random bits, so one round of SHA-256 keeps it as safe as a slow hash
-would: nobody can try secrets of that length, and the gate checks a key in microseconds.
+would: secrets of that length cannot be tried, and the gate checks a key in microseconds.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Principal:
 #: The principal of every request to a server without keys.
 ANYONE: Final = Principal()
 #: The principal of requests without a key to the open paths of a server with keys. It may see nothing.
-NOBODY: Final = Principal(scope=Scope.SEARCH, collections=("",))
+UNAUTHENTICATED: Final = Principal(scope=Scope.SEARCH, collections=("",))
 
 
 class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

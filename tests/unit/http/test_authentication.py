@@ -9,7 +9,7 @@ import pytest
 from penstock.http.authentication import DOCS_PATHS, FAILURES, METRICS_PATHS, OPEN_PATHS
 from penstock.http.gate import Gate, GateInputs
 from penstock.http.request_context import request_state
-from penstock.kernel.access import ANYONE, NOBODY, ActiveKeys, ApiKey, KeyRing, digest_of, format_key
+from penstock.kernel.access import ANYONE, UNAUTHENTICATED, ActiveKeys, ApiKey, KeyRing, digest_of, format_key
 from penstock.kernel.settings import HttpSettings
 from penstock.telemetry.metrics import Metrics
 from tests.clock import virtual
@@ -265,6 +265,6 @@ async def test_an_open_path_knows_a_key_that_sees_everything_and_no_other():
     one = gate(app, keys(collections=("team-*",)))
     for headers in ({}, {"x-api-key": WRONG}, {"x-api-key": GOOD}, {"x-api-key": GOOD, "api-key": OTHER}):
         assert (await ask(one, headers, "/readyz")).status == 200
-    assert [state.principal for state in app.states] == [NOBODY] * 4
+    assert [state.principal for state in app.states] == [UNAUTHENTICATED] * 4
     await ask(one, {"x-api-key": OTHER}, "/readyz")
     assert app.states[-1].principal.name == "other"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from penstock.kernel.access import (
     ANYONE,
-    NOBODY,
     PLAIN_ID,
     SCOPES,
+    UNAUTHENTICATED,
     AccessDenied,
     ActiveKeys,
     ApiKey,
@@ -192,6 +192,6 @@ def test_pieces_of_a_pattern_come_in_their_order(pattern, name, matches):
     assert replace(ANYONE, collections=(pattern,)).may_see(name) is matches
 
 
-def test_nobody_may_see_anything():
-    assert not any(NOBODY.may_see(name) for name in ("a", "default", "*"))
-    assert not NOBODY.allows(Scope.WRITE)
+def test_a_request_without_a_key_may_see_nothing():
+    assert not any(UNAUTHENTICATED.may_see(name) for name in ("a", "default", "*"))
+    assert not UNAUTHENTICATED.allows(Scope.WRITE)
