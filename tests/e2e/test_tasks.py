@@ -1,5 +1,6 @@
 """Tasks of a real server: kill -9, a drain, a damaged spool, and followers over a real connection."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -128,13 +129,14 @@ def test_a_drain_puts_running_tasks_back_ends_streams_and_a_damaged_file_is_set_
 
 def test_a_follower_that_never_reads_or_resets_is_let_go(serve):
     server = serve()
-    with server.client() as client:
+    with server.client() as client, contextlib.ExitStack() as stack:
         client.put("/v1/collections/default").raise_for_status()
-        id = submitted(client, 0, 300)
+        # It must not end by itself: that would let all of them go at once.
+        id = submitted(client, 0, 2000, times=20)
         host, port = httpx.URL(server.url).host, httpx.URL(server.url).port
         deaf = []
         for _ in range(5):
-            one = socket.create_connection((host, port))
+            one = stack.enter_context(socket.create_connection((host, port)))
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
             one.sendall(f"GET /v1/tasks/{id}/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             deaf.append(one)
@@ -145,8 +147,6 @@ def test_a_follower_that_never_reads_or_resets_is_let_go(serve):
         until(lambda: in_flight(client) == 3)
         client.post(f"/v1/tasks/{id}/cancel").raise_for_status()
         until(lambda: in_flight(client) == 1)
-        for one in deaf[3:]:
-            one.close()
 
 
 @pytest.mark.usefixtures("interruptible")
