@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,35 @@ def test_a_call_that_kills_its_process_costs_no_other_call_and_is_tried_twice(tm
         assert {answer[0] for number, answer in enumerate(answers) if number not in (5, 11)} == {"hello"}
 
     asyncio.run(main())
+
+
+def test_a_killed_process_is_not_taken_for_a_crash_while_another_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, reading, read_by_other = forkserver.read_signed, threading.Event(), threading.Event()
+    worker, others = module.WorkerProcess(prepare, ("hello",)), []
+
+    def start_another() -> None:
+        reading.wait(10)
+        others.append(module.WorkerProcess(prepare, ("hello",)))
+        read_by_other.set()
+
+    def read_late(fd: int) -> int:
+        """Leave room for a start between the news of an end and the reading of its status."""
+        if not reading.is_set():
+            reading.set()
+            read_by_other.wait(0.2)
+        return read(fd)
+
+    monkeypatch.setattr(forkserver, "read_signed", read_late)
+    starter = threading.Thread(target=start_another)
+    starter.start()
+    try:
+        with pytest.raises(module.WorkerDied) as died:
+            worker.call(die)
+        assert not died.value.crashed
+    finally:
+        starter.join()
+        for process in (worker, *others):
+            process.discard()
 
 
 def test_an_idle_worker_that_dies_costs_no_call() -> None:

@@ -13,7 +13,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,6 +24,9 @@ from penstock.pools.thread_pool import CLOSE_S, all_ended, await_job
 _PAGE_BYTES: Final = os.sysconf("SC_PAGESIZE")
 #: How long the end of a process whose pipe has ended may take.
 _END_S: Final = 1.0
+#: Each start asks after all processes, and how one ended can be read once: of two that ask at a time, one is told that
+#: a process that was killed crashed.
+_EXIT_STATUS: Final = threading.Lock()
 
 
 class WorkerDied(Exception):
@@ -47,13 +50,15 @@ class WorkerProcess:
         context.set_forkserver_preload(["__main__", initializer.__module__])
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_worker_main, args=(theirs, initializer, args), daemon=True)
-        self._process.start()
+        with _EXIT_STATUS:
+            self._process.start()
         theirs.close()  # the process's own copy is the last one: when it dies, the pipe ends
 
     @property
     def alive(self) -> bool:
         """True while the process runs."""
-        return self._process.is_alive()
+        with _EXIT_STATUS:
+            return self._process.is_alive()
 
     @property
     def bytes(self) -> int:
@@ -74,8 +79,10 @@ class WorkerProcess:
             self._pipe.send_bytes(sent)
             received = self._pipe.recv_bytes()
         except (EOFError, OSError):
-            self._process.join(_END_S)
-            raise WorkerDied(crashed=self._process.exitcode not in (None, -signal.SIGKILL)) from None
+            wait([self._process.sentinel], _END_S)
+            with _EXIT_STATUS:
+                status = self._process.exitcode
+            raise WorkerDied(crashed=status not in (None, -signal.SIGKILL)) from None
         good, outcome = pickle.loads(received)  # noqa: S301 - from a process of our own
         if good:
             return outcome
