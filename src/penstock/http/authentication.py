@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from penstock.http.page_files import PAGE_FILES
 from penstock.http.problem import PreparedRefusal
 from penstock.http.request_context import request_state
 from penstock.kernel.access import ANYONE, UNAUTHENTICATED, ActiveKeys, Principal, key_errors
@@ -13,10 +14,10 @@ from penstock.kernel.settings import HttpSettings
 from penstock.policies.bucket import RateLimiter, RateSettings
 from penstock.telemetry.audit_log import AuditTrail
 
-#: Paths that a server with keys serves to anyone.
+#: Health checks, which a server with keys answers to anyone.
 OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz"})
 METRICS_PATHS: Final = frozenset({"/metrics"})
-DOCS_PATHS: Final = frozenset({"/", "/docs", "/openapi.json"})
+DOCS_PATHS: Final = frozenset({"/docs", "/openapi.json"})
 
 #: Wrong keys that an address may send: at once, and a second. After that it is told to slow down.
 FAILURES: Final = RateSettings(rate=1.0, burst=20.0)
@@ -45,7 +46,8 @@ class Authenticator:
     def __init__(self, keys: ActiveKeys, settings: HttpSettings, now_s: Callable[[], float] = time.time) -> None:
         self._keys = keys
         self._now_s = now_s
-        self._open_paths = OPEN_PATHS
+        # The page itself holds nothing of the server's, and it is where people sign in.
+        self._open_paths = OPEN_PATHS.union(PAGE_FILES)
         if settings.metrics_open:
             self._open_paths |= METRICS_PATHS
         if settings.docs_open:

@@ -18,6 +18,7 @@ from penstock.http.endpoints import ApiEndpoint, record_types
 from penstock.http.exchange import RETRY_AFTER_STATUSES
 from penstock.http.json_schema import Schema, component_schemas, schema_ref, schema_with_descriptions
 from penstock.http.operations import ENDPOINTS
+from penstock.http.page_files import PAGE_FILES
 from penstock.http.problem import PROBLEM_DETAILS, TITLES, ErrorFormat
 from penstock.http.request_context import CRITICALITIES
 from penstock.http.task_operations import TaskInfo
@@ -377,13 +378,15 @@ def _inlined(node: Any, schemas: dict[str, Any]) -> Any:
     return {key: _inlined(value, schemas) for key, value in node.items()}
 
 
+_SAME_PAGE: Final = {"description": "The caller's copy is still right", "headers": _headers("X-Request-Id")}
+
+
 def _plain_paths() -> dict[str, Any]:
     """Return the paths beside the API: what monitoring asks, and what describes it."""
     whether = {
         "200": _response("It can", schema_ref(responses.Readiness)),
         "503": _response("It cannot", schema_ref(responses.Readiness)),
     }
-    moved = {"description": "To the page", "headers": _headers("X-Request-Id", "Location")}
     text = {"type": "string"}
     told: dict[str, tuple[str, dict[str, Any]]] = {
         "/livez": ("Whether the process answers at all", {"200": _response("It does", schema_ref(responses.Liveness))}),
@@ -392,7 +395,7 @@ def _plain_paths() -> dict[str, Any]:
         "/metrics": ("Prometheus metrics", {"200": _response("Metrics", text, CONTENT_TYPE)}),
         "/openapi.json": ("This document", {"200": _response("It", {"type": "object"})}),
         "/docs": ("This API as a page", {"200": _response("The page", text, "text/html")}),
-        "/": ("The way to the page", {"307": moved}),
+        "/": ("The page for people", {"200": _response("The page", text, "text/html"), "304": _SAME_PAGE}),
     }
     return {
         path: {
@@ -400,7 +403,7 @@ def _plain_paths() -> dict[str, Any]:
                 "operationId": _operation_id(path) or "home",
                 "summary": summary,
                 "tags": ["server"],
-                "security": [] if path in OPEN_PATHS else _security(Scope.SEARCH),
+                "security": [] if path in OPEN_PATHS or path in PAGE_FILES else _security(Scope.SEARCH),
                 "responses": {**_errors(PROBLEM_DETAILS, *_COMMON_STATUSES), **responses},
             },
         }

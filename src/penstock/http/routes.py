@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 
 from penstock.core.core import Core
@@ -27,6 +27,7 @@ from penstock.http.mcp.endpoint import PATH as MCP_PATH
 from penstock.http.mcp.endpoint import McpEndpoint
 from penstock.http.openapi import openapi_document
 from penstock.http.operations import ENDPOINTS, Operations
+from penstock.http.page_files import ASSETS_ROUTE, VIEWS, page_file
 from penstock.http.probes import CachedValue
 from penstock.http.problem import MethodNotAllowed
 from penstock.http.request_context import read_context_headers, request_state
@@ -285,7 +286,7 @@ def _plain_routes(operations: Operations, metrics: Metrics) -> list[Route]:
         "/metrics": exposition,
         "/openapi.json": always(lambda: Response(openapi, media_type=JSON)),
         "/docs": always(lambda: Response(_DOCS_PAGE, headers=_DOCS_HEADERS)),
-        "/": always(lambda: RedirectResponse("/docs", 307)),
+        **dict.fromkeys((*VIEWS, ASSETS_ROUTE), page_file),
     }
     return [Route(path, endpoint, methods=["GET"]) for path, endpoint in plain.items()]
 

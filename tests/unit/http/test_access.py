@@ -18,7 +18,7 @@ from tests.fakes.api import Caller, FakeCore
 
 SECRET = "S" * 43
 PLAIN = {"/livez", "/readyz", "/healthz"}
-CLOSED = {"/metrics", "/openapi.json", "/docs", "/"}
+CLOSED = {"/metrics", "/openapi.json", "/docs"}
 
 
 class NotedAudit(AuditTrail):

@@ -781,12 +781,6 @@ async def test_a_path_that_is_not_there_is_404(path):
 
 
 @virtual
-async def test_the_root_leads_to_the_documentation():
-    answer = await Api().ask("GET", "/")
-    assert (answer.status, answer.headers["location"]) == (307, "/docs")
-
-
-@virtual
 async def test_a_client_that_hangs_up_while_it_sends_is_no_error(caplog):
     caller = Caller(Api().gate)
     answer = await _hangs_up(caller)

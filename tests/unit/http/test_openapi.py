@@ -81,8 +81,9 @@ def test_every_route_is_there_and_no_other():
         for route in Api().routes._routes
         for method in route.methods - {"HEAD"}
     }
-    # MCP describes itself, by `server/discover` and `tools/list`.
-    assert {(method, path) for method, path, _ in OPERATIONS} == served - {("post", "/mcp")}
+    # MCP describes itself, by `server/discover` and `tools/list`. The page's views and files are no operations.
+    beside = {("post", "/mcp"), ("get", "/flow"), ("get", "/admin"), ("get", "/assets/{file}")}
+    assert {(method, path) for method, path, _ in OPERATIONS} == served - beside
 
 
 @pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS, ids=IDS)
