@@ -89,7 +89,8 @@ function App() {
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
     event.preventDefault();
     history.pushState(null, "", path);
-    setAddress(path);
+    // The view that is shown may keep its state in the address too.
+    dispatchEvent(new PopStateEvent("popstate"));
   }
 
   return html`

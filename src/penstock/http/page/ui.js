@@ -30,6 +30,11 @@ export function duration(ms) {
 /** How long ago a time in RFC 3339 is by the server's clock: `4 min ago`. */
 export const ago = (time) => (time ? `${duration(Math.max(1000, serverNow() - Date.parse(time)))} ago` : "never");
 
+/** Characters that draw nothing, or change what stands around them: controls, marks of direction, joiners without width. */
+const HARMFUL = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+/** A text from outside, with what would hide or turn it written as escapes: `a\\u202eb`. */
+export const visible = (text) => text.replace(HARMFUL, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+
 const PATHS = {
   search: "M10.5 4a6.5 6.5 0 1 0 0 13 6.5 6.5 0 0 0 0-13m4.8 11.3L21 21",
   file: "M6 3h8l5 5v13H6zM13 3v6h6",
