@@ -129,21 +129,37 @@ export function bestWindow(lines, size) {
   return [best, lines.slice(best, best + size)];
 }
 
-/** A short piece of code in a list: no scrolling, long lines end at their first match's surroundings. */
-export const Snippet = ({ lines, first }) => html`<span class="snippet">${lines.map((parts, i) => html`<span class="line"><span class="number" aria-hidden="true">${first + i}</span><span class="text"><${Line} parts=${nearMatch(parts)} /></span></span>`)}</span>`;
+/** How far all lines are indented. */
+function indentation(lines) {
+  const own = lines.map((parts) => parts.map((part) => part.text).join("")).filter((text) => text.trim()).map((text) => /^[ \t]*/.exec(text)[0].length);
+  return own.length ? Math.min(...own) : 0;
+}
+
+/** A short piece of code in a list: not indented, not scrolled; of a long line the part around its first match. */
+export const Snippet = ({ lines, first }) => html`<span class="snippet">${dedented(lines).map((parts, i) => html`<span class="line"><span class="number" aria-hidden="true">${first + i}</span><span class="text"><${Line} parts=${nearMatch(parts)} /></span></span>`)}</span>`;
+
+/** The parts of a line after its first `characters`. */
+function after(parts, characters) {
+  let drop = characters;
+  const kept = [];
+  for (const part of parts) {
+    if (drop >= part.text.length) drop -= part.text.length;
+    else { kept.push({ ...part, text: part.text.slice(drop) }); drop = 0; }
+  }
+  return kept;
+}
+
+function dedented(lines) {
+  const indented = indentation(lines);
+  return lines.map((parts) => after(parts, indented));
+}
 
 /** A long line from shortly before its first match on. */
 function nearMatch(parts) {
   const before = parts.findIndex((part) => part.match);
   const skipped = parts.slice(0, Math.max(0, before)).reduce((sum, part) => sum + part.text.length, 0);
   if (skipped < 100) return clip(parts, 240);
-  let drop = skipped - 40;
-  const kept = [];
-  for (const part of parts) {
-    if (drop >= part.text.length) drop -= part.text.length;
-    else { kept.push({ ...part, text: part.text.slice(drop) }); drop = 0; }
-  }
-  return [{ text: "… ", type: "", match: false }, ...clip(kept, 240)];
+  return [{ text: "… ", type: "", match: false }, ...clip(after(parts, skipped - 40), 240)];
 }
 
 function clip(parts, characters) {

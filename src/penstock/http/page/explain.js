@@ -16,6 +16,9 @@ const WIDTH = 560, HEIGHT = 170, TOP = 34, LOW = HEIGHT - 14;
 
 const score = (value) => (Math.abs(value) >= 100 ? value.toFixed(0) : value.toFixed(3));
 
+/** The stages that found a hit: each rank it has. */
+const found = (explain) => Object.fromEntries(Object.entries(explain).filter(([, stage]) => stage.rank !== null));
+
 /** A stage's x and a rank's y: the first ranks lie far apart, the last ones close together. */
 function scales(stages, ranks) {
   const most = Math.log2(Math.max(8, ...ranks) + 1);
@@ -36,15 +39,16 @@ function way(explain, stages, x, y) {
 }
 
 export function Explain({ hit, hits }) {
-  const stages = STAGES.map(([key]) => key).filter((key) => hits.some((one) => one.explain?.[key]));
-  const own = hit.explain ?? {};
-  const ranks = hits.flatMap((one) => Object.values(one.explain ?? {}).map((stage) => stage.rank));
+  const ranked = new Map(hits.filter((one) => one.explain).map((one) => [one, found(one.explain)]));
+  const stages = STAGES.map(([key]) => key).filter((key) => [...ranked.values()].some((one) => one[key]));
+  const own = ranked.get(hit);
+  const ranks = [...ranked.values()].flatMap((one) => Object.values(one).map((stage) => stage.rank));
   const [x, y] = scales(stages, ranks);
   return html`<div class="explain">
     <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} aria-hidden="true">
       ${stages.map((stage, i) => html`<g key=${stage}><line class="axis" x1=${x(i)} x2=${x(i)} y1=${TOP - 6} y2=${LOW} />
         <text class="axis-name" x=${x(i)} y="14" text-anchor="middle">${STAGES.find(([key]) => key === stage)[1]}</text></g>`)}
-      ${hits.filter((one) => one !== hit && one.explain).map((one) => way(one.explain, stages, x, y).map(([, d]) => html`<path class="other" d=${d} />`))}
+      ${[...ranked].filter(([one]) => one !== hit).map(([, one]) => way(one, stages, x, y).map(([, d]) => html`<path class="other" d=${d} />`))}
       ${way(own, stages, x, y).map(([kind, d]) => html`<path class=${`own ${kind}`} d=${d} />`)}
       ${stages.map((stage, i) => own[stage] && html`<g key=${stage}><circle class=${`dot ${stage}`} cx=${x(i)} cy=${y(own[stage].rank)} r="11" />
         <text class="rank" x=${x(i)} y=${y(own[stage].rank) + 4} text-anchor="middle">${own[stage].rank}</text></g>`)}

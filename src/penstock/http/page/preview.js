@@ -1,15 +1,15 @@
 /** The hit that is chosen: its text, its file, how it came to its place, and what can be done with it. */
 
-import { ask } from "./api.js";
+import { ask, pause } from "./api.js";
 import { Code, useLines } from "./code.js";
 import { editorLink } from "./editor.js";
 import { Explain } from "./explain.js";
-import { ErrorNotice, html, Icon, useEffect, useRef, useState, visible } from "./ui.js";
+import { ErrorNotice, html, Icon, useEffect, useLayoutEffect, useRef, useState, visible } from "./ui.js";
 
 /** Chunks of a file that are read at once, and together: a file may have thousands. */
 const CHUNKS_PER_READ = 200, CHUNKS_MAX = 1000;
 
-const document_ = (collection, id, more) => ask(`/v1/collections/${encodeURIComponent(collection)}/document?${new URLSearchParams({ id, ...more })}`);
+const document_ = (collection, id, more, signal) => ask(`/v1/collections/${encodeURIComponent(collection)}/document?${new URLSearchParams({ id, ...more })}`, { signal });
 
 /** The lines of chunks, which may overlap: `{ first, text }`; a gap is told by a line. */
 function joined(chunks) {
@@ -39,21 +39,44 @@ async function wholeFile(collection, id) {
   return { ...joined(chunks), cut: next !== null };
 }
 
+/** Chunks on either side of a hit that are shown with it, and after what pause: arrow keys pass over many hits. */
+const AROUND = 2, REST_MS = 250;
+
+/** A hit with the text around it; its matches move along. */
+async function surroundings(collection, hit, signal) {
+  await pause(REST_MS, signal);
+  const { chunks } = await document_(collection, hit.id, { chunk: Math.max(0, hit.chunk - AROUND), limit: 2 * AROUND + 1 }, signal);
+  const { first, text } = joined(chunks);
+  const before = text.split("\n").slice(0, hit.start_line - first).map((line) => `${line}\n`).join("");
+  // The document may have been written since it was found.
+  if (text.slice(before.length, before.length + hit.text.length) !== hit.text) return null;
+  const shift = [...before].length;
+  return { first, text, highlights: (hit.highlights ?? []).map((range) => range.map((at) => at + shift)), hit: [hit.start_line, hit.end_line], around: true };
+}
+
 export function Preview({ hit, hits, collection, why, setWhy, like, root, editor, close }) {
   /** Another place of the file, or all of it. */
   const [shown, setShown] = useState(null);
+  const [around, setAround] = useState(null);
   const [error, setError] = useState(null);
   const [copied, setCopied] = useState(false);
   const section = useRef(null);
-  const own = shown ?? { first: hit.start_line, text: hit.text, highlights: hit.highlights, hit: null };
+  const own = shown ?? around ?? { first: hit.start_line, text: hit.text, highlights: hit.highlights, hit: null };
   const lines = useLines(own.text, hit.language, own.highlights ?? []);
   const name = hit.path || hit.id;
   const line = shown?.hit?.[0] ?? hit.start_line;
   const link = hit.path && editorLink(editor, root, hit.path, line);
 
   useEffect(() => {
-    if (shown?.all) section.current.querySelector(".line.chosen")?.scrollIntoView({ block: "center" });
-  }, [shown]);
+    const abort = new AbortController();
+    // Without it there is the hit itself.
+    surroundings(collection, hit, abort.signal).then(setAround, () => {});
+    return () => abort.abort();
+  }, []);
+  useLayoutEffect(() => {
+    const code = section.current.querySelector(".code"), line = code.querySelector(".line.chosen");
+    if (line) code.scrollTop = line.offsetTop - code.offsetTop - Math.min(96, code.clientHeight / 4);
+  }, [shown, around]);
 
   async function show(load) {
     setError(null);

@@ -40,7 +40,7 @@ function body(asked, collections) {
   if (asked.language.length) filter.language = asked.language;
   if (asked.source.length) filter.source = asked.source;
   if (asked.folder) filter.path_prefix = asked.folder;
-  return { ...requested(asked, asked.q), collections, filter, limit: LIMIT, highlights: !asked.like, group: "document", ...(asked.why && { explain: true }) };
+  return { ...requested(asked, asked.q), ...(collections.length > 1 && { collections }), filter, limit: LIMIT, highlights: !asked.like, group: "document", ...(asked.why && { explain: true }) };
 }
 
 /** Whether there is something to look for. */
@@ -57,13 +57,14 @@ const NOTHING = { answer: null, error: null, busy: false, of: "" };
 export function useSearch(asked, collections) {
   const [state, setState] = useState(NOTHING);
   const [turn, setTurn] = useState(0);
-  const wanted = isAsked(asked) && collections.length ? JSON.stringify(body(asked, collections)) : "";
+  const path = collections.length === 1 ? `/v1/collections/${encodeURIComponent(collections[0])}/search` : "/v1/search";
+  const wanted = isAsked(asked) && collections.length ? JSON.stringify([path, body(asked, collections)]) : "";
 
   useEffect(() => {
     if (!wanted) { setState(NOTHING); return undefined; }
     const abort = new AbortController(), { signal } = abort;
-    const request = JSON.parse(wanted);
-    const send = (more) => ask("/v1/search", { method: "POST", body: { ...request, ...more }, signal });
+    const [, request] = JSON.parse(wanted);
+    const send = (more) => ask(path, { method: "POST", body: { ...request, ...more }, signal });
     const facets = ["language", "source", "folder", ...(collections.length > 1 ? ["collection"] : [])];
     (async () => {
       setState((before) => ({ ...before, busy: true, error: turn ? before.error : null }));
@@ -87,7 +88,7 @@ export function useSearch(asked, collections) {
   async function more() {
     setState((before) => ({ ...before, busy: true }));
     try {
-      const next = await ask("/v1/search", { method: "POST", body: { ...JSON.parse(wanted), cursor: state.answer.next } });
+      const next = await ask(path, { method: "POST", body: { ...JSON.parse(wanted)[1], cursor: state.answer.next } });
       setState((before) => (before.of !== wanted ? before : { ...before, busy: false, answer: { ...before.answer, next: next.next, hits: before.answer.hits.concat(next.hits) } }));
     } catch (error) {
       setState((before) => ({ ...before, error, busy: false }));

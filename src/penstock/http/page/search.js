@@ -5,14 +5,15 @@ import { bestWindow, Snippet, useLines } from "./code.js";
 import { EditorSetting, readEditor } from "./editor.js";
 import { Preview } from "./preview.js";
 import { fromAddress, isAsked, toAddress, useSearch } from "./query.js";
-import { count, duration, ErrorNotice, html, Icon, Notice, some, useEffect, useLayoutEffect, useMemo, useRef, useState, visible } from "./ui.js";
+import { ago, count, duration, ErrorNotice, html, Icon, Notice, some, useEffect, useLayoutEffect, useMemo, useRef, useState, visible } from "./ui.js";
 
 /** What an answer had to do without, in words. */
 const DEGRADED = {
   no_dense: "meaning was left out: that arm did not answer", no_sparse: "words were left out: that arm did not answer",
   one_arm: "only one arm was asked, because of load", no_rerank: "the order is rougher than usual: candidates were not rescored",
-  rerank_reduced: "fewer candidates were rescored, because of load", query_truncated: "the query was cut: it is longer than the model reads",
-  collection_left_out: "a collection could not be searched", vectors_pending: "some documents are found by words only until their vectors are made",
+  rerank_reduced: "fewer candidates were rescored, because of load", cached: "a kept answer, because of load: it may be a little old",
+  query_truncated: "only the beginning of this query was read", hits_truncated: "the last hits were left out: together they are too large",
+  collection_left_out: "a collection could not be searched", page_shifted: "the order has changed since the page before",
 };
 
 /** Collections searched at once at most, as the API has it. */
@@ -78,16 +79,31 @@ function Filters({ asked, set, facets, collections, selected }) {
   </div>`;
 }
 
+const NARROW = matchMedia("(max-width: 52rem)");
+
+/** Filters, folded where there is little room: hits come first. */
+function Folded({ children }) {
+  const [narrow, setNarrow] = useState(NARROW.matches);
+  useEffect(() => {
+    const changed = () => setNarrow(NARROW.matches);
+    NARROW.addEventListener("change", changed);
+    return () => NARROW.removeEventListener("change", changed);
+  }, []);
+  return narrow ? html`<details class="setting"><summary>Filters</summary>${children}</details>` : children;
+}
+
 /** Nothing is asked yet: what there is, and how to ask. */
-function Welcome({ collections }) {
+function Welcome({ collections, sources }) {
   const documents = collections.reduce((sum, one) => sum + one.documents, 0);
   if (!documents) {
     return html`<${Notice} title="Nothing is indexed yet"><p>On the machine with your files: <code>penstock index PATH</code>. This page notices by itself.</p><//>`;
   }
   return html`<div class="welcome">
     <p class="welcome-count"><b>${count(documents)}</b> ${documents === 1 ? "document" : "documents"} in ${collections.length === 1 ? html`<b>${visible(collections[0].name)}</b>` : some(collections.length, "collection")}</p>
-    <p>Type what it does, in your own words, or a name from the code. Both are searched at once.</p>
+    <p>Say what you look for in your own words, or type a name from the text. Both are searched at once.</p>
     <p class="keys soft"><kbd>/</kbd> search <kbd>↑</kbd> <kbd>↓</kbd> choose <kbd>Enter</kbd> read <kbd>Ctrl</kbd> <kbd>Enter</kbd> open in editor <kbd>Esc</kbd> back</p>
+    ${sources.length > 0 && html`<ul class="stock">${sources.slice(0, 8).map((one) => html`<li key=${`${one.collection} ${one.name}`}><b>${visible(one.name)}</b>
+      <span class="soft">${some(one.documents, "document")}, ${one.completed_at ? html`as of <time datetime=${one.completed_at}>${ago(one.completed_at)}</time>` : "being read"}</span></li>`)}</ul>`}
   </div>`;
 }
 
@@ -189,10 +205,10 @@ export function Search() {
     ${pending > 0 && html`<p class="pending soft"><span class="bar"><span style=${{ width: `${100 - (100 * pending) / Math.max(1, usable.reduce((sum, one) => sum + one.chunks, 0))}%` }}></span></span> ${some(pending, "chunk")} without vectors yet: found by words until then.</p>`}
     ${gone.length > 0 && html`<${Notice} kind="warn" title=${`There is no collection ${gone.map(visible).join(", ")} any more`}><button type="button" class="plain" onClick=${() => set({ collections: [] })}>Search what there is</button><//>`}
     ${failed && session.wanted === null && html`<${ErrorNotice} error=${failed} retry=${() => { stock.reload(); result.retry(); }} />`}
-    ${isAsked(asked) ? html`<${Status} result=${result} asked=${asked} slow=${slow} />` : stock.collections && html`<${Welcome} collections=${usable} />`}
+    ${isAsked(asked) ? html`<${Status} result=${result} asked=${asked} slow=${slow} />` : stock.collections && html`<${Welcome} collections=${usable} sources=${stock.sources} />`}
     <div class=${`columns ${isAsked(asked) ? "" : "unasked"} ${result.error ? "stale" : ""}`}>
-      <aside aria-label="Filters">${isAsked(asked) && html`<${Filters} asked=${asked} set=${set} facets=${result.answer?.facets} collections=${usable} selected=${selected} />`}
-        ${isAsked(asked) && html`<${EditorSetting} value=${editor} change=${setEditor} />`}</aside>
+      <aside aria-label="Filters">${isAsked(asked) && html`<${Folded}><${Filters} asked=${asked} set=${set} facets=${result.answer?.facets} collections=${usable} selected=${selected} />
+        <${EditorSetting} value=${editor} change=${setEditor} /><//>`}</aside>
       <div class="list"><ol id="hits" role="listbox" aria-label="Hits">${hits.map((one, i) => html`<${Hit} key=${`${one.collection ?? ""} ${one.id} ${one.chunk}`} hit=${one} index=${i} active=${one === hit} choose=${() => { setActive(i); setReading(true); }} />`)}</ol>
         ${result.answer?.next && hits.length > 0 && html`<button type="button" class="outline more" disabled=${result.busy} onClick=${result.more}>More hits</button>`}</div>
       ${hit && html`<${Preview} key=${`${collection} ${hit.id} ${hit.chunk}`} hit=${hit} hits=${hits} collection=${collection} why=${asked.why} setWhy=${(why) => set({ why }, { step: false })}
