@@ -15,7 +15,7 @@ from typing import Any, Final
 import pytest
 
 import penstock
-from penstock.cli.search import _pattern
+from penstock.cli.search_results import _pattern
 from tests.attacks import growth
 
 SOURCE: Final = Path(penstock.__file__).parent
@@ -23,7 +23,7 @@ MODULES: Final = sorted(SOURCE.rglob("*.py"))
 #: What a module may use of `re` in a function; a pattern is made by `compile` at the top of a module.
 ANYWHERE: Final = {"Pattern", "Match", "escape", "error", "IGNORECASE", "VERBOSE", "DOTALL", "ASCII", "MULTILINE"}
 #: Functions that make a pattern of words, with one of theirs; `re.escape` leaves nothing in it that repeats.
-MADE_OF_WORDS: Final = {"cli/search.py": _pattern(["a" * 8, "ab", "aabab", "a_b", "parse"])}
+MADE_OF_WORDS: Final = {"cli/search_results.py": _pattern(["a" * 8, "ab", "aabab", "a_b", "parse"])}
 #: They make patterns of their own out of what they are given.
 FORBIDDEN: Final = {"fnmatch", "glob", "regex", "pathspec", "re2"}
 

@@ -177,6 +177,9 @@ def test_bash_completes_commands_and_names_that_a_running_server_lists(tree, tmp
     assert offered("se") == ["serve", "search"]
     there = ("--data-dir", server.data_dir)
     assert offered("search", *there, "--collection", "") == ["orchard"]
+    penstock_json("index", tree, "--collection", "orange", "--data-dir", server.data_dir)
+    assert offered("search", *there, "--collection", "orchard,o") == ["orchard,orange"]
+    assert offered("search", *there, "--op") == ["--open"]
     assert offered("forget", "--collection", "orchard", *there, "t") == ["tree"]
     assert offered("collections", "delete", *there, "x") == []
     assert server.terminate()[0] == 0

@@ -40,11 +40,18 @@ class Place:
     def __post_init__(self) -> None:
         self.home = self.root / "home"
         self.home.mkdir()
+        self.editor.write_text("#!/bin/sh\n")
+        self.editor.chmod(0o755)
 
     @property
     def environ(self) -> dict[str, str]:
         """The environment of whatever is watched."""
-        return environment() | {"HOME": str(self.home), "TMPDIR": str(self.temporary)}
+        return environment() | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "VISUAL": str(self.editor)}
+
+    @property
+    def editor(self) -> Path:
+        """An editor that does nothing."""
+        return self.root / "code"
 
     def log(self) -> Path:
         """Return a new file for what is seen."""
@@ -113,6 +120,7 @@ def test_a_server_and_the_commands_beside_it_keep_to_themselves(place, tree):
     with running(place, "serve", "--port", "0", *args, ready="listens on"):
         place.run("index", tree, *args)
         assert "decode" in place.run("search", "decode a JSON string", *args)
+        assert "decode" in place.run("search", "decode a JSON string", "-C", "3", "--heading", "--open", *args)
         place.run("status", *args)
         place.run("top", "--once", *args)
         place.run("snapshot", "--output", saved, *args, out=saved)

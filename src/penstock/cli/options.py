@@ -189,6 +189,13 @@ def complete_collections(ctx: click.Context, _param: click.Parameter, incomplete
     return _completed(ctx, incomplete, lambda client: [one.name for one in client.list_collections()])
 
 
+def complete_collection_lists(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return lists of collections whose last name begins so, as ``one,two``; no collection stands in a list twice."""
+    before, comma, last = incomplete.rpartition(",")
+    listed = before.split(",")
+    return [f"{before}{comma}{one}" for one in complete_collections(ctx, param, last) if one not in listed]
+
+
 def complete_sources(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Return the sources of a collection, or of all collections, whose names begin so."""
     collection = ctx.params.get("collection")

@@ -2,44 +2,64 @@
 
 from __future__ import annotations
 
-import re
+import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
 import click
 import msgspec
-from rich.text import Text
 
-from penstock.cli.options import Setup, complete_collections, complete_sources, json_option, with_client_settings
+from penstock.cli.editor import find_editor, open_in_editor
+from penstock.cli.hit_files import Roots, find_file, has_own_lines, is_as_indexed, present_line, read_lines, staleness
+from penstock.cli.options import Setup, complete_collection_lists, complete_sources, json_option, with_client_settings
+from penstock.cli.search_results import (
+    FoundHit,
+    Layout,
+    best_line,
+    lines_wanted,
+    own_lines,
+    print_answer,
+    query_words,
+    shown_path,
+)
 from penstock.cli.session import connect
-from penstock.cli.terminal import print_json, stderr_console, stdout_console, strip_controls
-from penstock.client import FacetCounts, Hit, SearchOptions, SearchResponse, Source, calls
-from penstock.kernel.errors import Invalid
+from penstock.cli.terminal import print_json, stderr_console, strip_controls
+from penstock.client import AsyncClient, DocumentChunk, Hit, SearchOptions, SearchResponse, calls
+from penstock.kernel.errors import Invalid, PenstockError
 from penstock.stores.sources import SEPARATOR
 
 NOTHING_FOUND = 1
 
-LINES_MAX: Final = 6
-PLAIN_WIDTH: Final = 200
-_GUTTER: Final = 9
-#: Other chunks of a document whose lines are told.
-OTHERS_SHOWN_MAX: Final = 5
-WORD_STYLE: Final = "bold yellow"
-WORDS_MAX: Final = 32
-#: A longer word is not pointed out, since it was not typed to be found in a line.
-WORD_CHARS_MAX: Final = 64
-
-_WORD: Final = re.compile(r"\w+")
-_COMMON: Final = """
-    a an and are as at be by can do does for from has have how i if in into is it its me my of on or that the their
-    then there this through to was we what when where which who why will with you your
-    """
-_STOP_WORDS: Final = frozenset(_COMMON.split())
+#: More lines than that around a hit's are read in an editor.
+CONTEXT_LINES_MAX: Final = 50
+_CONTEXT: Final = click.IntRange(0, CONTEXT_LINES_MAX)
+_OPEN: Final = "--open"
+_FACETS: Final = ("language", "source", "folder", "collection", "metadata.")
 
 
-@click.command("search")
+class SearchCommand(click.Command):
+    """The command: only a number right behind ``--open`` is its value, since anything else there is the query."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        return super().parse_args(ctx, with_open_number(args))
+
+
+def with_open_number(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the first hit's number where ``--open`` has none."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    following = [*arguments[1:end], ""]
+    told = [
+        f"{_OPEN}=1" if one == _OPEN and not after.isdecimal() else one
+        for one, after in zip(arguments[:end], following, strict=False)
+    ]
+    return [*told, *arguments[end:]]
+
+
+@click.command("search", cls=SearchCommand)
 @click.argument("query", nargs=-1)
 @click.option(
     "--collection",
@@ -47,7 +67,7 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
     show_default=True,
     metavar="NAME[,NAME…]",
     help="Collection, or several at once.",
-    shell_complete=complete_collections,
+    shell_complete=complete_collection_lists,
 )
 @click.option("--limit", default=10, show_default=True, metavar="N", help="Hits at most.")
 @click.option("--path-prefix", metavar="PREFIX", help="Only paths that begin so, as they were shown when indexed.")
@@ -63,23 +83,43 @@ _STOP_WORDS: Final = frozenset(_COMMON.split())
     "--group", flag_value="document", help="The best chunk of each document alone; tells where its others are."
 )
 @click.option("--like", metavar="ID", help="In the place of a query: what is like the document of this id.")
-@click.option("--facet", "facets", multiple=True, metavar="NAME", help="Count language, source, folder, metadata.KEY.")
+@click.option(
+    "--facet",
+    "facets",
+    multiple=True,
+    metavar="NAME",
+    help="Count language, source, folder, metadata.KEY.",
+    shell_complete=lambda _ctx, _param, incomplete: [one for one in _FACETS if one.startswith(incomplete)],
+)
 @click.option("--offset", default=0, metavar="N", help="Leave out the first N hits.")
+@click.option(_OPEN, "opened", type=click.IntRange(1), metavar="[N]", help="Open the first or Nth hit in your editor.")
+@click.option("-C", "--context", type=_CONTEXT, metavar="N", help="N lines of the file around each line, 50 at most.")
+@click.option("-A", "--after-context", type=_CONTEXT, metavar="N", help="N lines after each line.")
+@click.option("-B", "--before-context", type=_CONTEXT, metavar="N", help="N lines before each line.")
+@click.option("--heading/--no-heading", default=None, help="Hits of a file together below its path; so on terminals.")
 @click.option("--no-rerank", is_flag=True, help="Leave the order as fused.")
 @json_option
 @with_client_settings()
 async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_json: bool, **wishes: Any) -> int:
     """Search a collection.
 
-    Prints path:start-end, symbol and score of each hit, and the lines that match. --path-prefix is compared with the
-    path relative to the root of the project that was indexed, e.g. src/penstock/http.
+    Prints path:start-end, symbol and score of each hit, and the lines that match. On a terminal the hits of a file
+    stand together below its path, each with its number. --path-prefix is compared with the path relative to the root
+    of the project that was indexed, e.g. src/penstock/http.
 
-    Exit code 1 if nothing was found, 2 on an error.
+    --open runs what VISUAL or else EDITOR names, at the line that matches best. -C shows lines as they were indexed.
+
+    Exit code 1 if nothing was found, 2 on an error, that of the editor included.
     """
     text, like = " ".join(query), wishes.pop("like")
     if bool(like) == bool(text.strip()):
         raise click.UsageError("say what to look for: either a query, or --like ID")
     wishes["like"] = {"id": like} if like else None
+    opened, layout = wishes.pop("opened"), take_layout(wishes, on_terminal=sys.stdout.isatty())
+    if as_json and (opened or layout.has_context):
+        raise click.UsageError(f"--json is for programs; leave out {_OPEN if opened else '--context'}")
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    editor = find_editor(os.environ, on_terminal=terminal) if opened else None
     names = collection.split(",")
     call = calls.search(
         text or None, names if len(names) > 1 else collection, **search_options(**wishes, explain=as_json)
@@ -87,27 +127,134 @@ async def command(setup: Setup, query: tuple[str, ...], collection: str, *, as_j
     if not setup.data_dir.exists():
         message = f"nothing is indexed yet: there is no data directory at {setup.data_dir}"
         raise Invalid(message, code="collection_not_found")
-    sources: list[Source] = []
+    found: list[FoundHit] = []
     async with connect(setup) as api:
         told = await api.send(call.untyped())
         answer = msgspec.convert(told, SearchResponse)
         if not as_json:
-            for name in {hit.collection or collection for hit in answer.hits if SEPARATOR in hit.id}:
-                sources += await api.list_sources(name)
+            roots = await roots_by_collection(api, answer.hits, collection)
+            for number, hit in enumerate(answer.hits, 1):
+                around = await lines_around(api, hit, collection, lines_wanted(hit, query_words(text), layout))
+                found.append(FoundHit(hit, number, roots.get(hit.collection, {}), around))
     if as_json:
         print_json(told)
-    else:
-        print_answer(answer, text, source_roots(sources))
+        return 0 if answer.hits else NOTHING_FOUND
+    if layout.has_context:
+        warn_of_stale(found)
+    print_answer(answer, text, found, layout)
+    if editor is not None and found:
+        sys.stdout.flush()
+        open_in_editor(editor, *place_to_open(found, opened, query_words(text)))
     return 0 if answer.hits else NOTHING_FOUND
 
 
-def source_roots(sources: Sequence[Source]) -> dict[str, str]:
-    """Return the directory of each source on this host; empty where two collections have two of one name."""
-    roots: dict[str, str] = {}
-    for one in sources:
-        root = one.root_on(socket.gethostname())
-        roots[one.name] = root if roots.get(one.name, root) == root else ""
+def take_layout(wishes: dict[str, Any], *, on_terminal: bool) -> Layout:
+    """Take the options of the layout out of the command's, and return it."""
+    heading, around = wishes.pop("heading"), wishes.pop("context")
+    before, after = wishes.pop("before_context"), wishes.pop("after_context")
+    return Layout(
+        heading=on_terminal if heading is None else heading,
+        before=(around or 0) if before is None else before,
+        after=(around or 0) if after is None else after,
+    )
+
+
+async def roots_by_collection(api: AsyncClient, hits: Sequence[Hit], searched: str) -> dict[str, Roots]:
+    """Return the directory on this host of each source, by the collection that hits name.
+
+    Args:
+        api: The API.
+        hits: The hits. Those of a single collection do not name it.
+        searched: What was searched.
+    """
+    host, roots = socket.gethostname(), dict[str, Roots]()
+    for name in {hit.collection for hit in hits if SEPARATOR in hit.id}:
+        roots[name] = {one.name: one.root_on(host) for one in await api.list_sources(name or searched)}
     return roots
+
+
+async def lines_around(api: AsyncClient, hit: Hit, searched: str, wanted: tuple[int, int]) -> Mapping[int, str]:
+    """Return lines of a hit's document by number, from the index: there they are as they were when it was found.
+
+    Its file may have changed since, may be on another host, or there may be none.
+
+    Args:
+        api: The API.
+        hit: The hit.
+        searched: The collection that was searched, where the hit names none.
+        wanted: How many lines before and after the hit's own.
+
+    Bounds:
+        One request of ``2 * CONTEXT_LINES_MAX + 3`` chunks.
+    """
+    before, after = wanted
+    if not before and not after:
+        return {}
+    # Each chunk has a line at least. Only parts of an over-long line share one, and leave fewer around them.
+    first = max(0, hit.chunk - (before + 1 if before else 0))
+    limit = hit.chunk - first + 1 + (after + 1 if after else 0)
+    try:
+        document = await api.get_document(hit.id, hit.collection or searched, chunk=first, limit=limit)
+    except PenstockError as error:
+        _warn(f"no lines around {hit.path or hit.id}: {error.detail}")
+        return {}
+    if not any(
+        (one.chunk, one.start_line, one.text) == (hit.chunk, hit.start_line, hit.text) for one in document.chunks
+    ):
+        _warn(f"no lines around {hit.path or hit.id}: it was indexed again just now; search again")
+        return {}
+    return document_lines(document.chunks, blank_between=has_own_lines(hit))
+
+
+def document_lines(chunks: Sequence[DocumentChunk], *, blank_between: bool) -> dict[int, str]:
+    """Return the lines of a document's consecutive chunks by number.
+
+    Args:
+        chunks: In their order.
+        blank_between: Whether lines between two chunks are blank, as in all files but notebooks.
+    """
+    lines: dict[int, str] = {}
+    for one in chunks:
+        if lines and blank_between:
+            lines |= dict.fromkeys(range(max(lines) + 1, one.start_line), "")
+        for number, line in enumerate(one.text.split("\n"), max(1, one.start_line)):
+            lines.setdefault(number, line)
+    return lines
+
+
+def warn_of_stale(found: Sequence[FoundHit]) -> None:
+    """Say on standard error which of the files are no longer as the lines shown."""
+    cwd = Path.cwd()
+    told = {
+        f"{shown_path(one.hit, cwd, one.roots)} {became} since it was indexed; its lines are shown as they were"
+        for one in found
+        if (became := staleness(one.hit, one.roots))
+    }
+    for line in sorted(told):
+        _warn(line)
+
+
+def place_to_open(found: Sequence[FoundHit], number: int, words: Sequence[str]) -> tuple[Path, int]:
+    """Return the file of a hit and the line to open it at: the one that matches best, where it is now.
+
+    Raises:
+        Invalid: There is no such hit (``hit_not_found``), or no file of it here.
+    """
+    if number > len(found):
+        raise Invalid(f"there is no hit {number}; {_OPEN} takes 1 to {len(found)}", field=_OPEN, code="hit_not_found")
+    one = found[number - 1]
+    file, line = find_file(one.hit, one.roots), best_line(one.hit, words)
+    lines, text = read_lines(file), own_lines(one.hit).get(line, "")
+    if lines is None or not has_own_lines(one.hit) or is_as_indexed(one.hit, text, lines[line - 1 : line]):
+        return file, line
+    now = present_line(lines, line, text)
+    moved = f"line {line} is now line {now}" if now else f"line {line} may be elsewhere"
+    _warn(f"{shown_path(one.hit, Path.cwd(), one.roots)} has changed since it was indexed: {moved}")
+    return file, now or min(line, len(lines))
+
+
+def _warn(text: str) -> None:
+    stderr_console().print(strip_controls(text), style="yellow", soft_wrap=True)
 
 
 def search_options(
@@ -131,149 +278,3 @@ def search_options(
     if no_rerank:
         options["rerank"] = False
     return cast("SearchOptions", {name: said for name, said in options.items() if said or name in ("limit", "rerank")})
-
-
-def print_answer(answer: SearchResponse, text: str, roots: Mapping[str, str]) -> None:
-    """Print an answer: hits and facets to standard output, what is missing to standard error."""
-    console, aside = stdout_console(), stderr_console()
-    if answer.degraded:
-        aside.print(f"degraded: {strip_controls(', '.join(answer.degraded))}", style="yellow", soft_wrap=True)
-    if answer.coverage < 1:
-        aside.print(f"{answer.coverage:.0%} of the chunks are found by meaning so far, all by words", style="dim")
-    for one in answer.left_out:
-        aside.print(strip_controls(f"not searched: {one.collection}: {one.detail}"), style="yellow", soft_wrap=True)
-    if not answer.hits:
-        aside.print("Nothing was found.")
-    words, cwd = query_words(text), Path.cwd()
-    for number, hit in enumerate(answer.hits):
-        if number:
-            console.print()
-        for line in hit_lines(hit, words, shown_path(hit, cwd, roots), console.width if console.is_terminal else None):
-            console.print(line)
-    for facet in answer.facets:
-        console.print(facet_line(facet), style="cyan", soft_wrap=True)
-    if answer.hits and aside.is_terminal and console.is_terminal:
-        aside.print(f"\n{len(answer.hits)} hits in {answer.took_ms:.0f} ms", style="bright_black")
-
-
-def hit_lines(hit: Hit, words: Sequence[str], path: str, width: int | None) -> Iterator[Text]:
-    """Yield a hit line by line, below its path; the styles matter only where the console has colour."""
-    yield _headline(hit, path)
-    room = max(20, (width or PLAIN_WIDTH) - _GUTTER)
-    found = best_lines("\n".join(map(strip_controls, hit.text.split("\n"))), max(1, hit.start_line), words, LINES_MAX)
-    indent = min((_indent(text.plain) for _, text in found), default=0)
-    for number, text in found:
-        shown = text[indent:]
-        shown.rstrip()
-        yield Text.assemble(
-            (f"{number:>6}", "bright_black"), "   ", shown if len(shown) <= room else crop_line(shown, room)
-        )
-    if hit.others_total:
-        yield Text(" " * _GUTTER + _other_chunks(hit), "bright_black")
-
-
-def _other_chunks(hit: Hit) -> str:
-    """Return where the other chunks of a grouped hit are, the best ones in the order of the file."""
-    best = sorted((one.start_line, one.end_line) for one in hit.others[:OTHERS_SHOWN_MAX])
-    more = hit.others_total - len(best)
-    return "also " + ", ".join(f"{first}-{last}" for first, last in best) + (f" and {more} more" if more else "")
-
-
-def shown_path(hit: Hit, cwd: Path, roots: Mapping[str, str]) -> str:
-    """Return a path that opens from the current directory where the hit is a file here, else what tells it best.
-
-    Args:
-        hit: The hit.
-        cwd: The current directory.
-        roots: The directory of each source on this host; empty for a source that only other hosts feed.
-    """
-    source, _, path = hit.id.partition(SEPARATOR)
-    if source in roots and path == hit.path:
-        if not roots[source]:
-            return hit.id
-        file = Path(roots[source]) / path
-    elif hit.id.startswith("/") and hit.id.endswith(f"/{hit.path}"):
-        # An earlier release indexed it. An id may look like a path without being one; only files are opened.
-        file = Path(hit.id)
-    else:
-        return hit.path or hit.id
-    return str(file.relative_to(cwd) if file.is_relative_to(cwd) else file)
-
-
-def facet_line(facet: FacetCounts) -> str:
-    """Return a facet as a line of its values and counts."""
-    values = ", ".join(f"{one.value} {one.count}" for one in facet.values) or "none"
-    more = f" and {facet.more} more" if facet.more else ""
-    return strip_controls(f"{facet.field} of {facet.counted}: {values}{more}")
-
-
-def _headline(hit: Hit, shown: str) -> Text:
-    return Text.assemble(
-        (f"{strip_controls(hit.collection)}  " if hit.collection else "", "bright_black"),
-        (strip_controls(shown), "bold cyan"),
-        (f":{hit.start_line}-{hit.end_line}" if hit.start_line else "", "cyan"),
-        (f"  {strip_controls(hit.symbol)}" if hit.symbol else "", "green"),
-        (f"  {hit.score:.4f}", "bright_black"),
-    )
-
-
-def query_words(query: str) -> list[str]:
-    """Return the words of a query that are worth pointing out, in lower case, without common ones.
-
-    Bounds:
-        ``WORDS_MAX`` words of ``WORD_CHARS_MAX`` characters.
-    """
-    words = list(dict.fromkeys(word for word in _WORD.findall(query.lower()) if len(word) <= WORD_CHARS_MAX))
-    telling = [word for word in words if word not in _STOP_WORDS and (len(word) > 1 or word.isdigit())]
-    return (telling or words)[:WORDS_MAX]
-
-
-def best_lines(text: str, first_line: int, words: Sequence[str], lines_max: int) -> list[tuple[int, Text]]:
-    """Return the lines that hold the most query words, in the order of the file.
-
-    Args:
-        text: The chunk.
-        first_line: Number of its first line in the file.
-        words: From :func:`query_words`.
-        lines_max: How many lines at most.
-
-    Returns:
-        Numbers of the lines and the lines, the words in them pointed out; the first lines that are not empty where no
-        word is found.
-    """
-    pattern = _pattern(words)
-    lines = [(number, Text(line)) for number, line in enumerate(text.split("\n"), start=first_line)]
-    if pattern is not None:
-        for _, line in lines:
-            line.highlight_regex(pattern, WORD_STYLE)
-    matching = [one for one in lines if one[1].spans]
-    if not matching:
-        return [one for one in lines if one[1].plain.strip()][: max(1, lines_max // 2)]
-    return sorted(sorted(matching, key=lambda one: (-_distinct(one[1]), one[0]))[:lines_max], key=lambda one: one[0])
-
-
-def crop_line(line: Text, width: int) -> Text:
-    """Return the line without its indentation and not wider than ``width``, its first word in sight."""
-    start, end = _indent(line.plain), len(line.plain.rstrip())
-    if line.spans and line.spans[0].end - start > width - 1:
-        start = max(start, line.spans[0].start - width // 3)
-    lead = "…" if line.plain[:start].strip() else ""
-    tail = "…" if start + width < end else ""
-    return Text.assemble(lead, line[start + len(lead) : min(end, start + width) - len(tail)], tail)
-
-
-def _pattern(words: Sequence[str]) -> re.Pattern[str] | None:
-    # Short words only where they stand alone; longer ones inside others too (`parse` in `HTMLParser`).
-    alternatives = [
-        re.escape(word) if len(word) > 3 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
-        for word in sorted(words, key=len, reverse=True)
-    ]
-    return re.compile("|".join(alternatives), re.IGNORECASE) if alternatives else None
-
-
-def _distinct(line: Text) -> int:
-    return len({line.plain[start:end].lower() for start, end, _ in line.spans})
-
-
-def _indent(text: str) -> int:
-    return len(text) - len(text.lstrip())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -36,6 +37,38 @@ def stdout_console() -> Console:
 def stderr_console() -> Console:
     """Return the console of standard error, where progress, warnings and errors go."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+#: Terminals that show links (OSC 8), by what they put into ``TERM`` and ``TERM_PROGRAM``.
+_LINKING_TERMS: Final = frozenset(("xterm-kitty", "xterm-ghostty", "alacritty", "foot", "wezterm", "contour", "rio"))
+_LINKING_PROGRAMS: Final = frozenset(("iTerm.app", "WezTerm", "vscode", "ghostty", "Hyper", "Tabby", "rio", "zed"))
+#: Variables that only terminals set that show links.
+_LINKING_VARIABLES: Final = ("WT_SESSION", "KONSOLE_VERSION", "DOMTERM", "KITTY_WINDOW_ID")
+#: First version of GNOME's terminal library whose links work.
+_LINKING_VTE: Final = 5000
+#: Multiplexers, whose terminal may be any other by now.
+_MULTIPLEXERS: Final = ("screen", "tmux")
+
+
+def shows_links(console: Console, environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether a console is a terminal that is known to show links; others might print their bytes.
+
+    ``FORCE_HYPERLINK`` decides where it is set, ``0`` for none.
+    """
+    term = environ.get("TERM", "")
+    if not console.is_terminal or term == "dumb":
+        return False
+    if forced := environ.get("FORCE_HYPERLINK"):
+        return forced != "0"
+    if term.startswith(_MULTIPLEXERS):
+        return False
+    vte = environ.get("VTE_VERSION", "")
+    return (
+        term in _LINKING_TERMS
+        or environ.get("TERM_PROGRAM") in _LINKING_PROGRAMS
+        or any(environ.get(name) for name in _LINKING_VARIABLES)
+        or (vte.isdecimal() and int(vte) >= _LINKING_VTE)
+    )
 
 
 def strip_controls(text: str) -> str:

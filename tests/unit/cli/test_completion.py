@@ -34,6 +34,9 @@ def test_commands_are_completed_without_importing_them(complete, monkeypatch):
 
 def test_options_and_choices_are_completed(complete):
     assert complete("search", "--li") == ["--limit", "--like"]
+    assert complete("search", "--o") == ["--offset", "--open"]
+    assert complete("search", "--open", "--con") == ["--context", "--config"]
+    assert complete("search", "--facet", "s") == ["source"]
     assert complete("migrate", "x", "--to", "") == ["edge", "qdrant"]
 
 

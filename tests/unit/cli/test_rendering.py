@@ -1,4 +1,5 @@
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -7,16 +8,21 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from penstock.cli.search import (
+from penstock.cli.search import search_options
+from penstock.cli.search_results import (
+    FoundHit,
+    Layout,
+    best_line,
     best_lines,
     crop_line,
     facet_line,
-    hit_lines,
+    lines_wanted,
     print_answer,
     query_words,
-    search_options,
+    result_lines,
     shown_path,
 )
+from penstock.cli.terminal import shows_links
 from penstock.client import FacetCount, FacetCounts, Hit, OtherHit, SearchResponse
 
 CWD = Path("/srv/project")
@@ -36,9 +42,8 @@ def hit(**changes):
     return Hit(**(fields | changes))
 
 
-def printed(one, query, *, terminal):
-    out = io.StringIO()
-    console = Console(
+def console(out, *, terminal):
+    return Console(
         file=out,
         force_terminal=terminal,
         width=80,
@@ -47,9 +52,25 @@ def printed(one, query, *, terminal):
         color_system="standard" if terminal else None,
         soft_wrap=True,
     )
-    for text in hit_lines(one, query_words(query), shown_path(one, CWD, {}), 80 if terminal else None):
-        console.print(text)
+
+
+PLAIN = Layout()
+
+
+def printed_all(found, query, layout=PLAIN, *, terminal=False, linked=False):
+    out = io.StringIO()
+    for text in result_lines(found, query_words(query), layout, 80 if terminal else None, linked=linked):
+        console(out, terminal=terminal).print(text)
     return out.getvalue()
+
+
+def printed(one, query, *, terminal):
+    return printed_all([FoundHit(one)], query, terminal=terminal)
+
+
+@pytest.fixture(autouse=True)
+def _cwd(monkeypatch):
+    monkeypatch.setattr(Path, "cwd", lambda: CWD)
 
 
 def test_a_hit_is_plain_when_piped():
@@ -188,11 +209,132 @@ def test_a_facet_is_a_line():
 
 
 def test_an_answer_says_what_it_had_to_do_without_and_what_has_vectors(capsys):
-    print_answer(SearchResponse([], degraded=["no_dense"], coverage=0.43), "cat", {})
+    print_answer(SearchResponse([], degraded=["no_dense"], coverage=0.43), "cat", [])
     _, said = capsys.readouterr()
     assert said.splitlines()[:2] == [
         "degraded: no_dense",
         "43% of the chunks are found by meaning so far, all by words",
     ]
-    print_answer(SearchResponse([]), "cat", {})
+    print_answer(SearchResponse([]), "cat", [])
     assert "by meaning" not in capsys.readouterr().err
+
+
+def ranked(*hits):
+    return [FoundHit(one, number) for number, one in enumerate(hits, 1)]
+
+
+def other(first, **changes):
+    fields = {"start_line": first, "end_line": first, "text": f"parse {first}", "symbol": f"s{first}", "score": 0.3}
+    return hit(**(fields | changes))
+
+
+def test_hits_of_a_file_stand_below_its_path_in_the_order_of_the_best_one():
+    elsewhere = other(7, id="/srv/project/b.py", path="b.py", symbol="")
+    assert printed_all(ranked(hit(), elsewhere, other(40), other(20)), "parse", Layout(heading=True)) == (
+        "src/a.py\n"
+        "    #1   10-14  parse  0.5124\n"
+        "    10   def parse(text):\n"
+        "    11       '''Parse a JSON string.'''\n"
+        "    #3   40-40  s40  0.3000\n"
+        "    40   parse 40\n"
+        "    #4   20-20  s20  0.3000\n"
+        "    20   parse 20\n"
+        "\n"
+        "b.py\n"
+        "    #2   7-7  0.3000\n"
+        "     7   parse 7\n"
+    )
+
+
+def test_a_heading_names_the_collection_and_two_of_one_path_are_two():
+    found = ranked(hit(collection="one"), hit(collection="two"), other(40, collection="one"))
+    heads = [line for line in printed_all(found, "parse", Layout(heading=True)).splitlines() if "src" in line]
+    assert heads == ["one  src/a.py", "two  src/a.py"]
+
+
+def test_without_headings_hits_stay_as_ranked():
+    elsewhere = other(7, id="/srv/project/b.py", path="b.py", symbol="")
+    heads = [line for line in printed_all(ranked(hit(), elsewhere, other(40)), "parse").splitlines() if "py:" in line]
+    assert heads == ["src/a.py:10-14  parse  0.5124", "b.py:7-7  0.3000", "src/a.py:40-40  s40  0.3000"]
+
+
+def test_context_is_marked_as_grep_marks_it():
+    text = "def parse(text):\n    a = 1\n\n    b = 2\n    c = 3\n    return parse(b)\n"
+    around = {8: "import json", 9: "", 16: "", 17: "def load(text):", 18: "    pass"}
+    one = FoundHit(hit(text=text, end_line=16), around=around)
+    assert printed_all([one], "parse", Layout(before=1, after=2)) == (
+        "src/a.py:10-16  parse  0.5124\n"
+        "     9-\n"
+        "    10:  def parse(text):\n"
+        "    11-      a = 1\n"
+        "    12-\n"
+        "    --\n"
+        "    14-      c = 3\n"
+        "    15:      return parse(b)\n"
+        "    16-\n"
+        "    17-  def load(text):\n"
+    )
+
+
+def test_lines_are_wanted_only_beyond_the_hits_own():
+    long = "\n".join(["x"] * 5 + ["parse"] + ["x"] * 5)
+    assert lines_wanted(hit(text=long, start_line=20), ["parse"], Layout(before=5, after=5)) == (0, 0)
+    assert lines_wanted(hit(text=long, start_line=20), ["parse"], Layout(before=7, after=9)) == (2, 4)
+    assert lines_wanted(hit(text=long, start_line=2), ["parse"], Layout(before=50)) == (1, 0)
+    assert lines_wanted(hit(text=long), ["parse"], Layout()) == (0, 0)
+    assert lines_wanted(hit(text=""), ["parse"], Layout(before=1, after=1)) == (0, 0)
+
+
+def test_context_keeps_its_indentation_where_a_line_is_cut():
+    text = "def parse():\n" + "        " + "x" * 200
+    shown = printed_all([FoundHit(hit(text=text))], "parse", Layout(after=1))
+    assert "    11-          xxx" in shown
+    assert shown.splitlines()[-1].endswith("x…")
+
+
+def test_controls_in_the_context_never_reach_the_terminal():
+    one = FoundHit(hit(text="parse", end_line=10), around={11: "\x1b[2J\x9b\u202e"})
+    assert (
+        printed_all([one], "parse", Layout(after=1)).splitlines()[-1]
+        == "    11-  \N{REPLACEMENT CHARACTER}[2J" + 2 * "�"
+    )
+
+
+def test_the_best_line_is_the_first_with_the_most_words():
+    text = "a json\nnothing\nparse json\njson parse"
+    assert best_line(hit(text=text), ["parse", "json"]) == 12
+    assert best_line(hit(text="\none\ntwo"), ["zzz"]) == 11
+    assert best_line(hit(text="", start_line=0), []) == 1
+
+
+def test_a_path_is_a_link_where_its_file_is_here(tmp_path):
+    (tmp_path / "a b\x1b.py").write_text("parse")
+    here = hit(id="s:a b\x1b.py", path="a b\x1b.py")
+    found = [FoundHit(here, roots={"s": str(tmp_path)})]
+    shown = printed_all(found, "parse", Layout(heading=True), terminal=True, linked=True)
+    assert re.match(rf"\x1b]8;id=\d+;file://[^/]+{tmp_path}/a%20b%1B\.py\x1b\\", shown)
+    assert "\x1b]8" not in printed_all(found, "parse", Layout(heading=True), terminal=True)
+    gone = [FoundHit(hit(id="s:b.py", path="b.py"), roots={"s": str(tmp_path)})]
+    assert "\x1b]8" not in printed_all(gone, "parse", terminal=True, linked=True)
+
+
+@pytest.mark.parametrize(
+    ("environ", "shown"),
+    [
+        ({"TERM": "xterm-256color"}, False),
+        ({"TERM": "xterm-kitty"}, True),
+        ({"TERM": "xterm-256color", "VTE_VERSION": "6003"}, True),
+        ({"TERM": "xterm-256color", "VTE_VERSION": "4602"}, False),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "vscode"}, True),
+        ({"TERM": "xterm-256color", "WT_SESSION": "1"}, True),
+        ({"TERM": "tmux-256color", "VTE_VERSION": "6003"}, False),
+        ({"TERM": "screen", "KITTY_WINDOW_ID": "1"}, False),
+        ({"TERM": "xterm", "FORCE_HYPERLINK": "1"}, True),
+        ({"TERM": "xterm-kitty", "FORCE_HYPERLINK": "0"}, False),
+        ({"TERM": "dumb", "FORCE_HYPERLINK": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_links_are_for_terminals_that_are_known_to_show_them(environ, shown):
+    assert shows_links(console(io.StringIO(), terminal=True), environ) is shown
+    assert not shows_links(console(io.StringIO(), terminal=False), environ)
