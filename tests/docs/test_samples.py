@@ -15,6 +15,10 @@ def test_quoted_lines_are_the_files(page: str) -> None:
     for line in (ROOT / page).read_text().splitlines():
         if head := re.fullmatch(r"(src/\S+\.py):(\d+)-(\d+)  .*", line):
             path, first, last = ROOT / head[1], int(head[2]), int(head[3])
+        elif head := re.fullmatch(r"src/\S+\.py", line):
+            path = ROOT / head[0]
+        elif path and (place := re.fullmatch(r" +#\d+   (\d+)-(\d+)  .*", line)):
+            first, last = int(place[1]), int(place[2])
         elif path and (code := re.fullmatch(r" +(\d+)   (.*)", line)):
             number = int(code[1])
             assert first <= number <= last
