@@ -9,7 +9,7 @@ from typing import Any
 
 import uvloop
 
-from bench import bus, code, indexing, quality, refusal
+from bench import bus, code, indexing, page, quality, refusal
 from bench.agents import conduct as agents
 from bench.answers import conduct as answers
 from bench.distributed import conduct as distributed
@@ -40,6 +40,7 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "faults": faults.run,
     "hostile": hostile.run,
     "agents": agents.run,
+    "page": page.run,
 }
 
 
@@ -116,6 +117,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "distributed": {"quick": quick, "out": arguments.out},
         "faults": {"quick": quick, "out": arguments.out, "layouts": [*filter(None, arguments.layouts.split(","))]},
         "agents": {"quick": quick, "out": arguments.out, "python": arguments.python},
+        "page": {"quick": quick, "out": arguments.out},
         "hostile": {
             "quick": quick,
             "out": arguments.out,

@@ -86,7 +86,7 @@ async def _penstock(directory: Path, tree: Path, seconds: float) -> dict[str, An
     if models.exists():
         shutil.copytree(models, data / "models")
     with serving(data, SETTINGS) as server:
-        await asyncio.to_thread(_index, tree, data)
+        await asyncio.to_thread(index_tree, tree, data)
         before_mb = server.memory_mb()
         asked, paths = questions(tree), long_files(tree)
 
@@ -115,7 +115,8 @@ async def _penstock(directory: Path, tree: Path, seconds: float) -> dict[str, An
     return results
 
 
-def _index(tree: Path, data: Path) -> None:
+def index_tree(tree: Path, data: Path) -> None:
+    """Index a tree into the server of a data directory, vectors and all."""
     tell("indexing")
     command = [sys.executable, "-m", "penstock", "index", str(tree), "--data-dir", str(data)]
     subprocess.run(command, check=True, env=environment(PYTHONPATH=str(ROOT / "src")), capture_output=True)

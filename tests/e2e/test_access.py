@@ -18,6 +18,7 @@ import pytest
 from penstock.client import CallOptions, Client
 from penstock.client.pinning import pinned_context
 from penstock.http.authentication import OPEN_PATHS
+from penstock.http.page_files import PAGE_FILES
 from penstock.kernel.errors import Invalid
 from penstock.stores.lock import find_lock_holder
 from penstock.telemetry.audit_log import AUDIT_FILE
@@ -78,12 +79,23 @@ def test_a_server_with_keys_gives_nothing_but_liveness_to_those_without(serve, d
                     opened.add((plain, method, answer.status_code))
                 else:
                     assert answer.headers["www-authenticate"].startswith("Bearer")
-        assert {path for path, _, _ in opened} == OPEN_PATHS
+        # The page is where people sign in; it is the same on every server.
+        assert {path for path, _, _ in opened} == OPEN_PATHS | {"/"}
+        assert client.get("/").content == PAGE_FILES["/"].data
         assert {(method, status) for _, method, status in opened} == {
             *(("GET", 200), ("HEAD", 200), ("OPTIONS", 204)),
             *((method, status) for method in ("POST", "PUT", "DELETE", "PATCH") for status in (405,)),
         }
-        for path in ("/livez%2f..%2fv1%2fsearch", "/livez/..%2Fv1/status", "/readyz/../v1/status", "//livez"):
+        for path in (
+            *("/livez%2f..%2fv1%2fsearch", "/livez/..%2Fv1/status", "/readyz/../v1/status", "//livez"),
+            *(
+                "/assets/",
+                "/assets/../v1/status",
+                "/assets/%2e%2e/v1/status",
+                "/assets/app.js/../../v1/status",
+                "/flow/",
+            ),
+        ):
             sent = client.build_request("GET", server.url)
             sent.url = sent.url.copy_with(raw_path=path.encode())
             assert client.send(sent).status_code == 401

@@ -111,7 +111,9 @@ export function Dialog({ title, onClose, children, closable = true }) {
     element.current.showModal();
     return () => before?.focus?.();
   }, []);
-  return html`<dialog ref=${element} aria-labelledby="dialog-title" onCancel=${(event) => { event.preventDefault(); if (closable) onClose(); }}>
+  // A browser closes it at a second Escape, whatever the page says to the first.
+  const closed = () => (closable ? onClose() : element.current?.showModal());
+  return html`<dialog ref=${element} aria-labelledby="dialog-title" onClose=${closed} onCancel=${(event) => { event.preventDefault(); if (closable) onClose(); }}>
     <div class="dialog-head"><h2 id="dialog-title">${title}</h2>
       ${closable && html`<button type="button" class="plain square" aria-label="Close" onClick=${onClose}><${Icon} name="close" /></button>`}</div>
     ${children}</dialog>`;
