@@ -71,8 +71,7 @@ async function errorOf(response) {
     });
 }
 
-async function open(path, { method = "GET", body, headers = {}, signal } = {}) {
-  const key = session.key;
+async function open(path, { method = "GET", body, headers = {}, signal, key = session.key } = {}) {
   const sent = { accept: "application/json", ...headers };
   if (key) sent.authorization = `Bearer ${key}`;
   if (body !== undefined) sent["content-type"] = "application/json";
@@ -91,7 +90,7 @@ async function open(path, { method = "GET", body, headers = {}, signal } = {}) {
 }
 
 /**
- * Ask the server, and return its JSON (`null` for an empty answer).
+ * Ask the server, and return its JSON (`null` for an empty answer). A `key` is tried in the place of the session's.
  *
  * @throws {ApiError} Also where nothing answers. An `AbortError` of `signal` passes as it is.
  */

@@ -44,7 +44,7 @@ function SignIn({ reason, again }) {
     setBusy(true);
     setError(null);
     try {
-      await ask("/v1/collections", { headers: { "x-api-key": key.trim() } });
+      await ask("/v1/collections", { key: key.trim() });
       session.signIn(key.trim());
       again();
     } catch (failed) {
