@@ -1,7 +1,7 @@
 /** Source text for the eye: syntax, matches, line numbers. Text becomes text nodes, whatever it holds. */
 
 import { tokenizer } from "./vendor/tokenize.js";
-import { html, useEffect, useState, visible } from "./ui.js";
+import { html, useEffect, useMemo, useState, visible } from "./ui.js";
 
 /** Grammars by the server's names of languages, where they differ. */
 const GRAMMARS = {
@@ -78,15 +78,17 @@ function linesOf(text, language, ranges) {
   return { lines, missing };
 }
 
+const NONE = [];
+
 /** Lines of a text; once its grammar is there, with syntax. */
-export function useLines(text, language, ranges = []) {
-  const [, redraw] = useState(0);
-  const { lines, missing } = linesOf(text, language, ranges);
+export function useLines(text, language, ranges = NONE) {
+  const [drawn, redraw] = useState(0);
+  const { lines, missing } = useMemo(() => linesOf(text, language, ranges), [text, language, ranges, drawn]);
   useEffect(() => {
     let current = true;
     if (missing.length) Promise.all(missing.map(load)).then(() => current && redraw((n) => n + 1));
     return () => { current = false; };
-  });
+  }, [missing]);
   return lines;
 }
 

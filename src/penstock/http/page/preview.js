@@ -62,7 +62,7 @@ export function Preview({ hit, hits, collection, why, setWhy, like, root, editor
   const [copied, setCopied] = useState(false);
   const section = useRef(null);
   const own = shown ?? around ?? { first: hit.start_line, text: hit.text, highlights: hit.highlights, hit: null };
-  const lines = useLines(own.text, hit.language, own.highlights ?? []);
+  const lines = useLines(own.text, hit.language, own.highlights);
   const name = hit.path || hit.id;
   const line = shown?.hit?.[0] ?? hit.start_line;
   const link = hit.path && editorLink(editor, root, hit.path, line);

@@ -6,10 +6,11 @@ import { useEffect, useState } from "./ui.js";
 /** The search that an address names; `toAddress` is its inverse. */
 export function fromAddress(search) {
   const said = new URLSearchParams(search);
+  const every = (name) => [...new Set(said.getAll(name))];
   const like = said.get("like");
   return {
     q: said.get("q") ?? "", like: like && { id: like, chunk: Number(said.get("chunk") ?? 0) },
-    collections: said.getAll("in"), language: said.getAll("language"), source: said.getAll("source"), folder: said.get("folder") ?? "",
+    collections: every("in"), language: every("language"), source: every("source"), folder: said.get("folder") ?? "",
     why: said.has("why"),
   };
 }

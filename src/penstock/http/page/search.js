@@ -44,7 +44,7 @@ function useStock() {
 }
 
 function Hit({ hit, index, active, choose }) {
-  const lines = useLines(hit.text, hit.language, hit.highlights ?? []);
+  const lines = useLines(hit.text, hit.language, hit.highlights);
   const [from, best] = bestWindow(lines, SNIPPET_LINES);
   const element = useRef(null);
   useLayoutEffect(() => { if (active && index) element.current.scrollIntoView({ block: "nearest" }); }, [active]);
@@ -189,8 +189,8 @@ export function Search() {
   const source = hit && hit.id.endsWith(`:${hit.path}`) ? hit.id.slice(0, -hit.path.length - 1) : null;
   const root = stock.sources.find((one) => one.name === source && one.collection === collection)?.roots[0]?.path;
   const pending = usable.filter((one) => selected.includes(one.name)).reduce((sum, one) => sum + one.pending, 0);
-  const failed = result.error ?? stock.error;
-  const gone = asked.collections.filter((name) => stock.collections && !all.includes(name));
+  const gone = asked.collections.filter((name) => stock.collections && !usable.some((one) => one.name === name));
+  const failed = gone.length && result.error?.kind === "missing" ? null : (result.error ?? stock.error);
   return html`<div class=${`search ${reading && hit ? "reading" : ""}`} ref=${frame} onKeyDown=${(event) => event.key === "Escape" && event.target !== box.current && back()}>
     <h1 class="hidden">Search</h1>
     <form class="search-box" role="search" onSubmit=${(event) => { event.preventDefault(); if (hit) read(); }}>
