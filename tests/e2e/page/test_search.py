@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +16,7 @@ from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from tests.e2e.conftest import Server, start
 from tests.e2e.page.conftest import accessibility_violations, fits, index
+from tests.e2e.test_server import child_of
 
 QUERY: Final = "seconds before the next attempt"
 
@@ -208,6 +211,14 @@ def test_a_server_that_restarts_is_waited_for(data_dir: Path, tmp_path: Path, pa
         if server.process.poll() is None:
             server.kill()
             server.process.communicate()
+
+
+def test_a_store_that_dies_is_a_pause_and_no_error_page(server: Server, page: Page) -> None:
+    ask(page, server, "gate")
+    os.kill(child_of(server.process.pid, "edge.process"), signal.SIGKILL)
+    page.get_by_role("combobox", name="Search").fill("attempt")
+    expect(hits(page).first).to_contain_text("attempt", timeout=40_000)
+    expect(page.locator(".notice")).to_have_count(0)
 
 
 def test_a_collection_that_is_deleted_while_it_is_shown_is_told(server: Server, tmp_path: Path, page: Page) -> None:
