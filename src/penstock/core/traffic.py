@@ -4,9 +4,46 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Final
 
 from penstock.telemetry.bus_metrics import HighWater
 from penstock.telemetry.metrics import CallbackMetric, unlabelled
+
+#: Clients that are counted one by one. Where there are more, the quieter half is forgotten.
+COUNTED_CLIENTS_MAX: Final = 1_000
+
+
+@dataclass(slots=True)
+class RequestCount:
+    """Requests that were answered, and those among them that were refused for now.
+
+    Attributes:
+        requests: Answers of any status.
+        refused: Those of 429 and 503.
+    """
+
+    requests: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class ClientCounts:
+    """Requests by client: the id of a key or an address.
+
+    Bounds: ``COUNTED_CLIENTS_MAX`` clients. One that is forgotten begins at 0 when it comes back.
+
+    Attributes:
+        total: Requests of all clients.
+        by_client: Requests of each.
+    """
+
+    total: RequestCount = field(default_factory=RequestCount)
+    by_client: dict[str, RequestCount] = field(default_factory=dict)
+
+    def forget_quietest(self) -> None:
+        """Forget the quieter half of the clients."""
+        quietest_last = sorted(self.by_client.items(), key=lambda item: item[1].requests, reverse=True)
+        self.by_client = dict(quietest_last[: COUNTED_CLIENTS_MAX // 2])
 
 
 @dataclass(slots=True)
@@ -22,6 +59,7 @@ class Traffic:
         client_gone: Requests whose caller hung up before the answer.
         cut_off: Connections ended because the caller did not read its response in time (T2).
         peak: Windowed maximum of the requests in flight.
+        clients: Answers by client, without those about the server itself.
     """
 
     draining: bool = False
@@ -31,6 +69,7 @@ class Traffic:
     client_gone: int = 0
     cut_off: int = 0
     peak: HighWater = field(default_factory=HighWater)
+    clients: ClientCounts = field(default_factory=ClientCounts)
 
     def in_flight_max(self) -> int:
         """Return the most requests in flight of about the last 15 seconds. Call it inside the running loop."""

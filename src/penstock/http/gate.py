@@ -21,7 +21,7 @@ from typing import Final
 
 from penstock.bus.contract import TopicRefusal
 from penstock.core.core import Core
-from penstock.core.traffic import Traffic
+from penstock.core.traffic import COUNTED_CLIENTS_MAX, RequestCount, Traffic
 from penstock.http.authentication import Authenticator, denial_recorder
 from penstock.http.error_formats import JSON_RPC
 from penstock.http.exchange import (
@@ -123,7 +123,7 @@ def backpressure_check(
 log = logging.getLogger(__name__)
 
 #: Paths that are served even while the server is full or drains, since they report its state.
-EXEMPT_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/v1/status", "/v1/alerts"})
+EXEMPT_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics", "/v1/status", "/v1/alerts", "/v1/flow"})
 
 #: Share of the requests in flight from which retries are refused, as of a topic's buffer.
 RETRY_FILL_MAX: Final = LevelSettings().high
@@ -407,14 +407,29 @@ class Gate:
 
     def _count_response(self, scope: Scope, exchange: Exchange) -> None:
         """Count an answer that went out whole."""
-        if key := request_state(scope).principal.id:
+        state = request_state(scope)
+        if key := state.principal.id:
             self._metrics.by_key.labels(key, str(exchange.status)).inc()
-        if not exchange.response_ended or scope["path"] in EXEMPT_PATHS:
+        if scope["path"] in EXEMPT_PATHS:
             return
-        if asyncio.get_running_loop().time() > request_state(scope).deadline_s:
+        self._count_client(state.client, refused=exchange.status in RETRY_AFTER_STATUSES)
+        if not exchange.response_ended:
+            return
+        if asyncio.get_running_loop().time() > state.deadline_s:
             self.traffic.too_late += 1
         elif exchange.status < 500 and exchange.status not in (408, 429):
             self.traffic.in_time += 1
+
+    def _count_client(self, client: str, *, refused: bool) -> None:
+        clients = self.traffic.clients
+        own = clients.by_client.get(client)
+        if own is None:
+            if len(clients.by_client) >= COUNTED_CLIENTS_MAX:
+                clients.forget_quietest()
+            own = clients.by_client[client] = RequestCount()
+        for count in (clients.total, own):
+            count.requests += 1
+            count.refused += refused
 
     async def _end_without_response(self, scope: Scope, exchange: Exchange, reason: Exception) -> None:
         """End without a response. A response that has begun stays incomplete, so the server closes the connection."""

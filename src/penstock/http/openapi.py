@@ -16,6 +16,7 @@ from penstock.http.authentication import OPEN_PATHS
 from penstock.http.decoding import JSON, DeleteQuery
 from penstock.http.endpoints import ApiEndpoint, record_types
 from penstock.http.exchange import RETRY_AFTER_STATUSES
+from penstock.http.flow_operations import FlowFrame
 from penstock.http.json_schema import Schema, component_schemas, schema_ref, schema_with_descriptions
 from penstock.http.operations import ENDPOINTS
 from penstock.http.page_files import PAGE_FILES
@@ -152,13 +153,22 @@ _PATH_PARAMETERS: Final = {
 }
 
 #: An event of a stream, as OpenAPI 3.2 reads a sequence.
-_EVENT: Final[Schema] = {
-    "type": "object",
-    "description": "Each event; its data is the task, as JSON.",
-    "properties": {
-        "event": {"type": "string", "enum": ["task"]},
-        "data": {"type": "string"},
-    },
+
+
+def _event(name: str, record: type) -> Schema:
+    """Return the schema of a stream's events."""
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": schema_ref(record)}
+    return {
+        "type": "object",
+        "description": "Each event; its data is a record, as JSON.",
+        "properties": {"event": {"type": "string", "enum": [name]}, "data": data},
+    }
+
+
+#: Events of the streams, by path.
+_EVENTS: Final = {
+    "/v1/tasks/{task}/events": _event("task", TaskInfo),
+    "/v1/flow": _event("flow", FlowFrame),
 }
 
 #: The ways to send a key.
@@ -209,7 +219,7 @@ def openapi_document() -> bytes:
     }
     answered: list[type] = [
         *(one.record for one in formats),
-        *(responses.Readiness, responses.Liveness),
+        *(responses.Readiness, responses.Liveness, FlowFrame),
         *(
             record
             for endpoint in ENDPOINTS
@@ -242,8 +252,7 @@ def openapi_document() -> bytes:
 
 
 def _operation(endpoint: ApiEndpoint) -> dict[str, Any]:
-    streams = endpoint.media_type != JSON
-    answer = _EVENT if streams else schema_ref(endpoint.response)
+    answer = _EVENTS.get(endpoint.path) or schema_ref(endpoint.response)
     responses = {"200": _response("The answer", answer, endpoint.media_type)}
     if endpoint.task is not None:
         accepted = _response("A task was accepted, with `wait=false`", schema_ref(TaskInfo))
@@ -300,6 +309,7 @@ _TAG_BY_PART: Final = {
     "/sources": "sources",
     "/collections": "collections",
     "/status": "server",
+    "/flow": "server",
     "/": "models",
 }
 

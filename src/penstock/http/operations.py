@@ -24,6 +24,7 @@ from penstock.http.decoding import (
 )
 from penstock.http.document_reading import read_document
 from penstock.http.endpoints import ApiEndpoint, declared_endpoints
+from penstock.http.flow_operations import FlowOperations
 from penstock.http.probes import CachedValue
 from penstock.http.request_context import build_context, request_state
 from penstock.http.snapshot_operations import SnapshotOperations, collection_layout
@@ -426,7 +427,7 @@ class Operations:
 
 
 #: Every endpoint of the API.
-ENDPOINTS: Final = declared_endpoints(Operations, SnapshotOperations, TaskOperations, VendorOperations)
+ENDPOINTS: Final = declared_endpoints(Operations, SnapshotOperations, TaskOperations, FlowOperations, VendorOperations)
 
 
 async def _delete_condition(data: bytes, query: DeleteQuery) -> Condition | None:

@@ -94,10 +94,15 @@ def traffic_status(core: Core) -> responses.TrafficStatus:
 
 def alert_status(alert: RaisedAlert) -> responses.AlertStatus:
     """Return an alert."""
-    rule, since, until = alert.rule, _rfc3339(alert.since), _rfc3339(alert.until) if alert.until else UNSET
+    rule, since, until = alert.rule, _moment(alert.since), _moment(alert.until) if alert.until else UNSET
     severity = rule.severity.value
     return responses.AlertStatus(rule.name, severity, alert.subject, alert.detail, alert.active, since, until)
 
 
-def _rfc3339(moment: Timestamp) -> str:
-    return datetime.fromtimestamp(moment.wall_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def rfc3339(time: datetime) -> str:
+    """Return a time in UTC as the API writes it."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _moment(moment: Timestamp) -> str:
+    return rfc3339(datetime.fromtimestamp(moment.wall_s, UTC))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -16,12 +14,21 @@ from starlette.responses import Response
 from penstock.core.core import Core
 from penstock.http.decoding import JSON
 from penstock.http.endpoints import ApiEndpoint
+from penstock.http.event_streams import (
+    EVENT_STREAM,
+    FIRST,
+    KEEPALIVE_S,
+    NOTHING_NEW,
+    STREAM_S_MAX,
+    EventStream,
+    OpenStreams,
+)
 from penstock.http.problem import ProblemDetails, problem_of
 from penstock.http.request_context import RequestState, build_context, request_state
 from penstock.http.responses import Rfc3339
 from penstock.http.task_drafts import TaskDrafts
 from penstock.kernel.access import ANYONE, Scope
-from penstock.kernel.errors import Rejected, from_record
+from penstock.kernel.errors import from_record
 from penstock.stores.key_value_cache import Count
 from penstock.tasks.queue import Task
 from penstock.tasks.records import TASK_ID, TaskKind, TaskStatus
@@ -32,17 +39,8 @@ POLL_S: Final = 1
 #: Tasks on a page at most.
 PAGE_TASKS_MAX: Final = 1000
 
-EVENT_STREAM: Final = "text/event-stream"
-#: Streams at once in all, and for one client. Each is a request in flight.
-STREAMS_MAX: Final = 100
-CLIENT_STREAMS_MAX: Final = 10
-#: A stream ends after so long. Its client comes back, after the milliseconds that ``retry`` says.
-STREAM_S_MAX: Final = 600.0
-RECONNECT_MS: Final = 2000
 #: Two events of a stream are at least so far apart, so that a fast task does not flood its followers.
 EVENT_PERIOD_S: Final = 0.25
-#: A stream without news sends a comment so often: proxies close silent connections.
-KEEPALIVE_S: Final = 10.0
 
 _TASK: Final = "/v1/tasks/{task}"
 
@@ -170,26 +168,6 @@ def task_info(task: Task, result: msgspec.Raw | UnsetType = UNSET) -> TaskInfo:
     )
 
 
-class EventStream(Response):
-    """Response of server-sent events, each sent when the one before has been taken off."""
-
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        # A proxy that collects an answer before it passes it on would hold the events back.
-        super().__init__(media_type=EVENT_STREAM, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
-        self._events = events
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 - the gate sees a hang-up
-        """Send the events until they end."""
-        request_state(scope).streams = True
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        if scope["method"] != "HEAD":
-            async with aclosing(self._events) as events:
-                async for event in events:
-                    await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-
 class TaskOperations:
     """Operations about tasks. A client sees its own."""
 
@@ -197,7 +175,7 @@ class TaskOperations:
         self._tasks = core.tasks
         self._clock = core.deps.clock
         self._drafts = TaskDrafts(core)
-        self._streams: Counter[str] = Counter()
+        self._streams = OpenStreams()
         self._keepalive_s = min(KEEPALIVE_S, core.deps.settings.http.write_timeout / 3)
 
     async def submit(self, kind: TaskKind, request: Request) -> Response:
@@ -249,32 +227,24 @@ class TaskOperations:
         """
         task, state = self._find(request), request_state(request.scope)
         build_context(request, self._clock)
-        if self._streams.total() >= STREAMS_MAX or self._streams[state.client] >= CLIENT_STREAMS_MAX:
-            own = self._streams[state.client] >= CLIENT_STREAMS_MAX
-            raise Rejected("too many streams are open; ask for the task now and then", by_client=own)
-        return EventStream(self._events(task, state))
+        self._streams.check(state.client)
+        return EventStream(self._events(task, state), self._streams)
 
     async def _events(self, task: Task, state: RequestState) -> AsyncGenerator[bytes, None]:
         """Yield the task whenever it has changed, as it is then: a slow reader misses what was in between."""
         ends_s = min(self._clock.now() + STREAM_S_MAX, state.deadline_s)
-        self._streams[state.client] += 1
-        try:
-            yield b"retry: %d\n\n" % RECONNECT_MS
-            with self._tasks.watch(task.record.id) as changed:
-                while self._clock.now() < ends_s:
-                    changed.clear()
-                    ended = task.record.status.ended
-                    yield b"event: task\ndata: %b\n\n" % msgspec.json.encode(task_info(task))
-                    if ended or self._tasks.stopping:
-                        return
-                    await asyncio.sleep(EVENT_PERIOD_S)
-                    while not changed.is_set() and self._clock.now() < ends_s:
-                        if not await _set_within(changed, self._keepalive_s):
-                            yield b": nothing new\n\n"
-        finally:
-            self._streams[state.client] -= 1
-            if not self._streams[state.client]:
-                del self._streams[state.client]
+        yield FIRST
+        with self._tasks.watch(task.record.id) as changed:
+            while self._clock.now() < ends_s:
+                changed.clear()
+                ended = task.record.status.ended
+                yield b"event: task\ndata: %b\n\n" % msgspec.json.encode(task_info(task))
+                if ended or self._tasks.stopping:
+                    return
+                await asyncio.sleep(EVENT_PERIOD_S)
+                while not changed.is_set() and self._clock.now() < ends_s:
+                    if not await _set_within(changed, self._keepalive_s):
+                        yield NOTHING_NEW
 
     def _find(self, request: Request) -> Task:
         """Return the task that a request's path names.

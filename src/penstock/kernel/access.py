@@ -292,6 +292,11 @@ class KeyRing:
         """Return whether there is a key of an id."""
         return id in self._entries
 
+    def name_of(self, id: str) -> str:
+        """Return the name of a key; empty where there is none of an id."""
+        entry = self._entries.get(id)
+        return entry[0].name if entry is not None else ""
+
     def authenticate(self, text: str, now_s: float) -> Principal | str:
         """Return the principal of a key, or the code of the error in :func:`key_errors`.
 

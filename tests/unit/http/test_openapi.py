@@ -28,6 +28,7 @@ KEYWORDS = {
     "$ref", "title", "description", "type", "properties", "required", "additionalProperties", "items", "enum", "anyOf",
     "oneOf", "default", "minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength", "minItems", "maxItems",
     "uniqueItems", "minProperties", "maxProperties", "patternProperties", "pattern", "format", "examples",
+    "contentMediaType", "contentSchema",
 }  # fmt: skip
 TYPES = {"object", "array", "string", "integer", "number", "boolean", "null"}
 
@@ -49,7 +50,9 @@ def _subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield schema
     inner = [*schema.get("properties", {}).values(), *schema.get("patternProperties", {}).values()]
     inner += [*schema.get("anyOf", ()), *schema.get("oneOf", ())]
-    inner += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+    inner += [
+        schema[key] for key in ("items", "additionalProperties", "contentSchema") if isinstance(schema.get(key), dict)
+    ]
     for one in inner:
         yield from _subschemas(one)
 

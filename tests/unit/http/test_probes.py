@@ -72,7 +72,7 @@ async def test_an_error_is_told_to_all_and_tried_again_after_a_second(caplog):
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("path", sorted(EXEMPT_PATHS - {"/livez", "/metrics"}))
+@pytest.mark.parametrize("path", sorted(EXEMPT_PATHS - {"/livez", "/metrics", "/v1/flow"}))
 @virtual
 async def test_what_is_told_of_the_server_is_computed_once_a_second(path):
     api = Api()

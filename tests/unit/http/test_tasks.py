@@ -5,8 +5,9 @@ import json
 
 import pytest
 
+from penstock.http.event_streams import CLIENT_STREAMS_MAX, KEEPALIVE_S, STREAM_S_MAX
 from penstock.http.request_context import RequestState
-from penstock.http.task_operations import CLIENT_STREAMS_MAX, KEEPALIVE_S, STREAM_S_MAX, may_see
+from penstock.http.task_operations import may_see
 from penstock.http.task_work import STALLED_S
 from penstock.indexing.document_records import DocumentStatus, IndexOutcome
 from penstock.kernel.access import ANYONE, Principal, Scope
