@@ -41,6 +41,10 @@ PACKAGES: Final[dict[str, tuple[str, str, dict[str, str]]]] = {
     ),
 }
 
+#: What is written behind a file, by its name here. uPlot's only small file is a classic script, which cannot be loaded
+#: when it is wanted, under trusted types: a module can.
+APPENDED: Final = {"uplot.js": b"\nexport default uPlot;\n"}
+
 
 def main() -> None:
     """Fetch all packages, and write their files and `vendored.json`."""
@@ -63,7 +67,7 @@ def vendor(name: str, version: str, licence: str, files: dict[str, str]) -> dict
                 member = archive.extractfile(f"package/{there}")
                 if member is None:
                     sys.exit(f"{name} {version} has no file {there}")
-                data = member.read()
+                data = member.read() + APPENDED.get(here, b"")
                 (VENDOR / here).parent.mkdir(parents=True, exist_ok=True)
                 (VENDOR / here).write_bytes(data)
                 hashes[here] = hashlib.sha256(data).hexdigest()
