@@ -25,7 +25,6 @@ from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
 from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.indexing.text_renewal import TextRenewal
-from penstock.kernel.access import ActiveKeys
 from penstock.kernel.context import Context
 from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings, Settings, TaskSettings
@@ -40,6 +39,7 @@ from penstock.search.result_cache import ResultCache
 from penstock.stores.commands import CreateCollection
 from penstock.stores.data_model import CollectionInfo
 from penstock.stores.memory_cache import MemoryCache
+from penstock.stores.server_keys import ServerKeys
 from penstock.tasks.runner import TaskRunner
 from penstock.telemetry.audit_log import AuditTrail
 from penstock.telemetry.heartbeat import Heartbeat
@@ -226,7 +226,7 @@ class FakeCore:
             warnings=list,
             serves_api=True,
             source_watches=watches or SourceWatches(),
-            keys=ActiveKeys(),
+            keys=ServerKeys(),
             audit=AuditTrail(),
         )
         self.layout = VectorLayout("m", DIM)

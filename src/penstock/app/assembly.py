@@ -225,7 +225,7 @@ class Assembly:
             watch_store=points.check_processes,
             pools=self._role.pools,
             serves_api=self._role.serves_api,
-            keys=backing.keys.active,
+            keys=backing.keys.keys,
             audit=self._audit,
             source_watches=self._source_watches,
         )

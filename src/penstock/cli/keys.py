@@ -7,25 +7,23 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
+from msgspec import to_builtins
 
 from penstock.app.external_backends import build_key_store
 from penstock.cli.options import Setup, json_option, with_all_settings
 from penstock.cli.sources import confirm, yes_option
 from penstock.cli.terminal import print_json, print_table, stderr_console, stdout_console, strip_controls
-from penstock.kernel.access import SCOPES, ApiKey, NewKey, Scope, make_key
-from penstock.stores.key_store import KeyRotation, KeyStore, find_keys, with_key, without_keys
+from penstock.kernel.access import AGE_S_MAX, RATE_MAX, SCOPES, ApiKey, NewKey, Scope, make_key
+from penstock.stores.key_store import KeyInfo, KeyRotation, KeyStore, find_keys, utc_rfc3339, with_key, without_keys
 from penstock.telemetry.audit_log import AuditLog
 
 _AGE: Final = re.compile(r"([1-9][0-9]{0,5})(m|h|d|w)")
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 #: How long the former key of a rotation goes on.
 GRACE: Final = "1d"
-#: Ten years.
-AGE_S_MAX: Final = 3653 * 86_400
 #: A key that ends within so many seconds is shown as ending.
 SOON_S: Final = 7 * 86_400
 
@@ -72,7 +70,7 @@ def keys() -> None:
     "--collections", metavar="PATTERN,…", default="", help="Only collections of these names, such as 'team-*'."
 )
 @click.option("--expires", type=Age(), metavar="TIME", default="0", help="End after 90d, 12h, …; by default never.")
-@click.option("--rate", type=click.IntRange(1, 1_000_000), metavar="N", help="Requests a second, if not the server's.")
+@click.option("--rate", type=click.IntRange(1, RATE_MAX), metavar="N", help="Requests a second, if not the server's.")
 @json_option
 @with_all_settings
 async def create(setup: Setup, name: str, *, as_json: bool, **wanted: Any) -> int:
@@ -111,7 +109,7 @@ async def list_(setup: Setup, *, as_json: bool) -> int:
         there = await store.read()
     now_s = time.time()
     if as_json:
-        print_json({"keys": [_shown(key, now_s) for key in there or ()]})
+        print_json({"keys": [to_builtins(KeyInfo.of(key, now_s)) for key in there or ()]})
     elif not there:
         stdout_console().print("no keys; `penstock keys create NAME` makes one", soft_wrap=True)
     else:
@@ -180,34 +178,25 @@ def _who() -> dict[str, Any]:
 def _print_new(new: NewKey, *, as_json: bool) -> None:
     """Print a key alone on standard output, so that a script can take it."""
     if as_json:
-        print_json({**_shown(new.key, time.time()), "secret": new.text})
+        print_json({**to_builtins(KeyInfo.of(new.key, time.time())), "secret": new.text})
         return
     click.echo(new.text)
     stderr_console().print("Keep it now: it is not shown again. Send it as `Authorization: Bearer`.", soft_wrap=True)
 
 
-def _shown(key: ApiKey, now_s: float) -> dict[str, Any]:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "scope": key.scope,
-        "collections": list(key.collections),
-        "rate": key.rate or None,
-        "created_at": _when(key.created_at),
-        "expires_at": _when(key.expires_at) if key.expires_at else None,
-        "expired": key.expired(now_s),
-    }
-
-
 def _row(key: ApiKey, now_s: float) -> list[str]:
-    ends = "never" if not key.expires_at else _when(key.expires_at)[:16].replace("T", " ")
+    ends = "never" if not key.expires_at else utc_rfc3339(key.expires_at)[:16].replace("T", " ")
     if key.expired(now_s):
         ends += " (over)"
     elif key.expires_at and key.expires_at - now_s < SOON_S:
         ends += " (soon)"
     rate = f"{key.rate:g}/s" if key.rate else ""
-    return [key.name, key.id, key.scope, ", ".join(key.collections) or "all", rate, _when(key.created_at)[:10], ends]
-
-
-def _when(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return [
+        key.name,
+        key.id,
+        key.scope,
+        ", ".join(key.collections) or "all",
+        rate,
+        utc_rfc3339(key.created_at)[:10],
+        ends,
+    ]

@@ -12,7 +12,6 @@ from penstock.bus.counters import BusObserver
 from penstock.bus.management import ManagedBus
 from penstock.indexing.model_inputs import BM25_INPUTS, SparseInputs
 from penstock.indexing.sources.source_watches import SourceWatches
-from penstock.kernel.access import ActiveKeys
 from penstock.kernel.context import Clock, Context
 from penstock.kernel.settings import Settings
 from penstock.models.bm25 import Bm25Runner
@@ -22,6 +21,7 @@ from penstock.pools.permits import POOL_NAMES
 from penstock.stores.contract import SnapshotStore, VectorStore
 from penstock.stores.data_model import IndexBuildStatus
 from penstock.stores.key_value_cache import KeyValueCache, ShrinkableCache
+from penstock.stores.server_keys import ServerKeys
 from penstock.stores.store_service import SharedTokenBuckets
 from penstock.telemetry.audit_log import AuditTrail
 from penstock.telemetry.memory_watch import MemoryWatch
@@ -97,7 +97,7 @@ class Dependencies:
         token_buckets: Clients' buckets that are shared with other servers, if they are.
         release_memory: Returns freed memory to the system. ``None`` to keep it.
         rng: Draws for jitter.
-        keys: The keys that the server accepts.
+        keys: The keys of the server: those that it accepts, and where they are kept.
         audit: Where administrative acts and refused attempts are written.
         source_watches: The sources that this server keeps up to date by itself.
     """
@@ -125,6 +125,6 @@ class Dependencies:
     token_buckets: SharedTokenBuckets | None = None
     release_memory: Callable[[], Awaitable[None]] | None = None
     rng: Rng = random.random
-    keys: ActiveKeys = field(default_factory=ActiveKeys)
+    keys: ServerKeys = field(default_factory=ServerKeys)
     audit: AuditTrail = field(default_factory=AuditTrail)
     source_watches: SourceWatches = field(default_factory=SourceWatches)

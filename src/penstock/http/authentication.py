@@ -70,11 +70,13 @@ class Authenticator:
         found = _sent_keys(scope)
         if len(found) != 1:
             return UNAUTHENTICATED if is_open else self._refusals["key_ambiguous" if found else "key_missing"]
-        known = ring.authenticate(found.pop().decode("latin-1"), self._now_s())
+        unix_s = self._now_s()
+        known = ring.authenticate(found.pop().decode("latin-1"), unix_s)
         if is_open:
             # A key is not needed, but tells who may know more.
             return known if isinstance(known, Principal) and not known.collections else UNAUTHENTICATED
         if isinstance(known, Principal):
+            self._keys.used_at_s[known.id] = unix_s
             return known
         if known == "key_unknown" and not self._failures.decide(address, now_s).allowed:
             known = "too_many_failed_attempts"

@@ -43,6 +43,7 @@ class ApiEndpoint:
         error_format: Form of its errors, also of those below its path.
         task: The kind of task that does its work where the query says `wait=false`.
         media_type: Media type of a 200.
+        cache_control: Header ``Cache-Control`` of a 200. Empty for none.
         error_statuses: Statuses of problems that only some endpoints have. Any request may get the others.
         owner: Class of its operation, as the next four from the definition.
         operation: Name of the method.
@@ -63,6 +64,7 @@ class ApiEndpoint:
     error_format: ErrorFormat = PROBLEM_DETAILS
     task: TaskKind | None = None
     media_type: str = JSON
+    cache_control: str = ""
     error_statuses: tuple[int, ...] = ()
     owner: type = object
     operation: str = ""

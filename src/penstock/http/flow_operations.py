@@ -207,7 +207,7 @@ class FlowFeed:
         return msgspec.structs.replace(frame, reasons=reasons, clients=own)
 
     def _client_flow(self, client: str) -> ClientFlow:
-        count, ring = self._core.traffic.clients.by_client[client], self._core.deps.keys.ring
+        count, ring = self._core.traffic.clients.by_client[client], self._core.deps.keys.active.ring
         name = ring.name_of(client.removeprefix("key:")) if ring is not None else ""
         return ClientFlow(client, count.requests, count.refused, name)
 

@@ -302,7 +302,7 @@ class Gate:
         ring = self._keys.ring
         for exchange in [*self._running]:
             key = exchange.state.principal.id
-            if ring is not None and key and key not in ring:
+            if ring is not None and key and key not in ring and not exchange.state.outlives_key:
                 exchange.stop(key_errors()["key_unknown"])
 
     def _admit(self, scope: Scope, arrival: RequestHead, state: RequestState) -> tuple[PreparedRefusal | None, float]:
@@ -454,7 +454,8 @@ def build_gate(core: Core) -> Gate:
     """Return the ASGI application of a server: its API behind the gate."""
     settings, limits = core.deps.settings, lambda: core.memory_watch.level
     pressed = backpressure_check(core.bus.check_admission)
-    inputs = GateInputs(pressed, limits, core.deps.rng, core.traffic, core.deps.keys, denial_recorder(core.deps.audit))
+    keys, denied = core.deps.keys.active, denial_recorder(core.deps.audit)
+    inputs = GateInputs(pressed, limits, core.deps.rng, core.traffic, keys, denied)
     listens = (settings.server.host, settings.worker.host)
     return Gate(Api(core), settings.http, core.metrics, inputs, core.limiter, listens)
 

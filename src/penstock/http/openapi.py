@@ -48,6 +48,7 @@ _TAGS: Final = {
     "documents": "Put documents in, list them, take them out.",
     "collections": "Make, describe and delete collections.",
     "sources": "Named trees whose documents are kept up to date.",
+    "keys": "Who may ask, and what.",
     "snapshots": "Keep everything in one file, and get it back.",
     "tasks": "Operations that go on when their request has been answered.",
     "models": "The models by themselves.",
@@ -76,6 +77,8 @@ _EXAMPLES: Final[dict[type, Any]] = {
     request_bodies.DeleteBody: {"ids": ["notes"]},
     request_bodies.CollectionBody: {},
     request_bodies.RestoreBody: {"force": False},
+    request_bodies.KeyBody: {"name": "ci", "scope": "write", "collections": ["team-*"]},
+    request_bodies.RotateBody: {"grace_s": 3600},
     request_bodies.SourceBody: {"root": {"host": "laptop", "path": "/home/me/src/penstock"}},
     request_bodies.TextsBody: {"texts": ["parse a JSON string"], "kind": "query"},
     vendor_records.OpenAiEmbeddingsBody: {"model": "penstock", "input": ["parse a JSON string"]},
@@ -142,6 +145,7 @@ _MODEL: Final[Schema] = {
 }
 
 _TASK: Final[Schema] = {"description": "The task's id", "schema": {"type": "string", "pattern": f"^{TASK_ID}$"}}
+_KEY: Final[Schema] = {"description": "The key's id", "schema": {"type": "string", "minLength": 1, "maxLength": 64}}
 
 #: Parameters of paths, by the path's second part.
 _PATH_PARAMETERS: Final = {
@@ -150,6 +154,7 @@ _PATH_PARAMETERS: Final = {
     "sources": _SOURCE,
     "models": _MODEL,
     "tasks": _TASK,
+    "keys": _KEY,
 }
 
 #: An event of a stream, as OpenAPI 3.2 reads a sequence.
@@ -308,6 +313,7 @@ _TAG_BY_PART: Final = {
     "/snapshots": "snapshots",
     "/sources": "sources",
     "/collections": "collections",
+    "/keys": "keys",
     "/status": "server",
     "/flow": "server",
     "/": "models",

@@ -25,6 +25,7 @@ from penstock.http.decoding import (
 from penstock.http.document_reading import read_document
 from penstock.http.endpoints import ApiEndpoint, declared_endpoints
 from penstock.http.flow_operations import FlowOperations
+from penstock.http.key_operations import KeyOperations
 from penstock.http.probes import CachedValue
 from penstock.http.request_context import build_context, request_state
 from penstock.http.snapshot_operations import SnapshotOperations, collection_layout
@@ -427,7 +428,9 @@ class Operations:
 
 
 #: Every endpoint of the API.
-ENDPOINTS: Final = declared_endpoints(Operations, SnapshotOperations, TaskOperations, FlowOperations, VendorOperations)
+ENDPOINTS: Final = declared_endpoints(
+    Operations, KeyOperations, SnapshotOperations, TaskOperations, FlowOperations, VendorOperations
+)
 
 
 async def _delete_condition(data: bytes, query: DeleteQuery) -> Condition | None:

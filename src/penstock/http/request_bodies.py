@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from penstock.indexing.document_records import PATH_CHARACTERS_MAX, Document, DocumentFields, Wait
+from penstock.kernel.access import AGE_S_MAX, COLLECTIONS_PATTERN, KEY_NAME_PATTERN, PATTERNS_MAX, RATE_MAX
 from penstock.kernel.messages import TextKind
 from penstock.kernel.records import NullAsDefault, OrNull, TimeoutMs, WholeNumber
 from penstock.stores.data_model import ID_CHARACTERS_MAX
+from penstock.stores.key_store import GRACE_S
 from penstock.stores.sources import FAILURES_MAX, Patterns, RootPath, ShortText, SourceFailure, SourceRun
 
 #: Texts in one request to a model.
@@ -27,6 +29,15 @@ METADATA_BYTES_MAX: Final = 65_536
 METADATA_DEPTH_MAX: Final = 32
 
 Texts = Annotated[list[str], Meta(min_length=1, max_length=TEXTS_MAX)]
+#: Their forms are the operation's to check: its errors say what a name and a pattern look like.
+KeyName = Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": KEY_NAME_PATTERN})]
+KeyPatterns = Annotated[
+    tuple[Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": COLLECTIONS_PATTERN})], ...],
+    Meta(max_length=PATTERNS_MAX),
+]
+KeyScope = Literal["search", "write", "admin"]
+KeyRate = Annotated[WholeNumber, Meta(ge=1, le=RATE_MAX)]
+Grace = Annotated[WholeNumber, Meta(ge=0, le=AGE_S_MAX)]
 DocumentCount = Annotated[WholeNumber, Meta(ge=0, le=10**12)]
 #: An empty one is refused by the operation, whose error says what to do instead.
 Ids = Annotated[list[Annotated[str, Meta(max_length=ID_CHARACTERS_MAX)]], Meta(max_length=IDS_MAX)]
@@ -158,6 +169,36 @@ class RestoreBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
     """
 
     force: OrNull[bool] = False
+
+
+class KeyBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
+    """A key to make.
+
+    Attributes:
+        name: Its name: letters, digits, `.`, `_`, `@`, `-`. Each key has another.
+        scope: `search`: read. `write`: also index and delete documents. `admin`: everything.
+        collections: Patterns of the collections that it may use, such as `team-*`. Empty for every collection.
+        expires_at: When it ends, RFC 3339. Null for never.
+        rate: Requests a second that it may make. Null for the server's limit.
+        close_server: Must be true for the first key of a server without keys, which it closes.
+    """
+
+    name: KeyName
+    scope: OrNull[KeyScope] = "search"
+    collections: OrNull[KeyPatterns] = ()
+    expires_at: Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})] | None = None
+    rate: KeyRate | None = None
+    close_server: OrNull[bool] = False
+
+
+class RotateBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
+    """Options for rotating a key.
+
+    Attributes:
+        grace_s: Seconds that the former key goes on. 0 ends it at once.
+    """
+
+    grace_s: OrNull[Grace] = GRACE_S
 
 
 class TextsBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):

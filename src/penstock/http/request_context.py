@@ -43,6 +43,7 @@ class RequestState:
         principal: The one on whose behalf it is made.
         streams: Whether the response is a stream, each piece of which has the write timeout for itself.
         address: The peer's address, where the client is a key.
+        outlives_key: Whether it goes on when its key is revoked, because it is what revokes it.
     """
 
     client: str
@@ -56,6 +57,7 @@ class RequestState:
     principal: Principal = ANYONE
     streams: bool = False
     address: str = ""
+    outlives_key: bool = False
 
     @property
     def who(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from penstock.http.problem import ProblemDetails
 from penstock.indexing.document_records import DocumentStatus
 from penstock.indexing.sources.source_watches import SourceWatch
 from penstock.kernel import vectors
+from penstock.kernel.access import ApiKey
 from penstock.kernel.context import Criticality
 from penstock.models.contract import ModelInfo
 from penstock.policies.alerts import Severity
@@ -20,6 +21,7 @@ from penstock.policies.breaker import BreakerState
 from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
 from penstock.stores.data_model import CollectionInfo, SnapshotInfo
+from penstock.stores.key_store import KeyInfo, utc_rfc3339
 from penstock.stores.key_value_cache import CacheState, Count
 from penstock.stores.sources import Patterns, SourceRoot, SourceRun
 
@@ -42,6 +44,58 @@ class SnapshotList(msgspec.Struct, frozen=True):
     """All snapshots, by name."""
 
     snapshots: list[SnapshotInfo]
+
+
+class ListedKey(KeyInfo, frozen=True, kw_only=True):
+    """A key of the server, without its secret.
+
+    Attributes:
+        place: Where it is kept: `store`, or `file` (`PENSTOCK_KEYS_FILE`) or `environment` (`PENSTOCK_API_KEY`), which
+            are changed there only.
+        used_at: When this server has last seen it used, RFC 3339 in UTC. Null for not since the server's start.
+    """
+
+    place: Annotated[str, Meta(extra_json_schema={"enum": ["store", "file", "environment"]})]
+    used_at: Rfc3339 | None
+
+    @classmethod
+    def listed(cls, key: ApiKey, place: str, now_s: float, used_at_s: float | None) -> ListedKey:
+        """Return what people see of a key of the server.
+
+        Args:
+            key: As it is kept.
+            place: Where it is kept.
+            now_s: Unix time.
+            used_at_s: When it was used last, as Unix time.
+        """
+        used_at = utc_rfc3339(used_at_s) if used_at_s is not None else None
+        return cls(**msgspec.structs.asdict(KeyInfo.of(key, now_s)), place=place, used_at=used_at)
+
+
+class KeyList(msgspec.Struct, frozen=True):
+    """Keys of the server.
+
+    Attributes:
+        keys: The keys.
+        own: Id of the key of this request. Null without one.
+        open: Whether the server has no keys, and serves requests without one.
+    """
+
+    keys: list[ListedKey]
+    own: str | None
+    open: bool
+
+
+class CreatedKey(msgspec.Struct, frozen=True):
+    """A new key.
+
+    Attributes:
+        key: The key.
+        secret: The key as its user sends it. It is told this one time.
+    """
+
+    key: ListedKey
+    secret: str
 
 
 class SourceInfo(msgspec.Struct, frozen=True):

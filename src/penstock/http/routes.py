@@ -185,6 +185,7 @@ def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Me
     # Also where there is no use for a body: a page may not send that either. No page can send one with GET.
     taken = () if endpoint.method == "GET" else (JSON, NDJSON) if endpoint.ndjson else (JSON,)
 
+    headers = {"cache-control": endpoint.cache_control} if endpoint.cache_control else None
     count = _response_counter(endpoint, metrics, audit)
 
     async def answer(request: Request) -> Response:
@@ -216,7 +217,7 @@ def _route(endpoint: ApiEndpoint, owner: object, submit: SubmitTask, metrics: Me
             _count_documents(metrics, record)
         status = 207 if isinstance(record, responses.IndexResponse) and record.failed else 200
         count(request, status, "done")
-        return Response(await encode_in_slices(record), status, media_type=JSON)
+        return Response(await encode_in_slices(record), status, headers, JSON)
 
     # An id and a model's name may hold slashes, encoded or not.
     return Route(

@@ -30,11 +30,19 @@ PLAIN_ID: Final = "environment"
 KEYS_MAX: Final = 10_000
 PATTERNS_MAX: Final = 100
 NAME_CHARACTERS_MAX: Final = 64
+#: Requests a second of a key, and seconds until it ends: ten years.
+RATE_MAX: Final = 1_000_000
+AGE_S_MAX: Final = 3653 * 86_400
 
 _ALPHABET: Final = string.ascii_letters + string.digits
 _KEY: Final = re.compile(rf"{KEY_PREFIX}_([0-9A-Za-z]{{{ID_CHARACTERS}}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})")
 _NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._@-]{{0,{NAME_CHARACTERS_MAX - 1}}}")
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._*-]{1,64}")
+
+
+#: The same as patterns of JSON Schema.
+KEY_NAME_PATTERN: Final = f"^{_NAME.pattern}$"
+COLLECTIONS_PATTERN: Final = f"^{_PATTERN.pattern}$"
 
 
 class Scope(enum.IntEnum):
@@ -151,15 +159,15 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     id: Annotated[str, Meta(pattern=rf"^[0-9A-Za-z]{{{ID_CHARACTERS}}}$")]
-    name: Annotated[str, Meta(pattern=f"^{_NAME.pattern}$")]
+    name: Annotated[str, Meta(pattern=KEY_NAME_PATTERN)]
     digest: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     scope: Annotated[str, Meta(pattern=f"^({'|'.join(SCOPES)})$")] = Scope.SEARCH.label
     collections: Annotated[
-        tuple[Annotated[str, Meta(pattern=f"^{_PATTERN.pattern}$")], ...], Meta(max_length=PATTERNS_MAX)
+        tuple[Annotated[str, Meta(pattern=COLLECTIONS_PATTERN)], ...], Meta(max_length=PATTERNS_MAX)
     ] = ()
     created_at: int = 0
     expires_at: int = 0
-    rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    rate: Annotated[float, Meta(ge=0, le=RATE_MAX)] = 0.0
 
     @property
     def principal(self) -> Principal:
@@ -173,6 +181,14 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             now_s: Unix time.
         """
         return bool(self.expires_at) and now_s >= self.expires_at
+
+    def administers(self, now_s: float) -> bool:
+        """Return whether it may do everything, in every collection, at this time.
+
+        Args:
+            now_s: Unix time.
+        """
+        return self.scope == Scope.ADMIN.label and not self.collections and not self.expired(now_s)
 
 
 def check_key_name(name: str) -> None:
@@ -197,6 +213,27 @@ def check_pattern(pattern: str) -> None:
     if not _PATTERN.fullmatch(pattern):
         detail = f"{pattern[:80]!r} is no pattern of collections, such as 'team-*'"
         raise Invalid(detail, field="collections")
+
+
+def _check_new_key(key: ApiKey, now_s: int) -> None:
+    """Refuse a key that could not be read again, or that would be of no use.
+
+    Raises:
+        Invalid: It is such a one. The error names the field.
+    """
+    check_key_name(key.name)
+    if key.scope not in SCOPES:
+        raise Invalid(f"{key.scope[:80]!r} is no scope; there are {', '.join(SCOPES)}", field="scope")
+    if len(key.collections) > PATTERNS_MAX:
+        raise Invalid(f"a key has at most {PATTERNS_MAX} patterns; `*` in one stands for many", field="collections")
+    for pattern in key.collections:
+        check_pattern(pattern)
+    if key.expires_at and not now_s < key.expires_at <= now_s + AGE_S_MAX:
+        over = key.expires_at <= now_s
+        detail = "this time has passed; name a later one" if over else "a key ends within ten years, or never"
+        raise Invalid(detail, field="expires_at")
+    if key.rate and not 1 <= key.rate <= RATE_MAX:
+        raise Invalid(f"a key's rate is between 1 and {RATE_MAX} requests a second", field="rate")
 
 
 def _matches(name: str, pattern: str) -> bool:
@@ -258,11 +295,9 @@ def make_key(template: ApiKey, now_s: int) -> NewKey:
     """Return a new key that is like another, but for its id, its secret and its age.
 
     Raises:
-        Invalid: The name or a pattern is not allowed.
+        Invalid: The name, a pattern, the end or the rate is not allowed.
     """
-    check_key_name(template.name)
-    for pattern in template.collections:
-        check_pattern(pattern)
+    _check_new_key(template, now_s)
     id, secret = new_key_id(), new_secret()
     key = msgspec.structs.replace(template, id=id, digest=digest_of(secret), created_at=now_s)
     return NewKey(key, format_key(id, secret))
@@ -321,17 +356,22 @@ class ActiveKeys:
     Attributes:
         ring: The keys; ``None`` while the server has none and serves anyone.
         on_change: Called when they were replaced.
+        used_at_s: When each key was used last, by its id, as Unix time.
+
+    Bounds: times of the ring's keys, and of those that were revoked since it was replaced.
     """
 
-    __slots__ = ("on_change", "ring")
+    __slots__ = ("on_change", "ring", "used_at_s")
 
     def __init__(self, ring: KeyRing | None = None) -> None:
         self.ring = ring
+        self.used_at_s: dict[str, float] = {}
         self.on_change: Callable[[], None] = lambda: None
 
     def replace(self, ring: KeyRing) -> None:
         """Accept these keys from now on, and no others."""
         self.ring = ring
+        self.used_at_s = {id: at_s for id, at_s in self.used_at_s.items() if id in ring}
         self.on_change()
 
     def __repr__(self) -> str:

@@ -8,13 +8,14 @@ import fcntl
 import math
 import os
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta
 
-from penstock.kernel.access import KEYS_MAX, ApiKey, NewKey, make_key
+from penstock.kernel.access import AGE_S_MAX, KEYS_MAX, ApiKey, NewKey, make_key
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, Unavailable
 from penstock.kernel.files import read_regular
 
@@ -25,8 +26,13 @@ _LOCK_FILE: Final = "keys.lock"
 LOCK_ATTEMPTS_MAX: Final = 200
 LOCK_PAUSE_S: Final = 0.05
 
-#: Makes another list of keys out of one.
+#: Makes another list of keys out of one. It may be called more than once, and in a thread.
 KeyEdit = Callable[[list[ApiKey]], list[ApiKey]]
+
+#: Seconds that the former key of a rotation goes on, where nothing is said.
+GRACE_S: Final = 86_400
+
+T = TypeVar("T")
 
 
 class KeyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +45,54 @@ class KeyDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     keys: Annotated[list[ApiKey], Meta(max_length=KEYS_MAX)]
     version: Annotated[int, Meta(ge=1, le=1)] = 1
+
+
+class KeyInfo(msgspec.Struct, frozen=True):
+    """A key as people see it: without its digest.
+
+    Attributes:
+        id: Its id, the part of the key before the last `_`.
+        name: What people call it.
+        scope: `search`, `write` or `admin`.
+        collections: Patterns of the collections that it may use. Empty for every collection.
+        rate: Requests a second that it may make. Null for the server's limit.
+        created_at: When it was made, RFC 3339 in UTC.
+        expires_at: When it ends, RFC 3339 in UTC. Null for never.
+        expired: Whether its time is over.
+    """
+
+    id: str
+    name: str
+    scope: str
+    collections: tuple[str, ...]
+    rate: float | None
+    created_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    expires_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})] | None
+    expired: bool
+
+    @classmethod
+    def of(cls, key: ApiKey, now_s: float) -> KeyInfo:
+        """Return what people see of a key.
+
+        Args:
+            key: As it is kept.
+            now_s: Unix time.
+        """
+        return cls(
+            key.id,
+            key.name,
+            key.scope,
+            key.collections,
+            key.rate or None,
+            utc_rfc3339(key.created_at),
+            utc_rfc3339(key.expires_at) if key.expires_at else None,
+            key.expired(now_s),
+        )
+
+
+def utc_rfc3339(at_s: float) -> str:
+    """Return Unix time as RFC 3339 in UTC, in whole seconds."""
+    return datetime.fromtimestamp(int(at_s), UTC).isoformat().replace("+00:00", "Z")
 
 
 class KeyStore(Protocol):
@@ -134,22 +188,25 @@ class KeyFile:
         return self._read[1]
 
     async def change(self, edit: KeyEdit) -> None:
-        """Replace the keys by what ``edit`` makes of them.
+        """Replace the keys by what ``edit`` makes of them. Threads do what the disk may delay.
 
         Cancellation: Nothing is changed. Once the file is locked, the change is made before anything else is heard.
         """
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self._path.with_name(_LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = await _run_to_end(self._open_lock)
         except OSError as error:
             raise self._not_written(error) from error
         try:
             await self._lock(fd)
-            self._replace(edit)
+            await _run_to_end(lambda: self._replace(edit))
         except OSError as error:
             raise self._not_written(error) from error
         finally:
             os.close(fd)
+
+    def _open_lock(self) -> int:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(self._path.with_name(_LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     async def close(self) -> None:
         """Do nothing: a file is open only while it is read."""
@@ -188,6 +245,24 @@ class KeyFile:
     def _not_written(self, error: OSError) -> Unavailable:
         detail = f"the keys cannot be written to {self.label}: {error.strerror}; they are as they were"
         return Unavailable(detail, dependency="data directory", code="keys_not_written")
+
+
+async def _run_to_end(work: Callable[[], T]) -> T:
+    """Return what a thread has done.
+
+    Cancellation: It is heard when the thread has ended, at the next place where the caller waits.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        # Once more, and as often as before: a timeout counts.
+        task.uncancel()
+        task.cancel()
+        return running.result()
 
 
 def with_key(new: ApiKey) -> KeyEdit:
@@ -244,14 +319,58 @@ class KeyRotation:
         name = find_keys(keys, self._wanted)[0].name
         self.former = [key for key in keys if key.name == name]
         newest = max(self.former, key=lambda key: (key.created_at, key.expires_at or math.inf))
-        lasts_s = newest.expires_at - newest.created_at if newest.expires_at else 0
+        lasts_s = min(newest.expires_at - newest.created_at, AGE_S_MAX) if newest.expires_at else 0
         expires_at = self._now_s + lasts_s if lasts_s else 0
         self.new = make_key(msgspec.structs.replace(newest, expires_at=expires_at), self._now_s)
         return [*(self._ending(key) if key.name == name else key for key in keys), self.new.key]
 
+    @property
+    def made(self) -> NewKey:
+        """The new key of a change that was made."""
+        assert self.new is not None  # noqa: S101 - for the type checker
+        return self.new
+
     def _ending(self, key: ApiKey) -> ApiKey:
         ends_at = min(self._until_s, key.expires_at) if key.expires_at else self._until_s
         return msgspec.structs.replace(key, expires_at=ends_at)
+
+
+def without_key(id: str, others: Sequence[ApiKey], now_s: float) -> KeyEdit:
+    """Return the change that removes the key of an id, unless none would be left that may make keys.
+
+    Args:
+        id: The key's id.
+        others: Keys of other places, which stay.
+        now_s: Unix time.
+
+    Raises:
+        Invalid: When it is made: there is none of this id (``key_not_found``), or it is the last (``last_admin_key``).
+    """
+
+    def edit(keys: list[ApiKey]) -> list[ApiKey]:
+        gone = find_key(keys, id)
+        rest = [key for key in keys if key is not gone]
+        if gone.administers(now_s) and not any(key.administers(now_s) for key in (*rest, *others)):
+            detail = (
+                "it is the last key that administers the server; make another one first,"
+                " or revoke it on the server with `penstock keys revoke`"
+            )
+            raise Invalid(detail, code="last_admin_key")
+        return rest
+
+    return edit
+
+
+def find_key(keys: Sequence[ApiKey], id: str) -> ApiKey:
+    """Return the key of an id.
+
+    Raises:
+        Invalid: There is none (``key_not_found``).
+    """
+    for key in keys:
+        if key.id == id:
+            return key
+    raise Invalid(f"there is no key of the id {id[:80]!r}", code="key_not_found")
 
 
 def find_keys(keys: Sequence[ApiKey], wanted: str) -> list[ApiKey]:
