@@ -106,13 +106,22 @@ export function ErrorNotice({ error, retry }) {
 /** A modal dialog, open while it is rendered. Escape and the browser's own means close it. */
 export function Dialog({ title, onClose, children, closable = true }) {
   const element = useRef(null);
+  const left = useRef(false);
   useEffect(() => {
-    const before = document.activeElement;
-    element.current.showModal();
-    return () => before?.focus?.();
+    const dialog = element.current;
+    dialog.showModal();
+    return () => {
+      left.current = true;
+      // The focus goes back to where it was.
+      dialog.close();
+    };
   }, []);
   // A browser closes it at a second Escape, whatever the page says to the first.
-  const closed = () => (closable ? onClose() : element.current?.showModal());
+  const closed = () => {
+    if (left.current) return;
+    if (closable) onClose();
+    else element.current.showModal();
+  };
   return html`<dialog ref=${element} aria-labelledby="dialog-title" onClose=${closed} onCancel=${(event) => { event.preventDefault(); if (closable) onClose(); }}>
     <div class="dialog-head"><h2 id="dialog-title">${title}</h2>
       ${closable && html`<button type="button" class="plain square" aria-label="Close" onClick=${onClose}><${Icon} name="close" /></button>`}</div>
