@@ -88,7 +88,7 @@ function Tasks() {
 
 function Alerts() {
   const polled = usePolled("/v1/alerts");
-  const list = (alerts) => html`<ul class="alerts">${alerts.map((one) => html`<li key=${`${one.name} ${one.subject} ${one.since}`} class="card">
+  const list = (alerts) => html`<ul class="alert-list">${alerts.map((one) => html`<li key=${`${one.name} ${one.subject} ${one.since}`} class="card">
     <p><span class=${`badge ${one.active ? (one.severity === "critical" ? "bad" : "warn") : ""}`}>${one.active ? one.severity : "resolved"}</span> <b>${one.name.replaceAll("_", " ")}</b> <span class="soft">${visible(one.subject)}</span></p>
     <p>${visible(one.detail)}</p><p class="soft">since ${ago(one.since)}${one.until && `, until ${ago(one.until)}`}</p></li>`)}</ul>`;
   return html`<${Section} title="Alerts" says="What the server itself finds wrong." polled=${polled}>${({ alerts }) => {
