@@ -10,6 +10,7 @@ import pytest
 
 from penstock.http import request_bodies
 from penstock.http.gate import EXEMPT_PATHS
+from penstock.http.key_operations import KeyOperations
 from penstock.http.operations import ENDPOINTS
 from penstock.http.problem import _STATUS_BY_CODE, problem_of
 from penstock.indexing.document_records import Document
@@ -161,7 +162,9 @@ async def test_the_curl_examples_do_what_they_say_one_after_the_other():
         assert answer.status in (200, 202, 207), f"{command}\n{answer.body.decode()}"
         task = answer.json["id"] if answer.status == 202 else task
         done.append((method, path.partition("?")[0]))
-    table = {(e.method, e.path.format(name="notes", id="decoder", model="penstock", task="$task")) for e in ENDPOINTS}
+    # A first key would close the server that answers the examples; tests/unit/http/test_key_operations.py makes one.
+    shown = [e for e in ENDPOINTS if e.owner is not KeyOperations]
+    table = {(e.method, e.path.format(name="notes", id="decoder", model="penstock", task="$task")) for e in shown}
     assert table <= set(done), f"no example of {table - set(done)}"
 
 

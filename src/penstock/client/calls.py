@@ -17,11 +17,14 @@ from penstock.client.records import (
     DocumentListing,
     FullDocument,
     IndexReport,
+    KeyListing,
+    MadeKey,
     NewDocument,
     RootDirectory,
     RunSummary,
     SearchOptions,
     SearchResponse,
+    ServerKey,
     Snapshot,
     Source,
     SparseEmbeddings,
@@ -258,6 +261,42 @@ def restore_snapshot(name: str, *, force: bool = False) -> ApiCall[list[Collecti
         _json(force=force),
         read_timeout_s=SNAPSHOT_READ_TIMEOUT_S,
     )
+
+
+def list_keys() -> ApiCall[KeyListing]:
+    """List the keys of the server, without their secrets."""
+    return ApiCall("GET", "/v1/keys", KeyListing)
+
+
+def create_key(
+    name: str,
+    scope: Literal["search", "write", "admin"] = "search",
+    collections: Sequence[str] = (),
+    *,
+    expires_at: str | None = None,
+    rate: int | None = None,
+    close_server: bool = False,
+) -> ApiCall[MadeKey]:
+    """Make a key. Its secret is in this answer only. The first key of an open server closes it."""
+    body = _json(
+        name=name,
+        scope=scope,
+        collections=list(collections),
+        expires_at=expires_at,
+        rate=rate,
+        close_server=close_server,
+    )
+    return ApiCall("POST", "/v1/keys", MadeKey, body=body)
+
+
+def rotate_key(id: str, grace_s: int = 86_400) -> ApiCall[MadeKey]:
+    """Make a new key like another one, which goes on for ``grace_s`` seconds. The secret is in this answer only."""
+    return ApiCall("POST", f"/v1/keys/{quote(id, safe='')}/rotate", MadeKey, body=_json(grace_s=grace_s))
+
+
+def revoke_key(id: str) -> ApiCall[ServerKey]:
+    """End a key at once."""
+    return ApiCall("DELETE", f"/v1/keys/{quote(id, safe='')}", ServerKey)
 
 
 def submit(call: ApiCall[Any]) -> ApiCall[ServerTask]:

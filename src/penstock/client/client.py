@@ -16,21 +16,11 @@ from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, Unpack
 
 import httpx
 
-from penstock.client import calls
+from penstock.client import calls, uploads
 from penstock.client.calls import DEFAULT, ApiCall
 from penstock.client.errors import NotReachable, error_from, retry_after_s
 from penstock.client.records import Hit, IndexReport, SearchOptions, StoredDocument
 from penstock.client.task_records import ServerTask, wait_steps
-from penstock.client.uploads import (
-    UPLOAD_DEFAULTS,
-    Upload,
-    UploadBatch,
-    UploadDocument,
-    UploadFailure,
-    UploadReport,
-    UploadSettings,
-    outcome_of,
-)
 from penstock.kernel.errors import Expired, PenstockError
 from penstock.policies.retry import RetryBudget, RetrySettings
 
@@ -275,14 +265,14 @@ class Client(_Configurable):
 
     def upload(
         self,
-        documents: Iterable[UploadDocument],
+        documents: Iterable[uploads.UploadDocument],
         collection: str = DEFAULT,
-        settings: UploadSettings = UPLOAD_DEFAULTS,
+        settings: uploads.UploadSettings = uploads.UPLOAD_DEFAULTS,
         *,
-        progress: Callable[[UploadReport], object] | None = None,
-        failed: Callable[[UploadFailure], object] | None = None,
-    ) -> UploadReport:
-        """Upload any number of documents, in batches, several at once, as fast as the server takes them.
+        progress: Callable[[uploads.UploadReport], object] | None = None,
+        failed: Callable[[uploads.UploadFailure], object] | None = None,
+    ) -> uploads.UploadReport:
+        """uploads.Upload any number of documents, in batches, several at once, as fast as the server takes them.
 
         To go on with an upload that was interrupted, repeat it: what the server has is told as ``unchanged``.
 
@@ -296,16 +286,16 @@ class Client(_Configurable):
         Raises:
             PenstockError: The upload cannot go on, or nothing was taken for ``patience_s``.
         """
-        upload = Upload(documents, collection, settings, progress, failed)
-        under_way: dict[Future[IndexReport], UploadBatch] = {}
+        upload = uploads.Upload(documents, collection, settings, progress, failed)
+        under_way: dict[Future[IndexReport], uploads.UploadBatch] = {}
         with ThreadPoolExecutor(settings.concurrency, "penstock-upload") as pool:
             while not upload.done:
                 step = upload.next(time.monotonic())
-                if isinstance(step, UploadBatch):
+                if isinstance(step, uploads.UploadBatch):
                     under_way[pool.submit(self.send, upload.call(step))] = step
                 elif under_way:
                     for one in futures.wait(under_way, step, return_when=futures.FIRST_COMPLETED).done:
-                        upload.answered(under_way.pop(one), outcome_of(one), time.monotonic())
+                        upload.answered(under_way.pop(one), uploads.outcome_of(one), time.monotonic())
                 elif step is not None:
                     self._sleep(step)
         return upload.report
@@ -342,6 +332,10 @@ class Client(_Configurable):
     list_snapshots = _blocking(calls.list_snapshots)
     delete_snapshot = _blocking(calls.delete_snapshot)
     restore_snapshot = _blocking(calls.restore_snapshot)
+    list_keys = _blocking(calls.list_keys)
+    create_key = _blocking(calls.create_key)
+    rotate_key = _blocking(calls.rotate_key)
+    revoke_key = _blocking(calls.revoke_key)
     submit = _blocking(calls.submit)
     list_tasks = _blocking(calls.list_tasks)
     get_task = _blocking(calls.get_task)
@@ -428,25 +422,25 @@ class AsyncClient(_Configurable):
 
     async def upload(
         self,
-        documents: Iterable[UploadDocument],
+        documents: Iterable[uploads.UploadDocument],
         collection: str = DEFAULT,
-        settings: UploadSettings = UPLOAD_DEFAULTS,
+        settings: uploads.UploadSettings = uploads.UPLOAD_DEFAULTS,
         *,
-        progress: Callable[[UploadReport], object] | None = None,
-        failed: Callable[[UploadFailure], object] | None = None,
-    ) -> UploadReport:
-        """Upload any number of documents, as :meth:`Client.upload`."""
-        upload = Upload(documents, collection, settings, progress, failed)
-        under_way: dict[asyncio.Task[IndexReport], UploadBatch] = {}
+        progress: Callable[[uploads.UploadReport], object] | None = None,
+        failed: Callable[[uploads.UploadFailure], object] | None = None,
+    ) -> uploads.UploadReport:
+        """uploads.Upload any number of documents, as :meth:`Client.upload`."""
+        upload = uploads.Upload(documents, collection, settings, progress, failed)
+        under_way: dict[asyncio.Task[IndexReport], uploads.UploadBatch] = {}
         try:
             while not upload.done:
                 step = upload.next(time.monotonic())
-                if isinstance(step, UploadBatch):
+                if isinstance(step, uploads.UploadBatch):
                     under_way[asyncio.create_task(self.send(upload.call(step)))] = step
                 elif under_way:
                     ended, _ = await asyncio.wait(under_way, timeout=step, return_when=asyncio.FIRST_COMPLETED)
                     for one in ended:
-                        upload.answered(under_way.pop(one), outcome_of(one), time.monotonic())
+                        upload.answered(under_way.pop(one), uploads.outcome_of(one), time.monotonic())
                 elif step is not None:
                     await self._sleep(step)
         finally:
@@ -487,6 +481,10 @@ class AsyncClient(_Configurable):
     list_snapshots = _awaited(calls.list_snapshots)
     delete_snapshot = _awaited(calls.delete_snapshot)
     restore_snapshot = _awaited(calls.restore_snapshot)
+    list_keys = _awaited(calls.list_keys)
+    create_key = _awaited(calls.create_key)
+    rotate_key = _awaited(calls.rotate_key)
+    revoke_key = _awaited(calls.revoke_key)
     submit = _awaited(calls.submit)
     list_tasks = _awaited(calls.list_tasks)
     get_task = _awaited(calls.get_task)

@@ -354,6 +354,49 @@ class TextRanking(msgspec.Struct, frozen=True):
     query_truncated: bool = False
 
 
+class ServerKey(msgspec.Struct, frozen=True):
+    """A key of the server, without its secret.
+
+    Attributes:
+        id: Its id.
+        name: Its name.
+        scope: ``search``, ``write`` or ``admin``.
+        collections: Patterns of its collections; empty for all.
+        rate: Requests a second; ``None`` for the server's limit.
+        created_at: RFC 3339, UTC.
+        expires_at: RFC 3339, UTC; ``None`` for never.
+        expired: Whether its time is over.
+        place: Where it is kept: ``store``, ``file`` or ``environment``.
+        used_at: When the server has seen it last; ``None`` for not since its start.
+    """
+
+    id: str
+    name: str
+    scope: str = ""
+    collections: list[str] = []
+    rate: float | None = None
+    created_at: str = ""
+    expires_at: str | None = None
+    expired: bool = False
+    place: str = ""
+    used_at: str | None = None
+
+
+class KeyListing(msgspec.Struct, frozen=True):
+    """Keys of the server; ``own`` is the id of the request's, and ``open`` says that the server has none."""
+
+    keys: list[ServerKey]
+    own: str | None = None
+    open: bool = False
+
+
+class MadeKey(msgspec.Struct, frozen=True):
+    """A new key, and its secret, which is told this one time."""
+
+    key: ServerKey
+    secret: str
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """A snapshot in the data directory.
 

@@ -69,7 +69,7 @@ class ServerKeys:
 
     @property
     def required(self) -> bool:
-        """Whether the server serves only requests with a key."""
+        """True while the server serves only requests with a key."""
         return self._required
 
     def listed(self) -> list[PlacedKey]:

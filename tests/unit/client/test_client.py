@@ -299,7 +299,7 @@ def test_no_retry_comes_before_the_time_the_server_named(attempt, asked_s, jitte
 
 
 ROUTES = {
-    (call.method, call.path.replace("/name", "/{name}").replace("/0", "/{task}"))
+    (call.method, call.path.replace("/name", "/{name}").replace("/tasks/0", "/tasks/{task}").replace("/0", "/{key}"))
     for call in (
         calls.search("q", "name"),
         calls.list_collections(),
@@ -321,6 +321,10 @@ ROUTES = {
         calls.list_snapshots(),
         calls.delete_snapshot("name"),
         calls.restore_snapshot("name"),
+        calls.list_keys(),
+        calls.create_key("name"),
+        calls.rotate_key("0"),
+        calls.revoke_key("0"),
         calls.list_tasks(),
         calls.get_task("0"),
         calls.cancel_task("0"),

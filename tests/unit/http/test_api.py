@@ -140,7 +140,7 @@ async def test_no_route_reads_a_body_of_another_kind(kind):
         if endpoint.method == "GET":
             continue
         caller = Caller(api.gate)
-        path = endpoint.path.format(name="default", id="a", task="0" * 20)
+        path = endpoint.path.format(name="default", id="a", task="0" * 20, key="0" * 12)
         answer = await caller.ask(endpoint.method, path, "{}", {"content-type": kind})
         assert_refused(answer, endpoint, 415, "content-type")
         assert caller.received == 0, path

@@ -51,7 +51,7 @@ class Keyed:
 
     def __init__(self) -> None:
         self.core = FakeCore(Settings())
-        self.keys = self.core.deps.keys
+        self.keys = self.core.deps.keys.active
         ids = {"admin": "A" * 12, "reader": "R" * 12, "team": "T" * 12}
         scopes = {"admin": Scope.ADMIN, "reader": Scope.SEARCH, "team": Scope.ADMIN}
         self.records = {
