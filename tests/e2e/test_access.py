@@ -122,6 +122,27 @@ def test_keys_take_effect_while_the_server_runs(serve, data_dir, tree):
     assert {"key_created", "key_rotated", "key_revoked", "refused"} <= set(events)
 
 
+def test_the_first_key_over_http_closes_the_server_and_others_count_at_once(serve, data_dir):
+    server = serve()
+    first = {"name": "first", "scope": "admin", "close_server": True}
+    admin = asked(server, "/v1/keys", method="POST", json=first).json()["secret"]
+    assert asked(server, "/v1/keys").status_code == 401
+    made = asked(server, "/v1/keys", admin, method="POST", json={"name": "ci"}).json()
+    assert asked(server, "/v1/status", made["secret"]).status_code == 200
+    rotated = asked(server, f"/v1/keys/{made['key']['id']}/rotate", admin, method="POST", json={"grace_s": 0}).json()
+    assert asked(server, "/v1/status", made["secret"]).json()["code"] == "key_expired"
+    assert asked(server, "/v1/status", rotated["secret"]).status_code == 200
+    assert asked(server, f"/v1/keys/{rotated['key']['id']}", admin, method="DELETE").status_code == 200
+    assert asked(server, "/v1/status", rotated["secret"]).status_code == 401
+    told = asked(server, "/v1/keys", admin).json()
+    listed = penstock_json("keys", "list", "--data-dir", data_dir)["keys"]
+    assert [key["id"] for key in told["keys"]] == [key["id"] for key in listed]
+    own = asked(server, f"/v1/keys/{told['own']}", admin, method="DELETE")
+    assert (own.status_code, own.json()["code"]) == (409, "last_admin_key")
+    told_events = [json.loads(line)["event"] for line in (data_dir / AUDIT_FILE).read_text().splitlines()]
+    assert {"key_created", "key_rotated", "key_revoked"} <= set(told_events)
+
+
 def test_a_key_for_some_collections_works_through_the_client(serve, data_dir, tree):
     assert penstock("index", tree, "--collection", "team-a", "--data-dir", data_dir).returncode == 0
     assert penstock("index", tree, "--collection", "other", "--data-dir", data_dir).returncode == 0

@@ -23,6 +23,7 @@ from penstock.http.json_errors import InvalidField, find_invalid_json
 from penstock.http.problem import UnsupportedMediaType
 from penstock.http.request_bodies import Ids, PathPrefix
 from penstock.indexing.document_records import PATH_CHARACTERS_MAX
+from penstock.kernel.access import PATTERNS_MAX
 from penstock.kernel.errors import DECODE_ERRORS, Invalid, truncated
 from penstock.search.request import CHUNK_NUMBER_MAX, SearchBody
 from penstock.stores.data_model import ID_CHARACTERS_MAX
@@ -322,6 +323,7 @@ _BODY_LISTS: Final[dict[type, tuple[str, int]]] = {
     request_bodies.RerankBody: ("texts", request_bodies.TEXTS_MAX),
     request_bodies.DeleteBody: ("ids", request_bodies.IDS_MAX),
     request_bodies.SourceBody: ("include", INCLUDE_MAX),
+    request_bodies.KeyBody: ("collections", PATTERNS_MAX),
     vendor_records.OpenAiEmbeddingsBody: ("input", vendor_records.INPUTS_MAX),
     vendor_records.CohereRerankBody: ("documents", request_bodies.TEXTS_MAX),
     # Each document may be an object.

@@ -32,7 +32,7 @@ Texts = Annotated[list[str], Meta(min_length=1, max_length=TEXTS_MAX)]
 #: Their forms are the operation's to check: its errors say what a name and a pattern look like.
 KeyName = Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": KEY_NAME_PATTERN})]
 KeyPatterns = Annotated[
-    tuple[Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": COLLECTIONS_PATTERN})], ...],
+    list[Annotated[str, Meta(max_length=1000, extra_json_schema={"pattern": COLLECTIONS_PATTERN})]],
     Meta(max_length=PATTERNS_MAX),
 ]
 KeyScope = Literal["search", "write", "admin"]
@@ -185,7 +185,7 @@ class KeyBody(NullAsDefault, frozen=True, forbid_unknown_fields=True):
 
     name: KeyName
     scope: OrNull[KeyScope] = "search"
-    collections: OrNull[KeyPatterns] = ()
+    collections: OrNull[KeyPatterns] = msgspec.field(default_factory=list)
     expires_at: Annotated[str, Meta(max_length=40, extra_json_schema={"format": "date-time"})] | None = None
     rate: KeyRate | None = None
     close_server: OrNull[bool] = False

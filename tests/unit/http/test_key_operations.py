@@ -76,7 +76,7 @@ async def test_a_new_key_is_told_once_and_works_at_once():
         ({"name": "x", "expires_at": "2999-01-01T00:00:00Z"}, (422, "invalid", "expires_at")),
         ({"name": "x", "expires_at": "soon"}, (422, "invalid", "expires_at")),
         ({"name": "x", "collections": ["a b"]}, (422, "invalid", "collections")),
-        ({"name": "x", "collections": ["a"] * 101}, (422, "invalid", "body")),
+        ({"name": "x", "collections": ["a"] * 101}, (422, "invalid", "collections")),
         ({"name": "x", "scope": "root"}, (422, "invalid", "scope")),
         ({"name": "x", "rate": 0}, (422, "invalid", "rate")),
         ({"name": "x", "rate": 1e9}, (422, "invalid", "rate")),
