@@ -45,6 +45,7 @@ from penstock.telemetry.audit_log import AuditTrail
 from penstock.telemetry.heartbeat import Heartbeat
 from penstock.telemetry.memory_watch import MemoryLimit, MemoryWatch
 from penstock.telemetry.metrics import Metrics
+from tests.fakes.keys import MemoryKeyStore
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_snapshots import MemorySnapshots
 from tests.fakes.memory_store import MemoryStore
@@ -226,7 +227,7 @@ class FakeCore:
             warnings=list,
             serves_api=True,
             source_watches=watches or SourceWatches(),
-            keys=ServerKeys(),
+            keys=ServerKeys([MemoryKeyStore()]),
             audit=AuditTrail(),
         )
         self.layout = VectorLayout("m", DIM)
