@@ -20,7 +20,7 @@ WORDS_OF_A_QUESTION: Final = 8
 #: Occurrences of a term in one text that are examined.
 OCCURRENCES_MAX: Final = 20
 
-_QUOTED: Final = re.compile(r'"([^"\n]{2,200})"|“([^”\n]{2,200})”')
+_QUOTED: Final = re.compile(r'"([^"\n]{2,200})"|“([^“”\n]{2,200})”')
 #: ``ORA-01017``, ``2.31.0``, ``10.0.0.1``, ``fe80::1``, ``0x80070005``, ``B12-345/X``.
 _CODE: Final = re.compile(r"[a-z0-9_.:/+#@-]+")
 #: What stands around a code in a sentence.

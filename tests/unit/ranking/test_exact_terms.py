@@ -15,6 +15,7 @@ from penstock.ranking.exact_terms import TERMS_MAX, exact_shares, parse_exact_te
         ("part B12-345/X", ["b12-345/x"]),
         ('the message "no such  table" of 404', ["no such table", "404"]),
         ("“connection refused” twice", ["connection refused"]),
+        ("a stray “ mark, “connection refused” twice", ["connection refused"]),
         ("the top 10 of them", []),
         ("s3fs in python3", []),
         ("错误码E40917是什么", ["e40917"]),
