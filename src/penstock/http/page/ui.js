@@ -116,13 +116,18 @@ export function Dialog({ title, onClose, children, closable = true }) {
       dialog.close();
     };
   }, []);
-  // A browser closes it at a second Escape, whatever the page says to the first.
+  // Escape must not reach what lies behind, not even while a browser closes the dialog against the page's will.
+  const pressed = (event) => {
+    if (event.key !== "Escape" || closable) return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
   const closed = () => {
     if (left.current) return;
     if (closable) onClose();
     else element.current.showModal();
   };
-  return html`<dialog ref=${element} aria-labelledby="dialog-title" onClose=${closed} onCancel=${(event) => { event.preventDefault(); if (closable) onClose(); }}>
+  return html`<dialog ref=${element} aria-labelledby="dialog-title" onClose=${closed} onKeyDown=${pressed} onCancel=${(event) => { event.preventDefault(); if (closable) onClose(); }}>
     <div class="dialog-head"><h2 id="dialog-title">${title}</h2>
       ${closable && html`<button type="button" class="plain square" aria-label="Close" onClick=${onClose}><${Icon} name="close" /></button>`}</div>
     ${children}</dialog>`;
