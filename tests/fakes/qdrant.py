@@ -7,14 +7,16 @@ not do as a server does is in ``SHORTCOMINGS``; where it matters it is made good
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import json
 import os
 import re
+import socket
 import ssl
 import threading
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Self
 
 import httpx
@@ -57,6 +59,8 @@ class FakeQdrant(httpx.AsyncBaseTransport):
         fields: The payload indexes by collection.
         hang_after: So many writes of points are answered, the next one never; ``None``: all are.
         hanging: Set once one hangs.
+        compressed: Answers that were compressed, as a client had allowed. A real server sends them in small pieces,
+            and so does :class:`Listening`.
     """
 
     def __init__(self, key: str = "", version: str = "1.20.0") -> None:
@@ -65,6 +69,7 @@ class FakeQdrant(httpx.AsyncBaseTransport):
         self.fields: dict[str, dict[str, Any]] = {}
         self.hang_after: int | None = None
         self.hanging = threading.Event()
+        self.compressed = 0
         self._key = key
         self._version = version
         self._local = AsyncQdrantClient(":memory:")
@@ -72,7 +77,17 @@ class FakeQdrant(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
         params = dict(request.url.params)
-        return await self.answer(request.method, request.url.path, params, dict(request.headers), body)
+        headers = dict(request.headers)
+        return self.encoded(await self.answer(request.method, request.url.path, params, headers, body), headers)
+
+    def encoded(self, answer: httpx.Response, headers: dict[str, str]) -> httpx.Response:
+        """Return an answer compressed where the client allows it."""
+        if "gzip" not in headers.get("accept-encoding", ""):
+            return answer
+        self.compressed += 1
+        told = dict(answer.headers) | {"content-encoding": "gzip"}
+        told.pop("content-length", None)
+        return httpx.Response(answer.status_code, headers=told, stream=Pieces(gzip.compress(answer.content)))
 
     async def answer(
         self, method: str, path: str, params: dict[str, str], headers: dict[str, str], body: bytes
@@ -113,6 +128,18 @@ def qdrant_server() -> QdrantServer:
     prefix = f"test-{os.getpid()}-{next(_SERVERS)}-"
     settings = QdrantSettings(url=url or "http://qdrant", api_key=key, prefix=prefix)
     return QdrantServer(settings, TimeoutSettings(), LoopClock(), None if url else FakeQdrant())
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body in small pieces."""
+
+    def __init__(self, body: bytes, size: int = 512) -> None:
+        self.body = body
+        self._size = size
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for first in range(0, len(self.body), self._size):
+            yield self.body[first : first + self._size]
 
 
 async def remove_all(server: QdrantServer) -> None:
@@ -328,5 +355,13 @@ class Listening:
         url = httpx.URL(f"http://x{target}")
         answer = await self._server.answer(method, url.path, dict(url.params), headers, body)
         head = f"HTTP/1.1 {answer.status_code} x\r\ncontent-type: application/json\r\n"
-        writer.write(f"{head}content-length: {len(answer.content)}\r\n\r\n".encode() + answer.content)
+        sent = self._server.encoded(answer, headers)
+        if sent is answer:
+            writer.write(f"{head}content-length: {len(answer.content)}\r\n\r\n".encode() + answer.content)
+            return True
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+        writer.write(f"{head}content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        async for piece in sent.stream:
+            writer.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        writer.write(b"0\r\n\r\n")
         return True

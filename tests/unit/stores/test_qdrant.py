@@ -162,6 +162,17 @@ async def test_what_is_late_already_is_not_even_asked():
     assert fake.asked == []
 
 
+@virtual
+async def test_no_answer_is_compressed_since_the_server_sends_those_in_small_pieces():
+    fake = FakeQdrant()
+    server = serving(fake)
+    await server.start()
+    await server.store.run(CreateCollection(INFO), WORK)
+    await server.store.run(GetDocuments("c", ["a"]), WORK)
+    assert fake.asked
+    assert fake.compressed == 0
+
+
 # Keys and addresses
 
 

@@ -27,7 +27,9 @@ from penstock.stores.backends.qdrant.probe import server_url, tls_verification
 #: A connection that is not there after so long is not coming, whatever the deadline.
 CONNECT_TIMEOUT_S: Final = 3.0
 
-_JSON: Final = {"content-type": "application/json"}
+#: Not compressed: a Qdrant server sends compressed answers in small pieces, which wait for delayed acknowledgements:
+#: 44 ms a call, as measured on 1.18.
+HEADERS: Final = {"content-type": "application/json", "accept-encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class QdrantConnection:
                     url=request.path,
                     path_params={"collection": self.prefix + request.collection} if request.collection else {},
                     params=params,
-                    headers=_JSON,
+                    headers=HEADERS,
                     content=None if request.body is None else msgspec.json.encode(request.body),
                 )
             except Exception as error:

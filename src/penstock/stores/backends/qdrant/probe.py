@@ -43,10 +43,10 @@ async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBa
     Bounds: ``PROBE_TIMEOUT_S``.
     """
     url = server_url(settings)
-    key = {"api-key": settings.api_key} if settings.api_key else {}
+    headers = {"accept-encoding": "identity"} | ({"api-key": settings.api_key} if settings.api_key else {})
     verify = tls_verification(settings, url)
     deadline = Deadline.never().within(PROBE_TIMEOUT_S, "check", clock.now())
-    given: dict[str, Any] = {"headers": key, "verify": verify, "transport": transport, "trust_env": False}
+    given: dict[str, Any] = {"headers": headers, "verify": verify, "transport": transport, "trust_env": False}
     try:
         # The deadline holds for all of it; the client's limit is for each step, and never expires first.
         async with enforce_deadline(deadline), httpx.AsyncClient(timeout=2 * PROBE_TIMEOUT_S, **given) as http:
