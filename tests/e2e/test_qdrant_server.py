@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.e2e.conftest import Server, penstock, start
+from tests.e2e.conftest import Server, penstock, penstock_json, start
 from tests.fakes.endpoint import loopback
-from tests.fakes.qdrant import FakeQdrant, Listening
+from tests.fakes.qdrant import FakeQdrant, Listening, refusal
 
 SECRET = "k3y-of-the-server"
 DOCUMENTS = [
@@ -159,3 +160,30 @@ def test_a_server_that_goes_away_degrades_readiness_and_comes_back_by_itself(tmp
                     assert time.monotonic() < until_s
         server.kill()
         server.process.communicate()
+
+
+@pytest.mark.parametrize("through_server", [False, True])
+def test_an_index_run_over_a_busy_store_waits_and_ends_with_none_failed(tmp_path, through_server):
+    tree, fake, writes = tmp_path / "tree", FakeQdrant(), 0
+    tree.mkdir()
+    for number in range(40):
+        (tree / f"{number}.md").write_text(f"Page {number} is about the number {number}.\n")
+
+    async def busy(method: str, path: str, _headers: dict[str, str]) -> httpx.Response | None:
+        """Refuse the first thirty writes, and every other one after."""
+        nonlocal writes
+        if method == "PUT" and path.endswith("/points"):
+            writes += 1
+            if writes <= 30 or writes % 2:
+                return refusal(429, "too many requests")
+        return None
+
+    fake.hook = busy
+    with loopback() as model, Listening(fake) as door:
+        file = configured(tmp_path, model, door.url)
+        server = start(tmp_path / "data", "--config", str(file)) if through_server else None
+        told = penstock_json("index", tree, "--data-dir", tmp_path / "data", "--config", file)
+        assert (told["indexed"], told["failed"], told["errors"]) == (40, 0, [])
+        assert writes > 60
+        if server is not None:
+            ended(server)

@@ -86,11 +86,13 @@ class Throughput:
 
 
 def progress_line(stats: IndexStats, pace: Throughput, now_s: float) -> str:
-    """Return files, chunks, rate and time left in one line."""
-    left = format_duration(pace.eta_s(now_s, stats))
+    """Return files, chunks, rate and time left, or what is waited for, in one line."""
+    left = f"{format_duration(pace.eta_s(now_s, stats))} left"
+    if stats.waiting_for:
+        left = f"waiting: {stats.waiting_for}"
     return (
         f"{stats.files_done}/{stats.files_total} files · {stats.chunks} chunks · "
-        f"{pace.chunks_per_s(now_s, stats):.0f} chunks/s · {left} left"
+        f"{pace.chunks_per_s(now_s, stats):.0f} chunks/s · {left}"
     )
 
 

@@ -50,12 +50,16 @@ class CallOptions:
         criticality: ``interactive``, ``standard`` or ``bulk``; empty for the endpoint's own class.
         api_key: Key that tells this client from others; empty to be told by the address.
         attempts_max: Attempts at most; ``None`` for those of the call: 4, or 12 for bulk work.
+        patience_s: Seconds that a refused call waits in all, however many attempts that makes; 0 to count those.
+        on_wait: Called with the refusal and the seconds until the next attempt, before each wait.
     """
 
     timeout_s: float | None = None
     criticality: str = ""
     api_key: str = ""
     attempts_max: int | None = None
+    patience_s: float = 0.0
+    on_wait: Callable[[PenstockError, float], object] = lambda _error, _wait_s: None
 
 
 def delay_s(attempt: int, asked_s: float, jitter: float) -> float:
@@ -96,8 +100,8 @@ class _CallRunner:
         """Yield requests to send and seconds to wait, take in answers or errors of httpx, and return the answer."""
         ends_s = None if options.timeout_s is None else time.monotonic() + options.timeout_s
         attempts_max = options.attempts_max or call.attempts_max
+        attempt, waited_s = 0, 0.0
         self._budget.earn()
-        attempt = 0
         while True:
             attempt += 1
             answer = yield self._request(call, options, ends_s)
@@ -108,9 +112,13 @@ class _CallRunner:
                 raise NotReachable(f"lost {self._label}: {reason}", dependency="server") from answer
             if answer.status_code < 400:
                 return call.read(answer.content)
-            wait_s = self._wait_s(answer, attempt, ends_s) if attempt < attempts_max else None
+            error = error_from(answer.status_code, answer.headers, answer.content)
+            more = attempt < attempts_max or waited_s < options.patience_s
+            wait_s = self._wait_s(answer, attempt, ends_s) if more else None
             if wait_s is None:
-                raise error_from(answer.status_code, answer.headers, answer.content)
+                raise error
+            waited_s += wait_s
+            options.on_wait(error, wait_s)
             yield wait_s
 
     def _wait_s(self, answer: httpx.Response, attempt: int, ends_s: float | None) -> float | None:
@@ -124,10 +132,8 @@ class _CallRunner:
 
     def _request(self, call: ApiCall[Any], options: CallOptions, ends_s: float | None) -> httpx.Request:
         headers = {"content-type": "application/json"} if call.body is not None else {}
-        if options.criticality:
-            headers["x-criticality"] = options.criticality
-        if options.api_key:
-            headers["x-api-key"] = options.api_key
+        told = {"x-criticality": options.criticality, "x-api-key": options.api_key}
+        headers |= {name: value for name, value in told.items() if value}
         read_s = call.read_timeout_s
         if ends_s is not None:
             left_s = max(0.001, ends_s - time.monotonic())
@@ -202,7 +208,7 @@ class Client(_Configurable):
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.options = options
-        # To load the certificates takes time that plain HTTP need not pay.
+        # Loading the certificates takes time that plain HTTP need not pay.
         tls = url.startswith("https")
         self._http = httpx.Client(base_url=url, transport=transport, trust_env=False, verify=tls)
         self._runner = _CallRunner(self._http.build_request, label or f"the server at {url}")

@@ -16,15 +16,15 @@ import msgspec
 from penstock.client.calls import DEFAULT, ApiCall, index_documents
 from penstock.client.records import IndexReport, NewDocument
 from penstock.kernel.errors import DECODE_ERRORS, Broken, Invalid, PenstockError, Rejected
+from penstock.policies.pace import Pace, PaceSettings
 
 UploadDocument = NewDocument | Mapping[str, Any] | msgspec.Raw
 
 #: Failures that a report names. The others are only counted.
 FAILURES_MAX: Final = 1000
 
-#: Pause after a refusal that names no time, doubled with each further one, and the longest pause.
+#: Pause after a refusal that names no time.
 PAUSE_S: Final = 0.5
-PAUSE_S_MAX: Final = 60.0
 
 #: Statuses of errors that are about some documents of a batch: it is halved until it is known which.
 _STATUSES_OF_DOCUMENTS: Final = frozenset({400, 413, 422})
@@ -141,31 +141,25 @@ class Upload:
         self._again: deque[UploadBatch] = deque()
         self._held: tuple[msgspec.Raw, str] | None = None
         self._exhausted = False
-        self._under_way = 0
-        self._window = 1.0
-        self._pause_s = PAUSE_S
-        self._paused_until_s = 0.0
-        self._succeeded_s: float | None = None
+        pace = PaceSettings(settings.concurrency, pause_s=PAUSE_S, patience_s=settings.patience_s)
+        self._pace = Pace(pace, window=1.0)
         self._failures: list[UploadFailure] = []
         self.report = UploadReport()
 
     def next(self, now_s: float) -> UploadBatch | float | None:
         """Return a batch to send, seconds to wait before there may be one, or ``None`` until an answer has come."""
-        if self._succeeded_s is None:
-            self._succeeded_s = now_s
-        if self._under_way >= int(self._window):
-            return None
-        if now_s < self._paused_until_s:
-            return self._paused_until_s - now_s
+        wait_s = self._pace.wait_s(now_s)
+        if wait_s is None or wait_s > 0.0:
+            return wait_s
         batch = self._again.popleft() if self._again else self._cut()
         if batch is not None:
-            self._under_way += 1
+            self._pace.under_way += 1
         return batch
 
     @property
     def done(self) -> bool:
         """True once everything has its outcome."""
-        return self._exhausted and self._held is None and not self._again and not self._under_way
+        return self._exhausted and self._held is None and not self._again and not self._pace.under_way
 
     def call(self, batch: UploadBatch) -> ApiCall[IndexReport]:
         """Return the call that sends a batch. Whether it is repeated is decided here."""
@@ -177,12 +171,12 @@ class Upload:
         Raises:
             PenstockError: The upload cannot go on.
         """
-        self._under_way -= 1
+        self._pace.under_way -= 1
         if isinstance(answer, PenstockError):
             self._not_done(batch, answer, now_s)
         else:
             self._done(batch, answer, now_s)
-        self.report = replace(self.report, window=int(self._window), failures=tuple(self._failures))
+        self.report = replace(self.report, window=int(self._pace.window), failures=tuple(self._failures))
         if self._progress is not None:
             self._progress(self.report)
 
@@ -191,12 +185,9 @@ class Upload:
             raise Broken("the server did not tell the outcome of each document")
         again = [number for number, one in enumerate(answer.documents) if one.error is not None and one.error.retryable]
         if len(again) < len(batch.ids):
-            self._succeeded_s = now_s
+            self._pace.on_taken(now_s, whole=not again)
         if again:
-            self._refused(batch.part(again), None, now_s, "some documents were refused")
-        else:
-            self._window = min(float(self._settings.concurrency), self._window + 1 / self._window)
-            self._pause_s = PAUSE_S
+            self._refused(batch.part(again), 0.0, now_s, "some documents were refused")
         counts = dict.fromkeys(("indexed", "searchable", "unchanged", "failed"), 0)
         for id, one in zip(batch.ids, answer.documents, strict=True):
             if one.error is None:
@@ -208,12 +199,12 @@ class Upload:
 
     def _not_done(self, batch: UploadBatch, error: PenstockError, now_s: float) -> None:
         if error.retryable:
-            asked_s = error.retry_after_s if isinstance(error, Rejected) else None
+            asked_s = error.retry_after_s if isinstance(error, Rejected) else 0.0
             self._refused(batch, asked_s, now_s, error.detail, error)
         elif not _is_of_documents(error):
             raise error
         elif len(batch.ids) == 1:
-            self._succeeded_s = now_s
+            self._pace.on_taken(now_s, whole=False)
             self._failed(UploadFailure(batch.ids[0], error.code, error.detail))
             self._count(1, 0, {"failed": 1})
         else:
@@ -224,22 +215,15 @@ class Upload:
     def _refused(
         self,
         batch: UploadBatch,
-        asked_s: float | None,
+        asked_s: float,
         now_s: float,
         why: str,
         error: PenstockError | None = None,
     ) -> None:
         """Send a batch again later, and less at once until then."""
-        pause_s = min(PAUSE_S_MAX, max(asked_s or 0.0, self._pause_s))
-        since_s = now_s if self._succeeded_s is None else self._succeeded_s
-        if now_s + pause_s - since_s > self._settings.patience_s:
+        if not self._pace.on_refused(asked_s, now_s):
             raise error or Rejected(f"nothing was taken for {self._settings.patience_s:g} s: {why}")
         self._again.append(batch)
-        self._window = max(1.0, self._window / 2)
-        # Others that were refused at the same time ask for no longer pause.
-        if now_s >= self._paused_until_s:
-            self._pause_s = min(PAUSE_S_MAX, 2 * self._pause_s)
-        self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
         self.report = replace(self.report, refusals=self.report.refusals + 1)
 
     def _failed(self, failure: UploadFailure) -> None:

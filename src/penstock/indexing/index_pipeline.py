@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -32,8 +33,9 @@ from penstock.indexing.document_records import (
 from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.language import language_of
 from penstock.indexing.model_inputs import embed_chunks, header_tokens, sparse_text
-from penstock.kernel.context import Clock, Context, point_id, run_all
-from penstock.kernel.errors import Expired, Invalid, PenstockError
+from penstock.indexing.turns import BusyTurns
+from penstock.kernel.context import Clock, Context, enforce_deadline, point_id, run_all
+from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected
 from penstock.kernel.messages import ChunkText, TextKind
 from penstock.kernel.settings import IndexSettings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings
@@ -81,6 +83,11 @@ FOLDING_FACTOR: Final = 10
 #: A short document reads no long one.
 KEPT_CHUNKS_MAX: Final = 512
 KEPT_CHUNKS_FACTOR: Final = 4
+
+#: How long a document is tried again while the store is busy; then its sender is told.
+BUSY_S_MAX: Final = 10.0
+#: Codes of refusals that say that the store has more calls than it takes.
+BUSY_CODES: Final = frozenset({"dependency_busy", "dependency_limited"})
 
 ChunkDocument = Callable[[ChunkText, Context], Awaitable[list[Chunk]]]
 WriteBatch = Callable[[ChunkBatch, Context], Awaitable[None]]
@@ -167,6 +174,8 @@ class IndexPipeline:
     clock: Clock
     #: Locks by collection and document; a lock is there as long as a task holds or awaits it.
     _locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(default_factory=WeakValueDictionary, init=False)
+    #: Turns of the documents after the store was busy, ``None`` as long as it takes all.
+    _turns: BusyTurns | None = field(default=None, init=False)
 
     async def run(
         self, collection: str, documents: Sequence[Document], ctx: Context, wait: Wait = Wait.VECTORS
@@ -208,15 +217,35 @@ class IndexPipeline:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _outcome(self, collection: str, document: Document, ctx: Context, wait: Wait) -> IndexOutcome:
-        """Index one document under its lock and those that it names, and turn its error into its outcome."""
+        """Index one document, again while the store is busy, and turn its error into its outcome."""
+        until_s = math.inf
         try:
-            async with AsyncExitStack() as held:
-                # In the order of the ids, so that documents that name each other do not wait for each other for ever.
-                for id_ in sorted({document.id, document.replaces or document.id, document.same_as or document.id}):
-                    await held.enter_async_context(self._locks.setdefault((collection, id_), asyncio.Lock()))
-                return await self._index(collection, document, ctx, wait)
+            while True:
+                turns = self._turns
+                async with enforce_deadline(ctx.deadline), turns.turn() if turns is not None else nullcontext():
+                    try:
+                        outcome = await self._index_locked(collection, document, ctx, wait)
+                    except Rejected as error:
+                        now_s = self.clock.now()
+                        until_s = min(until_s, now_s + BUSY_S_MAX)
+                        if error.code not in BUSY_CODES or now_s >= until_s:
+                            raise
+                        self._turns = self._turns or BusyTurns(self.settings.workers, self.clock.now)
+                        self._turns.slow_down(error, now_s)
+                    else:
+                        if self._turns is not None and self._turns.speed_up(self.clock.now()):
+                            self._turns = None
+                        return outcome
         except PenstockError as error:
             return IndexOutcome(document.id, DocumentStatus.FAILED, error=error)
+
+    async def _index_locked(self, collection: str, document: Document, ctx: Context, wait: Wait) -> IndexOutcome:
+        """Index one document under its lock and those that it names."""
+        async with AsyncExitStack() as held:
+            # In the order of the ids, so that documents that name each other do not wait for each other for ever.
+            for id_ in sorted({document.id, document.replaces or document.id, document.same_as or document.id}):
+                await held.enter_async_context(self._locks.setdefault((collection, id_), asyncio.Lock()))
+            return await self._index(collection, document, ctx, wait)
 
     async def _index(self, collection: str, document: Document, ctx: Context, wait: Wait) -> IndexOutcome:
         if not document.id:

@@ -45,6 +45,16 @@ def test_a_pipe_hears_of_a_large_file_while_it_takes_its_time():
     assert told == sorted(told, reverse=True)  # the time left falls
 
 
+def test_a_run_that_waits_says_so_and_for_what():
+    console, now = piped(), [0.0]
+    lines = ProgressDisplay(console, now=lambda: now[0])
+    tally = IndexStats(files_total=9, files_done=3, waiting_for="store is busy")
+    lines.update(tally)
+    now[0] = 6.0
+    lines.update(tally)
+    assert said(console) == ["Words: 3/9 files · 0 chunks · 0 chunks/s · waiting: store is busy"]
+
+
 def test_a_short_run_and_a_quiet_one_say_nothing():
     for quiet in (False, True):
         console = piped()

@@ -29,6 +29,7 @@ def test_the_object_has_exactly_the_promised_members():
         "unchanged": 1,
         "removed": 1,
         "failed": 1,
+        "refused": 0,
         "skipped": {"a": 1, "binary": 2},
         "encodings": {"cp1252": 1},
         "shared": {"p@fix": 3},

@@ -102,6 +102,25 @@ def test_refusals_are_not_repeated_for_ever(talk):
     assert caught.value.status == 429
 
 
+def test_a_patient_call_waits_for_so_long_and_tells_of_each_wait(talk):
+    busy = [problem(503, {"retry-after": "1"}, code="overloaded", detail="busy") for _ in range(40)]
+    waits = []
+    with pytest.raises(Rejected, match="busy"):
+        talk(busy, calls.status(), patience_s=100.0, on_wait=lambda error, wait_s: waits.append((error.code, wait_s)))
+    assert 100 <= sum(seconds for _, seconds in waits) <= 100 + 1.5 * DELAY_S_MAX
+    assert {code for code, _ in waits} == {"overloaded"}
+
+
+def test_a_patient_call_is_answered_when_the_server_has_room_again(talk):
+    answers = [
+        *(problem(429, {"retry-after": "1"}, code="rate_limited") for _ in range(8)),
+        httpx.Response(200, json={}),
+    ]
+    with pytest.raises(Rejected):
+        talk(list(answers), calls.list_sources().untyped())
+    assert talk(answers, calls.list_sources().untyped(), patience_s=300.0)[0] == {}
+
+
 @pytest.mark.parametrize("headers", [{}, {"retry-after": "3600"}])
 def test_a_refusal_without_a_time_that_can_be_waited_for_is_told_at_once(talk, headers):
     with pytest.raises((Rejected, Unavailable)):

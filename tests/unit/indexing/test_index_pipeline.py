@@ -12,8 +12,8 @@ from penstock.indexing.chunk import Chunk
 from penstock.indexing.document_records import Document, DocumentStatus, Wait
 from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
-from penstock.kernel.context import Context, point_id
-from penstock.kernel.errors import Broken, Expired, Invalid, Unavailable
+from penstock.kernel.context import Context, Deadline, point_id
+from penstock.kernel.errors import Broken, Expired, Invalid, Rejected, Unavailable
 from penstock.kernel.settings import IndexSettings, Settings, TimeoutSettings
 from penstock.kernel.vectors import Embeddings, SparseVector
 from penstock.stores.commands import (
@@ -778,3 +778,73 @@ async def test_a_document_that_is_to_be_found_by_words_has_the_vectors_of_its_du
     await house.index(MAIN)
     (outcome,) = await house.index(LINKED, wait=Wait.WORDS)
     assert (outcome.status, outcome.same_as, await house.pending()) == (DocumentStatus.INDEXED, MAIN.id, 0)
+
+
+class BusyHouse(House):
+    """A pipeline whose store refuses the writes that ``refuses`` names."""
+
+    def __init__(self, refuses, **index):
+        super().__init__(**index)
+        self.writes = self.at_once = self.at_once_max = 0
+        self.refuses = refuses
+        self.pipeline.write = self.write
+
+    async def write(self, batch, ctx):
+        self.writes += 1
+        self.at_once += 1
+        self.at_once_max = max(self.at_once, self.at_once_max)
+        await asyncio.sleep(0.01)
+        refused = self.refuses(self.writes, self.at_once)
+        self.at_once -= 1
+        if refused:
+            raise Rejected("store is busy", code="dependency_busy", retry_after_s=0.1)
+        await self.writer.write(batch, ctx)
+
+
+@virtual
+async def test_documents_that_the_busy_store_refused_are_written_in_the_end_and_fewer_at_once():
+    house = await BusyHouse(lambda _, at_once: at_once > 2, workers=8).open()
+    outcomes = await house.index(*(Document(f"d{number}", f"text {number}") for number in range(60)))
+    assert {one.status for one in outcomes} == {DocumentStatus.INDEXED}
+    assert house.at_once_max == 8
+    assert house.writes < 200, "fewer at once, not the same number again and again"
+
+
+@virtual
+async def test_after_a_store_was_busy_as_many_documents_as_before_are_under_way_again():
+    house = await BusyHouse(lambda number, _: number <= 8, workers=8).open()
+    for number in range(3):
+        house.at_once_max = 0
+        await house.index(*(Document(f"d{number}-{each}", "t") for each in range(40)))
+    assert house.at_once_max == 8
+
+
+@virtual
+async def test_a_store_that_stays_busy_is_told_of_after_a_while():
+    house = await BusyHouse(lambda *_: True).open()
+    began_s = asyncio.get_running_loop().time()
+    (outcome,) = await house.index(Document("a", "t"))
+    assert (outcome.status, outcome.error.code) == (DocumentStatus.FAILED, "dependency_busy")
+    assert 9 < asyncio.get_running_loop().time() - began_s < 14
+
+
+@virtual
+async def test_a_document_waits_for_a_busy_store_no_longer_than_its_callers_deadline():
+    house = await BusyHouse(lambda *_: True).open()
+    now_s = asyncio.get_running_loop().time()
+    brief = Context(Deadline(now_s + 3, "index"))
+    (outcome,) = [one async for one in house.pipeline.run("c", [Document("a", "t")], brief, Wait.VECTORS)]
+    assert isinstance(outcome.error, Expired)
+    assert asyncio.get_running_loop().time() - now_s < 4
+
+
+@virtual
+async def test_a_refusal_that_is_not_the_stores_is_told_at_once():
+    house = await House().open()
+
+    async def draining(_batch, _ctx):
+        raise Rejected("the server is shutting down", code="draining")
+
+    house.pipeline.write = draining
+    (outcome,) = await house.index(Document("a", "t"))
+    assert outcome.error.code == "draining"

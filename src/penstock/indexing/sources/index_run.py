@@ -41,13 +41,22 @@ from penstock.indexing.sources.local_files import (
     resolve_path,
 )
 from penstock.indexing.sources.request_batches import BATCH_BYTES_MAX, batches
+from penstock.indexing.turns import PacedTurns
 from penstock.kernel.context import run_all
-from penstock.kernel.errors import Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.errors import Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.settings import Settings
+from penstock.policies.pace import Pace, PaceSettings
 from penstock.stores.sources import document_id
 
-#: Requests that are out at once.
+#: Requests that are out at once, fewer while the server refuses some.
 IN_FLIGHT_MAX: Final = 3
+#: Seconds for which a server that is busy may take nothing; then the run ends.
+PATIENCE_S: Final = 300.0
+#: Pause after documents were refused, doubled with each further refusal, and the longest.
+PAUSE_S: Final = 0.5
+PAUSE_S_MAX: Final = 15.0
+#: How often a document is sent at most, whatever else the server takes.
+SENDS_MAX: Final = 50
 REMOVE_IDS_MAX: Final = 500
 #: Room in a request for what stands around the documents.
 ENVELOPE_BYTES: Final = 64
@@ -93,7 +102,8 @@ class IndexRun:
     """An index run.
 
     The files are walked twice, once to compare and count, once to send what there is to send, so that no list of them
-    is kept. Documents are sent to be found by words first; the server then makes their vectors.
+    is kept. Documents are sent to be found by words first; the server then makes their vectors. What a busy server
+    refuses is sent again, more slowly.
 
     Bounds: what :class:`IndexedDocuments` takes for each document of the collection, ``IN_FLIGHT_MAX`` requests,
         ``UNREADABLE_MAX`` paths.
@@ -103,7 +113,10 @@ class IndexRun:
         self, api: AsyncClient, settings: Settings, order: IndexOptions, stats: IndexStats, display: RunDisplay
     ) -> None:
         self.stats = stats
-        self._api = api
+        self._impatient_api = api
+        self._api = api.with_options(patience_s=PATIENCE_S, on_wait=self._on_wait)
+        pace = PaceSettings(IN_FLIGHT_MAX, PAUSE_S, PAUSE_S_MAX, PATIENCE_S)
+        self._turns = PacedTurns(Pace(pace, window=IN_FLIGHT_MAX), time.monotonic)
         self._order = order
         self._display = display
         self._file_bytes_max = settings.index.max_file
@@ -151,7 +164,7 @@ class IndexRun:
                     " `penstock status` says what is wrong, and it goes on by itself"
                 )
                 return
-            self.stats.chunks_pending = pending
+            self.stats.chunks_pending, self.stats.waiting_for = pending, ""
             self._display.update(self.stats)
             await asyncio.sleep(POLL_S)
         self.stats.chunks_pending = 0
@@ -242,6 +255,7 @@ class IndexRun:
     async def _compare(self, scope: IndexScope) -> None:
         """Find out what is unchanged, and how much there is to send."""
         self._display.show_stage("Looking for files")
+        self.stats.waiting_for = ""
         files, compared = 0, self._compared(scope)
         while count := await asyncio.to_thread(lambda: sum(1 for _ in islice(compared, COMPARE_BATCH_FILES))):
             files += count
@@ -291,7 +305,7 @@ class IndexRun:
         while True:
             await asyncio.sleep(REFRESH_S)
             with suppress(Expired, Rejected, Unavailable):
-                self.stats.chunks_pending = (await self._api.get_collection(self._order.collection)).pending
+                self.stats.chunks_pending = (await self._impatient_api.get_collection(self._order.collection)).pending
             self._display.update(self.stats)
 
     def _encoded(self, scope: IndexScope) -> Iterator[tuple[IndexableFile, bytes]]:
@@ -310,6 +324,23 @@ class IndexRun:
                 self._count(one, None, Problem(code=error.code, detail=error.detail))
 
     async def _deliver(self, batch: Sequence[tuple[IndexableFile, bytes]]) -> None:
+        """Send a batch, and again what was refused of it, until each file has its outcome."""
+        for _ in range(SENDS_MAX - 1):
+            async with self._turns.turn():
+                batch = await self._send_once(batch)
+            if not batch:
+                return
+        async with self._turns.turn():
+            await self._send_once(batch, last=True)
+
+    async def _send_once(
+        self, batch: Sequence[tuple[IndexableFile, bytes]], *, last: bool = False
+    ) -> list[tuple[IndexableFile, bytes]]:
+        """Send a batch, count what has an outcome, and return what was refused for now, nothing at the last time.
+
+        Raises:
+            Rejected: The server has taken nothing for ``PATIENCE_S``.
+        """
         size = sum(one.size for one, _ in batch)
         outcomes: dict[str, IndexedDocument] = {}
         problem = Problem(code="no_outcome")
@@ -324,9 +355,37 @@ class IndexRun:
             problem = Problem(code=error.code, detail=error.detail)
         finally:
             self.stats.add_in_flight(-len(batch), -size)
-        for one, _ in batch:
-            self._count(one, outcomes.get(one.id), problem)
+        refused: list[tuple[IndexableFile, bytes]] = []
+        for one, document in batch:
+            outcome = outcomes.get(one.id)
+            if outcome is not None and outcome.error is not None and outcome.error.retryable and not last:
+                refused.append((one, document))
+                self.stats.waiting_for = outcome.error.message
+            else:
+                self._count(one, outcome, problem)
+        self._take_pace(len(batch) - len(refused), len(refused))
         self._display.update(self.stats)
+        return refused
+
+    def _take_pace(self, taken: int, refused: int) -> None:
+        """Send more slowly after refusals, and faster without any."""
+        now_s = time.monotonic()
+        if taken:
+            self._turns.pace.on_taken(now_s, whole=not refused)
+        if not refused:
+            self.stats.waiting_for = ""
+            return
+        self.stats.refused += refused
+        if not self._turns.pace.on_refused(0.0, now_s):
+            raise Rejected(
+                f"the server is busy and has taken nothing for {PATIENCE_S:.0f} s: {self.stats.waiting_for}; what is"
+                " indexed stays, and the same command goes on where this one stopped"
+            )
+
+    def _on_wait(self, error: PenstockError, _wait_s: float) -> None:
+        """Show that the client waits until it may repeat a call."""
+        self.stats.waiting_for = error.detail
+        self._display.show_stage(f"Waiting: {error.detail}")
 
     def _encode(self, one: IndexableFile, scope: IndexScope) -> bytes:
         def note_encoding(encoding: str) -> None:

@@ -80,6 +80,7 @@ class IndexStats:
 
     ``encodings`` counts the files that were sent and are not UTF-8, ``shared`` those that were not embedded, by the
     source whose vectors they have, ``chunks_pending`` the collection's chunks that have no vectors yet.
+    ``waiting_for`` says why the server took nothing the last time, ``refused`` how many documents were sent again.
     ``searchable_s`` is when all was found by words, ``took_s`` when by meaning too.
 
     Bounds:
@@ -100,6 +101,8 @@ class IndexStats:
     files_in_flight: int = 0
     bytes_in_flight: int = 0
     chunks_pending: int = 0
+    refused: int = 0
+    waiting_for: str = ""
     searchable_s: float = 0.0
     took_s: float = 0.0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -144,6 +147,7 @@ class IndexStats:
             "unchanged": self.unchanged,
             "removed": self.removed,
             "failed": self.failed,
+            "refused": self.refused,
             "skipped": dict(sorted(self.skipped.items())),
             "encodings": dict(sorted(self.encodings.items())),
             "shared": dict(sorted(self.shared.items())),

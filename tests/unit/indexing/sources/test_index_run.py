@@ -36,6 +36,11 @@ class FakeIndex:
         self.pending = []
         self.duplicates = {}
         self.without_duplicates = False
+        self.options = {}
+
+    def with_options(self, **options):
+        self.options |= options
+        return self
 
     async def list_sources(self, collection):
         counts = Counter(source for _, _, source in self.stored.values())
@@ -189,6 +194,76 @@ def test_a_batch_that_fails_alone_does_not_end_the_run(tree, error):
     tally = run(server, tree)
     assert counts(tally) == (0, 0, 0, 3)
     assert {each.code for each in tally.errors} == {error.code}
+
+
+class BusyIndex(FakeIndex):
+    """A server that refuses documents for now, as ``refuses`` says of each attempt."""
+
+    def __init__(self, refuses):
+        super().__init__()
+        self.refuses = refuses
+        self.attempts = 0
+
+    def _store(self, document):
+        self.attempts += 1
+        if self.refuses(self.attempts):
+            problem = Problem(code="dependency_busy", detail="store is busy", retryable=True)
+            return IndexedDocument(document["id"], "failed", error=problem)
+        return super()._store(document)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Pauses of a run that take no time."""
+    monkeypatch.setattr(run_module, "PAUSE_S", 0.001)
+    monkeypatch.setattr(run_module, "PAUSE_S_MAX", 0.002)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_documents_that_a_busy_server_refused_are_sent_again_and_none_fails(tree):
+    for number in range(200):
+        (tree / f"{number}.py").write_text(f"{number}\n")
+    server = BusyIndex(lambda attempt: attempt % 2)
+    tally = run(server, tree)
+    assert counts(tally) == (203, 0, 0, 0)
+    assert len(server.stored) == 203
+    assert tally.refused > 100
+    assert (tally.errors, tally.waiting_for) == ([], "")
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_document_that_is_refused_however_often_is_told_as_failed_and_the_others_are_indexed(tree):
+    server = FakeIndex()
+    store = server._store
+
+    def refuse_one(document):
+        if document["path"] != "b.py":
+            return store(document)
+        return IndexedDocument(document["id"], "failed", error=Problem(code="timeout", detail="slow", retryable=True))
+
+    server._store = refuse_one
+    tally = run(server, tree)
+    assert counts(tally) == (2, 0, 0, 1)
+    assert [each.code for each in tally.errors] == ["timeout"]
+    assert tally.refused == run_module.SENDS_MAX - 1
+
+
+def test_a_server_that_stays_busy_ends_the_run_with_the_reason_and_what_to_do(tree, monkeypatch):
+    monkeypatch.setattr(run_module, "PATIENCE_S", 0.3)
+    server = BusyIndex(lambda _: True)
+    with pytest.raises(
+        Rejected, match=r"busy and has taken nothing for 0 s: store is busy; .* the same command goes on"
+    ):
+        run(server, tree)
+
+
+def test_the_client_waits_for_a_busy_server_and_the_display_says_for_what(tree):
+    server, tally, display = FakeIndex(), IndexStats(), FakeDisplay()
+    IndexRun(server, Settings(), IndexOptions((tree,), "default"), tally, display)
+    assert server.options["patience_s"] == run_module.PATIENCE_S
+    server.options["on_wait"](Rejected("too many requests"), 3.0)
+    assert tally.waiting_for == "too many requests"
+    assert display.seen == ["Waiting: too many requests"]
 
 
 def test_a_lost_server_ends_the_run_with_its_own_error(tree):
