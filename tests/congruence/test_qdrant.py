@@ -47,7 +47,7 @@ from penstock.stores.data_model import (
     Prefix,
     Range,
 )
-from tests.contract.shop import QDRANT
+from tests.contract.shop import QDRANT_VERSIONS
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm
 from tests.fakes.qdrant import qdrant_server, remove_all
@@ -122,11 +122,11 @@ class Texts:
         return Point(payload, self.dense(), self.sparse(6), self.tokens(int(self._luck.integers(1, 5))))
 
 
-@pytest.fixture(scope="module", params=[QDRANT])
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+@pytest.fixture(scope="module", params=QDRANT_VERSIONS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     embedded = EdgeStore(tmp_path_factory.mktemp("edge"), TimeoutSettings(), LoopClock())
     with asyncio.Runner() as runner:
-        server = qdrant_server()
+        server = qdrant_server(QDRANT_VERSIONS[request.param])
         runner.run(embedded.start())
         runner.run(server.start())
         yield Pair(runner, embedded, server.store)

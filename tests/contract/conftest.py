@@ -8,13 +8,13 @@ import pytest
 from penstock.kernel.settings import TimeoutSettings
 from penstock.stores.backends.edge.process_client import EdgeStore
 from penstock.stores.backends.edge.sharded_store import ShardedStore
-from tests.contract.shop import QDRANT, QDRANT_FEATURES, Features, Shop
+from tests.contract.shop import QDRANT_FEATURES, QDRANT_VERSIONS, Features, Shop
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.qdrant import qdrant_server, remove_all
 
 
-@pytest.fixture(scope="module", params=["memory", "edge", "sharded", QDRANT])
+@pytest.fixture(scope="module", params=["memory", "edge", "sharded", *QDRANT_VERSIONS])
 def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with asyncio.Runner() as runner:
         if request.param == "memory":
@@ -24,8 +24,8 @@ def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             sharded = ShardedStore([MemoryStore(), MemoryStore(), MemoryStore()], 3)
             yield Shop(runner, sharded, Features(rarity=False))
             return
-        if request.param == QDRANT:
-            server = qdrant_server()
+        if request.param in QDRANT_VERSIONS:
+            server = qdrant_server(QDRANT_VERSIONS[request.param])
             runner.run(server.start())
             yield Shop(runner, server.store, QDRANT_FEATURES)
             runner.run(remove_all(server))

@@ -49,6 +49,8 @@ class Features:
 
 #: Qdrant's client asks a server where there is one.
 QDRANT = "qdrant-server" if os.environ.get("QDRANT_URL") else "qdrant-local"
+#: Versions that the local mode stands in for: the newest, and the last that matches no prefixes. A server has its own.
+QDRANT_VERSIONS = {QDRANT: (1, 20)} | ({} if QDRANT == "qdrant-server" else {"qdrant-local-1.18": (1, 18)})
 QDRANT_FEATURES = Features(wordless=QDRANT == "qdrant-local")
 
 

@@ -13,7 +13,7 @@ import pytest
 from penstock.kernel.context import Context, Deadline
 from penstock.kernel.errors import Expired, Unavailable
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.stores.backends.qdrant.store import QdrantServer
+from penstock.stores.backends.qdrant.server import QdrantServer
 from penstock.stores.commands import CreateCollection, ListCollections, UpsertPoints
 from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Point
 from tests.fakes.loop_clock import LoopClock

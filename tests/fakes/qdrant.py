@@ -26,7 +26,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from penstock.kernel.context import Context
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
-from penstock.stores.backends.qdrant.store import QdrantServer
+from penstock.stores.backends.qdrant.server import QdrantServer
 from penstock.stores.commands import DropCollection, ListCollections
 from tests.fakes.loop_clock import LoopClock
 
@@ -63,7 +63,7 @@ class FakeQdrant(httpx.AsyncBaseTransport):
             and so does :class:`Listening`.
     """
 
-    def __init__(self, key: str = "", version: str = "1.20.0") -> None:
+    def __init__(self, key: str = "", version: tuple[int, int] = (1, 20)) -> None:
         self.hook: Hook = nothing
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []
         self.fields: dict[str, dict[str, Any]] = {}
@@ -94,11 +94,13 @@ class FakeQdrant(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         said = json.loads(body) if body else None
         self.asked.append((method, path, params, said))
+        if self._version < (1, 19) and b'"prefix":"' in body:
+            return refusal(400, "Format error in JSON body: data did not match any variant of untagged enum Match")
         taken = await self.hook(method, path, headers)
         if taken is not None:
             return taken
         if path == "/":
-            return told({"title": "qdrant - vector search engine", "version": self._version})
+            return told({"title": "qdrant - vector search engine", "version": ".".join(map(str, (*self._version, 0)))})
         if self._key and headers.get("api-key") != self._key:
             return refusal(401 if "api-key" not in headers else 403, "Invalid API key or JWT")
         for pattern, operation in _ROUTES.items():
@@ -120,14 +122,14 @@ class FakeQdrant(httpx.AsyncBaseTransport):
         return told({"result": to_jsonable_python(result, exclude_none=True), "status": "ok", "time": 0.0})
 
 
-def qdrant_server() -> QdrantServer:
-    """Return the server at ``QDRANT_URL`` where that is set, else one of our own."""
+def qdrant_server(version: tuple[int, int] = (1, 20)) -> QdrantServer:
+    """Return the server at ``QDRANT_URL`` where that is set, else one of our own of this version."""
     url = os.environ.get("QDRANT_URL", "")
     key = os.environ.get("QDRANT_API_KEY", "")
     # Names of this process alone: others may test on the same server.
     prefix = f"test-{os.getpid()}-{next(_SERVERS)}-"
     settings = QdrantSettings(url=url or "http://qdrant", api_key=key, prefix=prefix)
-    return QdrantServer(settings, TimeoutSettings(), LoopClock(), None if url else FakeQdrant())
+    return QdrantServer(settings, TimeoutSettings(), LoopClock(), None if url else FakeQdrant(version=version))
 
 
 class Pieces(httpx.AsyncByteStream):
@@ -236,6 +238,11 @@ async def _count(server: FakeQdrant, name: str, said: Any) -> Any:
     return await server._local.count(name, asked.filter, exact=True)
 
 
+async def _facet(server: FakeQdrant, name: str, said: Any) -> Any:
+    asked = _read(models.FacetRequest, said)
+    return await server._local.facet(name, asked.key, asked.filter, asked.limit)
+
+
 async def _delete(server: FakeQdrant, name: str, said: Any) -> Any:
     asked = _read(models.FilterSelector, said)
     await server._local.delete(name, asked)
@@ -273,6 +280,7 @@ _ROUTES: dict[str, Callable[..., Awaitable[Any]]] = {
     f"POST {_NAME}/points": _retrieve,
     f"POST {_NAME}/points/query/batch": _query,
     f"POST {_NAME}/points/scroll": _scroll,
+    f"POST {_NAME}/facet": _facet,
     f"POST {_NAME}/points/count": _count,
     f"POST {_NAME}/points/delete": _delete,
     f"POST {_NAME}/points/payload": _payload,

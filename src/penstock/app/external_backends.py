@@ -93,7 +93,7 @@ def build_store_service(settings: Settings, data_dir: Path, clock: Clock, backen
     """
     if (backend or settings.store.backend) == "qdrant":
         with _extra("qdrant", "qdrant_client", "store.backend"):
-            from penstock.stores.backends.qdrant.store import QdrantServer  # noqa: PLC0415
+            from penstock.stores.backends.qdrant.server import QdrantServer  # noqa: PLC0415
 
         return QdrantServer(settings.qdrant, settings.timeouts, clock)
     from penstock.stores.backends.edge.process_group import EdgeProcessGroup  # noqa: PLC0415

@@ -20,10 +20,12 @@ from penstock.policies.retry import RetrySettings
 from penstock.pools.guard import CircuitOpen, Guard
 from penstock.pools.guarded_store import GuardedStore
 from penstock.pools.remote_dependency import RemoteDependency
+from penstock.stores.backends.qdrant import path_prefixes
 from penstock.stores.backends.qdrant.collection_schema import METADATA_KEY
 from penstock.stores.backends.qdrant.probe import PROBE_TIMEOUT_S
-from penstock.stores.backends.qdrant.store import QdrantServer
+from penstock.stores.backends.qdrant.server import QdrantServer
 from penstock.stores.commands import (
+    CountDocuments,
     CreateCollection,
     DeleteDocuments,
     DescribeCollection,
@@ -33,7 +35,7 @@ from penstock.stores.commands import (
     SearchBatch,
     UpsertPoints,
 )
-from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point
+from penstock.stores.data_model import ArmQuery, ChunkPayload, CollectionInfo, Match, Point, Prefix
 from tests.clock import virtual
 from tests.fakes.loop_clock import LoopClock
 from tests.fakes.memory_store import search_arm, sparse, unit
@@ -51,8 +53,8 @@ def serving(fake: FakeQdrant, **settings: Any) -> QdrantServer:
     return THREAD.submit(QdrantServer, chosen, TimeoutSettings(), LoopClock(), fake).result()
 
 
-def point(id: str, chunk: int = 0) -> Point:
-    return Point(ChunkPayload(id=id, chunk=chunk, text=f"text of {id}"), unit(1, 0), sparse(t1=1))
+def point(id: str, chunk: int = 0, path: str = "") -> Point:
+    return Point(ChunkPayload(id=id, chunk=chunk, text=f"text of {id}", path=path), unit(1, 0), sparse(t1=1))
 
 
 def answering(*answers: httpx.Response | Exception | None, path: str = "") -> Any:
@@ -261,6 +263,52 @@ async def test_another_program_at_the_address_is_told(answer):
     with pytest.raises(Invalid, match="cannot be used") as caught:
         await serving(fake).start()
     assert caught.value.code in ("store_not_qdrant", "store_bad_response")
+
+
+@virtual
+async def test_a_server_that_is_too_old_is_refused_by_its_version():
+    with pytest.raises(Invalid, match=r"http://qdrant:6333.*Qdrant 1\.16\.0 is too old, 1\.17 is the oldest") as caught:
+        await serving(FakeQdrant(version=(1, 16))).start()
+    assert caught.value.code == "store_version_unsupported"
+    await serving(FakeQdrant(version=(1, 17))).start()
+
+
+@pytest.mark.parametrize("told_version", ["", "unstable", "1"])
+@virtual
+async def test_a_server_that_tells_no_version_is_asked_as_the_oldest(told_version):
+    fake = FakeQdrant()
+    fake.hook = answering(told({"title": "qdrant", "version": told_version}))
+    server = serving(fake)
+    await server.start()
+    assert not server._connection.knows_prefixes
+
+
+@virtual
+async def test_a_prefix_is_spelt_out_where_the_server_knows_none_and_no_longer_once_it_is_updated():
+    fake = FakeQdrant(version=(1, 18))
+    server = serving(fake)
+    await server.start()
+    await server.store.run(CreateCollection(INFO), WORK)
+    paths = {"a": "src/a.py", "b": "src/b/c.py", "c": "lib/src/a.py", "d": ""}
+    await server.store.run(UpsertPoints("c", [point(id, path=path) for id, path in paths.items()]), WORK)
+    for prefix, wanted in {"src/": 2, "src/a": 1, "s": 2, "lib": 1, "none": 0, "": 4}.items():
+        assert await server.store.run(CountDocuments("c", (Prefix("path", prefix),)), WORK) == wanted
+    assert sum(one[1].endswith("/facet") for one in fake.asked) == 5, "the empty one always holds"
+    fake._version = (1, 19)
+    await server.probe(WORK)
+    assert await server.store.run(CountDocuments("c", (Prefix("path", "src/"),)), WORK) == 2
+    assert sum(one[1].endswith("/facet") for one in fake.asked) == 5
+
+
+@virtual
+async def test_a_prefix_among_too_many_paths_is_refused_naming_the_version(monkeypatch):
+    monkeypatch.setattr(path_prefixes, "PATHS_MAX", 3)
+    server = serving(FakeQdrant(version=(1, 18)))
+    await server.start()
+    await server.store.run(CreateCollection(INFO), WORK)
+    await server.store.run(UpsertPoints("c", [point(f"d{n}", path=f"{n}.md") for n in range(4)]), WORK)
+    with pytest.raises(Invalid, match=r"more than 3 paths.*1\.19 or newer"):
+        await server.store.run(DeleteDocuments("c", (Prefix("path", "1"),)), WORK)
 
 
 @virtual

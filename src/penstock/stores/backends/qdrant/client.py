@@ -27,6 +27,9 @@ from penstock.stores.backends.qdrant.probe import server_url, tls_verification
 #: A connection that is not there after so long is not coming, whatever the deadline.
 CONNECT_TIMEOUT_S: Final = 3.0
 
+#: Version from which on a server matches prefixes of keywords; a server that has not been asked counts as such a one.
+PREFIX_VERSION: Final = (1, 19)
+
 #: Not compressed: a Qdrant server sends compressed answers in small pieces, which wait for delayed acknowledgements:
 #: 44 ms a call, as measured on 1.18.
 HEADERS: Final = {"content-type": "application/json", "accept-encoding": "identity"}
@@ -59,6 +62,7 @@ class QdrantConnection:
     Attributes:
         url: Where it is, for people.
         prefix: What stands in front of the names of our collections there.
+        version: The server's version, as it last told.
 
     Bounds: ``pool_size`` connections, kept for the next requests; a request beyond waits for one until its deadline.
 
@@ -74,6 +78,7 @@ class QdrantConnection:
             check_name(settings.prefix)
         self._clock = clock
         self.prefix = settings.prefix
+        self.version = PREFIX_VERSION
         most = settings.pool_size
         self._client = AsyncQdrantClient(
             url=self.url,
@@ -98,6 +103,11 @@ class QdrantConnection:
         # The client of the client has no name for them in public.
         pool = getattr(self._http._async_client._transport, "_pool", None)  # noqa: SLF001
         return sum(not one.is_closed() for one in pool.connections) if pool is not None else 0
+
+    @property
+    def knows_prefixes(self) -> bool:
+        """True where the server matches prefixes of keywords."""
+        return self.version >= PREFIX_VERSION
 
     async def close(self) -> None:
         """Close every connection."""

@@ -26,6 +26,13 @@ log = logging.getLogger(__name__)
 #: seconds, even if our own start takes two of them.
 PROBE_TIMEOUT_S: Final = 2.0
 
+#: Major and minor version of a server.
+Version = tuple[int, int]
+
+#: The oldest version that works. Before it a server knows no ``update_mode``: a chunk that is deleted while its vector
+#: is made would come back.
+VERSION_MIN: Final[Version] = (1, 17)
+
 #: The port where the address names none.
 DEFAULT_PORT: Final = 6333
 
@@ -33,8 +40,8 @@ DEFAULT_PORT: Final = 6333
 _URL: Final = "concurrency.qdrant.url (QDRANT_URL)"
 
 
-async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None) -> None:
-    """Check that a Qdrant server answers at the address and accepts the key.
+async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None) -> Version:
+    """Check that a Qdrant server answers at the address and accepts the key; return its version.
 
     Raises:
         Unavailable: It cannot be reached, or does not answer (``store_unreachable``).
@@ -47,15 +54,17 @@ async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBa
     verify = tls_verification(settings, url)
     deadline = Deadline.never().within(PROBE_TIMEOUT_S, "check", clock.now())
     given: dict[str, Any] = {"headers": headers, "verify": verify, "transport": transport, "trust_env": False}
+    told: Any = None
     try:
         # The deadline holds for all of it; the client's limit is for each step, and never expires first.
         async with enforce_deadline(deadline), httpx.AsyncClient(timeout=2 * PROBE_TIMEOUT_S, **given) as http:
             told = await _ask(http, f"{url}/")
             if not isinstance(told, dict) or "qdrant" not in str(told.get("title")).lower():
                 raise Broken("there is another program", code="store_not_qdrant")
+            check_version(told)
             await _ask(http, f"{url}/collections")
     except Rejected:
-        return
+        return read_version(told) or VERSION_MIN
     except Expired:
         detail = f"{_URL}: {url} has not answered within {PROBE_TIMEOUT_S:g} s"
         raise Unavailable(detail, dependency=STORE_DEPENDENCY, code="store_unreachable") from None
@@ -66,6 +75,25 @@ async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBa
         detail = f"{_URL}: {url} cannot be used: {error.detail}"
         raise Invalid(detail, field="concurrency.qdrant.url", code=error.code) from error
     log.info("points are kept by the Qdrant server %s, version %s", url, told.get("version"))
+    return read_version(told) or VERSION_MIN
+
+
+def read_version(told: Any) -> Version | None:
+    """Return major and minor version from what a server tells of itself; ``None`` where it tells none."""
+    parts = str(told.get("version", "") if isinstance(told, dict) else "").split(".")
+    return (int(parts[0]), int(parts[1])) if len(parts) > 1 and parts[0].isdecimal() and parts[1].isdecimal() else None
+
+
+def check_version(told: Any) -> None:
+    """Refuse a server that is too old.
+
+    Raises:
+        Broken: Its version is below ``VERSION_MIN`` (``store_version_unsupported``).
+    """
+    version = read_version(told)
+    if version is not None and version < VERSION_MIN:
+        least = ".".join(map(str, VERSION_MIN))
+        raise Broken(f"Qdrant {told['version']} is too old, {least} is the oldest", code="store_version_unsupported")
 
 
 async def _ask(http: httpx.AsyncClient, url: str) -> Any:

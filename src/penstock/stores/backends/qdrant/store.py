@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import compress
 from typing import Any, ClassVar, Final, TypeVar
 
-import httpx
 import msgspec
 
 from penstock.kernel.context import Clock, Context, point_id, run_all
@@ -17,13 +17,11 @@ from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.ranking.retrieval import ScoredPoint
 from penstock.stores import commands, program_runner
 from penstock.stores.backends import layout, payload_format
-from penstock.stores.backends.qdrant import collection_schema, conversions
+from penstock.stores.backends.qdrant import collection_schema, conversions, path_prefixes
 from penstock.stores.backends.qdrant.client import QdrantConnection, QdrantRequest
 from penstock.stores.backends.qdrant.collection_schema import CollectionMetadata
 from penstock.stores.backends.qdrant.error_mapping import STORE_DEPENDENCY, collection_not_found
-from penstock.stores.backends.qdrant.probe import probe
 from penstock.stores.commands import StoreCommand
-from penstock.stores.contract import SnapshotStore
 from penstock.stores.data_model import (
     ChunkPayload,
     CollectionInfo,
@@ -38,51 +36,6 @@ from penstock.stores.data_model import (
     RetrievalResult,
 )
 from penstock.stores.sources import SOURCES_MAX, SourceRecord
-from penstock.stores.store_service import StoreService
-
-
-class QdrantServer(StoreService):
-    """A Qdrant server in the place of store processes of ours.
-
-    Raises:
-        Invalid: The settings cannot be used.
-    """
-
-    def __init__(
-        self,
-        settings: QdrantSettings,
-        timeouts: TimeoutSettings,
-        clock: Clock,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        self._connection = QdrantConnection(settings, clock, transport)
-        self._settings = settings
-        self._clock = clock
-        self._transport = transport
-        self.store = QdrantStore(self._connection, settings, timeouts, clock)
-        self.snapshots = SnapshotStore()
-
-    @property
-    def connections(self) -> int:
-        """Number of open connections."""
-        return self._connection.connections
-
-    async def probe(self, ctx: Context) -> None:
-        """Ask the server for its version, as a health check.
-
-        Raises:
-            PenstockError: See :mod:`penstock.stores.backends.qdrant.error_mapping`.
-        """
-        await self._connection.send(QdrantRequest("GET", "/", accepts_timeout=False), ctx)
-
-    async def start(self) -> None:
-        """See :func:`penstock.stores.backends.qdrant.probe.probe`."""
-        await probe(self._settings, self._clock, self._transport)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._connection.close()
-
 
 R = TypeVar("R")
 
@@ -121,6 +74,8 @@ class QdrantStore:
         # A search has no limit of its own: each of its steps comes back to this as a command.
         if not isinstance(command, commands.Retrieve):
             ctx = ctx.within(self._timeouts.store, "store", self._clock.now())
+        if not self._connection.knows_prefixes and path_prefixes.has_prefix(command):
+            command = await path_prefixes.spelt_out(command, partial(self._list_paths, ctx=ctx))
         result: R = await self._HANDLERS[type(command)](self, command, ctx)
         return result
 
@@ -342,6 +297,13 @@ class QdrantStore:
         kept = await self._layout(command.collection, ctx)
         points, following = await self._scroll(command, {"with_payload": True, "with_vector": True}, ctx)
         return PointPage([conversions.decode_point(one, kept) for one in points], following)
+
+    async def _list_paths(self, collection: str, *, ctx: Context) -> list[str]:
+        """Return every distinct path, from the index of the field."""
+        await self._layout(collection, ctx)
+        body = {"key": path_prefixes.PATH_FIELD, "limit": path_prefixes.PATHS_MAX + 1}
+        found = await self._send(QdrantRequest("POST", f"{_COLLECTION}/facet", collection, body), ctx)
+        return [str(one["value"]) for one in found["hits"]]
 
     # --- Shared by all operations
 
