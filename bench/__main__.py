@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from bench.peers import serve as peers
 from bench.report import Report
 from bench.scale import conduct as scale
 from bench.search import conduct as search
+from bench.storm import conduct as storm
+from bench.storm import plan as storm_plan
 
 BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "code": code.run,
@@ -41,7 +43,10 @@ BENCHMARKS: dict[str, Callable[..., Awaitable[Report]]] = {
     "hostile": hostile.run,
     "agents": agents.run,
     "page": page.run,
+    "storm": storm.run,
 }
+#: What ``--only`` may name, of each benchmark that has parts.
+PARTS: dict[str, Sequence[str]] = {"overload": plan.PARTS, "storm": storm_plan.PARTS}
 
 
 async def _run(benchmarks: list[Callable[[], Awaitable[Report]]], *, as_json: bool) -> bool:
@@ -61,8 +66,9 @@ def main() -> None:
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    if unknown := sorted({*filter(None, arguments.only.split(","))} - {*plan.PARTS}):
-        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(plan.PARTS)}")
+    parts = [part for name in arguments.names or PARTS for part in PARTS.get(name, ())]
+    if unknown := sorted({*filter(None, arguments.only.split(","))} - {*parts}):
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(parts) or 'none'}")
     if unknown := sorted({*filter(None, arguments.layouts.split(","))} - {*LAYOUTS}):
         parser.error(f"no layout {', '.join(unknown)}; there are {', '.join(LAYOUTS)}")
     options = _options(arguments)
@@ -92,8 +98,10 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("--half", default="proof", choices=(*code.HALVES, "all"), help="which questions are asked")
     first = parser.add_argument_group("answers")
     first.add_argument("--tree", type=Path, metavar="DIR", help="index this one, as git sees it")
-    overload = parser.add_argument_group("overload")
-    overload.add_argument("--only", default="", metavar="PARTS", help=f"some of {','.join(plan.PARTS)}")
+    overload = parser.add_argument_group("overload, storm")
+    parts = "; ".join(f"of {name}: {','.join(parts)}" for name, parts in PARTS.items())
+    overload.add_argument("--only", default="", metavar="PARTS", help=f"some of the parts; {parts}")
+    overload.add_argument("--vegeta", type=Path, metavar="FILE", help="of storm: the generator; from PATH, or built")
     broken = parser.add_argument_group("faults")
     broken.add_argument("--layouts", default="", metavar="NAMES", help=f"some of {','.join(LAYOUTS)}")
     hurt = parser.add_argument_group("hostile")
@@ -112,7 +120,14 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     named = [name for name in arguments.peers.split(",") if name]
     return {
         "code": {**kept, "half": arguments.half},
-        "overload": {"quick": quick, "only": arguments.only, "out": arguments.out},
+        "overload": {"quick": quick, "only": _named(arguments.only, "overload"), "out": arguments.out},
+        "storm": {
+            **kept,
+            "quick": quick,
+            "only": _named(arguments.only, "storm"),
+            "vegeta": arguments.vegeta,
+            "python": arguments.python,
+        },
         "embed": {"quick": quick, "out": arguments.out},
         "distributed": {"quick": quick, "out": arguments.out},
         "faults": {"quick": quick, "out": arguments.out, "layouts": [*filter(None, arguments.layouts.split(","))]},
@@ -135,6 +150,11 @@ def _options(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "quality": {**kept, **({"collections": arguments.collections.split(",")} if arguments.collections else {})},
         "scale": {**kept, **({"sizes": arguments.chunks} if arguments.chunks else {})},
     }
+
+
+def _named(only: str, benchmark: str) -> str:
+    """Return those of the named parts that a benchmark has."""
+    return ",".join(part for part in only.split(",") if part in PARTS[benchmark])
 
 
 def _counts(text: str) -> list[int]:
