@@ -59,6 +59,7 @@ class FakeQdrant(httpx.AsyncBaseTransport):
         fields: The payload indexes by collection.
         hang_after: So many writes of points are answered, the next one never; ``None``: all are.
         hanging: Set once one hangs.
+        sent: Bytes of the answers so far, before they are compressed.
         compressed: Answers that were compressed, as a client had allowed. A real server sends them in small pieces,
             and so does :class:`Listening`.
     """
@@ -70,6 +71,7 @@ class FakeQdrant(httpx.AsyncBaseTransport):
         self.hang_after: int | None = None
         self.hanging = threading.Event()
         self.compressed = 0
+        self.sent = 0
         self._key = key
         self._version = version
         self._local = AsyncQdrantClient(":memory:")
@@ -82,6 +84,7 @@ class FakeQdrant(httpx.AsyncBaseTransport):
 
     def encoded(self, answer: httpx.Response, headers: dict[str, str]) -> httpx.Response:
         """Return an answer compressed where the client allows it."""
+        self.sent += len(answer.content)
         if "gzip" not in headers.get("accept-encoding", ""):
             return answer
         self.compressed += 1
@@ -129,7 +132,8 @@ def qdrant_server(version: tuple[int, int] = (1, 20)) -> QdrantServer:
     # Names of this process alone: others may test on the same server.
     prefix = f"test-{os.getpid()}-{next(_SERVERS)}-"
     settings = QdrantSettings(url=url or "http://qdrant", api_key=key, prefix=prefix)
-    return QdrantServer(settings, TimeoutSettings(), LoopClock(), None if url else FakeQdrant(version=version))
+    fake = None if url else FakeQdrant(version=version)
+    return QdrantServer(settings, TimeoutSettings(), LoopClock(), fake, cache_bytes=10_000_000)
 
 
 class Pieces(httpx.AsyncByteStream):

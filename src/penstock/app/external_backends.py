@@ -95,7 +95,7 @@ def build_store_service(settings: Settings, data_dir: Path, clock: Clock, backen
         with _extra("qdrant", "qdrant_client", "store.backend"):
             from penstock.stores.backends.qdrant.server import QdrantServer  # noqa: PLC0415
 
-        return QdrantServer(settings.qdrant, settings.timeouts, clock)
+        return QdrantServer(settings.qdrant, settings.timeouts, clock, cache_bytes=settings.store.cache_bytes)
     from penstock.stores.backends.edge.process_group import EdgeProcessGroup  # noqa: PLC0415
 
     return EdgeProcessGroup(data_dir, settings.timeouts, clock, settings.store)

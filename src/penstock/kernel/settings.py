@@ -33,7 +33,7 @@ class StoreSettings:
     )
     optimize_quiet: float = duration(5.0, "STORE_OPTIMIZE_QUIET", "without a write for so long it is worth it earlier")
     cache_bytes: int = size(
-        128_000_000, "STORE_CACHE_BYTES", "memory for what store processes have read of points; 0: none", least=0
+        128_000_000, "STORE_CACHE_BYTES", "memory for what has been read of points; 0: none", least=0
     )
     snapshots_keep: int = count(
         10, "PENSTOCK_SNAPSHOTS_KEEP", "newest of its own snapshots that it keeps; 0: all", least=0, most=10_000

@@ -270,7 +270,7 @@ def _rescored(
     chosen = list(fused)[: ends[-1]]
     asks = _unknown(query, chosen, scores)
     if asks:
-        for ask, ranking in zip(asks, (yield SearchStep(asks)), strict=True):
+        for ask, ranking in zip(asks, (yield SearchStep(asks, chosen[: ends[0]])), strict=True):
             scores[ask.arm].update(ranking)
     if query.token_vectors is not None:
         maxima: Mapping[P, NDArray[np.float32]] = yield CompareTokensStep(query.token_vectors, chosen[: ends[0]])

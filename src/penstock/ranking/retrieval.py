@@ -84,9 +84,16 @@ class ArmSearch(Generic[P]):
 
 @dataclass(frozen=True, slots=True)
 class SearchStep(Generic[P]):
-    """A step: run these searches, each answered by a ``Ranking``."""
+    """A step: run these searches, each answered by a ``Ranking``.
+
+    Attributes:
+        searches: The searches.
+        reads: Points of which the next steps read token vectors and payloads, as far as they are known. Where each step
+            is a round trip they can be read in this one.
+    """
 
     searches: Sequence[ArmSearch[P]]
+    reads: Sequence[P] = ()
 
 
 @dataclass(frozen=True, slots=True)

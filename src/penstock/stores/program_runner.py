@@ -92,8 +92,16 @@ def estimate_payload_bytes(payload: ChunkPayload) -> int:
     return len(payload.id) + len(payload.path) + len(payload.symbol) + len(payload.text) + metadata
 
 
-async def run_retrieval(store: VectorStore, command: Retrieve, ctx: Context) -> RetrievalResult:
+async def run_retrieval(
+    store: VectorStore, command: Retrieve, ctx: Context, expect: Callable[[Sequence[str]], None] = lambda _: None
+) -> RetrievalResult:
     """Answer a search by the store's commands ``SearchBatch``, ``FetchTokenVectors`` and ``FetchPayloads``.
+
+    Args:
+        store: The store.
+        command: The search.
+        ctx: Request context.
+        expect: Called before each ``SearchBatch`` with the points that the commands after it read.
 
     Cancellation: The command that runs is cancelled.
     """
@@ -107,6 +115,8 @@ async def run_retrieval(store: VectorStore, command: Retrieve, ctx: Context) -> 
             if isinstance(finished, ReadPayloadsStep):
                 answer, cut = await _read(store, command.collection, finished, ctx)
             else:
+                if isinstance(finished, SearchStep):
+                    expect(finished.reads)
                 answer = await _answered(store, command, finished, ctx)
         except PenstockError as error:
             finished = advance(run, error=error)

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 
-from penstock.stores.backends.edge.point_cache import ENTRY_BYTES, PointCache
+from penstock.stores.backends.point_cache import ENTRY_BYTES, PointCache
 
 
 def filled(entries=4, size=100):

@@ -13,8 +13,8 @@ from penstock.kernel.late_interaction import quantize
 from penstock.ranking.retrieval import RetrievalQuery
 from penstock.stores.backends.edge.batch_search import retrieve_batch
 from penstock.stores.backends.edge.collection_registry import CollectionRegistry
-from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.point_reader import PointReader, point_number
+from penstock.stores.backends.point_cache import PointCache
 from penstock.stores.commands import DeleteDocuments, Retrieve, SealDocument, TrimDocument, UpsertPoints
 from penstock.stores.data_model import ChunkPayload, CollectionInfo, DocumentInfo, Match, Point
 from tests.fakes.memory_store import sparse, unit

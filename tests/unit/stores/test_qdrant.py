@@ -373,7 +373,7 @@ async def test_an_interrupted_creation_is_made_up_for():
     with pytest.raises(Unavailable):
         await store.run(CreateCollection(INFO), WORK)
     await store.run(CreateCollection(INFO), WORK)
-    assert fake.fields["c"].keys() == {"id", "path", "language", "source", "facets", "chunk"}
+    assert fake.fields["c"].keys() == {"id", "path", "language", "source", "facets", "chunk", "rev"}
     assert fake.fields["c"]["path"]["params"]["prefix"] is True
 
 

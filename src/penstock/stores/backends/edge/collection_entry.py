@@ -19,7 +19,7 @@ from penstock.stores.backends.edge.generation_builder import OnBuildStep, ignore
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.open_collection import LastKnownState, OpenCollection
 from penstock.stores.backends.edge.optimize_policy import IndexFreshness, OptimizePolicy, should_optimize
-from penstock.stores.backends.edge.point_cache import PointCache
+from penstock.stores.backends.point_cache import PointCache
 from penstock.stores.contract import CollectionDamaged
 from penstock.stores.data_model import STATE_CLOSED, STATE_DAMAGED, STATE_OPEN, CollectionInfo, IndexBuildStatus
 

@@ -33,10 +33,10 @@ from penstock.stores.backends.edge.generation_builder import GenerationBuilder, 
 from penstock.stores.backends.edge.manifest import Manifest
 from penstock.stores.backends.edge.open_collection import OpenCollection
 from penstock.stores.backends.edge.optimize_policy import OptimizePolicy
-from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.point_reader import PointReader
 from penstock.stores.backends.edge.restore_commit import remove_atomically
 from penstock.stores.backends.layout import check_name, check_same_models, collection_conflict
+from penstock.stores.backends.point_cache import PointCache
 from penstock.stores.commands import CollectionCommand, DescribeCollection, ListSources, StoreCommand
 from penstock.stores.contract import CollectionDamaged, DirectoryGone
 from penstock.stores.data_model import CollectionInfo, IndexBuildStatus

@@ -23,10 +23,10 @@ from penstock.stores.backends.edge.generation_builder import (
     ignore_build_step,
 )
 from penstock.stores.backends.edge.manifest import Manifest
-from penstock.stores.backends.edge.point_cache import PointCache
 from penstock.stores.backends.edge.point_reader import PointReader
 from penstock.stores.backends.edge.restore_commit import remove_atomically
 from penstock.stores.backends.edge.shard_counts import ShardCounter, ShardCounts
+from penstock.stores.backends.point_cache import PointCache
 from penstock.stores.contract import DirectoryGone
 from penstock.stores.data_model import CollectionInfo, Filter, IndexBuildStatus, PendingPage
 from penstock.stores.directory_watch import WRITE_FREE_BYTES_MIN

@@ -6,24 +6,15 @@ searches come back to the same points.
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Final
-
-import msgspec
 
 from penstock.kernel.context import point_id
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.stores.backends.edge.engine import Shard, Update
-from penstock.stores.backends.edge.point_cache import PointCache
+from penstock.stores.backends.point_cache import PointCache, payload_memory_bytes
 from penstock.stores.commands import ReplaceSparse, SealDocument, UpsertPoints
 from penstock.stores.data_model import ChunkPayload
-
-#: What a payload takes up beside its texts and metadata, and what a byte of metadata as JSON becomes in memory at most:
-#: a list of small numbers, four bytes each, is one of objects of forty.
-PAYLOAD_BYTES: Final = 1000
-METADATA_MEMORY_FACTOR: Final = 16
 
 
 class PointReader:
@@ -60,7 +51,7 @@ class PointReader:
         if len(known) < len(points):
             for one, payload in self.shard.fetch_payloads(_ids(points, known)).items():
                 known[one.int] = payload
-                self._cache.put(self._payloads, one.int, payload, _payload_bytes(payload))
+                self._cache.put(self._payloads, one.int, payload, payload_memory_bytes(payload))
         return {point: known[point] for point in points if point in known}
 
     def invalidate(self, command: Update) -> None:
@@ -85,13 +76,6 @@ class PointReader:
 def point_number(point: str) -> int:
     """Return the number in a point's id."""
     return uuid.UUID(point).int
-
-
-def _payload_bytes(payload: ChunkPayload) -> int:
-    """Return about how much memory a payload takes up, or more."""
-    texts = sum(sys.getsizeof(text) for text in (payload.id, payload.path, payload.symbol, payload.text))
-    metadata = METADATA_MEMORY_FACTOR * len(msgspec.json.encode(payload.metadata)) if payload.metadata else 0
-    return PAYLOAD_BYTES + texts + metadata
 
 
 def _ids(points: Sequence[int], known: Mapping[int, object]) -> list[uuid.UUID]:

@@ -13,6 +13,7 @@ import msgspec
 
 from penstock.ranking.retrieval import Arm
 from penstock.stores.backends import layout, payload_format
+from penstock.stores.backends.qdrant.point_memory import REVISION_FIELD
 from penstock.stores.data_model import TEXT_PLAIN, CollectionInfo
 from penstock.stores.sources import SourceRecord
 
@@ -134,6 +135,7 @@ def payload_indexes() -> dict[str, dict[str, Any]]:
         for key, prefix in payload_format.KEYWORD_FIELDS.items()
     }
     found[payload_format.CHUNK_FIELD] = {"type": "integer", "lookup": True, "range": True}
+    found[REVISION_FIELD] = {"type": "integer", "lookup": True, "range": False}
     return found
 
 

@@ -12,6 +12,7 @@ from penstock.kernel.vectors import SparseVector
 from penstock.ranking.retrieval import Arm, ScoredPoint
 from penstock.stores.backends import layout, payload_format
 from penstock.stores.backends.qdrant.collection_schema import CollectionMetadata
+from penstock.stores.backends.qdrant.point_memory import REVISION_FIELD, new_revision
 from penstock.stores.data_model import ArmQuery, Condition, Filter, Point, SparseReplacement
 
 #: Parameters of a search; without them the scores of dense vectors would be those of their int8 form.
@@ -25,6 +26,7 @@ def encode_point(stored_point: Point, metadata: CollectionMetadata) -> dict[str,
         vectors[Arm.DENSE.value] = _floats(stored_point.dense)
     stored = stored_point.payload
     payload = payload_format.encode_payload(stored, stored_point.token_vectors if metadata.token_dim else None)
+    payload[REVISION_FIELD] = new_revision()
     return {"id": point_id(stored.id, stored.chunk), "vector": vectors, "payload": payload}
 
 

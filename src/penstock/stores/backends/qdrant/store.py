@@ -15,14 +15,17 @@ from penstock.kernel.errors import Broken, Invalid, Unavailable
 from penstock.kernel.late_interaction import TokenVectors
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
 from penstock.ranking.retrieval import ScoredPoint
-from penstock.stores import commands, program_runner
+from penstock.stores import commands
 from penstock.stores.backends import layout, payload_format
-from penstock.stores.backends.qdrant import collection_schema, conversions, path_prefixes
+from penstock.stores.backends.qdrant import collection_schema, conversions, path_prefixes, point_memory
 from penstock.stores.backends.qdrant.client import QdrantConnection, QdrantRequest
 from penstock.stores.backends.qdrant.collection_schema import CollectionMetadata
 from penstock.stores.backends.qdrant.error_mapping import STORE_DEPENDENCY, collection_not_found
+from penstock.stores.backends.qdrant.point_memory import PointMemory, ReadPoint, new_revision
+from penstock.stores.backends.qdrant.remote_search import RemoteSearch
 from penstock.stores.commands import StoreCommand
 from penstock.stores.data_model import (
+    ArmQuery,
     ChunkPayload,
     CollectionInfo,
     Condition,
@@ -57,17 +60,30 @@ class QdrantStore:
 
     Collections that are not Penstock's are left alone: neither listed nor written nor deleted.
 
+    Args:
+        connection: The connections to it.
+        settings: Shards and replicas of new collections.
+        timeouts: The limit of an operation.
+        clock: The loop's clock.
+        memory: What searches have read of points.
+
     Bounds: the layouts of ``CACHED_LAYOUTS_MAX`` collections.
     """
 
     def __init__(
-        self, connection: QdrantConnection, settings: QdrantSettings, timeouts: TimeoutSettings, clock: Clock
+        self,
+        connection: QdrantConnection,
+        settings: QdrantSettings,
+        timeouts: TimeoutSettings,
+        clock: Clock,
+        memory: PointMemory,
     ) -> None:
         self._connection = connection
         self._settings = settings
         self._timeouts = timeouts
         self._clock = clock
         self._layouts: dict[str, CollectionMetadata] = {}
+        self._memory = memory
 
     async def run(self, command: StoreCommand[R], ctx: Context) -> R:
         """Execute a command by requests to the server; see :meth:`penstock.stores.contract.VectorStore.run`."""
@@ -204,7 +220,8 @@ class QdrantStore:
                 dependency=STORE_DEPENDENCY,
                 code="write_conflict",
             )
-        body = {"payload": {"hash": document.hash, "chunks": document.chunks}, "points": [point_id(document.id, 0)]}
+        fields = {"hash": document.hash, "chunks": document.chunks, point_memory.REVISION_FIELD: new_revision()}
+        body = {"payload": fields, "points": [point_id(document.id, 0)]}
         await self._send(QdrantRequest("POST", f"{_POINTS}/payload", collection, body, _WRITTEN), ctx)
 
     async def _delete(self, command: commands.DeleteDocuments, ctx: Context) -> int:
@@ -215,18 +232,30 @@ class QdrantStore:
     # --- Reading
 
     async def _retrieve(self, command: commands.Retrieve, ctx: Context) -> RetrievalResult:
-        return await program_runner.run_retrieval(self, command, ctx)
+        return await RemoteSearch(self._search_and_read).retrieve(command, ctx)
 
     async def _search(self, command: commands.SearchBatch, ctx: Context) -> list[list[ScoredPoint]]:
-        """Ask several arms at once; those that can match nothing are not asked."""
-        kept = await self._layout(command.collection, ctx)
-        asked = [conversions.can_match(query) for query in command.queries]
-        searches = [conversions.encode_query(query, kept) for query in compress(command.queries, asked)]
-        if not searches:
-            return [[] for _ in command.queries]
-        call = QdrantRequest("POST", f"{_POINTS}/query/batch", command.collection, {"searches": searches})
-        answers = iter(await self._send(call, ctx))
-        return [conversions.decode_hits(next(answers)) if is_asked else [] for is_asked in asked]
+        return (await self._search_and_read(command.collection, command.queries, (), ctx, whole=False))[0]
+
+    async def _search_and_read(
+        self, collection: str, queries: Sequence[ArmQuery], points: Sequence[str], ctx: Context, *, whole: bool
+    ) -> tuple[list[list[ScoredPoint]], dict[str, ReadPoint]]:
+        """Ask several arms and read points at once; arms that can match nothing are not asked."""
+        ctx = ctx.within(self._timeouts.store, "store", self._clock.now())
+        kept = await self._layout(collection, ctx)
+        asked = [conversions.can_match(query) for query in queries]
+        searches = [conversions.encode_query(query, kept) for query in compress(queries, asked)]
+        known = self._memory.known(collection, points, whole=whole) if points else {}
+        if points:
+            searches.append(point_memory.read_query(points, known.values(), whole=whole))
+        call = QdrantRequest("POST", f"{_POINTS}/query/batch", collection, {"searches": searches})
+        answers = iter(await self._send(call, ctx) if searches else ())
+        hits = [conversions.decode_hits(next(answers)) if is_asked else [] for is_asked in asked]
+        if points:
+            for one in next(answers)["points"]:
+                known[one["id"]] = read = point_memory.decode_read(one, whole=whole)
+                self._memory.put(collection, one["id"], read)
+        return hits, known
 
     async def _fetch_token_vectors(
         self, command: commands.FetchTokenVectors, ctx: Context

@@ -1,16 +1,29 @@
-"""LRU cache of values read from points, with one bound for all collections of a store process."""
+"""LRU cache of values read from points, with one bound for all collections."""
 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+import msgspec
+
+from penstock.stores.data_model import ChunkPayload
 from penstock.stores.key_value_cache import CacheState
 
 #: What an entry takes up beside what is kept: its key, its place, the object's head (measured with ``tracemalloc``).
 ENTRY_BYTES: Final = 500
+
+
+#: Type of a point's id.
+K = TypeVar("K", int, str)
+
+#: What a payload takes up beside its texts and metadata, and what a byte of metadata as JSON becomes in memory at most:
+#: a list of small numbers, four bytes each, is one of objects of forty.
+PAYLOAD_BYTES: Final = 1000
+METADATA_MEMORY_FACTOR: Final = 16
 
 
 class PointCache:
@@ -27,7 +40,7 @@ class PointCache:
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
-        self._entries: OrderedDict[tuple[int, int], tuple[Any, int]] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, int | str], tuple[Any, int]] = OrderedDict()
         self._namespaces = itertools.count()
         self._bytes = 0
         self._hits = self._misses = self._evictions = 0
@@ -39,9 +52,10 @@ class PointCache:
         """Return a namespace that no other caller has."""
         return next(self._namespaces)
 
-    def get(self, namespace: int, points: Sequence[int]) -> dict[int, Any]:
+    def get(self, namespace: int, points: Sequence[K]) -> dict[K, Any]:
         """Return the cached values by point; points without one are left out."""
-        entries, found = self._entries, {}
+        entries = self._entries
+        found: dict[K, Any] = {}
         for point in points:
             key = (namespace, point)
             entry = entries.get(key)
@@ -52,7 +66,7 @@ class PointCache:
         self._misses += len(points) - len(found)
         return found
 
-    def put(self, namespace: int, point: int, value: Any, size: int) -> None:
+    def put(self, namespace: int, point: int | str, value: Any, size: int) -> None:
         """Keep a value that takes up ``size`` bytes; a value larger than the whole cache is not kept."""
         self._drop((namespace, point))
         cost = size + ENTRY_BYTES
@@ -61,7 +75,7 @@ class PointCache:
             self._bytes += cost
             self._evict(self._bytes_max)
 
-    def drop(self, namespace: int, points: Iterable[int]) -> None:
+    def drop(self, namespace: int, points: Iterable[int | str]) -> None:
         """Remove the entries of these points."""
         for point in points:
             self._drop((namespace, point))
@@ -74,7 +88,7 @@ class PointCache:
         """Return the numbers."""
         return CacheState("points", len(self._entries), self._bytes, self._hits, self._misses, self._evictions)
 
-    def _drop(self, key: tuple[int, int]) -> None:
+    def _drop(self, key: tuple[int, int | str]) -> None:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= entry[1]
@@ -83,3 +97,10 @@ class PointCache:
         while self._bytes > bytes_max:
             self._drop(next(iter(self._entries)))
             self._evictions += 1
+
+
+def payload_memory_bytes(payload: ChunkPayload) -> int:
+    """Return about how much memory a payload takes up, or more."""
+    texts = sum(sys.getsizeof(text) for text in (payload.id, payload.path, payload.symbol, payload.text))
+    metadata = METADATA_MEMORY_FACTOR * len(msgspec.json.encode(payload.metadata)) if payload.metadata else 0
+    return PAYLOAD_BYTES + texts + metadata
