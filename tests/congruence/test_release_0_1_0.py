@@ -47,6 +47,11 @@ def test_a_record_is_read_and_written_as_it_was(name: str) -> None:
         again = msgspec.structs.replace(record, body=msgspec.Raw(it._encode_body(record.topic, result)))
     elif isinstance(record, HandlerFailure):
         again = HandlerFailure.from_error(record.id, record.topic, record.to_error())
+    elif isinstance(record, Hello):
+        # A field has come since then, at the end, where that release passes over it.
+        *known, takes_requests = msgspec.msgpack.decode(it.encode(record)[6:])
+        assert (known, takes_requests) == (msgspec.msgpack.decode(RECORDS[name][6:]), False)
+        return
     else:
         again = record
     assert it.encode(again) == RECORDS[name]

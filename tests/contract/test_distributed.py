@@ -24,7 +24,7 @@ from penstock.bus.record_codec import MAGIC, VERSION, MessageTypes, RecordCodec
 from penstock.bus.rpc_client import BrokerTransport
 from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
-from penstock.kernel.messages import EmbedBatch, TextKind
+from penstock.kernel.messages import EmbedBatch, TextKind, Topic
 from penstock.kernel.settings import BusSettings, GuardSettings, KafkaSettings, RedisSettings
 from penstock.pools.permits import Permits
 from tests.clock import run
@@ -518,6 +518,29 @@ async def test_what_a_dead_worker_held_is_done_by_another(rig: Rig) -> None:
     lives.serve(gate)
     assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
     assert sorted(map(str, gate.ended)) == ["0", "1", "2", "3"]
+
+
+@on_every_broker
+async def test_what_may_be_repeated_goes_to_another_when_its_worker_is_missed_and_is_done_there_once(rig: Rig) -> None:
+    topic = str(Topic.ML_RERANK)
+    api, dies, lives = await rig.instance(), await rig.instance(), await rig.instance()
+    hangs, gate = Gate(), Gate()
+    dies.serve(hangs, 3, topic)
+    lives.serve(gate, 3, topic)
+    await rig.served(api, topic, 2)
+    tasks = [api.ask(n, topic) for n in range(6)]
+    await rig.until(lambda: hangs.begun or gate.begun)
+    await rig.crash(dies)
+    pending = api.bus._rpc._pending
+    await rig.until(lambda: len(gate.begun) >= 3 and all(asked.handovers for asked in pending.values()))
+    gate.open.set()
+    assert await asyncio.gather(*tasks) == list(range(6))
+    assert sorted(map(str, gate.ended)) == [str(n) for n in range(6)], "one that it had begun already is not done twice"
+    again = await asyncio.gather(*(api.ask(n, topic) for n in range(6, 12)))
+    assert again == list(range(6, 12))
+    # What the dead one held comes to it in the end, and is not begun.
+    await rig.until(lambda: lives.state(topic) is not None and not lives.bus._consumers[0]._tasks)
+    assert len(gate.begun) == 12
 
 
 @on_every_broker

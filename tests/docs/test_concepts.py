@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.bus.broker import HEARTBEAT_S
 from penstock.bus.fair_queue import Discipline
-from penstock.bus.membership import HEARTBEATS_PER_HELLO
-from penstock.bus.service_registry import INSTANCE_TTL_S
+from penstock.bus.service_registry import HELLOS_MISSED, INSTANCE_TTL_S, PRESENCE_S
 from penstock.cli.mcp_bridge import KEY_VARIABLE
 from penstock.cli.settings_schema import setting_entries
 from penstock.kernel.messages import REQUEST_TOPICS
@@ -63,7 +61,8 @@ WORDS = {0.1: "a tenth", 0.25: "a quarter", 0.3: "three tenths", 0.5: "half"}
         ("overload", f"One client may fill {WORDS[ORDER.client_share]} of a buffer"),
         ("overload", f"after {LADDER.up_s:g} s of congestion, and comes down one rung after {LADDER.down_s:g} s"),
         ("overload", f"after {DOUBT.quiet_s_min:g} to {DOUBT.quiet_s_max:g} s"),
-        ("bus", {3.0: "every three seconds"}[HEARTBEAT_S * HEARTBEATS_PER_HELLO]),
+        ("bus", f"announces every {PRESENCE_S:g} s"),
+        ("bus", f"silent for {HELLOS_MISSED * PRESENCE_S:.1f} s"),
         ("bus", f"silent for {INSTANCE_TTL_S:g} s"),
     ],
 )

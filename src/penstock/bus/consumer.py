@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from penstock.bus.broker import Channel, ChannelKind, Delivery, Reader, ReplyMessage
+from penstock.bus.broker import Broker, Channel, ChannelKind, Delivery, Reader, ReplyMessage
 from penstock.bus.counters import TopicCounters
 from penstock.bus.local import LocalBus
 from penstock.bus.loops import BACKOFF_S, cancel_all, run_forever
 from penstock.bus.record_codec import ControlMessage, HandlerFailure, Message, UnreadableRecord
 from penstock.bus.rpc_client import BrokerTransport
 from penstock.kernel.context import Clock, Context, current_request_id
-from penstock.kernel.errors import Broken, Expired, PenstockError, Unavailable
+from penstock.kernel.errors import Broken, Expired, PenstockError, Rejected, Unavailable
+from penstock.kernel.messages import REPEATABLE_TOPICS
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 CHANNEL_SEPARATOR: Final = "-"
 #: How long one poll may wait for the first record.
 POLL_WAIT_S: Final = 1.0
+#: Records under way beyond which a request that is handed over is not taken.
+TAKEN_OVER_MAX: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class ConsumerConfig:
         deliveries_max: Deliveries of one record at most; then it is dead-lettered.
         prefetch: Records taken beside those that can be begun at once.
         is_cancelled: Whether a requester has withdrawn its request: mailbox and number.
+        on_answered: Called with a request that was handed over and is answered here: its record in the channel need not
+            be begun.
     """
 
     transport: BrokerTransport
@@ -48,6 +54,43 @@ class ConsumerConfig:
     deliveries_max: int
     prefetch: int
     is_cancelled: Callable[[tuple[str, int]], bool]
+    on_answered: Callable[[tuple[str, int]], None]
+
+
+class Settlement(Protocol):
+    """Part of a reader that settles deliveries; see :class:`penstock.bus.broker.Reader`."""
+
+    async def ack(self, delivery: Delivery, reply: ReplyMessage | None = None) -> None:
+        """Acknowledge a delivery, with its reply."""
+
+    async def requeue(self, delivery: Delivery) -> None:
+        """Have it delivered to another member."""
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Put it among the dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverSettlement:
+    """Settlement of requests that came to this instance's mailbox instead of their channel."""
+
+    broker: Broker
+    channel: Channel
+    on_answered: Callable[[tuple[str, int]], None]
+
+    async def ack(self, delivery: Delivery, reply: ReplyMessage | None = None) -> None:
+        """Send the reply; there is nothing to acknowledge."""
+        self.on_answered(delivery.handle)
+        if reply is not None:
+            await self.broker.reply(reply.address, reply.record)
+
+    async def requeue(self, delivery: Delivery) -> None:
+        """Send the request to its channel, unless that is full."""
+        with suppress(Rejected):
+            await self.broker.send(self.channel, delivery.record, "", 0.0)
+
+    async def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Drop the request: its requester has been told."""
 
 
 class Consumer:
@@ -59,7 +102,7 @@ class Consumer:
         inner: The bus of this process that has the handlers.
         undispatched: Counters of the records that were never handed to ``inner``.
 
-    Bounds: ``concurrency()`` and ``config.prefetch`` records.
+    Bounds: ``concurrency()`` and ``config.prefetch`` records, and with those that are handed over ``TAKEN_OVER_MAX``.
     """
 
     def __init__(
@@ -77,6 +120,7 @@ class Consumer:
         self._joined = asyncio.Event()
         self._stopped = self._closing = False
         self._reader: Reader | None = None
+        self._handover = HandoverSettlement(config.transport.broker, channel, config.on_answered)
         run = run_forever(self._poll, f"taking records of {self.topic}")
         self._task = asyncio.get_running_loop().create_task(run, name=f"consumer {self.topic}")
 
@@ -98,6 +142,12 @@ class Consumer:
         task = self._requests.pop(request_key, None)
         if task is not None:
             task.cancel()
+
+    def take_over(self, note: Message, record: bytes) -> None:
+        """Handle a request from this instance's mailbox, unless it is handled here already."""
+        key = (note.address, note.id)
+        if key not in self._requests and len(self._tasks) < TAKEN_OVER_MAX:
+            self._start(Delivery(record, 1, 0.0, key), self._handover)
 
     async def drain(self) -> None:
         """Take no more records, and wait until those taken have ended."""
@@ -140,7 +190,7 @@ class Consumer:
         for delivery in await self._reader.poll(room, POLL_WAIT_S):
             self._start(delivery, self._reader)
 
-    def _start(self, delivery: Delivery, reader: Reader) -> None:
+    def _start(self, delivery: Delivery, reader: Settlement) -> None:
         task = asyncio.get_running_loop().create_task(self._handle(delivery, reader), name=self.topic)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
@@ -153,7 +203,7 @@ class Consumer:
 
     # --- One record
 
-    async def _handle(self, delivery: Delivery, reader: Reader) -> None:
+    async def _handle(self, delivery: Delivery, reader: Settlement) -> None:
         """Decode a record, have it handled, settle it."""
         codec, note = self._config.transport.codec, None
         try:
@@ -208,12 +258,14 @@ class Consumer:
             await self._retry_while_unavailable(partial(transport.broker.reply, note.address, record))
 
     async def _handle_request(
-        self, delivery: Delivery, reader: Reader, note: Message, asked: tuple[Any, Context]
+        self, delivery: Delivery, reader: Settlement, note: Message, asked: tuple[Any, Context]
     ) -> Callable[[], Awaitable[None]]:
         """Have a request handled; return how to settle it, with its result or its error for the requester (B5)."""
         codec, (message, ctx) = self._config.transport.codec, asked
         here, key = asyncio.current_task(), (note.address, note.id)
         assert here is not None  # noqa: S101 - for the type checker
+        if key in self._requests and note.topic in REPEATABLE_TOPICS:
+            return partial(reader.ack, delivery)  # it was handed over too, and is at work
         self._requests[key] = here
         record: bytes | None = None
         try:

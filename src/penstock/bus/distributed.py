@@ -29,8 +29,9 @@ from penstock.bus.envelope import draining_error
 from penstock.bus.local import LocalBus
 from penstock.bus.management import TopicState
 from penstock.bus.membership import Membership
+from penstock.bus.record_codec import Message
 from penstock.bus.rpc_client import BrokerTransport, RpcClient
-from penstock.bus.service_registry import RequestWindow, WorkerCapacity
+from penstock.bus.service_registry import RequestWindow, ServiceRegistry, WorkerCapacity
 from penstock.kernel.context import Clock, Context, Criticality, enforce_deadline
 from penstock.kernel.errors import Expired, Rejected, Unavailable
 from penstock.kernel.messages import REQUEST_TOPICS, Topic
@@ -114,7 +115,7 @@ class BrokerBus:
         self._slots: dict[str, list[Slots]] = {}
         self._consumers: list[Consumer] = []
         self._cancelled: OrderedDict[tuple[str, int], None] = OrderedDict()
-        self._rpc = RpcClient(transport, clock, settings.publish_timeout)
+        self._rpc = RpcClient(transport, clock, settings.publish_timeout, ServiceRegistry())
         self._membership = Membership(transport, clock, self._rpc, settings.ahead, self._concurrency_by_channel)
         asks = self._worker_observer = observer
         if observer is not None:
@@ -125,12 +126,13 @@ class BrokerBus:
         limits = replace(settings, request_timeout=UNLIMITED_S, client_share=1.0, buffer_size=IN_FLIGHT_MAX)
         self._worker_bus = LocalBus(limits, {}, clock, self._worker_observer)
         self._consumer_config = ConsumerConfig(
-            transport, clock, settings.tries, settings.ahead, self._cancelled.__contains__
+            transport, clock, settings.tries, settings.ahead, self._cancelled.__contains__, self._remember_cancelled
         )
         self._closed = False
         self._breaker.on_open = self._rpc.fail_all
         self._membership.on_capacities = self._resize_windows
         self._membership.on_cancelled = self._on_cancelled
+        self._membership.on_request = self._on_request
         self._membership.start()
 
     def __repr__(self) -> str:
@@ -331,12 +333,22 @@ class BrokerBus:
             if one not in EVENT_TOPICS
         }
 
-    def _on_cancelled(self, asked: tuple[str, int]) -> None:
+    def _remember_cancelled(self, asked: tuple[str, int]) -> None:
         self._cancelled[asked] = None
         if len(self._cancelled) > CANCELLED_MAX:
             self._cancelled.popitem(last=False)
+
+    def _on_cancelled(self, asked: tuple[str, int]) -> None:
+        self._remember_cancelled(asked)
         for consumer in self._consumers:
             consumer.cancel(asked)
+
+    def _on_request(self, note: Message, record: bytes) -> None:
+        """Have a request handled that was handed over since its worker is missed."""
+        queue = self._request_channel(note.topic)
+        for consumer in self._consumers:
+            if consumer.channel == queue:
+                consumer.take_over(note, record)
 
     def _undispatched(self, topic: str) -> TopicCounters:
         """Return the counts of a topic's records that no handler has seen, and of its late replies."""

@@ -118,6 +118,7 @@ class Hello(msgspec.Struct, array_like=True, frozen=True):
         prefetch: How many more it takes of each, so that none of its handlers waits for the network.
         wants_reply: Whether the others are asked to announce themselves in return.
         leaving: Whether it takes nothing any more.
+        takes_requests: Whether it takes requests from its mailbox too.
     """
 
     address: str
@@ -125,6 +126,7 @@ class Hello(msgspec.Struct, array_like=True, frozen=True):
     prefetch: int
     wants_reply: bool = False
     leaving: bool = False
+    takes_requests: bool = False
 
 
 class Cancel(msgspec.Struct, array_like=True, frozen=True):

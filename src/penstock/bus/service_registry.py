@@ -1,11 +1,13 @@
 """Service registry: the instances that serve each topic, from their announcements. Pure; time is passed in.
 
 Discovery needs nothing but the broker: every instance says hello to all others again and again, and one that falls
-silent is forgotten. The sum of what instances take at once is how much of a topic may be under way to them.
+silent is missed at once and forgotten later. The sum of what instances take at once is how much of a topic may be under
+way to them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -63,6 +65,12 @@ class RequestWindow:
 
 #: An instance that has not been heard of for so long is forgotten.
 INSTANCE_TTL_S: Final = 15.0
+#: An instance says hello so often, less often where there are many.
+PRESENCE_S: Final = 0.4
+#: More instances than these say hello less often, each in proportion.
+FREQUENT_INSTANCES_MAX: Final = 10
+#: An instance is missed once so many of its hellos have not come.
+HELLOS_MISSED: Final = 3
 #: Instances remembered; of more, those heard of the longest ago go.
 INSTANCES_MAX: Final = 1000
 
@@ -83,11 +91,16 @@ class WorkerCapacity:
 class ServiceRegistry:
     """Registry of the known instances and the channels that they serve.
 
+    An instance is missed when our own hellos come back and those of its last second do not. A broker that delivers
+    nothing, or a stall of our own, makes nobody missed.
+
     Bounds: ``INSTANCES_MAX`` instances.
     """
 
     def __init__(self) -> None:
         self._instances: dict[str, tuple[Hello, float]] = {}
+        self._echoed_s = self._resumed_s = -math.inf
+        self._turn = 0
 
     def __repr__(self) -> str:
         return f"<ServiceRegistry of {len(self._instances)}>"
@@ -101,20 +114,60 @@ class ServiceRegistry:
         while len(self._instances) > INSTANCES_MAX:
             del self._instances[next(iter(self._instances))]
 
+    @property
+    def presence_s(self) -> float:
+        """Seconds between two hellos of an instance."""
+        return PRESENCE_S * max(1.0, len(self._instances) / FREQUENT_INSTANCES_MAX)
+
+    def echo(self, now_s: float) -> None:
+        """Note that our own hello has come back from the broker, after whatever was sent before it."""
+        if now_s - self._echoed_s > 2 * self.presence_s:
+            self._resumed_s = now_s  # the hellos of others were late too
+        self._echoed_s = now_s
+
+    def is_missed(self, channel: str, now_s: float, address: str = "") -> bool:
+        """Return whether an instance is missed, or without its address any of those that serve a channel."""
+        if address:
+            hello, heard_s = self._instances.get(address, (None, -math.inf))
+            return hello is None or self._silent(heard_s)
+        return any(
+            channel in hello.concurrency_by_channel and self._silent(heard_s)
+            for hello, heard_s in self._instances.values()
+            if now_s - heard_s <= INSTANCE_TTL_S
+        )
+
+    def substitute(self, channel: str) -> str:
+        """Return the mailbox of an instance that serves a channel and is not missed, in turn; empty for none."""
+        living = sorted(
+            address
+            for address, (hello, heard_s) in self._instances.items()
+            if channel in hello.concurrency_by_channel
+            and hello.takes_requests
+            and not hello.leaving
+            and not self._silent(heard_s)
+        )
+        self._turn += 1
+        return living[self._turn % len(living)] if living else ""
+
+    def _silent(self, heard_s: float) -> bool:
+        return self._echoed_s - max(heard_s, self._resumed_s) > HELLOS_MISSED * self.presence_s
+
     def capacities(self, now_s: float) -> dict[str, WorkerCapacity]:
         """Return how much of each topic that is served may be under way.
 
         Instances that are leaving count until they are forgotten: they still handle what they have taken, and while
-        the last worker is restarted, new requests wait for it.
+        the last worker is restarted, new requests wait for it. One that is missed counts only where no other lives.
         """
         found: dict[str, WorkerCapacity] = {}
+        missed: dict[str, WorkerCapacity] = {}
         for hello, heard_s in self._instances.values():
             if now_s - heard_s <= INSTANCE_TTL_S:
+                capacities = missed if self._silent(heard_s) else found
                 for topic, count in hello.concurrency_by_channel.items():
                     if count:
-                        one = found.get(topic, WorkerCapacity())
-                        found[topic] = WorkerCapacity(one.concurrency + count, one.prefetch + hello.prefetch)
-        return found
+                        one = capacities.get(topic, WorkerCapacity())
+                        capacities[topic] = WorkerCapacity(one.concurrency + count, one.prefetch + hello.prefetch)
+        return missed | found
 
     def instance_counts(self, now_s: float) -> dict[str, int]:
         """Return how many living instances serve each topic."""

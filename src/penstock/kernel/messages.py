@@ -41,6 +41,10 @@ REQUEST_TOPICS: Final = (
 )
 
 
+#: Topics of these whose handlers write nothing: a request may be handled twice.
+REPEATABLE_TOPICS: Final = frozenset(REQUEST_TOPICS) - {Topic.INDEX_REQUEST}
+
+
 class TextKind(enum.StrEnum):
     """Role of a text, query or document; some models encode the two differently."""
 
