@@ -187,3 +187,35 @@ def test_an_index_run_over_a_busy_store_waits_and_ends_with_none_failed(tmp_path
         assert writes > 60
         if server is not None:
             ended(server)
+
+
+def test_a_node_of_three_that_dies_under_load_costs_no_request_and_is_told(tmp_path):
+    one = FakeQdrant()
+    nodes = [FakeQdrant(beside=one) for _ in range(3)]
+    with loopback() as model, Listening(nodes[0]) as first, Listening(nodes[1]) as second, Listening(nodes[2]) as third:
+        file = configured(tmp_path, model, f"{first.url},{second.url},{third.url}")
+        server = start(tmp_path / "data", "--config", str(file))
+        with server.client() as client:
+            client.put("/v1/collections/c").raise_for_status()
+            indexed = client.post("/v1/collections/c/documents", json={"documents": DOCUMENTS}).json()
+            assert indexed["indexed"] == 2, indexed
+            codes = []
+            for n in range(60):
+                if n == 20:
+                    second.shut()
+                began_s = time.monotonic()
+                codes.append(client.post("/v1/collections/c/search", json={"query": f"string {n}"}).status_code)
+                assert time.monotonic() - began_s < 2
+            assert codes == [200] * 60
+            until_s = time.monotonic() + 10
+            while f"{second.url} is left alone" not in (status := client.get("/v1/status").text):
+                assert time.monotonic() < until_s, status
+            metrics = client.get("/metrics").text
+            assert f'circuit_breaker_state{{dependency="store {second.url}"}} 2' in metrics
+            assert client.get("/readyz").status_code == 200
+            with Listening(FakeQdrant(beside=one), port=int(second.url.rpartition(":")[2])):
+                until_s = time.monotonic() + 10
+                while f"{second.url} is left alone" in (status := client.get("/v1/status").text):
+                    assert time.monotonic() < until_s, status
+        server.kill()
+        server.process.communicate()

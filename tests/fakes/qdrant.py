@@ -53,18 +53,25 @@ async def nothing(_method: str, _path: str, _headers: dict[str, str]) -> None:
 class FakeQdrant(httpx.AsyncBaseTransport):
     """The server; as a transport it is asked in process, :meth:`answer` serves others.
 
+    Args:
+        key: The key that it wants.
+        version: Its version.
+        beside: Another node of the same cluster, with the same points.
+
     Attributes:
         hook: Where a test takes hold.
         asked: Every request so far: method, path, parameters, body.
         fields: The payload indexes by collection.
         hang_after: So many writes of points are answered, the next one never; ``None``: all are.
         hanging: Set once one hangs.
+        has_leader: Whether the cluster has one; before that ``/readyz`` says no and nothing is written.
+        replicas: Nodes on which each shard is, as the collections say.
         sent: Bytes of the answers so far, before they are compressed.
         compressed: Answers that were compressed, as a client had allowed. A real server sends them in small pieces,
             and so does :class:`Listening`.
     """
 
-    def __init__(self, key: str = "", version: tuple[int, int] = (1, 20)) -> None:
+    def __init__(self, key: str = "", version: tuple[int, int] = (1, 20), *, beside: FakeQdrant | None = None) -> None:
         self.hook: Hook = nothing
         self.asked: list[tuple[str, str, dict[str, str], Any]] = []
         self.fields: dict[str, dict[str, Any]] = {}
@@ -72,9 +79,12 @@ class FakeQdrant(httpx.AsyncBaseTransport):
         self.hanging = threading.Event()
         self.compressed = 0
         self.sent = 0
+        self.has_leader = True
+        self.replicas = 1
         self._key = key
         self._version = version
-        self._local = AsyncQdrantClient(":memory:")
+        self._local = AsyncQdrantClient(":memory:") if beside is None else beside._local
+        self.fields = self.fields if beside is None else beside.fields
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = await request.aread()
@@ -97,19 +107,30 @@ class FakeQdrant(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         said = json.loads(body) if body else None
         self.asked.append((method, path, params, said))
-        if self._version < (1, 19) and b'"prefix":"' in body:
-            return refusal(400, "Format error in JSON body: data did not match any variant of untagged enum Match")
         taken = await self.hook(method, path, headers)
         if taken is not None:
             return taken
-        if path == "/":
-            return told({"title": "qdrant - vector search engine", "version": ".".join(map(str, (*self._version, 0)))})
-        if self._key and headers.get("api-key") != self._key:
-            return refusal(401 if "api-key" not in headers else 403, "Invalid API key or JWT")
+        refused = self._refused(method, path, headers, body)
+        if refused is not None:
+            return refused
         for pattern, operation in _ROUTES.items():
             if found := re.fullmatch(pattern, f"{method} {path}"):
                 return await self._run(operation, found.groupdict().get("name", ""), said)
         return refusal(404, "")
+
+    def _refused(self, method: str, path: str, headers: dict[str, str], body: bytes) -> httpx.Response | None:
+        """Return the answer to what concerns no collection, or cannot be done by this server now."""
+        if path == "/readyz":
+            return httpx.Response(200 if self.has_leader else 503, content=b"all shards are ready")
+        if not self.has_leader and method in ("PUT", "PATCH", "DELETE"):
+            return refusal(500, "Service internal error: no leader of the consensus")
+        if path == "/":
+            return told({"title": "qdrant - vector search engine", "version": ".".join(map(str, (*self._version, 0)))})
+        if self._key and headers.get("api-key") != self._key:
+            return refusal(401 if "api-key" not in headers else 403, "Invalid API key or JWT")
+        if self._version < (1, 19) and b'"prefix":"' in body:
+            return refusal(400, "Format error in JSON body: data did not match any variant of untagged enum Match")
+        return None
 
     async def _run(self, operation: Callable[..., Awaitable[Any]], name: str, said: Any) -> httpx.Response:
         with warnings.catch_warnings():
@@ -131,7 +152,8 @@ def qdrant_server(version: tuple[int, int] = (1, 20)) -> QdrantServer:
     key = os.environ.get("QDRANT_API_KEY", "")
     # Names of this process alone: others may test on the same server.
     prefix = f"test-{os.getpid()}-{next(_SERVERS)}-"
-    settings = QdrantSettings(url=url or "http://qdrant", api_key=key, prefix=prefix)
+    # A cluster weighs terms by their rarity in each shard: with one shard it ranks as a single node.
+    settings = QdrantSettings(url=url or "http://qdrant", api_key=key, prefix=prefix, shards=1 if url else 0)
     fake = None if url else FakeQdrant(version=version)
     return QdrantServer(settings, TimeoutSettings(), LoopClock(), fake, cache_bytes=10_000_000)
 
@@ -180,6 +202,7 @@ async def _create(server: FakeQdrant, name: str, said: Any) -> Any:
 
 async def _describe(server: FakeQdrant, name: str, _said: Any) -> Any:
     found = to_jsonable_python(await server._local.get_collection(name), exclude_none=True)
+    found["config"]["params"]["replication_factor"] = server.replicas
     return {**found, "payload_schema": server.fields[name]}
 
 
@@ -353,7 +376,7 @@ class Listening:
         try:
             while await self._answer_one(reader, writer):
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError, ssl.SSLError):
             pass
         finally:
             self.open -= 1

@@ -217,6 +217,7 @@ class Assembly:
             snapshots=points.snapshots,
             upkeep=points.index_builds,
             store_caches=points.caches,
+            breakers=points.breakers,
             connections=backing.connections,
             probe_store=points.probe,
             release_memory=lambda: self._bulk_threads.run(partial(_release_memory, models)),

@@ -122,7 +122,7 @@ class Core:
         # Bus: work waits in bounded queues, fair between clients, and is dropped once it comes too late.
         self._bus_metrics = BusMetrics(clock)
         self.bus: ManagedBus = deps.make_bus(self._bus_metrics)
-        self.breakers: list[BreakerView] = [*self.guards.values(), *self.bus.breakers]
+        self.breakers: list[BreakerView] = [*self.guards.values(), *self.bus.breakers, *deps.breakers]
         # Ladder: under pressure a search does less before any is refused.
         self.ladder = LadderController(
             settings.degradation,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.bus.contract import Handler
 from penstock.bus.counters import BusObserver
-from penstock.bus.management import ManagedBus
+from penstock.bus.management import BreakerView, ManagedBus
 from penstock.indexing.model_inputs import BM25_INPUTS, SparseInputs
 from penstock.indexing.sources.source_watches import SourceWatches
 from penstock.kernel.context import Clock, Context
@@ -86,6 +86,7 @@ class Dependencies:
         snapshots: Makes and restores snapshots of the store.
         upkeep: Returns the state of each collection's index builds.
         store_caches: The store's caches in this machine's memory.
+        breakers: Breakers of the store's nodes, beside the one of the store.
         pools: Which pools work here; the topics of the others are served by other instances.
         serves_api: Whether the API is served here. Otherwise the process works for others and serves health checks.
         connections: Returns the number of open connections to each other server, by the name of its guard.
@@ -114,6 +115,7 @@ class Dependencies:
     snapshots: SnapshotStore = field(default_factory=SnapshotStore)
     upkeep: Callable[[], list[IndexBuildStatus]] = list
     store_caches: tuple[ShrinkableCache, ...] = ()
+    breakers: Sequence[BreakerView] = ()
     pools: frozenset[str] = POOL_NAMES
     serves_api: bool = True
     connections: Callable[[], dict[str, int]] = dict

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 HIDDEN: Final = "***"
 
 _HOST: Final = r"(?:[\w.-]{1,255}+|\[[0-9A-Fa-f:]{2,45}+\]):[0-9]{1,5}+"
+#: Between full addresses; a comma else may be a part of a password.
+_SEVERAL = re.compile(r",(?= ?https?://)")
 _HOSTS: Final = re.compile(rf"\A(?:{_HOST}(?: *+, *+{_HOST}){{0,100}}+)?")
 
 
@@ -21,6 +23,9 @@ def redact_url(address: str) -> str:
     """
     if "://" not in address:
         return address if _HOSTS.fullmatch(address) else HIDDEN
+    several = _SEVERAL.split(address)
+    if len(several) > 1:
+        return HIDDEN if "@" in address else ",".join(redact_url(one.strip()) for one in several)
     if not is_well_formed(address):
         return HIDDEN
     parts = urlsplit(address)

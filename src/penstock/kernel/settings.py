@@ -44,7 +44,11 @@ class StoreSettings:
 class QdrantSettings:
     """Qdrant as a server of its own (L3)."""
 
-    url: str = address("", "QDRANT_URL", "address of a Qdrant server, such as http://qdrant:6333")
+    url: str = address(
+        "",
+        "QDRANT_URL",
+        "addresses of a Qdrant server, such as http://qdrant:6333, with commas between",
+    )
     api_key: str = secret("QDRANT_API_KEY", "key of the Qdrant server")
     ca_file: str = text("", "QDRANT_CA_FILE", "certificate of the authority that signed the server's")
     prefix: str = text("", "QDRANT_PREFIX", "put in front of collections' names, where others use the server")

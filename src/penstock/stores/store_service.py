@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from penstock.kernel.context import Context
 from penstock.policies.token_leases import TokenGrant, TokenRequest
@@ -60,6 +60,11 @@ class StoreService(ABC):
     @property
     def caches(self) -> tuple[ShrinkableCache, ...]:
         """The store's caches in this machine's memory."""
+        return ()
+
+    @property
+    def breakers(self) -> Sequence[Any]:
+        """Breakers of the store's nodes, where it has several addresses."""
         return ()
 
     def index_builds(self) -> list[IndexBuildStatus]:

@@ -82,6 +82,7 @@ def answering(*answers: httpx.Response | Exception | None, path: str = "") -> An
         (refusal(403, "Forbidden"), Broken, "store_unauthorized"),
         (refusal(404, "Not found: Collection `c` doesn't exist!"), Invalid, "collection_not_found"),
         (refusal(404, ""), Broken, "store_not_qdrant"),
+        (refusal(404, "Not found: No point with id 7 found"), Invalid, "store_refused"),
         (httpx.Response(301, headers={"location": "https://elsewhere"}), Broken, "store_not_qdrant"),
         (httpx.Response(405), Broken, "store_not_qdrant"),
         (refusal(408, "Timeout"), Unavailable, "store_failed"),

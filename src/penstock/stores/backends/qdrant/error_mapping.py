@@ -5,7 +5,7 @@ it answers                      the caller gets
 =============================== =======================================================================
 401, 403                        ``Broken`` (``store_unauthorized``), naming the setting of the key
 404 about a collection          ``Invalid`` (``collection_not_found``)
-other 404, 405, 3xx             ``Broken`` (``store_not_qdrant``): there is something else at the address
+404, 405, 3xx without its words ``Broken`` (``store_not_qdrant``): there is something else at the address
 408                             ``Unavailable`` (``store_failed``)
 429                             ``Rejected`` (``dependency_limited``) with its ``Retry-After``; else ``dependency_busy``
 other 4xx                       ``Invalid`` (``store_refused``): it answers, and serves others
@@ -55,7 +55,7 @@ def error_of_status(status: int, body: bytes, headers: httpx.Headers, collection
             f"the Qdrant server refuses: {reason}; set concurrency.qdrant.api_key (QDRANT_API_KEY)",
             code="store_unauthorized",
         )
-    if status in _WRONG:
+    if status in _WRONG and not said:
         return Broken(
             f"there is no Qdrant server at concurrency.qdrant.url (QDRANT_URL): {told}", code="store_not_qdrant"
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,8 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from penstock.kernel.context import Clock, Deadline, enforce_deadline
-from penstock.kernel.errors import DECODE_ERRORS, Broken, Expired, Invalid, Rejected, Unavailable
+from penstock.kernel.context import Clock, Deadline, enforce_deadline, run_all
+from penstock.kernel.errors import DECODE_ERRORS, Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.redaction import is_well_formed
 from penstock.kernel.settings import QdrantSettings
 from penstock.stores.backends.qdrant.error_mapping import STORE_DEPENDENCY, error_of_exception, error_of_status
@@ -40,29 +41,52 @@ DEFAULT_PORT: Final = 6333
 _URL: Final = "concurrency.qdrant.url (QDRANT_URL)"
 
 
-async def probe(settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None) -> Version:
-    """Check that a Qdrant server answers at the address and accepts the key; return its version.
+async def probe(
+    settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None = None
+) -> dict[str, Version | PenstockError]:
+    """Check that a Qdrant server answers at one of the addresses at least, and accepts the key.
+
+    Returns:
+        By address: its version, or why it cannot be reached.
 
     Raises:
-        Unavailable: It cannot be reached, or does not answer (``store_unreachable``).
-        Invalid: It is there, and it is wrong: its address, its key. Or the settings cannot be used.
+        Unavailable: None can be reached, or answers (``store_unreachable``).
+        Invalid: One is there, and it is wrong: its address, its key, its version. Or the settings cannot be used.
 
     Bounds: ``PROBE_TIMEOUT_S``.
     """
-    url = server_url(settings)
+    found: dict[str, Version | PenstockError] = {}
+
+    async def probe_one(url: str) -> None:
+        try:
+            found[url] = await _probe(url, settings, clock, transport)
+        except Unavailable as error:
+            found[url] = error
+
+    urls = server_urls(settings)
+    await run_all([probe_one(url) for url in urls])
+    away = [error for error in found.values() if isinstance(error, PenstockError)]
+    if len(away) == len(urls):
+        raise away[0]
+    for error in away:
+        log.warning("%s; the other addresses are asked", error.detail)
+    return found
+
+
+async def _probe(
+    url: str, settings: QdrantSettings, clock: Clock, transport: httpx.AsyncBaseTransport | None
+) -> Version:
     headers = {"accept-encoding": "identity"} | ({"api-key": settings.api_key} if settings.api_key else {})
-    verify = tls_verification(settings, url)
+    verify = tls_verification(settings, [url])
     deadline = Deadline.never().within(PROBE_TIMEOUT_S, "check", clock.now())
     given: dict[str, Any] = {"headers": headers, "verify": verify, "transport": transport, "trust_env": False}
     told: Any = None
     try:
         # The deadline holds for all of it; the client's limit is for each step, and never expires first.
         async with enforce_deadline(deadline), httpx.AsyncClient(timeout=2 * PROBE_TIMEOUT_S, **given) as http:
-            told = await _ask(http, f"{url}/")
-            if not isinstance(told, dict) or "qdrant" not in str(told.get("title")).lower():
-                raise Broken("there is another program", code="store_not_qdrant")
-            check_version(told)
-            await _ask(http, f"{url}/collections")
+            told = await ask(http, f"{url}/")
+            check_identity(told)
+            await ask(http, f"{url}/collections")
     except Rejected:
         return read_version(told) or VERSION_MIN
     except Expired:
@@ -84,19 +108,27 @@ def read_version(told: Any) -> Version | None:
     return (int(parts[0]), int(parts[1])) if len(parts) > 1 and parts[0].isdecimal() and parts[1].isdecimal() else None
 
 
-def check_version(told: Any) -> None:
-    """Refuse a server that is too old.
+def check_identity(told: Any) -> None:
+    """Refuse what is no Qdrant server, and one that is too old.
 
     Raises:
-        Broken: Its version is below ``VERSION_MIN`` (``store_version_unsupported``).
+        Broken: It is another program (``store_not_qdrant``), or its version is below ``VERSION_MIN``
+            (``store_version_unsupported``).
     """
+    if not isinstance(told, dict) or "qdrant" not in str(told.get("title")).lower():
+        raise Broken("there is another program", code="store_not_qdrant")
     version = read_version(told)
     if version is not None and version < VERSION_MIN:
         least = ".".join(map(str, VERSION_MIN))
         raise Broken(f"Qdrant {told['version']} is too old, {least} is the oldest", code="store_version_unsupported")
 
 
-async def _ask(http: httpx.AsyncClient, url: str) -> Any:
+async def ask(http: httpx.AsyncClient, url: str) -> Any:
+    """Return what a server answers at an address.
+
+    Raises:
+        PenstockError: See :mod:`penstock.stores.backends.qdrant.error_mapping`.
+    """
     try:
         answer = await http.get(url)
         if not answer.is_success:
@@ -106,20 +138,24 @@ async def _ask(http: httpx.AsyncClient, url: str) -> Any:
         raise error_of_exception(error) from error
 
 
-def server_url(settings: QdrantSettings) -> str:
-    """Return the server's full address.
+def server_urls(settings: QdrantSettings) -> list[str]:
+    """Return the full address of each of the server's nodes, once each.
 
     Raises:
         Invalid: It is not valid, or the key holds what no header may hold.
     """
+    return list(dict.fromkeys(_server_url(one.strip(), settings) for one in settings.url.split(",")))
+
+
+def _server_url(address: str, settings: QdrantSettings) -> str:
     name = "concurrency.qdrant.url"
     try:
-        url = urlsplit(settings.url)
+        url = urlsplit(address)
         port = url.port or DEFAULT_PORT
     except ValueError:
         # Its own words repeat what it took for a port, which may be a part of a password.
         raise Invalid(f"{_URL}: an address such as http://qdrant:{DEFAULT_PORT} is wanted", field=name) from None
-    plain = not url.query and not url.fragment and url.username is None and is_well_formed(settings.url)
+    plain = not url.query and not url.fragment and url.username is None and is_well_formed(address)
     if url.scheme not in ("http", "https") or not url.hostname or not plain:
         wanted = f"an address such as http://qdrant:{DEFAULT_PORT} is wanted; concurrency.qdrant.api_key is for the key"
         raise Invalid(f"{_URL}: {wanted}", field=name)
@@ -131,13 +167,13 @@ def server_url(settings: QdrantSettings) -> str:
     return f"{url.scheme}://{host}:{port}{url.path.rstrip('/')}"
 
 
-def tls_verification(settings: QdrantSettings, url: str) -> ssl.SSLContext | bool:
+def tls_verification(settings: QdrantSettings, urls: Sequence[str]) -> ssl.SSLContext | bool:
     """Return the TLS verification of a server's certificate; loading it takes 20 ms, so not without TLS.
 
     Raises:
         Invalid: The file with the authority's certificate cannot be used.
     """
-    if not url.startswith("https:"):
+    if not any(url.startswith("https:") for url in urls):
         return False
     if not settings.ca_file:
         return True

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 
 from penstock.kernel.context import Clock, Context
+from penstock.kernel.errors import PenstockError
 from penstock.kernel.settings import QdrantSettings, TimeoutSettings
+from penstock.policies.breaker import BreakerState
 from penstock.stores.backends.qdrant.client import QdrantConnection, QdrantRequest
+from penstock.stores.backends.qdrant.nodes import Node
 from penstock.stores.backends.qdrant.point_memory import PointMemory
 from penstock.stores.backends.qdrant.probe import probe, read_version
 from penstock.stores.backends.qdrant.store import QdrantStore
@@ -36,7 +41,7 @@ class QdrantServer(StoreService):
         self._clock = clock
         self._transport = transport
         self._memory = PointMemory(cache_bytes)
-        self.store = QdrantStore(self._connection, settings, timeouts, clock, self._memory)
+        self._points = self.store = QdrantStore(self._connection, settings, timeouts, clock, self._memory)
         self.snapshots = SnapshotStore()
 
     @property
@@ -56,11 +61,48 @@ class QdrantServer(StoreService):
             PenstockError: See :mod:`penstock.stores.backends.qdrant.error_mapping`.
         """
         told = await self._connection.send(QdrantRequest("GET", "/", accepts_timeout=False), ctx)
-        self._connection.version = read_version(told) or self._connection.version
+        nodes = self._connection.nodes.nodes
+        if len(nodes) == 1:
+            nodes[0].version = read_version(told) or nodes[0].version
+
+    @property
+    def warnings(self) -> list[str]:
+        """Addresses that are left alone or not ready, and collections with another number of replicas than wanted."""
+        found = []
+        nodes = self._connection.nodes.nodes
+        for node in nodes if len(nodes) > 1 else ():
+            if node.is_lost or node.state is not BreakerState.CLOSED:
+                found.append(f"the Qdrant server at {node.url} is left alone: {node.reason}")
+            elif not node.is_ready:
+                found.append(f"the Qdrant server at {node.url} is not ready: its cluster has no leader yet")
+        return found + sorted(self._points.replica_warnings.values())
+
+    @property
+    def breakers(self) -> tuple[Node, ...]:
+        """The nodes, where there are several."""
+        nodes = self._connection.nodes.nodes
+        return tuple(nodes) if len(nodes) > 1 else ()
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Call ``call`` when a node is there again after all had been lost."""
+        self._connection.on_return = call
+
+    def check_processes(self) -> None:
+        """Ask each node for its health; a single one only while it is lost."""
+        nodes = self._connection.nodes.nodes
+        for node in nodes:
+            if len(nodes) > 1 or node.is_lost:
+                self._connection.check(node)
 
     async def start(self) -> None:
         """See :func:`penstock.stores.backends.qdrant.probe.probe`."""
-        self._connection.version = await probe(self._settings, self._clock, self._transport)
+        found = await probe(self._settings, self._clock, self._transport)
+        for node in self._connection.nodes.nodes:
+            told = found[node.url]
+            if isinstance(told, PenstockError):
+                self._connection.nodes.lose(node, told.detail, self._clock.now())
+            else:
+                node.version = told
 
     async def close(self) -> None:
         """Close every connection."""

@@ -67,6 +67,9 @@ class QdrantStore:
         clock: The loop's clock.
         memory: What searches have read of points.
 
+    Attributes:
+        replica_warnings: Collections that have another number of replicas than wanted, as they were last described.
+
     Bounds: the layouts of ``CACHED_LAYOUTS_MAX`` collections.
     """
 
@@ -84,6 +87,7 @@ class QdrantStore:
         self._clock = clock
         self._layouts: dict[str, CollectionMetadata] = {}
         self._memory = memory
+        self.replica_warnings: dict[str, str] = {}
 
     async def run(self, command: StoreCommand[R], ctx: Context) -> R:
         """Execute a command by requests to the server; see :meth:`penstock.stores.contract.VectorStore.run`."""
@@ -399,6 +403,14 @@ class QdrantStore:
 
     async def _info(self, found: CollectionMetadata, name: str, there: Any, ctx: Context) -> CollectionInfo:
         counts: dict[str, int] = {}
+        params, wanted = there["config"]["params"], self._settings.replicas
+        replicas = params.get("replication_factor") or 1
+        self.replica_warnings.pop(name, None)
+        if wanted and replicas != wanted and len(self.replica_warnings) < CACHED_LAYOUTS_MAX:
+            self.replica_warnings[name] = (
+                f"collection {name!r} has {replicas} replicas, not the {wanted} of QDRANT_REPLICAS: a node's death may"
+                " make it unavailable"
+            )
 
         async def count(what: str, filter: Mapping[str, Any]) -> None:
             counts[what] = await self._count(name, filter, ctx)
@@ -416,7 +428,7 @@ class QdrantStore:
             pending=counts["pending"],
             indexed=min(there.get("indexed_vectors_count") or 0, counts["chunks"]),
             upkeep="optimising" if collection_schema.is_optimizing(there) else "",
-            shards=there["config"]["params"].get("shard_number") or 1,
+            shards=params.get("shard_number") or 1,
         )
 
     async def _count(self, collection: str, filter: Mapping[str, Any], ctx: Context) -> int:
@@ -427,7 +439,7 @@ class QdrantStore:
     async def _remove(self, collection: str, filter: Sequence[Condition], ctx: Context) -> None:
         body = {"filter": conversions.encode_filter(filter)}
         await self._layout(collection, ctx)
-        await self._send(QdrantRequest("POST", f"{_POINTS}/delete", collection, body, _WRITTEN), ctx)
+        await self._send(QdrantRequest("POST", f"{_POINTS}/delete", collection, body, _WRITTEN, repeatable=False), ctx)
 
     async def _read_documents(
         self, collection: str, document_ids: Sequence[str], ctx: Context
