@@ -14,8 +14,9 @@ from bench.overload.records import Variant
 from bench.overload.work import Answer, Order, Workshop
 from bench.overload.workload import DEADLINE_S, Load
 from penstock.bus.local import LocalBus
-from penstock.http.gate import Gate, GateInputs, backpressure_check
+from penstock.http.gate import Gate, GateInputs
 from penstock.http.request_context import CRITICALITIES, request_state
+from penstock.http.routes import backpressure_check
 from penstock.kernel.context import Context, Deadline, MonotonicClock
 from penstock.kernel.errors import Rejected
 from penstock.kernel.messages import Topic

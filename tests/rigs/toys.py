@@ -61,7 +61,7 @@ async def serving(app: Any, senses: GateInputs | None = None, **limits: Any) -> 
     bound = bind_socket("127.0.0.1", 0)
     # As small as the system allows, and inherited: what a client does not read stays in the process.
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    server = create_server(gate, settings)
+    server = create_server(gate, settings, early_refusals=gate.early_refusals)
     server.config.timeout_keep_alive = LIMIT_S
     running = asyncio.create_task(server.serve(sockets=[bound]))
     await server.listening.wait()

@@ -285,8 +285,10 @@ class Dispatcher(EnvelopeOwner):
         stage, deadline = envelope.stage, envelope.ctx.deadline
         if stage is MessageStage.BLOCKED and envelope.at_s < deadline.at_s:
             self.completion.refused(envelope, Rejected(f"{self.topic.name} is full", code="topic_full"))
-        else:
+        elif stage is RUNNING:
             self.completion.expired(envelope, Expired(deadline.operation))
+        else:
+            self.completion.expired(envelope, self.completion.unstarted_error(envelope))
         self._remove_or_cancel(envelope, stage)
 
     def on_handler_timeout(self, envelope: Envelope, limit_s: float) -> None:
@@ -358,7 +360,7 @@ class Dispatcher(EnvelopeOwner):
         if envelope.abandoned:
             self.completion.abandoned(envelope)
         else:
-            self.completion.expired(envelope, Expired(envelope.ctx.deadline.operation))
+            self.completion.expired(envelope, self.completion.unstarted_error(envelope))
 
     def record_duration(self, envelope: Envelope, took_s: float, now_s: float, *, stopped: bool) -> None:
         """Learn from a handler's duration, unless its requester has hung up."""

@@ -68,7 +68,7 @@ class Completion:
         _end(envelope)
         _fail_waiter(envelope, error)
 
-    def expired(self, envelope: Envelope, error: Expired) -> None:
+    def expired(self, envelope: Envelope, error: PenstockError) -> None:
         """Complete a message that has reached its deadline, or its handler's limit (B4)."""
         running = envelope.stage is RUNNING
         _end(envelope)
@@ -86,7 +86,13 @@ class Completion:
         """Complete a message that could no longer end in time."""
         self._counts.discarded += 1
         _end(envelope)
-        _fail_waiter(envelope, Expired(envelope.ctx.deadline.operation))
+        _fail_waiter(envelope, self.unstarted_error(envelope))
+
+    def unstarted_error(self, envelope: Envelope) -> PenstockError:
+        """Return the error of a message whose time ran out before its turn: too much is asked, not too little time."""
+        if envelope.reply is None:
+            return Expired(envelope.ctx.deadline.operation)
+        return Rejected(f"its turn in {self._topic} did not come in time", code="hopeless")
 
     def abandoned(self, envelope: Envelope) -> None:
         """Complete a message whose requester or publisher has gone."""

@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 BLOCKED_MAX = 10_000
 #: Kinds of messages told apart in one topic; those beyond share one estimate.
 KINDS_MAX = 32
+#: A queue that has stood for less tells nothing about the pace; one that stands for longer tells by its last part.
+STANDING_S_MIN, STANDING_S_MAX = 0.05, 0.5
+#: Factor on a pace that is measured over so short a time: what is admitted is to be answered.
+CAUTION = 1.5
 #: Bounds of the fill levels.
 LEVELS = LevelSettings()
 
@@ -64,6 +68,8 @@ class TopicQueue:
         self._observer = observer
         self._service_times: dict[Any, ServiceTime] = {}
         self._overall = ServiceTime()
+        self._standing_since_s = 0.0
+        self._taken = 0.0
 
     def __len__(self) -> int:
         return self.queue.count
@@ -132,6 +138,7 @@ class TopicQueue:
         """Take out the message that is next, ``None`` when there is none."""
         envelope = self.queue.pop(now_s)
         if envelope is not None:
+            self._taken += 1.0
             self._admit_blocked(envelope, now_s)
         return envelope
 
@@ -177,17 +184,34 @@ class TopicQueue:
     def _excess_s(self, ctx: Context, service: ServiceTime, now_s: float, running: int) -> float:
         """Return by how many seconds a new message would miss its deadline behind what waits; 0: it would not."""
         deadline_s, queue = ctx.deadline.at_s, self.queue
-        in_time = now_s + queue.expected_s / (running or 1) + service.p50_s <= deadline_s
+        slowdown = self._slowdown(now_s, running) if queue.count else 1.0
+        in_time = now_s + slowdown * (queue.expected_s / (running or 1) + service.p50_s) <= deadline_s
         if in_time or not self.discipline.refuse_hopeless:  # even behind all that waits
             return 0.0
         return push_excess_s(
             deadline_s,
             now_s,
-            ahead_s=queue.ahead_s(ctx.client, ctx.criticality, service.cost_s),
+            ahead_s=slowdown * queue.ahead_s(ctx.client, ctx.criticality, service.cost_s),
             capacity=running,
-            service_s=service.p50_s,
+            service_s=slowdown * service.p50_s,
             idle=0,
         )
+
+    def _slowdown(self, now_s: float, running: int) -> float:
+        """Return how many times as long as estimated the work takes while messages stand here; 1 for no longer.
+
+        Estimates learn from what has ended. At the onset of a load all that runs is slowed down by the rest, and little
+        has ended yet. What was taken out since the queue has stood, and half of what runs, is the work done since.
+        """
+        elapsed_s = now_s - self._standing_since_s
+        if elapsed_s < STANDING_S_MIN:
+            return 1.0
+        done_s = (self._taken + running / 2.0) * self._overall.expected_s
+        slowdown = max(1.0, CAUTION * elapsed_s * running / done_s) if done_s > 0.0 else 1.0
+        if elapsed_s > STANDING_S_MAX:
+            self._taken /= 2.0
+            self._standing_since_s = now_s - elapsed_s / 2.0
+        return slowdown
 
     def _refuse(self, code: str, detail: str, *, retry_after_s: float = 1.0, by_client: bool = False) -> None:
         self.counts.count_refusal(code)
@@ -196,6 +220,8 @@ class TopicQueue:
     def _push(self, envelope: Envelope, now_s: float) -> None:
         envelope.stage = QUEUED
         self.counts.admitted += 1
+        if not self.queue.count:
+            self._standing_since_s, self._taken = now_s, 0.0
         self.queue.push(envelope, now_s)
         if self.queue.count >= self._rises_at:
             self._update_level()

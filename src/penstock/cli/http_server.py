@@ -10,13 +10,14 @@ import resource
 import signal
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
 import uvicorn
 import uvloop
 
 from penstock.http.connection_tracker import ConnectionTracker
+from penstock.http.early_refusals import EarlyRefusals
 from penstock.http.protocol import BoundedHttpProtocol
 from penstock.kernel.errors import Invalid, Unavailable
 from penstock.kernel.settings import HttpSettings
@@ -25,6 +26,8 @@ from penstock.kernel.settings import HttpSettings
 #: that comes out of a longer queue has timed out already, and all work is for clients who have left.
 BACKLOG: Final = 512
 KEEP_ALIVE_S: Final = 30
+#: Connections that are accepted at a time, beside the one that the loop accepts.
+ACCEPTS_MAX: Final = 64
 #: Files that the store, the models and the log may need beside connections.
 RESERVED_FILES: Final = 512
 #: Seconds for open connections after the drain. Those still open are idle, or have had their time.
@@ -49,6 +52,49 @@ class ServerLoop(uvloop.Loop):
         return await super().create_server(*args, **options)
 
 
+class AcceptQueue:
+    """Connections that the kernel has taken and the loop has not.
+
+    The loop accepts one connection in each of its turns (libuv, since 1.46). That is enough while turns are short. In a
+    storm a turn takes tens of milliseconds, and the queue fills up while the server has time to refuse: so whoever is
+    accepted brings in those who wait.
+
+    Args:
+        sockets: Listening sockets.
+        protocol: Makes the protocol of a connection.
+        tls: Context to serve HTTPS with.
+
+    Bounds: ``ACCEPTS_MAX`` connections at a time.
+    """
+
+    def __init__(
+        self, sockets: Iterable[socket.socket], protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None
+    ) -> None:
+        self._sockets = tuple(sockets)
+        self._protocol = protocol
+        self._tls = tls
+        self._opening: set[asyncio.Task[Any]] = set()
+
+    def drain(self) -> None:
+        """Accept what waits."""
+        loop = asyncio.get_running_loop()
+        for listening in self._sockets:
+            while len(self._opening) < ACCEPTS_MAX:
+                try:
+                    accepted, _ = listening.accept()
+                except OSError:  # nothing waits, or there are no more files; the loop tries again
+                    break
+                accepted.setblocking(False)
+                opening = loop.create_task(loop.connect_accepted_socket(self._protocol, accepted, ssl=self._tls))
+                self._opening.add(opening)
+                opening.add_done_callback(self._on_opened)
+
+    def _on_opened(self, opening: asyncio.Task[Any]) -> None:
+        self._opening.discard(opening)
+        if not opening.cancelled():
+            opening.exception()  # a handshake that failed concerns its client alone
+
+
 class HttpServer(uvicorn.Server):
     """Uvicorn without its own signal handling. :class:`ShutdownSignal` decides when to end."""
 
@@ -61,7 +107,11 @@ class HttpServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
+        self.connections.accept_waiting = AcceptQueue(sockets or (), self._connection, self.config.ssl).drain
         self.listening.set()
+
+    def _connection(self) -> asyncio.Protocol:
+        return BoundedHttpProtocol(self.config, self.server_state, self.lifespan.state)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -131,6 +181,7 @@ def create_server(
     app: Callable[..., Awaitable[None]],
     settings: HttpSettings | None = None,
     tls: ssl.SSLContext | None = None,
+    early_refusals: EarlyRefusals | None = None,
 ) -> HttpServer:
     """Return uvicorn around the app; nothing listens yet.
 
@@ -138,6 +189,7 @@ def create_server(
         app: The ASGI application.
         settings: Of the gate; its header and write timeouts hold for connections too.
         tls: Context to serve HTTPS with, ``None`` for plain HTTP.
+        early_refusals: The gate's, to refuse requests before they are parsed.
     """
     settings = settings or HttpSettings()
     config = uvicorn.Config(
@@ -157,7 +209,9 @@ def create_server(
         timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
         ssl_context_factory=(lambda *_: tls) if tls is not None else None,
     )
-    return HttpServer(config, ConnectionTracker(settings.header_timeout, settings.write_timeout, connections_max()))
+    connections = ConnectionTracker(settings.header_timeout, settings.write_timeout, connections_max())
+    connections.early_refusals = early_refusals
+    return HttpServer(config, connections)
 
 
 def connections_max() -> int:

@@ -123,7 +123,7 @@ class ServerProcess(ABC):
             # Nothing but the signal ends it.
             working: asyncio.Task[Any] = asyncio.create_task(self._stop.requested.wait())
         else:
-            server = create_server(app.asgi, self.setup.settings.http, self.tls())
+            server = create_server(app.asgi, self.setup.settings.http, self.tls(), app.asgi.early_refusals)
             working = asyncio.create_task(server.serve(sockets=[bound]))
             await _first(working, server.listening.wait())
         if not working.done():

@@ -19,7 +19,7 @@ from penstock.core import callback_metrics
 from penstock.core.callback_metrics import TOPIC_BY_POOL
 from penstock.core.dependencies import Dependencies
 from penstock.core.guards import StoreHealthCheck, build_caches, build_guards, build_remote, build_shared_rates
-from penstock.core.traffic import Traffic
+from penstock.core.traffic import Traffic, build_load_shedder
 from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
 from penstock.indexing.text_renewal import TextRenewal
@@ -123,12 +123,14 @@ class Core:
         self._bus_metrics = BusMetrics(clock)
         self.bus: ManagedBus = deps.make_bus(self._bus_metrics)
         self.breakers: list[BreakerView] = [*self.guards.values(), *self.bus.breakers, *deps.breakers]
+        self.traffic = Traffic(shedder=build_load_shedder(http))
         # Ladder: under pressure a search does less before any is refused.
         self.ladder = LadderController(
             settings.degradation,
             partial(self.bus.congested, Topic.SEARCH_REQUEST),
             partial(self.bus.fill_ratio, Topic.SEARCH_REQUEST),
             clock,
+            self.traffic.overloaded_at_s,
         )
         # Pipelines: from a query to hits, from a document to points.
         self._build_pipelines()
@@ -137,7 +139,6 @@ class Core:
         self.shared_rates = build_shared_rates(deps, self.guards)
         own = RateLimiter(RateSettings(http.rate_limit, http.rate_burst))
         self.limiter: RateLimiter = self.shared_rates.limiter if self.shared_rates is not None else own
-        self.traffic = Traffic()
         # Tasks: what was accepted goes on without its caller, unless memory is short.
         self.tasks = TaskRunner(
             TaskSpool(deps.data_dir / SPOOL), settings.tasks, lambda: self.memory_watch.level is not Level.CRITICAL

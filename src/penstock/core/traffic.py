@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from penstock.kernel.context import Criticality
+from penstock.kernel.settings import HttpSettings
+from penstock.policies.load_shedder import LoadShedder, ShedderSettings
 from penstock.telemetry.bus_metrics import HighWater
 from penstock.telemetry.metrics import CallbackMetric, unlabelled
 
@@ -60,6 +64,9 @@ class Traffic:
         cut_off: Connections ended because the caller did not read its response in time (T2).
         peak: Windowed maximum of the requests in flight.
         clients: Answers by client, without those about the server itself.
+        shedder: Limits the requests in flight to what the event loop carries.
+        overloaded_at_s: For each class, when a search of it was last refused because there are too many, on the
+            loop's clock.
     """
 
     draining: bool = False
@@ -70,6 +77,13 @@ class Traffic:
     cut_off: int = 0
     peak: HighWater = field(default_factory=HighWater)
     clients: ClientCounts = field(default_factory=ClientCounts)
+    shedder: LoadShedder = field(default_factory=LoadShedder)
+    overloaded_at_s: dict[Criticality, float] = field(default_factory=lambda: dict.fromkeys(Criticality, -math.inf))
+
+    def note_overload(self, now_s: float, criticality: Criticality | None = None) -> None:
+        """Note that a search of a class is refused because there are too many; ``None``: of any class."""
+        for one in Criticality if criticality is None else (criticality,):
+            self.overloaded_at_s[one] = now_s
 
     def in_flight_max(self) -> int:
         """Return the most requests in flight of about the last 15 seconds. Call it inside the running loop."""
@@ -80,9 +94,16 @@ class Traffic:
         return [
             unlabelled("http_concurrent_requests", lambda: self.in_flight),
             unlabelled("http_concurrent_requests_max", self.in_flight_max),
+            unlabelled("http_concurrency_limit", lambda: self.shedder.limit),
             ("http_responses_total", lambda: [(("true",), self.in_time), (("false",), self.too_late)]),
             (
                 "http_client_disconnects_total",
                 lambda: [(("client_gone",), self.client_gone), (("cut_off",), self.cut_off)],
             ),
         ]
+
+
+def build_load_shedder(settings: HttpSettings) -> LoadShedder:
+    """Return the load shedder of a server, whose limit is at most that of the gate."""
+    ceiling = settings.max_concurrent
+    return LoadShedder(ShedderSettings(floor=min(ShedderSettings().floor, ceiling), ceiling=ceiling))

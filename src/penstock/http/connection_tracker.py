@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from uvicorn.server import ServerState
 
+from penstock.http.early_refusals import EarlyRefusals
 from penstock.http.timeout_queue import TimeoutQueue
 
 #: Seconds for which the remaining bytes of an answered client are read and discarded. An immediate close would reset
@@ -48,6 +50,8 @@ class ConnectionTracker(ServerState):
         lingering: Connections that were answered while the client was still sending.
         idle: Connections that wait for a request, by address, the longest idle first.
         dropped: Number of connections closed for one of these limits.
+        early_refusals: Refuses requests before they are parsed; ``None``: nothing does.
+        accept_waiting: Accepts what waits beside a connection that has just been accepted.
     """
 
     def __init__(self, header_timeout_s: float, write_timeout_s: float, connections_max: int) -> None:
@@ -60,6 +64,8 @@ class ConnectionTracker(ServerState):
         self.idle: dict[str, dict[TrackedConnection, None]] = {}
         self.connections_max = connections_max
         self.dropped = 0
+        self.early_refusals: EarlyRefusals | None = None
+        self.accept_waiting: Callable[[], None] = lambda: None
 
     def mark_idle(self, connection: TrackedConnection) -> None:
         """Count a connection as idle."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +18,7 @@ from penstock.core.traffic import Traffic
 from penstock.http.problem import ErrorFormat, PreparedRefusal
 from penstock.http.request_context import RequestState, request_state
 from penstock.http.timeout_queue import TimeoutQueue
+from penstock.kernel.context import new_id
 from penstock.kernel.errors import Expired, Invalid, Rejected
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.jitter import Rng, jittered_retry_after_s
@@ -193,6 +195,7 @@ class Exchange:
     """A request and its response, passing through the gate.
 
     Attributes:
+        counts_for: The client for which it counts as in flight, once it is admitted; empty for none.
         response_ended: Whether the last of the response is on its way.
         status: Status of the response, 0 before it begins.
         stop_reason: Why the request was stopped, if it was.
@@ -211,6 +214,7 @@ class Exchange:
         "_stopped",
         "_task",
         "_watcher",
+        "counts_for",
         "response_ended",
         "status",
         "stop_reason",
@@ -229,6 +233,7 @@ class Exchange:
         self._reading = False
         self._stopped = False
         self._received = 0
+        self.counts_for = ""
         self.response_ended = False
         self.status = 0
         self.stop_reason: Exception | None = None
@@ -411,3 +416,22 @@ def _pieces(message: Message) -> Iterator[Message]:
     if len(body) > PIECE_BYTES:
         message = {**message, "body": body[(len(body) - 1) // PIECE_BYTES * PIECE_BYTES :]}
     yield message
+
+
+_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
+#: W3C Trace Context §3.2.2; ids of zeros only and version ff are invalid.
+_TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def read_head(scope: Scope) -> tuple[RequestHead, str]:
+    """Return a request's head, and its trace context, which is empty for none."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    request_id = headers.get(b"x-request-id")
+    if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+        request_id = new_id().encode()
+    echo = [(b"x-request-id", request_id)]
+    traceparent = headers.get(b"traceparent")
+    if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
+        return RequestHead(request_id, headers, echo), ""
+    echo.append((b"traceparent", traceparent))
+    return RequestHead(request_id, headers, echo), traceparent.decode()

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import random
-import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,7 +23,7 @@ from penstock.bus.contract import TopicRefusal
 from penstock.core.core import Core
 from penstock.core.traffic import COUNTED_CLIENTS_MAX, RequestCount, Traffic
 from penstock.http.authentication import Authenticator, denial_recorder
-from penstock.http.error_formats import JSON_RPC
+from penstock.http.early_refusals import EarlyRefusals
 from penstock.http.exchange import (
     RETRY_AFTER_STATUSES,
     AsgiApp,
@@ -35,15 +35,15 @@ from penstock.http.exchange import (
     Send,
     SlowReader,
     SlowUploads,
+    read_head,
 )
 from penstock.http.gate_refusals import DRAIN_RETRY_S, OVERLOAD_RETRY_S, GateRefusals
-from penstock.http.mcp.endpoint import PATH as MCP_PATH
-from penstock.http.operations import ENDPOINTS
 from penstock.http.origins import PREFLIGHT_HEADERS, OriginPolicy
 from penstock.http.probes import ProbeThrottle
-from penstock.http.problem import PROBLEM_DETAILS, ErrorFormat, PreparedRefusal
+from penstock.http.problem import ErrorFormat, PreparedRefusal
 from penstock.http.request_context import (
     SCOPE_KEY,
+    SENT_KEY,
     AdmissionContext,
     ClientIdentifier,
     RequestState,
@@ -51,74 +51,15 @@ from penstock.http.request_context import (
     read_admission_context,
     request_state,
 )
-from penstock.http.routes import Api
+from penstock.http.routes import Api, backpressure_check, error_format_of
 from penstock.kernel.access import AccessDenied, ActiveKeys, key_errors
-from penstock.kernel.context import Context, Criticality, current_request_id, new_id
+from penstock.kernel.context import current_request_id
 from penstock.kernel.errors import Broken, PenstockError, Rejected
-from penstock.kernel.messages import Topic
 from penstock.kernel.settings import HttpSettings
 from penstock.policies.bucket import RateLimiter, RateSettings
 from penstock.policies.jitter import Rng
 from penstock.policies.levels import Level, LevelSettings
 from penstock.telemetry.metrics import Metrics
-
-_ENDPOINTS_WITH_TOPICS: Final = tuple(endpoint for endpoint in ENDPOINTS if endpoint.topics)
-_PARAMETER: Final = re.compile(r"{\w+}")
-#: One group for each endpoint with topics.
-_ROUTE_PATTERN: Final = re.compile(
-    "|".join(f"({e.method} {_PARAMETER.sub('[^/]+', e.path)})" for e in _ENDPOINTS_WITH_TOPICS)
-)
-
-#: Formats of errors by the parts of paths before their parameters, without those of problem details.
-_FORMATS_BY_PATH: Final = {
-    endpoint.path.partition("/{")[0]: endpoint.error_format
-    for endpoint in ENDPOINTS
-    if endpoint.error_format is not PROBLEM_DETAILS
-} | {MCP_PATH: JSON_RPC}
-_FORMAT_PREFIXES: Final = tuple(_FORMATS_BY_PATH)
-_FORMAT_PATTERN: Final = re.compile(rf"({'|'.join(map(re.escape, _FORMATS_BY_PATH))})(?:/|\Z)")
-
-
-def error_format_of(path: str) -> ErrorFormat:
-    """Return the format of errors at a path and below it."""
-    # Most paths are ours, and a refusal is to cost next to nothing.
-    if not path.startswith(_FORMAT_PREFIXES):
-        return PROBLEM_DETAILS
-    found = _FORMAT_PATTERN.match(path)
-    return PROBLEM_DETAILS if found is None else _FORMATS_BY_PATH[found[1]]
-
-
-def backpressure_check(
-    refuses: Callable[[Topic, Context, Level], TopicRefusal | None],
-) -> Callable[[str, str, AdmissionContext], TopicRefusal | None]:
-    """Return the gate's check of the topics behind a method and a path (D2).
-
-    A request that its caller lowers to ``X-Criticality: bulk`` is refused from 80 % fill on, and so is a retry of a
-    client that counts its retries. The rest of the buffer is kept for requests that cannot wait (D1: producers that can
-    slow down do) and have not been refused before: retries make overload last.
-
-    Args:
-        refuses: Returns why a topic refuses work of a context at a fill level, ``None`` if it admits it
-            (:meth:`penstock.bus.contract.Bus.check_admission`).
-    """
-
-    def pressed(method: str, path: str, head: AdmissionContext) -> TopicRefusal | None:
-        found = _ROUTE_PATTERN.fullmatch(f"{method} {path}")
-        if found is None or found.lastindex is None:
-            return None
-        endpoint = _ENDPOINTS_WITH_TOPICS[found.lastindex - 1]
-        asked = head.criticality if head.criticality is not None else endpoint.criticality
-        ctx = Context(head.deadline, max(asked, endpoint.criticality), head.client)
-        lowered = ctx.criticality > max(endpoint.criticality, Criticality.STANDARD)
-        level = Level.HIGH if lowered or head.is_retry else Level.CRITICAL
-        for topic in endpoint.topics:
-            refusal = refuses(topic, ctx, level)
-            if refusal is not None:
-                return refusal
-        return None
-
-    return pressed
-
 
 log = logging.getLogger(__name__)
 
@@ -133,10 +74,6 @@ DRAIN_ABORT_S: Final = 1.0
 
 #: A body that takes longer is slow: its request is stopped when the server is full or drains.
 SLOW_BODY_S: Final = 1.0
-
-_REQUEST_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
-#: W3C Trace Context §3.2.2; ids of zeros only and version ff are invalid.
-_TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +113,7 @@ class Gate:
 
     Attributes:
         traffic: Requests in flight, their outcomes beside refusals, and whether the server drains.
+        early_refusals: What the server below may refuse before it is parsed.
 
     Raises:
         Invalid: ``trusted_proxies``, ``allowed_hosts`` or ``cors_origins`` cannot be read.
@@ -208,6 +146,7 @@ class Gate:
         self._retries_from = settings.max_concurrent * RETRY_FILL_MAX
         self._refusals = GateRefusals(settings)
         self._probes = ProbeThrottle()
+        self.early_refusals = EarlyRefusals(self.traffic, self._refuse_early, self._inputs.rng)
         self._running: set[Exchange] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -223,25 +162,20 @@ class Gate:
         """
         if scope["type"] != "http":
             return
-        now_s = asyncio.get_running_loop().time()
-        arrival, traceparent = _read_head(scope)
-        state = scope[SCOPE_KEY] = RequestState("", arrival.request_id.decode(), traceparent, now_s)
+        arrival, state = self._read_request(scope)
         refusal, wait_s = self._admit(scope, arrival, state)
         if refusal is None and wait_s:
             await asyncio.sleep(wait_s)
         exchange = Exchange(scope, receive, send, arrival, self._state)
         if refusal is None:
-            self._running.add(exchange)
-            self._idle.clear()
-            self.traffic.in_flight = len(self._running)
-            self.traffic.peak.observe(len(self._running), now_s)
+            self._begin(scope, exchange)
         else:
             self._metrics.refused.labels(refusal.error.code).inc()
         try:
             if refusal is None:
                 refusal, wait_s = await self._run(scope, exchange)
                 if refusal is not None and refusal.status in RETRY_AFTER_STATUSES:
-                    self._metrics.refused.labels(refusal.error.code).inc()
+                    self._count_late_refusal(scope, refusal.error)
             if refusal is not None:
                 await exchange.refuse(refusal, wait_s, error_format_of(scope["path"]))
             self._count_response(scope, exchange)
@@ -254,6 +188,41 @@ class Gate:
             await self._end_without_response(scope, exchange, disconnect)
         finally:
             self._release(exchange)
+
+    def _read_request(self, scope: Scope) -> tuple[RequestHead, RequestState]:
+        """Read a request's head, note its state in its scope, and tell the load shedder how long it has waited."""
+        now_s = asyncio.get_running_loop().time()
+        sent_s = scope.get(SENT_KEY)
+        if sent_s is not None:
+            # The loop's own time stands still within one of its turns.
+            self.traffic.shedder.observe(time.monotonic() - sent_s, now_s)
+        arrival, traceparent = read_head(scope)
+        state = RequestState("", arrival.request_id.decode(), traceparent, now_s, now_s if sent_s is None else sent_s)
+        scope[SCOPE_KEY] = state
+        return arrival, state
+
+    def _begin(self, scope: Scope, exchange: Exchange) -> None:
+        """Count an admitted request as in flight."""
+        self._running.add(exchange)
+        self._idle.clear()
+        self.traffic.in_flight = len(self._running)
+        self.traffic.peak.observe(len(self._running), exchange.state.arrived_s)
+        if scope["path"] not in EXEMPT_PATHS:
+            exchange.counts_for = exchange.state.client
+            self.traffic.shedder.begin(exchange.counts_for)
+
+    def _refuse_early(self, address: str, path: str) -> tuple[PreparedRefusal, ErrorFormat]:
+        """Count a refusal before its request was parsed; return it, and the format of the route's errors."""
+        refusal = self._refusals.too_many_in_flight
+        self._metrics.refused.labels(refusal.error.code).inc()
+        self._count_client(address, refused=True)
+        return refusal, error_format_of(path)
+
+    def _count_late_refusal(self, scope: Scope, error: PenstockError) -> None:
+        """Count a request that was admitted and then refused."""
+        self._metrics.refused.labels(error.code).inc()
+        if error.code == "hopeless" and scope["path"].endswith("/search"):
+            self.traffic.note_overload(asyncio.get_running_loop().time(), request_state(scope).criticality)
 
     async def wait_drained(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; return whether that came true in time.
@@ -346,16 +315,13 @@ class Gate:
     ) -> tuple[PreparedRefusal | None, float]:
         """Return the first limit that the request exceeds, the cheapest checks first."""
         settings, body_bytes = self._settings, arrival.content_length()
-        if len(self._running) >= settings.max_concurrent:
-            self._stop_slowest_upload(now_s)
-            return self._refusals.too_many_in_flight, OVERLOAD_RETRY_S
-        if len(self._running) >= self._retries_from and is_retry(arrival.headers):
+        if self._is_full(arrival, client, now_s):
             return self._refusals.too_many_in_flight, OVERLOAD_RETRY_S
         if body_bytes > settings.max_body:
             return self._refusals.too_large, 0.0
         if body_bytes > settings.large_request and self._inputs.memory_level() is Level.CRITICAL:
             return self._refusals.memory_short, OVERLOAD_RETRY_S
-        head = read_admission_context(arrival.headers, client, now_s)
+        head = read_admission_context(arrival.headers, client, request_state(scope).sent_s)
         pressed = self._inputs.backpressure(scope["method"], scope["path"], head)
         if pressed is None:
             if body_bytes:
@@ -363,6 +329,18 @@ class Gate:
                 arrival.upload_owners = (client,) if address == client else (client, address)
             return None, 0.0
         return self._refusals.by_topic_code[pressed.code], pressed.retry_after_s
+
+    def _is_full(self, arrival: RequestHead, client: str, now_s: float) -> bool:
+        """Return whether too many requests are in flight for one more of this client."""
+        running, shedder = len(self._running), self.traffic.shedder
+        if running >= self._settings.max_concurrent:
+            self._stop_slowest_upload(now_s)
+            return True
+        if shedder.admits(client):
+            return running >= self._retries_from and is_retry(arrival.headers)
+        if shedder.in_flight >= shedder.limit:
+            self.traffic.note_overload(now_s)
+        return True
 
     def _stop_slowest_upload(self, now_s: float) -> None:
         """Stop the request whose body has been arriving for longest, if that is long: others could use its place."""
@@ -374,6 +352,8 @@ class Gate:
         exchange.close()
         if exchange in self._running:
             self._running.discard(exchange)
+            if exchange.counts_for:
+                self.traffic.shedder.end(exchange.counts_for)
             self.traffic.in_flight = len(self._running)
             if not self._running:
                 self._idle.set()
@@ -453,7 +433,9 @@ class Gate:
 def build_gate(core: Core) -> Gate:
     """Return the ASGI application of a server: its API behind the gate."""
     settings, limits = core.deps.settings, lambda: core.memory_watch.level
-    pressed = backpressure_check(core.bus.check_admission)
+    pressed = backpressure_check(
+        core.bus.check_admission, lambda criticality: core.traffic.note_overload(core.deps.clock.now(), criticality)
+    )
     keys, denied = core.deps.keys.active, denial_recorder(core.deps.audit)
     inputs = GateInputs(pressed, limits, core.deps.rng, core.traffic, keys, denied)
     listens = (settings.server.host, settings.worker.host)
@@ -462,16 +444,3 @@ def build_gate(core: Core) -> Gate:
 
 def _refusal_of(error: PenstockError) -> tuple[PreparedRefusal, float]:
     return PreparedRefusal(error), error.retry_after_s if isinstance(error, Rejected) else 0.0
-
-
-def _read_head(scope: Scope) -> tuple[RequestHead, str]:
-    headers: dict[bytes, bytes] = dict(scope["headers"])
-    request_id = headers.get(b"x-request-id")
-    if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-        request_id = new_id().encode()
-    echo = [(b"x-request-id", request_id)]
-    traceparent = headers.get(b"traceparent")
-    if traceparent is None or not _TRACEPARENT.fullmatch(traceparent):
-        return RequestHead(request_id, headers, echo), ""
-    echo.append((b"traceparent", traceparent))
-    return RequestHead(request_id, headers, echo), traceparent.decode()

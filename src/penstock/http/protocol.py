@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import urllib.parse
 from typing import Any, Final
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -31,7 +32,9 @@ from penstock.http.head_validation import (
     parser_error,
 )
 from penstock.http.problem import PreparedRefusal
-from penstock.http.request_context import client_network
+from penstock.http.request_context import SENT_KEY, client_network
+from penstock.http.response_transport import ParserFlowControl, ResponseTransport
+from penstock.http.socket_age import unread_s
 from penstock.kernel.context import new_id
 from penstock.kernel.errors import Invalid, PenstockError
 
@@ -66,33 +69,6 @@ _TARGET_TOO_LONG: Final = Invalid(
 )
 
 
-class _ParserFlowControl(FlowControl):
-    """Flow control that does not resume reading before everything read has been parsed."""
-
-    def __init__(self, transport: asyncio.Transport, connection: BoundedHttpProtocol) -> None:
-        super().__init__(transport)
-        self._connection = connection
-
-    def resume_reading(self) -> None:
-        """Parse what is left, then read on."""
-        self._connection.resume_parsing()
-
-    def resume_transport(self) -> None:
-        """Let the transport deliver more."""
-        super().resume_reading()
-
-
-class _ResponseTransport:
-    """Transport as a response sees it. Closing it may leave a request to be drained."""
-
-    __slots__ = ("close", "is_closing", "write")
-
-    def __init__(self, transport: asyncio.Transport, connection: BoundedHttpProtocol) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = connection.finish
-
-
 class BoundedHttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 connection bounded in time and size.
 
@@ -107,7 +83,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     """
 
     server_state: ConnectionTracker
-    flow: _ParserFlowControl
+    flow: ParserFlowControl
 
     def __init__(
         self,
@@ -132,6 +108,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._piece_body_bytes = 0
         self._framing_bytes = 0
         self._lingered_bytes: int | None = None
+        self._sent_s = 0.0
+        self._socket: Any = None
 
     def _new_parser(self) -> httptools.HttpRequestParser:
         parser = httptools.HttpRequestParser(self)
@@ -145,12 +123,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own
         """Begin to wait for the first head."""
         super().connection_made(transport)
-        self.flow = _ParserFlowControl(transport, self)
-        self._response_transport = _ResponseTransport(transport, self)
+        self.flow = ParserFlowControl(transport, self)
+        self._response_transport = ResponseTransport(transport, self)
+        self._socket = transport.get_extra_info("socket")
         self.address = client_network(self.client[0]) if self.client else ""
         self.server_state.awaiting_head.add(self)
         self.server_state.mark_idle(self)
         self.server_state.enforce_limit(self)
+        self.server_state.accept_waiting()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave every timeout queue."""
@@ -172,9 +152,31 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.close()
             return
         self._unset_keepalive_if_required()
+        if not self._in_message:
+            now_s = time.monotonic()
+            self._sent_s = now_s - unread_s(self._socket)
+            if not self._data and self._response_done() and self._refuse_early(data, now_s):
+                return
         self._data = self._data[self._offset :] + data if self._data else data
         self._offset = 0
         self._parse()
+
+    def _refuse_early(self, data: bytes, now_s: float) -> bool:
+        """Refuse a whole request without parsing it; return whether that is done."""
+        tracker = self.server_state
+        if tracker.early_refusals is None:
+            return False
+        refusal = tracker.early_refusals.refuse(data, self.address, self._sent_s, now_s, tracker.default_headers)
+        if refusal is None:
+            return False
+        tracker.awaiting_head.discard(self)
+        tracker.total_requests += 1
+        self.transport.write(refusal.response)
+        if refusal.closes:
+            self.finish()
+        else:
+            self._await_next_request()
+        return True
 
     # --- Parsing
 
@@ -286,6 +288,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._in_head = self._in_message = True
+        self.scope[SENT_KEY] = self._sent_s  # type: ignore[typeddict-unknown-key]
         self._checked_headers = []
         self.scope["penstock.abort"] = self.abort  # type: ignore[typeddict-unknown-key]
 

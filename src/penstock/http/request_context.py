@@ -25,6 +25,12 @@ _NEVER: Final = Deadline.never()
 _DIGITS_MAX: Final = len(str(TIMEOUT_MS_MAX))
 #: Member of a request's ASGI scope that holds its :class:`RequestState`.
 SCOPE_KEY: Final = "penstock.request"
+#: Member that says when the request reached this machine, on the loop's clock; absent where nobody knows.
+SENT_KEY: Final = "penstock.sent_s"
+#: What is kept of a time limit for the answer's way back, as a share of it and at most in seconds: an answer that is
+#: begun at the deadline reaches its caller when that has given up.
+ANSWER_SHARE: Final = 0.05
+ANSWER_S_MAX: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -36,6 +42,7 @@ class RequestState:
         request_id: The caller's id if it is usable, else a generated one.
         traceparent: The caller's trace context, empty for none.
         arrived_s: When the gate saw the request, on the loop's clock.
+        sent_s: When it reached this machine, which under load is earlier. Time limits count from then.
         criticality: The class of its work, at most the route's own.
         timeout_ms: What ``X-Request-Timeout-Ms`` says.
         query: The route's query parameters.
@@ -50,6 +57,7 @@ class RequestState:
     request_id: str
     traceparent: str
     arrived_s: float
+    sent_s: float
     criticality: Criticality = Criticality.BULK
     timeout_ms: int | None = None
     query: Any = None
@@ -244,7 +252,8 @@ def read_context_headers(request: Request, route: Criticality) -> None:
 def build_context(request: Request, clock: Clock, timeout_ms: float | None = None) -> Context:
     """Return the context of a request's work, and note its deadline in the request's state.
 
-    The time limit counts from the request's arrival at the gate, so a slow body uses up a part of it.
+    The time limit counts from the request's arrival at this machine, so a slow body uses up a part of it. Its end is
+    kept for the answer's way back.
 
     Args:
         request: As the route let it through.
@@ -259,8 +268,9 @@ def build_context(request: Request, clock: Clock, timeout_ms: float | None = Non
     wish_ms = timeout_ms if timeout_ms is not None else state.timeout_ms
     if wish_ms is None:
         return made
-    made = made.within(wish_ms / 1000, "request", state.arrived_s)
+    wish_s = wish_ms / 1000
+    made = made.within(wish_s - min(ANSWER_S_MAX, ANSWER_SHARE * wish_s), "request", state.sent_s)
     if made.deadline.passed(clock.now()):
         raise Expired("request", "the deadline passed while the request was still arriving")
-    state.deadline_s = made.deadline.at_s
+    state.deadline_s = state.sent_s + wish_s
     return made

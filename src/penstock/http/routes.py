@@ -1,4 +1,4 @@
-"""The router over the endpoints, the JSON of their answers, and the few pages beside them."""
+"""The router over the endpoints, the JSON of their answers, the pages beside them, and what the gate asks of a path."""
 
 from __future__ import annotations
 
@@ -18,24 +18,29 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 
+from penstock.bus.contract import TopicRefusal
 from penstock.core.core import Core
 from penstock.http import responses
 from penstock.http.authentication import audited_act
 from penstock.http.decoding import JSON, NDJSON, check_media_type, decode_body, decode_query
 from penstock.http.endpoints import ApiEndpoint
+from penstock.http.error_formats import JSON_RPC
 from penstock.http.mcp.endpoint import PATH as MCP_PATH
 from penstock.http.mcp.endpoint import McpEndpoint
 from penstock.http.openapi import openapi_document
 from penstock.http.operations import ENDPOINTS, Operations
 from penstock.http.page_files import ASSETS_ROUTE, VIEWS, page_file
 from penstock.http.probes import CachedValue
-from penstock.http.problem import MethodNotAllowed
-from penstock.http.request_context import read_context_headers, request_state
+from penstock.http.problem import PROBLEM_DETAILS, ErrorFormat, MethodNotAllowed
+from penstock.http.request_context import AdmissionContext, read_context_headers, request_state
 from penstock.http.task_operations import TaskOperations
 from penstock.http.vendor_records import TeiVector
 from penstock.indexing.document_records import DocumentStatus
 from penstock.kernel.access import ANYONE, UNAUTHENTICATED, Scope
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.errors import Invalid, PenstockError
+from penstock.kernel.messages import Topic
+from penstock.policies.levels import Level
 from penstock.tasks.records import TaskKind
 from penstock.telemetry.audit_log import AuditTrail
 from penstock.telemetry.metrics import CONTENT_TYPE, Metrics
@@ -296,3 +301,66 @@ async def _not_found(scope: Any, _receive: Any, _send: Any) -> None:
     serves_api = scope["app"].serves_api
     hint = "; see /docs" if serves_api else f": a worker serves only {', '.join(sorted(HEALTH_PATHS))}"
     raise Invalid(f"there is nothing at {scope['path']}{hint}", field="path", code="not_found")
+
+
+_ENDPOINTS_WITH_TOPICS: Final = tuple(endpoint for endpoint in ENDPOINTS if endpoint.topics)
+_PARAMETER: Final = re.compile(r"{\w+}")
+#: One group for each endpoint with topics.
+_ROUTE_PATTERN: Final = re.compile(
+    "|".join(f"({e.method} {_PARAMETER.sub('[^/]+', e.path)})" for e in _ENDPOINTS_WITH_TOPICS)
+)
+
+
+#: Formats of errors by the parts of paths before their parameters, without those of problem details.
+_FORMATS_BY_PATH: Final = {
+    endpoint.path.partition("/{")[0]: endpoint.error_format
+    for endpoint in ENDPOINTS
+    if endpoint.error_format is not PROBLEM_DETAILS
+} | {MCP_PATH: JSON_RPC}
+_FORMAT_PREFIXES: Final = tuple(_FORMATS_BY_PATH)
+_FORMAT_PATTERN: Final = re.compile(rf"({'|'.join(map(re.escape, _FORMATS_BY_PATH))})(?:/|\Z)")
+
+
+def error_format_of(path: str) -> ErrorFormat:
+    """Return the format of errors at a path and below it."""
+    # Most paths are ours, and a refusal is to cost next to nothing.
+    if not path.startswith(_FORMAT_PREFIXES):
+        return PROBLEM_DETAILS
+    found = _FORMAT_PATTERN.match(path)
+    return PROBLEM_DETAILS if found is None else _FORMATS_BY_PATH[found[1]]
+
+
+def backpressure_check(
+    refuses: Callable[[Topic, Context, Level], TopicRefusal | None],
+    on_overload: Callable[[Criticality], None] = lambda _: None,
+) -> Callable[[str, str, AdmissionContext], TopicRefusal | None]:
+    """Return the gate's check of the topics behind a method and a path (D2).
+
+    A request that its caller lowers to ``X-Criticality: bulk`` is refused from 80 % fill on, and so is a retry of a
+    client that counts its retries. The rest of the buffer is kept for requests that cannot wait (D1: producers that can
+    slow down do) and have not been refused before: retries make overload last.
+
+    Args:
+        refuses: Returns why a topic refuses work of a context at a fill level, ``None`` if it admits it
+            (:meth:`penstock.bus.contract.Bus.check_admission`).
+        on_overload: Called with the class of each search that is refused because there are too many of it.
+    """
+
+    def pressed(method: str, path: str, head: AdmissionContext) -> TopicRefusal | None:
+        found = _ROUTE_PATTERN.fullmatch(f"{method} {path}")
+        if found is None or found.lastindex is None:
+            return None
+        endpoint = _ENDPOINTS_WITH_TOPICS[found.lastindex - 1]
+        asked = head.criticality if head.criticality is not None else endpoint.criticality
+        ctx = Context(head.deadline, max(asked, endpoint.criticality), head.client)
+        lowered = ctx.criticality > max(endpoint.criticality, Criticality.STANDARD)
+        level = Level.HIGH if lowered or head.is_retry else Level.CRITICAL
+        for topic in endpoint.topics:
+            refusal = refuses(topic, ctx, level)
+            if refusal is not None:
+                if topic is Topic.SEARCH_REQUEST and not (head.is_retry or refusal.by_client):
+                    on_overload(ctx.criticality)
+                return refusal
+        return None
+
+    return pressed

@@ -30,18 +30,20 @@ class LadderSettings:
 
     Attributes:
         up_s: Congested for so long: one rung up, and again for each next.
+        up_refusing_s: The same while work is refused already: answers are worth more than their quality.
         down_s: Clear for so long: one rung down, and again for each next.
         down_idle_s: The same on the rungs that send the pools no work.
         highest: The last rung it climbs to.
     """
 
     up_s: float = 0.3
+    up_refusing_s: float = 0.05
     down_s: float = 3.0
     down_idle_s: float = 0.0
     highest: Rung = Rung.REFUSE
 
     def __post_init__(self) -> None:
-        at_least(self, 0.001, "up_s", "down_s")
+        at_least(self, 0.001, "up_s", "up_refusing_s", "down_s")
         at_least(self, 0.0, "down_idle_s")
 
 
@@ -83,45 +85,68 @@ class Ladder:
     long or unknown: it climbs to them only while ``nearly_full``, and leaves them at the first observation that is not.
     So a queue is relieved in sips, and the pools never run dry.
 
-    Bounds: three fields.
+    A descent is a slope, not a step: while it is clear, a growing share of the work is served one rung lower
+    (:meth:`serve`), so that load which that rung cannot carry shows as a little congestion and not as a full queue.
+
+    Bounds: four fields.
     """
 
-    __slots__ = ("_congested", "_settings", "_since_s", "rung")
+    __slots__ = ("_congested", "_lower_due", "_settings", "_since_s", "rung")
 
     def __init__(self, settings: LadderSettings) -> None:
         self._settings = settings
         self._congested: bool | None = None
         self._since_s = 0.0
+        self._lower_due = 0.0
         self.rung = Rung.FULL
 
     def __repr__(self) -> str:
         return f"<Ladder {self.rung.name.lower()} {'congested' if self._congested else 'clear'}>"
 
-    def observe(self, congested: bool, now_s: float, *, nearly_full: bool = True) -> RungChange | None:  # noqa: FBT001 - the one thing that is told
+    def observe(
+        self,
+        congested: bool,  # noqa: FBT001 - the one thing that is told
+        now_s: float,
+        *,
+        nearly_full: bool = True,
+        refusing: bool = False,
+    ) -> RungChange | None:
         """Take in the verdict on the queue; call at each change and some ten times a second.
 
         Args:
             congested: Whether work has stood too long.
             now_s: On the loop's clock.
             nearly_full: Whether the queue is nearly full as well.
+            refusing: Whether work was refused just now because there is too much of it; it counts as congested then.
         """
+        congested = congested or refusing
         if congested != self._congested:
             self._congested = congested
             self._since_s = now_s
         before = self.rung
         highest = self._settings.highest if nearly_full else min(self._settings.highest, Rung.ONE_ARM)
         if congested:
-            self._climb(now_s, highest)
+            self._climb(now_s, highest, self._settings.up_refusing_s if refusing else self._settings.up_s)
         else:
             self._descend(now_s)
         return RungChange(before, self.rung) if self.rung is not before else None
 
-    def _climb(self, now_s: float, highest: Rung) -> None:
+    def serve(self, now_s: float) -> Rung:
+        """Return the rung for the next piece of work: during a descent, the next lower one for a growing share."""
+        if self._congested or not Rung.FULL < self.rung < Rung.CACHED_ONLY:
+            return self.rung
+        self._lower_due += min(1.0, (now_s - self._since_s) / self._settings.down_s)
+        if self._lower_due < 1.0:
+            return self.rung
+        self._lower_due -= 1.0
+        return Rung(self.rung - 1)
+
+    def _climb(self, now_s: float, highest: Rung, patience_s: float) -> None:
         if self.rung > highest:
             # No longer nearly full: leave the rungs that idle the pools at once, congested or not.
             self.rung = highest
             self._since_s = now_s
-        elif self.rung < highest and now_s - self._since_s >= self._settings.up_s:
+        elif self.rung < highest and now_s - self._since_s >= patience_s:
             self.rung = Rung(self.rung + 1)
             self._since_s = now_s
 

@@ -20,7 +20,8 @@ The words in ``degraded`` are part of the API and do not change:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: From this share of its buffer on, searches may be answered from the cache only, or refused by the ladder (D1).
 QUEUE_PRESSED_FILL: Final = LevelSettings().high
+#: A refusal counts as just now for so long: some more than passes between two looks at the ladder.
+JUST_NOW_S: Final = 0.15
 
 
 class LadderController:
@@ -49,6 +52,7 @@ class LadderController:
         congested: Whether searches of a class have waited too long, with hysteresis.
         fill_ratio: Share of the queue's buffer in use in which searches wait.
         clock: The loop's clock.
+        refused_at_s: For each class, when a search of it was last refused because there are too many, on the clock.
 
     Bounds: three ladders.
 
@@ -62,11 +66,13 @@ class LadderController:
         congested: Callable[[Criticality], bool],
         fill_ratio: Callable[[], float],
         clock: Clock,
+        refused_at_s: Mapping[Criticality, float] | None = None,
     ) -> None:
         policy = LadderSettings(up_s=settings.up, down_s=settings.down, highest=Rung[settings.highest.upper()])
         self._ladders = {criticality: Ladder(policy) for criticality in Criticality}
         self._congested = congested
         self._fill_ratio = fill_ratio
+        self._refused_at_s = {} if refused_at_s is None else refused_at_s
         self._clock = clock
         self.transitions: dict[tuple[Criticality, Rung], int] = {}
 
@@ -77,16 +83,24 @@ class LadderController:
     def observe_all(self) -> None:
         """Update every class's ladder; call some ten times a second."""
         for criticality in self._ladders:
-            self.rung(criticality)
+            self._observed(criticality)
 
     def rung(self, criticality: Criticality) -> Rung:
-        """Update a class's ladder and return its rung."""
-        ladder = self._ladders[criticality]
-        nearly_full = self._fill_ratio() >= QUEUE_PRESSED_FILL
-        change = ladder.observe(self._congested(criticality), self._clock.now(), nearly_full=nearly_full)
+        """Update a class's ladder and return the rung for one search of it."""
+        return self._observed(criticality).serve(self._clock.now())
+
+    def _observed(self, criticality: Criticality) -> Ladder:
+        """Update a class's ladder and return it."""
+        ladder, now_s = self._ladders[criticality], self._clock.now()
+        change = ladder.observe(
+            self._congested(criticality),
+            now_s,
+            nearly_full=self._fill_ratio() >= QUEUE_PRESSED_FILL,
+            refusing=now_s - self._refused_at_s.get(criticality, -math.inf) < JUST_NOW_S,
+        )
         if change is not None:
             self._record_change(criticality, change)
-        return ladder.rung
+        return ladder
 
     def state(self) -> dict[Criticality, Rung]:
         """Return each class's rung as of the last update."""

@@ -82,6 +82,7 @@ _GAUGES: Final = _table(
     MetricKind.GAUGE,
     ("http_concurrent_requests", "", "HTTP requests in flight"),
     ("http_concurrent_requests_max", "", "The most HTTP requests in flight, of about 15 s"),
+    ("http_concurrency_limit", "", "HTTP requests in flight that the event loop carries"),
     ("http_rate_limit_clients", "", "Clients the rate limit remembers"),
     ("chunks_pending", "", "Chunks known to this server that wait for their vectors"),
     ("spool_tasks", "status", "Tasks in the data directory, by status"),

@@ -253,7 +253,7 @@ async def test_what_waits_expires_at_its_deadline_and_makes_room() -> None:
     await asyncio.sleep(0.6)
     assert (rig.state.waiting, rig.state.blocked) == (1, 0)
     assert await tasks[0] == "runs"
-    assert [type(await outcome(task)) for task in tasks[1:]] == [Expired] * 5
+    assert [(await outcome(task)).code for task in tasks[1:]] == ["hopeless"] * 5, "too much is asked: come back later"
     await quiet()
     assert rig.ends() == {"answered": 1, "expired_waiting": 5}
     rig.check_idle()
@@ -266,7 +266,7 @@ async def test_a_jump_of_the_clock_expires_what_is_due_and_nothing_else() -> Non
     due, later = rig.ask("due", within_s=20.0), rig.ask("later", within_s=100.0)
     await quiet()
     asyncio.get_running_loop().spend(25.0)  # type: ignore[attr-defined]
-    assert isinstance(await outcome(due), Expired)
+    assert isinstance(await outcome(due), Rejected)
     # What ran is over its limit of 10 s by now, its sleep of 5 s is over too: either is an end, but just one.
     await outcome(runs)
     assert await later == "later"
@@ -711,7 +711,7 @@ async def test_what_can_no_longer_end_in_time_is_not_begun() -> None:
     rig = taught(1.0)
     tasks = [rig.ask(1.0), rig.ask(1.0, within_s=5.0), rig.ask(1.0, within_s=2.5), rig.ask(1.0, within_s=100.0)]
     told = [await outcome(task) for task in tasks]
-    assert [type(one) for one in told] == [float, float, Expired, float]
+    assert [type(one) for one in told] == [float, float, Rejected, float]
     await quiet()
     assert rig.ends() == {"answered": 3, "discarded": 1}
     rig.check_idle()

@@ -258,6 +258,43 @@ def test_nothing_is_refused_before_anything_is_known() -> None:
     assert enter(topic, request(within_s=0.001)) == [True]
 
 
+def within(topic: TopicQueue, limit_s: float, at_s: float, running: int) -> bool:
+    """Return whether a request that comes then, and has so long, is expected to end in time."""
+    return topic.deadline_excess_s(Context(Deadline(at_s + limit_s, "search"), client="a"), at_s, running) == 0.0
+
+
+def test_a_pace_slower_than_learnt_is_seen_before_anything_has_ended() -> None:
+    topic = TopicQueue("t", 100, FREE)
+    learn(topic, 0.01)
+    enter(topic, *(request() for _ in range(20)), working=4)
+    assert within(topic, 1.0, NOW_S + 0.04, running=4), "too early to tell"
+    assert not within(topic, 1.0, NOW_S + 0.4, running=4), "4 run for .4 s, none of 20 has been taken out"
+    assert within(topic, 60.0, NOW_S + 0.4, running=4)
+
+
+def test_a_pace_as_learnt_changes_nothing() -> None:
+    topic = TopicQueue("t", 100, FREE)
+    learn(topic, 0.01)
+    enter(topic, *(request() for _ in range(80)), working=1)
+    for n in range(60):
+        topic.dequeue(NOW_S + n / 100)
+    assert within(topic, 0.4, NOW_S + 0.6, running=1), "20 of 10 ms, and some caution"
+
+
+def test_a_pace_is_that_of_about_the_last_second() -> None:
+    topic = TopicQueue("t", 100, FREE)
+    learn(topic, 0.01)
+    enter(topic, *(request() for _ in range(20)), working=1)
+    for n in range(200):  # a stall of a second, and then as quick as ever
+        at_s = NOW_S + 1.0 + n / 100
+        topic.enqueue(request(), at_s, 1)
+        topic.dequeue(at_s)
+        quick = within(topic, 0.5, at_s, running=1)
+        if n == 0:
+            assert not quick
+    assert quick
+
+
 def test_nothing_is_refused_as_hopeless_when_that_is_switched_off() -> None:
     topic = TopicQueue("t", 100, Discipline(client_share=1.0, refuse_hopeless=False))
     learn(topic, 1.0)

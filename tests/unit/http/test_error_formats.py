@@ -6,9 +6,10 @@ import math
 import pytest
 
 from penstock.http.error_formats import COHERE, OPENAI, RETRY_AFTER_S_MAX, TEI
-from penstock.http.gate import RETRY_FILL_MAX, GateInputs, backpressure_check, error_format_of
+from penstock.http.gate import RETRY_FILL_MAX, GateInputs
 from penstock.http.problem import PROBLEM_DETAILS, PreparedRefusal
 from penstock.http.request_context import AdmissionContext, read_admission_context
+from penstock.http.routes import backpressure_check, error_format_of
 from penstock.kernel.access import ActiveKeys, ApiKey, KeyRing, Scope, digest_of
 from penstock.kernel.errors import Broken, Expired, Invalid, PenstockError, Rejected, Unavailable
 from penstock.kernel.settings import HttpSettings

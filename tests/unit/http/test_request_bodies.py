@@ -36,7 +36,7 @@ def request(data: bytes, kind: str = "application/json", **headers: str) -> Requ
     said = {"content-type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
     fields = [(name.encode(), value.encode("latin-1")) for name, value in said.items()]
     scope: dict[str, Any] = {"type": "http", "headers": fields}
-    scope[SCOPE_KEY] = RequestState("c", "r", "", asyncio.get_running_loop().time())
+    scope[SCOPE_KEY] = RequestState("c", "r", "", now_s := asyncio.get_running_loop().time(), now_s)
     made = Request(scope, receive)
     read_context_headers(made, Criticality.BULK)
     return made

@@ -496,4 +496,4 @@ async def test_a_client_has_so_many_streams():
 )
 def test_a_key_sees_its_own_tasks_and_an_administrator_those_of_its_collections(client, principal, seen):
     task = Task(TaskRecord("0" * 20, TaskKind.INDEX_DOCUMENTS, "key:one", "default"))
-    assert may_see(RequestState(client, "r", "", 0.0, principal=principal), task) is seen
+    assert may_see(RequestState(client, "r", "", 0.0, 0.0, principal=principal), task) is seen

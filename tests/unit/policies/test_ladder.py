@@ -72,6 +72,30 @@ def test_after_an_idle_hour_the_first_request_finds_it_at_its_foot() -> None:
     assert it.observe(congested=False, now_s=3600.0) == RungChange(Rung.ONE_ARM, Rung.FULL)
 
 
+def test_while_work_is_refused_it_climbs_at_once() -> None:
+    it = Ladder(LadderSettings())
+    for t in range(4):
+        it.observe(congested=False, now_s=t / 10, refusing=True)
+    assert it.rung is Rung.ONE_ARM
+
+
+def test_a_descent_is_a_slope() -> None:
+    it = Ladder(LadderSettings(down_s=10.0))
+    it.rung = Rung.NO_RERANK
+    it.observe(congested=False, now_s=0.0)
+    lower = [sum(it.serve(t + n / 100) is Rung.FEWER_CANDIDATES for n in range(100)) for t in range(10)]
+    assert lower == pytest.approx([5, 15, 25, 35, 45, 55, 65, 75, 85, 95], abs=2)
+    it.observe(congested=True, now_s=9.99)
+    assert {it.serve(9.99) for _ in range(100)} == {Rung.NO_RERANK}, "what is congested is served no better"
+
+
+def test_what_sends_the_pools_no_work_and_what_is_whole_have_no_slope() -> None:
+    it = Ladder(LadderSettings())
+    for rung in (Rung.FULL, Rung.CACHED_ONLY, Rung.REFUSE):
+        it.rung = rung
+        assert {it.serve(1000.0) for _ in range(10)} == {rung}
+
+
 def test_it_stops_at_the_highest_rung_allowed() -> None:
     it = Ladder(LadderSettings(highest=Rung.ONE_ARM))
     for t in range(100):
