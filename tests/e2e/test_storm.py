@@ -22,8 +22,8 @@ def fill(serves: Serving) -> None:
     for _ in range(20):
         shedder.begin("busy")
     now_s = asyncio.get_running_loop().time()
-    for n in range(40):
-        shedder.observe(1.0, now_s - 200.0 + 3.0 * n)
+    for n in range(400):
+        shedder.observe(1.0, now_s - 200.0 + 0.5 * n)
     assert shedder.full
 
 
@@ -67,7 +67,7 @@ async def test_the_time_that_a_request_has_waited_to_be_read_counts():
         assert (await asyncio.get_running_loop().sock_recv(client, 100)).startswith(b"HTTP/1.1 200")
         client.close()
         assert seen == [pytest.approx(sent_s, abs=0.1)]
-        assert serves.gate.traffic.shedder.limit < 1000, "and the load shedder has seen it"
+        assert serves.gate.traffic.shedder.limit == 1000, "a loop that stood still once is not overloaded"
 
 
 def test_what_is_no_connection_has_no_age():

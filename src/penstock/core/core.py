@@ -123,7 +123,7 @@ class Core:
         self._bus_metrics = BusMetrics(clock)
         self.bus: ManagedBus = deps.make_bus(self._bus_metrics)
         self.breakers: list[BreakerView] = [*self.guards.values(), *self.bus.breakers, *deps.breakers]
-        self.traffic = Traffic(shedder=build_load_shedder(http))
+        self.traffic = Traffic(shedder=build_load_shedder(http, self._searches_are_exhausted))
         # Ladder: under pressure a search does less before any is refused.
         self.ladder = LadderController(
             settings.degradation,
@@ -158,6 +158,9 @@ class Core:
 
     def __repr__(self) -> str:
         return f"<Core {self.traffic.in_flight} in flight, {self.ladder!r}>"
+
+    def _searches_are_exhausted(self) -> bool:
+        return self.ladder.exhausted()
 
     def start(self) -> None:
         """Begin to watch; call it inside the running loop."""

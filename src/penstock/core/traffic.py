@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -103,7 +104,12 @@ class Traffic:
         ]
 
 
-def build_load_shedder(settings: HttpSettings) -> LoadShedder:
-    """Return the load shedder of a server, whose limit is at most that of the gate."""
+def build_load_shedder(settings: HttpSettings, exhausted: Callable[[], bool] = lambda: False) -> LoadShedder:
+    """Return the load shedder of a server, whose limit is at most that of the gate.
+
+    Args:
+        settings: Of the gate.
+        exhausted: Whether searches have given up all that they can, and still stand.
+    """
     ceiling = settings.max_concurrent
-    return LoadShedder(ShedderSettings(floor=min(ShedderSettings().floor, ceiling), ceiling=ceiling))
+    return LoadShedder(ShedderSettings(floor=min(ShedderSettings().floor, ceiling), ceiling=ceiling), exhausted)

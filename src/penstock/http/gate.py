@@ -175,7 +175,7 @@ class Gate:
             if refusal is None:
                 refusal, wait_s = await self._run(scope, exchange)
                 if refusal is not None and refusal.status in RETRY_AFTER_STATUSES:
-                    self._count_late_refusal(scope, refusal.error)
+                    self._metrics.refused.labels(refusal.error.code).inc()
             if refusal is not None:
                 await exchange.refuse(refusal, wait_s, error_format_of(scope["path"]))
             self._count_response(scope, exchange)
@@ -217,12 +217,6 @@ class Gate:
         self._metrics.refused.labels(refusal.error.code).inc()
         self._count_client(address, refused=True)
         return refusal, error_format_of(path)
-
-    def _count_late_refusal(self, scope: Scope, error: PenstockError) -> None:
-        """Count a request that was admitted and then refused."""
-        self._metrics.refused.labels(error.code).inc()
-        if error.code == "hopeless" and scope["path"].endswith("/search"):
-            self.traffic.note_overload(asyncio.get_running_loop().time(), request_state(scope).criticality)
 
     async def wait_drained(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; return whether that came true in time.

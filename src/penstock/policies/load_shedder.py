@@ -7,6 +7,7 @@ kernel until they are read, and then for their turn at each step. Their callers 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.policies.bounds import at_least, within
@@ -18,8 +19,10 @@ class ShedderSettings:
 
     Attributes:
         target_s: Mean wait of requests for the loop above which the limit falls.
-        window_s: Least time between two steps; twice the mean wait where that is longer, since a step
-            shows only in requests that come after it.
+        window_s: Least time between two steps; after a step down twice the mean wait where that is longer,
+            since it shows only in requests that come after it.
+        samples_min: Least requests between two steps.
+        calm_s: So long after the last step down the limit is lifted, once less than half of it is used.
         floor: The least limit.
         ceiling: The greatest. There is no limit to speak of while it stands there.
         decrease: Factor of a step down.
@@ -29,6 +32,8 @@ class ShedderSettings:
 
     target_s: float = 0.025
     window_s: float = 0.05
+    samples_min: int = 10
+    calm_s: float = 5.0
     floor: int = 8
     ceiling: int = 1000
     decrease: float = 0.8
@@ -37,8 +42,8 @@ class ShedderSettings:
 
     def __post_init__(self) -> None:
         at_least(self, 0.0001, "target_s", "window_s", "increase")
-        at_least(self, 0.0, "newcomers")
-        at_least(self, 1, "floor")
+        at_least(self, 0.0, "newcomers", "calm_s")
+        at_least(self, 1, "floor", "samples_min")
         at_least(self, self.floor, "ceiling")
         within(self, 0.1, 0.99, "decrease")
 
@@ -46,9 +51,15 @@ class ShedderSettings:
 class LoadShedder:
     """Limit on the requests in flight: additive increase, multiplicative decrease by the mean wait for the loop.
 
-    A step down begins at what was in flight, if that is less than the limit. The limit rises only while it is used.
+    It falls as well while the work behind is exhausted: everything cheaper has been tried, and its queue still stands.
+    What is admitted then waits for most of its time, and in vain as often as not.
+    A step down begins at what was in flight, if that is less than the limit. The limit rises while it is used.
     A client has its even share of the limit among those that have requests in flight. One that has none finds room
     beyond the limit, so that those who send most do not shut out the others.
+
+    Args:
+        settings: Its parameters.
+        exhausted: Whether the work behind is; asked at each step.
 
     Bounds: a handful of numbers, and one for each client with requests in flight.
 
@@ -56,16 +67,28 @@ class LoadShedder:
         in_flight: Requests admitted and not ended.
     """
 
-    __slots__ = ("_by_client", "_count", "_limit", "_peak", "_settings", "_sum_s", "_until_s", "in_flight")
+    __slots__ = (
+        "_by_client",
+        "_count",
+        "_exhausted",
+        "_fell_at_s",
+        "_limit",
+        "_peak",
+        "_settings",
+        "_sum_s",
+        "_until_s",
+        "in_flight",
+    )
 
-    def __init__(self, settings: ShedderSettings | None = None) -> None:
+    def __init__(self, settings: ShedderSettings | None = None, exhausted: Callable[[], bool] = lambda: False) -> None:
         self._settings = settings or ShedderSettings()
+        self._exhausted = exhausted
         self._limit = float(self._settings.ceiling)
         self._by_client: dict[str, int] = {}
         self._sum_s = 0.0
         self._count = 0
         self._peak = 0
-        self._until_s = -math.inf
+        self._until_s = self._fell_at_s = -math.inf
         self.in_flight = 0
 
     def __repr__(self) -> str:
@@ -92,15 +115,22 @@ class LoadShedder:
         self._sum_s += wait_s
         self._count += 1
         self._peak = max(self._peak, self.in_flight)
-        if now_s < self._until_s:
-            return
-        settings, mean_s = self._settings, self._sum_s / self._count
-        if mean_s > settings.target_s:
+        if now_s >= self._until_s and self._count >= self._settings.samples_min:
+            self._step(self._sum_s / self._count, now_s)
+
+    def _step(self, mean_s: float, now_s: float) -> None:
+        """Move the limit by a window's mean wait, and begin the next."""
+        settings = self._settings
+        self._until_s = now_s + settings.window_s
+        if mean_s > settings.target_s or self._exhausted():
             self._limit = max(float(settings.floor), min(self._limit, self._peak) * settings.decrease)
+            self._fell_at_s = now_s
+            self._until_s = now_s + max(settings.window_s, 2.0 * mean_s)
+        elif now_s - self._fell_at_s >= settings.calm_s and 2 * self._peak < self._limit:
+            self._limit = float(settings.ceiling)
         elif self._peak + 1 >= self._limit:
             self._limit = min(float(settings.ceiling), self._limit + max(1.0, self._limit * settings.increase))
         self._sum_s, self._count, self._peak = 0.0, 0, self.in_flight
-        self._until_s = now_s + max(settings.window_s, 2.0 * mean_s)
 
     def admits(self, client: str) -> bool:
         """Return whether a client's request may be begun."""

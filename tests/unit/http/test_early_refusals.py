@@ -26,8 +26,8 @@ def full(api: Api) -> Api:
     shedder = api.gate.traffic.shedder
     for _ in range(20):
         shedder.begin("a")
-    for n in range(40):
-        shedder.observe(1.0, NOW_S + 3.0 * n)
+    for n in range(400):
+        shedder.observe(1.0, NOW_S - 200.0 + 0.5 * n)
     assert shedder.full
     return api
 

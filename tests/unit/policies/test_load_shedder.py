@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,17 @@ from hypothesis import strategies as st
 from penstock.kernel.errors import Invalid
 from penstock.policies.load_shedder import LoadShedder, ShedderSettings
 
-TEN = ShedderSettings(target_s=0.02, window_s=0.05, floor=2, ceiling=10, decrease=0.5, increase=0.1, newcomers=0.5)
+TEN = ShedderSettings(
+    target_s=0.02,
+    window_s=0.05,
+    samples_min=1,
+    calm_s=100.0,
+    floor=2,
+    ceiling=10,
+    decrease=0.5,
+    increase=0.1,
+    newcomers=0.5,
+)
 
 
 def slow(it: LoadShedder, steps: int, began_s: float = 0.0) -> float:
@@ -41,12 +53,53 @@ def test_one_step_is_waited_for_before_the_next() -> None:
     it = LoadShedder(TEN)
     for _ in range(8):
         it.begin("a")
-    it.observe(0.5, 0.0)
-    for n in range(99):
+    for n in range(100):
         it.observe(0.5, n / 100)
     assert it.limit == 4, "twice the wait: only then are there requests that came after the step"
     it.observe(0.5, 1.0)
     assert it.limit == 2
+
+
+def test_it_falls_while_the_work_behind_is_exhausted_though_the_loop_keeps_up() -> None:
+    exhausted = [True]
+    it = LoadShedder(TEN, lambda: exhausted[0])
+    for _ in range(8):
+        it.begin("a")
+    it.observe(0.001, 0.0)
+    assert it.limit == 4
+    exhausted[0] = False
+    it.observe(0.001, 1.0)
+    assert it.limit == 5
+
+
+def test_few_requests_tell_nothing() -> None:
+    it = LoadShedder(replace(TEN, samples_min=10))
+    for n in range(9):
+        it.observe(5.0, 10.0 * n)
+    assert it.limit == 10
+    it.observe(5.0, 90.0)
+    assert it.limit == 2
+
+
+def test_a_while_after_the_last_step_down_it_is_lifted() -> None:
+    it = LoadShedder(TEN)
+    for _ in range(8):
+        it.begin("a")
+    now_s = slow(it, 1)
+    for _ in range(8):
+        it.end("a")
+    it.observe(0.001, now_s + 90.0)
+    assert it.limit == 5
+    for _ in range(5):
+        it.begin("a")
+    it.observe(0.001, now_s + 101.0)
+    assert it.limit == 6, "while it is used it rises as ever"
+    for _ in range(5):
+        it.end("a")
+    it.observe(0.001, now_s + 102.0)
+    assert it.limit == 7
+    it.observe(0.001, now_s + 103.0)
+    assert it.limit == 10
 
 
 def test_it_rises_while_it_is_used_and_not_otherwise() -> None:

@@ -18,13 +18,14 @@ class Time:
         return self.now_s
 
 
-def rungs(congested, *, pressed=True, **settings):
+def rungs(congested, *, pressed=True, refused_at_s=None, **settings):
     time = Time()
     it = LadderController(
         DegradationSettings(**settings),
         lambda criticality: criticality in congested,
         lambda: 1.0 if pressed else 0.0,
         time,
+        refused_at_s,
     )
     return it, time
 
@@ -82,3 +83,26 @@ def test_while_the_queue_has_room_work_goes_on():
     it.observe_all()
     wait(it, time, 5)
     assert set(it.state().values()) == {Rung.ONE_ARM}
+
+
+def test_a_class_whose_searches_are_refused_climbs_at_once_and_alone():
+    refused_at_s = {Criticality.STANDARD: 50.0}
+    it, time = rungs(set(), refused_at_s=refused_at_s)
+    for _ in range(3):
+        time.now_s += 0.1
+        refused_at_s[Criticality.STANDARD] = time.now_s
+        it.observe_all()
+    assert it.state()[Criticality.STANDARD] is Rung.NO_RERANK
+    assert it.state()[Criticality.INTERACTIVE] is Rung.FULL
+
+
+def test_it_is_exhausted_when_urgent_searches_have_given_up_all_and_stand_still():
+    congested = {Criticality.INTERACTIVE, Criticality.BULK}
+    it, time = rungs(congested, pressed=False)
+    it.observe_all()
+    assert not it.exhausted()
+    wait(it, time, 1.5)
+    assert it.state()[Criticality.INTERACTIVE] is Rung.ONE_ARM
+    assert it.exhausted()
+    congested.discard(Criticality.INTERACTIVE)
+    assert not it.exhausted()
