@@ -23,7 +23,7 @@ def fill(serves: Serving) -> None:
         shedder.begin("busy")
     now_s = asyncio.get_running_loop().time()
     for n in range(400):
-        shedder.observe(1.0, now_s - 200.0 + 0.5 * n)
+        shedder.observe(10.0, now_s - 200.0 + 0.5 * n)
     assert shedder.full
 
 

@@ -23,20 +23,21 @@ from penstock.core.traffic import Traffic, build_load_shedder
 from penstock.indexing.embedding_backfill import EmbeddingBackfill
 from penstock.indexing.index_pipeline import ChunkBatchWriter, IndexPipeline
 from penstock.indexing.text_renewal import TextRenewal
-from penstock.kernel.context import Context
+from penstock.kernel.context import Context, Criticality
 from penstock.kernel.messages import AlertTriggered, Topic
 from penstock.models.batching import SLICE_TOKENS_MAX
 from penstock.models.contract import Embedder, SparseEncoder
 from penstock.policies.alerts import Measure, RaisedAlert
 from penstock.policies.breaker import BreakerState
 from penstock.policies.bucket import RateLimiter, RateSettings
+from penstock.policies.ladder import Rung
 from penstock.policies.levels import Level
 from penstock.pools.encoding_cache import CachedEmbedder, CachedSparseEncoder
 from penstock.pools.guarded_store import GuardedStore, VectorLayout
 from penstock.pools.permits import PoolRegistry
 from penstock.pools.text_versions import SHARED_LIFETIME_S, TextVersions
 from penstock.search.cross_encoder import CrossEncoder
-from penstock.search.degradation import LadderController
+from penstock.search.degradation import JUST_NOW_S, LadderController
 from penstock.search.highlights import folded_word
 from penstock.search.pipeline import SearchPipeline
 from penstock.search.result_cache import ResultCache
@@ -160,7 +161,9 @@ class Core:
         return f"<Core {self.traffic.in_flight} in flight, {self.ladder!r}>"
 
     def _searches_are_exhausted(self) -> bool:
-        return self.ladder.exhausted()
+        """Return whether urgent searches give up all that they can, and some still end in vain."""
+        degraded = self.ladder.state()[Criticality.INTERACTIVE] >= Rung.ONE_ARM
+        return degraded and self.deps.clock.now() - self.traffic.in_vain_at_s < JUST_NOW_S
 
     def start(self) -> None:
         """Begin to watch; call it inside the running loop."""

@@ -66,6 +66,7 @@ class Traffic:
         peak: Windowed maximum of the requests in flight.
         clients: Answers by client, without those about the server itself.
         shedder: Limits the requests in flight to what the event loop carries.
+        in_vain_at_s: When an admitted search was last refused because its turn did not come in time.
         overloaded_at_s: For each class, when a search of it was last refused because there are too many, on the
             loop's clock.
     """
@@ -79,6 +80,7 @@ class Traffic:
     peak: HighWater = field(default_factory=HighWater)
     clients: ClientCounts = field(default_factory=ClientCounts)
     shedder: LoadShedder = field(default_factory=LoadShedder)
+    in_vain_at_s: float = -math.inf
     overloaded_at_s: dict[Criticality, float] = field(default_factory=lambda: dict.fromkeys(Criticality, -math.inf))
 
     def note_overload(self, now_s: float, criticality: Criticality | None = None) -> None:
@@ -109,7 +111,7 @@ def build_load_shedder(settings: HttpSettings, exhausted: Callable[[], bool] = l
 
     Args:
         settings: Of the gate.
-        exhausted: Whether searches have given up all that they can, and still stand.
+        exhausted: Whether searches have given up all that they can, and some still end in vain.
     """
     ceiling = settings.max_concurrent
     return LoadShedder(ShedderSettings(floor=min(ShedderSettings().floor, ceiling), ceiling=ceiling), exhausted)

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from penstock.core.traffic import Traffic
 from penstock.http.gate_refusals import OVERLOAD_RETRY_S
 from penstock.http.problem import ErrorFormat, PreparedRefusal
+from penstock.http.request_context import time_limit_s
 from penstock.kernel.context import new_id
 from penstock.policies.jitter import Rng, jittered_retry_after_s
 
@@ -26,6 +27,7 @@ _LENGTH_DIGITS_MAX: Final = 6
 
 _REQUEST_LINE: Final = re.compile(rb"POST (/v1/[!-~]{1,256}) HTTP/1\.1\r\n")
 _LENGTH: Final = b"\r\ncontent-length: "
+_TIME_LIMIT: Final = b"\r\nx-request-timeout-ms: "
 _REQUEST_ID: Final = b"\r\nx-request-id: "
 _USABLE_ID: Final = re.compile(rb"[\x21-\x7e]{1,128}")
 _CLOSE: Final = b"\r\nconnection: close\r\n"
@@ -89,7 +91,8 @@ class EarlyRefusals:
         closes = _CLOSE in head
         if not closes and b"\nconnection:" in head and _KEEP_ALIVE not in head:
             return None
-        self._traffic.shedder.observe(now_s - sent_s, now_s)
+        limit_s = time_limit_s(_field(data, head, line.end() - 2, _TIME_LIMIT))
+        self._traffic.shedder.observe(now_s - sent_s, now_s, limit_s)
         self._traffic.note_overload(now_s)
         refusal, error_format = self._refuse(address, line[1].decode("ascii"))
         request_id = _request_id(data, head, line.end() - 2)
@@ -114,11 +117,12 @@ def _is_whole(head: bytes, body_bytes: int) -> bool:
 
 
 def _request_id(data: bytes, head: bytes, first: int) -> bytes:
-    """Return the caller's id if it is usable, else a new one; the head, in lower case, begins at ``first``."""
-    at = head.find(_REQUEST_ID)
-    if at >= 0:
-        at += len(_REQUEST_ID)
-        said = data[first + at : first + head.find(b"\r", at)]
-        if _USABLE_ID.fullmatch(said):
-            return said
-    return new_id().encode()
+    """Return the caller's id if it is usable, else a new one."""
+    said = _field(data, head, first, _REQUEST_ID)
+    return said if said is not None and _USABLE_ID.fullmatch(said) else new_id().encode()
+
+
+def _field(data: bytes, head: bytes, first: int, name: bytes) -> bytes | None:
+    """Return a field's value as it was sent; the head, in lower case, begins at ``first``."""
+    at = head.find(name)
+    return None if at < 0 else data[first + at + len(name) : first + head.find(b"\r", at + len(name))]

@@ -50,6 +50,7 @@ from penstock.http.request_context import (
     is_retry,
     read_admission_context,
     request_state,
+    time_limit_s,
 )
 from penstock.http.routes import Api, backpressure_check, error_format_of
 from penstock.kernel.access import AccessDenied, ActiveKeys, key_errors
@@ -175,7 +176,7 @@ class Gate:
             if refusal is None:
                 refusal, wait_s = await self._run(scope, exchange)
                 if refusal is not None and refusal.status in RETRY_AFTER_STATUSES:
-                    self._metrics.refused.labels(refusal.error.code).inc()
+                    self._count_late_refusal(scope, refusal.error)
             if refusal is not None:
                 await exchange.refuse(refusal, wait_s, error_format_of(scope["path"]))
             self._count_response(scope, exchange)
@@ -192,11 +193,12 @@ class Gate:
     def _read_request(self, scope: Scope) -> tuple[RequestHead, RequestState]:
         """Read a request's head, note its state in its scope, and tell the load shedder how long it has waited."""
         now_s = asyncio.get_running_loop().time()
+        arrival, traceparent = read_head(scope)
         sent_s = scope.get(SENT_KEY)
         if sent_s is not None:
             # The loop's own time stands still within one of its turns.
-            self.traffic.shedder.observe(time.monotonic() - sent_s, now_s)
-        arrival, traceparent = read_head(scope)
+            limit_s = time_limit_s(arrival.headers.get(b"x-request-timeout-ms"))
+            self.traffic.shedder.observe(time.monotonic() - sent_s, now_s, limit_s)
         state = RequestState("", arrival.request_id.decode(), traceparent, now_s, now_s if sent_s is None else sent_s)
         scope[SCOPE_KEY] = state
         return arrival, state
@@ -217,6 +219,12 @@ class Gate:
         self._metrics.refused.labels(refusal.error.code).inc()
         self._count_client(address, refused=True)
         return refusal, error_format_of(path)
+
+    def _count_late_refusal(self, scope: Scope, error: PenstockError) -> None:
+        """Count a request that was admitted in vain."""
+        self._metrics.refused.labels(error.code).inc()
+        if error.code == "hopeless" and scope["path"].endswith("/search"):
+            self.traffic.in_vain_at_s = asyncio.get_running_loop().time()
 
     async def wait_drained(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; return whether that came true in time.

@@ -121,6 +121,11 @@ def _parse_timeout_ms(said: bytes | None) -> int | None:
     return int(said) if said.isdigit() and len(said) <= _DIGITS_MAX else None
 
 
+def time_limit_s(said: bytes | None) -> float:
+    """Return the seconds that ``X-Request-Timeout-Ms`` says; 0 for none."""
+    return (_parse_timeout_ms(said) or 0) / 1000
+
+
 #: Hops of ``X-Forwarded-For`` looked at, from the right.
 HOPS_MAX: Final = 16
 #: An IPv6 client holds at least a whole /64 (RFC 6177).

@@ -18,7 +18,8 @@ class ShedderSettings:
     """Parameters of a load shedder; times in seconds.
 
     Attributes:
-        target_s: Mean wait of requests for the loop above which the limit falls.
+        target: Mean wait of requests for the loop above which the limit falls, as a share of their time limits.
+        patience_s: Time limit of a request that names none.
         window_s: Least time between two steps; after a step down twice the mean wait where that is longer,
             since it shows only in requests that come after it.
         samples_min: Least requests between two steps.
@@ -30,7 +31,8 @@ class ShedderSettings:
         newcomers: Room beyond the limit for clients without a request in flight, as a share of it.
     """
 
-    target_s: float = 0.025
+    target: float = 0.025
+    patience_s: float = 10.0
     window_s: float = 0.05
     samples_min: int = 10
     calm_s: float = 5.0
@@ -41,7 +43,7 @@ class ShedderSettings:
     newcomers: float = 0.25
 
     def __post_init__(self) -> None:
-        at_least(self, 0.0001, "target_s", "window_s", "increase")
+        at_least(self, 0.0001, "target", "patience_s", "window_s", "increase")
         at_least(self, 0.0, "newcomers", "calm_s")
         at_least(self, 1, "floor", "samples_min")
         at_least(self, self.floor, "ceiling")
@@ -51,8 +53,8 @@ class ShedderSettings:
 class LoadShedder:
     """Limit on the requests in flight: additive increase, multiplicative decrease by the mean wait for the loop.
 
-    It falls as well while the work behind is exhausted: everything cheaper has been tried, and its queue still stands.
-    What is admitted then waits for most of its time, and in vain as often as not.
+    It falls as well while the work behind is exhausted: everything cheaper has been tried, and some of what is admitted
+    still ends in vain.
     A step down begins at what was in flight, if that is less than the limit. The limit rises while it is used.
     A client has its even share of the limit among those that have requests in flight. One that has none finds room
     beyond the limit, so that those who send most do not shut out the others.
@@ -75,6 +77,7 @@ class LoadShedder:
         "_limit",
         "_peak",
         "_settings",
+        "_shares",
         "_sum_s",
         "_until_s",
         "in_flight",
@@ -86,6 +89,7 @@ class LoadShedder:
         self._limit = float(self._settings.ceiling)
         self._by_client: dict[str, int] = {}
         self._sum_s = 0.0
+        self._shares = 0.0
         self._count = 0
         self._peak = 0
         self._until_s = self._fell_at_s = -math.inf
@@ -105,32 +109,35 @@ class LoadShedder:
         settings = self._settings
         return self.in_flight >= self._limit * (1.0 + settings.newcomers) and self._limit < settings.ceiling
 
-    def observe(self, wait_s: float, now_s: float) -> None:
+    def observe(self, wait_s: float, now_s: float, limit_s: float = 0.0) -> None:
         """Take in how long a request has waited for the loop, admitted or not.
 
         Args:
             wait_s: From its arrival in the kernel to the moment it is looked at.
             now_s: On the loop's clock.
+            limit_s: How long its caller waits for the answer; 0 where it does not say.
         """
         self._sum_s += wait_s
+        self._shares += wait_s / (limit_s or self._settings.patience_s)
         self._count += 1
         self._peak = max(self._peak, self.in_flight)
         if now_s >= self._until_s and self._count >= self._settings.samples_min:
-            self._step(self._sum_s / self._count, now_s)
+            self._step(now_s)
 
-    def _step(self, mean_s: float, now_s: float) -> None:
+    def _step(self, now_s: float) -> None:
         """Move the limit by a window's mean wait, and begin the next."""
-        settings = self._settings
+        settings, count = self._settings, self._count
         self._until_s = now_s + settings.window_s
-        if mean_s > settings.target_s or self._exhausted():
+        if self._shares > settings.target * count or self._exhausted():
             self._limit = max(float(settings.floor), min(self._limit, self._peak) * settings.decrease)
             self._fell_at_s = now_s
-            self._until_s = now_s + max(settings.window_s, 2.0 * mean_s)
+            self._until_s = now_s + max(settings.window_s, 2.0 * self._sum_s / count)
         elif now_s - self._fell_at_s >= settings.calm_s and 2 * self._peak < self._limit:
             self._limit = float(settings.ceiling)
         elif self._peak + 1 >= self._limit:
             self._limit = min(float(settings.ceiling), self._limit + max(1.0, self._limit * settings.increase))
-        self._sum_s, self._count, self._peak = 0.0, 0, self.in_flight
+        self._sum_s = self._shares = 0.0
+        self._count, self._peak = 0, self.in_flight
 
     def admits(self, client: str) -> bool:
         """Return whether a client's request may be begun."""

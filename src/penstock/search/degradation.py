@@ -102,11 +102,6 @@ class LadderController:
             self._record_change(criticality, change)
         return ladder
 
-    def exhausted(self) -> bool:
-        """Return whether the most urgent searches give up all that they can, and still stand in their queue."""
-        urgent = Criticality.INTERACTIVE
-        return self._ladders[urgent].rung >= Rung.ONE_ARM and self._congested(urgent)
-
     def state(self) -> dict[Criticality, Rung]:
         """Return each class's rung as of the last update."""
         return {criticality: ladder.rung for criticality, ladder in self._ladders.items()}

@@ -27,7 +27,7 @@ def full(api: Api) -> Api:
     for _ in range(20):
         shedder.begin("a")
     for n in range(400):
-        shedder.observe(1.0, NOW_S - 200.0 + 0.5 * n)
+        shedder.observe(10.0, NOW_S - 200.0 + 0.5 * n)
     assert shedder.full
     return api
 

@@ -12,7 +12,8 @@ from penstock.kernel.errors import Invalid
 from penstock.policies.load_shedder import LoadShedder, ShedderSettings
 
 TEN = ShedderSettings(
-    target_s=0.02,
+    target=0.02,
+    patience_s=1.0,
     window_s=0.05,
     samples_min=1,
     calm_s=100.0,
@@ -70,6 +71,15 @@ def test_it_falls_while_the_work_behind_is_exhausted_though_the_loop_keeps_up() 
     exhausted[0] = False
     it.observe(0.001, 1.0)
     assert it.limit == 5
+
+
+def test_what_counts_is_the_share_of_the_time_that_a_caller_has() -> None:
+    for limit_s, limit in ((0.0, 4), (0.5, 4), (60.0, 10)):
+        it = LoadShedder(TEN)
+        for _ in range(8):
+            it.begin("a")
+        it.observe(0.5, 0.0, limit_s)
+        assert it.limit == limit
 
 
 def test_few_requests_tell_nothing() -> None:
@@ -146,7 +156,7 @@ def test_what_has_ended_leaves_nothing_behind() -> None:
 
 
 def test_absurd_settings_are_refused() -> None:
-    for wrong in ({"target_s": 0.0}, {"floor": 0}, {"floor": 9, "ceiling": 8}, {"decrease": 1.0}, {"newcomers": -1.0}):
+    for wrong in ({"target": 0.0}, {"floor": 0}, {"floor": 9, "ceiling": 8}, {"decrease": 1.0}, {"newcomers": -1.0}):
         with pytest.raises(Invalid):
             ShedderSettings(**wrong)  # type: ignore[arg-type]
 

@@ -94,15 +94,3 @@ def test_a_class_whose_searches_are_refused_climbs_at_once_and_alone():
         it.observe_all()
     assert it.state()[Criticality.STANDARD] is Rung.NO_RERANK
     assert it.state()[Criticality.INTERACTIVE] is Rung.FULL
-
-
-def test_it_is_exhausted_when_urgent_searches_have_given_up_all_and_stand_still():
-    congested = {Criticality.INTERACTIVE, Criticality.BULK}
-    it, time = rungs(congested, pressed=False)
-    it.observe_all()
-    assert not it.exhausted()
-    wait(it, time, 1.5)
-    assert it.state()[Criticality.INTERACTIVE] is Rung.ONE_ARM
-    assert it.exhausted()
-    congested.discard(Criticality.INTERACTIVE)
-    assert not it.exhausted()
