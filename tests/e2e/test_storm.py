@@ -70,6 +70,26 @@ async def test_the_time_that_a_request_has_waited_to_be_read_counts():
         assert serves.gate.traffic.shedder.limit == 1000, "a loop that stood still once is not overloaded"
 
 
+@real
+async def test_a_client_s_own_slowness_is_no_wait_for_the_loop():
+    waits = []
+
+    async def app(scope, receive, send):
+        waits.append(time.monotonic() - scope[SENT_KEY])
+        await asyncio.sleep(0.2)
+        await echo(scope, receive, send)
+
+    async with serving(app) as serves:
+        reader, writer = await serves.connect()
+        writer.write(GET[:10])
+        await asyncio.sleep(0.2)
+        writer.write(GET[10:] + GET)
+        for _ in range(2):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+    assert max(waits) < 0.15, "neither a head in pieces, nor what is sent behind another request"
+
+
 def test_what_is_no_connection_has_no_age():
     left, right = socket.socketpair()
     assert unread_s(left) == unread_s(None) == 0.0

@@ -152,10 +152,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.close()
             return
         self._unset_keepalive_if_required()
-        if not self._in_message:
+        if self._in_head or not self._in_message:
             now_s = time.monotonic()
             self._sent_s = now_s - unread_s(self._socket)
-            if not self._data and self._response_done() and self._refuse_early(data, now_s):
+            idle = not (self._data or self._in_message) and self._response_done()
+            if idle and self._refuse_early(data, now_s):
                 return
         self._data = self._data[self._offset :] + data if self._data else data
         self._offset = 0
@@ -288,7 +289,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._in_head = self._in_message = True
-        self.scope[SENT_KEY] = self._sent_s  # type: ignore[typeddict-unknown-key]
         self._checked_headers = []
         self.scope["penstock.abort"] = self.abort  # type: ignore[typeddict-unknown-key]
 
@@ -332,6 +332,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.scope["query_string"] = target.query
         if version == "1.0":
             self.scope["http_version"] = version
+        self.scope[SENT_KEY] = self._sent_s  # type: ignore[typeddict-unknown-key]
         self._upgrading = self.parser.should_upgrade()
         self._in_head = False
         self._framing_bytes = 0
@@ -395,6 +396,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.server_state.awaiting_head.add(self)
             else:
                 self._await_next_request()
+            # What waited behind it has its turn only now, whenever it came.
+            self._sent_s = time.monotonic()
             self.resume_parsing()
 
     def _await_next_request(self) -> None:

@@ -20,6 +20,7 @@ class ShedderSettings:
     Attributes:
         target: Mean wait of requests for the loop above which the limit falls, as a share of their time limits.
         patience_s: Time limit of a request that names none.
+        limit_s_min: A shorter time limit counts as this one: who hurries must not make others wait.
         window_s: Least time between two steps; after a step down twice the mean wait where that is longer,
             since it shows only in requests that come after it.
         samples_min: Least requests between two steps.
@@ -33,6 +34,7 @@ class ShedderSettings:
 
     target: float = 0.025
     patience_s: float = 10.0
+    limit_s_min: float = 1.0
     window_s: float = 0.05
     samples_min: int = 10
     calm_s: float = 5.0
@@ -43,7 +45,7 @@ class ShedderSettings:
     newcomers: float = 0.25
 
     def __post_init__(self) -> None:
-        at_least(self, 0.0001, "target", "patience_s", "window_s", "increase")
+        at_least(self, 0.0001, "target", "patience_s", "limit_s_min", "window_s", "increase")
         at_least(self, 0.0, "newcomers", "calm_s")
         at_least(self, 1, "floor", "samples_min")
         at_least(self, self.floor, "ceiling")
@@ -118,7 +120,7 @@ class LoadShedder:
             limit_s: How long its caller waits for the answer; 0 where it does not say.
         """
         self._sum_s += wait_s
-        self._shares += wait_s / (limit_s or self._settings.patience_s)
+        self._shares += wait_s / max(limit_s or self._settings.patience_s, self._settings.limit_s_min)
         self._count += 1
         self._peak = max(self._peak, self.in_flight)
         if now_s >= self._until_s and self._count >= self._settings.samples_min:

@@ -14,6 +14,7 @@ from penstock.policies.load_shedder import LoadShedder, ShedderSettings
 TEN = ShedderSettings(
     target=0.02,
     patience_s=1.0,
+    limit_s_min=0.5,
     window_s=0.05,
     samples_min=1,
     calm_s=100.0,
@@ -80,6 +81,13 @@ def test_what_counts_is_the_share_of_the_time_that_a_caller_has() -> None:
             it.begin("a")
         it.observe(0.5, 0.0, limit_s)
         assert it.limit == limit
+
+
+def test_a_caller_in_a_hurry_does_not_shut_out_the_others() -> None:
+    it = LoadShedder(TEN)
+    for n in range(20):
+        it.observe(0.009, float(n), 0.001)
+    assert it.limit == 10
 
 
 def test_few_requests_tell_nothing() -> None:
