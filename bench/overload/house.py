@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -62,7 +63,7 @@ class House:
         self._bus.subscribe(Topic.SEARCH_REQUEST, self._search, Permits("search", load.permits), _kind)
         self._rungs = LadderController(
             DegradationSettings(highest=variant.highest),
-            lambda criticality: self._bus.congested(Topic.SEARCH_REQUEST, criticality),
+            partial(self._bus.pressure, Topic.SEARCH_REQUEST),
             lambda: 1.0 if variant.always_pressed else self._bus.fill_ratio(Topic.SEARCH_REQUEST),
             clock,
         )

@@ -96,5 +96,11 @@ class Bus(Protocol):
             level: The fill from which everybody is refused.
         """
 
-    def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
-        """Return whether messages of a class, by default of any, have stood in the topic too long, with hysteresis."""
+    def congested(self, topic: str) -> bool:
+        """Return whether messages of any class have stood in the topic too long, with hysteresis."""
+
+    def pressure(self, topic: str, criticality: Criticality) -> float:
+        """Return the age of a class's oldest message that waits in the topic, as a share of its target; 0 for none.
+
+        The target is that of :class:`penstock.policies.congestion.Congestion`: above 1 the message waits for too long.
+        """

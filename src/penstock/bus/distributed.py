@@ -224,9 +224,13 @@ class BrokerBus:
         """See :meth:`penstock.bus.contract.Bus.check_admission`."""
         return self._requester_bus.check_admission(topic, ctx, level)
 
-    def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
+    def congested(self, topic: str) -> bool:
         """See :meth:`penstock.bus.contract.Bus.congested`."""
-        return (self._requester_bus if topic in self._windows else self._worker_bus).congested(topic, criticality)
+        return (self._requester_bus if topic in self._windows else self._worker_bus).congested(topic)
+
+    def pressure(self, topic: str, criticality: Criticality) -> float:
+        """See :meth:`penstock.bus.contract.Bus.pressure`."""
+        return (self._requester_bus if topic in self._windows else self._worker_bus).pressure(topic, criticality)
 
     def state(self) -> list[TopicState]:
         """Return every topic's state: as requester where it is requested here, else as worker."""

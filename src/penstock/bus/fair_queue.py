@@ -155,15 +155,18 @@ class _CriticalityQueue:
     def check_oldest(self, now_s: float) -> None:
         """Pass the age of the oldest message to the congestion detector, and note whether it is overdue."""
         self.checked_s = now_s
+        age_s = self.oldest_age_s(now_s)
+        if self.arrivals:
+            oldest = self.arrivals[0]
+            self.overdue = age_s >= min(OVERDUE_S, OVERDUE_DEADLINE_SHARE * (oldest.at_s - oldest.since_s))
+        self.congestion.observe(age_s, now_s)
+
+    def oldest_age_s(self, now_s: float) -> float:
+        """Return the age of the oldest message, 0 where none waits."""
         arrivals = self.arrivals
         while arrivals and arrivals[0].flow is None:
             arrivals.popleft()
-        age_s = 0.0
-        if arrivals:
-            oldest = arrivals[0]
-            age_s = now_s - oldest.since_s
-            self.overdue = age_s >= min(OVERDUE_S, OVERDUE_DEADLINE_SHARE * (oldest.at_s - oldest.since_s))
-        self.congestion.observe(age_s, now_s)
+        return now_s - arrivals[0].since_s if arrivals else 0.0
 
     def serves_newest(self, flow: _ClientFlow) -> bool:
         """Return whether the newest of a client's messages is next."""
@@ -243,9 +246,10 @@ class FairQueue(Generic[W]):
         """The most urgent class that waits; 0 where nothing waits, or classes count for nothing."""
         return next((rank for rank, one in enumerate(self._classes) if one.count), 0)
 
-    def class_congested(self, rank: int) -> bool:
-        """Return whether this class is congested; without classes all share one verdict."""
-        return self._classes[rank if self._discipline.classes else 0].congestion.congested
+    def pressure(self, rank: int, now_s: float) -> float:
+        """Return the age of a class's oldest message as a share of its target; without classes all share one."""
+        one = self._classes[rank if self._discipline.classes else 0]
+        return one.oldest_age_s(now_s) / one.congestion.target_s
 
     def set_service_time(self, service_s: float) -> None:
         """Tell all classes the typical service time, in seconds."""

@@ -123,12 +123,16 @@ class LocalBus:
                 return None
         return refusal
 
-    def congested(self, topic: str, criticality: Criticality | None = None) -> bool:
+    def congested(self, topic: str) -> bool:
         """See :meth:`penstock.bus.contract.Bus.congested`."""
-        queues = (one.topic.queue for one in self._dispatchers.get(topic, ()))
-        if criticality is None:
-            return any(queue.congested for queue in queues)
-        return any(queue.class_congested(criticality) for queue in queues)
+        return any(one.topic.queue.congested for one in self._dispatchers.get(topic, ()))
+
+    def pressure(self, topic: str, criticality: Criticality) -> float:
+        """See :meth:`penstock.bus.contract.Bus.pressure`."""
+        now_s, most = self._clock.now(), 0.0
+        for dispatcher in self._dispatchers.get(topic, ()):
+            most = max(most, dispatcher.topic.queue.pressure(criticality, now_s))
+        return most
 
     def state(self) -> list[TopicState]:
         """See :meth:`penstock.bus.management.BusManagement.state`."""

@@ -128,7 +128,7 @@ class Core:
         # Ladder: under pressure a search does less before any is refused.
         self.ladder = LadderController(
             settings.degradation,
-            partial(self.bus.congested, Topic.SEARCH_REQUEST),
+            partial(self.bus.pressure, Topic.SEARCH_REQUEST),
             partial(self.bus.fill_ratio, Topic.SEARCH_REQUEST),
             clock,
             self.traffic.overloaded_at_s,

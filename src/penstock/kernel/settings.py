@@ -354,10 +354,10 @@ class CacheSettings:
 
 @dataclass(frozen=True, slots=True)
 class DegradationSettings:
-    """The ladder: what searches give up while they are congested (SPEC §4)."""
+    """The ladder: what searches give up while they wait too long (SPEC §4)."""
 
-    up: float = duration(0.3, "DEGRADATION_UP", "congested for so long: one rung up")
-    down: float = duration(3.0, "DEGRADATION_DOWN", "clear for so long: one rung down")
+    up: float = duration(0.3, "DEGRADATION_UP", "it climbs one rung in so long at most")
+    down: float = duration(3.0, "DEGRADATION_DOWN", "while no search waits, it comes down one rung in so long")
     highest: str = text("refuse", "DEGRADATION_HIGHEST", "the last rung; full: never degrade", *RUNGS)
 
 

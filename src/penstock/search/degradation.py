@@ -44,12 +44,12 @@ JUST_NOW_S: Final = 0.15
 class LadderController:
     """A ladder for each criticality class.
 
-    Classes are served in strict priority. Congestion in the lowest class says nothing about those above it, so that
-    class alone gives up quality. A congested class starves those below it, which are then congested too.
+    Classes are served in strict priority. Pressure on the lowest class says nothing about those above it, so that class
+    alone gives up quality. A class under pressure starves those below it, which are then under pressure too.
 
     Args:
         settings: Times between moves, and the highest rung.
-        congested: Whether searches of a class have waited too long, with hysteresis.
+        pressure: Age of the oldest search of a class that waits, as a share of its target.
         fill_ratio: Share of the queue's buffer in use in which searches wait.
         clock: The loop's clock.
         refused_at_s: For each class, when a search of it was last refused because there are too many, on the clock.
@@ -63,14 +63,14 @@ class LadderController:
     def __init__(
         self,
         settings: DegradationSettings,
-        congested: Callable[[Criticality], bool],
+        pressure: Callable[[Criticality], float],
         fill_ratio: Callable[[], float],
         clock: Clock,
         refused_at_s: Mapping[Criticality, float] | None = None,
     ) -> None:
         policy = LadderSettings(up_s=settings.up, down_s=settings.down, highest=Rung[settings.highest.upper()])
         self._ladders = {criticality: Ladder(policy) for criticality in Criticality}
-        self._congested = congested
+        self._pressure = pressure
         self._fill_ratio = fill_ratio
         self._refused_at_s = {} if refused_at_s is None else refused_at_s
         self._clock = clock
@@ -87,13 +87,13 @@ class LadderController:
 
     def rung(self, criticality: Criticality) -> Rung:
         """Update a class's ladder and return the rung for one search of it."""
-        return self._observed(criticality).serve(self._clock.now())
+        return self._observed(criticality).serve()
 
     def _observed(self, criticality: Criticality) -> Ladder:
         """Update a class's ladder and return it."""
         ladder, now_s = self._ladders[criticality], self._clock.now()
         change = ladder.observe(
-            self._congested(criticality),
+            self._pressure(criticality),
             now_s,
             nearly_full=self._fill_ratio() >= QUEUE_PRESSED_FILL,
             refusing=now_s - self._refused_at_s.get(criticality, -math.inf) < JUST_NOW_S,

@@ -59,6 +59,12 @@ def drain(waiting: FairQueue[Envelope], now_s: float = 0.0) -> list[object]:
     return [one.message for one in iter(lambda: waiting.pop(now_s), None) if one is not None]
 
 
+def class_congested(waiting: FairQueue[Any], rank: Criticality) -> bool:
+    """Return the verdict on which the order of a class depends."""
+    classes = waiting._classes
+    return classes[rank if len(classes) > 1 else 0].congestion.congested
+
+
 def congest(waiting: FairQueue[Envelope], *ranks: int) -> float:
     """Let a message stand long enough that its class is congested; return the time."""
     for rank in ranks or (STANDARD,):
@@ -318,7 +324,7 @@ def test_bulk_work_keeps_its_order_however_congested_it_is() -> None:
     now_s = congest(waiting, BULK)
     for n in range(3):
         waiting.push(note(n, rank=BULK), now_s)
-    assert waiting.class_congested(BULK)
+    assert class_congested(waiting, BULK)
     assert waiting.ahead_s("a", BULK, 1.0) > 0.0
     assert [name for name in drain(waiting, now_s) if isinstance(name, int)] == [0, 1, 2]
 
@@ -345,11 +351,26 @@ def test_newest_first_comes_back_when_the_last_ordered_one_has_gone() -> None:
 def test_a_class_is_congested_by_itself() -> None:
     waiting = queue(congestion=TOUCHY)
     congest(waiting, BULK)
-    assert [waiting.class_congested(rank) for rank in Criticality] == [False, False, True]
+    assert [class_congested(waiting, rank) for rank in Criticality] == [False, False, True]
     assert waiting.congested
     together = queue(congestion=TOUCHY, classes=False)
     congest(together, BULK)
-    assert all(together.class_congested(rank) for rank in Criticality)
+    assert all(class_congested(together, rank) for rank in Criticality)
+
+
+def test_pressure_is_the_age_of_a_classs_oldest_as_a_share_of_its_target() -> None:
+    waiting = queue(congestion=TOUCHY)
+    waiting.set_service_time(2.0)
+    target_s = 2.0 * TOUCHY.target_services
+    assert [waiting.pressure(rank, 10.0) for rank in Criticality] == [0.0, 0.0, 0.0]
+    first, second = note(1, rank=BULK), note(2, rank=BULK)
+    waiting.push(first, 10.0)
+    waiting.push(second, 11.0)
+    assert [waiting.pressure(rank, 12.0) for rank in Criticality] == [0.0, 0.0, 2.0 / target_s]
+    waiting.remove(first, 12.0)
+    assert waiting.pressure(BULK, 12.0) == 1.0 / target_s
+    assert waiting.pop(12.0) is second
+    assert waiting.pressure(BULK, 12.0) == 0.0
 
 
 def test_an_empty_queue_is_not_congested() -> None:
@@ -588,7 +609,7 @@ class DisciplineMachine(RuleBasedStateMachine):
     @rule()
     def pop(self) -> None:
         rules = self.model.discipline
-        congested = {rank: self.queue.class_congested(rank) for rank in Criticality}
+        congested = {rank: class_congested(self.queue, rank) for rank in Criticality}
         late = {rank: self.queue._classes[rank if rules.classes else 0].overdue for rank in Criticality}
         one = self.queue.pop(self.now_s)
         if not self.model.waiting:

@@ -103,10 +103,13 @@ async def test_a_breaker_is_told_as_a_number() -> None:
 
 @virtual
 async def test_the_ladder_tells_where_it_stands_and_how_it_got_there() -> None:
-    rungs = LadderController(DegradationSettings(), lambda one: one is Criticality.BULK, float, LoopClock())
-    rungs.observe_all()
-    await asyncio.sleep(0.4)
-    rungs.observe_all()
+    def pressure(one: Criticality) -> float:
+        return 100.0 if one is Criticality.BULK else 0.0
+
+    rungs = LadderController(DegradationSettings(), pressure, float, LoopClock())
+    for _ in range(4):
+        rungs.observe_all()
+        await asyncio.sleep(0.1)
     values = read(callback_metrics.ladder_metrics(rungs))
     assert values["degradation_level"] == {("interactive",): 0, ("standard",): 0, ("bulk",): 1}
     assert values["degradation_moves_total"] == {("bulk", Rung.FEWER_CANDIDATES.name.lower()): 1}
