@@ -148,11 +148,11 @@ class Ladder:
         self._began_s = min(self._began_s, now_s)
         self._least = min(self._least, pressure)
         self._looks += 1
+        self._sip(now_s, pressed=nearly_full and (refusing or pressure > self._settings.hold), refusing=refusing)
         elapsed_s = max(0.0, now_s - self._began_s)
         if elapsed_s >= WINDOW_S or (self._looks >= WINDOW_LOOKS and elapsed_s >= WINDOW_S_MIN):
             self._move(elapsed_s, refusing=refusing)
             self._began_s, self._least, self._looks = now_s, math.inf, 0
-        self._sip(now_s, pressed=nearly_full and (refusing or pressure > self._settings.hold), refusing=refusing)
         settled = min(self._settled, float(self._top)) + self._sips
         if abs(settled - self.rung) > TOLD_DISTANCE:
             self.rung = Rung(round(settled))
