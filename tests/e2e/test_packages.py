@@ -1,10 +1,13 @@
 """The wheel in an empty environment: installed, weights fetched by one command, served, searched; and the image."""
 
+import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -24,19 +27,31 @@ def outside():
     return {name: value for name, value in os.environ.items() if name in kept or name.startswith(("PIP_", "http"))}
 
 
-def run(*arguments, cwd, code=0):
-    done = subprocess.run([*map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=outside(), check=False)
+def run(*arguments, cwd, code=0, **more):
+    env = outside() | {name: str(value) for name, value in more.items()}
+    done = subprocess.run([*map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=env, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def build_wheel(built, **settings):
     """Return the wheel, built by the pinned tool."""
-    built = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", built, cwd=ROOT)
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", built, cwd=ROOT, **settings)
     (found,) = built.glob("*.whl")
     return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+def compile_tool():
+    """Return the module that compiles."""
+    spec = importlib.util.spec_from_file_location("compile_tool", ROOT / "tools/compile.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def environment_in(directory):
@@ -59,6 +74,43 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel):
     assert sorted(names) == sorted(name.removeprefix("src/") for name in tracked)
     extras = set(re.findall(r"^Provides-Extra: (\w+)$", metadata, re.MULTILINE))
     assert {"hub", "kafka", "qdrant", "redis"} <= extras
+
+
+def test_what_was_compiled_in_place_does_not_come_into_the_wheel_of_all_platforms(wheel):
+    assert wheel.name == f"penstock-{__version__}-py3-none-any.whl"
+    inside = "src/penstock/bus/local.cpython-311-x86_64-linux-gnu.so"
+    subprocess.run(["git", "check-ignore", "--quiet", inside], cwd=ROOT, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_compiled_wheel_is_for_this_platform_and_runs_native_code(wheel, tmp_path):
+    compiled = build_wheel(tmp_path / "dist", HATCH_BUILD_HOOK_ENABLE_CUSTOM="true")
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert compiled.name.startswith(f"penstock-{__version__}-{tag}-{tag}-linux_"), compiled.name
+    with zipfile.ZipFile(wheel) as pure, zipfile.ZipFile(compiled) as native:
+        sources = {name for name in pure.namelist() if ".dist-info/" not in name}
+        more = {name for name in native.namelist() if ".dist-info/" not in name} - sources
+        assert sources < set(native.namelist()), "the sources are in it as well"
+    modules = {module.removesuffix(".py") for module in compile_tool().MODULES}
+    assert {name.split(".")[0] for name in more if "/" in name} == modules
+    assert [name.partition(".")[0].endswith("__mypyc") for name in more if "/" not in name] == [True]
+    # pip refuses a wheel of another platform.
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    run(*pip, "--target", tmp_path / "env", compiled, cwd=tmp_path)
+    program = "import penstock.bus.local as local, penstock; print(local.__file__, penstock.__version__)"
+    told = run(sys.executable, "-c", program, cwd=tmp_path, PYTHONPATH=tmp_path / "env").stdout.split()
+    assert told[0].startswith(str(tmp_path / "env/penstock/bus/local.c"))
+    assert told[0].endswith(".so")
+    assert told[1] == __version__
+
+
+def test_the_compiler_of_a_wheel_is_that_of_the_lock():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    lock = (ROOT / "requirements/dev.txt").read_text()
+    for one in settings["hooks"]["custom"]["dependencies"]:
+        assert f"\n{one} " in lock, one
 
 
 def test_the_weights_that_are_fetched_are_those_of_the_lock():
