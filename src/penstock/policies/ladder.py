@@ -97,9 +97,9 @@ class Ladder:
     its target. What it takes in is the *least* pressure of a window, so that a burst that drains is no pressure, and
     the level is ``settled + error`` with ``error = pressure / hold - 1``, at most 1 and at most ``settled`` here.
     ``settled`` moves by ``error / down_s`` a second. The same law governs the drop probability of PIE (Pan et al., RFC
-    8033). The part that is proportional keeps it from swinging. A window counts for ``CLIMB_S_MAX`` at most on the way
-    up, so that a stalled event loop is not taken for a long queue, and for all of its time on the way down, so that the
-    first request after an idle hour finds the ladder at its foot.
+    8033). The part that is proportional keeps it from swinging. A window counts for ``CLIMB_S_MAX``, and one rung,
+    at most on the way up, so that a stalled event loop is not taken for a long queue, and for all of its time on the
+    way down, so that the first request after an idle hour finds the ladder at its foot.
 
     On ``CACHED_ONLY`` and ``REFUSE`` the pools get no new work. Under lasting overload such a rung would idle them
     while work that could still end in time is turned away: a third of the goodput was lost so. Hence these two
@@ -180,6 +180,7 @@ class Ladder:
         if refusing:
             pace = 1.0 / settings.up_refusing_s
         moved = pace * (min(elapsed_s, CLIMB_S_MAX) if pace > 0.0 else min(elapsed_s, settings.down_s * Rung.REFUSE))
+        moved = min(moved, 1.0)
         # One rung beyond the last: there the level stays when the queue is empty, and does not fall at once.
         self._settled = min(self._top + LEAD, max(0.0, self._settled + moved))
         self._level = min(float(self._top), max(0.0, self._settled + LEAD * min(error, 1.0, self._settled)))

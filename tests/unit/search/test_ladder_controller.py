@@ -87,10 +87,10 @@ def test_while_the_queue_has_room_work_goes_on():
 
 def test_a_class_whose_searches_are_refused_climbs_at_once_and_alone():
     refused_at_s = {Criticality.STANDARD: 50.0}
-    it, time = rungs(set(), pressed=False, refused_at_s=refused_at_s)
+    it, time = rungs(set(), refused_at_s=refused_at_s)
     for _ in range(3):
         time.now_s += 0.1
         refused_at_s[Criticality.STANDARD] = time.now_s
         it.observe_all()
-    assert it.state()[Criticality.STANDARD] is Rung.ONE_ARM
+    assert it.state()[Criticality.STANDARD] is Rung.NO_RERANK
     assert it.state()[Criticality.INTERACTIVE] is Rung.FULL
